@@ -1,0 +1,55 @@
+# The two commands: `make reproduce` and `make test`. Both set up what they need by themselves.
+#
+#   PYTHON=...     interpreter for the virtual environment (CPython 3.11 or newer)
+#   VENV=...       where that environment is
+#   ARGS=...       options for the command, e.g. make reproduce ARGS="fig2 --epochs 1"
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints/torch-2.11.txt
+ARGS ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --progress-bar off -c $(CONSTRAINTS)
+SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(wildcard csrc/* csrc/*/*)
+
+.PHONY: reproduce test lint format clean
+
+reproduce: $(VENV)/installed
+	$(BIN)/python -m maskedconv.reproduce $(ARGS)
+
+test: $(VENV)/installed-test
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11; set PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(SOURCES) | $(VENV)/bin/python
+	@echo "installing into $(VENV) (about 5 GB with PyTorch's CUDA libraries; minutes the first time)"
+	$(INSTALL) -e '.[reproduce]'
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(INSTALL) setuptools pybind11 ninja wheel
+	MASKEDCONV_NATIVE=1 $(INSTALL) -e '.[all]'
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed-test
+	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info maskedconv/_C*.so .pytest_cache .mypy_cache .ruff_cache

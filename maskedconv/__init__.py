@@ -1,0 +1,57 @@
+"""Convolutions of which only a part of each filter bank is learned.
+
+The rest of the bank stays frozen at its random start, or is zero (Rosenfeld & Tsotsos 2018,
+*Intriguing Properties of Randomly Weighted Networks*, arXiv 1802.00844).
+
+Names are imported when they are first used, so that ``import maskedconv`` alone, and ``--help`` of
+the commands, do not pay for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pkgutil import extend_path
+from typing import TYPE_CHECKING, Any
+
+# Started from the repository root after a plain `pip install .`, Python finds this source folder
+# before the installed package; the compiled `_C` and `models` are then taken from the installation.
+__path__ = extend_path(__path__, __name__)
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "MaskedConv2d": "nn",
+    "ParameterCount": "counting",
+    "convert_": "convert",
+    "count_parameters": "counting",
+    "masked_conv2d": "functional",
+    "merge_": "convert",
+    "select_learned_": "selection",
+}
+
+__all__ = [
+    "MaskedConv2d",
+    "ParameterCount",
+    "convert_",
+    "count_parameters",
+    "masked_conv2d",
+    "merge_",
+    "select_learned_",
+]
+
+if TYPE_CHECKING:
+    from maskedconv.convert import convert_, merge_
+    from maskedconv.counting import ParameterCount, count_parameters
+    from maskedconv.functional import masked_conv2d
+    from maskedconv.nn import MaskedConv2d
+    from maskedconv.selection import select_learned_
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,78 @@
+"""What is installed and what runs here: ``python -m maskedconv.env``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from importlib import metadata
+from typing import Any
+
+PACKAGES = ("maskedconv", "torch", "torchvision", "triton", "numpy", "pybind11")
+NOT_RUN = "built, not yet run on a GPU; used only where MASKEDCONV_BACKEND=cuda asks for it"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _backends() -> dict[str, str]:
+    from maskedconv.ops import native
+
+    module = native.module()
+    if module is None:
+        return {"reference": "runs", "native": native.REASON, "cuda": native.REASON}
+    archs = module.build_info()["cuda_archs"]
+    without = "not built: no nvcc was found when maskedconv was installed, or MASKEDCONV_CUDA=0"
+    return {
+        "reference": "runs",
+        "native": f"runs ({module.build_info()['compiler']})",
+        "cuda": f"{NOT_RUN} (sm {archs})" if archs else without,
+    }
+
+
+def _device() -> dict[str, Any]:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cpu_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+    }
+
+
+def collect() -> dict[str, Any]:
+    """Versions, device and backends of this installation, as plain JSON data."""
+    return {
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "device": _device(),
+        "backends": _backends(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m maskedconv.env",
+        description="Print versions, the device, and which backends run here and why not.",
+    )
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    as_json = parser.parse_args().json
+    report = collect()
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    print(f"python      {report['python']}")
+    for section in ("versions", "device", "backends"):
+        print(f"\n{section}")
+        for name, value in report[section].items():
+            print(f"  {name:<16}{'not installed' if value is None else value}")
+
+
+if __name__ == "__main__":
+    main()

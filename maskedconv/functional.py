@@ -1,0 +1,268 @@
+"""masked_conv2d: a convolution with filters in two parts, one learned and one frozen or zero."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskedconv import slices
+from maskedconv.autograd import MaskedConvolution, NoFilters
+from maskedconv.ops.weight_grad import (
+    ConvGeometry,
+    filter_runs,
+    first_channels,
+    memory_format_of,
+)
+
+_Pair = int | tuple[int, int]
+
+
+def masked_conv2d(
+    input: Tensor,
+    learned: Tensor,
+    frozen: Tensor | None = None,
+    bias: Tensor | None = None,
+    frozen_bias: Tensor | None = None,
+    stride: _Pair = 1,
+    padding: _Pair | str = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    *,
+    slice_dim: int = 0,
+    zeros: int = 0,
+) -> Tensor:
+    """``F.conv2d(input, cat([learned, frozen], slice_dim), cat([bias, frozen_bias]), ...)``.
+
+    Gradients are computed for ``input``, ``learned`` and ``bias``, never for the frozen parts; of
+    the weight gradient only the learned slice is computed. Not differentiable twice.
+
+    Source: Rosenfeld & Tsotsos 2018, section 3.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``.
+        learned: the learned slice of the bank ``[O, C / groups, kH, kW]``: n indices of dimension
+            ``slice_dim``, n >= 0.
+        frozen: the rest of the bank; None when there is none, or when it is zero.
+        bias: the learned part of the bias: ``[n]`` for ``slice_dim`` 0, else ``[O]``.
+        frozen_bias: the bias of the frozen filters, ``[O - n]``; only for ``slice_dim`` 0.
+        stride, padding, dilation, groups: as in ``F.conv2d``.
+        slice_dim: 0 output filters, 1 input channels, 2 kernel rows, 3 kernel columns.
+        zeros: how many zero indices follow the learned ones, instead of ``frozen``; they are not
+            computed.
+
+    Returns:
+        ``[N, O, Ho, Wo]`` or ``[O, Ho, Wo]``, in the memory format that ``F.conv2d`` would choose.
+
+    Raises:
+        ValueError: shapes, ``slice_dim`` or ``zeros`` do not fit together.
+        TypeError: input and filters differ in type, outside of autocast.
+    """
+    _check(input, learned, frozen, bias, frozen_bias, groups, slice_dim, zeros)
+    input = _cast_input(input, learned)
+    if input.dim() == 3:
+        batch = masked_conv2d(
+            input.unsqueeze(0), learned, frozen, bias, frozen_bias, stride, padding, dilation,
+            groups, slice_dim=slice_dim, zeros=zeros,
+        )  # fmt: skip
+        return batch.squeeze(0)
+    kernel = list(learned.shape[2:])
+    if slice_dim >= 2:
+        kernel[slice_dim - 2] += zeros if frozen is None else frozen.size(slice_dim)
+    input, geometry = _geometry(input, kernel, stride, padding, dilation, groups)
+    if zeros:
+        return _zeroed(input, learned, bias, geometry, slice_dim, zeros)
+    return MaskedConvolution.apply(input, learned, frozen, bias, frozen_bias, geometry, slice_dim)
+
+
+def whole_weight(learned: Tensor, frozen: Tensor | None, *, slice_dim: int, zeros: int) -> Tensor:
+    """The bank ``[O, I / groups, kH, kW]``, differentiable towards ``learned``; always a copy."""
+    if zeros:
+        shape = list(learned.shape)
+        shape[slice_dim] = zeros
+        frozen = learned.new_zeros(shape)
+    return learned.clone() if frozen is None else torch.cat((learned, frozen), dim=slice_dim)
+
+
+def _check(
+    input: Tensor,
+    learned: Tensor,
+    frozen: Tensor | None,
+    bias: Tensor | None,
+    frozen_bias: Tensor | None,
+    groups: int,
+    slice_dim: int,
+    zeros: int,
+) -> None:
+    slices.check_slice_dim(slice_dim)
+    if learned.dim() != 4:
+        raise ValueError(f"learned has {learned.dim()} dimensions; expected [O, I, kH, kW]")
+    if input.dim() not in (3, 4):
+        raise ValueError(f"input has {input.dim()} dimensions; expected [N, C, H, W] or [C, H, W]")
+    if zeros < 0 or (zeros and frozen is not None):
+        raise ValueError(f"zeros is {zeros}; expected >= 0, and 0 when frozen filters are given")
+    bank = list(learned.shape)
+    if frozen is not None:
+        alike = [size for dim, size in enumerate(bank) if dim != slice_dim]
+        if [size for dim, size in enumerate(frozen.shape) if dim != slice_dim] != alike:
+            raise ValueError(
+                f"frozen is {list(frozen.shape)}; expected the shape of learned, {bank}, "
+                f"but for dimension {slice_dim}"
+            )
+    bank[slice_dim] += zeros if frozen is None else frozen.size(slice_dim)
+    if input.size(-3) != bank[1] * groups:
+        raise ValueError(
+            f"input has {input.size(-3)} channels; expected {bank[1] * groups} "
+            f"({bank[1]} for each of {groups} groups)"
+        )
+    if bank[0] % groups:
+        raise ValueError(f"groups is {groups}; expected a divisor of the {bank[0]} output filters")
+    _check_bias(learned, frozen, bias, frozen_bias, slice_dim, bank[0])
+
+
+def _check_bias(
+    learned: Tensor,
+    frozen: Tensor | None,
+    bias: Tensor | None,
+    frozen_bias: Tensor | None,
+    slice_dim: int,
+    out_channels: int,
+) -> None:
+    count = learned.size(0) if slice_dim == 0 else out_channels
+    if bias is not None and bias.shape != (count,):
+        raise ValueError(f"bias is {list(bias.shape)}; expected [{count}]")
+    if frozen_bias is not None:
+        rest = out_channels - count if frozen is not None else 0
+        if frozen_bias.shape != (rest,) or (bias is None and count):
+            raise ValueError(
+                f"frozen_bias is {list(frozen_bias.shape)}; expected [{rest}], "
+                "beside the bias of the learned filters"
+            )
+    elif bias is not None and slice_dim == 0 and frozen is not None and frozen.size(0):
+        raise ValueError(f"frozen_bias is None; expected [{frozen.size(0)}] beside bias")
+
+
+def _cast_input(input: Tensor, learned: Tensor) -> Tensor:
+    """The input in the type that the convolution computes in; the filters follow it."""
+    device = input.device.type
+    # The meta device has no autocast, and asking for it is an error.
+    autocast = device != "meta" and torch.is_autocast_enabled(device)
+    if autocast and input.dtype != torch.float64:
+        return input.to(torch.get_autocast_dtype(device))
+    if input.dtype != learned.dtype:
+        raise TypeError(
+            f"input is {input.dtype}, but the filters are {learned.dtype}; expected the same type "
+            "(or an autocast region)"
+        )
+    return input
+
+
+def _geometry(
+    input: Tensor,
+    kernel: list[int],
+    stride: _Pair,
+    padding: _Pair | str,
+    dilation: _Pair,
+    groups: int,
+) -> tuple[Tensor, ConvGeometry]:
+    """Pairs of numbers for a convolution that pads evenly, and the input that it is given."""
+    stride, dilation = _pair(stride), _pair(dilation)
+    if not isinstance(padding, str):
+        return input, ConvGeometry(stride, _pair(padding), dilation, groups)
+    if padding == "valid":
+        return input, ConvGeometry(stride, (0, 0), dilation, groups)
+    if padding != "same":
+        raise ValueError(f"padding is {padding!r}; expected a number, a pair, 'same' or 'valid'")
+    if stride != (1, 1):
+        raise ValueError(f"padding is 'same' with stride {stride}; expected stride 1")
+    total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    if any(t % 2 for t in total):
+        # One more row or column at the end, as PyTorch's convolution does.
+        input = F.pad(input, (0, total[1] % 2, 0, total[0] % 2))
+    return input, ConvGeometry(stride, (total[0] // 2, total[1] // 2), dilation, groups)
+
+
+def _pair(value: _Pair) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _zeroed_filters(
+    input: Tensor, learned: Tensor, bias: Tensor | None, geometry: ConvGeometry, zeros: int
+) -> Tensor:
+    """Output filters past the learned ones are zero: only the learned ones are computed."""
+    count, out_channels = learned.size(0), learned.size(0) + zeros
+    kernel, memory_format = list(learned.shape[2:]), memory_format_of(input)
+    outputs = []
+    for run in filter_runs(count, out_channels, input.size(1), geometry.groups):
+        channels = input.narrow(1, run.first_channel, run.end_channel - run.first_channel)
+        channels = channels.contiguous(memory_format=memory_format)
+        part = slice(run.first, run.end)
+        part_bias = None if bias is None else bias[part]
+        part_geometry = geometry._replace(groups=run.groups)
+        outputs.append(
+            MaskedConvolution.apply(
+                channels, learned[part], None, part_bias, None, part_geometry, 0
+            )
+        )
+    if not outputs:
+        return NoFilters.apply(input, _output_shape(input, out_channels, kernel, geometry))
+    output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+    return F.pad(output, (0, 0, 0, 0, 0, zeros))
+
+
+def _zeroed_channels(
+    input: Tensor, learned: Tensor, bias: Tensor | None, geometry: ConvGeometry
+) -> Tensor:
+    """Input channels past the learned ones meet zeros: they are neither read nor kept."""
+    channels = first_channels(input, learned.size(1), geometry.groups)
+    # In memory of its own, so that backward does not keep the channels that are not read.
+    channels = channels.contiguous(memory_format=memory_format_of(input))
+    return MaskedConvolution.apply(channels, learned, None, bias, None, geometry, 0)
+
+
+def _zeroed_taps(
+    input: Tensor,
+    learned: Tensor,
+    bias: Tensor | None,
+    geometry: ConvGeometry,
+    shape: tuple[int, ...],
+) -> Tensor:
+    """A shorter kernel; the output rows and columns past those of the whole kernel are cut off."""
+    output = MaskedConvolution.apply(input, learned, None, bias, None, geometry, 0)
+    cut = output[:, :, : shape[2], : shape[3]]
+    return cut.contiguous(memory_format=memory_format_of(output))
+
+
+def _zeroed(
+    input: Tensor,
+    learned: Tensor,
+    bias: Tensor | None,
+    geometry: ConvGeometry,
+    slice_dim: int,
+    zeros: int,
+) -> Tensor:
+    if slice_dim == 0:
+        return _zeroed_filters(input, learned, bias, geometry, zeros)
+    kernel = list(learned.shape[2:])
+    if slice_dim >= 2:
+        kernel[slice_dim - 2] += zeros
+    shape = _output_shape(input, learned.size(0), kernel, geometry)
+    if learned.numel() == 0:
+        output = NoFilters.apply(input, shape)
+        return output if bias is None else output + bias.to(output.dtype).view(-1, 1, 1)
+    if slice_dim == 1:
+        return _zeroed_channels(input, learned, bias, geometry)
+    return _zeroed_taps(input, learned, bias, geometry, shape)
+
+
+def _output_shape(
+    input: Tensor, out_channels: int, kernel: list[int], geometry: ConvGeometry
+) -> tuple[int, ...]:
+    size = [
+        (length + 2 * pad - dilation * (k - 1) - 1) // stride + 1
+        for length, pad, dilation, k, stride in zip(
+            input.shape[2:], geometry.padding, geometry.dilation, kernel, geometry.stride,
+            strict=True,
+        )
+    ]  # fmt: skip
+    return (input.size(0), out_channels, *size)

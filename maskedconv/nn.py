@@ -1,0 +1,319 @@
+"""MaskedConv2d: an nn.Conv2d of which only a slice of the filter bank is learned."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskedconv import functional, slices
+from maskedconv.written_through import written_through
+
+_Size = int | tuple[int, int]
+
+
+class MaskedConv2d(nn.Conv2d):
+    """Drop-in for ``nn.Conv2d``: the first ``n`` indices of one weight dimension are learned.
+
+    The bank ``[O, I / groups, kH, kW]`` is always sliced as PyTorch stores it. So with ``groups``,
+    dimension 0 learns the first n of all O filters (of a depthwise convolution: the filters of the
+    first channels), and dimension 1 the first channels *of each group*.
+
+    Source: Rosenfeld & Tsotsos 2018, section 3. The paper learns the first n filters, the authors'
+    code the last n; this layer learns the first.
+
+    Args:
+        in_channels ... padding_mode: as in ``nn.Conv2d``.
+        learned: a float in [0, 1] is a fraction of the slice dimension, an int a count;
+            ``1`` is one filter, ``1.0`` all of them. See :func:`maskedconv.slices.num_learned`.
+        slice_dim: 0 output filters, 1 input channels, 2 kernel rows, 3 kernel columns.
+        frozen: ``"random"`` keeps the rest of the bank at its random start, ``"zero"`` makes it
+            zero (it is then neither stored nor computed).
+        seed: draws the initial values from this seed alone; None uses torch's global generator as
+            ``nn.Conv2d`` does. Values are always drawn on the CPU.
+
+    Attributes:
+        learned: Parameter, the learned slice of the bank; an empty tensor outside of
+            ``parameters()`` and ``state_dict()`` when nothing is learned.
+        frozen: buffer, the rest of the bank; None when there is none or it is zero.
+        bias_learned: Parameter, the bias of the learned filters (``slice_dim`` 0), else all of it.
+        bias_frozen: buffer, the bias of the frozen random filters, or None.
+        weight, bias: the whole bank ``[O, I / groups, kH, kW]`` and bias ``[O]``, assembled anew at
+            each access; in-place changes to them (``nn.init``) are written through.
+
+    Input ``[N, C, H, W]`` or ``[C, H, W]``, output as ``nn.Conv2d``. No double backward.
+
+    Raises:
+        TypeError, ValueError: ``learned``, ``slice_dim`` or ``frozen`` is not one of the above, or
+            what ``nn.Conv2d`` raises for its own arguments.
+    """
+
+    learned: Tensor
+    frozen: Tensor | None
+    bias_learned: nn.Parameter | None
+    bias_frozen: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _Size,
+        stride: _Size = 1,
+        padding: _Size | str = 0,
+        dilation: _Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        *,
+        learned: float | int,
+        slice_dim: int = 0,
+        frozen: slices.Frozen = "random",
+        seed: int | None = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        slices.check_learned(learned)
+        self._check_seed(seed)
+        # A plain convolution without memory checks PyTorch's own arguments and works out its
+        # derived attributes (pairs, "same" padding), whatever they are in this version of torch.
+        plain = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
+            bias, padding_mode, device="meta", dtype=dtype,
+        )  # fmt: skip
+        nn.Module.__init__(self)
+        for name in vars(plain).keys() - vars(nn.Module()).keys():
+            setattr(self, name, getattr(plain, name))
+        self.slice_dim = slices.check_slice_dim(slice_dim)
+        self.frozen_mode = slices.check_frozen(frozen)
+        self.weight_shape = tuple(plain.weight.shape)
+        self.num_learned = slices.num_learned(learned, self.weight_shape[slice_dim], slice_dim)
+        self.has_bias = bias
+        self.seed = seed
+        self._allocate(torch.device(device) if device is not None else None, plain.weight.dtype)
+        self.reset_parameters()
+
+    @staticmethod
+    def _check_seed(seed: int | None) -> None:
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise TypeError(f"seed is {seed!r} ({type(seed).__name__}); expected an int or None")
+
+    @property
+    def num_frozen(self) -> int:
+        """How many indices of the slice dimension are not learned."""
+        return self.weight_shape[self.slice_dim] - self.num_learned
+
+    @property
+    def _zeros(self) -> int:
+        return self.num_frozen if self.frozen_mode == "zero" else 0
+
+    def _allocate(self, device: torch.device | None, dtype: torch.dtype) -> None:
+        def part(size: int) -> Tensor:
+            shape = list(self.weight_shape)
+            shape[self.slice_dim] = size
+            return torch.empty(shape, device=device, dtype=dtype)
+
+        if self.num_learned:
+            self.register_parameter("learned", nn.Parameter(part(self.num_learned)))
+        else:
+            self.register_buffer("learned", part(0), persistent=False)
+        stored = self.num_frozen if self.frozen_mode == "random" else 0
+        self.register_buffer("frozen", part(stored) if stored else None)
+
+        # A bias belongs to the output filters: only a slice of those splits it.
+        split = self.slice_dim == 0
+        learned_bias = (self.num_learned if split else self.out_channels) * self.has_bias
+        frozen_bias = (stored if split else 0) * self.has_bias
+        bias = torch.empty(learned_bias + frozen_bias, device=device, dtype=dtype)
+        self.register_parameter(
+            "bias_learned", nn.Parameter(bias[:learned_bias].clone()) if learned_bias else None
+        )
+        self.register_buffer("bias_frozen", bias[learned_bias:].clone() if frozen_bias else None)
+
+    def reset_parameters(self) -> None:
+        """Draws the whole bank and bias as ``nn.Conv2d`` does, from ``seed`` when there is one."""
+        if self.learned.is_meta:
+            return
+        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+        dtype = self.learned.dtype
+        weight = torch.empty(self.weight_shape, dtype=dtype, device="cpu")
+        nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+        self._write_weight(weight)
+        if self.has_bias:
+            bound = 1 / math.sqrt(max(1, math.prod(self.weight_shape[1:])))
+            bias = torch.empty(self.out_channels, dtype=dtype, device="cpu")
+            self._write_bias(nn.init.uniform_(bias, -bound, bound, generator=generator))
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The whole bank ``[O, I / groups, kH, kW]``; differentiable towards ``learned``."""
+        whole = functional.whole_weight(
+            self.learned, self.frozen, slice_dim=self.slice_dim, zeros=self._zeros
+        )
+        return written_through(whole, self._write_weight)
+
+    @property
+    def bias(self) -> Tensor | None:  # type: ignore[override]
+        """The whole bias ``[O]``, or None; differentiable towards ``bias_learned``."""
+        if not self.has_bias:
+            return None
+        parts = [part for part in (self.bias_learned, self.bias_frozen) if part is not None]
+        known = sum(part.numel() for part in parts)
+        if known < self.out_channels:
+            parts.append(self.learned.new_zeros(self.out_channels - known))
+        return written_through(torch.cat(parts), self._write_bias)
+
+    @torch.no_grad()
+    def _write_weight(self, weight: Tensor) -> None:
+        self.learned.copy_(weight.narrow(self.slice_dim, 0, self.num_learned))
+        if self.frozen is not None:
+            self.frozen.copy_(weight.narrow(self.slice_dim, self.num_learned, self.num_frozen))
+
+    @torch.no_grad()
+    def _write_bias(self, bias: Tensor) -> None:
+        count = 0
+        if self.bias_learned is not None:
+            count = self.bias_learned.numel()
+            self.bias_learned.copy_(bias[:count])
+        if self.bias_frozen is not None:
+            self.bias_frozen.copy_(bias[count:])
+
+    def forward(self, input: Tensor) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            pads = self._reversed_padding_repeated_twice
+            input, padding = F.pad(input, pads, mode=self.padding_mode), 0
+        return functional.masked_conv2d(
+            input,
+            self.learned,
+            self.frozen,
+            self.bias_learned,
+            self.bias_frozen,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            slice_dim=self.slice_dim,
+            zeros=self._zeros,
+        )
+
+    def extra_repr(self) -> str:
+        size = self.weight_shape[self.slice_dim]
+        own = f"learned={self.num_learned}/{size}, slice_dim={self.slice_dim}"
+        return f"{super().extra_repr()}, {own}, frozen={self.frozen_mode!r}"
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Also takes the ``weight`` and ``bias`` of a plain convolution's state dict."""
+        bias_count = self.num_learned if self.slice_dim == 0 else self.out_channels
+        self._split_plain(
+            state_dict, prefix, "weight", "", self.weight_shape, self.slice_dim, self.num_learned,
+            error_msgs,
+        )  # fmt: skip
+        if self.has_bias:
+            self._split_plain(
+                state_dict, prefix, "bias", "bias_", (self.out_channels,), 0, bias_count, error_msgs
+            )
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _split_plain(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        plain: str,
+        own: str,
+        shape: tuple[int, ...],
+        dim: int,
+        count: int,
+        error_msgs: list[str],
+    ) -> None:
+        """Replaces a plain convolution's entry of a state dict by the slices kept here."""
+        whole = state_dict.get(prefix + plain)
+        if whole is None:
+            return
+        if tuple(whole.shape) != shape:
+            error_msgs.append(
+                f"size mismatch for {prefix}{plain}: the state dict has {list(whole.shape)}, "
+                f"the layer expects {list(shape)}."
+            )
+            return
+        del state_dict[prefix + plain]
+        learned, rest = whole.split((count, shape[dim] - count), dim)
+        if count:
+            state_dict[f"{prefix}{own}learned"] = learned
+        if f"{own}frozen" in self._buffers and self._buffers[f"{own}frozen"] is not None:
+            state_dict[f"{prefix}{own}frozen"] = rest
+        elif rest.numel() and rest.count_nonzero():
+            warnings.warn(
+                f"{prefix}{plain}: {int(rest.count_nonzero())} values outside of the learned slice "
+                "are not zero and were dropped, as this layer has frozen='zero'",
+                stacklevel=2,
+            )
+
+    @classmethod
+    def from_conv2d(
+        cls,
+        conv: nn.Conv2d,
+        *,
+        learned: float | int,
+        slice_dim: int = 0,
+        frozen: Literal["keep", "random", "zero"] = "keep",
+        seed: int | None = None,
+    ) -> MaskedConv2d:
+        """A layer with the geometry, device, dtype and mode of ``conv``.
+
+        The learned slice starts at ``conv``'s values. The rest keeps them too (``"keep"``), is
+        drawn anew from ``seed`` (``"random"``), or is dropped (``"zero"``).
+
+        Raises:
+            TypeError: ``conv`` is not an ``nn.Conv2d``.
+            ValueError: ``frozen`` is none of the three.
+        """
+        if not isinstance(conv, nn.Conv2d):
+            raise TypeError(f"conv is a {type(conv).__name__}; expected an nn.Conv2d")
+        if frozen not in ("keep", *slices.FROZEN_MODES):
+            raise ValueError(f"frozen is {frozen!r}; expected one of keep, random, zero")
+        weight, bias = conv.weight, conv.bias
+        layer = cls(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
+            conv.dilation, conv.groups, bias is not None, conv.padding_mode,
+            learned=learned, slice_dim=slice_dim, frozen="zero" if frozen == "zero" else "random",
+            seed=seed, device=weight.device, dtype=weight.dtype,
+        )  # fmt: skip
+        with torch.no_grad():
+            layer.learned.copy_(weight.narrow(slice_dim, 0, layer.num_learned))
+            if frozen == "keep":
+                layer._write_weight(weight)
+            if bias is not None and frozen == "keep":
+                layer._write_bias(bias)
+            elif bias is not None and layer.bias_learned is not None:
+                layer.bias_learned.copy_(bias[: layer.bias_learned.numel()])
+        if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
+            layer.to(memory_format=torch.channels_last)
+        return layer.train(conv.training)
+
+    def to_conv2d(self) -> nn.Conv2d:
+        """A plain ``nn.Conv2d`` with the same filters (a copy), all of them learned."""
+        weight = self.weight
+        conv = nn.Conv2d(
+            self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding,
+            self.dilation, self.groups, self.has_bias, self.padding_mode,
+            device="meta", dtype=weight.dtype,
+        )  # fmt: skip
+        conv.weight = nn.Parameter(weight.detach().as_subclass(Tensor).clone())
+        if self.bias is not None:
+            conv.bias = nn.Parameter(self.bias.detach().as_subclass(Tensor).clone())
+        return conv.train(self.training)

@@ -1,0 +1,79 @@
+"""Which part of a filter bank is learned: the arithmetic of slices, and checks of what was asked.
+
+A bank is a convolution's ``weight [O, I / groups, kH, kW]``; the learned slice is the first ``n``
+indices of one of its four dimensions (Rosenfeld & Tsotsos 2018, section 3). Free of torch.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_FLOOR, Decimal
+from numbers import Integral, Real
+from typing import Literal, get_args
+
+Frozen = Literal["random", "zero"]
+FROZEN_MODES: tuple[str, ...] = get_args(Frozen)
+SLICE_DIMS = {0: "output filters", 1: "input channels", 2: "kernel rows", 3: "kernel columns"}
+
+
+def check_slice_dim(slice_dim: int) -> int:
+    """Returns ``slice_dim``; ValueError unless it is one of the four dimensions of a bank."""
+    if isinstance(slice_dim, bool) or slice_dim not in SLICE_DIMS:
+        names = ", ".join(f"{dim} ({name})" for dim, name in SLICE_DIMS.items())
+        raise ValueError(f"slice_dim is {slice_dim!r}; expected one of {names}")
+    return int(slice_dim)
+
+
+def check_frozen(frozen: str) -> Frozen:
+    """Returns ``frozen``; ValueError unless it is "random" or "zero"."""
+    if frozen not in FROZEN_MODES:
+        raise ValueError(f"frozen is {frozen!r}; expected one of {', '.join(FROZEN_MODES)}")
+    return frozen  # type: ignore[return-value]
+
+
+def check_learned(learned: float | int) -> float | int:
+    """Returns ``learned`` as a Python float in [0, 1] or an int >= 0, or raises.
+
+    Raises:
+        TypeError: not a number (or a bool).
+        ValueError: NaN, a fraction outside [0, 1], a negative count.
+    """
+    if isinstance(learned, bool) or not isinstance(learned, Real):
+        raise TypeError(
+            f"learned is {learned!r} ({type(learned).__name__}); "
+            "expected a float in [0, 1] (a fraction) or an int >= 0 (a count)"
+        )
+    if isinstance(learned, Integral):
+        if learned < 0:
+            raise ValueError(f"learned is {int(learned)}; expected a count >= 0")
+        return int(learned)
+    if math.isnan(learned) or not 0.0 <= learned <= 1.0:
+        raise ValueError(
+            f"learned is {float(learned)}; expected a fraction in [0, 1] (a count is an int)"
+        )
+    return float(learned)
+
+
+def num_learned(learned: float | int, size: int, slice_dim: int = 0) -> int:
+    """How many of the ``size`` indices of dimension ``slice_dim`` are learned.
+
+    A float is a fraction: its floor is taken exactly, of the decimal that the number is written as
+    (0.7 of 90 is 63). An int is a count. For output filters (dimension 0) there is no minimum, and
+    a count beyond ``size`` is an error; for the other dimensions the authors' code learns at least
+    one index of a positive fraction and clips a count to ``size``.
+
+    Raises:
+        TypeError, ValueError: as :func:`check_learned`; a count beyond the number of filters.
+    """
+    learned = check_learned(learned)
+    if isinstance(learned, int):
+        if slice_dim == 0 and learned > size:
+            raise ValueError(
+                f"learned is {learned} filters, but the convolution has only {size}; "
+                f"expected a count from 0 to {size}, or a fraction as a float"
+            )
+        return min(learned, size)
+    count = int((Decimal(repr(learned)) * size).to_integral_value(ROUND_FLOOR))
+    if slice_dim != 0 and learned > 0:
+        count = max(1, count)
+    return count

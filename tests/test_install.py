@@ -1,0 +1,112 @@
+"""Installing and finding the package: with and without compilers, from the root and elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+WHERE = "import maskedconv.models, maskedconv._C; print(maskedconv.models.__file__)"
+
+
+def run(*command, cwd=None, **environment):
+    result = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout.strip()
+
+
+def build_wheel(folder, **environment):
+    """A wheel of a copy of the sources, built with the build requirements that are installed."""
+    source = folder / "source"
+    ignored = shutil.ignore_patterns(".git", ".venv*", "build", "runs", "*.so", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    run(
+        sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index",
+        "-w", folder, source, MASKEDCONV_CUDA="0", **environment,
+    )  # fmt: skip
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """site-packages of a plain installation, not an editable one."""
+    folder = tmp_path_factory.mktemp("plain")
+    with zipfile.ZipFile(build_wheel(folder, MASKEDCONV_NATIVE="1")) as wheel:
+        wheel.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_wheel_holds_what_is_installed(installed):
+    top = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
+    assert top == {"maskedconv"}  # no top-level package `models` or `tests`
+    for name in ("models/wrn.py", "py.typed", "data", "report", "ops"):
+        assert (installed / "maskedconv" / name).exists(), name
+    assert list((installed / "maskedconv").glob("_C*.so"))
+
+
+def run_in(site, code, cwd):
+    """Runs ``code`` as if ``site`` were the only installation, started in the folder ``cwd``."""
+    hide_editable = (
+        "import sys; sys.meta_path = [finder for finder in sys.meta_path "
+        "if getattr(finder, '__name__', '') != '_EditableFinder']; "
+    )
+    path = f"sys.path.append({str(site)!r}); sys.path.insert(0, {str(cwd)!r}); sys.argv = ['x']; "
+    return run(sys.executable, "-c", hide_editable + path + code, cwd=cwd)
+
+
+@pytest.mark.parametrize("cwd", [ROOT, Path("/")], ids=["root", "elsewhere"])
+def test_plain_installation_is_whole(installed, cwd):
+    """At the root Python finds the source folder first, which does not have models."""
+    assert run_in(installed, WHERE, cwd).startswith(str(installed))
+
+
+@pytest.mark.parametrize("cwd", [ROOT, Path("/")], ids=["root", "elsewhere"])
+def test_this_installation_is_whole(cwd):
+    run(sys.executable, "-c", WHERE, cwd=cwd)
+    listing = run(sys.executable, "-m", "maskedconv.reproduce", "--list", cwd=cwd)
+    assert "fig1" in listing
+    assert "table4" in listing
+
+
+def test_without_a_compiler_the_python_part_is_installed(tmp_path):
+    wheel = build_wheel(tmp_path, CXX="no-such-compiler")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "site")
+    assert not any(name.endswith(".so") for name in names)
+    assert "maskedconv/models/wrn.py" in names
+    printed = run_in(tmp_path / "site", "from maskedconv import env; env.main()", Path("/"))
+    assert "no C++ compiler was found when maskedconv was installed" in printed
+
+
+def test_asking_for_the_native_module_without_a_compiler_fails(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--build-lib", tmp_path],
+        cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "MASKEDCONV_NATIVE": "1", "CXX": "no-such-compiler"},
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert "MASKEDCONV_NATIVE=1, but there is no C++ compiler" in result.stdout + result.stderr
+
+
+def test_torch_is_not_imported_early():
+    code = "import sys, maskedconv; assert 'torch' not in sys.modules; maskedconv.MaskedConv2d"
+    run(sys.executable, "-c", code, cwd="/")
+
+
+@pytest.mark.parametrize("command", ["reproduce", "train", "report", "env"])
+def test_help_answers_without_torch(command):
+    code = (
+        "import runpy, sys; sys.modules['torch'] = None; sys.argv = ['x', '--help']; "
+        f"runpy.run_module('maskedconv.{command}', run_name='__main__')"
+    )
+    assert "Usage" in run(sys.executable, "-c", code, cwd="/").replace("usage", "Usage")

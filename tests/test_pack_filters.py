@@ -1,0 +1,94 @@
+"""pack_filters: every backend against torch.cat, bit for bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maskedconv.ops import native, pack_filters
+from maskedconv.ops.pack_filters import choose_backend, native_can_run
+
+FORMATS = [torch.contiguous_format, torch.channels_last]
+CASTS = [
+    (torch.float32, torch.float32),
+    (torch.float64, torch.float64),
+    (torch.float16, torch.float16),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.float32, torch.bfloat16),
+    (torch.float32, torch.float16),
+    (torch.bfloat16, torch.float32),
+]
+
+
+@pytest.fixture(params=["reference", "native"])
+def backend(request, monkeypatch):
+    if request.param == "native" and native.module() is None:
+        pytest.skip(native.REASON)
+    monkeypatch.setenv("MASKEDCONV_BACKEND", request.param)
+    return request.param
+
+
+def parts_of(shape, slice_dim, n, dtype):
+    whole = torch.randn(shape, dtype=torch.float32).to(dtype)
+    return whole, whole.narrow(slice_dim, 0, n), whole.narrow(slice_dim, n, shape[slice_dim] - n)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize(("source", "target"), CASTS, ids=str)
+@pytest.mark.parametrize("slice_dim", range(4))
+def test_every_cast_and_format(backend, slice_dim, source, target, memory_format):
+    whole, learned, frozen = parts_of((5, 4, 3, 3), slice_dim, 2, source)
+    if backend == "native" and native_can_run(learned, frozen, target):
+        with pytest.raises(RuntimeError, match="cannot run: no compiled conversion"):
+            pack_filters(learned, frozen, slice_dim, target, memory_format)
+        return
+    for first in (learned, learned.contiguous(), learned.to(memory_format=memory_format)):
+        packed = pack_filters(first, frozen, slice_dim, target, memory_format)
+        assert packed.dtype == target
+        assert packed.is_contiguous(memory_format=memory_format)
+        assert torch.equal(packed, whole.to(target))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 7)] * 4),
+    slice_dim=st.integers(0, 3),
+    data=st.data(),
+    memory_format=st.sampled_from(FORMATS),
+)
+def test_any_shape(shape, slice_dim, data, memory_format):
+    n = data.draw(st.integers(0, shape[slice_dim]))
+    whole, learned, frozen = parts_of(shape, slice_dim, n, torch.float32)
+    frozen = frozen if frozen.numel() else None
+    packed = pack_filters(learned, frozen, slice_dim, torch.bfloat16, memory_format)
+    assert torch.equal(packed, whole.bfloat16())
+
+
+def test_special_values_round_as_in_torch(backend):
+    values = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 1e-45, 3.4e38, 1 / 3])
+    values = torch.cat([values, torch.randn(9)]).view(4, 1, 2, 2)
+    packed = pack_filters(values[:1], values[1:], 0, torch.bfloat16, torch.contiguous_format)
+    expected = values.bfloat16()
+    assert torch.equal(packed.isnan(), expected.isnan())
+    keep = ~expected.isnan()
+    assert torch.equal(packed[keep].view(torch.int16), expected[keep].view(torch.int16))
+
+
+def test_nothing_to_assemble_is_not_copied():
+    learned, frozen = torch.randn(3, 2, 3, 3), torch.randn(0, 2, 3, 3)
+    arguments = (0, torch.float32, torch.contiguous_format)
+    assert pack_filters(learned, None, *arguments) is learned
+    assert pack_filters(frozen, learned, *arguments) is learned
+
+
+def test_choice_of_backend(monkeypatch):
+    learned, frozen = torch.randn(2, 2, 3, 3), torch.randn(3, 2, 3, 3)
+    monkeypatch.delenv("MASKEDCONV_BACKEND", raising=False)
+    expected = "reference" if native.module() is None else "native"
+    assert choose_backend(learned, frozen, torch.float32) == expected
+    assert choose_backend(learned, frozen, torch.float16) == "reference"
+    monkeypatch.setenv("MASKEDCONV_BACKEND", "metal")
+    with pytest.raises(ValueError, match="MASKEDCONV_BACKEND is 'metal'; expected one of"):
+        choose_backend(learned, frozen, torch.float32)
