@@ -15,8 +15,8 @@ namespace py = pybind11;
 namespace maskedconv {
 namespace {
 
-void pack_filters(uintptr_t out, Four out_strides, int64_t out_size, uintptr_t learned,
-                  Four learned_strides, int64_t in_size, uintptr_t frozen, Four frozen_strides,
+void pack_filters(uintptr_t out, Four out_strides, int64_t out_size, int64_t in_size,
+                  uintptr_t learned, Four learned_strides, uintptr_t frozen, Four frozen_strides,
                   Four shape, int64_t num_learned, int slice_dim) {
     const PackKind kind = pack_kind(in_size, out_size);
     const FilterBank bank{reinterpret_cast<void*>(out), out_strides, shape};

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskedconv.ops import native, pack_filters
-from maskedconv.ops.pack_filters import choose_backend, native_can_run
+from maskedconv.ops.pack_filters import cannot_run, choose_backend
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 CASTS = [
@@ -40,7 +40,7 @@ def parts_of(shape, slice_dim, n, dtype):
 @pytest.mark.parametrize("slice_dim", range(4))
 def test_every_cast_and_format(backend, slice_dim, source, target, memory_format):
     whole, learned, frozen = parts_of((5, 4, 3, 3), slice_dim, 2, source)
-    if backend == "native" and native_can_run(learned, frozen, target):
+    if cannot_run(backend, learned, frozen, target):
         with pytest.raises(RuntimeError, match="cannot run: no compiled conversion"):
             pack_filters(learned, frozen, slice_dim, target, memory_format)
         return
@@ -91,4 +91,7 @@ def test_choice_of_backend(monkeypatch):
     assert choose_backend(learned, frozen, torch.float16) == "reference"
     monkeypatch.setenv("MASKEDCONV_BACKEND", "metal")
     with pytest.raises(ValueError, match="MASKEDCONV_BACKEND is 'metal'; expected one of"):
+        choose_backend(learned, frozen, torch.float32)
+    monkeypatch.setenv("MASKEDCONV_BACKEND", "cuda")
+    with pytest.raises(RuntimeError, match="'cuda', which cannot run: .*(for cuda|not installed)"):
         choose_backend(learned, frozen, torch.float32)

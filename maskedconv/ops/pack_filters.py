@@ -9,8 +9,9 @@ from torch import Tensor
 
 from maskedconv.ops import native
 
-BACKENDS = ("reference", "native")
+BACKENDS = ("reference", "native", "cuda")
 _BACKEND_VARIABLE = "MASKEDCONV_BACKEND"
+_CUDA_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 def reference(
@@ -25,61 +26,77 @@ def reference(
     return whole.contiguous(memory_format=memory_format)
 
 
-def native_can_run(learned: Tensor, frozen: Tensor, dtype: torch.dtype) -> str:
-    """Empty when the compiled CPU kernel takes these tensors, else the reason why not."""
-    if native.module() is None:
-        return native.REASON
+def cannot_run(backend: str, learned: Tensor, frozen: Tensor, dtype: torch.dtype) -> str:
+    """Empty when ``backend`` takes these tensors, else the reason why not."""
+    if backend == "reference":
+        return ""
     if torch.compiler.is_compiling():
         return "torch.compile fuses the reference itself"
-    if learned.device.type != "cpu" or frozen.device.type != "cpu":
-        return f"the compiled kernel is for the CPU; the filters are on {learned.device}"
-    if learned.dtype != frozen.dtype:
-        return f"the learned filters are {learned.dtype}, the frozen ones {frozen.dtype}"
-    if learned.dtype != dtype and (learned.dtype, dtype) != (torch.float32, torch.bfloat16):
-        return f"no compiled conversion from {learned.dtype} to {dtype}"
-    return ""
-
-
-def _native(
-    learned: Tensor,
-    frozen: Tensor,
-    slice_dim: int,
-    dtype: torch.dtype,
-    memory_format: torch.memory_format,
-) -> Tensor:
-    shape = list(learned.shape)
-    shape[slice_dim] += frozen.size(slice_dim)
-    out = torch.empty(shape, dtype=dtype, device=learned.device, memory_format=memory_format)
     module = native.module()
     if module is None:
-        raise RuntimeError(native.REASON)
-    module.pack_filters(
-        out.data_ptr(), out.stride(), dtype.itemsize,
-        learned.data_ptr(), learned.stride(), learned.dtype.itemsize,
-        frozen.data_ptr(), frozen.stride(),
-        shape, learned.size(slice_dim), slice_dim,
-    )  # fmt: skip
-    return out
+        return native.REASON
+    device = "cpu" if backend == "native" else "cuda"
+    if learned.device.type != device or frozen.device.type != device:
+        return f"its kernel is for {device}; the filters are on {learned.device}"
+    if learned.dtype != frozen.dtype:
+        return f"the learned filters are {learned.dtype}, the frozen ones {frozen.dtype}"
+    if backend == "cuda":
+        if not hasattr(module, "pack_filters_cuda"):
+            return "maskedconv._C was built without CUDA"
+        known = learned.dtype == torch.float32 and dtype in _CUDA_TYPES
+    else:
+        known = learned.dtype == dtype or (learned.dtype, dtype) == (torch.float32, torch.bfloat16)
+    return "" if known else f"no compiled conversion from {learned.dtype} to {dtype}"
 
 
 def choose_backend(learned: Tensor, frozen: Tensor, dtype: torch.dtype) -> str:
-    """ "native" where the compiled kernel can run, else "reference".
+    """"native" where the compiled CPU kernel can run, else "reference".
 
-    The environment variable MASKEDCONV_BACKEND forces one.
+    The environment variable MASKEDCONV_BACKEND forces one. The CUDA kernel has not run on a GPU
+    yet, so nothing else chooses it.
 
     Raises:
         ValueError: the variable names no backend of this operator.
         RuntimeError: the backend that it names cannot run here; the message says why.
     """
     forced = os.environ.get(_BACKEND_VARIABLE, "")
-    if forced and forced not in BACKENDS:
+    if not forced:
+        return "reference" if cannot_run("native", learned, frozen, dtype) else "native"
+    if forced not in BACKENDS:
         raise ValueError(f"{_BACKEND_VARIABLE} is {forced!r}; expected one of {list(BACKENDS)}")
-    if forced == "reference":
-        return "reference"
-    reason = native_can_run(learned, frozen, dtype)
-    if forced and reason:
+    reason = cannot_run(forced, learned, frozen, dtype)
+    if reason:
         raise RuntimeError(f"{_BACKEND_VARIABLE} is {forced!r}, which cannot run: {reason}")
-    return "reference" if reason else "native"
+    return forced
+
+
+def _compiled(
+    backend: str,
+    learned: Tensor,
+    frozen: Tensor,
+    slice_dim: int,
+    dtype: torch.dtype,
+    memory_format: torch.memory_format,
+) -> Tensor:
+    """The kernels of ``maskedconv._C``, which take pointers, and strides in elements."""
+    module = native.module()
+    if module is None:
+        raise RuntimeError(native.REASON)
+    shape = list(learned.shape)
+    shape[slice_dim] += frozen.size(slice_dim)
+    out = torch.empty(shape, dtype=dtype, device=learned.device, memory_format=memory_format)
+    first, rest = (learned.data_ptr(), learned.stride()), (frozen.data_ptr(), frozen.stride())
+    split = (shape, learned.size(slice_dim), slice_dim)
+    if backend == "native":
+        sizes = (dtype.itemsize, learned.dtype.itemsize)
+        module.pack_filters(out.data_ptr(), out.stride(), *sizes, *first, *rest, *split)
+    else:
+        with torch.cuda.device(out.device):
+            stream = torch.cuda.current_stream().cuda_stream
+            module.pack_filters_cuda(
+                out.data_ptr(), out.stride(), _CUDA_TYPES[dtype], *first, *rest, *split, stream
+            )
+    return out
 
 
 def pack_filters(
@@ -101,5 +118,7 @@ def pack_filters(
     if frozen is None or learned.size(slice_dim) == 0:
         whole = learned if frozen is None else frozen
         return whole.to(dtype).contiguous(memory_format=memory_format)
-    run = _native if choose_backend(learned, frozen, dtype) == "native" else reference
-    return run(learned, frozen, slice_dim, dtype, memory_format)
+    backend = choose_backend(learned, frozen, dtype)
+    if backend == "reference":
+        return reference(learned, frozen, slice_dim, dtype, memory_format)
+    return _compiled(backend, learned, frozen, slice_dim, dtype, memory_format)
