@@ -21,10 +21,13 @@ reproduce: $(VENV)/installed
 test: $(VENV)/installed-test
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest $(ARGS)
 
+# models/ is installed as maskedconv.models: mypy sees the package as it is installed.
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	rm -rf build/typed && mkdir -p build/typed
+	cp -r maskedconv build/typed/ && cp -r models build/typed/maskedconv/
+	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p maskedconv
 	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
 
 format: $(VENV)/installed-dev

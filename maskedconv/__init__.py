@@ -24,8 +24,10 @@ _HOMES = {
     "ParameterCount": "counting",
     "convert_": "convert",
     "count_parameters": "counting",
+    "load": "checkpoint",
     "masked_conv2d": "functional",
     "merge_": "convert",
+    "save": "checkpoint",
     "select_learned_": "selection",
 }
 
@@ -34,12 +36,15 @@ __all__ = [
     "ParameterCount",
     "convert_",
     "count_parameters",
+    "load",
     "masked_conv2d",
     "merge_",
+    "save",
     "select_learned_",
 ]
 
 if TYPE_CHECKING:
+    from maskedconv.checkpoint import load, save
     from maskedconv.convert import convert_, merge_
     from maskedconv.counting import ParameterCount, count_parameters
     from maskedconv.functional import masked_conv2d

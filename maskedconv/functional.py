@@ -15,7 +15,7 @@ from maskedconv.ops.weight_grad import (
     memory_format_of,
 )
 
-_Pair = int | tuple[int, int]
+_Pair = int | tuple[int, ...]
 
 
 def masked_conv2d(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from maskedconv import functional, slices
 from maskedconv.written_through import written_through
 
-_Size = int | tuple[int, int]
+_Size = int | tuple[int, ...]
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -80,10 +80,11 @@ class MaskedConv2d(nn.Conv2d):
         self._check_seed(seed)
         # A plain convolution without memory checks PyTorch's own arguments and works out its
         # derived attributes (pairs, "same" padding), whatever they are in this version of torch.
-        plain = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
-            bias, padding_mode, device="meta", dtype=dtype,
+        shape: tuple[Any, ...] = (
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            padding_mode,
         )  # fmt: skip
+        plain = nn.Conv2d(*shape, device="meta", dtype=dtype)  # type: ignore[misc]
         nn.Module.__init__(self)
         for name in vars(plain).keys() - vars(nn.Module()).keys():
             setattr(self, name, getattr(plain, name))
@@ -182,7 +183,7 @@ class MaskedConv2d(nn.Conv2d):
             self.bias_frozen.copy_(bias[count:])
 
     def forward(self, input: Tensor) -> Tensor:
-        padding = self.padding
+        padding: _Size | str = self.padding
         if self.padding_mode != "zeros":
             pads = self._reversed_padding_repeated_twice
             input, padding = F.pad(input, pads, mode=self.padding_mode), 0
@@ -288,10 +289,9 @@ class MaskedConv2d(nn.Conv2d):
             raise ValueError(f"frozen is {frozen!r}; expected one of keep, random, zero")
         weight, bias = conv.weight, conv.bias
         layer = cls(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-            conv.dilation, conv.groups, bias is not None, conv.padding_mode,
-            learned=learned, slice_dim=slice_dim, frozen="zero" if frozen == "zero" else "random",
-            seed=seed, device=weight.device, dtype=weight.dtype,
+            *_shape_of(conv), learned=learned, slice_dim=slice_dim,
+            frozen="zero" if frozen == "zero" else "random", seed=seed,
+            device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
         with torch.no_grad():
             layer.learned.copy_(weight.narrow(slice_dim, 0, layer.num_learned))
@@ -302,18 +302,30 @@ class MaskedConv2d(nn.Conv2d):
             elif bias is not None and layer.bias_learned is not None:
                 layer.bias_learned.copy_(bias[: layer.bias_learned.numel()])
         if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
-            layer.to(memory_format=torch.channels_last)
+            layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return layer.train(conv.training)
+
+    def drawn_from(self, seed: int) -> MaskedConv2d:
+        """A new layer like this one, on the CPU, with the start that ``seed`` gives."""
+        return MaskedConv2d(
+            *_shape_of(self), learned=self.num_learned, slice_dim=self.slice_dim,
+            frozen=self.frozen_mode, seed=seed, device="cpu", dtype=self.learned.dtype,
+        )  # fmt: skip
 
     def to_conv2d(self) -> nn.Conv2d:
         """A plain ``nn.Conv2d`` with the same filters (a copy), all of them learned."""
         weight = self.weight
-        conv = nn.Conv2d(
-            self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding,
-            self.dilation, self.groups, self.has_bias, self.padding_mode,
-            device="meta", dtype=weight.dtype,
-        )  # fmt: skip
+        conv = nn.Conv2d(*_shape_of(self), device="meta", dtype=weight.dtype)  # type: ignore[misc]
         conv.weight = nn.Parameter(weight.detach().as_subclass(Tensor).clone())
         if self.bias is not None:
             conv.bias = nn.Parameter(self.bias.detach().as_subclass(Tensor).clone())
         return conv.train(self.training)
+
+
+def _shape_of(conv: nn.Conv2d) -> tuple[Any, ...]:
+    """The positional arguments that make a convolution like ``conv``."""
+    has_bias = conv.has_bias if isinstance(conv, MaskedConv2d) else conv.bias is not None
+    return (
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
+        conv.dilation, conv.groups, has_bias, conv.padding_mode,
+    )  # fmt: skip

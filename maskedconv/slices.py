@@ -31,7 +31,7 @@ def check_frozen(frozen: str) -> Frozen:
     return frozen  # type: ignore[return-value]
 
 
-def check_learned(learned: float | int) -> float | int:
+def check_learned(learned: object) -> float | int:
     """Returns ``learned`` as a Python float in [0, 1] or an int >= 0, or raises.
 
     Raises:
@@ -54,7 +54,7 @@ def check_learned(learned: float | int) -> float | int:
     return float(learned)
 
 
-def num_learned(learned: float | int, size: int, slice_dim: int = 0) -> int:
+def num_learned(learned: object, size: int, slice_dim: int = 0) -> int:
     """How many of the ``size`` indices of dimension ``slice_dim`` are learned.
 
     A float is a fraction: its floor is taken exactly, of the decimal that the number is written as
@@ -65,15 +65,15 @@ def num_learned(learned: float | int, size: int, slice_dim: int = 0) -> int:
     Raises:
         TypeError, ValueError: as :func:`check_learned`; a count beyond the number of filters.
     """
-    learned = check_learned(learned)
-    if isinstance(learned, int):
-        if slice_dim == 0 and learned > size:
+    asked = check_learned(learned)
+    if isinstance(asked, int):
+        if slice_dim == 0 and asked > size:
             raise ValueError(
-                f"learned is {learned} filters, but the convolution has only {size}; "
+                f"learned is {asked} filters, but the convolution has only {size}; "
                 f"expected a count from 0 to {size}, or a fraction as a float"
             )
-        return min(learned, size)
-    count = int((Decimal(repr(learned)) * size).to_integral_value(ROUND_FLOOR))
-    if slice_dim != 0 and learned > 0:
+        return min(asked, size)
+    count = int((Decimal(repr(asked)) * size).to_integral_value(ROUND_FLOOR))
+    if slice_dim != 0 and asked > 0:
         count = max(1, count)
     return count

@@ -10,12 +10,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 # Assigning these on an assembled tensor would change nothing that the module keeps.
-_NOT_KEPT = (
-    Tensor.requires_grad.__set__,  # type: ignore[attr-defined]
+_NOT_KEPT = {
     Tensor.requires_grad_,
-    Tensor.data.__set__,  # type: ignore[attr-defined]
-    Tensor.grad.__set__,  # type: ignore[attr-defined]
-)
+    *(vars(torch._C.TensorBase)[name].__set__ for name in ("requires_grad", "data", "grad")),
+}
 
 
 class _WrittenThrough(Tensor):

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
 
-_C: ModuleType | None
-try:
-    from maskedconv import _C
-except ImportError as error:
-    _C = None
-    if isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error):
-        REASON = (
+
+def _load() -> tuple[ModuleType | None, str]:
+    try:
+        return importlib.import_module("maskedconv._C"), ""
+    except ModuleNotFoundError:
+        return None, (
             "maskedconv._C is not installed: no C++ compiler was found when maskedconv was "
             "installed, or MASKEDCONV_NATIVE=0 was set"
         )
-    else:
-        REASON = f"maskedconv._C does not load: {error}"
-else:
-    REASON = ""
+    except ImportError as error:
+        return None, f"maskedconv._C does not load: {error}"
+
+
+_MODULE, REASON = _load()
 
 
 def module() -> ModuleType | None:
     """The compiled module, or None; :data:`REASON` then says why."""
-    return _C
+    return _MODULE

@@ -50,7 +50,7 @@ def cannot_run(backend: str, learned: Tensor, frozen: Tensor, dtype: torch.dtype
 
 
 def choose_backend(learned: Tensor, frozen: Tensor, dtype: torch.dtype) -> str:
-    """"native" where the compiled CPU kernel can run, else "reference".
+    """ "native" where the compiled CPU kernel can run, else "reference".
 
     The environment variable MASKEDCONV_BACKEND forces one. The CUDA kernel has not run on a GPU
     yet, so nothing else chooses it.

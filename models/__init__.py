@@ -1,0 +1,134 @@
+"""The papers' networks, every convolution of which learns a share of its filters.
+
+Importing this does not import torch; ``create`` and ``recipe`` do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from maskedconv import slices
+from maskedconv.models.checks import check_choice, check_count, check_flag
+from maskedconv.models.recipe import Recipe
+from maskedconv.models.registry import NAMES, Family, parse
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Recipe", "available", "create", "recipe"]
+
+_INITS = ("he", "authors")
+
+
+def available() -> list[str]:
+    """The names that stand in the papers; other depths and widths of a family have names too."""
+    return list(NAMES)
+
+
+def recipe(name: str) -> Recipe:
+    """How the network ``name`` was trained in its source.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    family, _ = parse(name)
+    return getattr(_module(family), family.recipe)
+
+
+def create(
+    name: str,
+    num_classes: int = 10,
+    learned: float | int = 1.0,
+    slice_dim: int = 0,
+    frozen: str = "random",
+    seed: int | None = None,
+    **options: Any,
+) -> nn.Module:
+    """A network whose every convolution, shortcuts included, is a ``maskedconv.MaskedConv2d``.
+
+    It has the submodules ``conv1``, ``block1``, ``block2``, ``block3`` and ``fc`` as far as the
+    architecture has them. It is made on torch's default device, from values drawn on the CPU.
+
+    Args:
+        name: see :func:`available`.
+        num_classes: size of the logits ``[N, num_classes]``.
+        learned, slice_dim, frozen: as in ``MaskedConv2d``. Fully connected layers are learned.
+        seed: makes every weight a function of the seed alone: the same for each ``learned``,
+            ``slice_dim`` and ``frozen``, but for what is zeroed. None draws from torch's generator.
+        options:
+            in_channels (3), image_size (32): of the input ``[N, in_channels, H, W]``.
+            init: "he" (default), N(0, 2 / (kH kW O)); or "authors", as the authors' code began:
+                split convolutions of WRN and VGG, i.e. all but those of ``learned=1.0``, keep
+                PyTorch's initialisation. The other networks are the same under both, and AlexNet
+                has PyTorch's under both.
+            bn_learned (True): whether BatchNorm's affine parameters are learned.
+            dropout (0.0): wrn only.
+            width (1.0): alexnet, vgg19 and conv only; multiplies every number of channels.
+
+    Raises:
+        ValueError, TypeError: an unknown name or option (the message lists those that exist), or a
+            value out of range; a count ``learned`` beyond the filters of some convolution.
+    """
+    family, arguments = parse(name)
+    learned = slices.check_learned(learned)
+    slices.check_slice_dim(slice_dim)
+    slices.check_frozen(frozen)
+    check_count("num_classes", num_classes)
+    if seed is not None:
+        check_count("seed", seed, minimum=0)
+    network = getattr(_module(family), family.network)
+    known = _options(network)
+    unknown = sorted(options.keys() - known - {"init", "bn_learned"})
+    if unknown:
+        listed = ", ".join(sorted(known | {"init", "bn_learned"}))
+        raise ValueError(f"{name} has no option {unknown[0]!r}; expected some of: {listed}")
+    init = check_choice("init", options.pop("init", "he"), _INITS)
+    bn_learned = check_flag("bn_learned", options.pop("bn_learned", True))
+    if "init" in known:
+        # Without a split the authors used the plain network, whose convolutions are He's.
+        split = not (isinstance(learned, float) and learned == 1.0)
+        options["init"] = "default" if init == "authors" and split else "he"
+    model = _build(
+        partial(network, num_classes=num_classes, **arguments, **options),
+        {"learned": learned, "slice_dim": slice_dim, "frozen": frozen},
+        seed,
+    )
+    if not bn_learned:
+        _freeze_batch_norm(model)
+    return model
+
+
+def _module(family: Family) -> Any:
+    return importlib.import_module(f"{__name__}.{family.module}")
+
+
+def _options(network: type) -> set[str]:
+    """The keyword-only arguments that have defaults; the others come from the network's name."""
+    return {
+        parameter.name
+        for parameter in inspect.signature(network).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
+    }
+
+
+def _build(network: Any, masking: dict[str, Any], seed: int | None) -> nn.Module:
+    import torch
+
+    from maskedconv.models.initialisation import drawn_on_cpu
+    from maskedconv.nn import MaskedConv2d
+
+    device = torch.get_default_device()
+    with drawn_on_cpu(seed):
+        model = network(partial(MaskedConv2d, **masking))
+    return model.to(device)
+
+
+def _freeze_batch_norm(model: nn.Module) -> None:
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.requires_grad_(False)

@@ -1,0 +1,40 @@
+"""Starting values: the papers' distributions, and a seed for a whole network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+def he_normal_(network: nn.Module) -> None:
+    """Draws every convolution of ``network`` from N(0, 2 / (kH kW O)); its bias becomes 0.
+
+    This is He et al. 2015 (arXiv 1502.01852) with the fan-out. The whole bank is drawn, learned and
+    frozen filters alike, so that the values do not depend on how many filters are learned.
+    """
+    for conv in network.modules():
+        if isinstance(conv, nn.Conv2d):
+            fan_out = math.prod(conv.kernel_size) * conv.out_channels
+            nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / fan_out))
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+
+
+@contextmanager
+def drawn_on_cpu(seed: int | None) -> Iterator[None]:
+    """Within, new modules are drawn on the CPU (or, on the meta device, not at all).
+
+    With a ``seed`` they are a function of it alone, and torch's own generator is left as it was.
+    """
+    meta = torch.get_default_device().type == "meta"
+    with torch.device("meta" if meta else "cpu"):
+        if seed is None:
+            yield
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            yield

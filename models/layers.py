@@ -1,0 +1,34 @@
+"""What several networks are built from."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ConvFactory(Protocol):
+    """Makes a network's convolutions: ``nn.Conv2d``, or MaskedConv2d with a share of learning."""
+
+    def __call__(
+        self, in_channels: int, out_channels: int, kernel_size: int, **arguments: Any
+    ) -> nn.Conv2d: ...
+
+
+def relu(normalised: Tensor) -> Tensor:
+    """ReLU in place, for the output of a BatchNorm or a sum: their backwards do not read it."""
+    return F.relu(normalised, inplace=True)
+
+
+def global_average(features: Tensor) -> Tensor:
+    """[N, C, H, W] to [N, C]."""
+    return features.mean((2, 3))
+
+
+def max_pool(size: int) -> tuple[list[nn.Module], int]:
+    """A 2×2 max-pool for a ``size``×``size`` map, and the size of the map behind it.
+
+    A 1×1 map has nothing left to pool: there is no layer then.
+    """
+    return ([nn.MaxPool2d(2)], size // 2) if size > 1 else ([], size)

@@ -1,0 +1,29 @@
+"""Recipe: how a network was trained in its source. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Momentum-SGD settings of a full run.
+
+    Attributes:
+        epochs: length of the full run; shorter runs keep the milestones.
+        milestones, gamma: the learning rate is multiplied by ``gamma`` after each of these epochs.
+        schedule: "cosine" decays ``lr`` to zero over ``epochs`` instead; there are no milestones.
+        dropout: of the run that learns all weights.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    milestones: tuple[int, ...]
+    gamma: float
+    nesterov: bool = False
+    dropout: float = 0.0
+    schedule: Literal["step", "cosine"] = "step"

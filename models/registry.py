@@ -1,0 +1,99 @@
+"""The names of the networks, and which class each one stands for. Free of torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+_NUMBER = r"[1-9][0-9]*"
+
+# The networks of the paper and of the related systems; any depth and width of a family has a name.
+NAMES = (
+    "wrn_28_4",
+    "wrn_28_10",
+    "densenet_bc_100_12",
+    "alexnet",
+    "vgg19",
+    "vgg19_bn",
+    "resnet_14",
+    "conv2",
+    "conv4",
+    "conv6",
+    "conv8",
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks that one class builds.
+
+    Attributes:
+        form: how the names look, for messages.
+        pattern: regular expression of the names; its groups are arguments of the class.
+        module, network: where the class is, below ``maskedconv.models``.
+        depth_step, depth_offset: a group ``depth`` becomes the argument ``blocks`` by
+            depth = depth_step * blocks + depth_offset.
+        fixed: further arguments of the class.
+        recipe: name of the Recipe in the module.
+    """
+
+    form: str
+    pattern: str
+    module: str
+    network: str
+    depth_step: int = 1
+    depth_offset: int = 0
+    fixed: Mapping[str, bool] = field(default_factory=dict)
+    recipe: str = "RECIPE"
+
+
+FAMILIES = (
+    # Before its family: it alone has dropout in its recipe.
+    Family(
+        "wrn_28_10", r"wrn_(?P<depth>28)_(?P<widen_factor>10)",
+        "wrn", "WideResNet", 6, 4, recipe="RECIPE_28_10",
+    ),
+    Family(
+        "wrn_D_W with D = 6n + 4", rf"wrn_(?P<depth>{_NUMBER})_(?P<widen_factor>{_NUMBER})",
+        "wrn", "WideResNet", 6, 4,
+    ),
+    Family(
+        "densenet_bc_L_K with L = 6n + 4",
+        rf"densenet_bc_(?P<depth>{_NUMBER})_(?P<growth_rate>{_NUMBER})",
+        "densenet", "DenseNetBC", 6, 4,
+    ),
+    Family(
+        "resnet_D with D = 6n + 2", rf"resnet_(?P<depth>{_NUMBER})", "resnet", "ResNet", 6, 2
+    ),
+    Family("alexnet", "alexnet", "alexnet", "AlexNet"),
+    Family("vgg19", "vgg19", "vgg", "VGG19", fixed={"batch_norm": False}),
+    Family("vgg19_bn", "vgg19_bn", "vgg", "VGG19", fixed={"batch_norm": True}),
+    Family("conv2, conv4, conv6, conv8", "conv(?P<depth>[2468])", "conv", "ConvNet", 2, 0),
+)  # fmt: skip
+
+
+def parse(name: str) -> tuple[Family, dict[str, int | bool]]:
+    """The family of ``name`` and the arguments of its class that the name stands for.
+
+    Raises:
+        TypeError: ``name`` is not a str.
+        ValueError: there is no such network; the message lists those that exist.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name is {name!r} ({type(name).__name__}); expected a str")
+    for family in FAMILIES:
+        match = re.fullmatch(family.pattern, name)
+        if match is None:
+            continue
+        arguments: dict[str, int | bool] = {
+            group: int(number) for group, number in match.groupdict().items()
+        }
+        if "depth" in arguments:
+            blocks, rest = divmod(arguments.pop("depth") - family.depth_offset, family.depth_step)
+            if rest or blocks < 1:
+                raise ValueError(f"name is {name!r}; expected {family.form}, n >= 1")
+            arguments["blocks"] = blocks
+        return family, {**arguments, **family.fixed}
+    forms = "; ".join(family.form for family in FAMILIES)
+    raise ValueError(f"name is {name!r}, which is no network; expected one of: {forms}")

@@ -1,0 +1,91 @@
+"""The CIFAR ResNets of depth 6n + 2 (He et al. 2015, arXiv 1512.03385).
+
+As Frankle, Schwab & Morcos 2020 (arXiv 2003.00152) train them by BatchNorm alone: γ starts uniform
+in [0, 1], and shortcuts that change the shape are a 1×1 convolution with BatchNorm.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from maskedconv.models.checks import check_count
+from maskedconv.models.initialisation import he_normal_
+from maskedconv.models.layers import ConvFactory, global_average, relu
+from maskedconv.models.recipe import Recipe
+
+# Frankle, Schwab & Morcos 2020, section 3.
+RECIPE = Recipe(
+    epochs=160,
+    batch_size=128,
+    lr=0.1,
+    momentum=0.9,
+    weight_decay=1e-4,
+    milestones=(80, 120),
+    gamma=0.1,
+)
+
+
+class BasicBlock(nn.Module):
+    """conv-bn-relu-conv-bn plus a shortcut, then relu: [N, C, H, W] to [N, O, H/s, W/s]."""
+
+    def __init__(self, conv: ConvFactory, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = conv(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut: nn.Module | None = None
+        if in_channels != out_channels or stride != 1:
+            self.shortcut = nn.Sequential(
+                conv(in_channels, out_channels, 1, stride=stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        out = relu(self.bn1(self.conv1(x)))
+        return relu(self.bn2(self.conv2(out)) + shortcut)
+
+
+class ResNet(nn.Module):
+    """conv1-bn-relu, three groups of post-activation blocks (16, 32, 64 channels), pool, fc.
+
+    ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``.
+
+    Args:
+        conv: makes the convolutions, shortcuts included.
+        blocks: blocks in a group; the depth is 6 * blocks + 2.
+    """
+
+    def __init__(
+        self,
+        conv: ConvFactory,
+        num_classes: int,
+        *,
+        blocks: int,
+        in_channels: int = 3,
+        image_size: int = 32,
+    ) -> None:
+        super().__init__()
+        check_count("in_channels", in_channels)
+        check_count("image_size", image_size)
+
+        def group(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+            first = BasicBlock(conv, in_channels, out_channels, stride)
+            others = (BasicBlock(conv, out_channels, out_channels, 1) for _ in range(blocks - 1))
+            return nn.Sequential(first, *others)
+
+        self.conv1 = conv(in_channels, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.block1 = group(16, 16, 1)
+        self.block2 = group(16, 32, 2)
+        self.block3 = group(32, 64, 2)
+        self.fc = nn.Linear(64, num_classes)
+        he_normal_(self)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = relu(self.bn1(self.conv1(x)))
+        return self.fc(global_average(self.block3(self.block2(self.block1(x)))))

@@ -1,0 +1,109 @@
+"""Wide residual networks (Zagoruyko & Komodakis 2016, arXiv 1605.07146), CIFAR form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskedconv.models.checks import check_count, check_dropout
+from maskedconv.models.initialisation import he_normal_
+from maskedconv.models.layers import ConvFactory, global_average, relu
+from maskedconv.models.recipe import Recipe
+
+# Rosenfeld & Tsotsos 2018, section 4, with the schedule of the authors' code.
+RECIPE = Recipe(
+    epochs=200,
+    batch_size=128,
+    lr=0.1,
+    momentum=0.9,
+    weight_decay=5e-4,
+    milestones=(60, 120, 160),
+    gamma=0.2,
+)
+RECIPE_28_10 = replace(RECIPE, dropout=0.3)
+
+
+class BasicBlock(nn.Module):
+    """bn-relu-conv-bn-relu-[dropout]-conv plus a shortcut, [N, C, H, W] to [N, O, H/s, W/s].
+
+    Where the number of channels or the size changes, the shortcut is a 1×1 convolution of the
+    tensor behind the first bn-relu.
+    """
+
+    def __init__(
+        self, conv: ConvFactory, in_channels: int, out_channels: int, stride: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = conv(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.conv2 = conv(out_channels, out_channels, 3, padding=1, bias=False)
+        self.shortcut: nn.Module | None = None
+        if in_channels != out_channels or stride != 1:
+            self.shortcut = conv(in_channels, out_channels, 1, stride=stride, bias=False)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = relu(self.bn1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(out)
+        out = relu(self.bn2(self.conv1(out)))
+        if self.dropout:
+            out = F.dropout(out, self.dropout, self.training)
+        return shortcut + self.conv2(out)
+
+
+class WideResNet(nn.Module):
+    """conv1, three groups of pre-activation blocks, bn-relu, average pool, fc.
+
+    ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``. The groups have strides 1, 2, 2; from
+    64×64 images on 2, 2, 2, as in the authors' Tiny-ImageNet variant (Rosenfeld & Tsotsos 2018,
+    table 3).
+
+    Args:
+        conv: makes the convolutions, shortcuts included.
+        blocks: blocks in a group; the depth is 6 * blocks + 4.
+        widen_factor: the groups have 16, 32, 64 times this many channels.
+        dropout: probability, between the two convolutions of a block.
+        init: "he", or "default" for PyTorch's own.
+    """
+
+    def __init__(
+        self,
+        conv: ConvFactory,
+        num_classes: int,
+        *,
+        blocks: int,
+        widen_factor: int,
+        in_channels: int = 3,
+        image_size: int = 32,
+        dropout: float = 0.0,
+        init: str = "he",
+    ) -> None:
+        super().__init__()
+        check_count("in_channels", in_channels)
+        check_count("image_size", image_size)
+        check_dropout(dropout)
+        widths = [16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
+
+        def group(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+            first = BasicBlock(conv, in_channels, out_channels, stride, dropout)
+            others = (
+                BasicBlock(conv, out_channels, out_channels, 1, dropout) for _ in range(blocks - 1)
+            )
+            return nn.Sequential(first, *others)
+
+        self.conv1 = conv(in_channels, 16, 3, padding=1, bias=False)
+        self.block1 = group(16, widths[0], 2 if image_size >= 64 else 1)
+        self.block2 = group(widths[0], widths[1], 2)
+        self.block3 = group(widths[1], widths[2], 2)
+        self.bn = nn.BatchNorm2d(widths[2])
+        self.fc = nn.Linear(widths[2], num_classes)
+        nn.init.zeros_(self.fc.bias)
+        if init == "he":
+            he_normal_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block3(self.block2(self.block1(self.conv1(x))))
+        return self.fc(global_average(relu(self.bn(x))))
