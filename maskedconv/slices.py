@@ -47,11 +47,12 @@ def check_learned(learned: object) -> float | int:
         if learned < 0:
             raise ValueError(f"learned is {int(learned)}; expected a count >= 0")
         return int(learned)
-    if math.isnan(learned) or not 0.0 <= learned <= 1.0:
+    fraction = float(learned)
+    if math.isnan(fraction) or not 0.0 <= fraction <= 1.0:
         raise ValueError(
-            f"learned is {float(learned)}; expected a fraction in [0, 1] (a count is an int)"
+            f"learned is {fraction}; expected a fraction in [0, 1] (a count is an int)"
         )
-    return float(learned)
+    return fraction
 
 
 def num_learned(learned: object, size: int, slice_dim: int = 0) -> int:

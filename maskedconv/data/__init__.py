@@ -1,0 +1,51 @@
+"""Images to train on: held as uint8 on the compute device, cropped and flipped there.
+
+``check``, ``describe`` and ``available`` work without torch; the other names import it when used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from maskedconv.data.catalogue import Facts, available, describe
+from maskedconv.data.errors import DataError, MissingDataError
+from maskedconv.data.sources import check
+
+_HOMES = {
+    "Dataset": "dataset",
+    "load": "loading",
+    "normalise": "augment",
+    "num_batches": "batches",
+    "random_crop_flip": "augment",
+    "test_batches": "batches",
+    "train_batches": "batches",
+}
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Facts",
+    "MissingDataError",
+    "available",
+    "check",
+    "describe",
+    "load",
+    "normalise",
+    "num_batches",
+    "random_crop_flip",
+    "test_batches",
+    "train_batches",
+]
+
+if TYPE_CHECKING:
+    from maskedconv.data.augment import normalise, random_crop_flip
+    from maskedconv.data.batches import num_batches, test_batches, train_batches
+    from maskedconv.data.dataset import Dataset
+    from maskedconv.data.loading import load
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,91 @@
+"""Batches of a dataset, in an order and with crops that the seed and the epoch alone decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskedconv.data.augment import crop_flip, draw_moves, normalise
+from maskedconv.data.dataset import Dataset
+
+
+def num_batches(dataset: Dataset, batch_size: int) -> int:
+    """Number of batches that ``train_batches`` gives in an epoch."""
+    return len(_bounds(len(dataset.train_images), batch_size)) - 1
+
+
+def train_batches(
+    dataset: Dataset,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    channels_last: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Training set in random order, cropped and flipped at random.
+
+    Order, crops and flips depend on ``seed`` and ``epoch`` only, not on what came before nor on
+    the device: a resumed run sees what an uninterrupted one would have seen. The last batch may be
+    smaller; a single image that would be left over joins the batch before it, because one image
+    has no batch statistics.
+
+    Yields:
+        images [B, C, H, W] of ``dtype`` and labels int64 [B], on the dataset's device.
+
+    Raises:
+        ValueError: ``batch_size`` is below 1, or ``seed`` or ``epoch`` below 0.
+    """
+    count = len(dataset.train_images)
+    bounds = _bounds(count, batch_size)
+    generator = _generator(seed, epoch)
+    order = torch.randperm(count, generator=generator).to(dataset.device)
+    moves = draw_moves(count, dataset.crop_padding, dataset.flip, generator).to(dataset.device)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for start, stop in pairwise(bounds):
+            chosen = order[start:stop]
+            images = dataset.train_images.index_select(0, chosen)
+            images = crop_flip(images, moves[start:stop], dataset.crop_padding)
+            images = normalise(images, dataset.mean, dataset.std, dtype, channels_last)
+            yield images, dataset.train_labels.index_select(0, chosen)
+
+    return batches()
+
+
+# Ruff takes the name for a test's, whose arguments would be fixtures.
+def test_batches(
+    dataset: Dataset,
+    batch_size: int,
+    channels_last: bool = True,  # noqa: PT028
+    dtype: torch.dtype = torch.float32,  # noqa: PT028
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Test set in its order, whole and as it is; yields as ``train_batches``."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    images, labels = dataset.test_images.split(batch_size), dataset.test_labels.split(batch_size)
+    return (
+        (normalise(x, dataset.mean, dataset.std, dtype, channels_last), y)
+        for x, y in zip(images, labels, strict=True)
+    )
+
+
+def _bounds(count: int, batch_size: int) -> list[int]:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    bounds = [*range(0, count, batch_size), count]
+    if batch_size > 1 and len(bounds) > 2 and count - bounds[-2] == 1:
+        del bounds[-2]
+    return bounds
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    for name, value in (("seed", seed), ("epoch", epoch)):
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
+    # Mixed, so that epoch 1 of seed 0 and epoch 0 of seed 1 have nothing in common.
+    state = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(state >> 1)

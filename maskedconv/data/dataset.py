@@ -1,0 +1,77 @@
+"""A dataset in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images as uint8 [N, C, H, W] and labels as int64 [N], all on one device.
+
+    ``mean`` and ``std`` are per channel, in fractions of the largest pixel value. Training images
+    are cropped at random from themselves padded by ``crop_padding`` black pixels on each side, and
+    mirrored at random if ``flip``. ``note`` says in words where the images come from.
+    """
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_padding: int
+    flip: bool
+    note: str
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.train_images.shape[1:]
+        return channels, height, width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.train_images.device
+
+    def to(self, device: str | torch.device) -> Dataset:
+        """The same dataset with images and labels on ``device``."""
+        moved = {
+            field: getattr(self, field).to(device)
+            for field in ("train_images", "train_labels", "test_images", "test_labels")
+        }
+        return dataclasses.replace(self, **moved)
+
+
+def take_subset(dataset: Dataset, per_class: int, seed: int) -> Dataset:
+    """``dataset`` with only ``per_class`` training images of each class; the test set stays whole.
+
+    The choice depends on ``seed`` alone, and a smaller subset is part of every larger one of the
+    same seed. Order and normalisation stay those of the whole training set.
+    """
+    labels = dataset.train_labels.cpu().numpy()
+    chosen = []
+    for label in range(dataset.num_classes):
+        members = np.flatnonzero(labels == label)
+        order = np.random.default_rng([seed, label]).permutation(len(members))
+        chosen.append(members[order[:per_class]])
+    keep = torch.from_numpy(np.sort(np.concatenate(chosen))).to(dataset.device)
+    return dataclasses.replace(
+        dataset,
+        train_images=dataset.train_images[keep],
+        train_labels=dataset.train_labels[keep],
+        note=f"{dataset.note}; {per_class} training images per class",
+    )

@@ -1,0 +1,31 @@
+"""What goes wrong with data, and the optional packages that reading it needs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+
+class DataError(ValueError):
+    """Data that cannot be used as it is; the message names the file or argument and the remedy."""
+
+
+class MissingDataError(DataError, FileNotFoundError):
+    """Data that is not where it was looked for; the message holds the command that helps."""
+
+
+def optional_import(module: str) -> Any:
+    """Import a package of the ``reproduce`` extra; ImportError says how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{module.partition('.')[0]} cannot be imported ({error}), and this dataset needs it: "
+            "pip install 'maskedconv[reproduce]'"
+        ) from error
+
+
+def say(message: str) -> None:
+    """Tell the user something about the data; stdout belongs to results."""
+    print(f"data: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,188 @@
+"""Loading a dataset by name."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from maskedconv.data.catalogue import Facts
+from maskedconv.data.dataset import Dataset, take_subset
+from maskedconv.data.decode import decode_listing
+from maskedconv.data.errors import DataError, MissingDataError, optional_import, say
+from maskedconv.data.listing import Listing
+from maskedconv.data.sources import ARRAYS, Arrays, download_command, find_source
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+
+def load(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    download: bool = False,
+    subset: int | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Dataset:
+    """Load a dataset whole, as uint8, onto ``device``.
+
+    Args:
+        name: one of ``available()``.
+        data_dir: where the images are; for CIFAR either the published arrays or an image folder
+            ``train/<class>/*``, ``test/<class>/*``. By default a folder of the user's.
+        download: fetch CIFAR's published arrays first if they are not there.
+        subset: keep this many training images of each class; the test set stays whole.
+        seed: of the subset's choice.
+
+    Raises:
+        DataError: an argument is wrong, or the data is damaged; names the file.
+        MissingDataError: (a DataError and FileNotFoundError) there is no data; says what helps.
+        TypeError: ``data_dir`` is no path, or ``subset`` no integer.
+        ImportError: a package of the ``reproduce`` extra is missing.
+    """
+    source = find_source(name, data_dir, download, subset)
+    if source.listing is not None:
+        dataset = _from_listing(source.facts, source.listing)
+    elif source.root is not None:
+        dataset = _from_arrays(source.facts, ARRAYS[name], source.root, download)
+    else:
+        dataset = _digits(source.facts)
+    if subset is not None:
+        dataset = take_subset(dataset, subset, seed)
+    return dataset.to(device)
+
+
+def _digits(facts: Facts) -> Dataset:
+    """Scikit-learn's digits; every fifth image of each class, in their order, is for testing."""
+    bunch = optional_import("sklearn.datasets").load_digits()
+    labels: Labels = bunch.target.astype(np.int64)
+    images: Images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    is_test = np.zeros(len(labels), bool)
+    for label in range(10):
+        is_test[np.flatnonzero(labels == label)[::5]] = True
+    note = "handwritten digits of scikit-learn, 8×8 pixels; every fifth of a class for testing"
+    classes = tuple(str(label) for label in range(10))
+    train = images[~is_test], labels[~is_test]
+    return _assemble(facts, train, (images[is_test], labels[is_test]), classes, note)
+
+
+def _from_listing(facts: Facts, listing: Listing) -> Dataset:
+    train_images, test_images = decode_listing(listing)
+    channels, height, width = train_images.shape[1:]
+    size = facts.image_size or height
+    if (channels, height, width) != (facts.channels, size, size):
+        expected = f"{size}×{size}" if facts.image_size else "square ones"
+        raise DataError(
+            f"{listing.train.paths[0]} has {width}×{height} pixels; {facts.title} needs {expected}"
+        )
+    train = train_images, np.array(listing.train.labels, np.int64)
+    test = test_images, np.array(listing.test.labels, np.int64)
+    return _assemble(facts, train, test, listing.classes, _listing_note(facts, listing))
+
+
+def _listing_note(facts: Facts, listing: Listing) -> str:
+    paths = listing.train.paths
+    note = facts.title
+    if facts.name in ARRAYS:
+        lossy = any(path.suffix.lower() in (".jpg", ".jpeg") for path in paths)
+        note += (
+            " from a JPEG copy: compression costs a little accuracy"
+            if lossy
+            else (" from a folder of image files")
+        )
+    elif facts.name == "folder":
+        note = f"image folder {listing.root.resolve().name}"
+    for split, count, whole in (
+        ("training", len(paths), facts.train_size),
+        ("test", len(listing.test.paths), facts.test_size),
+    ):
+        if whole is not None and count != whole:
+            note += f"; {count:,} of {whole:,} {split} images"
+    return note
+
+
+def _from_arrays(facts: Facts, arrays: Arrays, root: Path, download: bool) -> Dataset:
+    """CIFAR's published arrays through torchvision, whose checksums every file must match."""
+    module = optional_import("torchvision.datasets")
+    torchvision_class = getattr(module, arrays.torchvision_class)
+    _prepare_arrays(facts, arrays, root, download, torchvision_class)
+    splits = []
+    for is_train in (True, False):
+        split = torchvision_class(str(root), train=is_train)
+        images = np.ascontiguousarray(split.data.transpose(0, 3, 1, 2))
+        splits.append((images, np.array(split.targets, np.int64)))
+    return _assemble(facts, splits[0], splits[1], tuple(split.classes), facts.title)
+
+
+def _prepare_arrays(
+    facts: Facts, arrays: Arrays, root: Path, download: bool, torchvision_class: Any
+) -> None:
+    """Fetch or unpack the archive if need be, and name the file that is damaged, if one is."""
+    check_integrity = optional_import("torchvision.datasets.utils").check_integrity
+    archive, folder = root / arrays.archive, root / arrays.folder
+    remedy = f"fetch it again with: {download_command(facts.name, root)}"
+    if not download and not folder.is_dir():
+        if not check_integrity(str(archive), torchvision_class.tgz_md5):
+            raise DataError(f"{archive} is truncated or damaged (its MD5 differs); {remedy}")
+        say(f"unpacking {archive}")
+    if download or not folder.is_dir():
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                torchvision_class(str(root), download=True)
+        # Of the network, the disk or a failed checksum (RuntimeError).
+        except (OSError, RuntimeError, EOFError) as error:
+            raise MissingDataError(
+                f"{facts.title} could not be fetched into {root}: {error}"
+            ) from error
+    meta = torchvision_class.meta
+    checksums = (*torchvision_class.train_list, *torchvision_class.test_list)
+    for file, md5 in (*checksums, (meta["filename"], meta["md5"])):
+        if not check_integrity(str(folder / file), md5):
+            raise DataError(f"{folder / file} is truncated or damaged (its MD5 differs); {remedy}")
+
+
+def _assemble(
+    facts: Facts,
+    train: tuple[Images, Labels],
+    test: tuple[Images, Labels],
+    classes: tuple[str, ...],
+    note: str,
+) -> Dataset:
+    mean, std = facts.mean, facts.std
+    if mean is None or std is None:
+        mean, std = _channel_statistics(train[0])
+    padding = facts.crop_padding
+    return Dataset(
+        name=facts.name,
+        train_images=torch.from_numpy(train[0]),
+        train_labels=torch.from_numpy(train[1]),
+        test_images=torch.from_numpy(test[0]),
+        test_labels=torch.from_numpy(test[1]),
+        classes=classes,
+        mean=mean,
+        std=std,
+        crop_padding=train[0].shape[2] // 8 if padding is None else padding,
+        flip=facts.flip,
+        note=note,
+    )
+
+
+def _channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of [N, C, H, W], as fractions of 255."""
+    values = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(images.shape[1]):
+        # From a histogram: floats of a whole dataset would not fit in memory.
+        share = np.bincount(images[:, channel].ravel(), minlength=256) / images[:, channel].size
+        mean = float(share @ values)
+        std = float(np.sqrt(share @ (values - mean) ** 2))
+        means.append(mean)
+        stds.append(std or 1.0)
+    return tuple(means), tuple(stds)

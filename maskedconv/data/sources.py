@@ -1,0 +1,197 @@
+"""Where a dataset's images are, checked as far as can be without reading them (free of torch)."""
+
+from __future__ import annotations
+
+import shlex
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskedconv.data.catalogue import Facts, describe
+from maskedconv.data.errors import DataError, MissingDataError, optional_import
+from maskedconv.data.listing import Listing, list_image_folder, list_tiny_imagenet
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """CIFAR as its authors publish it: torchvision's folder, archive and pickled batches."""
+
+    torchvision_class: str
+    folder: str
+    archive: str
+    files: tuple[str, ...]
+
+
+ARRAYS = {
+    "cifar10": Arrays(
+        "CIFAR10",
+        "cifar-10-batches-py",
+        "cifar-10-python.tar.gz",
+        (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
+    ),
+    "cifar100": Arrays(
+        "CIFAR100", "cifar-100-python", "cifar-100-python.tar.gz", ("train", "test", "meta")
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One dataset's place on disk: image files, published arrays (``listing`` None), or neither."""
+
+    facts: Facts
+    root: Path | None
+    listing: Listing | None = None
+
+
+def check(
+    name: str,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    subset: int | None = None,
+) -> None:
+    """Check what can be checked of ``load``'s arguments and data without reading an image.
+
+    Raises:
+        DataError: an argument is wrong, or the data does not have the layout it should.
+        MissingDataError: (a DataError and FileNotFoundError) there is no data; says what helps.
+        TypeError: ``data_dir`` is no path, or ``subset`` no integer.
+    """
+    find_source(name, data_dir, download, subset)
+
+
+def find_source(
+    name: str, data_dir: str | Path | None, download: bool, subset: int | None
+) -> Source:
+    """Find the data of ``name``; arguments and errors as in ``check``."""
+    facts = describe(name)
+    _check_subset(subset)
+    if download and name not in ARRAYS:
+        raise DataError(f"download: only {' and '.join(ARRAYS)} can be fetched, not {name}")
+    if name == "digits":
+        if data_dir is not None:
+            raise DataError(
+                f"data_dir: digits come with scikit-learn and take none, got {data_dir}"
+            )
+        source = Source(facts, None)
+    else:
+        root = _data_root(facts, data_dir, download)
+        source = Source(facts, root, _find_listing(facts, root, download))
+    _check_subset_fits(subset, source)
+    return source
+
+
+def default_root(name: str) -> Path:
+    """The folder searched when no ``data_dir`` is given."""
+    return Path(optional_import("platformdirs").user_data_dir("maskedconv")) / name
+
+
+def download_command(name: str, root: Path) -> str:
+    """The command that fetches ``name`` into ``root``."""
+    place = "" if root == default_root(name) else f" --data-dir {shlex.quote(str(root))}"
+    return f"python -m maskedconv.reproduce --dataset {name} --download{place}"
+
+
+def _data_root(facts: Facts, data_dir: str | Path | None, download: bool) -> Path:
+    if data_dir is None:
+        if facts.name == "folder":
+            raise MissingDataError("data_dir: dataset 'folder' needs one: add --data-dir FOLDER")
+        root = default_root(facts.name)
+    elif isinstance(data_dir, (str, Path)):
+        root = Path(data_dir).expanduser()
+    else:
+        raise TypeError(f"data_dir must be a path, got {type(data_dir).__name__}")
+    if root.is_file():
+        _refuse_file(root)
+    if not root.is_dir() and not download:
+        raise _missing(facts, root, "there is no such folder")
+    return root
+
+
+def _find_listing(facts: Facts, root: Path, download: bool) -> Listing | None:
+    arrays = ARRAYS.get(facts.name)
+    if arrays is not None and (download or _has_arrays(arrays, root, facts.name)):
+        return None
+    if facts.name == "tiny-imagenet":
+        if not (root / "wnids.txt").is_file():
+            raise _missing(facts, root, "wnids.txt is not there")
+        listing = list_tiny_imagenet(root)
+    elif not (root / "train").is_dir():
+        sought = "train/" if arrays is None else f"{arrays.folder}, {arrays.archive} or train/"
+        raise _missing(facts, root, f"no {sought} in it")
+    else:
+        listing = list_image_folder(root)
+    if facts.num_classes not in (None, len(listing.classes)):
+        raise DataError(
+            f"{facts.title} has {facts.num_classes} classes, but {root} has {len(listing.classes)}"
+        )
+    return listing
+
+
+def _has_arrays(arrays: Arrays, root: Path, name: str) -> bool:
+    folder = root / arrays.folder
+    if not folder.is_dir():
+        return (root / arrays.archive).is_file()
+    for file in arrays.files:
+        if not (folder / file).is_file():
+            raise MissingDataError(
+                f"{folder / file} is missing; fetch the dataset again: "
+                f"{download_command(name, root)}"
+            )
+    return True
+
+
+def _missing(facts: Facts, root: Path, reason: str) -> MissingDataError:
+    if facts.name in ARRAYS:
+        remedy = (
+            f"fetch it (170 MB) with: {download_command(facts.name, root)}; "
+            "or name a folder that has it with --data-dir"
+        )
+    elif facts.name == "tiny-imagenet":
+        remedy = (
+            "fetch and unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip, "
+            "then add --data-dir tiny-imagenet-200"
+        )
+    else:
+        remedy = "expected train/<class>/*.jpg and test/<class>/*.jpg below --data-dir"
+    return MissingDataError(f"no {facts.title} in {root}: {reason}; {remedy}")
+
+
+def _refuse_file(path: Path) -> None:
+    remedy = "name the folder that holds the data"
+    if zipfile.is_zipfile(path):
+        remedy = f"unpack it first: unzip {path}"
+    elif ".tar" in path.suffixes or path.suffix == ".tgz":
+        if not tarfile.is_tarfile(path):
+            raise DataError(f"data_dir: {path} is a damaged or truncated archive; fetch it again")
+        remedy = f"unpack it first: tar -xf {path}"
+    raise DataError(f"data_dir: {path} is a file, not a folder; {remedy}")
+
+
+def _check_subset(subset: int | None) -> None:
+    if subset is None:
+        return
+    if isinstance(subset, bool) or not isinstance(subset, int):
+        raise TypeError(
+            f"subset must be an integer (images per class), got {type(subset).__name__} {subset!r}"
+        )
+    if subset < 1:
+        raise DataError(f"subset must be at least 1 image per class, got {subset}")
+
+
+def _check_subset_fits(subset: int | None, source: Source) -> None:
+    if subset is None:
+        return
+    if source.listing is not None:
+        counts = source.listing.train_per_class()
+        name = min(counts, key=counts.__getitem__)
+        smallest: int | None = counts[name]
+        where = f"class {name!r} of {source.root}"
+    else:
+        smallest = source.facts.train_per_class
+        where = f"the smallest class of {source.facts.name}"
+    if smallest is not None and subset > smallest:
+        raise DataError(
+            f"subset: {subset} images per class asked for, but {where} has {smallest} to train on"
+        )

@@ -1,0 +1,310 @@
+"""Loading digits and image folders: what comes of it, what is refused, what is cached."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from image_files import damage, write_folder, write_image
+from PIL import Image
+
+from maskedconv import data
+from maskedconv.data import decode
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("MASKEDCONV_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+def test_names_and_checks_do_not_import_torch():
+    code = (
+        "import sys; from maskedconv import data; data.check('digits'); data.describe('cifar10');"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_digits_agree_with_their_description(digits):
+    facts = data.describe("digits")
+    assert digits.train_images.dtype == torch.uint8
+    assert digits.train_labels.dtype == torch.int64
+    assert tuple(digits.train_images.shape) == (facts.train_size, 1, 8, 8)
+    assert tuple(digits.test_images.shape) == (facts.test_size, 1, 8, 8)
+    assert digits.image_shape == (facts.channels, facts.image_size, facts.image_size)
+    assert digits.num_classes == facts.num_classes == 10
+    assert digits.train_labels.bincount().min() == facts.train_per_class
+    assert digits.train_images.max() == 255
+    assert digits.crop_padding == 1
+    assert not digits.flip
+
+
+def test_digits_are_split_by_class_without_overlap(digits):
+    share = digits.test_labels.bincount() / (
+        digits.train_labels.bincount() + digits.test_labels.bincount()
+    )
+    assert share.min() > 0.19
+    assert share.max() < 0.21
+    train = {image.numpy().tobytes() for image in digits.train_images}
+    test = {image.numpy().tobytes() for image in digits.test_images}
+    assert not train & test
+
+
+def test_computed_statistics_normalise_the_training_set(digits):
+    images = data.normalise(digits.train_images, digits.mean, digits.std)
+    assert images.mean().item() == pytest.approx(0, abs=1e-5)
+    assert images.std().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(data.DataError, match=r"'mnist'.*digits, cifar10"):
+        data.load("mnist")
+    assert data.available() == ["digits", "cifar10", "cifar100", "tiny-imagenet", "folder"]
+
+
+def test_to_moves_every_tensor(digits):
+    moved = digits.to("meta")
+    tensors = [moved.train_images, moved.train_labels, moved.test_images, moved.test_labels]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert moved.device.type == "meta"
+
+
+def test_subset_is_balanced_nested_and_seeded(digits):
+    def images(subset, seed=0):
+        part = data.load("digits", subset=subset, seed=seed)
+        assert part.train_labels.bincount().tolist() == [subset] * 10
+        assert torch.equal(part.test_images, digits.test_images)
+        assert part.mean == digits.mean
+        kept = iter(map(bytes, digits.train_images.numpy()))
+        assert all(bytes(image) in kept for image in part.train_images.numpy())
+        return [image.numpy().tobytes() for image in part.train_images]
+
+    assert images(5) == images(5)
+    assert set(images(5)) < set(images(20))
+    assert set(images(5)) != set(images(5, seed=1))
+    assert set(images(5)) < {image.numpy().tobytes() for image in digits.train_images}
+
+
+@pytest.mark.parametrize(
+    ("subset", "error", "message"),
+    [
+        (0, data.DataError, "at least 1 image per class, got 0"),
+        (140, data.DataError, "140 images per class.*digits has 139"),
+        (True, TypeError, "subset must be an integer"),
+        (2.0, TypeError, "subset must be an integer.*float"),
+    ],
+)
+def test_subset_is_checked(subset, error, message):
+    with pytest.raises(error, match=message):
+        data.check("digits", subset=subset)
+
+
+def test_subset_larger_than_a_folders_smallest_class_names_it(tmp_path):
+    root = write_folder(tmp_path)
+    (root / "train" / "dog" / "0.png").unlink()
+    with pytest.raises(data.DataError, match=r"3 images per class.*'dog'.*has 2"):
+        data.check("folder", root, subset=3)
+
+
+@pytest.mark.parametrize("test_name", ["test", "val"])
+def test_folder_gives_pixels_and_labels(tmp_path, test_name):
+    root = write_folder(tmp_path, ("cat", "dog", "eel"), test=test_name)
+    (root / "train" / "cat" / ".hidden.png").write_bytes(b"")
+    (root / "train" / "cat" / "Thumbs.db").write_bytes(b"")
+    dataset = data.load("folder", str(root))
+    assert dataset.classes == ("cat", "dog", "eel")
+    assert dataset.train_labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert dataset.test_labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert dataset.image_shape == (3, 8, 8)
+    for images, labels in (
+        (dataset.train_images, dataset.train_labels),
+        (dataset.test_images, dataset.test_labels),
+    ):
+        assert (images[:, :, 0] == 0).all()
+        assert (images[:, :, 1:] == (10 * labels + 1)[:, None, None, None]).all()
+    assert root.name in dataset.note
+
+
+def test_grey_and_transparent_images_become_rgb(tmp_path):
+    root = write_folder(tmp_path)
+    write_image(root / "train" / "cat" / "0.png", 77, mode="L")
+    write_image(root / "train" / "cat" / "1.png", 78, mode="RGBA")
+    images = data.load("folder", root).train_images
+    assert (images[0, :, 1:] == 77).all()
+    assert (images[1, :, 1:] == 78).all()
+
+
+def test_constant_images_do_not_divide_by_zero(tmp_path):
+    root = write_folder(tmp_path)
+    for path in root.rglob("*.png"):
+        Image.new("RGB", (8, 8), (9, 9, 9)).save(path)
+    dataset = data.load("folder", root)
+    images, _ = next(data.test_batches(dataset, 4))
+    assert torch.isfinite(images).all()
+
+
+def remove_class_of_test(root):
+    for path in (root / "test" / "dog").iterdir():
+        path.unlink()
+    (root / "test" / "dog").rmdir()
+
+
+def empty_class(root):
+    for path in (root / "train" / "dog").iterdir():
+        path.unlink()
+
+
+def wrong_size(root):
+    write_image(root / "test" / "dog" / "1.png", 1, size=9)
+
+
+def deep_image(root):
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(root / "train" / "dog" / "1.png")
+
+
+def oblong_images(root):
+    for path in root.rglob("*.png"):
+        Image.new("RGB", (8, 6)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (remove_class_of_test, "class 'dog'.*missing in.*test"),
+        (lambda root: write_image(root / "test/eel/0.png", 1), "class 'eel'.*missing in.*train"),
+        (empty_class, "train/dog holds no images"),
+        (wrong_size, "test/dog/1.png has 9×9 pixels, but .*train/cat/0.png has 8×8"),
+        (lambda root: damage(root / "train/dog/1.png", 45), "train/dog/1.png cannot be read as"),
+        (lambda root: damage(root / "train/dog/1.png", 0), "train/dog/1.png cannot be read as"),
+        (lambda root: (root / "train/dog/3.png").symlink_to("none"), "3.png cannot be read"),
+        (deep_image, "train/dog/1.png has pixels of mode I;16"),
+        (oblong_images, "0.png has 8×6 pixels.*square"),
+    ],
+)
+def test_bad_folder_is_refused_by_file(tmp_path, spoil, message):
+    root = write_folder(tmp_path)
+    spoil(root)
+    with pytest.raises(data.DataError, match=message):
+        data.load("folder", root)
+
+
+def test_truncated_jpeg_is_named(tmp_path):
+    root = write_folder(tmp_path, size=32, suffix=".jpg")
+    path = root / "train" / "dog" / "2.jpg"
+    damage(path, path.stat().st_size - 40)
+    with pytest.raises(data.DataError, match=r"(?i)train/dog/2\.jpg cannot be read.*truncated"):
+        data.load("folder", root)
+
+
+def test_missing_and_empty_folders_are_refused(tmp_path):
+    with pytest.raises(data.MissingDataError, match="nowhere"):
+        data.check("folder", tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="no train/ in it"):
+        data.check("folder", tmp_path)
+    with pytest.raises(data.MissingDataError, match="--data-dir"):
+        data.check("folder")
+    (tmp_path / "train").mkdir()
+    with pytest.raises(data.DataError, match=r"expected train/ and test/"):
+        data.check("folder", tmp_path)
+    (tmp_path / "test").mkdir()
+    with pytest.raises(data.DataError, match="no class folders"):
+        data.check("folder", tmp_path)
+
+
+def test_arguments_that_make_no_sense_are_refused(tmp_path):
+    with pytest.raises(data.DataError, match="digits come with scikit-learn"):
+        data.check("digits", tmp_path)
+    with pytest.raises(data.DataError, match="only cifar10 and cifar100 can be fetched"):
+        data.check("tiny-imagenet", tmp_path, download=True)
+    with pytest.raises(TypeError, match="data_dir must be a path, got int"):
+        data.check("cifar10", 3)
+
+
+def test_archive_given_as_folder_says_how_to_unpack_it(tmp_path):
+    archive = tmp_path / "images.tar.xz"
+    with tarfile.open(archive, "w:xz") as tar:
+        tar.add(write_folder(tmp_path / "images"))
+    with pytest.raises(data.DataError, match=r"tar -xf .*images\.tar\.xz"):
+        data.check("folder", archive)
+    damage(archive, 20)
+    with pytest.raises(data.DataError, match=r"images\.tar\.xz is a damaged or truncated archive"):
+        data.check("folder", archive)
+
+
+@pytest.fixture
+def cached_folder(tmp_path):
+    root = write_folder(tmp_path / "images")
+    data.load("folder", root)
+    return root
+
+
+def refuse_to_decode(paths):
+    pytest.fail("decoded although the cache holds the images")
+
+
+def test_second_load_comes_from_the_cache(cached_folder, monkeypatch, capsys):
+    expected = data.load("folder", cached_folder)
+    monkeypatch.setattr(decode, "decode_images", refuse_to_decode)
+    capsys.readouterr()
+    again = data.load("folder", cached_folder)
+    assert torch.equal(again.train_images, expected.train_images)
+    assert torch.equal(again.test_images, expected.test_images)
+    assert capsys.readouterr() == ("", "")
+    cache = decode.cache_file(cached_folder)
+    assert list(cache.parent.iterdir()) == [cache]
+
+
+def test_changed_image_is_read_again(cached_folder):
+    path = cached_folder / "train" / "cat" / "0.png"
+    before = path.stat()
+    write_image(path, 99)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert (data.load("folder", cached_folder).train_images[0, :, 1:] == 99).all()
+
+
+@pytest.mark.parametrize("kind", ["cut short", "no zip", "flipped bit"])
+def test_damaged_cache_is_reported_and_replaced(cached_folder, kind, capsys, monkeypatch):
+    cache = decode.cache_file(cached_folder)
+    content = bytearray(cache.read_bytes())
+    if kind == "flipped bit":
+        content[len(content) // 2] ^= 1
+    cache.write_bytes({"cut short": content[:-50], "no zip": b"?"}.get(kind, content))
+    capsys.readouterr()
+    dataset = data.load("folder", cached_folder)
+    assert (dataset.train_images[-1, :, 1:] == 11).all()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"cache {cache} cannot be used" in err
+    monkeypatch.setattr(decode, "decode_images", refuse_to_decode)
+    data.load("folder", cached_folder)
+
+
+def test_unwritable_cache_is_no_obstacle(tmp_path, monkeypatch, capsys):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    monkeypatch.setenv("MASKEDCONV_CACHE", str(blocker / "below"))
+    root = write_folder(tmp_path / "images")
+    assert len(data.load("folder", root).train_images) == 6
+    assert "could not be kept" in capsys.readouterr().err
+
+
+def test_full_disk_leaves_no_half_written_cache(tmp_path, monkeypatch, capsys):
+    def fail(file, **arrays):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", fail)
+    root = write_folder(tmp_path / "images")
+    assert len(data.load("folder", root).train_images) == 6
+    assert "no space left" in capsys.readouterr().err
+    assert not list(decode.cache_file(root).parent.iterdir())
