@@ -13,13 +13,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --progress-bar off -c $(CONSTRAINTS)
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(wildcard csrc/* csrc/*/*)
 
-.PHONY: reproduce test lint format clean
+.PHONY: reproduce test bench lint format clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/python -m maskedconv.reproduce $(ARGS)
 
 test: $(VENV)/installed-test
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/installed-test
+	$(BIN)/python -m pytest bench --benchmark-columns=median,iqr --benchmark-sort=name $(ARGS)
 
 # models/ is installed as maskedconv.models: mypy sees the package as it is installed.
 lint: $(VENV)/installed-dev

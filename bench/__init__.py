@@ -1,0 +1,1 @@
+"""Speed and memory of the layer beside what plain PyTorch offers: ``make bench``."""
