@@ -19,7 +19,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from setuptools import Extension, find_packages, setup
+from setuptools import Extension, find_namespace_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -143,7 +143,8 @@ class NativeBuild(build_ext):
         )  # fmt: skip
 
 
-packages = find_packages(include=["maskedconv*"])
+# Namespace packages, as the folder of the report's templates counts as one.
+packages = find_namespace_packages(include=["maskedconv*"], exclude=["*__pycache__*"])
 native = [] if switch("MASKEDCONV_NATIVE") == "0" else [
     Extension("maskedconv._C", [*CPP_SOURCES, *CUDA_SOURCES], optional=True)
 ]  # fmt: skip
