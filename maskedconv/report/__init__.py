@@ -1,0 +1,27 @@
+"""Draws what was run: one HTML page, the same as Markdown, a CSV, and every figure as PNG and SVG.
+
+Reads nothing but ``plan.json`` and ``results.jsonl``, so a report can be drawn again at any time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["write"]
+
+
+def write(out: Path | str) -> Path:
+    """Writes the report of the folder ``out`` into it and returns the path of ``report.html``.
+
+    Beside the page: ``report.md``, ``results.csv`` and ``figures/``. The same plan and rows give
+    the same files.
+
+    Raises:
+        FileNotFoundError: ``out`` holds no ``plan.json``.
+        StoreError: the folder or its plan cannot be read.
+        ValueError: the plan holds a run that is none.
+    """
+    from maskedconv.report.build import build
+    from maskedconv.report.results import load
+
+    return build(load(Path(out)), Path(out))

@@ -1,0 +1,170 @@
+"""What a reader needs to judge and repeat the runs: curves, failures, configuration, commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from maskedconv.report import figures
+from maskedconv.report.document import Block, Command, Figure, Section, Table, Text
+from maskedconv.report.results import Results, Run, dataset_title
+from maskedconv.report.tables import NOTHING, datasets, file_name, networks
+
+# Fields that the tables of results already tell apart.
+_SHOWN = {"learned", "slice_dim", "frozen", "trained", "seed"}
+
+
+def sections(results: Results, folder: Path, out: Path) -> list[Section]:
+    """Everything after the paper's items."""
+    return [
+        Section("notes", "How to read these numbers", _notes(results)),
+        Section("curves", "Learning curves", _curves(results, folder)),
+        Section("failed", "Failed and missing runs", _failed(results)),
+        Section("configuration", "Configuration", _configuration(results)),
+        Section("environment", "Environment", _environment(results)),
+        Section("commands", "Commands", _commands(results, out)),
+    ]
+
+
+def _notes(results: Results) -> list[Block]:
+    notes = [
+        "Accuracy is top-1 on the test images in percent. As in the paper it is that of the best "
+        "epoch, which is chosen by the same test images and so a little flattering; the last "
+        "epoch stands beside it. ± is the sample standard deviation over seeds.",
+        "Numbers of learned parameters include BatchNorm's affine parameters and the classifier.",
+        "The paper's text learns the first filters of a bank, the authors' code the last ones; "
+        "here it is the first. The counts are the same.",
+        "The paper's networks start from He's initialisation. In the authors' code the split "
+        "convolutions of WRN and VGG missed that loop and kept PyTorch's default, about √6 "
+        "smaller; differences to their figure 1 can come from there. The configuration below "
+        "says which was used.",
+        "AlexNet and VGG-19 without BatchNorm hardly train at the paper's learning rate of 0.1; "
+        "0.01, the rate of the authors' reference runs, is shown where it was run.",
+    ]
+    rows = [run.row for run in results.runs().values() if run.row]
+    sources = [results.plan.get("data_note"), *(row.get("data_note") for row in rows)]
+    notes += [f"Data: {note}" for note in dict.fromkeys(sources) if note]
+    return [Text(note) for note in notes]
+
+
+def _curves(results: Results, folder: Path) -> list[Block]:
+    blocks: list[Block] = [
+        Text(
+            "Test accuracy by epoch. The darker, the more is learned; dashed where the rest is "
+            "zeroed; one line for each seed."
+        )
+    ]
+    for name in ("fig1", "table1"):
+        for dataset, here in datasets(results.settings(name)).items():
+            top = figures.top_of(here)
+            label = dataset_title(dataset)
+            pictures = [
+                figures.draw(
+                    folder,
+                    file_name("curves", name, dataset, network),
+                    network,
+                    f"{network} on {label}, runs of {name}: test accuracy by epoch.",
+                    figures.curves_panel(group, top),
+                )
+                for network, group in networks(s for s in here if s.config.epochs > 1).items()
+            ]
+            if pictures:
+                blocks.append(Figure(f"{name}, {label}", pictures))
+    return blocks
+
+
+def _failed(results: Results) -> list[Block]:
+    runs = list(results.runs().values())
+    blocks: list[Block] = []
+    if failed := [run for run in runs if run.failed]:
+        rows = [[run.config.label(), str(len(run.history)), run.error] for run in failed]
+        columns = ("run", "epochs done", "why")
+        blocks.append(Table(f"{len(failed)} failed", columns, rows, frozenset({1})))
+    if missing := [run for run in runs if run.row is None]:
+        rows = [[run.config.label()] for run in missing]
+        blocks.append(Table(f"{len(missing)} planned, not run", ("run",), rows))
+    blocks += [Text(f"Unreadable: {problem}.") for problem in results.problems]
+    if results.unplanned:
+        blocks.append(
+            Text(f"{results.unplanned} results in this folder belong to no experiment of the plan.")
+        )
+    return blocks or [Text("Every planned run was finished.")]
+
+
+def _configuration(results: Results) -> list[Block]:
+    found = [_flat(run) for run in results.runs().values()]
+    distinct = list({tuple(values.items()): values for values in found}.values())
+    if not distinct:
+        return [Text("Nothing is planned.")]
+    varying = [name for name in distinct[0] if len({values[name] for values in distinct}) > 1]
+    constant = [name for name in distinct[0] if name not in varying]
+    same = "; ".join(f"{name}: {distinct[0][name]}" for name in constant)
+    rows = [[values[name] for name in varying] for values in distinct]
+    blocks: list[Block] = [Text(f"The same for every run: {same}.")]
+    return [*blocks, Table("Differs between runs", varying, rows)] if varying else blocks
+
+
+def _flat(run: Run) -> dict[str, str]:
+    values = run.config.to_json()
+    values["options"] = ", ".join(f"{name}={value}" for name, value in run.config.options)
+    values["milestones"] = ", ".join(str(epoch) for epoch in run.config.milestones)
+    return {
+        name: NOTHING if value in (None, "") else str(value)
+        for name, value in values.items()
+        if name not in _SHOWN
+    }
+
+
+def _environment(results: Results) -> list[Block]:
+    rows = [run.row for run in results.runs().values() if run.row]
+    if not rows:
+        return [Text("Nothing was run.")]
+    seconds = sum(row.get("seconds") or 0 for row in rows)
+    memory = max(row.get("peak_memory_bytes") or 0 for row in rows)
+    table = [
+        ["runs", str(len(rows))],
+        ["time in all", duration(seconds)],
+        ["largest peak memory", f"{memory / 2**20:,.0f} MiB"],
+        ["device", _distinct(row.get("device") for row in rows)],
+    ]
+    names = dict.fromkeys(name for row in rows for name in row.get("versions") or {})
+    table += [
+        [name, _distinct((row.get("versions") or {}).get(name) for row in rows)] for name in names
+    ]
+    return [Table("What the runs were made with", ("what", "value"), table)]
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    texts = dict.fromkeys(str(value) for value in values if value is not None)
+    return "; ".join(texts) or NOTHING
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say it, such as ``1 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _commands(results: Results, out: Path) -> list[Block]:
+    redraw = f"python -m maskedconv.report --out {shlex.quote(str(out))}"
+    blocks: list[Block] = [Command(redraw, "Draws this report again")]
+    for name, entry in results.plan["experiments"].items():
+        command = entry.get("command") or results.plan.get("command")
+        if command:
+            text = only(name, str(command))
+            blocks.append(Command(text, f"Runs what is missing of {name} and draws it again"))
+    return blocks
+
+
+def only(experiment: str, command: str) -> str:
+    """A reproduce command with ``experiment`` alone in place of the ones it names."""
+    from maskedconv.experiments.registry import EXPERIMENTS
+
+    words = [word for word in shlex.split(command) if word not in {"all", *EXPERIMENTS}]
+    places = [i for i, word in enumerate(words) if word.endswith("reproduce")]
+    place = places[0] + 1 if places else len(words)
+    return shlex.join([*words[:place], experiment, *words[place:]])

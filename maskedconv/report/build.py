@@ -1,0 +1,148 @@
+"""Puts the report together and writes its files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from maskedconv.report import appendix, items
+from maskedconv.report.claims import judge
+from maskedconv.report.document import Document, Scorecard, Section, Text
+from maskedconv.report.files import replace_file
+from maskedconv.report.paper import TABLE1_EPOCHS
+from maskedconv.report.render import html, markdown
+from maskedconv.report.results import Results, dataset_title, family, network_label
+
+# Epochs of the paper's runs, to tell whether a run was cut short.
+PAPER_EPOCHS = {"fig1": 10, "fig2": 1, "fig3": 10, "table1": TABLE1_EPOCHS}
+
+
+def build(results: Results, out: Path) -> Path:
+    """Writes figures, ``results.csv``, ``report.md`` and ``report.html``; returns the last."""
+    folder = out / "figures"
+    folder.mkdir(exist_ok=True)
+    document = Document(
+        title="Learning a part of each filter bank",
+        notice=notice(results),
+        facts=_facts(results),
+        sections=[
+            Section("scorecard", "Scorecard of the paper's claims", _scorecard(results)),
+            *items.sections(results, folder),
+            *appendix.sections(results, folder, out),
+        ],
+    )
+    replace_file(out / "results.csv", table_of_runs(results).encode())
+    replace_file(out / "report.md", markdown(document).encode())
+    page = out / "report.html"
+    replace_file(page, html(document).encode())
+    return page
+
+
+def notice(results: Results) -> str:
+    """The report's first line: how far these numbers can be compared with the paper's."""
+    preset = results.plan.get("preset")
+    data = _datasets(results)
+    if preset == "quick":
+        return (
+            f"This is the small preset: small networks of the paper's families on {data}. "
+            "It is not comparable with the paper."
+        )
+    cuts = _cuts(results)
+    if preset == "paper" and not cuts:
+        return f"This is the paper's preset: its networks, settings and epochs on {data}."
+    what = ", ".join([f"The {preset} preset: the paper's networks on {data}", *cuts])
+    return f"{what}. Numbers compare with the paper's only where a table gives a difference."
+
+
+def _cuts(results: Results) -> list[str]:
+    cuts = []
+    if any(
+        setting.config.epochs < PAPER_EPOCHS.get(name, 0)
+        for name in results.experiments
+        for setting in results.settings(name)
+    ):
+        cuts.append("trained for fewer epochs")
+    subsets = {run.config.subset for run in results.runs().values() if run.config.subset}
+    if subsets:
+        cuts.append(f"on {' or '.join(map(str, sorted(subsets)))} training images per class")
+    return cuts
+
+
+def _datasets(results: Results) -> str:
+    names = dict.fromkeys(run.config.dataset for run in results.runs().values())
+    texts = {"digits": "scikit-learn's 8×8 handwritten digits"}
+    return " and ".join(texts.get(name, dataset_title(name)) for name in names) or "no data"
+
+
+def _scorecard(results: Results) -> list[Text | Scorecard]:
+    return [
+        Text(
+            "Every criterion was fixed before the runs and is the same for every preset. A claim "
+            "counts as reproduced if all its cases hold, partly if some do, not if none does."
+        ),
+        Scorecard(judge(results)),
+    ]
+
+
+def _facts(results: Results) -> list[tuple[str, str]]:
+    runs = list(results.runs().values())
+    seeds = {run.config.seed for run in runs}
+    done, failed = sum(run.done for run in runs), sum(run.failed for run in runs)
+    facts = [
+        ("Preset", str(results.plan.get("preset", "unknown"))),
+        ("Data", _datasets(results)),
+        ("Runs", f"{done} done, {failed} failed, {len(runs) - done - failed} not run"),
+        ("Seeds", str(len(seeds))),
+        (
+            "Training time",
+            appendix.duration(sum((run.row or {}).get("seconds") or 0 for run in runs)),
+        ),
+    ]
+    if command := results.plan.get("command"):
+        facts.append(("Command", str(command)))
+    return facts
+
+
+def table_of_runs(results: Results) -> str:
+    """Every planned run as CSV: configuration, status and results; empty where it was not run."""
+    used: dict[str, list[str]] = {}
+    for name, settings in results.experiments.items():
+        for setting in settings:
+            for run in setting.runs:
+                used.setdefault(run.config.key, []).append(name)
+    text = io.StringIO()
+    writer: csv.DictWriter[str] | None = None
+    for key, run in results.runs().items():
+        config = run.config.to_json()
+        config["options"] = ";".join(f"{name}={value}" for name, value in run.config.options)
+        config["milestones"] = ";".join(str(epoch) for epoch in run.config.milestones)
+        row = run.row or {}
+        values = {
+            "key": key,
+            "experiments": ";".join(used[key]),
+            "family": family(run.config.model),
+            "network": network_label(run.config),
+            **config,
+            "status": row.get("status", "not run"),
+            **{name: row.get(name) for name in _COLUMNS},
+        }
+        if writer is None:
+            writer = csv.DictWriter(text, list(values), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(values)
+    return text.getvalue()
+
+
+_COLUMNS = (
+    "learned_parameters",
+    "total_parameters",
+    "best_top1",
+    "best_epoch",
+    "last_top1",
+    "seconds",
+    "peak_memory_bytes",
+    "device",
+    "started",
+    "error",
+)

@@ -1,0 +1,61 @@
+"""Straight lines through accuracy against the logarithm of what is learned (figure 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from maskedconv.report.results import Setting, is_reference
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A least-squares line ``y = intercept + slope * x`` through ``n`` points.
+
+    ``low`` and ``high`` bound the slope's 95 % confidence interval (Student's t).
+    """
+
+    slope: float
+    intercept: float
+    r2: float
+    low: float
+    high: float
+    n: int
+
+
+def fit_line(x: Sequence[float], y: Sequence[float]) -> Fit | None:
+    """The line through the points; None with fewer than three different ``x``."""
+    if len(set(x)) < 3:
+        return None
+    from scipy import stats
+
+    line = stats.linregress(x, y)
+    # scipy divides 0 by 0 for a constant: its line is level, exact, and explains nothing.
+    varies = len(set(y)) > 1
+    margin = float(stats.t.ppf(0.975, len(x) - 2)) * float(line.stderr) if varies else 0.0
+    r2 = float(line.rvalue) ** 2 if varies else 0.0
+    slope = float(line.slope)
+    return Fit(slope, float(line.intercept), r2, slope - margin, slope + margin, len(x))
+
+
+def log_fraction(setting: Setting) -> float | None:
+    """log10 of learned over all parameters; None where nothing was run."""
+    learned, total = setting.learned_parameters, setting.total_parameters
+    return math.log10(learned / total) if learned and total else None
+
+
+def fit_settings(settings: list[Setting]) -> Fit | None:
+    """Mean best accuracy against log10 of the fraction learned, one point for each setting.
+
+    The all-weights reference is not among the points. In one network the slope against the log of
+    the number of learned parameters is the same.
+    """
+    points = [
+        (x, setting.best.mean)
+        for setting in settings
+        if not is_reference(setting.config)
+        and setting.best is not None
+        and (x := log_fraction(setting)) is not None
+    ]
+    return fit_line([x for x, _ in points], [y for _, y in points])

@@ -1,0 +1,95 @@
+"""The document as one HTML page and as Markdown."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+from maskedconv.report.document import Block, Command, Document, Figure, Scorecard, Table, Text
+
+STATUSES = {
+    "reproduced": "reproduced",
+    "partly": "partly reproduced",
+    "not": "not reproduced",
+    "not run": "not run",
+}
+
+
+def html(document: Document) -> str:
+    """A page that needs no other file and asks no server for anything."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("maskedconv.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = _data_uri
+    template = environment.get_template("report.html.j2")
+    return template.render(document=document, statuses=STATUSES)
+
+
+def _data_uri(svg: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
+def markdown(document: Document) -> str:
+    """The same in GitHub's Markdown; figures are links into ``figures/``."""
+    parts = [f"**{_escaped(document.notice)}**", f"# {_escaped(document.title)}"]
+    parts.append("\n".join(f"- {name}: {_escaped(value)}" for name, value in document.facts))
+    for section in document.sections:
+        parts.append(f"## {_escaped(section.title)}")
+        parts += [_block(block) for block in section.blocks]
+    return "\n\n".join(parts) + "\n"
+
+
+def _block(block: Block) -> str:
+    match block:
+        case Text():
+            return _escaped(block.text)
+        case Command():
+            return f"{_escaped(block.purpose)}:\n\n    {block.text}"
+        case Table():
+            return f"{_escaped(block.caption)}\n\n{_table(block)}"
+        case Figure():
+            pictures = [f"![{_escaped(p.alt)}](figures/{p.name}.png)" for p in block.pictures]
+            return "\n\n".join([_escaped(block.caption), *pictures])
+        case Scorecard():
+            return _scorecard(block)
+
+
+def _table(table: Table) -> str:
+    lines = [_row(table.columns)]
+    lines.append(_row(["--:" if i in table.numeric else ":--" for i in range(len(table.columns))]))
+    lines += [_row([_escaped(text) for text in row]) for row in table.rows]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _scorecard(scorecard: Scorecard) -> str:
+    parts = []
+    for verdict in scorecard.verdicts:
+        claim = verdict.claim
+        lines = [
+            f"- **{STATUSES[verdict.status]}** ({verdict.summary}): {_escaped(claim.text)} "
+            f"({claim.source})",
+            f"  - Criterion: {_escaped(claim.criterion)}",
+        ]
+        lines += [
+            f"  - {'holds' if case.holds else 'does not hold'}: {_escaped(case.name)}: "
+            f"{_escaped(case.evidence)}"
+            for case in verdict.cases
+        ]
+        parts.append("\n".join(lines))
+    return "\n".join(parts)
+
+
+def _escaped(text: str) -> str:
+    for sign in "\\|*_<>`[]":
+        text = text.replace(sign, f"\\{sign}")
+    return text.replace("\n", " ")

@@ -1,0 +1,260 @@
+"""The rows of a plan, gathered for the report: runs that differ only in their seed are one setting.
+
+All accuracies are top-1 on the test images, in percent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from maskedconv import data
+from maskedconv.experiments.config import RunConfig
+from maskedconv.experiments.store import Store
+
+FAMILIES = {
+    "densenet": "DenseNet",
+    "wrn": "WRN",
+    "vgg19_bn": "VGG-19-BN",
+    "vgg19": "VGG-19",
+    "alexnet": "AlexNet",
+}
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean and sample standard deviation over seeds; ``sd`` is None for a single seed."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Stat | None:
+        """None where there is nothing to average."""
+        numbers = list(values)
+        if not numbers:
+            return None
+        sd = stdev(numbers) if len(numbers) > 1 else None
+        return cls(fmean(numbers), sd, len(numbers))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" if self.sd is None else f"{self.mean:.2f} ± {self.sd:.2f}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One planned run and its row, or None where it was not run."""
+
+    config: RunConfig
+    row: dict[str, Any] | None
+
+    @property
+    def done(self) -> bool:
+        return self.row is not None and self.row["status"] == "done"
+
+    @property
+    def failed(self) -> bool:
+        return self.row is not None and self.row["status"] == "failed"
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        return (self.row or {}).get("history") or []
+
+    @property
+    def error(self) -> str:
+        return str((self.row or {}).get("error") or "no reason stored")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The runs of one configuration; they differ only in their seed."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def config(self) -> RunConfig:
+        return self.runs[0].config
+
+    @property
+    def best(self) -> Stat | None:
+        """Accuracy of each run's best test epoch, which is what the paper reports."""
+        return self._stat(lambda row: row["best_top1"])
+
+    @property
+    def last(self) -> Stat | None:
+        """Accuracy after the last epoch."""
+        return self._stat(lambda row: row["last_top1"])
+
+    def after(self, epoch: int) -> Stat | None:
+        """Accuracy after the given epoch, counted from 1."""
+        return self._stat(
+            lambda row: next((e["test_top1"] for e in row["history"] if e["epoch"] == epoch), None)
+        )
+
+    @property
+    def failures(self) -> list[Run]:
+        return [run for run in self.runs if run.failed]
+
+    @property
+    def learned_parameters(self) -> int | None:
+        return self._count("learned_parameters")
+
+    @property
+    def total_parameters(self) -> int | None:
+        return self._count("total_parameters")
+
+    @property
+    def chance(self) -> float | None:
+        """Accuracy of a guess in percent; None where the number of classes is not known."""
+        classes = data.describe(self.config.dataset).num_classes
+        return None if classes is None else 100 / classes
+
+    def _stat(self, value: Callable[[dict[str, Any]], float | None]) -> Stat | None:
+        values = [value(run.row) for run in self.runs if run.row is not None and run.done]
+        return Stat.of(number for number in values if number is not None)
+
+    def _count(self, name: str) -> int | None:
+        for run in self.runs:
+            if run.row is not None and run.row.get(name) is not None:
+                return int(run.row[name])
+        return None
+
+
+@dataclass(frozen=True)
+class Results:
+    """A plan with its rows.
+
+    Attributes:
+        plan: ``plan.json`` as it is.
+        experiments: id of each planned experiment -> its settings, in the plan's order.
+        problems: what could not be read, for people.
+        unplanned: number of rows that belong to no planned experiment.
+    """
+
+    plan: dict[str, Any]
+    experiments: dict[str, list[Setting]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    unplanned: int = 0
+
+    def settings(self, experiment: str) -> list[Setting]:
+        """Settings of an experiment; none if it is not in the plan."""
+        return self.experiments.get(experiment, [])
+
+    def runs(self) -> dict[str, Run]:
+        """Every planned run by its key; a run that two experiments share is there once."""
+        return {
+            run.config.key: run
+            for settings in self.experiments.values()
+            for setting in settings
+            for run in setting.runs
+        }
+
+    def title(self, experiment: str) -> str:
+        return str(self.plan["experiments"][experiment].get("title") or experiment)
+
+
+def load(out: Path) -> Results:
+    """Reads ``plan.json`` and ``results.jsonl`` of a folder.
+
+    Raises:
+        FileNotFoundError: there is no plan.
+        StoreError: the folder or the plan cannot be read.
+        ValueError: the plan holds a run that is none.
+    """
+    plan_path = out / "plan.json"
+    if not plan_path.is_file():
+        raise FileNotFoundError(
+            f"{plan_path} does not exist; run `python -m maskedconv.reproduce --out {out}` first"
+        )
+    store = Store(out)
+    plan = store.read_plan()
+    if plan is None or not isinstance(plan.get("experiments"), dict):
+        raise ValueError(f"{plan_path} has no experiments; remove it and run reproduce again")
+    loaded = store.load()
+    problems = list(loaded.problems)
+    rows: dict[str, dict[str, Any]] = {}
+    for key, row in loaded.rows.items():
+        if fault := _fault(row):
+            problems.append(f"the row of run {key} {fault}; row skipped")
+        else:
+            rows[key] = row
+    experiments = {
+        name: _settings(plan_path, name, entry, rows) for name, entry in plan["experiments"].items()
+    }
+    planned = {run["key"] for entry in plan["experiments"].values() for run in entry["runs"]}
+    return Results(plan, experiments, problems, len(rows.keys() - planned))
+
+
+def family(model: str) -> str:
+    """The paper's architecture that a model belongs to, such as ``densenet``; "" if to none."""
+    return next((name for name in FAMILIES if model.startswith(name)), "")
+
+
+def dataset_title(dataset: str) -> str:
+    """A data set's name for people."""
+    return data.describe(dataset).title
+
+
+def sentence(text: str) -> str:
+    """``text`` with a capital at its start."""
+    return text[:1].upper() + text[1:]
+
+
+def network_label(config: RunConfig) -> str:
+    """The network of a run for headings, such as ``VGG-19 (width 0.125), lr 0.01``."""
+    width = dict(config.options).get("width", 1)
+    return config.model + (f" (width {width:g})" if width != 1 else "")
+
+
+def setting_label(config: RunConfig) -> str:
+    """What of the network a run learns: ``p = 0.1``, ``k = 5``, ``all`` or the part's name."""
+    if config.trained != "all":
+        return "BN" if config.trained == "bn" else config.trained
+    if isinstance(config.learned, int):
+        return f"k = {config.learned}"
+    return "all" if config.learned == 1.0 else f"p = {config.learned:g}"
+
+
+def setting_order(config: RunConfig) -> tuple[bool, float | int]:
+    """Sorts settings: numbers of slices first, then fractions, each rising."""
+    return isinstance(config.learned, float), config.learned
+
+
+def signed(number: float, digits: int = 1) -> str:
+    """A difference with its sign: ``+1.5`` or ``−0.2``, with a minus as wide as the plus."""
+    return f"{number:+.{digits}f}".replace("-", "−")
+
+
+def is_reference(config: RunConfig) -> bool:
+    """Whether the run learns every weight of the network."""
+    return config.trained == "all" and isinstance(config.learned, float) and config.learned == 1.0
+
+
+def _settings(
+    plan_path: Path, name: str, entry: dict[str, Any], rows: dict[str, dict[str, Any]]
+) -> list[Setting]:
+    grouped: dict[str, list[Run]] = {}
+    for planned in entry["runs"]:
+        try:
+            config = RunConfig.from_json(planned["config"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{plan_path}: {name} holds a run that is none: {error}") from error
+        same_but_seed = json.dumps(config.with_seed(0).to_json(), sort_keys=True)
+        grouped.setdefault(same_but_seed, []).append(Run(config, rows.get(planned["key"])))
+    return [Setting(tuple(runs)) for runs in grouped.values()]
+
+
+def _fault(row: dict[str, Any]) -> str | None:
+    if row["status"] == "failed":
+        return None
+    for name in ("best_top1", "last_top1", "learned_parameters", "total_parameters"):
+        if not isinstance(row.get(name), int | float):
+            return f"has no number {name}"
+    if not isinstance(row.get("history"), list):
+        return "has no history"
+    return None
