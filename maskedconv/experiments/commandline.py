@@ -1,0 +1,61 @@
+"""What the commands share: options, exit codes, and the device. Free of torch until asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from maskedconv.experiments.store import StoreError
+
+if TYPE_CHECKING:
+    import torch
+
+DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def say(text: str) -> None:
+    """One line on stderr; stdout belongs to results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Around what is done before any run: a mistake becomes its message and exit code 2."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted before anything was run")
+        raise typer.Exit(INTERRUPTED) from None
+    # DataError is a ValueError; ImportError names a package of an extra that is not installed.
+    except (StoreError, ValueError, TypeError, ImportError) as error:
+        say(f"error: {error}")
+        raise typer.Exit(USAGE) from error
+
+
+def check_device(device: str, threads: int | None) -> None:
+    """ValueError unless ``device`` is one of ``DEVICES`` and ``threads`` at least 1, or None."""
+    if device not in DEVICES:
+        raise ValueError(f"device is {device!r}; expected one of {', '.join(DEVICES)}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}; expected at least 1")
+
+
+def open_device(device: str, threads: int | None) -> torch.device:
+    """The device to run on, with the number of CPU threads set.
+
+    Raises:
+        ValueError: "cuda" where torch finds no GPU.
+    """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise ValueError("device is 'cuda', but torch finds no GPU; expected cpu or auto here")
+    return torch.device("cuda" if device == "cuda" or (device == "auto" and found) else "cpu")

@@ -1,0 +1,170 @@
+"""What one training run is: every setting that its result depends on, and the key made of them.
+
+Free of torch, so that the commands can plan without loading it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import Any
+
+from maskedconv.slices import SLICE_DIMS, check_frozen, check_learned, check_slice_dim
+
+TRAINED = ("all", "bn", "conv1", "block1", "block2", "block3", "fc")
+INITS = ("he", "authors")
+SCHEDULES = ("step", "cosine")
+Option = str | int | float | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run.
+
+    Attributes:
+        model: a name that ``maskedconv.models.create`` knows.
+        dataset: a name that ``maskedconv.data.load`` knows.
+        learned: fraction (float) or number (int) of slices learned in every convolution.
+        slice_dim: 0 output filters, 1 input channels, 2 and 3 kernel rows and columns.
+        frozen: what the rest is: "random" or "zero".
+        trained: "all", or the only part learned beside BatchNorm's affine parameters (table 1).
+        bn_learned: whether BatchNorm's affine parameters are learned.
+        init: "he" or "authors" (see the models' own documentation).
+        epochs, batch_size, lr, momentum, weight_decay, nesterov: of SGD.
+        milestones, gamma: epochs after which the learning rate is multiplied by ``gamma``.
+        schedule: "step" for that, "cosine" to decay the learning rate to zero instead.
+        dropout: of networks that have it.
+        seed: of the weights, the order of the images and their augmentation.
+        subset: training images per class, or None for all of them.
+        options: further options of the model as (name, value) pairs.
+
+    Raises:
+        TypeError, ValueError: naming the field, what came and what was expected.
+    """
+
+    model: str
+    dataset: str
+    learned: float | int
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    milestones: tuple[int, ...]
+    gamma: float
+    slice_dim: int = 0
+    frozen: str = "random"
+    trained: str = "all"
+    bn_learned: bool = True
+    init: str = "he"
+    nesterov: bool = False
+    schedule: str = "step"
+    dropout: float = 0.0
+    seed: int = 0
+    subset: int | None = None
+    options: tuple[tuple[str, Option], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_learned(self.learned)
+        check_slice_dim(self.slice_dim)
+        check_frozen(self.frozen)
+        _check_choice("trained", self.trained, TRAINED)
+        _check_choice("init", self.init, INITS)
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        for name, smallest in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            _check_int(name, getattr(self, name), smallest)
+        if self.subset is not None:
+            _check_int("subset", self.subset, 1)
+        for name in ("lr", "momentum", "weight_decay", "gamma", "dropout"):
+            # 1 and 1.0 are the same learning rate and must give the same key.
+            object.__setattr__(self, name, _check_float(name, getattr(self, name)))
+        if self.lr == 0 or self.dropout >= 1:
+            raise ValueError(
+                f"lr is {self.lr} and dropout is {self.dropout}; expected lr > 0 and dropout < 1"
+            )
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        object.__setattr__(self, "options", tuple(sorted((n, v) for n, v in self.options)))
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits that name the run.
+
+        Fields at their default are left out of what is hashed, so that a field added in a later
+        version leaves the keys of the runs that do not use it, and their results, as they are.
+        """
+        kept = {
+            field.name: value
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        }
+        text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field as a JSON value; tuples become lists."""
+        values = asdict(self)
+        values["milestones"] = list(self.milestones)
+        values["options"] = [[name, value] for name, value in self.options]
+        return values
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RunConfig:
+        """The inverse of :meth:`to_json`; ValueError naming fields that are unknown or missing."""
+        known = {field.name for field in fields(cls)}
+        required = {field.name for field in fields(cls) if field.default is MISSING}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"config has unknown fields {', '.join(unknown)}")
+        if missing := sorted(required - set(values)):
+            raise ValueError(f"config lacks the fields {', '.join(missing)}")
+        options = tuple((name, value) for name, value in values.get("options", ()))
+        return cls(**{**values, "options": options})
+
+    def label(self) -> str:
+        """Short text for progress lines, such as ``wrn_28_4 p=.1 random, cifar10, seed 0``."""
+        parts = [self.model, self._label_learned()]
+        if self.slice_dim:
+            parts.append(f"of {SLICE_DIMS[self.slice_dim]}")
+        if self.learned != 1.0 or isinstance(self.learned, int):
+            parts.append(self.frozen)
+        if not self.bn_learned:
+            parts.append("without BN")
+        if self.init != "he":
+            parts.append(f"init {self.init}")
+        return f"{' '.join(parts)}, {self.dataset}, lr {_short(self.lr)}, seed {self.seed}"
+
+    def _label_learned(self) -> str:
+        if self.trained != "all":
+            return f"only {self.trained}"
+        if isinstance(self.learned, int):
+            return f"k={self.learned}"
+        return "all weights" if self.learned == 1.0 else f"p={_short(self.learned)}"
+
+    def with_seed(self, seed: int) -> RunConfig:
+        """The same run from another seed."""
+        return replace(self, seed=seed)
+
+
+def _short(number: float) -> str:
+    text = f"{number:g}"
+    return text.removeprefix("0") if text.startswith("0.") else text
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def _check_int(name: str, value: int, smallest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}); expected an int")
+    if value < smallest:
+        raise ValueError(f"{name} is {value}; expected at least {smallest}")
+
+
+def _check_float(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}); expected a number")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name} is {value}; expected a finite number >= 0")
+    return float(value)

@@ -1,0 +1,96 @@
+"""Progress on stderr: a bar where there is a terminal, and a line per finished run everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+from maskedconv.experiments.config import RunConfig
+from maskedconv.experiments.store import Row
+
+if TYPE_CHECKING:
+    from maskedconv.training import Epoch
+
+
+class ConsoleObserver:
+    """Tells the terminal how the runs go; a context manager around them."""
+
+    def __init__(self, configs: Collection[RunConfig]) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:3.0f} %"),
+            TimeRemainingColumn(),
+            TextColumn("left "),
+            # What is left of the line is for the text; the numbers stay readable.
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
+            expand=True,
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        # In epochs, which are nearer to time than runs are.
+        self._task = self._bar.add_task("", total=sum(config.epochs for config in configs))
+        self._runs = len(configs)
+        self._finished = 0
+        self._epochs_shown = 0
+        self._wait_told = False
+
+    def __enter__(self) -> ConsoleObserver:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def started(self, config: RunConfig) -> None:
+        self._epochs_shown = 0
+        self._wait_told = False
+        self._bar.update(self._task, description=config.label())
+
+    def epoch(self, config: RunConfig, epoch: Epoch) -> None:
+        self._epochs_shown = epoch.epoch
+        text = f"{config.label()}: epoch {epoch.epoch}/{config.epochs}, {epoch.test_top1:.2f} %"
+        self._bar.update(self._task, advance=1, description=text)
+
+    def finished(self, config: RunConfig, row: Row) -> None:
+        self._finished += 1
+        # The epochs of a run that diverged, or that another runner did.
+        self._bar.update(self._task, advance=config.epochs - self._epochs_shown)
+        self._epochs_shown = 0
+        width = len(str(self._runs))
+        position = f"[{self._finished:{width}}/{self._runs}]"
+        self._print(f"{position} {_outcome(row)}  {row['seconds']:7.1f} s  {config.label()}")
+
+    def waiting(self, runs: int) -> None:
+        if not self._wait_told:
+            self._print(f"waiting for another runner that has {runs} of the runs")
+        self._wait_told = True
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+
+def _outcome(row: Row) -> str:
+    if row["status"] != "done":
+        return f"FAILED: {row['error']}"
+    top1 = f"{row['last_top1']:6.2f} % (best {row['best_top1']:6.2f})"
+    return f"{top1}  {row['learned_parameters']:>10,} learned"
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` for people, such as ``1 h 05 min``, ``3 min 20 s`` or ``4.2 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

@@ -1,0 +1,204 @@
+"""Results on disk: one JSON row per finished run, safe against kill -9 and a second runner.
+
+``results.jsonl`` is only ever appended to, one row in one write under a lock; ``plan.json`` says
+which rows belong to which figure and is replaced whole. Free of torch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+Row = dict[str, Any]
+
+
+class StoreError(OSError):
+    """The output folder cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What ``results.jsonl`` holds: the row that counts for each key, and the lines skipped."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def finished(self, key: str) -> Row | None:
+        """The row of a run that need not be repeated, or None.
+
+        A run that diverged would diverge again; one that failed otherwise (out of memory, a bug
+        since mended) is tried again.
+        """
+        row = self.rows.get(key)
+        if row is None or (row["status"] != "done" and row.get("error_type") != "Diverged"):
+            return None
+        return row
+
+
+class Store:
+    """The output folder of a command.
+
+    Any number of processes may use one folder: rows are appended under an exclusive lock, and
+    :meth:`claim` keeps two of them from doing the same run.
+    """
+
+    def __init__(self, out: Path | str) -> None:
+        self.out = Path(out)
+        self.results = self.out / "results.jsonl"
+        self.plan = self.out / "plan.json"
+        self._lock_file = self.out / ".lock"
+        self._claims = self.out / ".claims"
+
+    def prepare(self) -> None:
+        """Makes the folder and finds out whether rows can be written; StoreError if not."""
+        with _explained(self.out):
+            self._claims.mkdir(parents=True, exist_ok=True)
+            with self._locked(fcntl.LOCK_EX):
+                os.close(os.open(self.results, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
+                # Creating a file is what a rename into place needs, and a full disk refuses.
+                tempfile.TemporaryFile(dir=self.out).close()
+
+    def load(self) -> Loaded:
+        """Reads every row; a line that is none is named in ``problems`` and left where it is.
+
+        Of several rows for one key the first finished one counts, else the last.
+        """
+        if not self.results.exists():
+            return Loaded()
+        with _explained(self.out), self._locked(fcntl.LOCK_SH):
+            lines = self.results.read_bytes().split(b"\n")
+        loaded = Loaded()
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = _parse(line)
+            except ValueError as error:
+                loaded.problems.append(f"{self.results} line {number}: {error}; line skipped")
+                continue
+            old = loaded.rows.get(row["key"])
+            if old is None or old["status"] != "done":
+                loaded.rows[row["key"]] = row
+        return loaded
+
+    def append(self, row: Row) -> None:
+        """Adds one row, whole or not at all, and waits until it is on disk."""
+        line = json.dumps(_finite({"schema": SCHEMA, **row}), allow_nan=False).encode() + b"\n"
+        with _explained(self.out), self._locked(fcntl.LOCK_EX):
+            handle = os.open(self.results, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                size = os.fstat(handle).st_size
+                if size and os.pread(handle, 1, size - 1) != b"\n":
+                    # A killed writer left half a line: end it, so that ours stays readable.
+                    line = b"\n" + line
+                if os.write(handle, line) != len(line):
+                    raise StoreError(f"{self.results}: the row was cut short; is the disk full?")
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Holds the run ``key`` for this process; yields False if another process holds it.
+
+        The lock is the kernel's: it goes when its holder does, however that ends.
+        """
+        with _explained(self.out):
+            handle = os.open(self._claims / f"{key}.lock", os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(handle)
+
+    def read_plan(self) -> Row | None:
+        """The plan, None if there is none; StoreError if it is not one."""
+        try:
+            plan = json.loads(self.plan.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise StoreError(f"{self.plan} is not valid JSON ({error}); remove it") from error
+        except OSError as error:
+            raise StoreError(f"{self.plan} cannot be read: {error.strerror}") from error
+        if not isinstance(plan, dict) or plan.get("schema") != SCHEMA:
+            raise StoreError(f"{self.plan} is not a plan of schema {SCHEMA}; use another folder")
+        return plan
+
+    def merge_plan(self, plan: Row) -> None:
+        """Writes ``plan``, keeping the experiments that only the plan on disk has."""
+        with _explained(self.out), self._locked(fcntl.LOCK_EX):
+            old = self.read_plan() or {"experiments": {}}
+            experiments = {**old["experiments"], **plan["experiments"]}
+            merged = {"schema": SCHEMA, **plan, "experiments": experiments}
+            _replace(self.plan, json.dumps(merged, indent=1, allow_nan=False) + "\n")
+
+    @contextmanager
+    def _locked(self, kind: int) -> Iterator[None]:
+        handle = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, kind)
+            yield
+        finally:
+            os.close(handle)
+
+
+def _replace(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _parse(line: bytes) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        raise ValueError("not a JSON row (half-written?)") from None
+    if not isinstance(row, dict) or row.get("schema") != SCHEMA:
+        raise ValueError(f"not a row of schema {SCHEMA}")
+    if not isinstance(row.get("key"), str) or row.get("status") not in ("done", "failed"):
+        raise ValueError("a row without a key or a status")
+    return row
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with NaN and infinities as None, which JSON has a word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        where = error.filename or out
+        raise StoreError(f"the folder {out} cannot be used: {error.strerror} ({where})") from error

@@ -1,0 +1,209 @@
+"""``python -m maskedconv.train``: one training run with every setting on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from maskedconv import data
+from maskedconv.experiments import RunConfig, Store
+from maskedconv.experiments.commandline import (
+    INTERRUPTED,
+    SOME_FAILED,
+    check_device,
+    open_device,
+    say,
+    usage_errors,
+)
+from maskedconv.experiments.config import INITS, TRAINED, Option
+from maskedconv.experiments.images import Source
+from maskedconv.experiments.progress import duration
+from maskedconv.experiments.store import Row, StoreError
+from maskedconv.slices import FROZEN_MODES
+
+if TYPE_CHECKING:
+    from maskedconv.data import Dataset
+    from maskedconv.training import Epoch
+
+_HEADER = "epoch       lr  train loss  top-1 %  test loss  top-1 %       s"
+
+
+def main(
+    model: Annotated[str, typer.Option(help="Such as wrn_28_4; see maskedconv.models.")],
+    dataset: Annotated[str, typer.Option(help=f"{', '.join(data.available())}.")] = "digits",
+    data_dir: Annotated[Path | None, typer.Option(help="Where the images are.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch CIFAR first.")] = False,
+    learned: Annotated[
+        str, typer.Option(help="0.1 is a tenth of every layer's filters, 1 one filter, 1.0 all.")
+    ] = "1.0",
+    slice_dim: Annotated[
+        int, typer.Option(help="0 filters, 1 input channels, 2 kernel rows, 3 kernel columns.")
+    ] = 0,
+    frozen: Annotated[str, typer.Option(help=f"{', '.join(FROZEN_MODES)}.")] = "random",
+    trained: Annotated[str, typer.Option(help=f"{', '.join(TRAINED)}.")] = "all",
+    bn_learned: Annotated[
+        bool, typer.Option("--bn-learned/--bn-fixed", help="BatchNorm's affine parameters.")
+    ] = True,
+    init: Annotated[str, typer.Option(help=f"{', '.join(INITS)}.")] = "he",
+    epochs: Annotated[int | None, typer.Option(help="By default the recipe's, a full run.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="By default the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="By default the recipe's.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="By default the recipe's.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="By default the recipe's.")] = None,
+    dropout: Annotated[float, typer.Option(help="Of wrn.")] = 0.0,
+    subset: Annotated[int | None, typer.Option(help="Training images per class.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="Further option of the model, such as width=0.125; may be repeated."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to whose results.jsonl the run is added.")
+    ] = None,
+) -> None:
+    """Train one network of which only a part is learned.
+
+    Exit status: 0 done, 1 the run failed, 2 usage or missing data, 130 interrupted.
+    """
+    with usage_errors():
+        check_device(device, threads)
+        share = parse_learned(learned)
+        options = tuple(parse_option(text) for text in option or ())
+        source = Source(data_dir, download)
+        data.check(dataset, data_dir, download, subset)
+        config = RunConfig(
+            **_recipe(
+                model,
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=lr,
+                momentum=momentum,
+                weight_decay=weight_decay,
+            ),
+            model=model,
+            dataset=dataset,
+            learned=share,
+            slice_dim=slice_dim,
+            frozen=frozen,
+            trained=trained,
+            bn_learned=bn_learned,
+            init=init,
+            dropout=dropout,
+            subset=subset,
+            seed=seed,
+            options=options,
+        )
+        torch_device = open_device(device, threads)
+        store = None if out is None else Store(out)
+        if store is not None:
+            store.prepare()
+        images = source.load(dataset, subset, torch_device)
+        _check_model(config, images)
+    row = _run(config, images, store)
+    if row["status"] == "failed":
+        say(f"error: {row['error']}")
+        raise typer.Exit(SOME_FAILED)
+    best = f"best {row['best_top1']:.2f} % in epoch {row['best_epoch']}"
+    print(
+        f"last {row['last_top1']:.2f} %, {best}, "
+        f"{row['learned_parameters']:,} of {row['total_parameters']:,} parameters learned, "
+        f"{duration(row['seconds'])}"
+    )
+
+
+def parse_learned(text: str) -> float | int:
+    """``"1"`` as the int 1 (one filter), ``"1.0"`` as the float 1.0 (all); ValueError otherwise."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise ValueError(f"learned is {text!r}; expected a fraction such as 0.1 or a count such as 5")
+
+
+def parse_option(text: str) -> tuple[str, Option]:
+    """``"width=0.125"`` as ("width", 0.125); values are ints, floats, true, false or text."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"option is {text!r}; expected name=value, such as width=0.125")
+    if value in ("true", "false"):
+        return name, value == "true"
+    try:
+        return name, parse_learned(value)
+    except ValueError:
+        return name, value
+
+
+def _recipe(model: str, **given: Any) -> dict[str, Any]:
+    """How the network was trained in its source, with what was given in place of it."""
+    from maskedconv.models import recipe
+
+    found = asdict(recipe(model))
+    # Dropout belongs to the source's run of all weights; here it is asked for.
+    del found["dropout"]
+    return found | {name: value for name, value in given.items() if value is not None}
+
+
+def _check_model(config: RunConfig, images: Dataset) -> None:
+    """Errors of the network's arguments belong to the user, not to the run."""
+    from maskedconv.experiments.execute import build_model
+
+    build_model(config, images.num_classes, images.image_shape)
+
+
+def _run(config: RunConfig, images: Dataset, store: Store | None) -> Row:
+    from maskedconv.experiments.execute import execute
+    from maskedconv.experiments.runner import run_all
+
+    printer = _Printer()
+    print(_HEADER, flush=True)
+    try:
+        if store is None:
+            return execute(config, images, lambda epoch: printer.epoch(config, epoch))
+        return run_all([config], store, lambda _: images, printer)[config.key]
+    except KeyboardInterrupt:
+        say("interrupted: the run is not finished and was not kept")
+        raise typer.Exit(INTERRUPTED) from None
+    except StoreError as error:
+        say(f"error: {error}")
+        raise typer.Exit(SOME_FAILED) from error
+
+
+class _Printer:
+    """Prints epochs as they come, and those of a run that is in the folder already."""
+
+    def __init__(self) -> None:
+        self._started = False
+
+    def started(self, config: RunConfig) -> None:
+        self._started = True
+        say(config.label())
+
+    def epoch(self, config: RunConfig, epoch: Epoch) -> None:
+        self._print(vars(epoch))
+
+    def finished(self, config: RunConfig, row: Row) -> None:
+        if not self._started:
+            say("this run is in the folder already; its stored epochs:")
+            for epoch in row["history"]:
+                self._print(epoch)
+
+    def waiting(self, runs: int) -> None:
+        say("another process is doing this run; waiting for it")
+
+    def _print(self, epoch: dict[str, Any]) -> None:
+        print(
+            f"{epoch['epoch']:5}{epoch['lr']:9.5f}{epoch['train_loss']:12.4f}"
+            f"{epoch['train_top1']:9.2f}{epoch['test_loss']:11.4f}{epoch['test_top1']:9.2f}"
+            f"{epoch['seconds']:8.1f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)
