@@ -12,6 +12,7 @@ Everything else about the package is in pyproject.toml.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -23,8 +24,15 @@ from setuptools import Extension, find_namespace_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-CPP_SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*.cpp"))
+CPP_SOURCES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "csrc").glob("*.cpp")
+    if platform.machine() in ("x86_64", "AMD64") or "_avx" not in path.name
+)
 CUDA_SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("cuda/*.cu"))
+
+# Sources that are compiled for an instruction set of their own, and chosen at run time.
+ISA_FLAGS = {"_avx512.cpp": "-mavx512f", "_avx2.cpp": "-mavx2 -mfma"}
 
 BUILD_NINJA = """\
 builddir = {folder}
@@ -33,7 +41,7 @@ nvcc = {nvcc}
 cxxflags = {cxxflags}
 nvccflags = {nvccflags}
 rule cpp
-  command = $cxx -MMD -MF $out.d $cxxflags -c $in -o $out
+  command = $cxx -MMD -MF $out.d $cxxflags $isa -c $in -o $out
   depfile = $out.d
   deps = gcc
 rule cuda
@@ -133,7 +141,8 @@ class NativeBuild(build_ext):
         for source in CPP_SOURCES + (CUDA_SOURCES if nvcc else []):
             objects.append(escape(str(folder / f"{source}.o")))
             rule = "cuda" if source in CUDA_SOURCES else "cpp"
-            edges.append(f"build {objects[-1]}: {rule} {source}")
+            isa = next((flag for name, flag in ISA_FLAGS.items() if source.endswith(name)), "")
+            edges.append(f"build {objects[-1]}: {rule} {source}\n  isa = {isa}")
         edges.append(f"build {escape(str(folder / '_C.so'))}: link {' '.join(objects)}")
         return BUILD_NINJA.format(
             folder=folder,

@@ -3,9 +3,11 @@
 #include <pybind11/stl.h>
 
 #include <map>
+#include <stdexcept>
 #include <string>
 
 #include "pack_filters.h"
+#include "weight_grad.h"
 #ifdef MASKEDCONV_WITH_CUDA
 #include "cuda/pack_filters_cuda.h"
 #endif
@@ -29,6 +31,35 @@ void pack_filters(uintptr_t out, Four out_strides, int64_t out_size, int64_t in_
         pack_filters_cpu(bank, part, slice_dim, kind);
 }
 
+using Two = std::array<int64_t, 2>;
+
+// Shapes and strides are those of the tensors, [N, C, H, W]; filters are the first of C of `grad`.
+void weight_grad(const std::string& type, uintptr_t x, Four x_shape, Four x_strides, uintptr_t grad,
+                 Four grad_shape, Four grad_strides, int64_t filters, Two kernel, Two stride,
+                 Two padding, Two dilation, uintptr_t scale, uintptr_t shift, uintptr_t out,
+                 int threads) {
+    if (type != "float32" && type != "bfloat16")
+        throw std::invalid_argument("weight_grad: no kernel for " + type);
+    if (x_strides[1] != 1 && x_shape[1] > 1)
+        throw std::invalid_argument("weight_grad: the channels of x must lie side by side");
+    WeightGrad p{};
+    p.type = type == "float32" ? Element::float32 : Element::bfloat16;
+    p.x = reinterpret_cast<const void*>(x);
+    p.x_image = x_strides[0], p.x_row = x_strides[2], p.x_pixel = x_strides[3];
+    p.grad_output = reinterpret_cast<const void*>(grad);
+    p.grad_image = grad_strides[0], p.grad_channel = grad_strides[1];
+    p.grad_row = grad_strides[2], p.grad_pixel = grad_strides[3];
+    p.batch = x_shape[0], p.channels = x_shape[1], p.filters = filters;
+    p.input = {x_shape[2], x_shape[3]}, p.output = {grad_shape[2], grad_shape[3]};
+    p.kernel = {kernel[0], kernel[1]}, p.stride = {stride[0], stride[1]};
+    p.padding = {padding[0], padding[1]}, p.dilation = {dilation[0], dilation[1]};
+    p.scale = reinterpret_cast<const float*>(scale);
+    p.shift = reinterpret_cast<const float*>(shift);
+    p.out = reinterpret_cast<float*>(out);
+    py::gil_scoped_release release;
+    weight_grad_cpu(p, threads);
+}
+
 #ifdef MASKEDCONV_WITH_CUDA
 void pack_filters_on_cuda(uintptr_t out, Four out_strides, const std::string& out_type,
                           uintptr_t learned, Four learned_strides, uintptr_t frozen,
@@ -48,6 +79,7 @@ void pack_filters_on_cuda(uintptr_t out, Four out_strides, const std::string& ou
 py::dict build_info() {
     py::dict info;
     info["compiler"] = MASKEDCONV_COMPILER;
+    info["isa"] = weight_grad_isa();
     info["cuda_archs"] = MASKEDCONV_CUDA_ARCHS;
     return info;
 }
@@ -58,6 +90,7 @@ py::dict build_info() {
 PYBIND11_MODULE(_C, module) {
     module.doc() = "Compiled kernels of maskedconv; pointers are integers, strides in elements.";
     module.def("pack_filters", &maskedconv::pack_filters);
+    module.def("weight_grad", &maskedconv::weight_grad);
 #ifdef MASKEDCONV_WITH_CUDA
     module.def("pack_filters_cuda", &maskedconv::pack_filters_on_cuda);
 #endif

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
-from maskedconv.ops.weight_grad import ConvGeometry, memory_format_of
+from maskedconv.ops.geometry import ConvGeometry, memory_format_of
 
 
 class MaskedConvolution(torch.autograd.Function):
@@ -63,9 +63,10 @@ class MaskedConvolution(torch.autograd.Function):
         if weight is not None:
             grad_input = _input_grad(grad_output, kept, weight, ctx.input_shape, ctx.geometry)
         if kept is not None:
-            grad_learned = ops.weight_grad(
-                kept, grad_output, ctx.learned_shape, ctx.slice_dim, ctx.geometry, ctx.learned_dtype
+            problem = ops.WeightGradProblem(
+                kept, grad_output, ctx.learned_shape, ctx.slice_dim, ctx.geometry
             )
+            grad_learned = ops.weight_grad(problem, ctx.learned_dtype)
         return grad_input, grad_learned, None, grad_bias, None, None, None
 
 

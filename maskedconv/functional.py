@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from maskedconv import slices
 from maskedconv.autograd import MaskedConvolution, NoFilters
-from maskedconv.ops.weight_grad import (
+from maskedconv.ops.geometry import (
     ConvGeometry,
     filter_runs,
     first_channels,

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskedconv.ops import native, pack_filters
-from maskedconv.ops.pack_filters import cannot_run, choose_backend
+from maskedconv.ops.choice import choose
+from maskedconv.ops.pack_filters import BACKENDS, PackProblem
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 CASTS = [
@@ -40,7 +41,7 @@ def parts_of(shape, slice_dim, n, dtype):
 @pytest.mark.parametrize("slice_dim", range(4))
 def test_every_cast_and_format(backend, slice_dim, source, target, memory_format):
     whole, learned, frozen = parts_of((5, 4, 3, 3), slice_dim, 2, source)
-    if cannot_run(backend, learned, frozen, target):
+    if BACKENDS[backend].cannot_run(PackProblem(learned, frozen, slice_dim, target, memory_format)):
         with pytest.raises(RuntimeError, match="cannot run: no compiled conversion"):
             pack_filters(learned, frozen, slice_dim, target, memory_format)
         return
@@ -84,14 +85,19 @@ def test_nothing_to_assemble_is_not_copied():
 
 
 def test_choice_of_backend(monkeypatch):
-    learned, frozen = torch.randn(2, 2, 3, 3), torch.randn(3, 2, 3, 3)
+    def chosen(dtype):
+        parts = torch.randn(2, 2, 3, 3), torch.randn(3, 2, 3, 3)
+        problem = PackProblem(*parts, 0, dtype, torch.contiguous_format)
+        return choose(BACKENDS, problem, ("native", "reference"))
+
     monkeypatch.delenv("MASKEDCONV_BACKEND", raising=False)
-    expected = "reference" if native.module() is None else "native"
-    assert choose_backend(learned, frozen, torch.float32) == expected
-    assert choose_backend(learned, frozen, torch.float16) == "reference"
+    assert chosen(torch.float32) == ("reference" if native.module() is None else "native")
+    assert chosen(torch.float16) == "reference"
     monkeypatch.setenv("MASKEDCONV_BACKEND", "metal")
     with pytest.raises(ValueError, match="MASKEDCONV_BACKEND is 'metal'; expected one of"):
-        choose_backend(learned, frozen, torch.float32)
+        chosen(torch.float32)
     monkeypatch.setenv("MASKEDCONV_BACKEND", "cuda")
-    with pytest.raises(RuntimeError, match="'cuda', which cannot run: .*(for cuda|not installed)"):
-        choose_backend(learned, frozen, torch.float32)
+    with pytest.raises(
+        RuntimeError, match=r"'cuda', which cannot run: .*(for cuda|CUDA|installed)"
+    ):
+        chosen(torch.float32)

@@ -1,0 +1,30 @@
+// The inner loops of weight_grad, compiled once for each instruction set.
+#pragma once
+
+#include <cstdint>
+
+namespace maskedconv {
+
+// One tap row's products: for `rows` rows of `pixels` pixels,
+//   sum[j][c] += x[row, pixel, c] * grad[row, pixel, j].
+// x and sum are padded to whole vectors of channels.
+struct TileInput {
+    const float* x;
+    int64_t x_row, x_pixel;
+    const float* grad;
+    int64_t grad_row, grad_pixel;
+    int64_t rows, pixels;
+    int64_t channels; // a multiple of kLane
+    int64_t columns;
+    float* sum; // [columns][channels]
+};
+
+constexpr int64_t kLane = 16; // channels are padded to this many floats
+
+using TileKernel = void (*)(const TileInput&);
+
+void weight_grad_tile_avx512(const TileInput& tile);
+void weight_grad_tile_avx2(const TileInput& tile);
+void weight_grad_tile_generic(const TileInput& tile);
+
+} // namespace maskedconv

@@ -1,0 +1,48 @@
+"""pack_filters on CUDA, by the compiled kernel of csrc/cuda/pack_filters.cu.
+
+Not yet run on a GPU, so nothing chooses it unless MASKEDCONV_BACKEND=cuda asks for it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops import native
+from maskedconv.ops.pack_filters.problem import PackProblem
+
+_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+def cannot_run(problem: PackProblem) -> str:
+    """Empty when the kernel takes these filters, else the reason why not."""
+    module, learned, frozen = native.module(), problem.learned, problem.frozen
+    if module is None:
+        return native.REASON
+    if not hasattr(module, "pack_filters_cuda"):
+        return "maskedconv._C was built without CUDA"
+    if learned.device.type != "cuda" or frozen.device != learned.device:
+        return f"its kernel is for cuda; the filters are on {learned.device} and {frozen.device}"
+    if learned.dtype != torch.float32 or frozen.dtype != torch.float32:
+        return f"its kernel is for float32 filters; these are {learned.dtype} and {frozen.dtype}"
+    return "" if problem.dtype in _TYPES else f"no compiled conversion to {problem.dtype}"
+
+
+def run(problem: PackProblem) -> Tensor:
+    """The bank, on PyTorch's current stream."""
+    module = native.module()
+    if module is None:
+        raise RuntimeError(native.REASON)
+    learned, frozen = problem.learned, problem.frozen
+    with torch.cuda.device(learned.device):
+        out = torch.empty(
+            problem.shape, dtype=problem.dtype, device=learned.device,
+            memory_format=problem.memory_format,
+        )  # fmt: skip
+        module.pack_filters_cuda(
+            out.data_ptr(), out.stride(), _TYPES[problem.dtype],
+            learned.data_ptr(), learned.stride(), frozen.data_ptr(), frozen.stride(),
+            problem.shape, learned.size(problem.slice_dim), problem.slice_dim,
+            torch.cuda.current_stream().cuda_stream,
+        )  # fmt: skip
+    return out

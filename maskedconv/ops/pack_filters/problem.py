@@ -1,0 +1,30 @@
+"""What is asked of pack_filters."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class PackProblem(NamedTuple):
+    """One bank of the learned slice followed by the frozen one.
+
+    Attributes:
+        learned, frozen: the two slices, alike but for dimension ``slice_dim``; both not empty.
+        dtype, memory_format: of the bank ``[O, I / groups, kH, kW]``.
+    """
+
+    learned: Tensor
+    frozen: Tensor
+    slice_dim: int
+    dtype: torch.dtype
+    memory_format: torch.memory_format
+
+    @property
+    def shape(self) -> list[int]:
+        """Of the bank."""
+        shape = list(self.learned.shape)
+        shape[self.slice_dim] += self.frozen.size(self.slice_dim)
+        return shape

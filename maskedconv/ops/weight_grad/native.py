@@ -1,0 +1,57 @@
+"""weight_grad on the CPU, by the compiled kernel of csrc/weight_grad.cpp."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops import native
+from maskedconv.ops.weight_grad.problem import WeightGradProblem
+
+_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+def cannot_run(problem: WeightGradProblem) -> str:
+    """Empty when the kernel takes this problem, else the reason why not."""
+    input = problem.input
+    if native.module() is None:
+        return native.REASON
+    if input.device.type != "cpu":
+        return f"its kernel is for the CPU; the input is on {input.device}"
+    if input.dtype not in _TYPES or problem.grad_output.dtype != input.dtype:
+        return (
+            "its kernel is for float32 and bfloat16; the input is "
+            f"{input.dtype}, the gradient {problem.grad_output.dtype}"
+        )
+    if problem.slice_dim != 0:
+        return (
+            f"its kernel is for slices of the output filters, not of dimension {problem.slice_dim}"
+        )
+    if problem.geometry.groups != 1:
+        return f"its kernel is for one group, not {problem.geometry.groups}"
+    if input.size(1) > 1 and input.stride(1) != 1:
+        return "its kernel is for channels_last input"
+    return ""
+
+
+def run(problem: WeightGradProblem) -> Tensor:
+    """The gradient in float32, channels_last."""
+    module = native.module()
+    if module is None:
+        raise RuntimeError(native.REASON)
+    input, grad_output, geometry = problem.input, problem.grad_output, problem.geometry
+    filters, channels, *kernel = problem.shape
+    out = torch.empty((filters, *kernel, channels), dtype=torch.float32, device="cpu")
+    prologue = [
+        None if tensor is None else tensor.to(torch.float32).contiguous()
+        for tensor in (problem.scale, problem.shift)
+    ]
+    module.weight_grad(
+        _TYPES[input.dtype],
+        input.data_ptr(), input.shape, input.stride(),
+        grad_output.data_ptr(), grad_output.shape, grad_output.stride(),
+        filters, kernel, geometry.stride, geometry.padding, geometry.dilation,
+        *(0 if tensor is None else tensor.data_ptr() for tensor in prologue),
+        out.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return out.permute(0, 3, 1, 2)

@@ -1,0 +1,32 @@
+"""What is asked of weight_grad."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops.geometry import ConvGeometry
+
+
+class WeightGradProblem(NamedTuple):
+    """Gradient of the learned slice, from the layer's input and its output's gradient.
+
+    Attributes:
+        input: ``[N, C, H, W]``, what is kept of the layer's input.
+        grad_output: ``[N, O, Ho, Wo]``, of any strides; ``slice_dim`` 0 reads its first channels.
+        shape: of the learned slice of the bank ``[O, C / groups, kH, kW]``.
+        slice_dim: the dimension that it is a slice of.
+        geometry: of the whole convolution.
+        scale, shift: ``[C]``, float32 (float64 for double): the convolution's input was
+            ``relu(input * scale + shift)``; None where it is ``input`` itself.
+    """
+
+    input: Tensor
+    grad_output: Tensor
+    shape: torch.Size
+    slice_dim: int
+    geometry: ConvGeometry
+    scale: Tensor | None = None
+    shift: Tensor | None = None

@@ -1,0 +1,63 @@
+"""weight_grad from PyTorch's own operators, for every device, type and shape."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskedconv.ops.geometry import ConvGeometry, filter_runs, memory_format_of
+from maskedconv.ops.weight_grad.problem import WeightGradProblem
+
+
+def cannot_run(problem: WeightGradProblem) -> str:
+    """Empty: it takes every problem."""
+    return ""
+
+
+def run(problem: WeightGradProblem) -> Tensor:
+    """The gradient in the type of ``grad_output``."""
+    input, shape, geometry = _activation(problem), problem.shape, problem.geometry
+    if problem.slice_dim != 0:
+        return _plain(input, problem.grad_output, shape, geometry)
+    in_channels = shape[1] * geometry.groups
+    runs = filter_runs(shape[0], problem.grad_output.size(1), in_channels, geometry.groups)
+    grads = [
+        _plain(
+            input.narrow(1, run.first_channel, run.end_channel - run.first_channel),
+            problem.grad_output.narrow(1, run.first, run.end - run.first),
+            torch.Size((run.end - run.first, *shape[1:])),
+            geometry._replace(groups=run.groups),
+        )
+        for run in runs
+    ]
+    return grads[0] if len(grads) == 1 else torch.cat(grads)
+
+
+def _activation(problem: WeightGradProblem) -> Tensor:
+    if problem.scale is None or problem.shift is None:
+        return problem.input
+    scale, shift = (t.view(-1, 1, 1) for t in (problem.scale, problem.shift))
+    return (problem.input * scale + shift).relu_().to(problem.grad_output.dtype)
+
+
+def _plain(input: Tensor, grad_output: Tensor, shape: torch.Size, geometry: ConvGeometry) -> Tensor:
+    """Weight gradient of an ordinary convolution with filters of ``shape``.
+
+    A shortened kernel (the learned rows and columns come first) has a larger output than
+    ``grad_output``: the surplus has no gradient.
+    """
+    surplus = [
+        (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 - out
+        for size, pad, dilation, kernel, stride, out in zip(
+            input.shape[2:], geometry.padding, geometry.dilation, shape[2:], geometry.stride,
+            grad_output.shape[2:], strict=True,
+        )
+    ]  # fmt: skip
+    if any(surplus):
+        grad_output = F.pad(grad_output, (0, surplus[1], 0, surplus[0]))
+    weight = grad_output.new_empty(shape).contiguous(memory_format=memory_format_of(input))
+    return torch.ops.aten.convolution_backward(
+        grad_output, input, weight, None, geometry.stride, geometry.padding, geometry.dilation,
+        False, (0, 0), geometry.groups, (False, True, False),
+    )[1]  # fmt: skip
