@@ -20,6 +20,7 @@ __path__ = extend_path(__path__, __name__)
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BNReLUConv2d": "bn_relu_conv",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
     "convert_": "convert",
@@ -32,6 +33,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BNReLUConv2d",
     "MaskedConv2d",
     "ParameterCount",
     "convert_",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from maskedconv.bn_relu_conv import BNReLUConv2d
     from maskedconv.checkpoint import load, save
     from maskedconv.convert import convert_, merge_
     from maskedconv.counting import ParameterCount, count_parameters

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
-from maskedconv.ops.geometry import ConvGeometry, memory_format_of
+from maskedconv.ops.geometry import ConvGeometry, bank_format, memory_format_of
 
 
 class MaskedConvolution(torch.autograd.Function):
@@ -31,7 +31,7 @@ class MaskedConvolution(torch.autograd.Function):
         slice_dim: int,
     ) -> Tensor:
         weight = ops.pack_filters(
-            learned, frozen, slice_dim, input.dtype, _bank_format(input, learned, frozen)
+            learned, frozen, slice_dim, input.dtype, bank_format(input, learned, frozen)
         )
         biases = [part.to(input.dtype) for part in (bias, frozen_bias) if part is not None]
         whole_bias = torch.cat(biases) if biases else None
@@ -70,13 +70,6 @@ class MaskedConvolution(torch.autograd.Function):
         return grad_input, grad_learned, None, grad_bias, None, None, None
 
 
-def _bank_format(input: Tensor, learned: Tensor, frozen: Tensor | None) -> torch.memory_format:
-    """channels_last when the images or the filters are, as PyTorch's convolution decides too."""
-    bank = learned if frozen is None or learned.numel() else frozen
-    formats = (memory_format_of(input), memory_format_of(bank))
-    return torch.channels_last if torch.channels_last in formats else torch.contiguous_format
-
-
 def _both_grads(
     grad_output: Tensor, input: Tensor, weight: Tensor, geometry: ConvGeometry
 ) -> tuple[Tensor, Tensor]:
@@ -113,15 +106,9 @@ class NoFilters(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, shape: tuple[int, ...]) -> Tensor:
         ctx.shape, ctx.memory_format = input.shape, memory_format_of(input)
-        return torch.empty(
-            shape, dtype=input.dtype, device=input.device, memory_format=ctx.memory_format
-        ).zero_()
+        return input.new_zeros(shape).contiguous(memory_format=ctx.memory_format)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
-        zeros = torch.empty(
-            ctx.shape, dtype=grad_output.dtype, device=grad_output.device,
-            memory_format=ctx.memory_format,
-        ).zero_()  # fmt: skip
-        return zeros, None
+        return grad_output.new_zeros(ctx.shape).contiguous(memory_format=ctx.memory_format), None

@@ -55,3 +55,10 @@ def memory_format_of(tensor: Tensor) -> torch.memory_format:
     if tensor.stride(1) == 1 and tensor.size(1) > 1 and not tensor.is_contiguous():
         return torch.channels_last
     return torch.contiguous_format
+
+
+def bank_format(input: Tensor, learned: Tensor, frozen: Tensor | None) -> torch.memory_format:
+    """channels_last when the images or the filters are, as PyTorch's convolution decides too."""
+    bank = learned if frozen is None or learned.numel() else frozen
+    formats = (memory_format_of(input), memory_format_of(bank))
+    return torch.channels_last if torch.channels_last in formats else torch.contiguous_format

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,8 @@ def pack_filters(
     """One bank ``[O, I / groups, kH, kW]`` of the learned slice followed by the frozen one.
 
     Not differentiable. Where there is nothing to assemble, the result may be ``learned`` or
-    ``frozen`` itself.
+    ``frozen`` itself. While torch.compile traces, the call becomes the registered operator
+    ``maskedconv::pack_filters``.
 
     Args:
         learned, frozen: the two slices, alike but for dimension ``slice_dim``; frozen may be None.
@@ -36,7 +39,35 @@ def pack_filters(
     if frozen is None or learned.size(slice_dim) == 0:
         whole = learned if frozen is None else frozen
         return whole.to(dtype).contiguous(memory_format=memory_format)
-    problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format)
     if torch.compiler.is_compiling():
-        return reference.run(problem)
+        last = memory_format == torch.channels_last
+        return torch.ops.maskedconv.pack_filters(learned, frozen, slice_dim, dtype, last)
+    problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format)
     return BACKENDS[choose(BACKENDS, problem, ("native", "reference"))].run(problem)
+
+
+_LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")
+_LIBRARY.define(
+    "pack_filters(Tensor learned, Tensor frozen, int slice_dim, ScalarType dtype, "
+    "bool channels_last) -> Tensor"
+)
+
+
+def _problem(
+    learned: Tensor, frozen: Tensor, slice_dim: int, dtype: torch.dtype, channels_last: bool
+) -> PackProblem:
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return PackProblem(learned, frozen, slice_dim, dtype, memory_format)
+
+
+@torch.library.impl(_LIBRARY, "pack_filters", "CompositeExplicitAutograd")
+def _registered(*arguments: Any) -> Tensor:
+    return pack_filters(*_problem(*arguments))
+
+
+@torch.library.register_fake("maskedconv::pack_filters", lib=_LIBRARY)
+def _fake(*arguments: Any) -> Tensor:
+    problem = _problem(*arguments)
+    return problem.learned.new_empty(problem.shape, dtype=problem.dtype).contiguous(
+        memory_format=problem.memory_format
+    )

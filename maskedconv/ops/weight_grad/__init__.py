@@ -7,11 +7,18 @@ gradient: of fewer output channels (0), of fewer input channels (1), of a shorte
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from maskedconv.ops.choice import choose
-from maskedconv.ops.geometry import filter_runs, first_channels, memory_format_of
+from maskedconv.ops.geometry import (
+    ConvGeometry,
+    filter_runs,
+    first_channels,
+    memory_format_of,
+)
 from maskedconv.ops.weight_grad import native, reference
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
@@ -42,16 +49,62 @@ def keep_for_weight_grad(
 
 def preference(problem: WeightGradProblem) -> tuple[str, ...]:
     """Backends from the fastest to the one that always runs, for this problem."""
-    if torch.compiler.is_compiling():
-        return ("reference",)
     return ("native", "reference")
 
 
 def weight_grad(problem: WeightGradProblem, dtype: torch.dtype) -> Tensor:
-    """Gradient of the learned slice, of shape ``problem.shape`` and type ``dtype``.
+    """Gradient of the learned slice, of shape ``problem.shape``, type ``dtype``, channels_last.
+
+    Not differentiable. While torch.compile traces, the call becomes the registered operator
+    ``maskedconv::weight_grad``.
 
     Raises:
         ValueError, RuntimeError: MASKEDCONV_BACKEND names no backend, or one that cannot run here.
     """
+    if torch.compiler.is_compiling():
+        flat = (*problem[:2], list(problem.shape), problem.slice_dim, *problem.geometry)
+        return torch.ops.maskedconv.weight_grad(*flat, problem.scale, problem.shift, dtype)
     backend = choose(BACKENDS, problem, preference(problem))
-    return BACKENDS[backend].run(problem).to(dtype)
+    grad = BACKENDS[backend].run(problem)
+    out = torch.empty(
+        problem.shape, dtype=dtype, device=grad.device, memory_format=torch.channels_last
+    )
+    return grad if (grad.dtype, grad.stride()) == (dtype, out.stride()) else out.copy_(grad)
+
+
+_LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")
+_LIBRARY.define(
+    "weight_grad(Tensor input, Tensor grad_output, SymInt[] shape, int slice_dim, SymInt[] stride, "
+    "SymInt[] padding, SymInt[] dilation, int groups, Tensor? scale, Tensor? shift, "
+    "ScalarType dtype) -> Tensor"
+)
+
+
+@torch.library.impl(_LIBRARY, "weight_grad", "CompositeExplicitAutograd")
+def _registered(
+    input: Tensor,
+    grad_output: Tensor,
+    shape: list[int],
+    slice_dim: int,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    pairs = [(rows, columns) for rows, columns in (stride, padding, dilation)]
+    geometry = ConvGeometry(pairs[0], pairs[1], pairs[2], groups)
+    problem = WeightGradProblem(
+        input, grad_output, torch.Size(shape), slice_dim, geometry, scale, shift
+    )
+    return weight_grad(problem, dtype)
+
+
+@torch.library.register_fake("maskedconv::weight_grad", lib=_LIBRARY)
+def _fake(
+    input: Tensor, grad_output: Tensor, shape: list[int], *rest: Any, **kwargs: Any
+) -> Tensor:
+    dtype = kwargs.get("dtype", rest[-1] if rest else None)
+    return torch.empty(shape, dtype=dtype, device=input.device, memory_format=torch.channels_last)

@@ -1,0 +1,62 @@
+"""The registered operators: schema, fake and autograd checks, and whole compiled training steps."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from maskedconv import models
+
+
+def packed(slice_dim, dtype, channels_last):
+    whole = torch.randn(6, 5, 3, 3)
+    parts = whole.narrow(slice_dim, 0, 1), whole.narrow(slice_dim, 1, whole.size(slice_dim) - 1)
+    return (*parts, slice_dim, dtype, channels_last)
+
+
+@pytest.mark.parametrize("slice_dim", range(4))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_opcheck_pack_filters(slice_dim, dtype, channels_last):
+    arguments = packed(slice_dim, dtype, channels_last)
+    torch.library.opcheck(torch.ops.maskedconv.pack_filters.default, arguments)
+
+
+@pytest.mark.parametrize("slice_dim", range(4))
+@pytest.mark.parametrize("prologue", [False, True])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_opcheck_weight_grad(slice_dim, prologue, kernel):
+    x = torch.randn(2, 5, 8, 8).to(memory_format=torch.channels_last)
+    grad = torch.randn(2, 6, 8, 8).to(memory_format=torch.channels_last)
+    shape = [6, 5, kernel, kernel]
+    shape[slice_dim] = min(2, shape[slice_dim])
+    if slice_dim == 1:
+        x = x[:, :2].contiguous(memory_format=torch.channels_last)
+    affine = (torch.rand(x.size(1)), torch.rand(x.size(1))) if prologue else (None, None)
+    padding = [kernel // 2] * 2
+    arguments = (x, grad, shape, slice_dim, [1, 1], padding, [1, 1], 1, *affine, torch.float32)
+    torch.library.opcheck(torch.ops.maskedconv.weight_grad.default, arguments)
+
+
+def step(model, x, labels):
+    loss = F.cross_entropy(model(x), labels)
+    loss.backward()
+    return loss
+
+
+@pytest.mark.parametrize(("frozen", "backend"), [("random", "inductor"), ("zero", "aot_eager")])
+def test_a_compiled_training_step_is_the_same(frozen, backend):
+    model = models.create("wrn_10_1", learned=0.25, frozen=frozen, seed=0, image_size=8)
+    model.to(memory_format=torch.channels_last)
+    other = copy.deepcopy(model)
+    x = torch.randn(4, 3, 8, 8).to(memory_format=torch.channels_last)
+    labels = torch.tensor([0, 1, 2, 3])
+    loss = step(model, x, labels)
+    compiled = step(torch.compile(other, fullgraph=True, backend=backend), x, labels)
+    torch.testing.assert_close(compiled, loss)
+    expected = dict(model.named_parameters())
+    for name, parameter in other.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,146 @@
+"""weight_grad: every backend that runs here against float64 autograd."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maskedconv.ops.choice import choose
+from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.weight_grad import BACKENDS, WeightGradProblem, preference, weight_grad
+
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
+# kernel, stride, padding, dilation
+SHAPES = {
+    "1x1": ((1, 1), (1, 1), (0, 0), (1, 1)),
+    "1x1/2": ((1, 1), (2, 2), (0, 0), (1, 1)),
+    "3x3": ((3, 3), (1, 1), (1, 1), (1, 1)),
+    "3x3/2": ((3, 3), (2, 2), (1, 1), (1, 1)),
+    "3x3 unpadded": ((3, 3), (1, 1), (0, 0), (1, 1)),
+    "3x3 widely padded": ((3, 3), (1, 1), (3, 4), (1, 1)),
+    "5x5": ((5, 5), (1, 1), (2, 2), (1, 1)),
+    "7x7/2": ((7, 7), (2, 2), (3, 3), (1, 1)),
+    "11x11/4": ((11, 11), (4, 4), (5, 5), (1, 1)),
+    "dilated": ((3, 3), (1, 1), (2, 2), (2, 2)),
+    "rectangular": ((3, 5), (2, 1), (0, 2), (1, 1)),
+    "stride beyond kernel": ((2, 2), (3, 3), (0, 0), (1, 1)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory():
+    """New tensors start as NaN, so that an element that is not written is seen."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def make_problem(shape, channels, filters, size, batch=2, dtype=torch.float32, prologue=False):
+    """A problem whose input and gradient are views of wider channels_last tensors."""
+    kernel, stride, padding, dilation = shape
+    output = [
+        (s + 2 * p - d * (k - 1) - 1) // t + 1
+        for s, p, d, k, t in zip(size, padding, dilation, kernel, stride, strict=True)
+    ]
+    wide = torch.randn(batch, channels + 5, *size).to(dtype)
+    grad = torch.randn(batch, filters + 3, *output).to(dtype)
+    affine = (torch.rand(channels) + 0.5, torch.randn(channels)) if prologue else (None, None)
+    return WeightGradProblem(
+        wide.to(memory_format=torch.channels_last)[:, :channels],
+        grad.to(memory_format=torch.channels_last),
+        torch.Size((filters, channels, *kernel)),
+        0,
+        ConvGeometry(stride, padding, dilation, 1),
+        *affine,
+    )
+
+
+def expected_of(problem):
+    input = problem.input.double()
+    if problem.scale is not None:
+        scale, shift = (t.double().view(-1, 1, 1) for t in (problem.scale, problem.shift))
+        input = (input * scale + shift).relu()
+    return torch.nn.grad.conv2d_weight(
+        input, problem.shape, problem.grad_output.double()[:, : problem.shape[0]],
+        problem.geometry.stride, problem.geometry.padding, problem.geometry.dilation,
+    )  # fmt: skip
+
+
+def check(name, problem):
+    if reason := BACKENDS[name].cannot_run(problem):
+        pytest.skip(f"{name}: {reason}")
+    grad = BACKENDS[name].run(problem)
+    assert grad.shape == problem.shape
+    expected = expected_of(problem)
+    scale = max(1.0, float(expected.abs().max()))
+    tolerance = TOLERANCES[problem.input.dtype] * scale
+    torch.testing.assert_close(grad.double(), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("prologue", [False, True], ids=["plain", "bn-relu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_equals_autograd(backend, shape, dtype, prologue):
+    check(backend, make_problem(SHAPES[shape], 20, 5, (13, 15), dtype=dtype, prologue=prologue))
+
+
+@pytest.mark.parametrize("filters", [1, 2, 3, 4, 7, 12, 13, 33])
+@pytest.mark.parametrize("channels", [1, 3, 16, 24, 65])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_any_number_of_filters_and_channels(backend, filters, channels):
+    check(backend, make_problem(SHAPES["3x3"], channels, filters, (9, 8), batch=3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_native_at_any_shape(data):
+    draw = data.draw
+
+    def pair(low, high):
+        return draw(st.tuples(st.integers(low, high), st.integers(low, high)))
+
+    kernel, dilation = pair(1, 5), pair(1, 2)
+    size = tuple(
+        (k - 1) * d + draw(st.integers(1, 9)) for k, d in zip(kernel, dilation, strict=True)
+    )
+    shape = (kernel, pair(1, 4), pair(0, 4), dilation)
+    problem = make_problem(
+        shape, draw(st.integers(1, 40)), draw(st.integers(1, 20)), size,
+        batch=draw(st.integers(0, 4)), prologue=draw(st.booleans()),
+    )  # fmt: skip
+    check("native", problem)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_two_runs_are_equal_to_the_bit(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        problem = make_problem(SHAPES["3x3"], 20, 5, (13, 15), batch=5)
+        first, second = (weight_grad(problem, torch.float32) for _ in range(2))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(first, second)
+
+
+def test_what_goes_to_the_reference():
+    problem = make_problem(SHAPES["3x3"], 16, 4, (8, 8))
+    others = {
+        "channels_last": problem._replace(input=problem.input.contiguous()),
+        "one group": problem._replace(geometry=problem.geometry._replace(groups=2)),
+        "dimension 1": problem._replace(slice_dim=1),
+        "float32 and bfloat16": problem._replace(input=problem.input.half()),
+    }
+    for reason, other in others.items():
+        assert choose(BACKENDS, other, preference(other)) == "reference"
+        assert reason in BACKENDS["native"].cannot_run(other)
+
+
+def test_forcing_a_backend_that_cannot_run(monkeypatch):
+    problem = make_problem(SHAPES["3x3"], 16, 4, (8, 8))
+    monkeypatch.setenv("MASKEDCONV_BACKEND", "native")
+    with pytest.raises(RuntimeError, match=r"'native', which cannot run: .*not of dimension 1"):
+        weight_grad(problem._replace(slice_dim=1), torch.float32)
