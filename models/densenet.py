@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskedconv.batch_norm import Moments, uses_batch_moments
+from maskedconv.bn_relu_conv import bn_relu, bn_relu_conv
 from maskedconv.models.checks import check_count
+from maskedconv.models.features import GrowingFeatures
 from maskedconv.models.initialisation import he_normal_
-from maskedconv.models.layers import ConvFactory, global_average, relu
+from maskedconv.models.layers import ConvFactory, global_average
 from maskedconv.models.recipe import Recipe
 
 # Rosenfeld & Tsotsos 2018, section 4, with the schedule of the authors' code.
@@ -26,7 +28,7 @@ _COMPRESSION = 2
 
 
 class Bottleneck(nn.Module):
-    """bn-relu-1×1-bn-relu-3×3, appended to its input: [N, C, H, W] to [N, C + growth, H, W]."""
+    """bn-relu-1×1-bn-relu-3×3, the new features alone: [N, C, H, W] to [N, growth, H, W]."""
 
     def __init__(self, conv: ConvFactory, in_channels: int, growth_rate: int) -> None:
         super().__init__()
@@ -35,10 +37,25 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(4 * growth_rate)
         self.conv2 = conv(4 * growth_rate, growth_rate, 3, padding=1, bias=False)
 
+    def forward(self, x: Tensor, moments: Moments | None = None) -> Tensor:
+        return bn_relu_conv(bn_relu_conv(x, self.bn1, self.conv1, moments), self.bn2, self.conv2)
+
+
+class DenseBlock(nn.Sequential):
+    """Bottlenecks that each append to what they read: [N, C, H, W] to [N, C + L growth, H, W]."""
+
+    def __init__(self, conv: ConvFactory, in_channels: int, layers: int, growth_rate: int) -> None:
+        inputs = [in_channels + i * growth_rate for i in range(layers)]
+        super().__init__(*(Bottleneck(conv, size, growth_rate) for size in inputs))
+        self.out_channels = in_channels + layers * growth_rate
+
     def forward(self, x: Tensor) -> Tensor:
-        new = self.conv1(relu(self.bn1(x)))
-        new = self.conv2(relu(self.bn2(new)))
-        return torch.cat((x, new), 1)
+        features = GrowingFeatures(x, self.out_channels)
+        for bottleneck in self:
+            assert isinstance(bottleneck, Bottleneck)
+            moments = features.moments() if uses_batch_moments(bottleneck.bn1) else None
+            features.append(bottleneck(features.whole, moments))
+        return features.whole
 
 
 class Transition(nn.Module):
@@ -50,7 +67,7 @@ class Transition(nn.Module):
         self.conv = conv(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(self.conv(relu(self.bn(x))), 2)
+        return F.avg_pool2d(bn_relu_conv(x, self.bn, self.conv), 2)
 
 
 class DenseNetBC(nn.Module):
@@ -80,18 +97,19 @@ class DenseNetBC(nn.Module):
         check_count("in_channels", in_channels)
         check_count("image_size", image_size, minimum=4)
 
-        def dense_block(channels: int) -> tuple[nn.Sequential, int]:
-            inputs = [channels + i * growth_rate for i in range(blocks)]
-            bottlenecks = (Bottleneck(conv, size, growth_rate) for size in inputs)
-            return nn.Sequential(*bottlenecks), channels + blocks * growth_rate
+        def transition(channels: int) -> Transition:
+            return Transition(conv, channels, channels // _COMPRESSION)
 
         channels = 2 * growth_rate
         self.conv1 = conv(in_channels, channels, 3, padding=1, bias=False)
-        self.block1, channels = dense_block(channels)
-        self.transition1 = Transition(conv, channels, channels // _COMPRESSION)
-        self.block2, channels = dense_block(channels // _COMPRESSION)
-        self.transition2 = Transition(conv, channels, channels // _COMPRESSION)
-        self.block3, channels = dense_block(channels // _COMPRESSION)
+        self.block1 = DenseBlock(conv, channels, blocks, growth_rate)
+        self.transition1 = transition(self.block1.out_channels)
+        channels = self.block1.out_channels // _COMPRESSION
+        self.block2 = DenseBlock(conv, channels, blocks, growth_rate)
+        self.transition2 = transition(self.block2.out_channels)
+        channels = self.block2.out_channels // _COMPRESSION
+        self.block3 = DenseBlock(conv, channels, blocks, growth_rate)
+        channels = self.block3.out_channels
         self.bn = nn.BatchNorm2d(channels)
         self.fc = nn.Linear(channels, num_classes)
         he_normal_(self)
@@ -99,4 +117,4 @@ class DenseNetBC(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.transition1(self.block1(self.conv1(x)))
         x = self.block3(self.transition2(self.block2(x)))
-        return self.fc(global_average(relu(self.bn(x))))
+        return self.fc(global_average(bn_relu(x, self.bn)))

@@ -7,9 +7,10 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskedconv.bn_relu_conv import bn_relu, bn_relu_conv, bn_relu_convs
 from maskedconv.models.checks import check_count, check_dropout
 from maskedconv.models.initialisation import he_normal_
-from maskedconv.models.layers import ConvFactory, global_average, relu
+from maskedconv.models.layers import ConvFactory, global_average
 from maskedconv.models.recipe import Recipe
 
 # Rosenfeld & Tsotsos 2018, section 4, with the schedule of the authors' code.
@@ -46,12 +47,15 @@ class BasicBlock(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        out = relu(self.bn1(x))
-        shortcut = x if self.shortcut is None else self.shortcut(out)
-        out = relu(self.bn2(self.conv1(out)))
-        if self.dropout:
-            out = F.dropout(out, self.dropout, self.training)
-        return shortcut + self.conv2(out)
+        if self.shortcut is None:
+            shortcut, out = x, bn_relu_conv(x, self.bn1, self.conv1)
+        else:
+            shortcut, out = bn_relu_convs(x, self.bn1, (self.shortcut, self.conv1))
+        if self.dropout and self.training:
+            out = self.conv2(F.dropout(bn_relu(out, self.bn2), self.dropout))
+        else:
+            out = bn_relu_conv(out, self.bn2, self.conv2)
+        return shortcut + out
 
 
 class WideResNet(nn.Module):
@@ -106,4 +110,4 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.block3(self.block2(self.block1(self.conv1(x))))
-        return self.fc(global_average(relu(self.bn(x))))
+        return self.fc(global_average(bn_relu(x, self.bn)))

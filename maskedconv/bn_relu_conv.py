@@ -1,0 +1,195 @@
+"""BatchNorm, ReLU and convolution as one step that keeps the BatchNorm's input and nothing else.
+
+The three modules one after another keep the BatchNorm's input and the convolution's, which is as
+large. Here backward computes the convolution's input again from the BatchNorm's, in one
+element-wise pass, or leaves that to the weight gradient's kernel; the bank is packed anew as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskedconv.batch_norm import Moments, Normalisation, normalisation
+from maskedconv.bn_relu_autograd import BatchNormReLU, BatchNormReLUConvolution, Plan
+from maskedconv.nn import MaskedConv2d
+from maskedconv.ops.geometry import ConvGeometry, memory_format_of
+
+
+class BNReLUConv2d(nn.Module):
+    """``conv(relu(bn(input)))``, ``[N, C, H, W]`` to ``[N, O, Ho, Wo]``; see :func:`bn_relu_conv`.
+
+    Args:
+        bn: of the C input channels.
+        conv: a :class:`~maskedconv.MaskedConv2d` or ``nn.Conv2d``.
+
+    Raises:
+        ValueError: ``bn`` and ``conv`` differ in channels.
+    """
+
+    def __init__(self, bn: nn.BatchNorm2d, conv: nn.Conv2d) -> None:
+        super().__init__()
+        if bn.num_features != conv.in_channels:
+            raise ValueError(
+                f"bn has {bn.num_features} channels; expected the {conv.in_channels} that conv has"
+            )
+        self.bn = bn
+        self.conv = conv
+
+    def forward(self, input: Tensor) -> Tensor:
+        return bn_relu_conv(input, self.bn, self.conv)
+
+
+def bn_relu_conv(
+    input: Tensor, bn: nn.Module, conv: nn.Module, moments: Moments | None = None
+) -> Tensor:
+    """``conv(relu(bn(input)))``, keeping for backward only ``input``.
+
+    The numbers and gradients are those of the three modules, running statistics included. Not
+    differentiable twice. Modules that have hooks, or that are subclasses, run themselves; the
+    activation is then kept.
+
+    Args:
+        input: ``[N, C, H, W]``; also a view of the first channels of a wider tensor.
+        bn: ``nn.BatchNorm2d``.
+        conv: a :class:`~maskedconv.MaskedConv2d` or ``nn.Conv2d``.
+        moments: of ``input`` in this batch, where the caller has them already.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: what the modules raise.
+    """
+    return bn_relu_convs(input, bn, (conv,), moments)[0]
+
+
+def bn_relu_convs(
+    input: Tensor, bn: nn.Module, convs: Sequence[nn.Module], moments: Moments | None = None
+) -> tuple[Tensor, ...]:
+    """As :func:`bn_relu_conv`, for several convolutions that read the same activation."""
+    if not _is_plain(input, bn):
+        activation = F.relu(bn(input), inplace=True)
+        return tuple(conv(activation) for conv in convs)
+    assert isinstance(bn, nn.BatchNorm2d)
+    norm = normalisation(input, bn, moments)
+    return tuple(_convolve(input, norm, conv) for conv in convs)
+
+
+def bn_relu(input: Tensor, bn: nn.Module, moments: Moments | None = None) -> Tensor:
+    """``relu(bn(input))``, ``[N, C, H, W]``, keeping for backward only ``input``."""
+    if not _is_plain(input, bn):
+        return F.relu(bn(input), inplace=True)
+    assert isinstance(bn, nn.BatchNorm2d)
+    return _activate(input, normalisation(input, bn, moments))
+
+
+class _Parts(NamedTuple):
+    """A convolution's filters and biases; ``zeros`` as in ``functional.masked_conv2d``."""
+
+    learned: Tensor
+    frozen: Tensor | None
+    bias: Tensor | None
+    frozen_bias: Tensor | None
+    slice_dim: int
+    zeros: int
+
+
+def _activate(input: Tensor, norm: Normalisation) -> Tensor:
+    return BatchNormReLU.apply(input, *norm)
+
+
+def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
+    """``conv`` of the activation, in one step where the convolution allows that."""
+    parts = _parts(conv, input.size(1))
+    dtype = None if parts is None else _compute_type(input, parts.learned)
+    if parts is None or dtype is None:
+        return conv(_activate(input, norm))
+    assert isinstance(conv, nn.Conv2d)
+    # Of the pairs for "same" padding and of the numbers alike.
+    left, _, top, _ = conv._reversed_padding_repeated_twice
+    stride, dilation = _pair(conv.stride), _pair(conv.dilation)
+    geometry = ConvGeometry(stride, (top, left), dilation, conv.groups)
+    if not parts.zeros:
+        return _apply(input, norm, parts, geometry, dtype)
+    if parts.slice_dim == 0:
+        return F.pad(_apply(input, norm, parts, geometry, dtype), (0, 0, 0, 0, 0, parts.zeros))
+    if parts.slice_dim == 1:
+        # In memory of its own, so that backward does not keep the channels that are not read.
+        count = parts.learned.size(1)
+        channels = input.narrow(1, 0, count).contiguous(memory_format=memory_format_of(input))
+        return _apply(channels, norm.first(count), parts, geometry, dtype)
+    output = _apply(input, norm, parts, geometry, dtype)
+    rows, columns = _output_size(input, conv.kernel_size, geometry)
+    return output[:, :, :rows, :columns].contiguous(memory_format=memory_format_of(output))
+
+
+def _apply(
+    input: Tensor, norm: Normalisation, parts: _Parts, geometry: ConvGeometry, dtype: torch.dtype
+) -> Tensor:
+    slice_dim = 0 if parts.zeros else parts.slice_dim
+    plan = Plan(geometry, slice_dim, dtype, norm.eps, norm.of_batch)
+    return BatchNormReLUConvolution.apply(input, *norm[:4], *parts[:4], plan)
+
+
+def _is_plain(input: Tensor, bn: nn.Module) -> bool:
+    """Whether ``bn`` normalises as this file does; else it runs itself, or raises."""
+    return (
+        type(bn) is nn.BatchNorm2d
+        and not _has_hooks(bn)
+        and input.dim() == 4
+        and input.size(1) == bn.num_features
+        and input.is_floating_point()
+    )
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def _parts(conv: nn.Module, channels: int) -> _Parts | None:
+    """Of a convolution of ``channels`` that the Function takes; else None."""
+    if type(conv) not in (MaskedConv2d, nn.Conv2d) or _has_hooks(conv):
+        return None
+    assert isinstance(conv, nn.Conv2d)
+    left, right, top, bottom = conv._reversed_padding_repeated_twice
+    if conv.padding_mode != "zeros" or left != right or top != bottom:
+        return None
+    if conv.in_channels != channels:
+        return None
+    if not isinstance(conv, MaskedConv2d):
+        return _Parts(conv.weight, None, conv.bias, None, 0, 0)
+    zeros = conv.num_frozen if conv.frozen_mode == "zero" else 0
+    if zeros and (conv.groups != 1 or not conv.num_learned):
+        return None
+    return _Parts(
+        conv.learned, conv.frozen, conv.bias_learned, conv.bias_frozen, conv.slice_dim, zeros
+    )
+
+
+def _compute_type(input: Tensor, learned: Tensor) -> torch.dtype | None:
+    """The type that the convolution computes in: autocast's, or the common one; else None."""
+    device = input.device.type
+    # The meta device has no autocast, and asking for it is an error.
+    if device != "meta" and torch.is_autocast_enabled(device) and input.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return input.dtype if input.dtype == learned.dtype else None
+
+
+def _pair(value: tuple[int, ...]) -> tuple[int, int]:
+    return value[0], value[1]
+
+
+def _output_size(input: Tensor, kernel: tuple[int, ...], geometry: ConvGeometry) -> tuple[int, ...]:
+    return tuple(
+        (length + 2 * pad - dilation * (k - 1) - 1) // stride + 1
+        for length, k, stride, pad, dilation in zip(
+            input.shape[2:], kernel, *geometry[:3], strict=True
+        )
+    )

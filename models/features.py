@@ -1,0 +1,78 @@
+"""Feature maps that grow by channels, layer after layer, in memory that is allocated once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from maskedconv.batch_norm import Moments, batch_moments
+from maskedconv.ops.geometry import memory_format_of
+
+
+class GrowingFeatures:
+    """What ``torch.cat((whole, new), 1)`` after each layer would hold, without its copies.
+
+    Every state is a view of the first channels of one buffer, so that backward keeps the buffer
+    once, however many layers read it. Changing a state in place raises.
+
+    Args:
+        first: ``[N, C, H, W]``, the channels to start with; copied.
+        channels: how many there will be in the end.
+
+    Attributes:
+        whole: ``[N, C', H, W]``, all channels so far; differentiable.
+    """
+
+    def __init__(self, first: Tensor, channels: int) -> None:
+        size = (first.size(0), channels, *first.shape[2:])
+        self._buffer: Tensor | None = None
+        self._moments: Moments | None = None
+        if torch.compiler.is_compiling():  # which manages memory itself
+            self.whole = first
+            return
+        self._buffer = torch.empty(
+            size, dtype=first.dtype, device=first.device, memory_format=memory_format_of(first)
+        )
+        self.whole = _Append.apply(None, first, self._buffer)
+
+    def append(self, new: Tensor) -> None:
+        """Adds ``new [N, K, H, W]`` behind the channels so far."""
+        if self._buffer is None or new.dtype != self._buffer.dtype:
+            self._buffer = None
+            self.whole = torch.cat((self.whole, new), 1)
+        else:
+            self.whole = _Append.apply(self.whole, new, self._buffer)
+
+    def moments(self) -> Moments:
+        """Of each channel in this batch; those of earlier channels are not computed again."""
+        known = self._moments
+        done = 0 if known is None else known.mean.size(0)
+        if done < self.whole.size(1):
+            new = batch_moments(self.whole.detach()[:, done:])
+            both = new if known is None else map(torch.cat, zip(known, new, strict=True))
+            self._moments = Moments(*both)
+        assert self._moments is not None
+        return self._moments
+
+
+class _Append(torch.autograd.Function):
+    """Writes ``new`` behind the channels ``whole`` of ``buffer``; returns the longer view."""
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor | None, new: Tensor, buffer: Tensor) -> Tensor:
+        start = 0 if whole is None else whole.size(1)
+        ctx.start, ctx.new = start, new.size(1)
+        # `data` counts its changes apart: appending does not touch the channels before, which
+        # autograd may have saved.
+        view = buffer.data[:, : start + new.size(1)]
+        view[:, start:].copy_(new)
+        return view
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        before = grad_output[:, : ctx.start] if ctx.start else None
+        return before, grad_output.narrow(1, ctx.start, ctx.new), None
