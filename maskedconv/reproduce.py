@@ -149,16 +149,18 @@ def _open(
         say(f"note: {problem}")
     datasets = {name: source.load(name, settings.subset, device) for name in settings.datasets}
     _check_same_data(store, loaded, datasets, settings.subset)
+    command = shlex.join(["python", "-m", "maskedconv.reproduce", *sys.argv[1:]])
     store.merge_plan(
         {
             "preset": settings.preset,
             "dataset": dataset_names,
             "data_note": "; ".join(dataset.note for dataset in datasets.values()),
-            "command": shlex.join(["python", "-m", "maskedconv.reproduce", *sys.argv[1:]]),
+            "command": command,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "experiments": {
                 experiment.id: {
                     "title": experiment.title,
+                    "command": command,
                     "runs": [{"key": run.key, "config": run.to_json()} for run in runs],
                 }
                 for experiment, runs in plan.items()
