@@ -3,7 +3,7 @@
 #include <dlfcn.h>
 #include <link.h>
 
-#include <cstring>
+#include <string>
 
 namespace maskedconv {
 namespace {
@@ -14,14 +14,21 @@ struct OpenMP {
     int (*threads)() = nullptr;
 };
 
-int is_openmp(dl_phdr_info* info, size_t, void* found) {
-    const char* slash = std::strrchr(info->dlpi_name, '/');
-    const char* name = slash ? slash + 1 : info->dlpi_name;
-    for (const char* prefix : {"libgomp", "libiomp5", "libomp"})
-        if (std::strncmp(name, prefix, std::strlen(prefix)) == 0) {
-            *static_cast<void**>(found) = dlopen(info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
-            return 1;
-        }
+struct Library {
+    std::string path;
+    bool of_torch = false;
+};
+
+// Other packages bring OpenMP runtimes, too; PyTorch's own lies in its folder, where there is one.
+int remember_openmp(dl_phdr_info* info, size_t, void* data) {
+    const std::string path = info->dlpi_name;
+    const std::string name = path.substr(path.rfind('/') + 1);
+    Library& found = *static_cast<Library*>(data);
+    for (const char* prefix : {"libgomp", "libiomp5", "libomp"}) {
+        const bool of_torch = path.find("/torch/") != std::string::npos;
+        if (name.rfind(prefix, 0) == 0 && (found.path.empty() || (of_torch && !found.of_torch)))
+            found = {path, of_torch};
+    }
     return 0;
 }
 
@@ -30,10 +37,11 @@ template <typename F> void look_up(void* library, const char* name, F& function)
 }
 
 OpenMP find_openmp() {
-    void* library = nullptr;
-    dl_iterate_phdr(is_openmp, &library);
+    Library openmp;
+    dl_iterate_phdr(remember_openmp, &openmp);
+    void* library = dlopen(openmp.path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
     OpenMP found;
-    if (library == nullptr)
+    if (openmp.path.empty() || library == nullptr)
         return found;
     look_up(library, "GOMP_parallel", found.run);
     look_up(library, "omp_get_thread_num", found.thread);

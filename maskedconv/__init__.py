@@ -25,6 +25,7 @@ _HOMES = {
     "ParameterCount": "counting",
     "convert_": "convert",
     "count_parameters": "counting",
+    "explain": "explanation",
     "load": "checkpoint",
     "masked_conv2d": "functional",
     "merge_": "convert",
@@ -38,6 +39,7 @@ __all__ = [
     "ParameterCount",
     "convert_",
     "count_parameters",
+    "explain",
     "load",
     "masked_conv2d",
     "merge_",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from maskedconv.checkpoint import load, save
     from maskedconv.convert import convert_, merge_
     from maskedconv.counting import ParameterCount, count_parameters
+    from maskedconv.explanation import explain
     from maskedconv.functional import masked_conv2d
     from maskedconv.nn import MaskedConv2d
     from maskedconv.selection import select_learned_

@@ -21,7 +21,7 @@ from maskedconv.batch_norm import (
     batch_norm_backward,
     relu_backward_,
 )
-from maskedconv.ops.choice import choose
+from maskedconv.ops.choice import backend_for
 from maskedconv.ops.geometry import ConvGeometry, bank_format, memory_format_of
 from maskedconv.ops.weight_grad import BACKENDS, WeightGradProblem, preference
 
@@ -170,7 +170,7 @@ def _kernel_recomputes(problem: WeightGradProblem, masked: bool) -> bool:
         return False
     if masked and not input.is_contiguous(memory_format=memory_format_of(input)):
         return False
-    return choose(BACKENDS, problem, preference(problem)) != "reference"
+    return backend_for(BACKENDS, problem, preference(problem)) != "reference"
 
 
 def _weight_grad(x: Tensor, grad_output: Tensor, learned: Tensor, plan: Plan) -> Tensor:

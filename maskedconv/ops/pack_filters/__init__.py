@@ -43,7 +43,7 @@ def pack_filters(
         last = memory_format == torch.channels_last
         return torch.ops.maskedconv.pack_filters(learned, frozen, slice_dim, dtype, last)
     problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format)
-    return BACKENDS[choose(BACKENDS, problem, ("native", "reference"))].run(problem)
+    return BACKENDS[choose("pack_filters", BACKENDS, problem, ("native", "reference"))].run(problem)
 
 
 _LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")

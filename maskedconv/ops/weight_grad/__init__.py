@@ -64,7 +64,7 @@ def weight_grad(problem: WeightGradProblem, dtype: torch.dtype) -> Tensor:
     if torch.compiler.is_compiling():
         flat = (*problem[:2], list(problem.shape), problem.slice_dim, *problem.geometry)
         return torch.ops.maskedconv.weight_grad(*flat, problem.scale, problem.shift, dtype)
-    backend = choose(BACKENDS, problem, preference(problem))
+    backend = choose("weight_grad", BACKENDS, problem, preference(problem))
     grad = BACKENDS[backend].run(problem)
     out = torch.empty(
         problem.shape, dtype=dtype, device=grad.device, memory_format=torch.channels_last

@@ -1,0 +1,42 @@
+"""Which backend computes what of a layer, and why not another."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from maskedconv.ops.choice import Choice, recorded_choices
+
+
+class Explanation(tuple[Choice, ...]):
+    """The choices of one forward and backward pass, in their order; prints as text."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        if not self:
+            return "nothing to choose: the layer has no filters to pack, and none to learn in part"
+        return "\n".join(str(choice) for choice in self)
+
+
+def explain(layer: nn.Module, input: Tensor) -> Explanation:
+    """Runs a copy of ``layer`` forward and backward on ``input`` and tells which backends ran.
+
+    Args:
+        layer: a MaskedConv2d, or any module that holds some.
+        input: what it would be called with; ``[N, C, H, W]``. Only its shape, type, device and
+            memory format matter.
+
+    Returns:
+        What was chosen for each operator, with the reason why each other backend cannot run.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: what the layer raises for this input, or
+            MASKEDCONV_BACKEND names a backend that cannot run.
+    """
+    with recorded_choices() as choices, torch.enable_grad():
+        output = copy.deepcopy(layer)(input.detach().requires_grad_())
+        output.float().sum().backward()
+    return Explanation(choices)
