@@ -10,6 +10,7 @@
 #include "weight_grad.h"
 #ifdef MASKEDCONV_WITH_CUDA
 #include "cuda/pack_filters_cuda.h"
+#include "cuda/weight_grad_cuda.h"
 #endif
 
 namespace py = pybind11;
@@ -34,16 +35,13 @@ void pack_filters(uintptr_t out, Four out_strides, int64_t out_size, int64_t in_
 using Two = std::array<int64_t, 2>;
 
 // Shapes and strides are those of the tensors, [N, C, H, W]; filters are the first of C of `grad`.
-void weight_grad(const std::string& type, uintptr_t x, Four x_shape, Four x_strides, uintptr_t grad,
-                 Four grad_shape, Four grad_strides, int64_t filters, Two kernel, Two stride,
-                 Two padding, Two dilation, uintptr_t scale, uintptr_t shift, uintptr_t out,
-                 int threads) {
-    if (type != "float32" && type != "bfloat16")
-        throw std::invalid_argument("weight_grad: no kernel for " + type);
+WeightGrad weight_grad_problem(uintptr_t x, Four x_shape, Four x_strides, uintptr_t grad,
+                               Four grad_shape, Four grad_strides, int64_t filters, Two kernel,
+                               Two stride, Two padding, Two dilation, uintptr_t scale,
+                               uintptr_t shift, uintptr_t out) {
     if (x_strides[1] != 1 && x_shape[1] > 1)
         throw std::invalid_argument("weight_grad: the channels of x must lie side by side");
     WeightGrad p{};
-    p.type = type == "float32" ? Element::float32 : Element::bfloat16;
     p.x = reinterpret_cast<const void*>(x);
     p.x_image = x_strides[0], p.x_row = x_strides[2], p.x_pixel = x_strides[3];
     p.grad_output = reinterpret_cast<const void*>(grad);
@@ -56,23 +54,61 @@ void weight_grad(const std::string& type, uintptr_t x, Four x_shape, Four x_stri
     p.scale = reinterpret_cast<const float*>(scale);
     p.shift = reinterpret_cast<const float*>(shift);
     p.out = reinterpret_cast<float*>(out);
+    return p;
+}
+
+void weight_grad(const std::string& type, uintptr_t x, Four x_shape, Four x_strides, uintptr_t grad,
+                 Four grad_shape, Four grad_strides, int64_t filters, Two kernel, Two stride,
+                 Two padding, Two dilation, uintptr_t scale, uintptr_t shift, uintptr_t out,
+                 int threads) {
+    if (type != "float32" && type != "bfloat16")
+        throw std::invalid_argument("weight_grad: no kernel for " + type);
+    WeightGrad p =
+        weight_grad_problem(x, x_shape, x_strides, grad, grad_shape, grad_strides, filters, kernel,
+                            stride, padding, dilation, scale, shift, out);
+    p.type = type == "float32" ? Element::float32 : Element::bfloat16;
     py::gil_scoped_release release;
     weight_grad_cpu(p, threads);
 }
 
 #ifdef MASKEDCONV_WITH_CUDA
+CudaType cuda_type(const std::string& name) {
+    static const std::map<std::string, CudaType> types = {{"float32", CudaType::float32},
+                                                          {"bfloat16", CudaType::bfloat16},
+                                                          {"float16", CudaType::float16}};
+    return types.at(name);
+}
+
 void pack_filters_on_cuda(uintptr_t out, Four out_strides, const std::string& out_type,
                           uintptr_t learned, Four learned_strides, uintptr_t frozen,
                           Four frozen_strides, Four shape, int64_t num_learned, int slice_dim,
                           uintptr_t stream) {
-    static const std::map<std::string, CudaType> types = {{"float32", CudaType::float32},
-                                                          {"bfloat16", CudaType::bfloat16},
-                                                          {"float16", CudaType::float16}};
     const FilterBank bank{reinterpret_cast<void*>(out), out_strides, shape};
     const FilterPart first{reinterpret_cast<const void*>(learned), learned_strides, 0, num_learned};
     const FilterPart rest{reinterpret_cast<const void*>(frozen), frozen_strides, num_learned,
                           shape[slice_dim]};
-    pack_filters_cuda(bank, first, rest, slice_dim, types.at(out_type), stream);
+    pack_filters_cuda(bank, first, rest, slice_dim, cuda_type(out_type), stream);
+}
+
+// Of the GPU: its multiprocessors, and the bytes of shared memory that a block may have.
+int weight_grad_splits_on_cuda(const std::string& type, Four x_shape, int64_t filters, Two kernel,
+                               Two stride, Two padding, Two dilation, int multiprocessors,
+                               int shared_bytes) {
+    const WeightGrad p = weight_grad_problem(0, x_shape, {0, 1, 0, 0}, 0, {}, {}, filters, kernel,
+                                             stride, padding, dilation, 0, 0, 0);
+    return weight_grad_cuda_splits(p, cuda_type(type), {multiprocessors, shared_bytes});
+}
+
+void weight_grad_on_cuda(const std::string& type, uintptr_t x, Four x_shape, Four x_strides,
+                         uintptr_t grad, Four grad_shape, Four grad_strides, int64_t filters,
+                         Two kernel, Two stride, Two padding, Two dilation, uintptr_t scale,
+                         uintptr_t shift, uintptr_t out, uintptr_t workspace, int multiprocessors,
+                         int shared_bytes, uintptr_t stream) {
+    const WeightGrad p =
+        weight_grad_problem(x, x_shape, x_strides, grad, grad_shape, grad_strides, filters, kernel,
+                            stride, padding, dilation, scale, shift, out);
+    weight_grad_cuda(p, cuda_type(type), {multiprocessors, shared_bytes},
+                     reinterpret_cast<float*>(workspace), stream);
 }
 #endif
 
@@ -93,6 +129,8 @@ PYBIND11_MODULE(_C, module) {
     module.def("weight_grad", &maskedconv::weight_grad);
 #ifdef MASKEDCONV_WITH_CUDA
     module.def("pack_filters_cuda", &maskedconv::pack_filters_on_cuda);
+    module.def("weight_grad_cuda", &maskedconv::weight_grad_on_cuda);
+    module.def("weight_grad_cuda_splits", &maskedconv::weight_grad_splits_on_cuda);
 #endif
     module.def("build_info", &maskedconv::build_info,
                "The compiler, and the CUDA architectures (empty: built without CUDA).");

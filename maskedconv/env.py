@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 PACKAGES = ("maskedconv", "torch", "torchvision", "triton", "numpy", "pybind11")
-NOT_RUN = "built, not yet run on a GPU; used only where MASKEDCONV_BACKEND=cuda asks for it"
+NOT_RUN = "not yet run on a GPU; used only where MASKEDCONV_BACKEND={} asks for it"
 
 
 def _version(package: str) -> str | None:
@@ -22,16 +22,23 @@ def _version(package: str) -> str | None:
 def _backends() -> dict[str, str]:
     from maskedconv.ops import native
 
-    module = native.module()
-    if module is None:
-        return {"reference": "runs", "native": native.REASON, "cuda": native.REASON}
-    archs = module.build_info()["cuda_archs"]
-    without = "not built: no nvcc was found when maskedconv was installed, or MASKEDCONV_CUDA=0"
-    return {
+    triton = _version("triton")
+    states = {
         "reference": "runs",
-        "native": f"runs ({module.build_info()['compiler']})",
-        "cuda": f"{NOT_RUN} (sm {archs})" if archs else without,
+        "native": native.REASON,
+        "triton": NOT_RUN.format("triton") if triton else "triton is not installed",
+        "cuda": native.REASON,
     }
+    module = native.module()
+    if module is not None:
+        info = module.build_info()
+        states["native"] = f"runs ({info['compiler']}, {info['isa']})"
+        states["cuda"] = (
+            f"built for sm {info['cuda_archs']}; {NOT_RUN.format('cuda')}"
+            if info["cuda_archs"]
+            else "not built: no nvcc was found when maskedconv was installed, or MASKEDCONV_CUDA=0"
+        )
+    return states
 
 
 def _device() -> dict[str, Any]:

@@ -3,9 +3,8 @@
 #include <cuda_fp16.h>
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
 
+#include "device.h"
 #include "pack_filters_cuda.h"
 
 namespace maskedconv {
@@ -63,21 +62,12 @@ void pack_filters_cuda(const FilterBank& bank, const FilterPart& learned, const 
         return;
     const int64_t blocks = std::min((a.elements + kThreads - 1) / kThreads, kMaxBlocks);
     const dim3 grid(static_cast<unsigned>(blocks));
-    const auto on = reinterpret_cast<cudaStream_t>(stream);
-    switch (type) {
-    case CudaType::float32:
-        pack_filters_kernel<float><<<grid, kThreads, 0, on>>>(a);
-        break;
-    case CudaType::bfloat16:
-        pack_filters_kernel<__nv_bfloat16><<<grid, kThreads, 0, on>>>(a);
-        break;
-    case CudaType::float16:
-        pack_filters_kernel<__half><<<grid, kThreads, 0, on>>>(a);
-        break;
-    }
-    const cudaError_t error = cudaGetLastError();
-    if (error != cudaSuccess)
-        throw std::runtime_error(std::string("pack_filters: ") + cudaGetErrorString(error));
+    auto* kernel = &pack_filters_kernel<float>;
+    if (type == CudaType::bfloat16)
+        kernel = &pack_filters_kernel<__nv_bfloat16>;
+    else if (type == CudaType::float16)
+        kernel = &pack_filters_kernel<__half>;
+    launch("pack_filters", kernel, grid, kThreads, 0, stream, a);
 }
 
 } // namespace maskedconv

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops.choice import choose
-from maskedconv.ops.pack_filters import cuda, native, reference
+from maskedconv.ops.pack_filters import cuda, native, reference, triton
 from maskedconv.ops.pack_filters.problem import PackProblem
 
 __all__ = ["BACKENDS", "PackProblem", "pack_filters"]
 
-BACKENDS = {"reference": reference, "native": native, "cuda": cuda}
+BACKENDS = {"reference": reference, "native": native, "triton": triton, "cuda": cuda}
 
 
 def pack_filters(

@@ -19,12 +19,12 @@ from maskedconv.ops.geometry import (
     first_channels,
     memory_format_of,
 )
-from maskedconv.ops.weight_grad import native, reference
+from maskedconv.ops.weight_grad import cuda, native, reference, triton
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
 __all__ = ["BACKENDS", "WeightGradProblem", "keep_for_weight_grad", "weight_grad"]
 
-BACKENDS = {"reference": reference, "native": native}
+BACKENDS = {"reference": reference, "native": native, "triton": triton, "cuda": cuda}
 
 
 def keep_for_weight_grad(
@@ -48,7 +48,10 @@ def keep_for_weight_grad(
 
 
 def preference(problem: WeightGradProblem) -> tuple[str, ...]:
-    """Backends from the fastest to the one that always runs, for this problem."""
+    """Backends from the fastest to the one that always runs, for this problem.
+
+    Those for CUDA have not yet run on a GPU: they run where MASKEDCONV_BACKEND asks for them.
+    """
     return ("native", "reference")
 
 

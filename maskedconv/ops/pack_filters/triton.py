@@ -1,0 +1,61 @@
+"""pack_filters by the Triton kernel of ``triton_kernels.py``.
+
+Not yet run on a GPU, so nothing chooses it unless MASKEDCONV_BACKEND=triton asks for it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops import triton_runtime
+from maskedconv.ops.pack_filters.problem import PackProblem
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+LAUNCH = {"BLOCK": 1024, "num_warps": 4}
+_INT32 = 2**31 - 2**16
+
+
+def cannot_run(problem: PackProblem) -> str:
+    """Empty when the kernel takes these filters, else the reason why not."""
+    learned, frozen = problem.learned, problem.frozen
+    for dtype in (learned.dtype, frozen.dtype, problem.dtype):
+        if dtype not in DTYPES:
+            return f"its kernel is for floating point, not {dtype}"
+    if learned.device != frozen.device:
+        return f"the filters are on two devices, {learned.device} and {frozen.device}"
+    if not math.prod(problem.shape):
+        return "there is nothing to pack"
+    if math.prod(problem.shape) >= _INT32:
+        return f"a bank of {math.prod(problem.shape)} elements is too large for 32-bit indices"
+    return triton_runtime.cannot_launch(learned.device)
+
+
+def run(problem: PackProblem) -> Tensor:
+    """The bank, on PyTorch's current stream."""
+    if problem.learned.device.type == "cpu":
+        return _launch(problem)
+    with torch.cuda.device(problem.learned.device):
+        return _launch(problem)
+
+
+def _launch(problem: PackProblem) -> Tensor:
+    from maskedconv.ops.pack_filters.triton_kernels import pack_filters_kernel
+
+    learned, frozen = problem.learned, problem.frozen
+    bank = torch.empty(
+        problem.shape, dtype=problem.dtype, device=learned.device,
+        memory_format=problem.memory_format,
+    )  # fmt: skip
+    # Dimensions from the slowest to the fastest: [O, I, kH, kW] or, channels_last, [O, kH, kW, I].
+    order = (0, 1, 2, 3) if bank.is_contiguous() else (0, 2, 3, 1)
+    grid = (math.ceil(bank.numel() / LAUNCH["BLOCK"]),)
+    pack_filters_kernel[grid](
+        learned, frozen, bank,
+        bank.numel(), *(bank.size(dim) for dim in order[1:]), learned.size(problem.slice_dim),
+        *(learned.stride(dim) for dim in order), *(frozen.stride(dim) for dim in order),
+        SLICE=order.index(problem.slice_dim), **LAUNCH,
+    )  # fmt: skip
+    return bank

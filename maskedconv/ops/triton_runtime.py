@@ -1,0 +1,46 @@
+"""Whether Triton kernels can be launched here: on a GPU, or in Triton's interpreter on the CPU."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+
+import torch
+
+INTERPRETER_VARIABLE = "TRITON_INTERPRET"
+
+
+@functools.cache
+def installed() -> bool:
+    """Whether there is a package ``triton``; it is not imported."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on CPU tensors, as its own variable asks."""
+    return os.environ.get(INTERPRETER_VARIABLE, "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+def cannot_launch(device: torch.device) -> str:
+    """Empty when kernels run on tensors of ``device``, else the reason why not."""
+    if not installed():
+        return "triton is not installed"
+    if device.type == "cuda":
+        return _unsupported_gpu(device)
+    if device.type == "cpu" and interpreted():
+        return ""
+    return (
+        f"its kernel is for cuda, or for the CPU under {INTERPRETER_VARIABLE}=1; "
+        f"the tensors are on {device}"
+    )
+
+
+@functools.cache
+def _unsupported_gpu(device: torch.device) -> str:
+    if torch.version.hip is not None:
+        return "its kernel is for NVIDIA GPUs"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (8, 0):
+        return f"its kernel is for compute capability 8.0 or newer, not {capability}"
+    return ""

@@ -1,0 +1,147 @@
+"""weight_grad by the Triton kernels of ``triton_kernels.py``.
+
+Not yet run on a GPU, so nothing chooses it unless MASKEDCONV_BACKEND=triton asks for it.
+A non-finite input value can reach every tap of its channel, also those that padding or stride keep
+from it: it meets zeros there.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops import triton_runtime
+from maskedconv.ops.weight_grad import triton_config
+from maskedconv.ops.weight_grad.problem import WeightGradProblem
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+SUM_BLOCK = {"BLOCK_PARTS": 32, "BLOCK": 64}
+_INT32 = 2**31
+
+
+def cannot_run(problem: WeightGradProblem) -> str:
+    """Empty when the kernel takes this problem, else the reason why not."""
+    input, grad_output = problem.input, problem.grad_output
+    if problem.slice_dim != 0:
+        return (
+            f"its kernel is for slices of the output filters, not of dimension {problem.slice_dim}"
+        )
+    if problem.geometry.groups != 1:
+        return f"its kernel is for one group, not {problem.geometry.groups}"
+    if input.dtype not in DTYPES or grad_output.dtype != input.dtype:
+        return (
+            "its kernel is for bfloat16, float16 and float32; the input is "
+            f"{input.dtype}, the gradient {grad_output.dtype}"
+        )
+    if not (input.numel() and grad_output.numel() and math.prod(problem.shape)):
+        return "there is nothing to sum up"
+    if input.size(1) > 1 and input.stride(1) != 1:
+        return "its kernel is for channels_last input"
+    if not _in_reach(input) or not _in_reach(grad_output):
+        return "a tensor has too many pixels, or an image is too large, for 32-bit indices"
+    reason = triton_runtime.cannot_launch(input.device)
+    if reason or input.dtype != torch.float32 or input.device.type == "cpu":
+        return reason
+    if torch.backends.cudnn.conv.fp32_precision != "tf32":  # type: ignore[attr-defined]
+        return "its kernel computes float32 in TF32, which torch.backends.cudnn.conv forbids"
+    return ""
+
+
+def _in_reach(tensor: Tensor) -> bool:
+    """Whether pixels, and offsets within an image, can be counted in int32."""
+    span = sum(
+        (size - 1) * stride
+        for size, stride in zip(tensor.shape[1:], tensor.stride()[1:], strict=True)
+    )
+    pixels = tensor.size(0) * tensor.size(2) * tensor.size(3)
+    return span < _INT32 and pixels < _INT32 - 2**16
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    """Multiprocessors of a GPU; the interpreter gets as many as split a small problem."""
+    if device.type == "cpu":
+        return 4
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def run(problem: WeightGradProblem) -> Tensor:
+    """The gradient in float32, channels_last."""
+    problem = _without_skipped_pixels(problem)
+    if problem.input.device.type == "cpu":
+        return _launch(problem)
+    with torch.cuda.device(problem.input.device):
+        return _launch(problem)
+
+
+def _without_skipped_pixels(problem: WeightGradProblem) -> WeightGradProblem:
+    """A single tap without padding reads every stride-th pixel: only those, as a view."""
+    geometry = problem.geometry
+    if problem.shape[2] * problem.shape[3] != 1 or geometry.padding != (0, 0):
+        return problem
+    rows, columns = geometry.stride
+    return problem._replace(
+        input=problem.input[:, :, ::rows, ::columns], geometry=geometry._replace(stride=(1, 1))
+    )
+
+
+def _launch(problem: WeightGradProblem) -> Tensor:
+    """The products of every part of the pixels, then their sum, on PyTorch's current stream."""
+    from maskedconv.ops.weight_grad import triton_kernels as kernels
+
+    filters, channels, *kernel = problem.shape
+    taps, device = math.prod(kernel), problem.input.device
+    pixels = problem.input.numel() // channels
+    prologue = [
+        None if tensor is None else tensor.to(torch.float32).contiguous()
+        for tensor in (problem.scale, problem.shift)
+    ]
+    config = triton_config.choose(channels, filters, taps)
+    columns = triton_config.column_blocks(config, filters, taps)
+    split = triton_config.split_pixels(config, channels, columns, pixels, _processors(device))
+    out = torch.empty((filters, *kernel, channels), dtype=torch.float32, device=device)
+    parts = out if split.parts == 1 else out.new_empty((split.parts, *out.shape))
+    grid = (split.parts, math.ceil(channels / config.block_channels), columns)
+    sizes, constants = arguments(problem, config)
+    launched = kernels.taps_kernel if config.per_tap else kernels.pairs_kernel
+    launched[grid](
+        problem.input, problem.grad_output, *prologue, parts,
+        **sizes, tiles=split.tiles, **constants, num_warps=config.warps, num_stages=config.stages,
+    )  # fmt: skip
+    if split.parts > 1:
+        elements = out.numel()
+        blocks = math.ceil(elements / SUM_BLOCK["BLOCK"])
+        kernels.sum_parts_kernel[(blocks,)](parts, out, elements, split.parts, **SUM_BLOCK)
+    return out.permute(0, 3, 1, 2)
+
+
+def arguments(
+    problem: WeightGradProblem, config: triton_config.Configuration
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """The kernel's sizes and strides (in elements), and its compile-time constants, by name."""
+    input, grad, geometry = problem.input, problem.grad_output, problem.geometry
+    sizes = {
+        "pixels": input.size(0) * input.size(2) * input.size(3),
+        "height": input.size(2), "width": input.size(3),
+        "channels": problem.shape[1], "filters": problem.shape[0],
+        "out_height": grad.size(2), "out_width": grad.size(3),
+        "x_image": input.stride(0), "x_row": input.stride(2), "x_pixel": input.stride(3),
+        "grad_image": grad.stride(0), "grad_channel": grad.stride(1),
+        "grad_row": grad.stride(2), "grad_pixel": grad.stride(3),
+        "padding_rows": geometry.padding[0], "padding_columns": geometry.padding[1],
+        "dilation_rows": geometry.dilation[0], "dilation_columns": geometry.dilation[1],
+    }  # fmt: skip
+    if config.per_tap:
+        sizes["readable"] = grad.size(1)
+    constants = {
+        "KERNEL_ROWS": problem.shape[2], "KERNEL_COLUMNS": problem.shape[3],
+        "STRIDE_ROWS": geometry.stride[0], "STRIDE_COLUMNS": geometry.stride[1],
+        "PROLOGUE": problem.scale is not None, "UPCAST": triton_runtime.interpreted(),
+        "BLOCK_CHANNELS": config.block_channels, "BLOCK_PIXELS": config.block_pixels,
+        "BLOCK_COLUMNS": config.block_columns,
+    }  # fmt: skip
+    return sizes, constants

@@ -1,0 +1,110 @@
+"""Builds CUDA kernels for the CPU (csrc/emulation) and calls them on tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+PLAN = (
+    "m_tiles", "channel_warps", "column_warps", "pixel_warps", "channel_blocks", "column_blocks",
+    "splits", "tiles", "shared_bytes",
+)  # fmt: skip
+
+
+def compiler():
+    """g++, or what CXX names; None where there is none."""
+    return shutil.which(os.environ.get("CXX", "g++"))
+
+
+def build(name, folder, csrc=ROOT / "csrc"):
+    """The emulation of kernel ``name``, from the sources in ``csrc``."""
+    library = folder / f"{name}.so"
+    source = csrc / "emulation" / f"{name}_emulated.cpp"
+    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+    result = subprocess.run(
+        [compiler(), "-std=c++17", "-O1", *warnings, "-fPIC", "-shared", "-DMASKEDCONV_EMULATION",
+         "-I", csrc / "emulation", source, "-o", library],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return ctypes.CDLL(str(library))
+
+
+def build_module(folder):
+    """``maskedconv._C`` whose CUDA kernels run on the CPU, and whose CPU kernels are missing."""
+    import pybind11
+
+    csrc, target = ROOT / "csrc", folder / "_C.so"
+    includes = [pybind11.get_include(), sysconfig.get_path("include"), csrc, csrc / "emulation"]
+    sources = ["bindings.cpp", "pack_filters.cpp", "cuda/pack_filters.cu", "cuda/weight_grad.cu",
+               "emulation/no_cpu_kernels.cpp"]  # fmt: skip
+    defines = ["WITH_CUDA", "EMULATION", 'COMPILER="test"', 'CUDA_ARCHS=""']
+    result = subprocess.run(
+        [compiler(), "-std=c++17", "-O0", "-fPIC", "-shared", "-fvisibility=hidden",
+         *(f"-I{path}" for path in includes), *(f"-DMASKEDCONV_{text}" for text in defines),
+         "-x", "c++", *(csrc / source for source in sources), "-o", target],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    spec = importlib.util.spec_from_file_location("emulated._C", target)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def integers(values):
+    values = list(values)
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def pointer(tensor):
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+class WeightGradEmulation:
+    """The weight_grad kernel for a GPU of ``multiprocessors``, each block of ``shared_bytes``."""
+
+    def __init__(self, library, multiprocessors=2, shared_bytes=160 * 1024):
+        self.library = library
+        self.library.emulated_error.restype = ctypes.c_char_p
+        self.limits = (multiprocessors, shared_bytes)
+
+    def sizes(self, problem):
+        filters, channels, *kernel = problem.shape
+        geometry = problem.geometry
+        return integers(
+            (problem.input.size(0), channels, filters, *problem.input.shape[2:],
+             *problem.grad_output.shape[2:], *kernel,
+             *geometry.stride, *geometry.padding, *geometry.dilation)
+        )  # fmt: skip
+
+    def plan(self, problem):
+        values = (ctypes.c_int64 * len(PLAN))()
+        self.library.emulated_plan(
+            TYPES[problem.input.dtype], self.sizes(problem), *self.limits, values
+        )
+        return dict(zip(PLAN, values, strict=True))
+
+    def run(self, problem, seed=0):
+        """The gradient; what the kernel does not write is NaN. RuntimeError: it went wrong."""
+        input, grad = problem.input, problem.grad_output
+        filters, channels, *kernel = problem.shape
+        out = torch.full((filters, *kernel, channels), torch.nan)
+        x_strides = [input.stride(dim) for dim in (0, 2, 3)]
+        failed = self.library.emulated_weight_grad(
+            seed, TYPES[input.dtype], pointer(input), integers(x_strides),
+            pointer(grad), integers(grad.stride()), self.sizes(problem),
+            pointer(problem.scale), pointer(problem.shift), *self.limits, pointer(out),
+        )  # fmt: skip
+        if failed:
+            raise RuntimeError(self.library.emulated_error().decode())
+        return out.permute(0, 3, 1, 2)

@@ -1,0 +1,334 @@
+"""The CUDA kernels, compiled for the CPU, against float64; see csrc/emulation/emulation.h."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import re
+import shutil
+from types import SimpleNamespace
+
+import emulation
+import pytest
+import torch
+
+from maskedconv.ops import native
+from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.pack_filters import cuda as pack_filters_cuda
+from maskedconv.ops.pack_filters.problem import PackProblem
+from maskedconv.ops.weight_grad import cuda as weight_grad_cuda
+from maskedconv.ops.weight_grad.problem import WeightGradProblem
+
+pytestmark = pytest.mark.skipif(
+    emulation.compiler() is None, reason="there is no C++ compiler to build the emulation"
+)
+
+# Operands are exact in each type, so what remains is float32 summation.
+TOLERANCE = 3e-6
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# batch, channels, filters, input size, kernel, stride, padding, dilation
+CASES = {
+    "3x3": (2, 40, 5, (9, 7), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "64 channels, 11 filters": (3, 64, 11, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "3x3/2": (2, 33, 9, (9, 11), (3, 3), (2, 2), (1, 1), (1, 1)),
+    "1x1": (2, 16, 3, (8, 8), (1, 1), (1, 1), (0, 0), (1, 1)),
+    "1x1/2, 77 filters": (2, 70, 77, (8, 8), (1, 1), (2, 2), (0, 0), (1, 1)),
+    "11x11/4": (1, 3, 7, (33, 31), (11, 11), (4, 4), (5, 5), (1, 1)),
+    "5x5": (2, 20, 10, (13, 12), (5, 5), (1, 1), (2, 2), (1, 1)),
+    "7x7/2": (2, 5, 1, (23, 23), (7, 7), (2, 2), (3, 3), (1, 1)),
+    "all differ": (2, 21, 2, (10, 15), (3, 2), (1, 2), (2, 0), (2, 3)),
+    "small images": (5, 160, 18, (2, 2), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "one pixel": (70, 17, 9, (1, 1), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "one wide row": (1, 8, 2, (3, 100), (1, 3), (1, 1), (0, 1), (1, 1)),
+    "many channels": (1, 450, 3, (4, 4), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "large stride": (2, 6, 3, (19, 17), (2, 2), (9, 16), (0, 0), (1, 1)),
+}
+CASE_ITEMS = [pytest.param(case, id=name) for name, case in CASES.items()]
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    library = emulation.build("weight_grad", tmp_path_factory.mktemp("emulated"))
+    return emulation.WeightGradEmulation(library)
+
+
+def make_problem(case, dtype, prologue=False, pitch=0, contiguous_grad=False):
+    """Channels of the input lie ``pitch`` elements wider apart from pixel to pixel."""
+    batch, channels, filters, size, kernel, stride, padding, dilation = case
+    output = [
+        (s + 2 * p - d * (k - 1) - 1) // t + 1
+        for s, p, d, k, t in zip(size, padding, dilation, kernel, stride, strict=True)
+    ]
+    wide = torch.randn(batch, *size, channels + pitch).bfloat16().to(dtype)
+    grad = torch.randn(batch, filters + 3, *output).bfloat16().to(dtype)
+    if not contiguous_grad:
+        grad = grad.to(memory_format=torch.channels_last)
+    affine = (torch.rand(channels) + 0.5, torch.randn(channels)) if prologue else (None, None)
+    return WeightGradProblem(
+        wide.permute(0, 3, 1, 2)[:, :channels], grad, torch.Size((filters, channels, *kernel)), 0,
+        ConvGeometry(stride, padding, dilation, 1), *affine,
+    )  # fmt: skip
+
+
+def in_kernel_type(values, dtype):
+    """What the kernel's products see of float64 values: rounded to the type, or to TF32."""
+    if dtype != torch.float32:
+        return values.to(dtype).double()
+    bits = values.float().view(torch.int32)
+    return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).double()
+
+
+def expected_of(problem):
+    x, geometry = problem.input.double(), problem.geometry
+    if problem.scale is not None:
+        scale, shift = (t.double().view(-1, 1, 1) for t in (problem.scale, problem.shift))
+        x = in_kernel_type(torch.relu(x * scale + shift), problem.input.dtype)
+    grad = problem.grad_output[:, : problem.shape[0]].double()
+    return torch.ops.aten.convolution_backward(
+        grad, x, x.new_zeros(problem.shape), None, geometry.stride, geometry.padding,
+        geometry.dilation, False, (0, 0), 1, (False, True, False),
+    )[1]  # fmt: skip
+
+
+def error_of(result, problem):
+    """Relative to the whole gradient; NaN where the kernel left an element out."""
+    expected = expected_of(problem)
+    return float((result.double() - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("prologue", [False, True], ids=["plain", "prologue"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASE_ITEMS)
+def test_weight_grad(kernel, case, dtype, prologue):
+    problem = make_problem(case, dtype, prologue)
+    assert error_of(kernel.run(problem), problem) < TOLERANCE
+
+
+@pytest.mark.parametrize("pitch", [0, 1, 2, 4, 8])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_strides_and_alignments(kernel, dtype, pitch):
+    """Copies of 16, 8 and 4 bytes and of one element; a gradient with channels far apart."""
+    for channels, filters in ((24, 5), (23, 8)):
+        case = (2, channels, filters, *CASES["3x3"][3:])
+        problem = make_problem(case, dtype, pitch=pitch, contiguous_grad=pitch == 2)
+        assert error_of(kernel.run(problem), problem) < TOLERANCE
+        images, filters_apart = problem.input[1:], problem.grad_output[1:]
+        part = problem._replace(input=images, grad_output=filters_apart)
+        assert error_of(kernel.run(part), part) < TOLERANCE
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["64 channels, 11 filters", "3x3/2", "one wide row"])
+def test_any_schedule_gives_the_same_bits(kernel, name, dtype):
+    problem = make_problem(CASES[name], dtype, prologue=True)
+    first = kernel.run(problem, seed=1)
+    assert error_of(first, problem) < TOLERANCE
+    for seed in range(2, 6):
+        assert torch.equal(kernel.run(problem, seed=seed), first)
+
+
+def test_cases_cover_every_way_to_divide_the_work(kernel):
+    plans = [kernel.plan(make_problem(case, torch.bfloat16)) for case in CASES.values()]
+    assert {plan["m_tiles"] for plan in plans} == {2, 4}
+    assert {plan["pixel_warps"] for plan in plans} == {1, 2, 4}
+    for name in ("channel_warps", "column_warps", "channel_blocks", "column_blocks", "splits"):
+        assert any(plan[name] == 1 for plan in plans), name
+        assert any(plan[name] > 1 for plan in plans), name
+    assert any(plan["tiles"] >= 4 * plan["splits"] for plan in plans)  # stages are used again
+
+
+LAYERS = [
+    (128, channels, filters, (size, size), (k, k), (s, s), (k // 2, k // 2), (1, 1))
+    for channels, size in ((3, 224), (3, 32), (12, 32), (48, 32), (64, 56), (160, 32), (640, 8))
+    for filters in (1, 10, 64, 160)
+    for k, s in ((1, 1), (1, 2), (3, 1), (3, 2), (5, 1), (7, 2), (11, 4))
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_shared_memory_of_real_layers(kernel, dtype):
+    """160 KiB is what a block may have on sm_80 less a margin; sm_90 and sm_100 have more."""
+    limit = 160 * 1024
+    emulated = emulation.WeightGradEmulation(kernel.library, 132, limit)
+    for layer in LAYERS:
+        meta = make_meta_problem(layer, dtype)
+        plan = emulated.plan(meta)
+        assert 0 < plan["shared_bytes"] <= limit, layer
+        warps = plan["channel_warps"] * plan["column_warps"] * plan["pixel_warps"]
+        assert warps <= {2: 12, 4: 8}[plan["m_tiles"]], layer
+        columns = math.ceil(layer[2] / 8) * math.prod(layer[4])
+        assert plan["column_blocks"] * plan["column_warps"] * 9 >= columns, layer
+        channels = plan["channel_blocks"] * plan["channel_warps"] * plan["m_tiles"] * 16
+        assert channels >= layer[1], layer
+        assert 1 <= plan["splits"] <= plan["tiles"], layer
+
+
+def make_meta_problem(case, dtype):
+    with torch.device("meta"):
+        return make_problem(case, dtype)
+
+
+def test_a_problem_without_room_is_said_to_have_none(kernel):
+    case = (1, 4, 3, (90, 90), (3, 3), (1, 1), (80, 80), (80, 80))
+    problem = make_problem(case, torch.float32)
+    assert kernel.plan(problem)["splits"] == 0
+    with pytest.raises(RuntimeError, match="no room in shared memory"):
+        kernel.run(problem)
+
+
+ORDERING = re.compile(r"(__syncthreads\(\)|copy_async_wait<[^>]*>\(\));")
+GUARD = """
+static int removed = -1, partly = 0;
+static bool reached(int i) { return removed != i || (partly && threadIdx.x < 32); }
+extern "C" void remove_ordering(int i, int only_partly) { removed = i, partly = only_partly; }
+namespace maskedconv {
+"""
+
+
+@pytest.fixture(scope="module")
+def breakable(tmp_path_factory):
+    """The kernel with every barrier and every wait for copies made removable, and their texts."""
+    folder = tmp_path_factory.mktemp("breakable")
+    csrc = folder / "csrc"
+    shutil.copytree(emulation.ROOT / "csrc", csrc)
+    source = csrc / "cuda" / "weight_grad.cu"
+    found = []
+
+    def guarded(match):
+        found.append(match[1])
+        return f"if (reached({len(found) - 1})) {match[0]}"
+
+    text = ORDERING.sub(guarded, source.read_text())
+    source.write_text(text.replace("namespace maskedconv {\n", GUARD.lstrip(), 1))
+    kernel = emulation.WeightGradEmulation(
+        emulation.build("weight_grad", folder, csrc), multiprocessors=1
+    )
+    yield kernel, found
+    kernel.library.remove_ordering(-1, 0)
+
+
+def goes_wrong(kernel, problem, seed):
+    try:
+        return not error_of(kernel.run(problem, seed), problem) < TOLERANCE
+    except RuntimeError:
+        return True
+
+
+def test_removing_any_barrier_or_wait_is_noticed(breakable):
+    """So the test above would see a kernel that lacks one."""
+    kernel, found = breakable
+    problem = make_problem((9, 40, 11, (8, 8), *CASES["3x3"][4:]), torch.bfloat16)
+    assert kernel.plan(problem)["pixel_warps"] > 2
+    assert kernel.plan(problem)["tiles"] > 3 * kernel.plan(problem)["splits"]
+    assert len(found) == 5
+    for seed in range(3):
+        kernel.library.remove_ordering(-1, 0)
+        assert not goes_wrong(kernel, problem, seed)
+        for i, text in enumerate(found):
+            kernel.library.remove_ordering(i, 0)
+            assert goes_wrong(kernel, problem, seed), f"{text} number {i}, seed {seed}"
+
+
+def test_a_barrier_that_some_threads_miss_is_an_error(breakable):
+    kernel, found = breakable
+    problem = make_problem(CASES["3x3"], torch.bfloat16)
+    kernel.library.remove_ordering(found.index("__syncthreads()"), 1)
+    with pytest.raises(RuntimeError, match="never reach a barrier"):
+        kernel.run(problem)
+
+
+@pytest.fixture(scope="module")
+def pack_filters(tmp_path_factory):
+    return emulation.build("pack_filters", tmp_path_factory.mktemp("pack"))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("slice_dim", range(4))
+def test_pack_filters(pack_filters, slice_dim, dtype, memory_format):
+    shape, n = (6, 5, 3, 4), 2
+    whole = torch.randn(shape)
+    learned = whole.narrow(slice_dim, 0, n)
+    frozen = whole.narrow(slice_dim, n, shape[slice_dim] - n).contiguous(
+        memory_format=torch.channels_last
+    )
+    out = torch.full(shape, torch.nan, dtype=dtype).contiguous(memory_format=memory_format)
+    pack_filters.emulated_pack_filters(
+        3, emulation.TYPES[dtype], emulation.pointer(out), emulation.integers(out.stride()),
+        emulation.integers(shape), emulation.pointer(learned),
+        emulation.integers(learned.stride()), emulation.pointer(frozen),
+        emulation.integers(frozen.stride()), ctypes.c_int64(n), slice_dim,
+    )  # fmt: skip
+    assert torch.equal(out, whole.to(dtype))
+
+
+@pytest.fixture(scope="module")
+def emulated_module(tmp_path_factory):
+    return emulation.build_module(tmp_path_factory.mktemp("module"))
+
+
+@pytest.fixture
+def pretended_gpu(emulated_module, monkeypatch):
+    """Makes the backends' ``run`` work on the CPU: the module's kernels are emulated there."""
+    monkeypatch.setattr(native, "module", lambda: emulated_module)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(weight_grad_cuda, "_limits", lambda _: (2, 160 * 1024))
+    weight_grad_cuda._splits.cache_clear()
+    torch.use_deterministic_algorithms(True)  # new tensors start as NaN
+    yield
+    torch.use_deterministic_algorithms(False)
+    weight_grad_cuda._splits.cache_clear()
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+@pytest.mark.parametrize("name", ["3x3", "all differ"])
+@pytest.mark.parametrize("batch", [1, 40])
+def test_weight_grad_from_python_to_the_kernel(name, batch):
+    """Arguments of the backend, the bindings and the kernel fit together."""
+    problem = make_problem((batch, *CASES[name][1:]), torch.bfloat16, prologue=True, pitch=3)
+    assert (weight_grad_cuda._splits_of(problem) > 1) == (batch > 1)
+    result = weight_grad_cuda.run(problem)
+    assert result.shape == problem.shape
+    assert result.dtype == torch.float32
+    assert error_of(result, problem) < TOLERANCE
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+def test_pack_filters_from_python_to_the_kernel():
+    learned, frozen = torch.randn(2, 3, 5, 5), torch.randn(6, 3, 5, 5)
+    problem = PackProblem(learned, frozen, 0, torch.float16, torch.channels_last)
+    packed = pack_filters_cuda.run(problem)
+    assert packed.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(packed, torch.cat((learned, frozen)).half())
+
+
+def test_what_the_cuda_backend_does_not_take(monkeypatch, emulated_module):
+    problem = make_problem(CASES["3x3"], torch.bfloat16)
+    monkeypatch.setattr(native, "module", lambda: SimpleNamespace())
+    assert "without CUDA" in weight_grad_cuda.cannot_run(problem)
+    monkeypatch.setattr(native, "module", lambda: emulated_module)
+    assert "the input is on cpu" in weight_grad_cuda.cannot_run(problem)
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"slice_dim": 1}, "not of dimension 1"),
+        ({"geometry": ConvGeometry((1, 1), (1, 1), (1, 1), 2)}, "one group, not 2"),
+        ({"geometry": ConvGeometry((1, 1), (80, 80), (80, 80), 1)}, "no room in shared memory"),
+        ({"input": torch.zeros(2, 40, 9, 7, dtype=torch.bfloat16)}, "channels_last"),
+        ({"grad_output": torch.zeros(2, 8, 9, 7)}, "the gradient torch.float32"),
+        ({"shape": torch.Size((0, 40, 3, 3))}, "nothing to add up"),
+        ({}, ""),
+    ],
+)
+def test_reasons_on_a_gpu(monkeypatch, change, reason):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(torch.Tensor, "device", SimpleNamespace(type="cuda"), raising=False)
+    problem = make_problem(CASES["3x3"], torch.bfloat16)._replace(**change)
+    answer = weight_grad_cuda.cannot_run(problem)
+    assert reason in answer
+    assert bool(reason) == bool(answer)
