@@ -1,0 +1,162 @@
+"""The Triton kernels compiled ahead of time, without a GPU: they fit, spill nothing, use the tensor
+cores. Each is specialised as a launch on a layer of a real network would specialise it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from itertools import product
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.weight_grad import WeightGradProblem, triton_config
+from maskedconv.ops.weight_grad import triton as weight_grad
+
+triton = pytest.importorskip("triton", reason="triton is not installed")
+
+
+class Target(NamedTuple):
+    """A compute capability, the shared memory of a block (bytes), and its tensor instruction."""
+
+    arch: int
+    shared_memory: int
+    instruction: str
+
+
+TARGETS = [
+    Target(80, 163 * 1024, "mma.sync"),
+    Target(90, 227 * 1024, "wgmma"),
+    Target(100, 227 * 1024, "tcgen05.mma"),
+]
+POINTERS = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
+# channels, all filters, learned ones, kernel, stride, padding, size of the input
+LAYERS = {
+    "64-64 3x3, 1": (64, 64, 1, 3, 1, 1, 32),
+    "64-64 3x3, 6": (64, 64, 6, 3, 1, 1, 32),
+    "64-128 3x3/2, 12": (64, 128, 12, 3, 2, 1, 32),
+    "640-640 3x3, 1": (640, 640, 1, 3, 1, 1, 8),
+    "320-640 3x3/2, 5": (320, 640, 5, 3, 2, 1, 16),
+    "640-640 3x3, 64": (640, 640, 64, 3, 1, 1, 8),
+    "204-48 1x1, 5": (204, 48, 5, 1, 1, 0, 32),
+    "204-48 1x1, 20": (204, 48, 20, 1, 1, 0, 32),
+    "256-512 1x1, 16": (256, 512, 16, 1, 1, 0, 16),
+    "640-640 1x1, 64": (640, 640, 64, 1, 1, 0, 8),
+    "3-64 11x11/4, 6": (3, 64, 6, 11, 4, 5, 32),
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+
+def configuration_of(layer):
+    channels, _, learned, kernel, *_ = LAYERS[layer]
+    return triton_config.choose(channels, learned, kernel * kernel)
+
+
+def compile_as_launched(kernel, arch, tensors, numbers, constants, **options):
+    """A kernel for ``arch``, specialised as a launch does it: 1 is a constant, multiples of 16 are
+    known to be that."""
+    signature, attributes = {}, {}
+    for parameter in kernel.params:
+        name = parameter.name
+        if name in tensors and tensors[name] is not None:
+            signature[name] = POINTERS[tensors[name]]
+        elif name in tensors or name in constants:
+            signature[name] = "constexpr"
+            constants = {**constants, name: constants.get(name)}
+        elif numbers[name] == 1 and not parameter.do_not_specialize:
+            signature[name] = "constexpr"
+            constants = {**constants, name: 1}
+        else:
+            signature[name] = "i64" if numbers[name] >= 2**31 else "i32"
+        aligned = signature[name].startswith("*") or (
+            name in numbers and numbers[name] % 16 == 0 and not parameter.do_not_specialize
+        )
+        if aligned and signature[name] != "constexpr":
+            attributes[(parameter.num,)] = [["tt.divisibility", 16]]
+    source = triton.compiler.ASTSource(kernel, signature, constants, attributes)
+    target = triton.backends.compiler.GPUTarget("cuda", arch, 32)
+    return triton.compile(source, target=target, options=options)
+
+
+def check_resources(compiled, target, tmp_path):
+    """No spills, which would show as a stack or as local memory, and not too much shared memory."""
+    cubin = tmp_path / "kernel.cubin"
+    cubin.write_bytes(compiled.asm["cubin"])
+    tool = triton.knobs.nvidia.cuobjdump.path
+    usage = subprocess.run(
+        [tool, "-res-usage", str(cubin)], capture_output=True, text=True, check=True
+    ).stdout
+    found = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
+    assert found["REG"] <= 255
+    assert (found["STACK"], found["LOCAL"]) == (0, 0), found
+    assert compiled.metadata.shared <= target.shared_memory
+
+
+def test_the_layers_cover_every_configuration():
+    assert {configuration_of(layer) for layer in LAYERS} == set(triton_config.list_configurations())
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"sm_{target.arch}")
+@pytest.mark.parametrize("layer", LAYERS)
+def test_weight_grad(layer, target, tmp_path):
+    from maskedconv.ops.weight_grad import triton_kernels as kernels
+
+    channels, out_channels, learned, size, stride, padding, length = LAYERS[layer]
+    # Types and prologues alternate, so that over the layers each target meets all of them.
+    turn = list(LAYERS).index(layer) + TARGETS.index(target)
+    dtype, prologue = list(POINTERS)[turn % 3], torch.float32 if turn % 2 else None
+    output = (length + 2 * padding - size) // stride + 1
+    problem = WeightGradProblem(
+        torch.empty(8, length, length, channels, device="meta").permute(0, 3, 1, 2),
+        torch.empty(8, output, output, out_channels, device="meta").permute(0, 3, 1, 2),
+        torch.Size((learned, channels, size, size)),
+        0,
+        ConvGeometry((stride, stride), (padding, padding), (1, 1), 1),
+        scale=torch.empty(channels, device="meta") if prologue else None,
+    )
+    config = configuration_of(layer)
+    sizes, constants = weight_grad.arguments(problem, config)
+    assert not constants["UPCAST"]
+    tensors = {"x_ptr": dtype, "grad_ptr": dtype, "out_ptr": torch.float32}
+    tensors |= {"scale_ptr": prologue, "shift_ptr": prologue}
+    compiled = compile_as_launched(
+        kernels.taps_kernel if config.per_tap else kernels.pairs_kernel, target.arch,
+        tensors, {**sizes, "tiles": 7}, constants,
+        num_warps=config.warps, num_stages=config.stages,
+    )  # fmt: skip
+    check_resources(compiled, target, tmp_path)
+    assert target.instruction in compiled.asm["ptx"]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"sm_{target.arch}")
+def test_sum_of_parts(target, tmp_path):
+    from maskedconv.ops.weight_grad.triton_kernels import sum_parts_kernel
+
+    tensors = {"parts_ptr": torch.float32, "out_ptr": torch.float32}
+    numbers = {"elements": 14400, "parts": 66}
+    compiled = compile_as_launched(
+        sum_parts_kernel, target.arch, tensors, numbers, weight_grad.SUM_BLOCK
+    )
+    check_resources(compiled, target, tmp_path)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"sm_{target.arch}")
+@pytest.mark.parametrize("slice_position", range(4))
+def test_pack_filters(slice_position, target, tmp_path):
+    from maskedconv.ops.pack_filters.triton_kernels import pack_filters_kernel
+
+    dtypes = list(POINTERS)[slice_position % 3], torch.float32
+    tensors = {"learned_ptr": dtypes[1], "frozen_ptr": dtypes[1], "bank_ptr": dtypes[0]}
+    strides = {f"{part}{i}": 3 + i for part, i in product(("learned", "frozen"), range(4))}
+    numbers = {"elements": 14400, "size1": 3, "size2": 3, "size3": 160, "split": 10, **strides}
+    compiled = compile_as_launched(
+        pack_filters_kernel, target.arch, tensors, numbers,
+        {"SLICE": slice_position, "BLOCK": 1024}, num_warps=4,
+    )  # fmt: skip
+    check_resources(compiled, target, tmp_path)
