@@ -1,0 +1,138 @@
+"""On a GPU: the kernels and the layer against float64, determinism, autocast, compile, CUDA graphs.
+
+Skipped where there is none; ``make gpu-check`` runs it.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from test_weight_grad import SHAPES, TOLERANCES, expected_of, make_problem
+from torch.nn import functional as F
+
+from maskedconv import MaskedConv2d, models
+from maskedconv.ops.pack_filters import BACKENDS as PACKERS
+from maskedconv.ops.pack_filters import PackProblem
+from maskedconv.ops.weight_grad import BACKENDS
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+KERNELS = ("reference", "triton", "cuda")
+
+
+@pytest.fixture(autouse=True)
+def _tf32(monkeypatch):
+    """float32 problems go to tensor cores, as the kernels expect."""
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
+
+
+def on_gpu(problem):
+    moved = [t.cuda() if isinstance(t, torch.Tensor) else t for t in problem]
+    return type(problem)(*moved)
+
+
+def run(backend, problem):
+    if reason := BACKENDS[backend].cannot_run(problem):
+        pytest.skip(f"{backend}: {reason}")
+    return BACKENDS[backend].run(problem)
+
+
+@pytest.mark.parametrize("prologue", [False, True], ids=["plain", "bn-relu"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("backend", KERNELS)
+def test_weight_grad(backend, shape, dtype, prologue):
+    for channels, filters in ((20, 5), (64, 1), (96, 16)):
+        problem = make_problem(
+            SHAPES[shape], channels, filters, (17, 19), 3, dtype=dtype, prologue=prologue
+        )
+        grad = run(backend, on_gpu(problem)).cpu().double()
+        expected = expected_of(problem)
+        # tf32 has ten bits of mantissa, as float16 has.
+        tolerance = max(TOLERANCES[dtype], 5e-3) * max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(grad, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_two_runs_are_equal_to_the_bit(backend):
+    problem = on_gpu(make_problem(SHAPES["3x3"], 160, 16, (32, 32), 32, dtype=torch.bfloat16))
+    assert torch.equal(run(backend, problem), run(backend, problem))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("slice_dim", range(4))
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_pack_filters(backend, slice_dim, memory_format, dtype):
+    whole = torch.randn(9, 7, 3, 3, device="cuda")
+    parts = whole.narrow(slice_dim, 0, 2), whole.narrow(slice_dim, 2, whole.size(slice_dim) - 2)
+    problem = PackProblem(*parts, slice_dim, dtype, memory_format)
+    if reason := PACKERS[backend].cannot_run(problem):
+        pytest.skip(f"{backend}: {reason}")
+    assert torch.equal(PACKERS[backend].run(problem), whole.to(dtype))
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+def test_training_moves_the_learned_filters_alone(backend, monkeypatch):
+    monkeypatch.setenv("MASKEDCONV_BACKEND", backend)
+    layer = MaskedConv2d(32, 48, 3, padding=1, learned=6, bias=False, seed=0).cuda()
+    layer = layer.to(memory_format=torch.channels_last)
+    start = copy.deepcopy(layer)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for _ in range(100):
+        x = torch.randn(4, 32, 16, 16, device="cuda").to(memory_format=torch.channels_last)
+        optimizer.zero_grad()
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            out = layer(x)
+        out.float().square().mean().backward()
+        optimizer.step()
+    assert torch.equal(layer.frozen.view(torch.int32), start.frozen.view(torch.int32))
+    assert not torch.equal(layer.learned, start.learned)
+
+
+def training_step(model, x, labels):
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        loss = F.cross_entropy(model(x), labels)
+    loss.backward()
+    return loss.detach()
+
+
+def wrn():
+    model = models.create("wrn_10_2", learned=0.1, seed=0).cuda()
+    x = torch.randn(32, 3, 32, 32, device="cuda").to(memory_format=torch.channels_last)
+    labels = torch.randint(10, (32,), device="cuda")
+    return model.to(memory_format=torch.channels_last), x, labels
+
+
+def test_a_compiled_training_step():
+    model, x, labels = wrn()
+    other = copy.deepcopy(model)
+    loss = training_step(model, x, labels)
+    compiled = training_step(torch.compile(other, fullgraph=True), x, labels)
+    torch.testing.assert_close(compiled, loss, rtol=2e-2, atol=2e-2)
+    assert all(p.grad is not None for p in other.parameters())
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+def test_a_captured_training_step(backend, monkeypatch):
+    monkeypatch.setenv("MASKEDCONV_BACKEND", backend)
+    model, x, labels = wrn()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            model.zero_grad(set_to_none=True)
+            training_step(model, x, labels)
+    torch.cuda.current_stream().wait_stream(side)
+    model.zero_grad(set_to_none=True)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        training_step(model, x, labels)
+    graph.replay()
+    captured = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    training_step(model, x, labels)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(captured[name], parameter.grad, rtol=2e-2, atol=1e-2)
