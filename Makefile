@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --progress-bar off -c $(CONSTRAINTS)
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(wildcard csrc/* csrc/*/*)
 
-.PHONY: reproduce test bench lint format clean
+.PHONY: reproduce test bench gpu-check lint format clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/python -m maskedconv.reproduce $(ARGS)
@@ -22,7 +22,13 @@ test: $(VENV)/installed-test
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest $(ARGS)
 
 bench: $(VENV)/installed-test
-	$(BIN)/python -m pytest bench --benchmark-columns=median,iqr --benchmark-sort=name $(ARGS)
+	$(BIN)/python -m pytest bench --benchmark-columns=median,iqr --benchmark-sort=name
+	$(BIN)/python -m bench.saved_bytes
+	$(BIN)/python -m bench.compare
+
+# With an interpreter that has the package and the tests' requirements; no environment is made.
+gpu-check:
+	$(PYTHON) -m bench.gpu_check
 
 # models/ is installed as maskedconv.models: mypy sees the package as it is installed.
 lint: $(VENV)/installed-dev

@@ -1,0 +1,53 @@
+"""Paired timing: every round runs each function once, so that drift of the machine cancels out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+
+
+class Quantiles(NamedTuple):
+    """Milliseconds."""
+
+    p20: float
+    p50: float
+    p80: float
+
+
+def time_together(
+    functions: Mapping[str, Callable[[], object]], device: str, rounds: int = 20, warmup: int = 3
+) -> dict[str, Quantiles]:
+    """Times of each function over ``rounds`` paired repetitions, after ``warmup`` rounds."""
+    measure = _on_cuda if device == "cuda" else _on_cpu
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    for index in range(warmup + rounds):
+        for name, function in functions.items():
+            milliseconds = measure(function)
+            if index >= warmup:
+                samples[name].append(milliseconds)
+    return {name: _quantiles(values) for name, values in samples.items()}
+
+
+def _on_cpu(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return (time.perf_counter() - start) * 1e3
+
+
+def _on_cuda(function: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    # A clean cache, as between the layers of a network.
+    torch.empty(64 << 20, dtype=torch.float32, device="cuda").zero_()
+    start.record()
+    function()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end)
+
+
+def _quantiles(values: list[float]) -> Quantiles:
+    ordered = sorted(values)
+    return Quantiles(*(ordered[int(q * (len(ordered) - 1))] for q in (0.2, 0.5, 0.8)))
