@@ -37,12 +37,12 @@ lint: $(VENV)/installed-dev
 	rm -rf build/typed && mkdir -p build/typed
 	cp -r maskedconv build/typed/ && cp -r models build/typed/maskedconv/
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p maskedconv
-	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
+	find csrc -name '*.h' -o -name '*.inl' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
+	find csrc -name '*.h' -o -name '*.inl' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
