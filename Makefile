@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --progress-bar off -c $(CONSTRAINTS)
 SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(wildcard csrc/* csrc/*/*)
 
-.PHONY: reproduce test bench gpu-check lint format clean
+.PHONY: reproduce test bench gpu-check sanitize lint format clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/python -m maskedconv.reproduce $(ARGS)
@@ -25,6 +25,18 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m pytest bench --benchmark-columns=median,iqr --benchmark-sort=name
 	$(BIN)/python -m bench.saved_bytes
 	$(BIN)/python -m bench.compare
+
+# The native module with the address and undefined-behaviour sanitizers, in a copy of the package.
+sanitize: $(VENV)/installed-test
+	rm -rf build/sanitized && mkdir -p build/sanitized
+	cp -r maskedconv build/sanitized/ && cp -r models build/sanitized/maskedconv/
+	rm -f build/sanitized/maskedconv/_C*.so
+	MASKEDCONV_SANITIZE=1 MASKEDCONV_CUDA=0 MASKEDCONV_NATIVE=1 \
+		$(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized
+	cd build/sanitized && LD_PRELOAD="$$(c++ -print-file-name=libasan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. ../../$(BIN)/python -m pytest -q \
+		-p no:cacheprovider ../../tests/test_weight_grad.py ../../tests/test_pack_filters.py \
+		../../tests/test_layer.py
 
 # With an interpreter that has the package and the tests' requirements; no environment is made.
 gpu-check:

@@ -3,6 +3,7 @@
 Environment variables:
     MASKEDCONV_NATIVE  auto (default): build it if there is a C++ compiler; 1: fail without; 0: no.
     MASKEDCONV_CUDA    auto (default): with CUDA if there is nvcc; 1: fail without; 0: no.
+    MASKEDCONV_SANITIZE  1: with the address and undefined-behaviour sanitizers (make sanitize).
     MASKEDCONV_ARCHS   CUDA architectures, default "80 90 100"; the last one also as PTX.
     CXX, CUDA_HOME     the compilers to use.
 
@@ -23,6 +24,11 @@ from pathlib import Path
 from setuptools import Extension, find_namespace_packages, setup
 from setuptools.command.build_ext import build_ext
 
+SANITIZE = (
+    " -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+    if os.environ.get("MASKEDCONV_SANITIZE") == "1"
+    else ""
+)
 ROOT = Path(__file__).resolve().parent
 CPP_SOURCES = sorted(
     str(path.relative_to(ROOT))
@@ -113,7 +119,7 @@ class NativeBuild(build_ext):
     def _run_ninja(self, cxx: str, nvcc: str | None) -> Path:
         # A fixed folder: an editable installation would otherwise compile everything each time.
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
-        folder = ROOT / "build" / f"native{suffix}"
+        folder = ROOT / "build" / f"native{'-sanitized' if SANITIZE else ''}{suffix}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "build.ninja").write_text(self._ninja_file(cxx, nvcc, folder))
         command = [sys.executable, "-m", "ninja", "-f", str(folder / "build.ninja")]
@@ -133,7 +139,7 @@ class NativeBuild(build_ext):
         compiler = f"{Path(cxx).name}-{version.stdout.decode().strip()}"
         defines = f"-DMASKEDCONV_COMPILER='\"{compiler}\"'"
         defines += f" -DMASKEDCONV_CUDA_ARCHS='\"{' '.join(archs)}\"'"
-        ldflags = "-Wl,--exclude-libs,ALL"
+        ldflags = "-Wl,--exclude-libs,ALL" + SANITIZE
         if nvcc:
             defines += " -DMASKEDCONV_WITH_CUDA"
             ldflags += f" -L{cuda_library_folder(nvcc)} -lcudart_static -ldl -lrt -lpthread"
@@ -147,7 +153,8 @@ class NativeBuild(build_ext):
         return BUILD_NINJA.format(
             folder=folder,
             cxx=cxx, nvcc=nvcc or "", ldflags=ldflags, edges="\n".join(edges),
-            cxxflags=f"-std=c++17 -O3 -Wall -Wextra -fPIC -fvisibility=hidden {includes} {defines}",
+            cxxflags=f"-std=c++17 -O3 -Wall -Wextra -fPIC -fvisibility=hidden {includes} {defines}"
+            + SANITIZE,
             nvccflags=cuda_flags(archs) if archs else "",
         )  # fmt: skip
 
