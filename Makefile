@@ -67,7 +67,6 @@ $(VENV)/installed: $(SOURCES) | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(INSTALL) setuptools pybind11 ninja wheel
 	MASKEDCONV_NATIVE=1 $(INSTALL) -e '.[all]'
 	@touch $@
 
