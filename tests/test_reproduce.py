@@ -137,7 +137,8 @@ def test_kill_and_resume(tmp_path):
 
 
 def test_interrupt_keeps_what_is_finished(tmp_path):
-    process = start(*SMALL, "--out", tmp_path)
+    # Long enough that the signal comes in time, however the machine is loaded.
+    process = start(*SMALL, "--epochs", "40", "--out", tmp_path)
     wait_for_rows(tmp_path, 1, process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)

@@ -144,3 +144,9 @@ def test_forcing_a_backend_that_cannot_run(monkeypatch):
     monkeypatch.setenv("MASKEDCONV_BACKEND", "native")
     with pytest.raises(RuntimeError, match=r"'native', which cannot run: .*not of dimension 1"):
         weight_grad(problem._replace(slice_dim=1), torch.float32)
+
+
+def test_many_filters_go_to_the_library():
+    for shape, most in (("3x3", 64), ("1x1", 12)):
+        for filters, expected in ((most, ("native", "reference")), (most + 1, ("reference",))):
+            assert preference(make_problem(SHAPES[shape], 16, filters, (8, 8))) == expected

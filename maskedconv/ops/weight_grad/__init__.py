@@ -47,11 +47,19 @@ def keep_for_weight_grad(
     return part.contiguous(memory_format=memory_format_of(input))
 
 
+# Up to how many filters the CPU kernel beats the library's, by whether the kernel has one tap: from
+# bench/results (a processor with AVX-512), where the library is as fast or faster beyond.
+_NATIVE_FILTERS = {True: 12, False: 64}
+
+
 def preference(problem: WeightGradProblem) -> tuple[str, ...]:
     """Backends from the fastest to the one that always runs, for this problem.
 
     Those for CUDA have not yet run on a GPU: they run where MASKEDCONV_BACKEND asks for them.
     """
+    one_tap = problem.shape[2:] == (1, 1)
+    if problem.shape[0] > _NATIVE_FILTERS[one_tap]:
+        return ("reference",)
     return ("native", "reference")
 
 
