@@ -186,6 +186,13 @@ def _pair(value: _Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
+def _narrowed(tensor: Tensor, dim: int, first: int, end: int) -> Tensor:
+    """A slice of ``tensor``; the tensor itself where that is all, as a slice's backward copies."""
+    if (first, end) == (0, tensor.size(dim)):
+        return tensor
+    return tensor.narrow(dim, first, end - first)
+
+
 def _zeroed_filters(
     input: Tensor, learned: Tensor, bias: Tensor | None, geometry: ConvGeometry, zeros: int
 ) -> Tensor:
@@ -194,15 +201,13 @@ def _zeroed_filters(
     kernel, memory_format = list(learned.shape[2:]), memory_format_of(input)
     outputs = []
     for run in filter_runs(count, out_channels, input.size(1), geometry.groups):
-        channels = input.narrow(1, run.first_channel, run.end_channel - run.first_channel)
+        channels = _narrowed(input, 1, run.first_channel, run.end_channel)
         channels = channels.contiguous(memory_format=memory_format)
-        part = slice(run.first, run.end)
-        part_bias = None if bias is None else bias[part]
+        part = _narrowed(learned, 0, run.first, run.end)
+        part_bias = None if bias is None else _narrowed(bias, 0, run.first, run.end)
         part_geometry = geometry._replace(groups=run.groups)
         outputs.append(
-            MaskedConvolution.apply(
-                channels, learned[part], None, part_bias, None, part_geometry, 0
-            )
+            MaskedConvolution.apply(channels, part, None, part_bias, None, part_geometry, 0)
         )
     if not outputs:
         return NoFilters.apply(input, _output_shape(input, out_channels, kernel, geometry))
