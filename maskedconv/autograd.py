@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
 from maskedconv.ops.geometry import ConvGeometry, bank_format, memory_format_of
+from maskedconv.ops.weight_grad import prefers_library
 
 
 class MaskedConvolution(torch.autograd.Function):
@@ -56,24 +57,31 @@ class MaskedConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[3]:
             count, dtype = ctx.bias
             grad_bias = grad_output.narrow(1, 0, count).sum((0, 2, 3)).to(dtype)
-        if kept is not None and weight is not None and weight.shape == ctx.learned_shape:
-            grad_input, grad_learned = _both_grads(grad_output, kept, weight, ctx.geometry)
-            grad_learned = grad_learned.to(ctx.learned_dtype)
-            return grad_input, grad_learned, None, grad_bias, None, None, None
-        if weight is not None:
-            grad_input = _input_grad(grad_output, kept, weight, ctx.input_shape, ctx.geometry)
+        problem = None
         if kept is not None:
             problem = ops.WeightGradProblem(
                 kept, grad_output, ctx.learned_shape, ctx.slice_dim, ctx.geometry
             )
+            if weight is not None and _go_together(weight, problem):
+                grad_input, grad_learned = _both_grads(grad_output, kept, weight, ctx.geometry)
+                grad_learned = grad_learned.to(ctx.learned_dtype)
+                return grad_input, grad_learned, None, grad_bias, None, None, None
+        if weight is not None:
+            grad_input = _input_grad(grad_output, kept, weight, ctx.input_shape, ctx.geometry)
+        if problem is not None:
             grad_learned = ops.weight_grad(problem, ctx.learned_dtype)
         return grad_input, grad_learned, None, grad_bias, None, None, None
+
+
+def _go_together(weight: Tensor, problem: ops.WeightGradProblem) -> bool:
+    """Everything is learned, by the library: one call shares what both gradients need."""
+    return weight.shape == problem.shape and prefers_library(problem)
 
 
 def _both_grads(
     grad_output: Tensor, input: Tensor, weight: Tensor, geometry: ConvGeometry
 ) -> tuple[Tensor, Tensor]:
-    """Everything is learned: one call lets the library share what both gradients need."""
+    """The gradients of the input and of the whole bank."""
     grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad_output, input, weight, None, geometry.stride, geometry.padding, geometry.dilation,
         False, (0, 0), geometry.groups, (True, True, False),

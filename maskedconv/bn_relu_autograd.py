@@ -21,9 +21,8 @@ from maskedconv.batch_norm import (
     batch_norm_backward,
     relu_backward_,
 )
-from maskedconv.ops.choice import backend_for
 from maskedconv.ops.geometry import ConvGeometry, bank_format, memory_format_of
-from maskedconv.ops.weight_grad import BACKENDS, WeightGradProblem, preference
+from maskedconv.ops.weight_grad import WeightGradProblem, prefers_library
 
 
 class BatchNormReLU(torch.autograd.Function):
@@ -161,8 +160,6 @@ def _kernel_recomputes(problem: WeightGradProblem, masked: bool) -> bool:
     Not where that is a view of a wider tensor and ReLU's mask (``masked``) is needed too: the
     values for the mask lie in dense memory then, which is faster to read.
     """
-    if torch.compiler.is_compiling():  # which computes it once, for this and for ReLU's mask
-        return False
     if problem.slice_dim != 0 or problem.geometry.groups != 1:
         return False
     input = problem.input
@@ -170,7 +167,7 @@ def _kernel_recomputes(problem: WeightGradProblem, masked: bool) -> bool:
         return False
     if masked and not input.is_contiguous(memory_format=memory_format_of(input)):
         return False
-    return backend_for(BACKENDS, problem, preference(problem)) != "reference"
+    return not prefers_library(problem)
 
 
 def _weight_grad(x: Tensor, grad_output: Tensor, learned: Tensor, plan: Plan) -> Tensor:

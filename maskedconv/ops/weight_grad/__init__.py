@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.ops.choice import choose
+from maskedconv.ops.choice import backend_for, choose
 from maskedconv.ops.geometry import (
     ConvGeometry,
     filter_runs,
@@ -22,7 +22,13 @@ from maskedconv.ops.geometry import (
 from maskedconv.ops.weight_grad import cuda, native, reference, triton
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
-__all__ = ["BACKENDS", "WeightGradProblem", "keep_for_weight_grad", "weight_grad"]
+__all__ = [
+    "BACKENDS",
+    "WeightGradProblem",
+    "keep_for_weight_grad",
+    "prefers_library",
+    "weight_grad",
+]
 
 BACKENDS = {"reference": reference, "native": native, "triton": triton, "cuda": cuda}
 
@@ -61,6 +67,13 @@ def preference(problem: WeightGradProblem) -> tuple[str, ...]:
     if problem.shape[0] > _NATIVE_FILTERS[one_tap]:
         return ("reference",)
     return ("native", "reference")
+
+
+def prefers_library(problem: WeightGradProblem) -> bool:
+    """Whether PyTorch's own operator computes this, and could compute other gradients with it."""
+    if torch.compiler.is_compiling():
+        return True
+    return backend_for(BACKENDS, problem, preference(problem)) == "reference"
 
 
 def weight_grad(problem: WeightGradProblem, dtype: torch.dtype) -> Tensor:
