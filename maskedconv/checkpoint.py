@@ -8,8 +8,10 @@ SHA-256. Random generators promise nothing across releases, so what a seed gives
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -32,9 +34,9 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
     Raises:
         ValueError: ``model`` holds no parameters or buffers.
         OSError: ``path`` cannot be written.
+        ModuleNotFoundError: safetensors is not installed.
     """
-    from safetensors.torch import save_file
-
+    save_file = _safetensors("safetensors.torch").save_file
     path = Path(path)
     state = model.state_dict()
     if not state:
@@ -88,6 +90,15 @@ def load(model: Model, path: str | Path) -> Model:
     return model
 
 
+def _safetensors(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "checkpoints need safetensors: pip install 'maskedconv[reproduce]'", name=error.name
+        ) from None
+
+
 def _masked_layers(model: nn.Module) -> list[tuple[str, MaskedConv2d]]:
     return [(name, m) for name, m in model.named_modules() if isinstance(m, MaskedConv2d)]
 
@@ -120,15 +131,14 @@ def _fingerprint(tensor: Tensor) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
+    safetensors = _safetensors("safetensors")
     if not path.is_file():
         raise FileNotFoundError(f"path is {str(path)!r}; expected a file that save() wrote")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("maskedconv", "{}"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
     if header.get("format") != _FORMAT:
         raise ValueError(f"{path} was not written by maskedconv.save (expected format {_FORMAT})")
