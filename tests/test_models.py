@@ -160,6 +160,22 @@ def test_counts_of_table_3(num_classes: int, learned: float, expected: int) -> N
 
 
 @pytest.mark.parametrize(
+    ("part", "share", "expected"),
+    [
+        ("fc", 1.0, 137_090),
+        ("all", 0.9, 450_980),
+        ("all", 0.6, 1_528_505),
+        ("all", 0.3, 2_664_470),
+        ("all", 0.0, 3_845_810),
+    ],
+)
+def test_counts_of_table_4(part: str, share: float, expected: int) -> None:
+    """Five members; the paper counts what each of them learns, and no shared filter."""
+    learned = 1.0 if part == "fc" else round(1 - share, 1)
+    assert 5 * count(DENSENET, part=part, learned=learned).learned == expected
+
+
+@pytest.mark.parametrize(
     ("depth", "bn", "total"),
     [
         (14, 1_120, 175_258),
