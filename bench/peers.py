@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from maskedconv import MaskedConv2d
 
 
-class CatFilters(nn.Module):
-    """The authors' way: concatenate the filters, then convolve; the whole gradient is computed."""
+class _SplitFilters(nn.Module):
+    """Learned filters as a parameter, the others as a buffer."""
 
     def __init__(self, conv: nn.Conv2d, learned: int) -> None:
         super().__init__()
@@ -24,6 +24,10 @@ class CatFilters(nn.Module):
         self.learned = nn.Parameter(weight[:learned].clone())
         self.register_buffer("frozen", weight[learned:].clone())
         self.stride, self.padding = conv.stride, conv.padding
+
+
+class CatFilters(_SplitFilters):
+    """The authors' way: concatenate the filters, then convolve; the whole gradient is computed."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight = torch.cat((self.learned, self.frozen))
@@ -45,15 +49,8 @@ class GradientMask(nn.Module):
         return F.conv2d(x, self.weight, None, self.stride, self.padding)
 
 
-class TwoConvolutions(nn.Module):
+class TwoConvolutions(_SplitFilters):
     """One learned and one frozen convolution, whose outputs are concatenated."""
-
-    def __init__(self, conv: nn.Conv2d, learned: int) -> None:
-        super().__init__()
-        weight = conv.weight.detach().clone()
-        self.learned = nn.Parameter(weight[:learned].clone())
-        self.register_buffer("frozen", weight[learned:].clone())
-        self.stride, self.padding = conv.stride, conv.padding
 
     def forward(self, x: Tensor) -> Tensor:
         learned = F.conv2d(x, self.learned, None, self.stride, self.padding)
@@ -82,18 +79,11 @@ class _SlicedBackward(torch.autograd.Function):
         return grad_x, grad_w[: ctx.learned], None, None
 
 
-class SlicedBackward(nn.Module):
+class SlicedBackward(_SplitFilters):
     """The careful user: the library's weight gradient of a slice of the output's gradient."""
 
-    def __init__(self, conv: nn.Conv2d, learned: int) -> None:
-        super().__init__()
-        weight = conv.weight.detach().clone()
-        self.learned = nn.Parameter(weight[:learned].clone())
-        self.register_buffer("frozen", weight[learned:].clone())
-        self.shape = (conv.stride, conv.padding)
-
     def forward(self, x: Tensor) -> Tensor:
-        return _SlicedBackward.apply(x, self.learned, self.frozen, self.shape)
+        return _SlicedBackward.apply(x, self.learned, self.frozen, (self.stride, self.padding))
 
 
 def _conv2d(conv: nn.Conv2d, learned: int) -> nn.Module:
