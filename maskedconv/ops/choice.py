@@ -6,24 +6,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
-
-from torch import Tensor
+from typing import Any
 
 VARIABLE = "MASKEDCONV_BACKEND"
 NAMES = ("reference", "native", "triton", "cuda")
-
-Problem = TypeVar("Problem", contravariant=True)
-
-
-class Backend(Protocol[Problem]):
-    """A module (or object) that computes an operator's problems in one way."""
-
-    def cannot_run(self, problem: Problem) -> str:
-        """Empty when it takes ``problem``, else the reason why not."""
-
-    def run(self, problem: Problem) -> Tensor:
-        """The operator's result."""
 
 
 def forced_backend() -> str:
