@@ -15,7 +15,9 @@
 namespace maskedconv {
 namespace {
 
-constexpr int64_t kCacheFloats = 8192; // of x that a block of rows brings into the first cache
+// Of x that a block of rows brings into the second cache: a larger block loads and stores its sums
+// less often than one that fits the first.
+constexpr int64_t kCacheFloats = 32768;
 
 TileKernel best_kernel() {
 #if defined(__x86_64__)
@@ -112,7 +114,7 @@ class Worker {
     }
 
     template <typename T> void add_rows(const T* x, int64_t row, int64_t end) {
-        TileInput tile;
+        TileInput tile{};
         tile.channels = plan_.channels;
         if (plan_.copies_x) {
             copy_x(x, row, end);

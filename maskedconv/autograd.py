@@ -6,7 +6,7 @@ registered operator with autograd. Its price: no double backward and no ``torch.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,30 @@ from torch.autograd.function import once_differentiable
 from maskedconv import ops
 from maskedconv.ops.geometry import ConvGeometry, bank_format, memory_format_of
 from maskedconv.ops.weight_grad import prefers_library
+
+
+class Means(NamedTuple):
+    """How a convolution is to be computed, not what: the same numbers but for rounding.
+
+    Attributes:
+        backend: of the operators; empty for a choice.
+        bank: of the layer, which keeps it between calls; None to pack it anew.
+    """
+
+    backend: str = ""
+    bank: ops.KeptBank | None = None
+
+    def pack(
+        self,
+        learned: Tensor,
+        frozen: Tensor | None,
+        slice_dim: int,
+        dtype: torch.dtype,
+        memory_format: torch.memory_format,
+    ) -> Tensor:
+        """The whole bank, as of :func:`maskedconv.ops.pack_filters`."""
+        pack = ops.pack_filters if self.bank is None else self.bank.pack
+        return pack(learned, frozen, slice_dim, dtype, memory_format, self.backend)
 
 
 class MaskedConvolution(torch.autograd.Function):
@@ -30,8 +54,9 @@ class MaskedConvolution(torch.autograd.Function):
         frozen_bias: Tensor | None,
         geometry: ConvGeometry,
         slice_dim: int,
+        means: Means,
     ) -> Tensor:
-        weight = ops.pack_filters(
+        weight = means.pack(
             learned, frozen, slice_dim, input.dtype, bank_format(input, learned, frozen)
         )
         biases = [part.to(input.dtype) for part in (bias, frozen_bias) if part is not None]
@@ -41,18 +66,22 @@ class MaskedConvolution(torch.autograd.Function):
             kept = ops.keep_for_weight_grad(
                 input, learned.shape, slice_dim, weight.size(0), geometry.groups
             )
-        ctx.save_for_backward(kept, weight if ctx.needs_input_grad[0] else None)
+        weight_and_source: tuple[Tensor | None, ...] = (None, None)
+        if ctx.needs_input_grad[0]:
+            # A kept bank is written to again: autograd is to see whether that changed it.
+            weight_and_source = (weight, None if means.bank is None else learned)
+        ctx.save_for_backward(kept, *weight_and_source)
         ctx.input_shape, ctx.learned_shape, ctx.learned_dtype = (
             input.shape, learned.shape, learned.dtype,
         )  # fmt: skip
         ctx.bias = None if bias is None else (bias.size(0), bias.dtype)
-        ctx.geometry, ctx.slice_dim = geometry, slice_dim
+        ctx.geometry, ctx.slice_dim, ctx.backend = geometry, slice_dim, means.backend
         return torch.conv2d(input, weight, whole_bias, *geometry)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        kept, weight = ctx.saved_tensors
+        kept, weight, _ = ctx.saved_tensors
         grad_input = grad_learned = grad_bias = None
         if ctx.needs_input_grad[3]:
             count, dtype = ctx.bias
@@ -60,17 +89,18 @@ class MaskedConvolution(torch.autograd.Function):
         problem = None
         if kept is not None:
             problem = ops.WeightGradProblem(
-                kept, grad_output, ctx.learned_shape, ctx.slice_dim, ctx.geometry
-            )
+                kept, grad_output, ctx.learned_shape, ctx.slice_dim, ctx.geometry,
+                backend=ctx.backend,
+            )  # fmt: skip
             if weight is not None and _go_together(weight, problem):
                 grad_input, grad_learned = _both_grads(grad_output, kept, weight, ctx.geometry)
                 grad_learned = grad_learned.to(ctx.learned_dtype)
-                return grad_input, grad_learned, None, grad_bias, None, None, None
+                return grad_input, grad_learned, None, grad_bias, None, None, None, None
         if weight is not None:
             grad_input = _input_grad(grad_output, kept, weight, ctx.input_shape, ctx.geometry)
         if problem is not None:
             grad_learned = ops.weight_grad(problem, ctx.learned_dtype)
-        return grad_input, grad_learned, None, grad_bias, None, None, None
+        return grad_input, grad_learned, None, grad_bias, None, None, None, None
 
 
 def _go_together(weight: Tensor, problem: ops.WeightGradProblem) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
+from maskedconv.autograd import Means
 from maskedconv.batch_norm import (
     Normalisation,
     activation,
@@ -63,6 +64,7 @@ class Plan(NamedTuple):
     dtype: torch.dtype
     eps: float
     of_batch: bool
+    means: Means
 
 
 class BatchNormReLUConvolution(torch.autograd.Function):
@@ -128,8 +130,9 @@ def _conv_backward(
     grad_learned = None
     if needs_learned and frozen is not None:
         problem = WeightGradProblem(
-            input, grad_output, learned.shape, plan.slice_dim, plan.geometry, scale, shift
-        )
+            input, grad_output, learned.shape, plan.slice_dim, plan.geometry, scale, shift,
+            plan.means.backend,
+        )  # fmt: skip
         if _kernel_recomputes(problem, needs_x):
             grad_learned = ops.weight_grad(problem, learned.dtype)
             needs_learned = False
@@ -174,11 +177,13 @@ def _weight_grad(x: Tensor, grad_output: Tensor, learned: Tensor, plan: Plan) ->
     geometry, slice_dim = plan.geometry, plan.slice_dim
     filters = grad_output.size(1)
     kept = ops.keep_for_weight_grad(x, learned.shape, slice_dim, filters, geometry.groups)
-    problem = WeightGradProblem(kept, grad_output, learned.shape, slice_dim, geometry)
+    problem = WeightGradProblem(
+        kept, grad_output, learned.shape, slice_dim, geometry, backend=plan.means.backend
+    )
     return ops.weight_grad(problem, learned.dtype)
 
 
 def _pack(x: Tensor, learned: Tensor, frozen: Tensor | None, plan: Plan) -> Tensor:
     """The whole bank."""
     memory_format = bank_format(x, learned, frozen)
-    return ops.pack_filters(learned, frozen, plan.slice_dim, plan.dtype, memory_format)
+    return plan.means.pack(learned, frozen, plan.slice_dim, plan.dtype, memory_format)

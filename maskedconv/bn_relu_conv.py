@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskedconv.autograd import Means
 from maskedconv.batch_norm import Moments, Normalisation, normalisation
 from maskedconv.bn_relu_autograd import BatchNormReLU, BatchNormReLUConvolution, Plan
 from maskedconv.nn import MaskedConv2d
+from maskedconv.ops.choice import check_backend
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of
 
 
@@ -94,6 +96,7 @@ class _Parts(NamedTuple):
     frozen_bias: Tensor | None
     slice_dim: int
     zeros: int
+    means: Means
 
 
 def _activate(input: Tensor, norm: Normalisation) -> Tensor:
@@ -129,7 +132,7 @@ def _apply(
     input: Tensor, norm: Normalisation, parts: _Parts, geometry: ConvGeometry, dtype: torch.dtype
 ) -> Tensor:
     slice_dim = 0 if parts.zeros else parts.slice_dim
-    plan = Plan(geometry, slice_dim, dtype, norm.eps, norm.of_batch)
+    plan = Plan(geometry, slice_dim, dtype, norm.eps, norm.of_batch, parts.means)
     return BatchNormReLUConvolution.apply(input, *norm[:4], *parts[:4], plan)
 
 
@@ -164,12 +167,15 @@ def _parts(conv: nn.Module, channels: int) -> _Parts | None:
     if conv.in_channels != channels:
         return None
     if not isinstance(conv, MaskedConv2d):
-        return _Parts(conv.weight, None, conv.bias, None, 0, 0)
+        return _Parts(conv.weight, None, conv.bias, None, 0, 0, Means())
     zeros = conv.num_frozen if conv.frozen_mode == "zero" else 0
     if zeros and (conv.groups != 1 or not conv.num_learned):
         return None
+    # As in masked_conv2d, torch.compile is to see no bank that is kept.
+    bank = None if torch.compiler.is_compiling() else conv.bank
+    means = Means(check_backend(conv.backend), bank)
     return _Parts(
-        conv.learned, conv.frozen, conv.bias_learned, conv.bias_frozen, conv.slice_dim, zeros
+        conv.learned, conv.frozen, conv.bias_learned, conv.bias_frozen, conv.slice_dim, zeros, means
     )
 
 

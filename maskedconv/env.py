@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 PACKAGES = ("maskedconv", "torch", "torchvision", "triton", "numpy", "pybind11")
-NOT_RUN = "not yet run on a GPU; used only where MASKEDCONV_BACKEND={} asks for it"
+NOT_RUN = "not yet run on a GPU; checked against the reference before use"
 
 
 def _version(package: str) -> str | None:
@@ -26,7 +26,7 @@ def _backends() -> dict[str, str]:
     states = {
         "reference": "runs",
         "native": native.REASON,
-        "triton": NOT_RUN.format("triton") if triton else "triton is not installed",
+        "triton": NOT_RUN if triton else "triton is not installed",
         "cuda": native.REASON,
     }
     module = native.module()
@@ -34,7 +34,7 @@ def _backends() -> dict[str, str]:
         info = module.build_info()
         states["native"] = f"runs ({info['compiler']}, {info['isa']})"
         states["cuda"] = (
-            f"built for sm {info['cuda_archs']}; {NOT_RUN.format('cuda')}"
+            f"built for sm {info['cuda_archs']}; {NOT_RUN}"
             if info["cuda_archs"]
             else "not built: no nvcc was found when maskedconv was installed, or MASKEDCONV_CUDA=0"
         )

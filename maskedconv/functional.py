@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskedconv import slices
-from maskedconv.autograd import MaskedConvolution, NoFilters
+from maskedconv.autograd import MaskedConvolution, Means, NoFilters
+from maskedconv.ops import KeptBank
+from maskedconv.ops.choice import check_backend
 from maskedconv.ops.geometry import (
     ConvGeometry,
     filter_runs,
@@ -31,6 +33,8 @@ def masked_conv2d(
     *,
     slice_dim: int = 0,
     zeros: int = 0,
+    backend: str | None = None,
+    bank: KeptBank | None = None,
 ) -> Tensor:
     """``F.conv2d(input, cat([learned, frozen], slice_dim), cat([bias, frozen_bias]), ...)``.
 
@@ -50,12 +54,15 @@ def masked_conv2d(
         slice_dim: 0 output filters, 1 input channels, 2 kernel rows, 3 kernel columns.
         zeros: how many zero indices follow the learned ones, instead of ``frozen``; they are not
             computed.
+        backend: "reference", "native", "triton" or "cuda" must run the operators; None to choose.
+        bank: what one layer keeps of its packed filters between calls; None to pack them anew.
 
     Returns:
         ``[N, O, Ho, Wo]`` or ``[O, Ho, Wo]``, in the memory format that ``F.conv2d`` would choose.
 
     Raises:
-        ValueError: shapes, ``slice_dim`` or ``zeros`` do not fit together.
+        ValueError: shapes, ``slice_dim`` or ``zeros`` do not fit together; no such backend.
+        RuntimeError: the backend cannot run here; the message says why.
         TypeError: input and filters differ in type, outside of autocast.
     """
     _check(input, learned, frozen, bias, frozen_bias, groups, slice_dim, zeros)
@@ -63,16 +70,20 @@ def masked_conv2d(
     if input.dim() == 3:
         batch = masked_conv2d(
             input.unsqueeze(0), learned, frozen, bias, frozen_bias, stride, padding, dilation,
-            groups, slice_dim=slice_dim, zeros=zeros,
+            groups, slice_dim=slice_dim, zeros=zeros, backend=backend, bank=bank,
         )  # fmt: skip
         return batch.squeeze(0)
     kernel = list(learned.shape[2:])
     if slice_dim >= 2:
         kernel[slice_dim - 2] += zeros if frozen is None else frozen.size(slice_dim)
     input, geometry = _geometry(input, kernel, stride, padding, dilation, groups)
+    # torch.compile fuses the packing, and cannot trace what is kept between calls.
+    means = Means(check_backend(backend), None if torch.compiler.is_compiling() else bank)
     if zeros:
-        return _zeroed(input, learned, bias, geometry, slice_dim, zeros)
-    return MaskedConvolution.apply(input, learned, frozen, bias, frozen_bias, geometry, slice_dim)
+        return _zeroed(input, learned, bias, geometry, slice_dim, zeros, means)
+    return MaskedConvolution.apply(
+        input, learned, frozen, bias, frozen_bias, geometry, slice_dim, means
+    )
 
 
 def whole_weight(learned: Tensor, frozen: Tensor | None, *, slice_dim: int, zeros: int) -> Tensor:
@@ -194,7 +205,12 @@ def _narrowed(tensor: Tensor, dim: int, first: int, end: int) -> Tensor:
 
 
 def _zeroed_filters(
-    input: Tensor, learned: Tensor, bias: Tensor | None, geometry: ConvGeometry, zeros: int
+    input: Tensor,
+    learned: Tensor,
+    bias: Tensor | None,
+    geometry: ConvGeometry,
+    zeros: int,
+    means: Means,
 ) -> Tensor:
     """Output filters past the learned ones are zero: only the learned ones are computed."""
     count, out_channels = learned.size(0), learned.size(0) + zeros
@@ -207,7 +223,7 @@ def _zeroed_filters(
         part_bias = None if bias is None else _narrowed(bias, 0, run.first, run.end)
         part_geometry = geometry._replace(groups=run.groups)
         outputs.append(
-            MaskedConvolution.apply(channels, part, None, part_bias, None, part_geometry, 0)
+            MaskedConvolution.apply(channels, part, None, part_bias, None, part_geometry, 0, means)
         )
     if not outputs:
         return NoFilters.apply(input, _output_shape(input, out_channels, kernel, geometry))
@@ -216,13 +232,13 @@ def _zeroed_filters(
 
 
 def _zeroed_channels(
-    input: Tensor, learned: Tensor, bias: Tensor | None, geometry: ConvGeometry
+    input: Tensor, learned: Tensor, bias: Tensor | None, geometry: ConvGeometry, means: Means
 ) -> Tensor:
     """Input channels past the learned ones meet zeros: they are neither read nor kept."""
     channels = first_channels(input, learned.size(1), geometry.groups)
     # In memory of its own, so that backward does not keep the channels that are not read.
     channels = channels.contiguous(memory_format=memory_format_of(input))
-    return MaskedConvolution.apply(channels, learned, None, bias, None, geometry, 0)
+    return MaskedConvolution.apply(channels, learned, None, bias, None, geometry, 0, means)
 
 
 def _zeroed_taps(
@@ -231,9 +247,10 @@ def _zeroed_taps(
     bias: Tensor | None,
     geometry: ConvGeometry,
     shape: tuple[int, ...],
+    means: Means,
 ) -> Tensor:
     """A shorter kernel; the output rows and columns past those of the whole kernel are cut off."""
-    output = MaskedConvolution.apply(input, learned, None, bias, None, geometry, 0)
+    output = MaskedConvolution.apply(input, learned, None, bias, None, geometry, 0, means)
     cut = output[:, :, : shape[2], : shape[3]]
     return cut.contiguous(memory_format=memory_format_of(output))
 
@@ -245,9 +262,10 @@ def _zeroed(
     geometry: ConvGeometry,
     slice_dim: int,
     zeros: int,
+    means: Means,
 ) -> Tensor:
     if slice_dim == 0:
-        return _zeroed_filters(input, learned, bias, geometry, zeros)
+        return _zeroed_filters(input, learned, bias, geometry, zeros, means)
     kernel = list(learned.shape[2:])
     if slice_dim >= 2:
         kernel[slice_dim - 2] += zeros
@@ -256,8 +274,8 @@ def _zeroed(
         output = NoFilters.apply(input, shape)
         return output if bias is None else output + bias.to(output.dtype).view(-1, 1, 1)
     if slice_dim == 1:
-        return _zeroed_channels(input, learned, bias, geometry)
-    return _zeroed_taps(input, learned, bias, geometry, shape)
+        return _zeroed_channels(input, learned, bias, geometry, means)
+    return _zeroed_taps(input, learned, bias, geometry, shape, means)
 
 
 def _output_shape(

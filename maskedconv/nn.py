@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv import functional, slices
+from maskedconv.ops import KeptBank
+from maskedconv.ops.choice import check_backend
 from maskedconv.written_through import written_through
 
 _Size = int | tuple[int, ...]
@@ -33,6 +35,8 @@ class MaskedConv2d(nn.Conv2d):
         slice_dim: 0 output filters, 1 input channels, 2 kernel rows, 3 kernel columns.
         frozen: ``"random"`` keeps the rest of the bank at its random start, ``"zero"`` makes it
             zero (it is then neither stored nor computed).
+        backend: "reference", "native", "triton" or "cuda" must run its operators, which is an error
+            where it cannot; None (the default) to choose. See :func:`maskedconv.explain`.
         seed: draws the initial values from this seed alone; None uses torch's global generator as
             ``nn.Conv2d`` does. Values are always drawn on the CPU.
 
@@ -48,8 +52,8 @@ class MaskedConv2d(nn.Conv2d):
     Input ``[N, C, H, W]`` or ``[C, H, W]``, output as ``nn.Conv2d``. No double backward.
 
     Raises:
-        TypeError, ValueError: ``learned``, ``slice_dim`` or ``frozen`` is not one of the above, or
-            what ``nn.Conv2d`` raises for its own arguments.
+        TypeError, ValueError: ``learned``, ``slice_dim``, ``frozen`` or ``backend`` is not one of
+            the above, or what ``nn.Conv2d`` raises for its own arguments.
     """
 
     learned: Tensor
@@ -73,10 +77,12 @@ class MaskedConv2d(nn.Conv2d):
         slice_dim: int = 0,
         frozen: slices.Frozen = "random",
         seed: int | None = None,
+        backend: str | None = None,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         slices.check_learned(learned)
+        check_backend(backend)
         self._check_seed(seed)
         # A plain convolution without memory checks PyTorch's own arguments and works out its
         # derived attributes (pairs, "same" padding), whatever they are in this version of torch.
@@ -94,6 +100,8 @@ class MaskedConv2d(nn.Conv2d):
         self.num_learned = slices.num_learned(learned, self.weight_shape[slice_dim], slice_dim)
         self.has_bias = bias
         self.seed = seed
+        self.backend = backend
+        self.bank = KeptBank()
         self._allocate(torch.device(device) if device is not None else None, plain.weight.dtype)
         self.reset_parameters()
 
@@ -199,6 +207,8 @@ class MaskedConv2d(nn.Conv2d):
             self.groups,
             slice_dim=self.slice_dim,
             zeros=self._zeros,
+            backend=self.backend,
+            bank=self.bank,
         )
 
     def extra_repr(self) -> str:
@@ -309,7 +319,8 @@ class MaskedConv2d(nn.Conv2d):
         """A new layer like this one, on the CPU, with the start that ``seed`` gives."""
         return MaskedConv2d(
             *_shape_of(self), learned=self.num_learned, slice_dim=self.slice_dim,
-            frozen=self.frozen_mode, seed=seed, device="cpu", dtype=self.learned.dtype,
+            frozen=self.frozen_mode, seed=seed, backend=self.backend, device="cpu",
+            dtype=self.learned.dtype,
         )  # fmt: skip
 
     def to_conv2d(self) -> nn.Conv2d:

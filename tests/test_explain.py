@@ -22,7 +22,7 @@ def test_names_the_backend_of_each_operator():
     assert [(c.operator, c.backend) for c in choices] == [
         ("pack_filters", expected), ("weight_grad", expected),
     ]  # fmt: skip
-    assert "the first preferred that can run" in str(choices)
+    assert "by the table for the CPU" in str(choices)
 
 
 def test_says_why_another_cannot_run():
@@ -37,6 +37,8 @@ def test_a_forced_backend_is_named(monkeypatch):
     choices = maskedconv.explain(layer_of(), x)
     assert {c.backend for c in choices} == {"reference"}
     assert "forced by MASKEDCONV_BACKEND" in str(choices)
+    choices = maskedconv.explain(layer_of(backend="reference"), x)
+    assert "forced by the argument backend" in str(choices)
     monkeypatch.setenv("MASKEDCONV_BACKEND", "native")
     with pytest.raises(RuntimeError, match="which cannot run"):
         maskedconv.explain(layer_of(slice_dim=1), x)

@@ -14,7 +14,7 @@ from maskedconv import models
 def packed(slice_dim, dtype, channels_last):
     whole = torch.randn(6, 5, 3, 3)
     parts = whole.narrow(slice_dim, 0, 1), whole.narrow(slice_dim, 1, whole.size(slice_dim) - 1)
-    return (*parts, slice_dim, dtype, channels_last)
+    return (*parts, slice_dim, dtype, channels_last, "")
 
 
 @pytest.mark.parametrize("slice_dim", range(4))
@@ -37,7 +37,7 @@ def test_opcheck_weight_grad(slice_dim, prologue, kernel):
         x = x[:, :2].contiguous(memory_format=torch.channels_last)
     affine = (torch.rand(x.size(1)), torch.rand(x.size(1))) if prologue else (None, None)
     padding = [kernel // 2] * 2
-    arguments = (x, grad, shape, slice_dim, [1, 1], padding, [1, 1], 1, *affine, torch.float32)
+    arguments = (x, grad, shape, slice_dim, [1, 1], padding, [1, 1], 1, *affine, "", torch.float32)
     torch.library.opcheck(torch.ops.maskedconv.weight_grad.default, arguments)
 
 

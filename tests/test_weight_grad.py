@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from maskedconv.ops.choice import choose
 from maskedconv.ops.geometry import ConvGeometry
-from maskedconv.ops.weight_grad import BACKENDS, WeightGradProblem, preference, weight_grad
+from maskedconv.ops.weight_grad import BACKENDS, WeightGradProblem, rank, weight_grad
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 # kernel, stride, padding, dilation
@@ -135,7 +135,7 @@ def test_what_goes_to_the_reference():
         "float32 and bfloat16": problem._replace(input=problem.input.half()),
     }
     for reason, other in others.items():
-        assert choose("weight_grad", BACKENDS, other, preference(other)) == "reference"
+        assert choose("weight_grad", BACKENDS, other, rank) == "reference"
         assert reason in BACKENDS["native"].cannot_run(other)
 
 
@@ -146,7 +146,21 @@ def test_forcing_a_backend_that_cannot_run(monkeypatch):
         weight_grad(problem._replace(slice_dim=1), torch.float32)
 
 
-def test_many_filters_go_to_the_library():
-    for shape, most in (("3x3", 64), ("1x1", 12)):
-        for filters, expected in ((most, ("native", "reference")), (most + 1, ("reference",))):
-            assert preference(make_problem(SHAPES[shape], 16, filters, (8, 8))) == expected
+@pytest.mark.parametrize(
+    ("shape", "channels", "most"),
+    [("3x3", 16, 48), ("3x3/2", 16, 64), ("1x1", 16, 12), ("3x3", 3, 4), ("11x11/4", 3, 0)],
+)
+def test_many_filters_go_to_the_library(shape, channels, most):
+    def first(filters):
+        return rank(make_problem(SHAPES[shape], channels, filters, (8, 8))).names[0]
+
+    assert most == 0 or first(most) == "native"
+    assert first(most + 1) == "reference"
+
+
+def test_the_argument_goes_before_the_environment(monkeypatch):
+    monkeypatch.setenv("MASKEDCONV_BACKEND", "native")
+    problem = make_problem(SHAPES["3x3"], 16, 4, (8, 8))._replace(backend="reference")
+    assert choose("weight_grad", BACKENDS, problem, rank) == "reference"
+    with pytest.raises(RuntimeError, match=r"argument backend is 'cuda', which cannot run: "):
+        weight_grad(problem._replace(backend="cuda"), torch.float32)

@@ -1,27 +1,23 @@
-"""Which backend of an operator runs: the one that is forced, or the first preferred that can."""
+"""Which backend of an operator runs: the one that is forced, or the first of a ranking that can."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 VARIABLE = "MASKEDCONV_BACKEND"
+ARGUMENT = "the argument backend"
 NAMES = ("reference", "native", "triton", "cuda")
 
 
-def forced_backend() -> str:
-    """The backend that MASKEDCONV_BACKEND names, or the empty string.
+class Ranking(NamedTuple):
+    """Backends from the fastest to one that takes every problem, and what that order is from."""
 
-    Raises:
-        ValueError: the variable names no backend.
-    """
-    name = os.environ.get(VARIABLE, "")
-    if name and name not in NAMES:
-        raise ValueError(f"{VARIABLE} is {name!r}; expected one of {', '.join(NAMES)}")
-    return name
+    names: tuple[str, ...]
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -31,18 +27,17 @@ class Choice:
     Attributes:
         operator: "pack_filters" or "weight_grad".
         backend: the one that ran.
-        forced: whether MASKEDCONV_BACKEND named it.
+        reason: why that one.
         refused: by backend that cannot run this problem, the reason why not.
     """
 
     operator: str
     backend: str
-    forced: bool
+    reason: str
     refused: Mapping[str, str]
 
     def __str__(self) -> str:
-        why = f"forced by {VARIABLE}" if self.forced else "the first preferred that can run"
-        lines = [f"{self.operator}: {self.backend} ({why})"]
+        lines = [f"{self.operator}: {self.backend} ({self.reason})"]
         lines += [f"  not {name}: {reason}" for name, reason in self.refused.items()]
         return "\n".join(lines)
 
@@ -61,38 +56,63 @@ def recorded_choices() -> Iterator[list[Choice]]:
         _recorders[:] = [other for other in _recorders if other is not choices]
 
 
-def backend_for(backends: Mapping[str, Any], problem: Any, preference: Sequence[str]) -> str:
-    """The name of the backend that :func:`choose` would choose; errors as there."""
-    forced = forced_backend()
+def check_backend(name: str | None) -> str:
+    """The name as it is, or the empty string for None.
+
+    Raises:
+        ValueError: there is no such backend.
+    """
+    if name and name not in NAMES:
+        raise ValueError(f"backend is {name!r}; expected None or one of {', '.join(NAMES)}")
+    return name or ""
+
+
+def _forced(argument: str) -> tuple[str, str]:
+    """The backend that must run, or the empty string, and who says so."""
+    if argument:
+        return argument, ARGUMENT
+    name = os.environ.get(VARIABLE, "")
+    if name and name not in NAMES:
+        raise ValueError(f"{VARIABLE} is {name!r}; expected one of {', '.join(NAMES)}")
+    return name, VARIABLE
+
+
+def backend_for(
+    backends: Mapping[str, Any], problem: Any, rank: Callable[[Any], Ranking]
+) -> tuple[str, str]:
+    """The name of the backend that :func:`choose` would choose, and why; errors as there."""
+    forced, source = _forced(problem.backend)
     if not forced:
-        return next(name for name in preference if not backends[name].cannot_run(problem))
+        ranking = rank(problem)
+        able = (name for name in ranking.names if not backends[name].cannot_run(problem))
+        return next(able), ranking.reason
     reason = "this operator has no such kernel"
     if forced in backends:
         reason = backends[forced].cannot_run(problem)
     if reason:
-        raise RuntimeError(f"{VARIABLE} is {forced!r}, which cannot run: {reason}")
-    return forced
+        raise RuntimeError(f"{source} is {forced!r}, which cannot run: {reason}")
+    return forced, f"forced by {source}"
 
 
 def choose(
-    operator: str, backends: Mapping[str, Any], problem: Any, preference: Sequence[str]
+    operator: str, backends: Mapping[str, Any], problem: Any, rank: Callable[[Any], Ranking]
 ) -> str:
     """The name of the backend that is to compute ``problem``.
 
     Args:
         operator: its name, for :func:`recorded_choices`.
         backends: those of the operator, by name.
-        preference: names from the fastest to one that takes every problem.
+        problem: with the attribute ``backend``: the one that must compute it, or empty.
+        rank: gives the order in which to try them; asked only where no backend is forced.
 
     Raises:
         ValueError: MASKEDCONV_BACKEND names no backend.
-        RuntimeError: the backend that it names cannot run; the message says why.
+        RuntimeError: the backend that is forced cannot run; the message says why.
     """
-    chosen = backend_for(backends, problem, preference)
+    chosen, why = backend_for(backends, problem, rank)
     if _recorders:
         reasons = {name: backend.cannot_run(problem) for name, backend in backends.items()}
         refused = {name: reason for name, reason in reasons.items() if reason}
-        choice = Choice(operator, chosen, bool(forced_backend()), refused)
         for choices in _recorders:
-            choices.append(choice)
+            choices.append(Choice(operator, chosen, why, refused))
     return chosen

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.ops.choice import choose
+from maskedconv.ops import measured
+from maskedconv.ops.choice import Ranking, choose
 from maskedconv.ops.pack_filters import cuda, native, reference, triton
 from maskedconv.ops.pack_filters.problem import PackProblem
 
@@ -16,12 +17,20 @@ __all__ = ["BACKENDS", "PackProblem", "pack_filters"]
 BACKENDS = {"reference": reference, "native": native, "triton": triton, "cuda": cuda}
 
 
+def rank(problem: PackProblem) -> Ranking:
+    """Backends from the fastest to the one that always runs, for this problem."""
+    if problem.learned.is_cuda:
+        return measured.ranking("pack_filters", BACKENDS, problem)
+    return Ranking(("native", "reference"), "the first that can run of native, reference")
+
+
 def pack_filters(
     learned: Tensor,
     frozen: Tensor | None,
     slice_dim: int,
     dtype: torch.dtype,
     memory_format: torch.memory_format,
+    backend: str = "",
 ) -> Tensor:
     """One bank ``[O, I / groups, kH, kW]`` of the learned slice followed by the frozen one.
 
@@ -32,32 +41,39 @@ def pack_filters(
     Args:
         learned, frozen: the two slices, alike but for dimension ``slice_dim``; frozen may be None.
         dtype, memory_format: of the result.
+        backend: the one that must pack; empty for a choice.
 
     Raises:
-        ValueError, RuntimeError: MASKEDCONV_BACKEND names no backend, or one that cannot run here.
+        ValueError: MASKEDCONV_BACKEND names no backend.
+        RuntimeError: the backend that it or the argument names cannot run here.
     """
     if frozen is None or learned.size(slice_dim) == 0:
         whole = learned if frozen is None else frozen
         return whole.to(dtype).contiguous(memory_format=memory_format)
     if torch.compiler.is_compiling():
         last = memory_format == torch.channels_last
-        return torch.ops.maskedconv.pack_filters(learned, frozen, slice_dim, dtype, last)
-    problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format)
-    return BACKENDS[choose("pack_filters", BACKENDS, problem, ("native", "reference"))].run(problem)
+        return torch.ops.maskedconv.pack_filters(learned, frozen, slice_dim, dtype, last, backend)
+    problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format, backend)
+    return BACKENDS[choose("pack_filters", BACKENDS, problem, rank)].run(problem)
 
 
 _LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")
 _LIBRARY.define(
     "pack_filters(Tensor learned, Tensor frozen, int slice_dim, ScalarType dtype, "
-    "bool channels_last) -> Tensor"
+    "bool channels_last, str backend) -> Tensor"
 )
 
 
 def _problem(
-    learned: Tensor, frozen: Tensor, slice_dim: int, dtype: torch.dtype, channels_last: bool
+    learned: Tensor,
+    frozen: Tensor,
+    slice_dim: int,
+    dtype: torch.dtype,
+    channels_last: bool,
+    backend: str,
 ) -> PackProblem:
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return PackProblem(learned, frozen, slice_dim, dtype, memory_format)
+    return PackProblem(learned, frozen, slice_dim, dtype, memory_format, backend)
 
 
 @torch.library.impl(_LIBRARY, "pack_filters", "CompositeExplicitAutograd")

@@ -1,6 +1,6 @@
 """pack_filters on CUDA, by the compiled kernel of csrc/cuda/pack_filters.cu.
 
-Not yet run on a GPU, so nothing chooses it unless MASKEDCONV_BACKEND=cuda asks for it.
+Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ class PackProblem(NamedTuple):
     Attributes:
         learned, frozen: the two slices, alike but for dimension ``slice_dim``; both not empty.
         dtype, memory_format: of the bank ``[O, I / groups, kH, kW]``.
+        backend: the one that must compute it; empty for a choice.
     """
 
     learned: Tensor
@@ -21,6 +22,7 @@ class PackProblem(NamedTuple):
     slice_dim: int
     dtype: torch.dtype
     memory_format: torch.memory_format
+    backend: str = ""
 
     @property
     def shape(self) -> list[int]:

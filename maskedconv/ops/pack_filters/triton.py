@@ -1,6 +1,6 @@
 """pack_filters by the Triton kernel of ``triton_kernels.py``.
 
-Not yet run on a GPU, so nothing chooses it unless MASKEDCONV_BACKEND=triton asks for it.
+Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.ops.choice import backend_for, choose
+from maskedconv.ops import measured
+from maskedconv.ops.choice import Ranking, backend_for, choose
 from maskedconv.ops.geometry import (
     ConvGeometry,
     filter_runs,
@@ -20,6 +21,7 @@ from maskedconv.ops.geometry import (
     memory_format_of,
 )
 from maskedconv.ops.weight_grad import cuda, native, reference, triton
+from maskedconv.ops.weight_grad.cpu_table import native_is_faster
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
 __all__ = [
@@ -53,27 +55,20 @@ def keep_for_weight_grad(
     return part.contiguous(memory_format=memory_format_of(input))
 
 
-# Up to how many filters the CPU kernel beats the library's, by whether the kernel has one tap: from
-# bench/results (a processor with AVX-512), where the library is as fast or faster beyond.
-_NATIVE_FILTERS = {True: 12, False: 64}
-
-
-def preference(problem: WeightGradProblem) -> tuple[str, ...]:
-    """Backends from the fastest to the one that always runs, for this problem.
-
-    Those for CUDA have not yet run on a GPU: they run where MASKEDCONV_BACKEND asks for them.
-    """
-    one_tap = problem.shape[2:] == (1, 1)
-    if problem.shape[0] > _NATIVE_FILTERS[one_tap]:
-        return ("reference",)
-    return ("native", "reference")
+def rank(problem: WeightGradProblem) -> Ranking:
+    """Backends from the fastest to the one that always runs, for this problem."""
+    if problem.input.is_cuda:
+        return measured.ranking("weight_grad", BACKENDS, problem)
+    if native_is_faster(problem):
+        return Ranking(("native", "reference"), "the first by the table for the CPU that can run")
+    return Ranking(("reference",), "faster by the table for the CPU")
 
 
 def prefers_library(problem: WeightGradProblem) -> bool:
     """Whether PyTorch's own operator computes this, and could compute other gradients with it."""
     if torch.compiler.is_compiling():
         return True
-    return backend_for(BACKENDS, problem, preference(problem)) == "reference"
+    return backend_for(BACKENDS, problem, rank)[0] == "reference"
 
 
 def weight_grad(problem: WeightGradProblem, dtype: torch.dtype) -> Tensor:
@@ -83,12 +78,13 @@ def weight_grad(problem: WeightGradProblem, dtype: torch.dtype) -> Tensor:
     ``maskedconv::weight_grad``.
 
     Raises:
-        ValueError, RuntimeError: MASKEDCONV_BACKEND names no backend, or one that cannot run here.
+        ValueError: MASKEDCONV_BACKEND names no backend.
+        RuntimeError: the backend that it or ``problem`` names cannot run here.
     """
     if torch.compiler.is_compiling():
         flat = (*problem[:2], list(problem.shape), problem.slice_dim, *problem.geometry)
-        return torch.ops.maskedconv.weight_grad(*flat, problem.scale, problem.shift, dtype)
-    backend = choose("weight_grad", BACKENDS, problem, preference(problem))
+        return torch.ops.maskedconv.weight_grad(*flat, *problem[5:], dtype)
+    backend = choose("weight_grad", BACKENDS, problem, rank)
     grad = BACKENDS[backend].run(problem)
     out = torch.empty(
         problem.shape, dtype=dtype, device=grad.device, memory_format=torch.channels_last
@@ -100,7 +96,7 @@ _LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")
 _LIBRARY.define(
     "weight_grad(Tensor input, Tensor grad_output, SymInt[] shape, int slice_dim, SymInt[] stride, "
     "SymInt[] padding, SymInt[] dilation, int groups, Tensor? scale, Tensor? shift, "
-    "ScalarType dtype) -> Tensor"
+    "str backend, ScalarType dtype) -> Tensor"
 )
 
 
@@ -116,12 +112,13 @@ def _registered(
     groups: int,
     scale: Tensor | None,
     shift: Tensor | None,
+    backend: str,
     dtype: torch.dtype,
 ) -> Tensor:
     pairs = [(rows, columns) for rows, columns in (stride, padding, dilation)]
     geometry = ConvGeometry(pairs[0], pairs[1], pairs[2], groups)
     problem = WeightGradProblem(
-        input, grad_output, torch.Size(shape), slice_dim, geometry, scale, shift
+        input, grad_output, torch.Size(shape), slice_dim, geometry, scale, shift, backend
     )
     return weight_grad(problem, dtype)
 

@@ -1,6 +1,6 @@
 """weight_grad on CUDA, by the compiled kernel of csrc/cuda/weight_grad.cu.
 
-Not yet run on a GPU, so nothing chooses it unless MASKEDCONV_BACKEND=cuda asks for it. A gradient
+Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen. A gradient
 value that is not finite can make every tap of its filter NaN: it meets zeros there.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from maskedconv.ops import native
 from maskedconv.ops.geometry import ConvGeometry
-from maskedconv.ops.weight_grad.problem import WeightGradProblem
+from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -45,14 +45,8 @@ def cannot_run(problem: WeightGradProblem) -> str:
             "its kernel is for float32, bfloat16 and float16; the input is "
             f"{input.dtype}, the gradient {grad_output.dtype}"
         )
-    if problem.slice_dim != 0:
-        return (
-            f"its kernel is for slices of the output filters, not of dimension {problem.slice_dim}"
-        )
-    if problem.geometry.groups != 1:
-        return f"its kernel is for one group, not {problem.geometry.groups}"
-    if input.size(1) > 1 and input.stride(1) != 1:
-        return "its kernel is for channels_last input"
+    if reason := outside_the_kernels(problem):
+        return reason
     if not (input.numel() and grad_output.numel() and math.prod(problem.shape)):
         return "there is nothing to add up"
     return _hardware_cannot_run(problem)

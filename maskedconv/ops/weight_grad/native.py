@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import native
-from maskedconv.ops.weight_grad.problem import WeightGradProblem
+from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -23,15 +23,7 @@ def cannot_run(problem: WeightGradProblem) -> str:
             "its kernel is for float32 and bfloat16; the input is "
             f"{input.dtype}, the gradient {problem.grad_output.dtype}"
         )
-    if problem.slice_dim != 0:
-        return (
-            f"its kernel is for slices of the output filters, not of dimension {problem.slice_dim}"
-        )
-    if problem.geometry.groups != 1:
-        return f"its kernel is for one group, not {problem.geometry.groups}"
-    if input.size(1) > 1 and input.stride(1) != 1:
-        return "its kernel is for channels_last input"
-    return ""
+    return outside_the_kernels(problem)
 
 
 def run(problem: WeightGradProblem) -> Tensor:

@@ -21,6 +21,7 @@ class WeightGradProblem(NamedTuple):
         geometry: of the whole convolution.
         scale, shift: ``[C]``, float32 (float64 for double): the convolution's input was
             ``relu(input * scale + shift)``; None where it is ``input`` itself.
+        backend: the one that must compute it; empty for a choice.
     """
 
     input: Tensor
@@ -30,3 +31,18 @@ class WeightGradProblem(NamedTuple):
     geometry: ConvGeometry
     scale: Tensor | None = None
     shift: Tensor | None = None
+    backend: str = ""
+
+
+def outside_the_kernels(problem: WeightGradProblem) -> str:
+    """Empty for what every compiled kernel is made for, else what this problem is instead."""
+    input = problem.input
+    if problem.slice_dim != 0:
+        return (
+            f"its kernel is for slices of the output filters, not of dimension {problem.slice_dim}"
+        )
+    if problem.geometry.groups != 1:
+        return f"its kernel is for one group, not {problem.geometry.groups}"
+    if input.numel() and input.size(1) > 1 and input.stride(1) != 1:
+        return "its kernel is for channels_last input"
+    return ""

@@ -56,7 +56,10 @@ def _plain(input: Tensor, grad_output: Tensor, shape: torch.Size, geometry: Conv
     ]  # fmt: skip
     if any(surplus):
         grad_output = F.pad(grad_output, (0, surplus[1], 0, surplus[0]))
-    weight = grad_output.new_empty(shape).contiguous(memory_format=memory_format_of(input))
+    weight = torch.empty(
+        shape, dtype=grad_output.dtype, device=grad_output.device,
+        memory_format=memory_format_of(input),
+    )  # fmt: skip
     return torch.ops.aten.convolution_backward(
         grad_output, input, weight, None, geometry.stride, geometry.padding, geometry.dilation,
         False, (0, 0), geometry.groups, (False, True, False),

@@ -1,6 +1,6 @@
 """weight_grad by the Triton kernels of ``triton_kernels.py``.
 
-Not yet run on a GPU, so nothing chooses it unless MASKEDCONV_BACKEND=triton asks for it.
+Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen.
 A non-finite input value can reach every tap of its channel, also those that padding or stride keep
 from it: it meets zeros there.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from maskedconv.ops import triton_runtime
 from maskedconv.ops.weight_grad import triton_config
-from maskedconv.ops.weight_grad.problem import WeightGradProblem
+from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 SUM_BLOCK = {"BLOCK_PARTS": 32, "BLOCK": 64}
@@ -26,12 +26,8 @@ _INT32 = 2**31
 def cannot_run(problem: WeightGradProblem) -> str:
     """Empty when the kernel takes this problem, else the reason why not."""
     input, grad_output = problem.input, problem.grad_output
-    if problem.slice_dim != 0:
-        return (
-            f"its kernel is for slices of the output filters, not of dimension {problem.slice_dim}"
-        )
-    if problem.geometry.groups != 1:
-        return f"its kernel is for one group, not {problem.geometry.groups}"
+    if reason := outside_the_kernels(problem):
+        return reason
     if input.dtype not in DTYPES or grad_output.dtype != input.dtype:
         return (
             "its kernel is for bfloat16, float16 and float32; the input is "
@@ -39,8 +35,6 @@ def cannot_run(problem: WeightGradProblem) -> str:
         )
     if not (input.numel() and grad_output.numel() and math.prod(problem.shape)):
         return "there is nothing to sum up"
-    if input.size(1) > 1 and input.stride(1) != 1:
-        return "its kernel is for channels_last input"
     if not _in_reach(input) or not _in_reach(grad_output):
         return "a tensor has too many pixels, or an image is too large, for 32-bit indices"
     reason = triton_runtime.cannot_launch(input.device)
