@@ -1,45 +1,88 @@
-"""Forward and backward of one layer at p = .1, beside the peers (pytest-benchmark)."""
+"""pytest-benchmark: the operator, the layer and whole training steps, beside the peers.
+
+Parameters and what the device allows at best (``floor_ms``) are in ``extra_info``. On CUDA where
+there is a GPU, else on the CPU.
+"""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
+from bench import ceilings, steps
+from bench.compare import forward_and_backward, weight_gradients
+from bench.layers import CPU_LAYERS, GPU_LAYERS, tensors
 from bench.peers import IMPLEMENTATIONS
+from maskedconv.ops.weight_grad import BACKENDS
 
-# in, out, image size, kernel, batch
-LAYERS = {
-    "64->64 @32": (64, 64, 32, 3, 16),
-    "128->128 @16": (128, 128, 16, 3, 16),
-    "256->256 @8": (256, 256, 8, 3, 16),
-    "160->160 @32": (160, 160, 32, 3, 8),
-    "204->48 @32 1x1": (204, 48, 32, 1, 16),
-    "48->12 @32": (48, 12, 32, 3, 16),
-}
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
+LAYERS = GPU_LAYERS if DEVICE == "cuda" else CPU_LAYERS
+OPERATORS = [*(name for name in BACKENDS if name != "reference"), "sliced backward", "all filters"]
+
+
+@pytest.fixture(scope="session")
+def best():
+    return ceilings.measure(DEVICE, DTYPE)
+
+
+@pytest.fixture(params=LAYERS, ids=str)
+def layer(request):
+    return request.param
+
+
+def run(benchmark, function, rounds):
+    def waited():
+        function()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    benchmark.pedantic(waited, rounds=rounds, warmup_rounds=3)
+
+
+def note(benchmark, layer, learned, floor_ms):
+    benchmark.extra_info |= {
+        **layer._asdict(),
+        "learned": learned,
+        "floor_ms": floor_ms,
+        "device": DEVICE,
+        "dtype": str(DTYPE),
+        "threads": torch.get_num_threads(),
+    }
+
+
+@pytest.mark.parametrize("implementation", OPERATORS)
+@pytest.mark.parametrize("learned", [1, "p = .1"])
+def test_weight_gradient(benchmark, best, layer, learned, implementation):
+    count = learned if isinstance(learned, int) else max(1, layer.out_channels // 10)
+    x, grad = tensors(layer, DEVICE, DTYPE)
+    functions = weight_gradients(layer, count, x, grad)
+    if implementation not in functions:
+        pytest.skip(f"{implementation} does not run here")
+    floor = best.milliseconds(*ceilings.weight_gradient(layer, count, x.element_size()))
+    benchmark.group = f"weight gradient, {layer}, learned {learned}"
+    note(benchmark, layer, count, floor)
+    run(benchmark, functions[implementation], 20)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("layer", LAYERS)
-def test_forward_and_backward(benchmark, layer, implementation):
-    in_channels, out_channels, size, kernel, batch = LAYERS[layer]
-    torch.manual_seed(0)
-    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
-    conv = conv.to(memory_format=torch.channels_last)
-    module = IMPLEMENTATIONS[implementation](conv, max(1, out_channels // 10))
-    x = torch.randn(batch, in_channels, size, size).to(memory_format=torch.channels_last)
-    x.requires_grad_()
-    grad = torch.randn_like(module(x))
+def test_forward_and_backward(benchmark, best, layer, implementation):
+    count = max(1, layer.out_channels // 10)
+    x, grad = tensors(layer, DEVICE, DTYPE)
+    function = forward_and_backward(layer, count, "random", x, grad)[implementation]
+    benchmark.group = f"forward and backward, {layer}, p = .1"
+    floor = best.milliseconds(*ceilings.step(layer, count, "random", x.element_size()))
+    note(benchmark, layer, count, floor)
+    run(benchmark, function, 20)
 
-    def step():
-        x.grad = None
-        module.zero_grad()
-        module(x).backward(grad)
 
-    benchmark.group = f"{layer}, p = .1"
-    pixels = batch * size * size
-    benchmark.extra_info["threads"] = torch.get_num_threads()
-    benchmark.extra_info["forward_gflop"] = (
-        2e-9 * pixels * in_channels * out_channels * kernel * kernel
-    )
-    benchmark.pedantic(step, rounds=20, warmup_rounds=3)
+@pytest.mark.parametrize("implementation", ["maskedconv", "conv2d", "sliced backward"])
+@pytest.mark.parametrize("network", steps.PLAIN)
+def test_training_step(benchmark, network, implementation):
+    benchmark.group = f"training step, {network}, p = .1, batch {steps.BATCH[DEVICE]}"
+    benchmark.extra_info |= {
+        "device": DEVICE,
+        "parameters": steps.parameters(network, 0.1, "random"),
+        "saved_bytes": steps.saved(implementation, network, 0.1, "random", DEVICE),
+    }
+    run(benchmark, steps.training_step(implementation, network, 0.1, "random", DEVICE), 3)

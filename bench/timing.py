@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
+
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class Quantiles(NamedTuple):
@@ -18,10 +22,11 @@ class Quantiles(NamedTuple):
 
 
 def time_together(
-    functions: Mapping[str, Callable[[], object]], device: str, rounds: int = 20, warmup: int = 3
+    functions: Mapping[str, Callable[[], object]], device: str, rounds: int = 20, warmup: int = 2
 ) -> dict[str, Quantiles]:
     """Times of each function over ``rounds`` paired repetitions, after ``warmup`` rounds."""
     measure = _on_cuda if device == "cuda" else _on_cpu
+    _keep_freed_memory()
     samples: dict[str, list[float]] = {name: [] for name in functions}
     for index in range(warmup + rounds):
         for name, function in functions.items():
@@ -29,6 +34,14 @@ def time_together(
             if index >= warmup:
                 samples[name].append(milliseconds)
     return {name: _quantiles(values) for name, values in samples.items()}
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc keep what is freed: else page faults of large tensors decide many comparisons."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _on_cpu(function: Callable[[], object]) -> float:

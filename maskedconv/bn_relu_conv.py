@@ -18,7 +18,6 @@ from maskedconv.autograd import Means
 from maskedconv.batch_norm import Moments, Normalisation, normalisation
 from maskedconv.bn_relu_autograd import BatchNormReLU, BatchNormReLUConvolution, Plan
 from maskedconv.nn import MaskedConv2d
-from maskedconv.ops.choice import check_backend
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of
 
 
@@ -168,12 +167,13 @@ def _parts(conv: nn.Module, channels: int) -> _Parts | None:
         return None
     if not isinstance(conv, MaskedConv2d):
         return _Parts(conv.weight, None, conv.bias, None, 0, 0, Means())
-    zeros = conv.num_frozen if conv.frozen_mode == "zero" else 0
+    zeros = conv.num_zeros
     if zeros and (conv.groups != 1 or not conv.num_learned):
         return None
-    # As in masked_conv2d, torch.compile is to see no bank that is kept.
-    bank = None if torch.compiler.is_compiling() else conv.bank
-    means = Means(check_backend(conv.backend), bank)
+    means = conv.means
+    if torch.compiler.is_compiling():
+        # As in functional.convolve.
+        means = means._replace(bank=None)
     return _Parts(
         conv.learned, conv.frozen, conv.bias_learned, conv.bias_frozen, conv.slice_dim, zeros, means
     )

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from maskedconv import slices
 from maskedconv.autograd import MaskedConvolution, Means, NoFilters
 from maskedconv.ops import KeptBank
-from maskedconv.ops.choice import check_backend
+from maskedconv.ops.choice import check_backend, forced_backend
 from maskedconv.ops.geometry import (
     ConvGeometry,
     filter_runs,
@@ -66,24 +66,69 @@ def masked_conv2d(
         TypeError: input and filters differ in type, outside of autocast.
     """
     _check(input, learned, frozen, bias, frozen_bias, groups, slice_dim, zeros)
+    return convolve(
+        input, learned, frozen, bias, frozen_bias, stride, padding, dilation, groups, slice_dim,
+        zeros, Means(check_backend(backend), bank),
+    )  # fmt: skip
+
+
+def convolve(
+    input: Tensor,
+    learned: Tensor,
+    frozen: Tensor | None,
+    bias: Tensor | None,
+    frozen_bias: Tensor | None,
+    stride: _Pair,
+    padding: _Pair | str,
+    dilation: _Pair,
+    groups: int,
+    slice_dim: int,
+    zeros: int,
+    means: Means,
+) -> Tensor:
+    """:func:`masked_conv2d` for arguments that are known to fit together."""
     input = _cast_input(input, learned)
     if input.dim() == 3:
-        batch = masked_conv2d(
+        batch = convolve(
             input.unsqueeze(0), learned, frozen, bias, frozen_bias, stride, padding, dilation,
-            groups, slice_dim=slice_dim, zeros=zeros, backend=backend, bank=bank,
+            groups, slice_dim, zeros, means,
         )  # fmt: skip
         return batch.squeeze(0)
-    kernel = list(learned.shape[2:])
-    if slice_dim >= 2:
-        kernel[slice_dim - 2] += zeros if frozen is None else frozen.size(slice_dim)
-    input, geometry = _geometry(input, kernel, stride, padding, dilation, groups)
-    # torch.compile fuses the packing, and cannot trace what is kept between calls.
-    means = Means(check_backend(backend), None if torch.compiler.is_compiling() else bank)
+    if isinstance(padding, str):
+        kernel = list(learned.shape[2:])
+        if slice_dim >= 2:
+            kernel[slice_dim - 2] += zeros if frozen is None else frozen.size(slice_dim)
+        input, padding = _padded(input, kernel, _pair(stride), padding, _pair(dilation))
+    geometry = ConvGeometry(_pair(stride), _pair(padding), _pair(dilation), groups)
+    if torch.compiler.is_compiling():
+        # torch.compile fuses the packing, and cannot trace what is kept between calls.
+        means = means._replace(bank=None)
     if zeros:
         return _zeroed(input, learned, bias, geometry, slice_dim, zeros, means)
+    if frozen is None and learned.requires_grad and not forced_backend(means.backend):
+        return _all_learned(input, learned, bias, geometry)
     return MaskedConvolution.apply(
         input, learned, frozen, bias, frozen_bias, geometry, slice_dim, means
     )
+
+
+def _all_learned(
+    input: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry
+) -> Tensor:
+    """PyTorch's own convolution, whose backward has nothing to leave out."""
+    bias = None if bias is None else bias.to(input.dtype)
+    return torch.conv2d(input, weight.to(input.dtype), bias, *geometry)
+
+
+def check_input(input: Tensor, channels: int, groups: int) -> None:
+    """ValueError unless ``input`` is ``[N, C, H, W]`` or ``[C, H, W]`` of so many channels."""
+    if input.dim() not in (3, 4):
+        raise ValueError(f"input has {input.dim()} dimensions; expected [N, C, H, W] or [C, H, W]")
+    if input.size(-3) != channels:
+        raise ValueError(
+            f"input has {input.size(-3)} channels; expected {channels} "
+            f"({channels // groups} for each of {groups} groups)"
+        )
 
 
 def whole_weight(learned: Tensor, frozen: Tensor | None, *, slice_dim: int, zeros: int) -> Tensor:
@@ -108,8 +153,6 @@ def _check(
     slices.check_slice_dim(slice_dim)
     if learned.dim() != 4:
         raise ValueError(f"learned has {learned.dim()} dimensions; expected [O, I, kH, kW]")
-    if input.dim() not in (3, 4):
-        raise ValueError(f"input has {input.dim()} dimensions; expected [N, C, H, W] or [C, H, W]")
     if zeros < 0 or (zeros and frozen is not None):
         raise ValueError(f"zeros is {zeros}; expected >= 0, and 0 when frozen filters are given")
     bank = list(learned.shape)
@@ -121,11 +164,7 @@ def _check(
                 f"but for dimension {slice_dim}"
             )
     bank[slice_dim] += zeros if frozen is None else frozen.size(slice_dim)
-    if input.size(-3) != bank[1] * groups:
-        raise ValueError(
-            f"input has {input.size(-3)} channels; expected {bank[1] * groups} "
-            f"({bank[1]} for each of {groups} groups)"
-        )
+    check_input(input, bank[1] * groups, groups)
     if bank[0] % groups:
         raise ValueError(f"groups is {groups}; expected a divisor of the {bank[0]} output filters")
     _check_bias(learned, frozen, bias, frozen_bias, slice_dim, bank[0])
@@ -168,20 +207,16 @@ def _cast_input(input: Tensor, learned: Tensor) -> Tensor:
     return input
 
 
-def _geometry(
+def _padded(
     input: Tensor,
     kernel: list[int],
-    stride: _Pair,
-    padding: _Pair | str,
-    dilation: _Pair,
-    groups: int,
-) -> tuple[Tensor, ConvGeometry]:
-    """Pairs of numbers for a convolution that pads evenly, and the input that it is given."""
-    stride, dilation = _pair(stride), _pair(dilation)
-    if not isinstance(padding, str):
-        return input, ConvGeometry(stride, _pair(padding), dilation, groups)
+    stride: tuple[int, int],
+    padding: str,
+    dilation: tuple[int, int],
+) -> tuple[Tensor, tuple[int, int]]:
+    """The padding in pixels for a convolution that pads evenly, and the input that it is given."""
     if padding == "valid":
-        return input, ConvGeometry(stride, (0, 0), dilation, groups)
+        return input, (0, 0)
     if padding != "same":
         raise ValueError(f"padding is {padding!r}; expected a number, a pair, 'same' or 'valid'")
     if stride != (1, 1):
@@ -190,7 +225,7 @@ def _geometry(
     if any(t % 2 for t in total):
         # One more row or column at the end, as PyTorch's convolution does.
         input = F.pad(input, (0, total[1] % 2, 0, total[0] % 2))
-    return input, ConvGeometry(stride, (total[0] // 2, total[1] // 2), dilation, groups)
+    return input, (total[0] // 2, total[1] // 2)
 
 
 def _pair(value: _Pair) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv import functional, slices
+from maskedconv.autograd import Means
 from maskedconv.ops import KeptBank
 from maskedconv.ops.choice import check_backend
 from maskedconv.written_through import written_through
@@ -100,8 +101,7 @@ class MaskedConv2d(nn.Conv2d):
         self.num_learned = slices.num_learned(learned, self.weight_shape[slice_dim], slice_dim)
         self.has_bias = bias
         self.seed = seed
-        self.backend = backend
-        self.bank = KeptBank()
+        self.means = Means(check_backend(backend), KeptBank())
         self._allocate(torch.device(device) if device is not None else None, plain.weight.dtype)
         self.reset_parameters()
 
@@ -116,8 +116,18 @@ class MaskedConv2d(nn.Conv2d):
         return self.weight_shape[self.slice_dim] - self.num_learned
 
     @property
-    def _zeros(self) -> int:
+    def num_zeros(self) -> int:
+        """How many indices of the slice dimension are zero."""
         return self.num_frozen if self.frozen_mode == "zero" else 0
+
+    @property
+    def backend(self) -> str | None:
+        """The backend that must run its operators; None to choose."""
+        return self.means.backend or None
+
+    @backend.setter
+    def backend(self, backend: str | None) -> None:
+        self.means = self.means._replace(backend=check_backend(backend))
 
     def _allocate(self, device: torch.device | None, dtype: torch.dtype) -> None:
         def part(size: int) -> Tensor:
@@ -160,7 +170,7 @@ class MaskedConv2d(nn.Conv2d):
     def weight(self) -> Tensor:  # type: ignore[override]
         """The whole bank ``[O, I / groups, kH, kW]``; differentiable towards ``learned``."""
         whole = functional.whole_weight(
-            self.learned, self.frozen, slice_dim=self.slice_dim, zeros=self._zeros
+            self.learned, self.frozen, slice_dim=self.slice_dim, zeros=self.num_zeros
         )
         return written_through(whole, self._write_weight)
 
@@ -195,7 +205,8 @@ class MaskedConv2d(nn.Conv2d):
         if self.padding_mode != "zeros":
             pads = self._reversed_padding_repeated_twice
             input, padding = F.pad(input, pads, mode=self.padding_mode), 0
-        return functional.masked_conv2d(
+        functional.check_input(input, self.in_channels, self.groups)
+        return functional.convolve(
             input,
             self.learned,
             self.frozen,
@@ -205,10 +216,9 @@ class MaskedConv2d(nn.Conv2d):
             padding,
             self.dilation,
             self.groups,
-            slice_dim=self.slice_dim,
-            zeros=self._zeros,
-            backend=self.backend,
-            bank=self.bank,
+            self.slice_dim,
+            self.num_zeros,
+            self.means,
         )
 
     def extra_repr(self) -> str:

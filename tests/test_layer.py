@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from maskedconv import explain
 from maskedconv.nn import MaskedConv2d
 
 GEOMETRIES = {
@@ -259,3 +260,17 @@ def test_isinstance_of_conv2d():
     layer = layer_of(kernel_size=3)
     assert isinstance(layer, nn.Conv2d)
     assert layer.weight.shape == (12, 6, 3, 3)
+
+
+def test_a_narrow_layer_gets_all_gradients_from_one_call():
+    """A 1×1 convolution of few channels, of which much is learned: the library's joint call."""
+    conv = nn.Conv2d(6, 8, 1)
+    layer = MaskedConv2d.from_conv2d(conv, learned=5)
+    x = torch.randn(2, 6, 5, 5).to(memory_format=torch.channels_last)
+    assert [c.operator for c in explain(layer, x)] == ["pack_filters"]
+    ours, plain = x.clone().requires_grad_(), x.clone().requires_grad_()
+    grad = torch.randn(2, 8, 5, 5)
+    layer(ours).backward(grad)
+    conv(plain).backward(grad)
+    torch.testing.assert_close(ours.grad, plain.grad)
+    torch.testing.assert_close(layer.learned.grad, conv.weight.grad[:5])

@@ -67,25 +67,28 @@ def check_backend(name: str | None) -> str:
     return name or ""
 
 
-def _forced(argument: str) -> tuple[str, str]:
-    """The backend that must run, or the empty string, and who says so."""
-    if argument:
-        return argument, ARGUMENT
-    name = os.environ.get(VARIABLE, "")
+def forced_backend(argument: str) -> str:
+    """The backend that must run: of the argument, else of MASKEDCONV_BACKEND, else empty.
+
+    Raises:
+        ValueError: the variable names no backend.
+    """
+    name = argument or os.environ.get(VARIABLE, "")
     if name and name not in NAMES:
         raise ValueError(f"{VARIABLE} is {name!r}; expected one of {', '.join(NAMES)}")
-    return name, VARIABLE
+    return name
 
 
 def backend_for(
     backends: Mapping[str, Any], problem: Any, rank: Callable[[Any], Ranking]
 ) -> tuple[str, str]:
     """The name of the backend that :func:`choose` would choose, and why; errors as there."""
-    forced, source = _forced(problem.backend)
+    forced = forced_backend(problem.backend)
     if not forced:
         ranking = rank(problem)
         able = (name for name in ranking.names if not backends[name].cannot_run(problem))
         return next(able), ranking.reason
+    source = ARGUMENT if problem.backend else VARIABLE
     reason = "this operator has no such kernel"
     if forced in backends:
         reason = backends[forced].cannot_run(problem)

@@ -48,25 +48,23 @@ class KeptBank:
         """As :func:`pack_filters`. A kept bank changes at the next call, unseen by autograd:
         what saves it for backward must save ``learned`` too, whose change autograd does see.
         """
-        count = learned.size(slice_dim)
-        if not self.keeps(learned, frozen, dtype) or not count:
+        if frozen is None or frozen.dtype == dtype or not self._keeps(learned, frozen):
             self._packed = None
             return pack_filters(learned, frozen, slice_dim, dtype, memory_format, backend)
-        assert frozen is not None
         bank = self._bank_of(frozen, dtype, memory_format)
         if bank is None:
             bank = pack_filters(learned, frozen, slice_dim, dtype, memory_format, backend)
             self._packed = _Packed(bank, weakref.ref(frozen), frozen._version)
         else:
-            bank.narrow(slice_dim, 0, count).copy_(learned)
+            bank.narrow(slice_dim, 0, learned.size(slice_dim)).copy_(learned)
         # Shares the memory, but not the count of changes: writing the same filters again between
         # two calls and their backwards is no change.
         return bank.data
 
     @staticmethod
-    def keeps(learned: Tensor, frozen: Tensor | None, dtype: torch.dtype) -> bool:
-        """Whether a bank of these filters and of this type is kept."""
-        if frozen is None or frozen.dtype == dtype or torch.is_inference_mode_enabled():
+    def _keeps(learned: Tensor, frozen: Tensor) -> bool:
+        """Not in inference mode: autograd could not save its tensors for a backward later."""
+        if torch.is_inference_mode_enabled():
             return False
         return not (learned.is_inference() or frozen.is_inference())
 

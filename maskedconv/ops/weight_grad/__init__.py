@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import measured
-from maskedconv.ops.choice import Ranking, backend_for, choose
+from maskedconv.ops.choice import Ranking, backend_for, choose, forced_backend
 from maskedconv.ops.geometry import (
     ConvGeometry,
     filter_runs,
@@ -21,12 +21,13 @@ from maskedconv.ops.geometry import (
     memory_format_of,
 )
 from maskedconv.ops.weight_grad import cuda, native, reference, triton
-from maskedconv.ops.weight_grad.cpu_table import native_is_faster
+from maskedconv.ops.weight_grad.cpu_table import all_with_input_is_faster, native_is_faster
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
 __all__ = [
     "BACKENDS",
     "WeightGradProblem",
+    "goes_with_input",
     "keep_for_weight_grad",
     "prefers_library",
     "weight_grad",
@@ -43,6 +44,8 @@ def keep_for_weight_grad(
     The whole input is returned as it is; a part of its channels is copied, so that the rest can be
     freed.
     """
+    if slice_dim == 0 and groups == 1:
+        return input
     if slice_dim == 1:
         part = first_channels(input, learned_shape[1], groups)
     elif slice_dim == 0:
@@ -55,13 +58,15 @@ def keep_for_weight_grad(
     return part.contiguous(memory_format=memory_format_of(input))
 
 
+_KERNEL_FIRST = Ranking(("native", "reference"), "the first that can by the table for the CPU")
+_LIBRARY_FIRST = Ranking(("reference",), "faster by the table for the CPU")
+
+
 def rank(problem: WeightGradProblem) -> Ranking:
     """Backends from the fastest to the one that always runs, for this problem."""
     if problem.input.is_cuda:
         return measured.ranking("weight_grad", BACKENDS, problem)
-    if native_is_faster(problem):
-        return Ranking(("native", "reference"), "the first by the table for the CPU that can run")
-    return Ranking(("reference",), "faster by the table for the CPU")
+    return _KERNEL_FIRST if native_is_faster(problem) else _LIBRARY_FIRST
 
 
 def prefers_library(problem: WeightGradProblem) -> bool:
@@ -71,8 +76,17 @@ def prefers_library(problem: WeightGradProblem) -> bool:
     return backend_for(BACKENDS, problem, rank)[0] == "reference"
 
 
+def goes_with_input(problem: WeightGradProblem, bank_shape: torch.Size) -> bool:
+    """Whether to ask PyTorch for the gradients of the input and of the whole bank in one call."""
+    if problem.shape == bank_shape:
+        return prefers_library(problem)
+    if not all_with_input_is_faster(problem) or torch.compiler.is_compiling():
+        return False
+    return not forced_backend(problem.backend)
+
+
 def weight_grad(problem: WeightGradProblem, dtype: torch.dtype) -> Tensor:
-    """Gradient of the learned slice, of shape ``problem.shape``, type ``dtype``, channels_last.
+    """Gradient of the learned slice, of shape ``problem.shape`` and type ``dtype``.
 
     Not differentiable. While torch.compile traces, the call becomes the registered operator
     ``maskedconv::weight_grad``.
@@ -85,11 +99,7 @@ def weight_grad(problem: WeightGradProblem, dtype: torch.dtype) -> Tensor:
         flat = (*problem[:2], list(problem.shape), problem.slice_dim, *problem.geometry)
         return torch.ops.maskedconv.weight_grad(*flat, *problem[5:], dtype)
     backend = choose("weight_grad", BACKENDS, problem, rank)
-    grad = BACKENDS[backend].run(problem)
-    out = torch.empty(
-        problem.shape, dtype=dtype, device=grad.device, memory_format=torch.channels_last
-    )
-    return grad if (grad.dtype, grad.stride()) == (dtype, out.stride()) else out.copy_(grad)
+    return BACKENDS[backend].run(problem).to(dtype)
 
 
 _LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")
@@ -120,7 +130,12 @@ def _registered(
     problem = WeightGradProblem(
         input, grad_output, torch.Size(shape), slice_dim, geometry, scale, shift, backend
     )
-    return weight_grad(problem, dtype)
+    grad = weight_grad(problem, dtype)
+    # What the compiler was told, to the stride.
+    out = torch.empty(
+        problem.shape, dtype=dtype, device=grad.device, memory_format=torch.channels_last
+    )
+    return grad if grad.stride() == out.stride() else out.copy_(grad)
 
 
 @torch.library.register_fake("maskedconv::weight_grad", lib=_LIBRARY)

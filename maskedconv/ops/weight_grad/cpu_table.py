@@ -24,3 +24,14 @@ def native_is_faster(problem: WeightGradProblem) -> bool:
     # Small maps: the sums of all taps are loaded and stored for each of them.
     pixels = problem.input.size(2) * problem.input.size(3)
     return filters <= (10 if pixels <= 4 else 28 if pixels <= 16 else 48)
+
+
+def all_with_input_is_faster(problem: WeightGradProblem) -> bool:
+    """Whether the library's one call for the gradients of the input and of every filter costs less
+    than two calls, one of them for these filters alone: narrow 1×1 layers on the CPU.
+    """
+    filters, channels, rows, columns = problem.shape
+    if rows * columns > 1 or channels > 48 or 3 * filters < problem.grad_output.size(1):
+        return False
+    on_cpu = problem.input.device.type == "cpu"
+    return on_cpu and problem.slice_dim == 0 and problem.geometry.groups == 1

@@ -1,0 +1,59 @@
+"""What this device can do at most: copy bandwidth and rate of matrix products, both measured."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from bench.layers import Layer
+from bench.timing import time_together
+
+COPIED_BYTES = {"cpu": 512 << 20, "cuda": 2 << 30}
+MATRIX = {"cpu": 2048, "cuda": 8192}
+
+
+class Ceilings(NamedTuple):
+    """Bytes a second (read and written) and floating-point operations a second."""
+
+    bandwidth: float
+    rate: float
+
+    def milliseconds(self, moved: float, operations: float) -> float:
+        """The least time for so many bytes and floating-point operations."""
+        return 1e3 * max(moved / self.bandwidth, operations / self.rate)
+
+
+def measure(device: str, dtype: torch.dtype) -> Ceilings:
+    """The best of several copies and products of large square matrices."""
+    source = torch.ones(COPIED_BYTES[device] // 4, device=device)
+    target = torch.empty_like(source)
+    size = MATRIX[device]
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    times = time_together(
+        {"copy": lambda: target.copy_(source), "product": lambda: torch.mm(a, b)}, device, 10
+    )
+    return Ceilings(2e3 * source.nbytes / times["copy"].p20, 2e3 * size**3 / times["product"].p20)
+
+
+def weight_gradient(layer: Layer, learned: int, itemsize: int) -> tuple[float, float]:
+    """Bytes and operations: the input read once, the slice of the gradient; the products.
+
+    A slice of the gradient costs whole sectors of 32 bytes a pixel.
+    """
+    gradient = max(32, learned * itemsize) * layer.out_pixels
+    return layer.pixels * layer.in_channels * itemsize + gradient, layer.products(learned)
+
+
+def step(layer: Layer, learned: int, frozen: str, itemsize: int) -> tuple[float, float]:
+    """Bytes and operations of forward and backward.
+
+    Forward and the input's gradient need every filter that is not zero; the input is read twice
+    and its gradient written, the output written and its gradient read (once for each gradient).
+    """
+    filters = layer.out_channels if frozen == "random" else learned
+    x = layer.pixels * layer.in_channels * itemsize
+    y = layer.out_pixels * layer.out_channels * itemsize
+    computed = layer.out_pixels * filters * itemsize
+    products = 2 * layer.products(filters) + layer.products(learned)
+    return 3 * x + y + 2 * computed, products

@@ -1,0 +1,87 @@
+"""Measurements as rows, their tables, and the files that keep them with device and versions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.layers import Layer
+from bench.timing import Quantiles
+from maskedconv import env
+from maskedconv.ops.choice import NAMES
+
+FOLDER = Path(__file__).parent / "results"
+OURS = (*NAMES, "maskedconv")
+Row = dict[str, Any]
+
+
+def row(
+    what: str,
+    subject: Layer | str,
+    learned: int | str,
+    frozen: str,
+    least_ms: float | None,
+    times: Mapping[str, Quantiles],
+    **further: Any,
+) -> Row:
+    """One measurement; ``least_ms`` is the floor that the device's ceilings give."""
+    about = {"what": what, "layer": str(subject), "learned": learned, "frozen": frozen}
+    return {**about, "floor_ms": least_ms, **further, "ms": dict(times)}
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown: our times over the floor, and the ratio of every other to ours."""
+    lines = []
+    for what in dict.fromkeys(row["what"] for row in rows):
+        lines += [
+            f"\n### {what}\n",
+            "| | learned | ours ms (p20-p80) | ours / floor | others / ours |",
+            "|---|---|---|---|---|",
+        ]
+        for row in (row for row in rows if row["what"] == what):
+            times = {name: Quantiles(*value) for name, value in row["ms"].items()}
+            lines += [_line(row, name, times) for name in times if name.split(",")[0] in OURS]
+    return "\n".join(lines)
+
+
+def _line(row: Row, name: str, times: dict[str, Quantiles]) -> str:
+    own = times[name]
+    ratios = ", ".join(
+        f"{other} {time.p50 / own.p50:.2f}" for other, time in times.items() if other != name
+    )
+    label = row["frozen"] if name == "maskedconv" else name
+    span = f"{own.p50:.3f} ({own.p20:.3f}-{own.p80:.3f})"
+    floor = "" if row["floor_ms"] is None else f"{own.p50 / row['floor_ms']:.2f}"
+    return f"| {row['layer']} | {row['learned']} {label} | {span} | {floor} | {ratios} |"
+
+
+def parse(description: str | None) -> argparse.Namespace:
+    """``--device`` and ``--rounds``, as every measurement takes them."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, default=20, help="paired repetitions")
+    return parser.parse_args()
+
+
+def device_name(device: str) -> str:
+    """For file names."""
+    if device == "cuda":
+        return torch.cuda.get_device_name().replace(" ", "-").lower()
+    return f"cpu-{platform.machine()}-{torch.get_num_threads()}-threads"
+
+
+def write(device: str, dtype: torch.dtype, name: str, rows: list[Row], further: str = "") -> None:
+    """``<device>-<name>.json`` with everything, ``.md`` with the table and ``further``, printed."""
+    label = device_name(device)
+    record = {"device": label, "dtype": str(dtype), "environment": env.collect(), "rows": rows}
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / f"{label}-{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    text = f"# {label}, {dtype}, channels_last\n{table(rows)}\n{further}\n"
+    (FOLDER / f"{label}-{name}.md").write_text(text)
+    print(text)

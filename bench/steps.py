@@ -1,0 +1,161 @@
+"""Whole training steps and their memory: the networks as they are usually written, and ours.
+
+``python -m bench.steps`` measures forward, backward and the step of momentum SGD. The peers replace
+every convolution of the plain network. Peak memory is that of a process of its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench import results
+from bench.peers import IMPLEMENTATIONS
+from bench.plain_networks import PLAIN
+from bench.results import Row, row
+from bench.saved_bytes import of_network
+from bench.timing import time_together
+from maskedconv import count_parameters, merge_, models
+
+BATCH = {"cpu": 32, "cuda": 128}
+SETTINGS = ((0.1, "random"), (0.4, "random"), (0.1, "zero"))
+PEERS = tuple(name for name in IMPLEMENTATIONS if name != "maskedconv")
+STEPS_FOR_PEAK = 3
+
+
+def make(
+    implementation: str, network: str, learned: float, frozen: str, device: str
+) -> tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]:
+    """A network, and how to run it on images ``[N, 3, 32, 32]``."""
+    model = models.create(network, learned=learned, frozen=frozen, seed=0)
+    if implementation == "maskedconv":
+        return _on(model, device), lambda module, x: module(x)
+    plain = _on(merge_(model), device)
+    peer = IMPLEMENTATIONS[implementation]
+    for name, conv in list(plain.named_modules()):
+        if isinstance(conv, nn.Conv2d):
+            parent, _, child = name.rpartition(".")
+            filters = int(conv.out_channels * learned + 1e-9)
+            setattr(plain.get_submodule(parent), child, peer(conv, filters))
+    return plain, PLAIN[network]
+
+
+def _on(model: nn.Module, device: str) -> nn.Module:
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def training_step(
+    implementation: str, network: str, learned: float, frozen: str, device: str
+) -> Callable[[], None]:
+    """Forward, backward and optimiser step on one batch of noise."""
+    model, run = make(implementation, network, learned, frozen, device)
+    images, labels = _batch(device)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=5e-4)
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = F.cross_entropy(run(model, images), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def _batch(device: str) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(BATCH[device], 3, 32, 32, generator=generator).to(device)
+    labels = torch.randint(10, (BATCH[device],), generator=generator).to(device)
+    return images.to(memory_format=torch.channels_last), labels
+
+
+def peak_bytes(*arguments: str | float) -> int:
+    """Of a few training steps beyond what the process held before, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_bytes, arguments)
+
+
+def _peak_bytes(implementation: str, network: str, learned: float, frozen: str, device: str) -> int:
+    if device == "cpu":
+        before = _peak_resident()
+    step = training_step(implementation, network, learned, frozen, device)
+    for _ in range(STEPS_FOR_PEAK):
+        step()
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _peak_resident() - before
+
+
+def _peak_resident() -> int:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(device: str, rounds: int) -> list[Row]:
+    """A row for each network and setting."""
+    rows: list[Row] = []
+    for network in PLAIN:
+        for learned, frozen in SETTINGS:
+            peers = PEERS if frozen == "random" else ("conv2d",)
+            names = ("maskedconv", *peers)
+            steps = {n: training_step(n, network, learned, frozen, device) for n in names}
+            times = time_together(steps, device, rounds)
+            peaks = {n: peak_bytes(n, network, learned, frozen, device) for n in names}
+            rows.append(
+                row(
+                    "training step",
+                    f"{network}, batch {BATCH[device]}",
+                    learned,
+                    frozen,
+                    None,
+                    times,
+                    peak_bytes=peaks,
+                    saved_bytes={n: saved(n, network, learned, frozen, device) for n in names},
+                    parameters=parameters(network, learned, frozen),
+                )
+            )
+            print(".", end="", flush=True)
+    print()
+    return rows
+
+
+def saved(implementation: str, network: str, learned: float, frozen: str, device: str) -> int:
+    model, run = make(implementation, network, learned, frozen, device)
+    return of_network(model, _batch(device)[0], run)
+
+
+def parameters(network: str, learned: float, frozen: str) -> dict[str, int]:
+    count = count_parameters(models.create(network, learned=learned, frozen=frozen, seed=0))
+    return {"learned": count.learned, "total": count.total}
+
+
+def memory_table(rows: list[Row]) -> str:
+    """Markdown: MiB at the peak and saved for backward, ours and the others'."""
+    lines = ["\n### memory, MiB: peak of a process / saved for backward\n"]
+    for row_ in rows:
+        cells = ", ".join(
+            f"{name} {peak / 2**20:.0f} / {row_['saved_bytes'][name] / 2**20:.0f}"
+            for name, peak in row_["peak_bytes"].items()
+        )
+        lines.append(f"- {row_['layer']}, {row_['learned']} {row_['frozen']}: {cells}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    arguments = results.parse(__doc__)
+    rows = measure(arguments.device, arguments.rounds)
+    dtype = torch.bfloat16 if arguments.device == "cuda" else torch.float32
+    results.write(arguments.device, dtype, "steps", rows, memory_table(rows))
+
+
+if __name__ == "__main__":
+    main()
