@@ -1,8 +1,12 @@
-"""Paired timing: every round runs each function once, so that drift of the machine cancels out."""
+"""Paired timing: every round runs each function once, so that drift of the machine cancels out.
+
+The order within a round is drawn anew each time: what ran before decides what the caches hold.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import random
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -28,9 +32,10 @@ def time_together(
     measure = _on_cuda if device == "cuda" else _on_cpu
     _keep_freed_memory()
     samples: dict[str, list[float]] = {name: [] for name in functions}
+    order = random.Random(0)
     for index in range(warmup + rounds):
-        for name, function in functions.items():
-            milliseconds = measure(function)
+        for name in order.sample(list(functions), len(functions)):
+            milliseconds = measure(functions[name])
             if index >= warmup:
                 samples[name].append(milliseconds)
     return {name: _quantiles(values) for name, values in samples.items()}

@@ -1,0 +1,74 @@
+"""The README's tables of speed, from the committed measurements: ``python -m bench.readme``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bench.layers import CPU_LAYERS, Layer
+from bench.results import FOLDER, Row
+
+DEVICE = "cpu-x86_64-2-threads"
+HEADER = """\
+| layer | weight gradient, 1 filter: sliced / ours | p = .1: sliced / ours | step at p = .1: \
+ours / nn.Conv2d | ours / sliced | zeroed: ours / nn.Conv2d |
+|---|--:|--:|--:|--:|--:|"""
+STEPS_HEADER = """\
+| network, learned | step: ours / nn.Conv2d | ours / sliced | peak memory: ours / nn.Conv2d |
+|---|--:|--:|--:|"""
+
+
+def rows_of(name: str) -> list[Row]:
+    """The committed measurements of that name."""
+    record = json.loads((FOLDER / f"{DEVICE}-{name}.json").read_text())
+    return list(record["rows"])
+
+
+def layer_table() -> str:
+    """A line for each layer of the comparison."""
+    rows = rows_of("layers")
+    return "\n".join([HEADER, *(_layer_line(rows, layer) for layer in CPU_LAYERS)])
+
+
+def _layer_line(rows: list[Row], layer: Layer) -> str:
+    tenth = max(1, int(0.1 * layer.out_channels))
+
+    def ratio(what: str, learned: int, over: str, under: str, frozen: str = "random") -> str:
+        found = next(
+            row["ms"]
+            for row in rows
+            if (row["what"], row["layer"], row["learned"], row["frozen"])
+            == (what, str(layer), learned, frozen)
+        )
+        return f"{found[over][1] / found[under][1]:.2f}"
+
+    cells = [
+        ratio("weight gradient", 1, "sliced backward", "native"),
+        ratio("weight gradient", tenth, "sliced backward", "native"),
+        ratio("forward and backward", tenth, "maskedconv", "conv2d"),
+        ratio("forward and backward", tenth, "maskedconv", "sliced backward"),
+        ratio("forward and backward", tenth, "maskedconv", "conv2d", "zero"),
+    ]
+    return f"| {layer} | {' | '.join(cells)} |"
+
+
+def step_table() -> str:
+    """A line for each network and setting."""
+    return "\n".join([STEPS_HEADER, *map(_step_line, rows_of("steps"))])
+
+
+def _step_line(row: dict[str, Any]) -> str:
+    ours, plain = row["ms"]["maskedconv"][1], row["ms"]["conv2d"][1]
+    sliced = row["ms"].get("sliced backward")
+    peak = row["peak_bytes"]["maskedconv"] / row["peak_bytes"]["conv2d"]
+    beside = "–" if sliced is None else f"{ours / sliced[1]:.2f}"
+    label = f"{row['layer']}, p = {row['learned']:g} {row['frozen']}"
+    return f"| {label} | {ours / plain:.2f} | {beside} | {peak:.2f} |"
+
+
+def main() -> None:
+    print(f"{layer_table()}\n\n{step_table()}")
+
+
+if __name__ == "__main__":
+    main()
