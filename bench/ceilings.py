@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from bench.layers import Layer
+from bench.layers import Layer, plain, tensors
 from bench.timing import time_together
 
 COPIED_BYTES = {"cpu": 512 << 20, "cuda": 2 << 30}
