@@ -25,6 +25,8 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m pytest bench --benchmark-columns=median,iqr --benchmark-sort=name
 	$(BIN)/python -m bench.saved_bytes
 	$(BIN)/python -m bench.compare
+	$(BIN)/python -m bench.steps --rounds 7
+	$(BIN)/python -m bench.networks --rounds 9
 
 # The native module with the address and undefined-behaviour sanitizers, in a copy of the package.
 sanitize: $(VENV)/installed-test

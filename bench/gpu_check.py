@@ -1,7 +1,7 @@
 """Everything that needs a GPU, in one command: ``make gpu-check``.
 
 Runs the tests on the GPU, compute-sanitizer on the CUDA kernels where it is installed, and the
-comparison with the peers, which it writes to ``bench/results/``. Says so where there is no GPU.
+comparisons with the peers, which it writes to ``bench/results/``. Says so where there is no GPU.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ def commands() -> dict[str, list[str]]:
                 sanitizer, "--tool", tool, "--error-exitcode", "9", "--target-processes", "all",
                 *pytest, "-x", "tests/test_gpu.py", "-k", SANITIZED,
             ]  # fmt: skip
-    steps["comparison with the peers"] = [
-        sys.executable, "-m", "bench.compare", "--device", "cuda",
-    ]  # fmt: skip
+    for name, rounds in (("compare", 20), ("steps", 10), ("networks", 7)):
+        steps[f"bench.{name}"] = [
+            sys.executable, "-m", f"bench.{name}", "--device", "cuda", "--rounds", str(rounds),
+        ]  # fmt: skip
     steps["the other tests"] = [*pytest, "tests", "--ignore", "tests/test_gpu.py"]
     return steps
 

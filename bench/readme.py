@@ -66,8 +66,13 @@ def _step_line(row: dict[str, Any]) -> str:
     return f"| {label} | {ours / plain:.2f} | {beside} | {peak:.2f} |"
 
 
+def tables() -> str:
+    """What stands between the README's marks."""
+    return f"{layer_table()}\n\n{step_table()}"
+
+
 def main() -> None:
-    print(f"{layer_table()}\n\n{step_table()}")
+    print(tables())
 
 
 if __name__ == "__main__":
