@@ -81,7 +81,7 @@ def numbers_of_filters(layer: Layer, further: tuple[int, ...] = ()) -> list[int]
 def layers_of(network: str, batch: int) -> list[Layer]:
     """The different convolutions of a network for 32×32 images, in their order.
 
-    Small maps (below 16²) come in batches four times as large.
+    Small maps (below 16²) come in batches twice as large.
     """
     from maskedconv import MaskedConv2d, models
 
@@ -90,7 +90,7 @@ def layers_of(network: str, batch: int) -> list[Layer]:
     def record(conv: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         assert isinstance(conv, MaskedConv2d)
         size = inputs[0].size(2)
-        images = batch if size >= 16 else 4 * batch
+        images = batch if size >= 16 else 2 * batch
         shape = (conv.in_channels, conv.out_channels, size, conv.kernel_size[0], images)
         found[Layer(*shape, conv.stride[0])] = None
 

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
 from maskedconv.ops.geometry import ConvGeometry, bank_format, memory_format_of
-from maskedconv.ops.weight_grad import goes_with_input
+from maskedconv.ops.weight_grad import prefers_library
 
 
 class Means(NamedTuple):
@@ -92,9 +92,10 @@ class MaskedConvolution(torch.autograd.Function):
                 kept, grad_output, ctx.learned_shape, ctx.slice_dim, ctx.geometry,
                 backend=ctx.backend,
             )  # fmt: skip
-            if weight is not None and goes_with_input(problem, weight.shape):
-                grad_input, grad_bank = _both_grads(grad_output, kept, weight, ctx.geometry)
-                grad_learned = grad_bank[: ctx.learned_shape[0]].to(ctx.learned_dtype)
+            if weight is not None and weight.shape == problem.shape and prefers_library(problem):
+                # Everything is learned: one call shares what both gradients need.
+                grad_input, grad_learned = _both_grads(grad_output, kept, weight, ctx.geometry)
+                grad_learned = grad_learned.to(ctx.learned_dtype)
                 return grad_input, grad_learned, None, grad_bias, None, None, None, None
         if weight is not None:
             grad_input = _input_grad(grad_output, kept, weight, ctx.input_shape, ctx.geometry)

@@ -9,15 +9,22 @@ from torch.nn import functional as F
 from maskedconv import slices
 from maskedconv.autograd import MaskedConvolution, Means, NoFilters
 from maskedconv.ops import KeptBank
-from maskedconv.ops.choice import check_backend, forced_backend
+from maskedconv.ops.choice import Choice, check_backend, forced_backend, record
 from maskedconv.ops.geometry import (
     ConvGeometry,
     filter_runs,
     first_channels,
     memory_format_of,
 )
+from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
 
 _Pair = int | tuple[int, ...]
+_WHOLE = Choice(
+    "weight_grad",
+    "reference",
+    "all filters along with the input's gradient: faster by the table for the CPU",
+    {},
+)
 
 
 def masked_conv2d(
@@ -105,17 +112,46 @@ def convolve(
         means = means._replace(bank=None)
     if zeros:
         return _zeroed(input, learned, bias, geometry, slice_dim, zeros, means)
-    if frozen is None and learned.requires_grad and not forced_backend(means.backend):
-        return _all_learned(input, learned, bias, geometry)
+    if _goes_whole(input, learned, frozen, groups, slice_dim, means):
+        return _whole(input, learned, frozen, bias, frozen_bias, geometry)
     return MaskedConvolution.apply(
         input, learned, frozen, bias, frozen_bias, geometry, slice_dim, means
     )
 
 
-def _all_learned(
-    input: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry
+def _goes_whole(
+    input: Tensor,
+    learned: Tensor,
+    frozen: Tensor | None,
+    groups: int,
+    slice_dim: int,
+    means: Means,
+) -> bool:
+    """Whether PyTorch's own convolution and gradients are the best: there is nothing to leave out
+    of the weight gradient, or nothing is saved by it.
+    """
+    if not learned.requires_grad or forced_backend(means.backend):
+        return False
+    if frozen is None:
+        return True
+    plain = slice_dim == 0 and groups == 1 and input.device.type == "cpu"
+    return plain and whole_is_faster(learned.shape, learned.size(0) + frozen.size(0))
+
+
+def _whole(
+    input: Tensor,
+    learned: Tensor,
+    frozen: Tensor | None,
+    bias: Tensor | None,
+    frozen_bias: Tensor | None,
+    geometry: ConvGeometry,
 ) -> Tensor:
-    """PyTorch's own convolution, whose backward has nothing to leave out."""
+    weight = learned
+    if frozen is not None:
+        weight = torch.cat((learned, frozen))
+        record(_WHOLE)
+    if bias is not None and frozen_bias is not None:
+        bias = torch.cat((bias, frozen_bias))
     bias = None if bias is None else bias.to(input.dtype)
     return torch.conv2d(input, weight.to(input.dtype), bias, *geometry)
 

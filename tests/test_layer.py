@@ -262,15 +262,20 @@ def test_isinstance_of_conv2d():
     assert layer.weight.shape == (12, 6, 3, 3)
 
 
-def test_a_narrow_layer_gets_all_gradients_from_one_call():
-    """A 1×1 convolution of few channels, of which much is learned: the library's joint call."""
-    conv = nn.Conv2d(6, 8, 1)
-    layer = MaskedConv2d.from_conv2d(conv, learned=5)
-    x = torch.randn(2, 6, 5, 5).to(memory_format=torch.channels_last)
-    assert [c.operator for c in explain(layer, x)] == ["pack_filters"]
+@pytest.mark.parametrize(
+    ("channels", "filters", "kernel", "learned"), [(20, 8, 1, 5), (3, 8, 3, 6), (100, 12, 1, 10)]
+)
+def test_narrow_layers_get_all_gradients_from_one_call(channels, filters, kernel, learned):
+    """Where little is saved, PyTorch computes the gradients of input and filters together."""
+    conv = nn.Conv2d(channels, filters, kernel)
+    layer = MaskedConv2d.from_conv2d(conv, learned=learned)
+    x = torch.randn(2, channels, 5, 5).to(memory_format=torch.channels_last)
+    (choice,) = explain(layer, x)
+    assert "all filters along with the input's gradient" in str(choice)
     ours, plain = x.clone().requires_grad_(), x.clone().requires_grad_()
-    grad = torch.randn(2, 8, 5, 5)
+    grad = torch.randn_like(conv(x))
     layer(ours).backward(grad)
     conv(plain).backward(grad)
     torch.testing.assert_close(ours.grad, plain.grad)
-    torch.testing.assert_close(layer.learned.grad, conv.weight.grad[:5])
+    torch.testing.assert_close(layer.learned.grad, conv.weight.grad[:learned])
+    torch.testing.assert_close(layer.bias_learned.grad, conv.bias.grad[:learned])

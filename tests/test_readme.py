@@ -13,7 +13,8 @@ def between(text: str, name: str) -> str:
     """The part of ``text`` between the marks ``name``."""
     _, begin, rest = text.partition(f"<!-- {name}:begin -->\n")
     shown, end, _ = rest.partition(f"\n<!-- {name}:end -->")
-    assert begin and end
+    assert begin
+    assert end
     return shown
 
 

@@ -56,6 +56,12 @@ def recorded_choices() -> Iterator[list[Choice]]:
         _recorders[:] = [other for other in _recorders if other is not choices]
 
 
+def record(choice: Choice) -> None:
+    """Adds ``choice`` to the lists of :func:`recorded_choices`."""
+    for choices in _recorders:
+        choices.append(choice)
+
+
 def check_backend(name: str | None) -> str:
     """The name as it is, or the empty string for None.
 
@@ -116,6 +122,5 @@ def choose(
     if _recorders:
         reasons = {name: backend.cannot_run(problem) for name, backend in backends.items()}
         refused = {name: reason for name, reason in reasons.items() if reason}
-        for choices in _recorders:
-            choices.append(Choice(operator, chosen, why, refused))
+        record(Choice(operator, chosen, why, refused))
     return chosen

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import measured
-from maskedconv.ops.choice import Ranking, backend_for, choose, forced_backend
+from maskedconv.ops.choice import Ranking, backend_for, choose
 from maskedconv.ops.geometry import (
     ConvGeometry,
     filter_runs,
@@ -21,13 +21,12 @@ from maskedconv.ops.geometry import (
     memory_format_of,
 )
 from maskedconv.ops.weight_grad import cuda, native, reference, triton
-from maskedconv.ops.weight_grad.cpu_table import all_with_input_is_faster, native_is_faster
+from maskedconv.ops.weight_grad.cpu_table import native_is_faster
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
 __all__ = [
     "BACKENDS",
     "WeightGradProblem",
-    "goes_with_input",
     "keep_for_weight_grad",
     "prefers_library",
     "weight_grad",
@@ -74,15 +73,6 @@ def prefers_library(problem: WeightGradProblem) -> bool:
     if torch.compiler.is_compiling():
         return True
     return backend_for(BACKENDS, problem, rank)[0] == "reference"
-
-
-def goes_with_input(problem: WeightGradProblem, bank_shape: torch.Size) -> bool:
-    """Whether to ask PyTorch for the gradients of the input and of the whole bank in one call."""
-    if problem.shape == bank_shape:
-        return prefers_library(problem)
-    if not all_with_input_is_faster(problem) or torch.compiler.is_compiling():
-        return False
-    return not forced_backend(problem.backend)
 
 
 def weight_grad(problem: WeightGradProblem, dtype: torch.dtype) -> Tensor:

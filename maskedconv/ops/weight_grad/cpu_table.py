@@ -7,6 +7,8 @@ library computes whole blocks of 16 filters; the kernel as many as there are.
 
 from __future__ import annotations
 
+import torch
+
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
 
@@ -26,12 +28,14 @@ def native_is_faster(problem: WeightGradProblem) -> bool:
     return filters <= (10 if pixels <= 4 else 28 if pixels <= 16 else 48)
 
 
-def all_with_input_is_faster(problem: WeightGradProblem) -> bool:
-    """Whether the library's one call for the gradients of the input and of every filter costs less
-    than two calls, one of them for these filters alone: narrow 1×1 layers on the CPU.
+def whole_is_faster(learned_shape: torch.Size, out_channels: int) -> bool:
+    """Whether PyTorch's gradients of the input and of all filters at once cost less on the CPU than
+    the input's and that of the learned filters apart: narrow layers of which much is learned.
     """
-    filters, channels, rows, columns = problem.shape
-    if rows * columns > 1 or channels > 48 or 3 * filters < problem.grad_output.size(1):
+    filters, channels, rows, columns = learned_shape
+    taps = rows * columns
+    if channels < 16:
+        return filters * taps > 36
+    if taps > 1:
         return False
-    on_cpu = problem.input.device.type == "cpu"
-    return on_cpu and problem.slice_dim == 0 and problem.geometry.groups == 1
+    return 3 * filters >= 2 * out_channels - 2 or (channels <= 64 and 3 * filters >= out_channels)
