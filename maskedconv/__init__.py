@@ -23,6 +23,7 @@ _HOMES = {
     "BNReLUConv2d": "bn_relu_conv",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
+    "YellowFin": "yellowfin",
     "convert_": "convert",
     "count_parameters": "counting",
     "explain": "explanation",
@@ -37,6 +38,7 @@ __all__ = [
     "BNReLUConv2d",
     "MaskedConv2d",
     "ParameterCount",
+    "YellowFin",
     "convert_",
     "count_parameters",
     "explain",
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from maskedconv.functional import masked_conv2d
     from maskedconv.nn import MaskedConv2d
     from maskedconv.selection import select_learned_
+    from maskedconv.yellowfin import YellowFin
 
 
 def __getattr__(name: str) -> Any:
