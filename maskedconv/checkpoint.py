@@ -53,8 +53,13 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
     # A copy for every tensor: safetensors refuses memory that two names share.
     tensors = {key: tensor.detach().clone().contiguous() for key, tensor in state.items()}
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"maskedconv": json.dumps(header)})
-    partial.replace(path)
+    try:
+        save_file(tensors, partial, metadata={"maskedconv": json.dumps(header)})
+        partial.replace(path)
+    except _safetensors("safetensors").SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(model: Model, path: str | Path) -> Model:
@@ -88,6 +93,41 @@ def load(model: Model, path: str | Path) -> Model:
             )
     model.load_state_dict(tensors)
     return model
+
+
+def load_plain(path: str | Path) -> dict[str, Tensor]:
+    """What :func:`save` wrote with ``frozen=True``, as the state dict of the merged model.
+
+    Its convolutions have a ``weight`` and ``bias``, which ``nn.Conv2d`` and ``MaskedConv2d`` load
+    whatever of them they learn.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not such a checkpoint, or was saved without frozen filters.
+    """
+    header, tensors = _read(Path(path))
+    if missing := sorted(header["frozen"].keys() - tensors.keys()):
+        raise ValueError(f"{path} lacks {missing[0]}; expected a file of save(..., frozen=True)")
+    for name, layer in header["layers"].items():
+        shape, dim = layer["weight_shape"], layer["slice_dim"]
+        for plain, own, size, along in (
+            ("weight", "", shape[dim], dim),
+            ("bias", "bias_", shape[0], 0),
+        ):
+            keys = [f"{name}.{own}{part}".lstrip(".") for part in ("learned", "frozen")]
+            parts = [tensors.pop(key) for key in keys if key in tensors]
+            if parts:
+                tensors[f"{name}.{plain}".lstrip(".")] = _padded(
+                    torch.cat(parts, along), size, along
+                )
+    return tensors
+
+
+def _padded(tensor: Tensor, size: int, dim: int) -> Tensor:
+    """``tensor`` with zeros behind it, ``size`` long along ``dim``."""
+    shape = list(tensor.shape)
+    shape[dim] = size - shape[dim]
+    return torch.cat([tensor, tensor.new_zeros(shape)], dim)
 
 
 def _safetensors(module: str) -> ModuleType:
@@ -124,8 +164,9 @@ def _configuration(layer: MaskedConv2d) -> dict[str, Any]:
 
 def _fingerprint(tensor: Tensor) -> str:
     """SHA-256 of type, shape and values, whatever the memory format and device."""
-    values = tensor.detach().cpu().contiguous()
-    digest = hashlib.sha256(f"{values.dtype} {list(values.shape)}".encode())
+    digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
+    # Flat: a contiguous tensor with a dimension of size 1 may have any stride there.
+    values = tensor.detach().cpu().contiguous().flatten()
     digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

@@ -134,6 +134,17 @@ def test_batches_depend_on_seed_and_epoch_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("first", [0, 2, 3, 5])
+def test_later_batches_are_those_of_the_whole_epoch(first):
+    dataset = numbered(11, crop_padding=1)
+    whole = list(data.train_batches(dataset, 4, 0, 1))
+    later = list(data.train_batches(dataset, 4, 0, 1, first_batch=first))
+    assert len(later) == max(0, 3 - first)
+    for (images, labels), (others, other_labels) in zip(whole[first:], later, strict=True):
+        assert torch.equal(images, others)
+        assert torch.equal(labels, other_labels)
+
+
 def test_training_images_are_augmented_and_test_images_not():
     dataset = numbered(200, crop_padding=1)
     images, _ = next(data.train_batches(dataset, 200, 0, 0))
@@ -167,3 +178,5 @@ def test_batch_arguments_are_checked_before_the_first_batch():
         data.test_batches(dataset, 0)
     with pytest.raises(ValueError, match="epoch must be at least 0, got -1"):
         data.train_batches(dataset, 2, 0, -1)
+    with pytest.raises(ValueError, match="first_batch must be at least 0, got -1"):
+        data.train_batches(dataset, 2, 0, 0, first_batch=-1)

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from maskedconv import MaskedConv2d, data
 from maskedconv.data import Dataset
-from maskedconv.training import Diverged, Epoch, History, evaluate, train
+from maskedconv.optimizers import make_optimizer
+from maskedconv.training import Diverged, Epoch, History, evaluate, predict, train
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,56 @@ def test_evaluation_is_of_the_whole_test_set(dataset):
     assert top1 == 100 * right / 40
 
 
+def test_predictions_are_the_softmax_of_the_test_set(dataset):
+    model = network()
+    probabilities = predict(model, dataset, batch_size=7)
+    images = torch.cat([x for x, _ in data.test_batches(dataset, 40)])
+    torch.testing.assert_close(probabilities, model.eval()(images).softmax(1))
+    assert not probabilities.requires_grad
+
+
+@pytest.mark.parametrize("name", ["adam", "yellowfin"])
+def test_other_optimizers_learn_and_leave_the_frozen_part(dataset, name):
+    model = network()
+    frozen = model[0].frozen.clone()
+    lr = {"adam": 0.01, "yellowfin": 0.1}[name]
+    momentum = {"adam": 0.9, "yellowfin": 0.0}[name]
+    history = run(model, dataset, epochs=15, lr=lr, momentum=momentum, optimizer=name)
+    assert history.last_top1 > 90
+    assert torch.equal(model[0].frozen, frozen)
+
+
+def test_adam_is_torchs(dataset):
+    model, by_hand = network(), network()
+    whole = Dataset(**{**vars(dataset), "crop_padding": 0})
+    settings = {"lr": 0.01, "weight_decay": 0.1}
+    run(model, whole, epochs=1, batch_size=96, momentum=0.8, optimizer="adam", **settings)
+    optimizer = torch.optim.Adam(by_hand.parameters(), betas=(0.8, 0.999), **settings)
+    images = (whole.train_images.float() / 255 - 0.5) / 0.25
+    F.cross_entropy(by_hand(images), whole.train_labels).backward()
+    optimizer.step()
+    for mine, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_yellowfin_has_the_authors_settings():
+    parameter = nn.Parameter(torch.ones(1))
+    settings = {"lr": 0.1, "momentum": 0.0, "weight_decay": 5e-4, "nesterov": False}
+    optimizer = make_optimizer("yellowfin", [parameter], **settings)
+    assert (optimizer.clip, optimizer.window, optimizer.beta) == (2.0, 20, 0.999)
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.0, 5e-4)
+
+
+def test_compiled_training_is_the_same(dataset, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    model = network()
+    history = run(model, dataset, compile=True)
+    assert compiled == [model]
+    assert history.last_top1 == run(network(), dataset).last_top1
+
+
 def test_bfloat16_trains_and_keeps_float32_weights(dataset):
     model = network()
     history = run(model, dataset, epochs=5, amp=True)
@@ -163,6 +214,7 @@ def test_best_is_the_first_of_the_best():
     ("changes", "words"),
     [
         ({"epochs": 0}, "epochs is 0"),
+        ({"optimizer": "lion"}, "optimizer is 'lion'; expected one of sgd, adam, yellowfin"),
         ({"schedule": "linear"}, "schedule is 'linear'; expected one of step, cosine"),
         ({"batch_size": 0}, "batch_size"),
     ],

@@ -25,22 +25,25 @@ def train_batches(
     epoch: int,
     channels_last: bool = True,
     dtype: torch.dtype = torch.float32,
+    first_batch: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Training set in random order, cropped and flipped at random.
 
     Order, crops and flips depend on ``seed`` and ``epoch`` only, not on what came before nor on
     the device: a resumed run sees what an uninterrupted one would have seen. The last batch may be
     smaller; a single image that would be left over joins the batch before it, because one image
-    has no batch statistics.
+    has no batch statistics. The batches before ``first_batch`` are left out.
 
     Yields:
         images [B, C, H, W] of ``dtype`` and labels int64 [B], on the dataset's device.
 
     Raises:
-        ValueError: ``batch_size`` is below 1, or ``seed`` or ``epoch`` below 0.
+        ValueError: ``batch_size`` is below 1, or ``seed``, ``epoch`` or ``first_batch`` below 0.
     """
+    if first_batch < 0:
+        raise ValueError(f"first_batch must be at least 0, got {first_batch}")
     count = len(dataset.train_images)
-    bounds = _bounds(count, batch_size)
+    bounds = _bounds(count, batch_size)[first_batch:]
     generator = _generator(seed, epoch)
     order = torch.randperm(count, generator=generator).to(dataset.device)
     moves = draw_moves(count, dataset.crop_padding, dataset.flip, generator).to(dataset.device)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-import math
 import resource
 import time
 from collections.abc import Callable
@@ -18,8 +16,12 @@ from torch import nn
 from maskedconv import env, models
 from maskedconv.counting import count_parameters
 from maskedconv.data import Dataset
+from maskedconv.experiments.checkpoints import Checkpoint, checkpoint_path
 from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.store import Row
+from maskedconv.experiments.ensemble import freeze_unlearned_, train_members
+from maskedconv.experiments.rows import results
+from maskedconv.experiments.store import Row, StoreError
+from maskedconv.experiments.weights import keep_weights, start_from, weights_path
 from maskedconv.selection import select_learned_
 from maskedconv.training import Diverged, Epoch, History, train
 
@@ -54,53 +56,122 @@ def build_model(
 
 
 def execute(
-    config: RunConfig, dataset: Dataset, on_epoch: Callable[[Epoch], None] | None = None
+    config: RunConfig,
+    dataset: Dataset,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    *,
+    folder: Path | None = None,
+    checkpoint_seconds: float = 120.0,
 ) -> Row:
     """Does the run on the device of ``dataset``; returns its row, of status "done" or "failed".
 
     Whatever goes wrong within the run is told in the row; an interrupt is passed on.
+
+    Args:
+        on_epoch: called with every epoch's result, of each member of an ensemble in turn, and
+            those included that were over before the run was interrupted.
+        folder: the output folder. Weights are kept there, and checkpoints, from which a run that
+            was interrupted goes on; when the row is on disk, ``remove_checkpoint`` is due.
+        checkpoint_seconds: from one checkpoint to the next.
+
+    Raises:
+        ValueError: the run needs a folder and there is none.
+        StoreError: a checkpoint or the weights cannot be written.
     """
+    if folder is None and (config.keep or config.start):
+        raise ValueError(f"folder is None; expected one, for the weights of {config.label()}")
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     start = time.perf_counter()
     _reset_peak_memory(dataset.device)
+    checkpoint = (
+        None if folder is None else _checkpoint(config, dataset, folder, checkpoint_seconds)
+    )
     row: Row = {"key": config.key, "config": config.to_json(), "started": started}
     try:
-        # Weights, order and augmentation have their own generators; dropout draws from this one.
-        torch.manual_seed(config.seed)
-        model = build_model(config, dataset.num_classes, dataset.image_shape)
-        counts = count_parameters(model)
-        row |= {"learned_parameters": counts.learned, "total_parameters": counts.total}
-        history = train(
-            model,
-            dataset,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            milestones=config.milestones,
-            gamma=config.gamma,
-            nesterov=config.nesterov,
-            schedule=config.schedule,
-            seed=config.seed,
-            on_epoch=on_epoch,
-        )
-        row |= {"status": "done", "error": None, "error_type": None, **_results(history)}
+        _do(config, dataset, on_epoch, folder, checkpoint, row)
+        row |= {"status": "done", "error": None, "error_type": None}
+    except StoreError:
+        raise
     except Exception as error:
         history = error.history if isinstance(error, Diverged) else History()
         row |= {
             "status": "failed",
             "error": str(error) or type(error).__name__,
             "error_type": type(error).__name__,
-            **_results(history),
+            **results(history),
         }
+    seconds = time.perf_counter() - start if checkpoint is None else checkpoint.seconds
     return row | {
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": round(seconds, 3),
         "peak_memory_bytes": _peak_memory(dataset.device),
         "device": describe_device(dataset.device),
         "versions": versions(),
         "data_note": dataset.note,
     }
+
+
+def _do(
+    config: RunConfig,
+    dataset: Dataset,
+    on_epoch: Callable[[Epoch], None] | None,
+    folder: Path | None,
+    checkpoint: Checkpoint | None,
+    row: Row,
+) -> None:
+    """Trains, and adds the results to ``row``, the counts as soon as they are known."""
+    # Weights, order and augmentation have their own generators; dropout draws from this one.
+    torch.manual_seed(config.seed)
+    model = build_model(config, dataset.num_classes, dataset.image_shape)
+    if config.start and folder is not None:
+        start_from(model, folder, config.start)
+    counts = count_parameters(model)
+    row["learned_parameters"] = counts.learned * max(1, config.members)
+    row["total_parameters"] = counts.total
+
+    def fit(network: nn.Module, seed: int) -> History:
+        return _train(config, network, dataset, seed, on_epoch, checkpoint)
+
+    if config.members and folder is not None and checkpoint is not None:
+        freeze_unlearned_(model)
+        row |= train_members(model, config.members, config.seed, dataset, fit, checkpoint)
+        row["stored_bytes"]["shared"] = weights_path(folder, config.start).stat().st_size
+        return
+    row |= results(fit(model, config.seed))
+    if config.keep and folder is not None:
+        row |= keep_weights(model, folder, config.key)
+
+
+def _train(
+    config: RunConfig,
+    model: nn.Module,
+    dataset: Dataset,
+    seed: int,
+    on_epoch: Callable[[Epoch], None] | None,
+    checkpoint: Checkpoint | None,
+) -> History:
+    return train(
+        model,
+        dataset,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        milestones=config.milestones,
+        gamma=config.gamma,
+        nesterov=config.nesterov,
+        schedule=config.schedule,
+        optimizer=config.optimizer,
+        seed=seed,
+        on_epoch=on_epoch,
+        checkpoint=checkpoint,
+    )
+
+
+def _checkpoint(config: RunConfig, dataset: Dataset, folder: Path, every: float) -> Checkpoint:
+    images = [*dataset.train_images.shape, len(dataset.test_images), dataset.num_classes]
+    identity = {"config": config.to_json(), "images": images, "device": dataset.device.type}
+    return Checkpoint(checkpoint_path(folder, config), identity, every)
 
 
 def versions() -> dict[str, str]:
@@ -115,25 +186,6 @@ def describe_device(device: torch.device) -> str:
         return f"cuda ({torch.cuda.get_device_name(device)})"
     threads = torch.get_num_threads()
     return f"{device.type} ({threads} thread{'s' if threads > 1 else ''})"
-
-
-def _results(history: History) -> dict[str, Any]:
-    epochs = [_rounded(dataclasses.asdict(epoch)) for epoch in history.epochs]
-    best = None if history.best is None else epochs[history.best.epoch - 1]
-    return {
-        "history": epochs,
-        "last_top1": epochs[-1]["test_top1"] if epochs else None,
-        "best_top1": None if best is None else best["test_top1"],
-        "best_epoch": None if best is None else best["epoch"],
-    }
-
-
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    """Six digits after the point, far below what a repetition of the run would reproduce."""
-    return {
-        name: round(value, 6) if isinstance(value, float) and math.isfinite(value) else value
-        for name, value in values.items()
-    }
 
 
 def _reset_peak_memory(device: torch.device) -> None:

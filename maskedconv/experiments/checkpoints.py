@@ -1,0 +1,127 @@
+"""Where a run stands, on disk, so that it goes on after whatever ended its process."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskedconv.experiments.config import RunConfig
+from maskedconv.experiments.store import StoreError
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+State = dict[str, Any]
+
+
+class Checkpoint:
+    """The file from which a run goes on, read when this is made and replaced whole ever after.
+
+    A file that is damaged, or of another configuration, version of torch, kind of device or data,
+    is reported on stderr and the run starts anew. One process at a time uses a path.
+
+    Args:
+        path: of the file; its folder is made when the file is first written.
+        identity: JSON values that the file must have been written with.
+        every: seconds from one writing to the next.
+
+    Attributes:
+        context: tensors and JSON values of the caller's own, stored with what the training stores.
+    """
+
+    def __init__(self, path: Path, identity: State, every: float) -> None:
+        self._path, self._every = path, every
+        self._identity = {**identity, "torch": str(torch.__version__)}
+        found = self._read()
+        self.context: State = found.get("context", {})
+        self._training: State | None = found.get("training")
+        self._seconds_before: float = found.get("seconds", 0.0)
+        self._started = self._written = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run, that of earlier processes included up to their last writing."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def take(self) -> State | None:
+        """What the training stored, on the CPU, the first time that this is called; else None."""
+        taken, self._training = self._training, None
+        return taken
+
+    def due(self) -> bool:
+        """Whether it is time to write."""
+        return time.monotonic() - self._written >= self._every
+
+    def write(self, training: State) -> None:
+        """Replaces the file, whole or not at all.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        buffer = io.BytesIO()
+        state = {"context": self.context, "training": training, "seconds": self.seconds}
+        torch.save({"identity": self._identity, **state}, buffer)
+        content = buffer.getbuffer()
+        partial = _partial(self._path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(hashlib.sha256(content).digest())
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self._path)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise StoreError(
+                f"the checkpoint {self._path} cannot be written: {error.strerror}"
+            ) from error
+        self._written = time.monotonic()
+
+    def _read(self) -> State:
+        try:
+            content = memoryview(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            return self._refuse(f"cannot be read ({error.strerror})")
+        digest, content = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            return self._refuse("is damaged")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        identity = state["identity"]
+        for name, value in self._identity.items():
+            if identity.get(name) != value:
+                return self._refuse(f"is of another {name} ({identity.get(name)!r}, not {value!r})")
+        return state
+
+    def _refuse(self, why: str) -> State:
+        print(f"warning: {self._path} {why}; the run starts anew", file=sys.stderr)
+        return {}
+
+
+def checkpoint_path(folder: Path, config: RunConfig) -> Path:
+    """Where the checkpoint of a run is, in the output folder ``folder``."""
+    return folder / ".checkpoints" / f"{config.key}.pt"
+
+
+def remove_checkpoint(folder: Path, config: RunConfig) -> None:
+    """Removes the checkpoint of a run, if there is one.
+
+    To be called when the row of the run is on disk: a process that dies in between leaves a file
+    that nothing reads, as the run is not done again.
+    """
+    path = checkpoint_path(folder, config)
+    for file in (path, _partial(path)):
+        file.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")

@@ -1,0 +1,101 @@
+"""The final weights of a run: kept in a file, described in its row, taken as another's start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskedconv.checkpoint import load_plain, save
+from maskedconv.experiments.store import Row, StoreError
+from maskedconv.nn import MaskedConv2d
+
+_FOLDER = "weights"
+
+
+def weights_path(folder: Path, key: str) -> Path:
+    """Where the weights of the run ``key`` are, in the output folder ``folder``."""
+    return folder / _FOLDER / f"{key}.safetensors"
+
+
+def keep_weights(model: nn.Module, folder: Path, key: str) -> Row:
+    """Writes the weights and returns what the row says of them.
+
+    ``weights`` is the file relative to ``folder``; ``layers`` and ``first_layer`` are as
+    :func:`describe_layers` and :func:`describe_first_layer` give them.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    path = weights_path(folder, key)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        save(model, path, frozen=True)
+    except OSError as error:
+        raise StoreError(f"the weights {path} cannot be written: {error}") from error
+    return {
+        "weights": str(path.relative_to(folder)),
+        "layers": describe_layers(model),
+        "first_layer": describe_first_layer(model),
+    }
+
+
+def start_from(model: nn.Module, folder: Path, key: str) -> None:
+    """Gives ``model`` every value of the kept run ``key``, whatever of it each of them learns.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is not there or is damaged.
+        RuntimeError: it is of another network.
+    """
+    model.load_state_dict(load_plain(weights_path(folder, key)))
+
+
+def describe_layers(model: nn.Module) -> list[Row]:
+    """Mean |w| and (population) variance of every MaskedConv2d, in the model's order.
+
+    Learned and frozen weights apart, None where there are none; zeroed weights are not there. The
+    figure's source: Rosenfeld & Tsotsos 2018, figure 6.
+    """
+    return [
+        {"name": name, "kind": "conv", **_describe(layer)}
+        for name, layer in model.named_modules()
+        if isinstance(layer, MaskedConv2d)
+    ]
+
+
+def describe_first_layer(model: nn.Module) -> Row | None:
+    """The filters of the first MaskedConv2d, ``[O, I, kH, kW]`` flattened; None without one.
+
+    ``learned`` of them, the first, are learned. Values have four significant digits.
+    """
+    for layer in model.modules():
+        if isinstance(layer, MaskedConv2d):
+            filters_learned = layer.slice_dim == 0 and layer.learned.requires_grad
+            return {
+                "shape": list(layer.weight_shape),
+                "learned": layer.num_learned if filters_learned else 0,
+                "values": [float(f"{value:.4g}") for value in layer.weight.flatten().tolist()],
+            }
+    return None
+
+
+def _describe(layer: MaskedConv2d) -> dict[str, Any]:
+    learned, frozen = layer.learned.detach().flatten(), layer.learned.new_empty(0)
+    if layer.frozen is not None:
+        frozen = layer.frozen.flatten()
+    if not layer.learned.requires_grad:
+        learned, frozen = learned[:0], torch.cat([learned, frozen])
+    return {"learned": _statistics(learned), "frozen": _statistics(frozen)}
+
+
+def _statistics(values: Tensor) -> dict[str, float] | None:
+    if not values.numel():
+        return None
+    values = values.double()
+    return {
+        "count": values.numel(),
+        "mean_abs": values.abs().mean().item(),
+        "variance": values.var(unbiased=False).item(),
+    }

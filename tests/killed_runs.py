@@ -1,0 +1,100 @@
+"""Small runs for the tests; as a script, runs that are killed at random moments until one is done.
+
+``python killed_runs.py FOLDER``: forks a process for a run, kills it, and so on; prints a JSON
+object of optimizer to how often it was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from maskedconv.data import Dataset
+from maskedconv.experiments import RunConfig
+from maskedconv.experiments.execute import execute
+
+SMALL = RunConfig(
+    model="wrn_10_1",
+    dataset="digits",
+    learned=0.5,
+    epochs=3,
+    batch_size=8,
+    lr=0.05,
+    momentum=0.9,
+    weight_decay=1e-3,
+    milestones=(1,),
+    gamma=0.1,
+    dropout=0.3,
+    seed=3,
+    keep=True,
+)
+OPTIMIZERS = {
+    "sgd": {},
+    "adam": {"optimizer": "adam", "lr": 1e-3},
+    "yellowfin": {"optimizer": "yellowfin", "momentum": 0.0},
+}
+
+
+def small_dataset() -> Dataset:
+    """Random images of two classes, one of them brighter: 80 to train on and 30 to test."""
+    generator = torch.Generator().manual_seed(0)
+
+    def part(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.arange(count) % 2
+        images = torch.randint(0, 180, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+        return images + (60 * labels).to(torch.uint8)[:, None, None, None], labels
+
+    train_images, train_labels = part(80)
+    test_images, test_labels = part(30)
+    return Dataset(
+        name="brightness",
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        classes=("dark", "bright"),
+        mean=(0.4,),
+        std=(0.2,),
+        crop_padding=1,
+        flip=True,
+        note="random images",
+    )
+
+
+def kill_until_done(config: RunConfig, dataset: Dataset, folder: Path) -> int:
+    """Runs ``config`` in processes that die at random moments; how many of them did."""
+    kills = 0
+    while True:
+        child = os.fork()
+        if child == 0:
+            row = execute(config, dataset, folder=folder, checkpoint_seconds=0)
+            os._exit(0 if row["status"] == "done" else 1)
+        # Later and later, so that it comes to an end on a slow machine, too.
+        time.sleep(random.uniform(0.02, 0.06 + 0.03 * kills))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            assert os.WEXITSTATUS(status) == 0
+            return kills
+        kills += 1
+
+
+if __name__ == "__main__":
+    # A process that has begun to use threads cannot fork.
+    torch.set_num_threads(1)
+    images, out = small_dataset(), Path(sys.argv[1])
+    # What is imported at first use is there before the processes are made.
+    execute(replace(SMALL, keep=False), images, folder=out)
+    kills = {
+        name: kill_until_done(replace(SMALL, **changes), images, out)
+        for name, changes in OPTIMIZERS.items()
+    }
+    print(json.dumps(kills))

@@ -1,0 +1,226 @@
+"""A run that was stopped goes on to the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import killed_runs
+import pytest
+import torch
+from killed_runs import OPTIMIZERS, SMALL
+from safetensors.torch import load_file
+
+from maskedconv import training
+from maskedconv.experiments import RunConfig
+from maskedconv.experiments.checkpoints import Checkpoint, checkpoint_path, remove_checkpoint
+from maskedconv.experiments.execute import execute
+from maskedconv.experiments.store import StoreError
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return killed_runs.small_dataset()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset, tmp_path_factory):
+    """The folder and the row of the whole run."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, execute(SMALL, dataset, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Folder of runs that were killed at random moments, and how often each was."""
+    folder = tmp_path_factory.mktemp("killed")
+    command = [sys.executable, killed_runs.__file__, folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def weights_of(folder, row):
+    return load_file(folder / row["weights"])
+
+
+def assert_same_results(folder, row, other_folder, other):
+    assert row["status"] == other["status"] == "done"
+    for name in ("last_top1", "layers", "first_layer"):
+        assert row[name] == other[name]
+    for epoch, again in zip(row["history"], other["history"], strict=True):
+        assert {**epoch, "seconds": 0} == {**again, "seconds": 0}
+    tensors, others = weights_of(folder, row), weights_of(other_folder, other)
+    assert tensors.keys() == others.keys()
+    assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_killed_at_random_moments(name, killed, dataset, tmp_path):
+    folder, kills = killed
+    config = replace(SMALL, **OPTIMIZERS[name])
+    row = execute(config, dataset, folder=tmp_path)
+    # The last process left its weights and a checkpoint of the end, from which a row can be made.
+    again = execute(config, dataset, folder=folder)
+    assert kills[name] >= 2
+    assert_same_results(tmp_path, row, folder, again)
+
+
+def stop_after(monkeypatch, writes):
+    """Makes the checkpoint's ``writes``-th writing the last thing that the process does."""
+    write, left = Checkpoint.write, iter(range(writes - 1, -1, -1))
+
+    def write_and_stop(self, training):
+        write(self, training)
+        if next(left) == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "write", write_and_stop)
+
+
+def interrupt(monkeypatch, config, dataset, folder, writes):
+    with monkeypatch.context() as patched:
+        stop_after(patched, writes)
+        with pytest.raises(KeyboardInterrupt):
+            execute(config, dataset, folder=folder, checkpoint_seconds=0)
+
+
+# Of 10 batches an epoch, 9 are followed by a writing, and so is the end of the epoch.
+@pytest.mark.parametrize(
+    ("writes", "batches_left"), [(1, 29), (9, 21), (10, 20), (11, 19), (30, 0)]
+)
+def test_only_what_is_missing_is_done(
+    writes, batches_left, dataset, uninterrupted, tmp_path, monkeypatch
+):
+    interrupt(monkeypatch, SMALL, dataset, tmp_path, writes)
+    drawn, told = [], []
+    train_batches = training.train_batches
+
+    def counted(*args, **kwargs):
+        for batch in train_batches(*args, **kwargs):
+            drawn.append(batch)
+            yield batch
+
+    monkeypatch.setattr(training, "train_batches", counted)
+    torch.rand(5)
+    row = execute(SMALL, dataset, told.append, folder=tmp_path)
+    assert len(drawn) == batches_left
+    assert [epoch.epoch for epoch in told] == [1, 2, 3]
+    assert_same_results(*uninterrupted, tmp_path, row)
+
+
+def test_the_time_before_counts(dataset, tmp_path, monkeypatch):
+    interrupt(monkeypatch, SMALL, dataset, tmp_path, 30)
+    spent = sum(epoch["seconds"] for epoch in execute(SMALL, dataset, folder=tmp_path)["history"])
+    row = execute(SMALL, dataset, folder=tmp_path)
+    # Nothing was left to do but to make the row.
+    assert row["seconds"] > spent > 0
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("spoil", [damage, cut, lambda path: path.write_bytes(b"")])
+def test_a_damaged_checkpoint_is_reported_and_not_used(
+    spoil, dataset, uninterrupted, tmp_path, monkeypatch, capsys
+):
+    interrupt(monkeypatch, SMALL, dataset, tmp_path, 3)
+    spoil(checkpoint_path(tmp_path, SMALL))
+    row = execute(SMALL, dataset, folder=tmp_path)
+    assert "is damaged; the run starts anew" in capsys.readouterr().err
+    assert_same_results(*uninterrupted, tmp_path, row)
+
+
+@pytest.mark.parametrize(
+    ("identity", "words"),
+    [
+        ({"config": {"lr": 0.2}}, "is of another config"),
+        ({"torch": "0.1"}, "is of another torch ('0.1', not "),
+    ],
+)
+def test_a_foreign_checkpoint_is_reported_and_not_used(identity, words, tmp_path, capsys):
+    own, path = {"config": {"lr": 0.1}}, tmp_path / "folder" / "run.pt"
+    written = Checkpoint(path, own, 0)
+    written._identity |= identity
+    written.write({"batch": 3})
+    found = Checkpoint(path, own, 0)
+    assert found.take() is None
+    assert f"{path} {words}" in capsys.readouterr().err
+
+
+def test_what_was_written_is_taken_once(tmp_path, capsys):
+    path = tmp_path / "run.pt"
+    first = Checkpoint(path, {"config": 1}, 0)
+    first.context = {"members": [{"top1": 3.0}]}
+    first.write({"batch": 3, "weight": torch.ones(2)})
+    found = Checkpoint(path, {"config": 1}, 1000)
+    assert found.due() is False
+    assert first.due() is True
+    assert found.context == {"members": [{"top1": 3.0}]}
+    state = found.take()
+    assert state["batch"] == 3
+    assert torch.equal(state["weight"], torch.ones(2))
+    assert found.take() is None
+    assert capsys.readouterr().err == ""
+
+
+def test_no_checkpoint_before_it_is_due_and_none_when_removed(dataset, tmp_path, monkeypatch):
+    path = checkpoint_path(tmp_path, SMALL)
+    execute(SMALL, dataset, folder=tmp_path)
+    assert not path.exists()
+    interrupt(monkeypatch, SMALL, dataset, tmp_path, 1)
+    path.with_name(path.name + ".partial").touch()
+    remove_checkpoint(tmp_path, SMALL)
+    assert list(path.parent.iterdir()) == []
+    remove_checkpoint(tmp_path, SMALL)
+
+
+@pytest.mark.parametrize("name", [".checkpoints", "weights"])
+def test_a_folder_that_cannot_be_written_is_named(name, dataset, tmp_path):
+    (tmp_path / name).write_text("in the way")
+    with pytest.raises(StoreError, match=rf"{name}.* cannot be written"):
+        execute(SMALL, dataset, folder=tmp_path, checkpoint_seconds=0)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    checkpoint = Checkpoint(path, {}, 0)
+    checkpoint.write({"batch": 1})
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(StoreError, match=r"run\.pt cannot be written: No space left"):
+            checkpoint.write({"batch": 2})
+    assert Checkpoint(path, {}, 0).take() == {"batch": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_divergence_after_the_interruption_keeps_the_epochs_before(dataset, tmp_path, monkeypatch):
+    config = RunConfig.from_json({**SMALL.to_json(), "lr": 1e9, "keep": False, "learned": 1.0})
+    whole = execute(config, dataset)
+    assert whole["error_type"] == "Diverged"
+    interrupt(monkeypatch, config, dataset, tmp_path, 2)
+    again = execute(config, dataset, folder=tmp_path)
+    assert again["error"] == whole["error"]
+    assert len(again["history"]) == len(whole["history"])
