@@ -13,12 +13,13 @@ from maskedconv.experiments import RunConfig, Store
 from maskedconv.experiments.commandline import (
     INTERRUPTED,
     SOME_FAILED,
+    check_checkpoint_minutes,
     check_device,
     open_device,
     say,
     usage_errors,
 )
-from maskedconv.experiments.config import INITS, TRAINED, Option
+from maskedconv.experiments.config import INITS, OPTIMIZERS, TRAINED, Option
 from maskedconv.experiments.images import Source
 from maskedconv.experiments.progress import duration
 from maskedconv.experiments.store import Row, StoreError
@@ -48,10 +49,13 @@ def main(
         bool, typer.Option("--bn-learned/--bn-fixed", help="BatchNorm's affine parameters.")
     ] = True,
     init: Annotated[str, typer.Option(help=f"{', '.join(INITS)}.")] = "he",
+    optimizer: Annotated[str, typer.Option(help=f"{', '.join(OPTIMIZERS)}.")] = "sgd",
     epochs: Annotated[int | None, typer.Option(help="By default the recipe's, a full run.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="By default the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="By default the recipe's.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="By default the recipe's.")] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="By default the recipe's; 0 for yellowfin, which tunes it.")
+    ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="By default the recipe's.")] = None,
     dropout: Annotated[float, typer.Option(help="Of wrn.")] = 0.0,
     subset: Annotated[int | None, typer.Option(help="Training images per class.")] = None,
@@ -65,6 +69,12 @@ def main(
     out: Annotated[
         Path | None, typer.Option(help="Folder to whose results.jsonl the run is added.")
     ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Store the final weights in the folder, too.")
+    ] = False,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="How often the run is saved in the folder while it goes on.")
+    ] = 2.0,
 ) -> None:
     """Train one network of which only a part is learned.
 
@@ -72,10 +82,15 @@ def main(
     """
     with usage_errors():
         check_device(device, threads)
+        check_checkpoint_minutes(checkpoint_minutes)
+        if keep and out is None:
+            raise ValueError("keep is True; expected --out FOLDER for the weights")
+        if momentum is None and optimizer == "yellowfin":
+            momentum = 0.0
         share = parse_learned(learned)
         options = tuple(parse_option(text) for text in option or ())
-        source = Source(data_dir, download)
-        data.check(dataset, data_dir, download, subset)
+        source = Source({} if data_dir is None else {"": data_dir}, download)
+        source.check((dataset, subset))
         config = RunConfig(
             **_recipe(
                 model,
@@ -93,6 +108,8 @@ def main(
             trained=trained,
             bn_learned=bn_learned,
             init=init,
+            optimizer=optimizer,
+            keep=keep,
             dropout=dropout,
             subset=subset,
             seed=seed,
@@ -102,9 +119,9 @@ def main(
         store = None if out is None else Store(out)
         if store is not None:
             store.prepare()
-        images = source.load(dataset, subset, torch_device)
+        images = source.load((dataset, subset), torch_device)
         _check_model(config, images)
-    row = _run(config, images, store)
+    row = _run(config, images, store, 60 * checkpoint_minutes)
     if row["status"] == "failed":
         say(f"error: {row['error']}")
         raise typer.Exit(SOME_FAILED)
@@ -156,7 +173,7 @@ def _check_model(config: RunConfig, images: Dataset) -> None:
     build_model(config, images.num_classes, images.image_shape)
 
 
-def _run(config: RunConfig, images: Dataset, store: Store | None) -> Row:
+def _run(config: RunConfig, images: Dataset, store: Store | None, checkpoint_seconds: float) -> Row:
     from maskedconv.experiments.execute import execute
     from maskedconv.experiments.runner import run_all
 
@@ -165,9 +182,13 @@ def _run(config: RunConfig, images: Dataset, store: Store | None) -> Row:
     try:
         if store is None:
             return execute(config, images, lambda epoch: printer.epoch(config, epoch))
-        return run_all([config], store, lambda _: images, printer)[config.key]
+        rows = run_all(
+            [config], store, lambda _: images, printer, checkpoint_seconds=checkpoint_seconds
+        )
+        return rows[config.key]
     except KeyboardInterrupt:
-        say("interrupted: the run is not finished and was not kept")
+        kept = "" if store is None else "; the same command goes on from its last checkpoint"
+        say(f"interrupted: the run is not finished{kept}")
         raise typer.Exit(INTERRUPTED) from None
     except StoreError as error:
         say(f"error: {error}")

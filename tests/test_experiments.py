@@ -14,7 +14,7 @@ from maskedconv import count_parameters
 from maskedconv.experiments import EXPERIMENTS, RunConfig
 from maskedconv.experiments.execute import build_model
 from maskedconv.experiments.presets import PRESETS, settings
-from maskedconv.experiments.registry import built_ids, select
+from maskedconv.experiments.registry import select
 
 CONFIG = RunConfig(
     model="wrn_28_4",
@@ -52,6 +52,11 @@ def test_key_is_stable():
         {"seed": 1},
         {"subset": 10},
         {"options": (("width", 0.5),)},
+        {"optimizer": "adam"},
+        {"optimizer": "yellowfin", "momentum": 0.0},
+        {"keep": True},
+        {"start": "0" * 16},
+        {"start": "0" * 16, "members": 5},
     ],
 )
 def test_every_setting_changes_the_key_and_survives_json(change):
@@ -92,6 +97,14 @@ def test_equal_settings_written_differently_have_one_key():
         ({"lr": float("nan")}, ValueError, "lr is nan"),
         ({"lr": "fast"}, TypeError, "lr is 'fast'"),
         ({"seed": -1}, ValueError, "seed is -1"),
+        ({"optimizer": "lion"}, ValueError, "optimizer is 'lion'; expected one of sgd, adam"),
+        ({"optimizer": "adam", "momentum": 0.5}, ValueError, "momentum is 0.5; expected 0.9"),
+        ({"optimizer": "adam", "nesterov": True}, ValueError, "nesterov is True"),
+        ({"start": "fig1"}, ValueError, "start is 'fig1'; expected the key of a run"),
+        ({"members": 5}, ValueError, "members is 5; expected start"),
+        ({"members": 1, "start": "0" * 16}, ValueError, "members is 1; expected 0"),
+        ({"members": -1}, ValueError, "members is -1"),
+        ({"members": 2, "start": "0" * 16, "keep": True}, ValueError, "keep is True"),
     ],
 )
 def test_bad_settings_are_named(change, error, words):
@@ -101,20 +114,17 @@ def test_bad_settings_are_named(change, error, words):
 
 def test_json_of_another_version_is_refused():
     values = CONFIG.to_json()
-    with pytest.raises(ValueError, match="unknown fields optimizer"):
-        RunConfig.from_json({**values, "optimizer": "adam"})
+    with pytest.raises(ValueError, match="unknown fields sharpness"):
+        RunConfig.from_json({**values, "sharpness": "high"})
     del values["lr"]
     with pytest.raises(ValueError, match="lacks the fields lr"):
         RunConfig.from_json(values)
 
 
 def test_labels_tell_the_settings_of_a_figure_apart():
-    runs = {run.key: run.label() for name in built_ids() for run in _runs(name, "paper")}
-    # Epochs are the only difference between fig1's and fig2's slices of filters.
-    fig2 = {run.key for run in _runs("fig2", "paper")}
-    for keys in (fig2, set(runs) - fig2):
-        assert max(Counter(runs[key] for key in keys).values()) == 1
-    assert CONFIG.label() == "wrn_28_4 p=.1 random, cifar10, lr .1, seed 0"
+    runs = {run.key: run.label() for name in EXPERIMENTS for run in _runs(name, "paper", seeds=2)}
+    assert max(Counter(runs.values()).values()) == 1
+    assert CONFIG.label() == "wrn_28_4 p=.1 random, cifar10, 10 epochs, lr .1, seed 0"
 
 
 def _runs(name, preset="quick", **changes):
@@ -124,17 +134,14 @@ def _runs(name, preset="quick", **changes):
 def test_registry_is_the_papers_list_in_its_order():
     figures, tables = [f"fig{n}" for n in range(1, 7)], [f"table{n}" for n in range(1, 5)]
     assert list(EXPERIMENTS) == figures + tables
-    assert built_ids() == ["fig1", "fig2", "fig3", "table1"]
 
 
 def test_select():
-    assert [item.id for item in select([])] == built_ids()
-    assert [item.id for item in select(["all"])] == built_ids()
+    assert [item.id for item in select([])] == list(EXPERIMENTS)
+    assert [item.id for item in select(["all", "fig2"])] == list(EXPERIMENTS)
     assert [item.id for item in select(["table1", "fig2"])] == ["fig2", "table1"]
     with pytest.raises(ValueError, match=r"unknown experiment fig9; expected fig1, .* or all"):
         select(["fig9"])
-    with pytest.raises(ValueError, match=r"fig4: not built yet; built: fig1, fig2, fig3, table1"):
-        select(["fig1", "fig4"])
 
 
 def test_fig1_of_the_paper():
@@ -184,10 +191,98 @@ def test_table1_of_the_paper():
     assert counts["block2"] == 1_121_312
 
 
+def test_fig4_of_the_paper():
+    """Figure 1's runs of two networks themselves, and again with BatchNorm fixed."""
+    runs = _runs("fig4", "paper")
+    fig1 = {run.key: run for run in _runs("fig1", "paper")}
+    shared = [run for run in runs if run.key in fig1]
+    assert len(runs) == 4 * (19 + 18)
+    assert len(shared) == 4 * 19
+    assert {run.model for run in runs} == {"densenet_bc_100_12", "wrn_28_4"}
+    fixed = [run for run in runs if not run.bn_learned]
+    assert {replace(run, bn_learned=True).key for run in fixed} < {run.key for run in shared}
+    assert len(fixed) == 4 * 18
+
+
+def test_fig5_of_the_paper():
+    runs = _runs("fig5", "paper")
+    assert len(runs) == 2 * 2 * (6 * 2 + 1)
+    schedules = {(run.model, run.epochs, run.milestones, run.gamma, run.lr) for run in runs}
+    assert schedules == {
+        ("wrn_28_10", 200, (60, 120, 160), 0.2, 0.1),
+        ("densenet_bc_100_12", 300, (150, 225), 0.1, 0.1),
+    }
+    with_dropout = {(run.model, run.learned, run.dropout) for run in runs if run.dropout}
+    assert with_dropout == {("wrn_28_10", 1.0, 0.3)}
+    shares = {repr(run.learned) for run in runs}
+    assert shares == {"0.07", "0.1", "0.4", "0.7", "1", "5", "1.0"}
+
+
+def test_shorter_full_runs_have_the_schedule_of_full_ones_in_proportion():
+    runs = _runs("fig5", "paper", epochs=20)
+    schedules = {(run.model, run.epochs, run.milestones) for run in runs}
+    assert schedules == {("wrn_28_10", 20, (6, 12, 16)), ("densenet_bc_100_12", 20, (10, 15))}
+    assert {run.milestones for run in _runs("table3", "paper", epochs=9)} == {(3, 6)}
+    assert {run.milestones for run in _runs("table3", "paper", epochs=1)} == {(1, 1)}
+
+
+def test_table2_is_a_part_of_fig5():
+    runs = _runs("table2", "paper")
+    assert {run.key for run in runs} < {run.key for run in _runs("fig5", "paper")}
+    assert {run.dataset for run in runs} == {"cifar10"}
+    settings_ = Counter((repr(run.learned), run.frozen) for run in runs)
+    assert settings_ == {
+        ("0.1", "random"): 2, ("0.1", "zero"): 2, ("0.4", "random"): 2, ("0.4", "zero"): 2,
+        ("1.0", "random"): 2,
+    }  # fmt: skip
+
+
+def test_table3_of_the_paper():
+    runs = _runs("table3", "paper")
+    assert [run.learned for run in runs] == [0.1, 0.4, 0.7, 1.0]
+    assert [run.key for run in runs] == [run.key for run in _runs("fig6", "paper")]
+    for run in runs:
+        assert (run.model, run.dataset, run.epochs) == ("wrn_28_4", "tiny-imagenet", 45)
+        assert (run.optimizer, run.lr, run.momentum) == ("yellowfin", 0.1, 0.0)
+        assert (run.milestones, run.gamma, run.keep) == ((15, 30), 0.1, True)
+
+
+def test_table4_of_the_paper():
+    """For each seed one start, then five kinds of ensembles with each of two optimizers."""
+    runs = _runs("table4", "paper", seeds=2)
+    assert len(runs) == 2 * 11
+    for seed in (0, 1):
+        start, *ensembles = [run for run in runs if run.seed == seed]
+        assert (start.keep, start.start, start.members, start.epochs) == (True, "", 0, 1)
+        assert {(run.start, run.members, run.epochs) for run in ensembles} == {(start.key, 5, 1)}
+        kinds = {(run.trained, run.learned, run.optimizer, run.lr) for run in ensembles}
+        assert kinds == {
+            (*kind, *optimizer)
+            for kind in (("fc", 1.0), ("all", 0.1), ("all", 0.4), ("all", 0.7), ("all", 1.0))
+            for optimizer in (("sgd", 0.1), ("adam", 0.001))
+        }
+        assert ensembles[0].all_epochs == 5
+
+
+def test_paper_has_every_run_once():
+    runs = {run.key for name in EXPERIMENTS for run in _runs(name, "paper")}
+    assert len(runs) == 266 + 40 + 72 + 52 + 24 + 4 + 11
+
+
+def test_data_sets_that_take_the_place_of_the_presets():
+    short = settings("short", dataset="cifar100")
+    assert (short.datasets, short.tiny_dataset) == (("cifar100",), "cifar100")
+    assert (short.subset, short.tiny_subset) == (500, 500)
+    named = settings("short", dataset="cifar100", tiny_dataset="tiny-imagenet")
+    assert (named.datasets, named.tiny_dataset) == (("cifar100",), "tiny-imagenet")
+    assert (named.subset, named.tiny_subset) == (500, None)
+    assert settings("paper", subset=7).tiny_subset == 7
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])
 def test_quick_networks_can_be_built(shape):
     """Every network with the largest count of filters that quick asks of it."""
-    runs = [run for name in built_ids() for run in _runs(name) if run.learned in (5, 1.0)]
+    runs = [run for name in EXPERIMENTS for run in _runs(name) if run.learned in (5, 1.0)]
     for run in {(run.model, repr(run.learned), run.trained): run for run in runs}.values():
         assert count_parameters(build_model(run, 10, shape)).learned > 0
 
@@ -197,11 +292,12 @@ def test_overrides():
     assert {(run.dataset, run.epochs, run.subset) for run in runs} == {("cifar100", 3, 7)}
     assert Counter(run.seed for run in runs) == {0: len(runs) // 2, 1: len(runs) // 2}
     assert settings("quick").subset is None
+    assert settings("short").subset == 500
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_no_two_runs_of_an_experiment_are_the_same(name):
-    for experiment in built_ids():
+    for experiment in EXPERIMENTS:
         keys = [run.key for run in _runs(experiment, name, seeds=2)]
         assert len(keys) == len(set(keys))
 

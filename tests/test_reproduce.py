@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
+from commands import SMALL as SMALL_ARGUMENTS
+from commands import SMALL_RUNS, call, keys, start, wait_for_rows
 
 from maskedconv import reproduce, train
 from maskedconv.experiments import Store, execute
 from maskedconv.training import Diverged, History
 
-SMALL = ("table1", "--epochs", "1", "--subset", "5", "--no-report")
-RUNS = 12
+# One by one, in the command's own process.
+SMALL = (*SMALL_ARGUMENTS, "--parallel", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -27,34 +25,6 @@ def _threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-
-
-def call(module, *arguments):
-    app = typer.Typer()
-    app.command()(module.main)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def start(*arguments):
-    command = [sys.executable, "-m", "maskedconv.reproduce", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        # Tests that run in the background of a script inherit that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-
-
-def wait_for_rows(out, count, process):
-    end = time.monotonic() + 60
-    while len(Store(out).load().rows) < count:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def keys(out):
-    return [json.loads(line)["key"] for line in (out / "results.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +38,7 @@ def test_all_runs_are_done_and_planned(finished):
     out, result = finished
     assert result.exit_code == 0, result.output
     rows = Store(out).load().rows
-    assert len(rows) == RUNS
+    assert len(rows) == SMALL_RUNS
     plan = json.loads((out / "plan.json").read_text())
     assert (plan["preset"], plan["dataset"]) == ("quick", "digits")
     assert {run["key"] for run in plan["experiments"]["table1"]["runs"]} == set(rows)
@@ -89,7 +59,7 @@ def test_what_is_there_is_not_run_again(finished):
     before = (out / "results.jsonl").read_bytes()
     result = call(reproduce, *SMALL, "--out", out)
     assert result.exit_code == 0
-    assert f"{RUNS} of {RUNS} runs are in {out} already" in result.stderr
+    assert f"{SMALL_RUNS} of {SMALL_RUNS} runs are in {out} already" in result.stderr
     assert (out / "results.jsonl").read_bytes() == before
 
 
@@ -122,19 +92,30 @@ def _images(folder):
     return folder / "images"
 
 
-def test_kill_and_resume(tmp_path):
-    process = start(*SMALL, "--out", tmp_path)
+def histories(out):
+    """The epochs of every run, without times."""
+    rows = Store(out).load().rows
+    return {
+        key: [{**epoch, "seconds": None} for epoch in row["history"]] for key, row in rows.items()
+    }
+
+
+def test_kill_and_resume(tmp_path, finished):
+    always = (*SMALL, "--checkpoint-minutes", "0")
+    process = start(*always, "--out", tmp_path)
     wait_for_rows(tmp_path, 2, process)
     process.kill()
     process.communicate()
     kept = (tmp_path / "results.jsonl").read_bytes()
     # As a machine that goes down leaves it: the last row cut in the middle.
     (tmp_path / "results.jsonl").write_bytes(kept[:-100])
-    result = call(reproduce, *SMALL, "--out", tmp_path)
+    result = call(reproduce, *always, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert "half-written" in result.stderr
+    assert histories(tmp_path) == histories(finished[0])
+    assert list((tmp_path / ".checkpoints").iterdir()) == []
     loaded = Store(tmp_path).load()
-    assert len(loaded.rows) == RUNS
+    assert len(loaded.rows) == SMALL_RUNS
     assert (tmp_path / "results.jsonl").read_bytes().startswith(kept[:-100] + b"\n")
 
 
@@ -146,8 +127,8 @@ def test_interrupt_keeps_what_is_finished(tmp_path):
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     kept = keys(tmp_path)
-    assert 1 <= len(kept) < RUNS
-    assert f"interrupted: {len(kept)} of {RUNS} finished runs are kept in {tmp_path}" in said
+    assert 1 <= len(kept) < SMALL_RUNS
+    assert f"interrupted: {len(kept)} of {SMALL_RUNS} finished runs are kept in {tmp_path}" in said
     assert "Traceback" not in said
 
 
@@ -156,7 +137,7 @@ def test_two_runners_share_a_folder(tmp_path):
     for runner in runners:
         _, said = runner.communicate(timeout=60)
         assert runner.returncode == 0, said
-    assert len(keys(tmp_path)) == len(set(keys(tmp_path))) == RUNS
+    assert len(keys(tmp_path)) == len(set(keys(tmp_path))) == SMALL_RUNS
 
 
 @pytest.mark.parametrize(
@@ -175,26 +156,34 @@ def test_failed_runs_are_named_and_the_others_kept(tmp_path, monkeypatch, error,
     rows = Store(tmp_path).load().rows
     # All but conv1, of two networks.
     failed = [row for row in rows.values() if row["status"] == "failed"]
-    assert (len(failed), len(rows)) == (10, RUNS)
+    assert (len(failed), len(rows)) == (10, SMALL_RUNS)
     assert {row["error"] for row in failed} == {str(error)}
     assert "10 runs failed:" in result.stderr
-    assert f"wrn_10_1 only fc, digits, lr .1, seed 0: {error}" in result.stderr
+    assert f"wrn_10_1 only fc, digits, 1 epoch, lr .1, seed 0: {error}" in result.stderr
 
     monkeypatch.setattr(execute, "train", real)
     again = call(reproduce, *SMALL, "--out", tmp_path)
     assert again.exit_code == (1 if kept else 0)
-    assert len(keys(tmp_path)) == (RUNS if kept else RUNS + 10)
+    assert len(keys(tmp_path)) == (SMALL_RUNS if kept else SMALL_RUNS + 10)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["fig9"], "unknown experiment fig9; expected fig1"),
-        (["fig6"], "fig6: not built yet; built: fig1, fig2, fig3, table1"),
         (["--preset", "long"], "preset is 'long'; expected one of quick, short, paper"),
         (["--dataset", "mnist"], "unknown dataset 'mnist'; there are: digits"),
         (["--device", "tpu"], "device is 'tpu'; expected one of auto, cpu, cuda"),
         (["--threads", "0"], "threads is 0"),
+        (["--parallel", "0"], "parallel is '0'; expected auto or a number"),
+        (["--checkpoint-minutes", "-1"], "checkpoint_minutes is -1.0"),
+        (["--checkpoint-minutes", "nan"], "checkpoint_minutes is nan"),
+        (["--data-dir", "a", "--data-dir", "b"], "data_dir is given twice without the name"),
+        (
+            ["--data-dir", "cifar10=a", "--data-dir", "cifar10=b"],
+            "data_dir is given twice for cifar10",
+        ),
+        (["--download"], "download: only cifar10 and cifar100 can be fetched, not digits"),
         (["--seeds", "0"], "seeds is 0"),
         (["--epochs", "0"], "epochs is 0"),
         (["--subset", "0"], "subset"),
@@ -227,12 +216,26 @@ def test_list_and_dry_run_write_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listed = call(reproduce, "--list")
     assert listed.exit_code == 0
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(reproduce.EXPERIMENTS)
-    assert "fig4    Figure 4  BatchNorm learned or not (not built yet)" in listed.stdout
+    names = [line.split()[0] for line in listed.stdout.splitlines()]
+    assert names == [*reproduce.EXPERIMENTS, "total"]
+    assert "Figure 4  BatchNorm learned or not (42 runs, 22 of them above)" in listed.stdout
+    every = call(reproduce, "table3", "fig6", "--list", "--verbose", "--preset", "paper")
+    lines = every.stdout.splitlines()
+    assert sum("p=.1 random yellowfin, tiny-imagenet, 45 e" in line for line in lines) == 2
+    assert sum(line.endswith("(above)") for line in lines) == 4
+    assert lines[-1].split() == ["total", "4", "runs"]
     dry = call(reproduce, "table1", "--dry-run")
     assert dry.exit_code == 0, dry.output
     total = dry.stdout.splitlines()[-1].split()
     assert total[:4] == ["total", "12", "12", "72"]
+    assert not any("only conv1" in line for line in dry.stdout.splitlines())
+    at_once = call(reproduce, "table4", "--dry-run", "--verbose", "--parallel", "2")
+    assert at_once.exit_code == 0, at_once.output
+    *_, total = at_once.stdout.splitlines()
+    # The start and ten ensembles of five, two epochs each.
+    assert total.split()[:4] == ["total", "11", "11", "102"]
+    assert "times of the items are those of 2 runs at once" in at_once.stderr
+    assert sum("5 members adam" in line for line in at_once.stdout.splitlines()) == 5
     assert list(tmp_path.iterdir()) == []
 
 
@@ -241,7 +244,7 @@ def test_dry_run_needs_no_images_and_leaves_out_what_is_done(finished, tmp_path)
     result = call(reproduce, *SMALL, "--dry-run", "--out", out)
     assert result.stdout.splitlines()[-1].split()[:4] == ["total", "12", "0", "0"]
     missing = ("--dataset", "cifar10", "--data-dir", tmp_path, "--subset", "1")
-    result = call(reproduce, "table1", "--dry-run", *missing)
+    result = call(reproduce, "table1", "--dry-run", "--parallel", "1", *missing)
     assert result.exit_code == 0
     assert "note: no CIFAR-10 in" in result.stderr
     assert result.stdout.splitlines()[-1].split()[4] == "720"
@@ -284,6 +287,9 @@ def test_train_that_diverges_exits_1():
         (["--model", "alexnet", "--option", "width"], "option is 'width'; expected name=value"),
         (["--model", "alexnet", "--lr", "0"], "lr"),
         (["--model", "alexnet", "--seed", "-1"], "seed is -1"),
+        (["--model", "wrn_10_1", "--optimizer", "lion"], "optimizer is 'lion'"),
+        (["--model", "wrn_10_1", "--keep"], "keep is True; expected --out FOLDER"),
+        (["--model", "wrn_10_1", "--checkpoint-minutes", "-1"], "checkpoint_minutes is -1.0"),
         ([], "--model"),
     ],
 )

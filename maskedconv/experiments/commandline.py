@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,12 @@ def check_device(device: str, threads: int | None) -> None:
         raise ValueError(f"device is {device!r}; expected one of {', '.join(DEVICES)}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; expected at least 1")
+
+
+def check_checkpoint_minutes(minutes: float) -> None:
+    """ValueError unless ``minutes`` is a time between two checkpoints: finite, and at least 0."""
+    if not 0 <= minutes < math.inf:
+        raise ValueError(f"checkpoint_minutes is {minutes}; expected a number, at least 0")
 
 
 def open_device(device: str, threads: int | None) -> torch.device:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
@@ -15,6 +16,10 @@ from maskedconv.slices import SLICE_DIMS, check_frozen, check_learned, check_sli
 TRAINED = ("all", "bn", "conv1", "block1", "block2", "block3", "fc")
 INITS = ("he", "authors")
 SCHEDULES = ("step", "cosine")
+OPTIMIZERS = ("sgd", "adam", "yellowfin")
+# The beta1 that Adam is run with: its place in a configuration is the momentum.
+ADAM_MOMENTUM = 0.9
+_KEY = re.compile(r"[0-9a-f]{16}")
 Option = str | int | float | bool
 
 
@@ -31,13 +36,19 @@ class RunConfig:
         trained: "all", or the only part learned beside BatchNorm's affine parameters (table 1).
         bn_learned: whether BatchNorm's affine parameters are learned.
         init: "he" or "authors" (see the models' own documentation).
-        epochs, batch_size, lr, momentum, weight_decay, nesterov: of SGD.
+        epochs, batch_size, lr, momentum, weight_decay, nesterov: of the optimizer. Adam's
+            momentum is its beta1, YellowFin's where it starts.
         milestones, gamma: epochs after which the learning rate is multiplied by ``gamma``.
         schedule: "step" for that, "cosine" to decay the learning rate to zero instead.
         dropout: of networks that have it.
         seed: of the weights, the order of the images and their augmentation.
         subset: training images per class, or None for all of them.
         options: further options of the model as (name, value) pairs.
+        optimizer: "sgd", "adam" or "yellowfin".
+        keep: whether the final weights are stored, and described in the row.
+        start: key of a run that keeps its weights, from which this one starts; "" for random ones.
+        members: 0 for one network, or how many copies of the start are trained as an ensemble;
+            what they do not learn is frozen at the start's values.
 
     Raises:
         TypeError, ValueError: naming the field, what came and what was expected.
@@ -64,6 +75,10 @@ class RunConfig:
     seed: int = 0
     subset: int | None = None
     options: tuple[tuple[str, Option], ...] = ()
+    optimizer: str = "sgd"
+    keep: bool = False
+    start: str = ""
+    members: int = 0
 
     def __post_init__(self) -> None:
         check_learned(self.learned)
@@ -72,7 +87,8 @@ class RunConfig:
         _check_choice("trained", self.trained, TRAINED)
         _check_choice("init", self.init, INITS)
         _check_choice("schedule", self.schedule, SCHEDULES)
-        for name, smallest in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        for name, smallest in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("members", 0)):
             _check_int(name, getattr(self, name), smallest)
         if self.subset is not None:
             _check_int("subset", self.subset, 1)
@@ -83,8 +99,28 @@ class RunConfig:
             raise ValueError(
                 f"lr is {self.lr} and dropout is {self.dropout}; expected lr > 0 and dropout < 1"
             )
+        self._check_optimizer()
+        self._check_ensemble()
         object.__setattr__(self, "milestones", tuple(self.milestones))
         object.__setattr__(self, "options", tuple(sorted((n, v) for n, v in self.options)))
+
+    def _check_optimizer(self) -> None:
+        if self.optimizer == "adam" and self.momentum != ADAM_MOMENTUM:
+            raise ValueError(
+                f"momentum is {self.momentum}; expected {ADAM_MOMENTUM}, the beta1 of adam"
+            )
+        if self.optimizer != "sgd" and self.nesterov:
+            raise ValueError(f"nesterov is True; expected False with optimizer {self.optimizer}")
+
+    def _check_ensemble(self) -> None:
+        if self.start and not _KEY.fullmatch(self.start):
+            raise ValueError(f"start is {self.start!r}; expected the key of a run, 16 hex digits")
+        if self.members == 1:
+            raise ValueError("members is 1; expected 0 (one network) or at least 2")
+        if self.members and not self.start:
+            raise ValueError(f"members is {self.members}; expected start to name their first run")
+        if self.members and self.keep:
+            raise ValueError("keep is True; the weights of an ensemble's members are not kept")
 
     @property
     def key(self) -> str:
@@ -100,6 +136,11 @@ class RunConfig:
         }
         text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of all members of an ensemble together; of a single network, its own."""
+        return self.epochs * max(1, self.members)
 
     def to_json(self) -> dict[str, Any]:
         """Every field as a JSON value; tuples become lists."""
@@ -121,7 +162,7 @@ class RunConfig:
         return cls(**{**values, "options": options})
 
     def label(self) -> str:
-        """Short text for progress lines, such as ``wrn_28_4 p=.1 random, cifar10, seed 0``."""
+        """Short text for progress lines, ``wrn_28_4 p=.1 random, cifar10, 10 epochs`` and so on."""
         parts = [self.model, self._label_learned()]
         if self.slice_dim:
             parts.append(f"of {SLICE_DIMS[self.slice_dim]}")
@@ -131,7 +172,13 @@ class RunConfig:
             parts.append("without BN")
         if self.init != "he":
             parts.append(f"init {self.init}")
-        return f"{' '.join(parts)}, {self.dataset}, lr {_short(self.lr)}, seed {self.seed}"
+        if self.members:
+            parts.append(f"{self.members} members")
+        if self.optimizer != "sgd":
+            parts.append(self.optimizer)
+        epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+        rest = (self.dataset, epochs, f"lr {_short(self.lr)}", f"seed {self.seed}")
+        return ", ".join((" ".join(parts), *rest))
 
     def _label_learned(self) -> str:
         if self.trained != "all":

@@ -12,7 +12,7 @@ import torch
 from maskedconv.data import Dataset
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.execute import build_model
-from maskedconv.experiments.images import Size
+from maskedconv.experiments.images import DataKey, Size, data_key
 from maskedconv.training import evaluate, train
 
 WARM_UP_IMAGES = 16
@@ -21,23 +21,27 @@ TIMING_SECONDS = 0.3
 
 
 def estimate(
-    configs: Iterable[RunConfig], sizes: dict[str, Size], device: torch.device
+    configs: Iterable[RunConfig], sizes: dict[DataKey, Size], device: torch.device
 ) -> dict[str, float]:
-    """Seconds that each run will take, by key; ``sizes`` by dataset name.
+    """Seconds that each run will take, by key.
 
-    One run of each network is timed for a batch and stands for the others, which is near enough
-    to decide whether to start: learning fewer filters saves less than half of the time.
+    One run of each network, size of the images and optimizer is timed for a batch and stands for
+    the others, which is near enough to decide whether to start: learning fewer filters saves less
+    than half of the time.
     """
     paces: dict[tuple[object, ...], _Pace] = {}
     seconds = {}
     for config in configs:
-        size = sizes[config.dataset]
-        kind = (config.model, config.options, config.batch_size, config.dataset)
+        size = sizes[data_key(config)]
+        network = (config.model, config.options, size.num_classes, size.image_shape)
+        kind = (*network, config.batch_size, config.optimizer)
         if kind not in paces:
             paces[kind] = _measure(config, size, device)
         pace = paces[kind]
         epoch = size.train_images * pace.train + size.test_images * pace.test
-        seconds[config.key] = config.epochs * epoch
+        # An ensemble's members answer once more, together.
+        together = config.members * size.test_images * pace.test
+        seconds[config.key] = config.all_epochs * epoch + together
     return seconds
 
 
@@ -56,7 +60,15 @@ def _measure(config: RunConfig, size: Size, device: torch.device) -> _Pace:
     batch = _noise(size, images, device)
 
     def train_on(dataset: Dataset) -> None:
-        train(model, dataset, epochs=1, batch_size=config.batch_size, lr=1e-6)
+        train(
+            model,
+            dataset,
+            epochs=1,
+            batch_size=config.batch_size,
+            lr=1e-6,
+            momentum=config.momentum,
+            optimizer=config.optimizer,
+        )
 
     train_on(warm_up)
     # train() evaluates as well, on as many images.

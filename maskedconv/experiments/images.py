@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskedconv import data
+from maskedconv.data.sources import find_source
+from maskedconv.experiments.config import RunConfig
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +19,15 @@ if TYPE_CHECKING:
 
 # Which images make a subset is the same for every seed of a run: seeds repeat the training.
 SUBSET_SEED = 0
+# What --download is for.
+FETCHED = ("cifar10", "cifar100")
+# A data set as runs ask for it: its name, and the training images per class (None: all).
+DataKey = tuple[str, int | None]
+
+
+def data_key(config: RunConfig) -> DataKey:
+    """The data set of a run."""
+    return config.dataset, config.subset
 
 
 @dataclass(frozen=True)
@@ -29,30 +42,73 @@ class Size:
 
 @dataclass(frozen=True)
 class Source:
-    """The folder given on the command line, if any, and whether to fetch what is missing."""
+    """The folders given on the command line, and whether to fetch what is missing.
 
-    data_dir: Path | None = None
+    ``folders`` has the data sets' names as keys, and "" for every one that is not named.
+    """
+
+    folders: Mapping[str, Path] = field(default_factory=dict)
     download: bool = False
 
-    def load(self, name: str, subset: int | None, device: torch.device) -> Dataset:
+    def folder(self, name: str) -> Path | None:
+        """The folder given for the data set, if any."""
+        return self.folders.get(name, self.folders.get(""))
+
+    def check(self, key: DataKey) -> None:
+        """Cheap checks that the data is there; errors as ``maskedconv.data.check``."""
+        name, subset = key
+        data.check(name, self.folder(name), self._fetches(name), subset)
+
+    def load(self, key: DataKey, device: torch.device) -> Dataset:
         """The dataset on ``device``; errors as ``maskedconv.data.load``."""
+        name, subset = key
         return data.load(
             name,
-            self.data_dir,
-            download=self.download,
+            self.folder(name),
+            download=self._fetches(name),
             subset=subset,
             seed=SUBSET_SEED,
             device=device,
         )
 
-    def size(self, name: str, subset: int | None, device: torch.device) -> Size:
-        """Size of the dataset, read only where it cannot be known otherwise."""
+    def size(self, key: DataKey, device: torch.device) -> Size:
+        """Size of the dataset, read only where it cannot be known otherwise.
+
+        Of a data set that is not there, the size as published.
+        """
+        name, subset = key
         facts = data.describe(name)
         classes, side = facts.num_classes, facts.image_size
         train, test = facts.train_size, facts.test_size
         if classes is None or side is None or train is None or test is None:
-            dataset = self.load(name, subset, device)
+            dataset = self.load(key, device)
             counts = len(dataset.train_images), len(dataset.test_images)
             return Size(dataset.num_classes, dataset.image_shape, *counts)
+        with suppress(data.MissingDataError):
+            source = find_source(name, self.folder(name), self._fetches(name), subset)
+            if source.listing is not None:
+                train = len(source.listing.train.paths)
+                test = len(source.listing.test.paths)
         train = train if subset is None else subset * classes
         return Size(classes, (facts.channels, side, side), train, test)
+
+    def _fetches(self, name: str) -> bool:
+        return self.download and name in FETCHED
+
+
+def parse_folders(texts: Iterable[str]) -> dict[str, Path]:
+    """``["cifar10=a", "b"]`` as the ``folders`` of a :class:`Source`.
+
+    Raises:
+        ValueError: two folders for one data set, or two for all of them.
+    """
+    folders: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals or name not in data.available():
+            name, folder = "", text
+        if name in folders:
+            given = f"twice for {name}" if name else "twice without the name of a data set"
+            raise ValueError(f"data_dir is given {given}; expected --data-dir NAME=DIR for each")
+        folders[name] = Path(folder)
+    return folders

@@ -35,20 +35,28 @@ class Settings:
     Attributes:
         preset: its name.
         datasets: run each of them.
-        densenet, wrn, vgg19, vgg19_bn, alexnet: the paper's networks, or small ones of their kind.
-        fractions, counts: what is learned in fig1.
+        tiny_dataset: of table3 and fig6.
+        densenet, wrn, wide, vgg19, vgg19_bn, alexnet: the paper's networks, or small ones of their
+            kind; ``wide`` is fig5's in place of ``wrn``.
+        fractions, counts: what is learned in fig1 and fig4.
         slice_fractions, slice_counts: what is learned in fig2.
-        epochs: per experiment id.
+        full_fractions, full_counts: what is learned in fig5.
+        tiny_fractions: what is learned in table3.
+        ensemble_fractions, ensemble_members: what each of so many members learns in table4.
+        epochs: per experiment id; where an id is not there, those of the networks' recipes.
         batch_size: in place of the recipes', or None.
         seeds: how many seeds, from 0.
-        subset: training images per class, or None for all.
+        subset, tiny_subset: training images per class of ``datasets`` and of ``tiny_dataset``, or
+            None for all.
         threads: of the CPU, or None for torch's choice.
     """
 
     preset: str
     datasets: tuple[str, ...]
+    tiny_dataset: str
     densenet: Network
     wrn: Network
+    wide: Network
     vgg19: Network
     vgg19_bn: Network
     alexnet: Network
@@ -56,26 +64,36 @@ class Settings:
     counts: tuple[int, ...]
     slice_fractions: tuple[float, ...]
     slice_counts: tuple[int, ...]
+    full_fractions: tuple[float, ...]
+    full_counts: tuple[int, ...]
     epochs: Mapping[str, int]
+    tiny_fractions: tuple[float, ...] = (0.1, 0.4, 0.7, 1.0)
+    ensemble_fractions: tuple[float, ...] = (0.1, 0.4, 0.7, 1.0)
+    ensemble_members: int = 5
     batch_size: int | None = None
     seeds: int = 1
     subset: int | None = None
+    tiny_subset: int | None = None
     threads: int | None = None
 
     @property
     def networks(self) -> tuple[Network, ...]:
-        """All five, in the order of the paper's figure 1."""
+        """Figure 1's five, in the paper's order."""
         return (self.densenet, self.wrn, self.vgg19, self.vgg19_bn, self.alexnet)
 
 
+# The experiments that have a number of epochs of their own; the others show runs of these.
+EPOCHS_OF = ("fig1", "fig2", "fig5", "table1", "table3", "table4")
 # Rosenfeld & Tsotsos 2018, section 4. AlexNet and VGG-19 without BatchNorm do not train at the
 # paper's learning rate of .1; the authors' reference runs of them used .01.
 _WITHOUT_BN_LRS = (0.1, 0.01)
 _PAPER = Settings(
     preset="paper",
     datasets=("cifar10", "cifar100"),
+    tiny_dataset="tiny-imagenet",
     densenet=Network("densenet_bc_100_12"),
     wrn=Network("wrn_28_4"),
+    wide=Network("wrn_28_10"),
     vgg19=Network("vgg19", _WITHOUT_BN_LRS),
     vgg19_bn=Network("vgg19_bn"),
     alexnet=Network("alexnet", _WITHOUT_BN_LRS),
@@ -83,20 +101,29 @@ _PAPER = Settings(
     counts=(1, 5, 10),
     slice_fractions=(0.1, 0.4, 0.7),
     slice_counts=(1, 5),
-    epochs=MappingProxyType({"fig1": 10, "fig2": 1, "table1": 10}),
+    full_fractions=(0.07, 0.1, 0.4, 0.7),
+    full_counts=(1, 5),
+    # Figure 5 (and table 2) are full runs, as long as the recipes say.
+    epochs=MappingProxyType({"fig1": 10, "fig2": 1, "table1": 10, "table3": 45, "table4": 1}),
 )
 _SHORT = replace(
     _PAPER,
     preset="short",
     datasets=("cifar10",),
-    epochs=MappingProxyType({"fig1": 2, "fig2": 1, "table1": 2}),
+    # A tenth of CIFAR-10: for an hour of a GPU, or a night of a CPU with 16 cores.
+    subset=500,
+    epochs=MappingProxyType(
+        {"fig1": 4, "fig2": 2, "fig5": 8, "table1": 4, "table3": 5, "table4": 2}
+    ),
 )
 _EIGHTH = (("width", 0.125),)
 _QUICK = Settings(
     preset="quick",
     datasets=("digits",),
+    tiny_dataset="digits",
     densenet=Network("densenet_bc_16_12"),
     wrn=Network("wrn_10_1"),
+    wide=Network("wrn_10_2"),
     vgg19=Network("vgg19", _WITHOUT_BN_LRS, _EIGHTH),
     vgg19_bn=Network("vgg19_bn", (), _EIGHTH),
     alexnet=Network("alexnet", _WITHOUT_BN_LRS, _EIGHTH),
@@ -104,7 +131,11 @@ _QUICK = Settings(
     counts=(1, 5),
     slice_fractions=(0.1, 0.4),
     slice_counts=(1, 5),
-    epochs=MappingProxyType({"fig1": 6, "fig2": 2, "table1": 6}),
+    full_fractions=(0.1, 0.4, 0.7),
+    full_counts=(1, 5),
+    epochs=MappingProxyType(
+        {"fig1": 6, "fig2": 2, "fig5": 12, "table1": 6, "table3": 15, "table4": 2}
+    ),
     batch_size=64,
     # Layers of so few values gain nothing from a second thread, and lose much on a busy machine.
     threads=1,
@@ -118,11 +149,15 @@ def settings(
     preset: str,
     *,
     dataset: str | None = None,
+    tiny_dataset: str | None = None,
     epochs: int | None = None,
     subset: int | None = None,
     seeds: int = 1,
 ) -> Settings:
     """The settings of ``preset`` with what was asked for in place of its own.
+
+    ``dataset`` takes the place of every data set of the preset, and ``tiny_dataset`` that of
+    table3 and fig6 in either.
 
     Raises:
         ValueError: an unknown preset (the message lists them); epochs, subset or seeds below 1.
@@ -132,9 +167,15 @@ def settings(
     for name, value in (("epochs", epochs), ("subset", subset), ("seeds", seeds)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
-    chosen = replace(PRESETS[preset], seeds=seeds, subset=subset)
+    chosen = replace(PRESETS[preset], seeds=seeds)
     if dataset is not None:
-        chosen = replace(chosen, datasets=(dataset,))
+        chosen = replace(chosen, datasets=(dataset,), tiny_dataset=dataset)
+    if tiny_dataset is not None:
+        chosen = replace(chosen, tiny_dataset=tiny_dataset)
+    if subset is not None:
+        chosen = replace(chosen, subset=subset, tiny_subset=subset)
+    elif chosen.tiny_dataset in chosen.datasets:
+        chosen = replace(chosen, tiny_subset=chosen.subset)
     if epochs is not None:
-        chosen = replace(chosen, epochs=MappingProxyType(dict.fromkeys(chosen.epochs, epochs)))
+        chosen = replace(chosen, epochs=MappingProxyType(dict.fromkeys(EPOCHS_OF, epochs)))
     return chosen

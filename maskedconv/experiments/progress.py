@@ -34,10 +34,11 @@ class ConsoleObserver:
             disable=not self._console.is_terminal,
         )
         # In epochs, which are nearer to time than runs are.
-        self._task = self._bar.add_task("", total=sum(config.epochs for config in configs))
+        self._task = self._bar.add_task("", total=sum(config.all_epochs for config in configs))
         self._runs = len(configs)
         self._finished = 0
-        self._epochs_shown = 0
+        # Of the runs that are going on, by key.
+        self._epochs_shown: dict[str, int] = {}
         self._wait_told = False
 
     def __enter__(self) -> ConsoleObserver:
@@ -53,20 +54,20 @@ class ConsoleObserver:
         self._bar.stop()
 
     def started(self, config: RunConfig) -> None:
-        self._epochs_shown = 0
         self._wait_told = False
+        # A run that was begun before, by a process that died, begins anew.
+        self._bar.advance(self._task, -self._epochs_shown.pop(config.key, 0))
         self._bar.update(self._task, description=config.label())
 
     def epoch(self, config: RunConfig, epoch: Epoch) -> None:
-        self._epochs_shown = epoch.epoch
+        self._epochs_shown[config.key] = self._epochs_shown.get(config.key, 0) + 1
         text = f"{config.label()}: epoch {epoch.epoch}/{config.epochs}, {epoch.test_top1:.2f} %"
         self._bar.update(self._task, advance=1, description=text)
 
     def finished(self, config: RunConfig, row: Row) -> None:
         self._finished += 1
         # The epochs of a run that diverged, or that another runner did.
-        self._bar.update(self._task, advance=config.epochs - self._epochs_shown)
-        self._epochs_shown = 0
+        self._bar.advance(self._task, config.all_epochs - self._epochs_shown.pop(config.key, 0))
         width = len(str(self._runs))
         position = f"[{self._finished:{width}}/{self._runs}]"
         self._print(f"{position} {_outcome(row)}  {row['seconds']:7.1f} s  {config.label()}")
@@ -83,7 +84,8 @@ class ConsoleObserver:
 def _outcome(row: Row) -> str:
     if row["status"] != "done":
         return f"FAILED: {row['error']}"
-    top1 = f"{row['last_top1']:6.2f} % (best {row['best_top1']:6.2f})"
+    other = "ensemble_top1" if "ensemble_top1" in row else "best_top1"
+    top1 = f"{row['last_top1']:6.2f} % ({other.removesuffix('_top1')} {row[other]:6.2f})"
     return f"{top1}  {row['learned_parameters']:>10,} learned"
 
 

@@ -33,15 +33,18 @@ class Loaded:
     problems: list[str] = field(default_factory=list)
 
     def finished(self, key: str) -> Row | None:
-        """The row of a run that need not be repeated, or None.
-
-        A run that diverged would diverge again; one that failed otherwise (out of memory, a bug
-        since mended) is tried again.
-        """
+        """The row of a run that need not be repeated, or None."""
         row = self.rows.get(key)
-        if row is None or (row["status"] != "done" and row.get("error_type") != "Diverged"):
-            return None
-        return row
+        return row if row is not None and is_final(row) else None
+
+
+def is_final(row: Row) -> bool:
+    """Whether a run need not be repeated.
+
+    A run that diverged would diverge again; one that failed otherwise (out of memory, a bug since
+    mended) is tried again.
+    """
+    return row["status"] == "done" or row.get("error_type") == "Diverged"
 
 
 class Store:
@@ -139,11 +142,16 @@ class Store:
         return plan
 
     def merge_plan(self, plan: Row) -> None:
-        """Writes ``plan``, keeping the experiments that only the plan on disk has."""
+        """Writes ``plan``, keeping experiments and data sets that only the plan on disk has.
+
+        Its ``data_note`` becomes the text of all ``data_notes``.
+        """
         with _explained(self.out), self._locked(fcntl.LOCK_EX):
-            old = self.read_plan() or {"experiments": {}}
-            experiments = {**old["experiments"], **plan["experiments"]}
-            merged = {"schema": SCHEMA, **plan, "experiments": experiments}
+            old = self.read_plan() or {}
+            merged = {"schema": SCHEMA, **plan}
+            for name in ("experiments", "data_notes"):
+                merged[name] = {**old.get(name, {}), **plan.get(name, {})}
+            merged["data_note"] = "; ".join(dict.fromkeys(merged["data_notes"].values()))
             _replace(self.plan, json.dumps(merged, indent=1, allow_nan=False) + "\n")
 
     @contextmanager

@@ -1,0 +1,67 @@
+"""What ``reproduce`` prints instead of running: the items, their runs, and how long they take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from maskedconv.experiments.commandline import say
+from maskedconv.experiments.config import RunConfig
+from maskedconv.experiments.images import DataKey, Size, Source, data_key
+from maskedconv.experiments.planning import Plan, all_runs, data_keys
+from maskedconv.experiments.progress import duration
+from maskedconv.experiments.store import Store
+
+if TYPE_CHECKING:
+    import torch
+
+Sizes = dict[DataKey, Size]
+
+
+def print_items(plan: Plan, every_run: bool) -> None:
+    """A line for each item with the number of its runs, and one for each run if asked for."""
+    counted: set[str] = set()
+    for experiment, runs in plan.items():
+        new = {run.key for run in runs} - counted
+        shared = f", {len(runs) - len(new)} of them above" if len(new) < len(runs) else ""
+        count = f"{len(runs)} runs{shared}"
+        print(f"{experiment.id:<8}{experiment.reference:<10}{experiment.title} ({count})")
+        if every_run:
+            for run in runs:
+                print(f"  {run.key}  {run.label()}{'' if run.key in new else ' (above)'}")
+        counted |= new
+    print(f"{'total':<18}{len(counted)} runs")
+
+
+def print_estimate(
+    plan: Plan, source: Source, store: Store, device: torch.device, at_once: int, every_run: bool
+) -> None:
+    """What is still to be done of each item, and for how long; shared runs are counted once."""
+    from maskedconv.experiments.estimate import estimate
+
+    sizes = {key: source.size(key, device) for key in data_keys(plan)}
+    loaded = store.load()
+    configs = all_runs(plan)
+    pending = [run for run in configs if not loaded.finished(run.key)]
+    say("timing a batch of each network ...")
+    seconds = estimate(pending, sizes, device)
+    # Runs that share a GPU take turns; those that share a CPU have cores of their own.
+    speed_up = at_once if device.type == "cpu" else 1
+    if speed_up > 1:
+        say(f"times of the items are those of {at_once} runs at once")
+    counted: set[str] = set()
+    print(f"{'':8}{'runs':>6}{'to do':>7}{'epochs':>8}{'images':>14}  time")
+    for experiment, runs in plan.items():
+        mine = [run for run in runs if run.key in seconds and run.key not in counted]
+        counted |= {run.key for run in mine}
+        print(f"{experiment.id:8}{len(runs):6}{_amount(mine, sizes, seconds, speed_up)}")
+        if every_run:
+            for run in mine:
+                print(f"  {_amount([run], sizes, seconds, 1)}  {run.label()}")
+    print(f"{'total':8}{len(configs):6}{_amount(pending, sizes, seconds, speed_up)}")
+
+
+def _amount(runs: list[RunConfig], sizes: Sizes, seconds: dict[str, float], speed_up: int) -> str:
+    epochs = sum(run.all_epochs for run in runs)
+    images = sum(run.all_epochs * sizes[data_key(run)].train_images for run in runs)
+    time_ = duration(sum(seconds[run.key] for run in runs) / speed_up)
+    return f"{len(runs):7}{epochs:8,}{images:14,}  about {time_}"

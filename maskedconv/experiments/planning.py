@@ -1,0 +1,122 @@
+"""What a command is going to run, the data that this needs, and the plan in the output folder."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from maskedconv import data
+from maskedconv.experiments.commandline import say
+from maskedconv.experiments.config import RunConfig
+from maskedconv.experiments.images import FETCHED, DataKey, Source, data_key
+from maskedconv.experiments.presets import Settings
+from maskedconv.experiments.registry import Experiment
+from maskedconv.experiments.runner import unique
+from maskedconv.experiments.store import Loaded, Row, Store
+
+if TYPE_CHECKING:
+    from maskedconv.data import Dataset
+
+Plan = dict[Experiment, list[RunConfig]]
+
+
+def make_plan(experiments: Iterable[Experiment], settings: Settings) -> Plan:
+    """The runs of each experiment."""
+    return {experiment: experiment.runs(settings) for experiment in experiments}
+
+
+def all_runs(plan: Plan) -> list[RunConfig]:
+    """Every run of the plan once."""
+    return unique(run for runs in plan.values() for run in runs)
+
+
+def data_keys(plan: Plan) -> list[DataKey]:
+    """The data sets of the runs, in order."""
+    return list(dict.fromkeys(data_key(run) for run in all_runs(plan)))
+
+
+def check_data(plan: Plan, settings: Settings, source: Source, needed: bool) -> None:
+    """Cheap checks that the images are there; where they are not ``needed``, a warning only.
+
+    Raises:
+        ValueError: they are not, or not as they should be; says what helps, and what to leave out.
+    """
+    keys = data_keys(plan)
+    if source.download and not any(name in FETCHED for name, _ in keys):
+        names = ", ".join(name for name, _ in keys)
+        raise ValueError(f"download: only {' and '.join(FETCHED)} can be fetched, not {names}")
+    for key in keys:
+        try:
+            source.check(key)
+        except data.DataError as error:
+            if needed or not isinstance(error, data.MissingDataError):
+                raise ValueError(f"{error}{_without(key, plan, settings)}") from error
+            say(f"note: {error}")
+
+
+def _without(key: DataKey, plan: Plan, settings: Settings) -> str:
+    """How to do without a data set, if more than that one was asked for."""
+    if len(data_keys(plan)) == 1:
+        return ""
+    needing = [item.id for item, runs in plan.items() if any(data_key(run) == key for run in runs)]
+    others = [item.id for item in plan if item.id not in needing]
+    hints = ["folders of several data sets are given as --data-dir NAME=DIR"]
+    if others:
+        hints.append(
+            f"only {' and '.join(needing)} need {key[0]}: to leave that out, name the other items "
+            f"({' '.join(others)})"
+        )
+    if len(settings.datasets) > 1 and key[0] in settings.datasets:
+        names = " and ".join(settings.datasets)
+        hints.append(
+            f"the preset {settings.preset} is for {names}; --dataset takes one of them alone"
+        )
+    return f" ({'; '.join(hints)})"
+
+
+def check_folder(store: Store, settings: Settings) -> None:
+    """ValueError if the folder holds runs of another preset or data set."""
+    names = ", ".join(settings.datasets)
+    old = store.read_plan()
+    if old is not None and (old["preset"], old["dataset"]) != (settings.preset, names):
+        raise ValueError(
+            f"{store.out} holds the preset {old['preset']} on {old['dataset']}, not "
+            f"{settings.preset} on {names}; choose another folder with --out"
+        )
+
+
+def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Dataset]) -> None:
+    """A JPEG copy and the original have one name; ValueError if their results would be mixed."""
+    for row in loaded.rows.values():
+        config = row.get("config", {})
+        dataset = datasets.get((config.get("dataset"), config.get("subset")))
+        if dataset is not None and row.get("data_note") not in (None, dataset.note):
+            raise ValueError(
+                f"{store.out} holds results of other data: {row['data_note']!r}, not "
+                f"{dataset.note!r}; choose another folder with --out"
+            )
+
+
+def write_plan(
+    store: Store, plan: Plan, settings: Settings, datasets: dict[DataKey, Dataset], command: str
+) -> None:
+    """Adds the plan to the folder's; StoreError if it cannot be written."""
+    entries: dict[str, Row] = {
+        experiment.id: {
+            "title": experiment.title,
+            "command": command,
+            "runs": [{"key": run.key, "config": run.to_json()} for run in runs],
+        }
+        for experiment, runs in plan.items()
+    }
+    store.merge_plan(
+        {
+            "preset": settings.preset,
+            "dataset": ", ".join(settings.datasets),
+            "data_notes": {name: dataset.note for (name, _), dataset in datasets.items()},
+            "command": command,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "experiments": entries,
+        }
+    )

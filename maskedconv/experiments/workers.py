@@ -1,0 +1,204 @@
+"""Processes that do one run at a time and tell of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from maskedconv.experiments.config import RunConfig
+from maskedconv.experiments.images import DataKey, data_key
+from maskedconv.experiments.runner import CHECKPOINT_SECONDS, attempt
+from maskedconv.experiments.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from maskedconv.data import Dataset
+    from maskedconv.training import Epoch
+
+
+class WorkerError(RuntimeError):
+    """The processes cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker does its runs with: output folder, device, threads, time of checkpoints."""
+
+    out: Path
+    device: str
+    threads: int | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+
+
+class Pool:
+    """The processes, started as they are needed; a context manager around their use.
+
+    Attributes:
+        busy: the run that each busy process has, by the connection to it.
+    """
+
+    def __init__(self, setup: Setup, images: Path) -> None:
+        self.busy: dict[Connection, RunConfig] = {}
+        self._setup = setup
+        self._images = images
+        self._processes: dict[Connection, SpawnProcess] = {}
+        self._ready: set[Connection] = set()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for connection, process in self._processes.items():
+            connection.close()
+            process.terminate()
+        for process in self._processes.values():
+            process.join()
+
+    def give(self, config: RunConfig) -> None:
+        """Has an idle process, or a new one, do the run."""
+        idle = (connection for connection in self._processes if connection not in self.busy)
+        connection = next(idle, None) or self._start()
+        self.busy[connection] = config
+        # That a process died while it was idle shows where it is waited for.
+        with suppress(OSError):
+            connection.send(config)
+
+    def events(self, timeout: float | None) -> Iterator[tuple[RunConfig, Any]]:
+        """What the busy processes say, waited for up to ``timeout`` seconds (None: without end).
+
+        Yields:
+            The run, and ("started",), ("epoch", epoch), ("row", row), ("store", message),
+            ("died", how) or, if it was before the process could run anything, ("unstarted", how).
+        """
+        for connection in wait(list(self.busy), timeout):
+            assert isinstance(connection, Connection)
+            try:
+                event = connection.recv()
+            except (EOFError, OSError):
+                yield self.busy.pop(connection), self._end_of(connection)
+                continue
+            if event[0] == "ready":
+                self._ready.add(connection)
+            else:
+                done = event[0] == "row"
+                yield self.busy.pop(connection) if done else self.busy[connection], event
+
+    def _start(self) -> Connection:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_work, args=(theirs, self._setup, self._images), daemon=True
+        )
+        # The tracker would unblock the signal if it was started along with the first process.
+        resource_tracker.ensure_running()
+        with _interrupts_blocked():
+            process.start()
+        theirs.close()
+        self._processes[ours] = process
+        return ours
+
+    def _end_of(self, connection: Connection) -> tuple[str, str]:
+        process = self._processes.pop(connection)
+        connection.close()
+        process.join()
+        code = process.exitcode or 0
+        kind = "died" if connection in self._ready else "unstarted"
+        return kind, f"by signal {-code}" if code < 0 else f"with exit status {code}"
+
+
+@contextmanager
+def saved(datasets: dict[DataKey, Dataset]) -> Iterator[Path]:
+    """A file of the images that processes map into memory: one copy serves all of them.
+
+    Raises:
+        WorkerError: it cannot be written.
+    """
+    import torch
+
+    try:
+        file = tempfile.NamedTemporaryFile(prefix="maskedconv-images-")  # noqa: SIM115
+        torch.save(datasets, file)
+        file.flush()
+    # Of the disk; torch's writer has errors of its own for that.
+    except (OSError, RuntimeError) as error:
+        raise WorkerError(
+            f"the images for several runs at once cannot be written to {tempfile.gettempdir()}: "
+            f"{error}; TMPDIR=... names another folder, --parallel 1 needs none"
+        ) from error
+    with file:
+        yield Path(file.name)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Ctrl-C is the scheduler's: a process that is started in here never sees it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(connection: Connection, setup: Setup, images: Path) -> None:
+    """Does the runs that come over ``connection`` until no more can come."""
+    import torch
+
+    if setup.threads is not None:
+        torch.set_num_threads(setup.threads)
+    device = torch.device(setup.device)
+    loaded = torch.load(images, mmap=True, weights_only=False)
+    datasets = {key: dataset.to(device) for key, dataset in loaded.items()}
+    store, teller = Store(setup.out), _Teller(connection)
+    teller.tell("ready")
+    while True:
+        try:
+            config = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            row = attempt(
+                config,
+                store,
+                lambda config: datasets[data_key(config)],
+                teller,
+                setup.checkpoint_seconds,
+            )
+        except StoreError as error:
+            teller.tell("store", str(error))
+            return
+        teller.tell("row", row)
+
+
+class _Teller:
+    """Tells the scheduler how a run goes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def started(self, config: RunConfig) -> None:
+        self.tell("started")
+
+    def epoch(self, config: RunConfig, epoch: Epoch) -> None:
+        self.tell("epoch", epoch)
+
+    def tell(self, *event: Any) -> None:
+        try:
+            self._connection.send(event)
+        except OSError:
+            # Without a scheduler the run is nobody's, and its failure to tell is none of its own.
+            os._exit(1)

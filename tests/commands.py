@@ -1,0 +1,56 @@
+"""Calls the commands in this process or another, for the tests of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import typer
+from typer.testing import CliRunner
+
+from maskedconv.experiments import Store
+
+SMALL = ("table1", "--epochs", "1", "--subset", "5", "--no-report")
+SMALL_RUNS = 12
+
+
+def call(module, *arguments):
+    """Runs the command here; returns typer's result."""
+    app = typer.Typer()
+    app.command()(module.main)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def start(*arguments, before_start=None):
+    """Starts ``reproduce`` in another process, which ``before_start`` is called in."""
+
+    def prepare():
+        # Tests that run in the background of a script inherit that Ctrl-C is ignored.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if before_start is not None:
+            before_start()
+
+    command = [sys.executable, "-m", "maskedconv.reproduce", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        preexec_fn=prepare,
+    )  # fmt: skip
+
+
+def wait_for_rows(out, count, process):
+    """Waits until ``process`` has finished so many runs."""
+    end = time.monotonic() + 60
+    while len(Store(out).load().rows) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def keys(out):
+    """The keys of the rows, in order."""
+    return [json.loads(line)["key"] for line in (out / "results.jsonl").read_text().splitlines()]

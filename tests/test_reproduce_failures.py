@@ -1,0 +1,167 @@
+"""What the machine takes away midway: disk, output folder, images. Nothing finished is lost."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from dataclasses import replace
+
+import pytest
+from commands import SMALL, SMALL_RUNS, call, keys, start, wait_for_rows
+from image_files import write_folder
+
+from maskedconv import reproduce
+from maskedconv.experiments import EXPERIMENTS, Store, execute
+from maskedconv.experiments.presets import settings
+from maskedconv.experiments.runner import run_all
+
+ONE_BY_ONE = (*SMALL, "--parallel", "1", "--threads", "1")
+
+
+def test_full_disk(tmp_path):
+    """Files of more than this cannot be written: enough for the plan, not for all rows."""
+    limit = 12_000
+    process = start(
+        *ONE_BY_ONE, "--out", tmp_path,
+        before_start=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert "error: " in said
+    assert "results.jsonl" in said
+    assert "finished runs are kept, the same command goes on from there" in said
+    assert "Traceback" not in said
+    kept = Store(tmp_path).load().rows
+    assert 1 <= len(kept) < SMALL_RUNS
+    again = call(reproduce, *ONE_BY_ONE, "--out", tmp_path)
+    assert again.exit_code == 0, again.output
+    assert f"{len(kept)} of {SMALL_RUNS} runs are in {tmp_path} already" in again.stderr
+    assert {key: Store(tmp_path).load().rows[key] for key in kept} == kept
+
+
+def test_output_folder_that_is_removed(tmp_path, monkeypatch):
+    out, real = tmp_path / "out", execute.execute
+
+    def removes(config, *arguments, **options):
+        shutil.rmtree(out)
+        return real(config, *arguments, **options)
+
+    monkeypatch.setattr(execute, "execute", removes)
+    result = call(reproduce, *ONE_BY_ONE, "--out", out)
+    assert result.exit_code == 1, result.output
+    assert f"error: the folder {out} cannot be used: No such file or directory" in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("parallel", ["1", "2"])
+def test_images_that_are_removed_are_not_missed(tmp_path, parallel):
+    images, out = write_folder(tmp_path / "images"), tmp_path / "out"
+    process = start(
+        "table1", "--epochs", "10", "--no-report", "--dataset", "folder", "--data-dir", images,
+        "--parallel", parallel, "--out", out,
+    )  # fmt: skip
+    wait_for_rows(out, 1, process)
+    shutil.rmtree(images)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert len(keys(out)) == SMALL_RUNS
+
+
+class Quiet:
+    def started(self, config): ...
+    def epoch(self, config, epoch): ...
+    def finished(self, config, row): ...
+    def waiting(self, runs): ...
+
+
+def test_runs_whose_start_failed(tmp_path, monkeypatch):
+    """They fail, are named so, and are tried again once the start is there."""
+    start_, *ensembles = EXPERIMENTS["table4"].runs(settings("quick"))
+    configs = [*ensembles[:2], start_]
+    done = []
+
+    def execute_(config, dataset, on_epoch, **options):
+        done.append(config.key)
+        failed = {"status": "failed", "error": "out of memory", "error_type": "MemoryError"}
+        outcome = failed if len(done) == 1 else {"status": "done"}
+        return {"key": config.key, "config": config.to_json(), **outcome}
+
+    monkeypatch.setattr(execute, "execute", execute_)
+    store = Store(tmp_path)
+    store.prepare()
+    rows = run_all(configs, store, lambda _: None, Quiet())
+    assert done == [start_.key]
+    assert {rows[run.key]["error"] for run in ensembles[:2]} == {
+        f"its start {start_.label()} failed: out of memory"
+    }
+    rows = run_all(configs, store, lambda _: None, Quiet())
+    assert done == [start_.key, start_.key, *(run.key for run in ensembles[:2])]
+    assert {row["status"] for row in rows.values()} == {"done"}
+
+    orphan = replace(ensembles[0], start="0" * 16)
+    rows = run_all([orphan], store, lambda _: None, Quiet())
+    assert rows[orphan.key]["error"] == "its start 0000000000000000 has not been run"
+
+
+def test_missing_data_says_how_to_go_without(tmp_path):
+    cifar = write_folder(tmp_path / "cifar", [str(n) for n in range(10)], size=32)
+    arguments = ("--preset", "short", "--subset", "3", "--out", tmp_path / "out")
+    for folders in ([f"cifar10={cifar}", "tiny-imagenet=/none"], [str(cifar)]):
+        options = [option for folder in folders for option in ("--data-dir", folder)]
+        result = call(reproduce, *arguments, *options)
+        assert result.exit_code == 2
+        assert "error: no Tiny-ImageNet in" in result.stderr
+        assert (
+            "only fig6 and table3 need tiny-imagenet: to leave that out, name the" in result.stderr
+        )
+        assert "(fig1 fig2 fig3 fig4 fig5 table1 table2 table4)" in result.stderr
+        assert "--data-dir NAME=DIR" in result.stderr
+    assert not (tmp_path / "out").exists()
+    result = call(reproduce, *arguments, "--dry-run", "table1", *options, "--list")
+    assert result.exit_code == 0
+
+
+def test_only_the_data_of_the_named_items_is_needed(tmp_path):
+    """Figure 2 of the paper is on CIFAR-10 alone."""
+    cifar = write_folder(tmp_path / "cifar", [str(n) for n in range(10)], size=32)
+    options = ("--data-dir", f"cifar10={cifar}", "--subset", "3", "--out", tmp_path / "out")
+    plan_of = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduce, "_run", lambda plan, *_: plan_of.append(plan) or {})
+        result = call(reproduce, "fig2", "--preset", "paper", "--no-report", *options)
+    assert result.exit_code == 0, result.output
+    assert [len(runs) for runs in plan_of[0].values()] == [40]
+    result = call(reproduce, "fig1", "--preset", "paper", *options)
+    assert result.exit_code == 2
+    assert "error: no CIFAR-100 in" in result.stderr
+    assert "--dataset takes one of them alone" in result.stderr
+
+
+def test_plan_of_several_data_sets(tmp_path):
+    """Notes of the data sets stay when an item of another one is added."""
+    store = Store(tmp_path)
+    store.prepare()
+    first = {"preset": "short", "dataset": "cifar10", "data_notes": {"cifar10": "a JPEG copy"}}
+    store.merge_plan({**first, "experiments": {"fig1": {}}})
+    store.merge_plan({**first, "data_notes": {"tiny-imagenet": "200 classes"}, "experiments": {}})
+    plan = store.read_plan()
+    assert plan["data_note"] == "a JPEG copy; 200 classes"
+    assert list(plan["experiments"]) == ["fig1"]
+
+
+def test_table3_on_another_data_set_is_told(tmp_path):
+    images = write_folder(tmp_path / "images")
+    options = ("--dataset", "folder", "--data-dir", images, "--dry-run", "--epochs", "1")
+    result = call(reproduce, "table3", "fig6", *options)
+    assert "note: fig6 and table3 run on folder" in result.stderr
+    result = call(reproduce, "table1", *options)
+    assert "run on folder" not in result.stderr
+
+
+def test_dry_run_counts_the_images_that_are_there(tmp_path):
+    cifar = write_folder(tmp_path / "cifar", [str(n) for n in range(10)], size=32)
+    options = ("--dataset", "cifar10", "--data-dir", cifar, "--epochs", "1", "--dry-run")
+    result = call(reproduce, "table1", "--parallel", "1", *options)
+    assert result.exit_code == 0, result.output
+    # Twelve runs of 3 images of each class.
+    assert result.stdout.splitlines()[-1].split()[:5] == ["total", "12", "12", "12", "360"]
