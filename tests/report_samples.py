@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from maskedconv.experiments.config import RunConfig
+from maskedconv.experiments.presets import settings
+from maskedconv.experiments.registry import EXPERIMENTS
+from maskedconv.report.results import Results, load
 
 Top1 = Callable[[RunConfig], float | None]
 SIZES = {"densenet": 40_000, "wrn": 78_000, "vgg19": 320_000, "alexnet": 45_000}
@@ -33,6 +35,11 @@ def config(model: str = "densenet_bc_16_12", **fields: Any) -> RunConfig:
 
 def row(run: RunConfig, top1: float | None, **fields: Any) -> dict[str, Any]:
     """The row of a finished run that reached ``top1``, or of one that diverged (None)."""
+    extra = {}
+    if top1 is not None and run.members:
+        extra = _ensemble(run, top1)
+    elif top1 is not None and run.keep:
+        extra = _weights(run)
     total = next(size for name, size in SIZES.items() if run.model.startswith(name))
     share = min(run.learned / 16, 1) if isinstance(run.learned, int) else run.learned
     done = top1 is not None
@@ -67,7 +74,54 @@ def row(run: RunConfig, top1: float | None, **fields: Any) -> dict[str, Any]:
         "started": "2024-01-01T00:00:00Z",
         "error": None if done else "diverged in epoch 2",
         "error_type": None if done else "Diverged",
+        **extra,
         **fields,
+    }
+
+
+def _ensemble(run: RunConfig, top1: float) -> dict[str, Any]:
+    """What an ensemble's row has besides: members about ``top1``, together better than that."""
+    size = 40_000
+    share = 0.05 if run.trained == "fc" else 0.05 + 0.95 * run.learned
+    tops = [top1 + 0.2 * (member - 2) for member in range(run.members)]
+    return {
+        "history": [],
+        "members": [{"top1": top, "history": []} for top in tops],
+        "ensemble_top1": top1 + 4 * share**0.5 + (run.optimizer == "adam"),
+        "learned_parameters": run.members * int(share * size),
+        "total_parameters": size,
+        "stored_bytes": {
+            "shared": 4 * size + 9_000,
+            "members": [int(4 * share * size) + 9_000] * run.members,
+        },
+    }
+
+
+def _weights(run: RunConfig) -> dict[str, Any]:
+    """What the row of a run with kept weights has besides: eleven layers, 16 filters of 3×3."""
+    learned = int(16 * run.learned)
+    layers = []
+    for place in range(11):
+        size = 0.4 / (place + 1)
+        parts = {"learned": (learned, size * (0.5 + run.learned)), "frozen": (16 - learned, size)}
+        layers.append(
+            {
+                "name": f"conv{place}",
+                "kind": "conv",
+                **{
+                    name: {"count": 9 * count, "mean_abs": mean, "variance": 1.57 * mean**2}
+                    if count
+                    else None
+                    for name, (count, mean) in parts.items()
+                },
+            }
+        )
+    channels = 1 if run.dataset == "digits" else 3
+    values = [float(f"{math.sin(1.7 * i):.4g}") for i in range(16 * channels * 9)]
+    return {
+        "weights": f"weights/{run.key}.safetensors",
+        "layers": layers,
+        "first_layer": {"shape": [16, channels, 3, 3], "learned": learned, "values": values},
     }
 
 
@@ -101,50 +155,31 @@ def write_folder(
     return out
 
 
+def results_of(
+    tmp_path: Path, plan: dict[str, list[RunConfig]], top1: Top1, **fields: Any
+) -> Results:
+    """The results of a folder made for ``plan``."""
+    return load(write_folder(tmp_path / "out", plan, top1, **fields))
+
+
 def small_plan(seeds: int = 2) -> dict[str, list[RunConfig]]:
-    """The four experiments with small networks."""
-    shares: tuple[float | int, ...] = (0.1, 0.4, 0.7, 1, 5)
-    eighth = (("width", 0.125),)
-    networks = [
-        config("densenet_bc_16_12"),
-        config("wrn_10_1"),
-        config("vgg19", options=eighth),
-        config("vgg19", options=eighth, lr=0.01),
-        config("vgg19_bn", options=eighth),
-    ]
-    fig1 = [
-        replace(network, learned=share, frozen=frozen)
-        for network in networks
-        for share in shares
-        for frozen in ("random", "zero")
-    ]
-    fig1 += networks
-    fig2 = [
-        replace(networks[0], learned=share, frozen=frozen, slice_dim=dim, epochs=1)
-        for dim in range(4)
-        for share in (0.1, 0.4, 1, 5)
-        for frozen in ("random", "zero")
-    ]
-    parts = ("bn", "conv1", "block1", "block2", "block3", "fc")
-    table1 = [replace(network, trained=part) for network in networks[:2] for part in parts]
-    plan = {"fig1": fig1, "fig2": fig2, "fig3": fig1, "table1": table1}
-    return {name: _seeded(runs, seeds) for name, runs in plan.items()}
+    """Every experiment of the quick preset."""
+    chosen = settings("quick", seeds=seeds)
+    return {name: experiment.runs(chosen) for name, experiment in EXPERIMENTS.items()}
 
 
 def small_top1(run: RunConfig) -> float | None:
     """Accuracies of the paper's shape; VGG-19 without BatchNorm at 0.1 is at chance or diverges."""
-    if run.model == "vgg19" and run.lr == 0.1:
+    if run.model in ("vgg19", "alexnet") and run.lr == 0.1:
         return None if run.learned == 0.7 else 10.0
     share = min(run.learned / 16, 1) if isinstance(run.learned, int) else run.learned
-    level = 90 + 18 * math.log10(0.05 + 0.95 * share) - (8 if run.model.startswith("vgg19") else 0)
+    without_bn = run.model in ("vgg19", "vgg19_bn", "alexnet")
+    level = 90 + 18 * math.log10(0.05 + 0.95 * share) - (8 if without_bn else 0)
     if run.trained != "all":
         level = {"bn": 52, "conv1": 55, "block1": 66, "block2": 78, "block3": 75}.get(
             run.trained, 60
         )
     zeroed = 30 * (1 - share) ** 3 if run.frozen == "zero" else 0
     channels = 9 if run.slice_dim == 1 else 0
-    return max(10.0, level - zeroed - channels + 0.7 * run.seed)
-
-
-def _seeded(runs: Iterable[RunConfig], seeds: int) -> list[RunConfig]:
-    return [run.with_seed(seed) for seed in range(seeds) for run in runs]
+    fixed_bn = 0 if run.bn_learned else 12 * (1 - share)
+    return max(10.0, level - zeroed - channels - fixed_bn + 0.7 * run.seed)

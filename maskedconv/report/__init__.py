@@ -5,9 +5,10 @@ Reads nothing but ``plan.json`` and ``results.jsonl``, so a report can be drawn 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["write"]
+__all__ = ["readme_tables", "write"]
 
 
 def write(out: Path | str) -> Path:
@@ -25,3 +26,18 @@ def write(out: Path | str) -> Path:
     from maskedconv.report.results import load
 
     return build(load(Path(out)), Path(out))
+
+
+def readme_tables(out: Path | str, items: Sequence[str] = ()) -> str:
+    """The results of the folder ``out`` as short Markdown tables, for a README.
+
+    Args:
+        items: ``fig1`` and so on; none means all of the plan.
+
+    Raises:
+        ValueError: an item that the plan does not have; or as :func:`write`.
+    """
+    from maskedconv.report.readme import tables
+    from maskedconv.report.results import load
+
+    return tables(load(Path(out)), items)

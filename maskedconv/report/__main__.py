@@ -9,19 +9,28 @@ import typer
 
 
 def main(
+    items: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ITEM]...", help="With --readme: fig1 and so on; none means all."),
+    ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder with plan.json and results.jsonl, as reproduce left it.")
     ] = Path("runs/quick"),
+    readme: Annotated[
+        bool, typer.Option("--readme", help="Print short Markdown tables instead of drawing.")
+    ] = False,
 ) -> None:
     """Draw the figures and tables of a folder of results again: HTML, Markdown, CSV, PNG, SVG."""
-    from maskedconv.report import write
+    from maskedconv import report
 
     try:
-        page = write(out)
+        if items and not readme:
+            raise ValueError(f"items are {' '.join(items)}; they can be chosen with --readme only")
+        done = report.readme_tables(out, items or ()) if readme else str(report.write(out))
     except (OSError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
-    typer.echo(page)
+    typer.echo(done.rstrip())
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from maskedconv.report import figures
-from maskedconv.report.document import Block, Command, Figure, Section, Table, Text
-from maskedconv.report.results import Results, Run, dataset_title
-from maskedconv.report.tables import NOTHING, datasets, file_name, networks
+from maskedconv.report import curves
+from maskedconv.report.document import Block, Command, Section, Table, Text
+from maskedconv.report.results import Results, Run
+from maskedconv.report.tables import NOTHING
 
 # Fields that the tables of results already tell apart.
 _SHOWN = {"learned", "slice_dim", "frozen", "trained", "seed"}
@@ -20,7 +20,7 @@ def sections(results: Results, folder: Path, out: Path) -> list[Section]:
     """Everything after the paper's items."""
     return [
         Section("notes", "How to read these numbers", _notes(results)),
-        Section("curves", "Learning curves", _curves(results, folder)),
+        Section("curves", "Learning curves", curves.build(results, folder)),
         Section("failed", "Failed and missing runs", _failed(results)),
         Section("configuration", "Configuration", _configuration(results)),
         Section("environment", "Environment", _environment(results)),
@@ -33,46 +33,24 @@ def _notes(results: Results) -> list[Block]:
         "Accuracy is top-1 on the test images in percent. As in the paper it is that of the best "
         "epoch, which is chosen by the same test images and so a little flattering; the last "
         "epoch stands beside it. ± is the sample standard deviation over seeds.",
-        "Numbers of learned parameters include BatchNorm's affine parameters and the classifier.",
+        "Parameters are the learned ones (the paper's effective parameters); they include "
+        "BatchNorm's affine parameters and the classifier, and never the zeroed or fixed filters.",
         "The paper's text learns the first filters of a bank, the authors' code the last ones; "
         "here it is the first. The counts are the same.",
-        "The paper's networks start from He's initialisation. In the authors' code the split "
+        "All networks but AlexNet start from He's initialisation. In the authors' code the split "
         "convolutions of WRN and VGG missed that loop and kept PyTorch's default, about √6 "
         "smaller; differences to their figure 1 can come from there. The configuration below "
         "says which was used.",
         "AlexNet and VGG-19 without BatchNorm hardly train at the paper's learning rate of 0.1; "
         "0.01, the rate of the authors' reference runs, is shown where it was run.",
+        "† marks results that are in neither the paper's text nor its tables but are stored with "
+        "the authors' code.",
     ]
     rows = [run.row for run in results.runs().values() if run.row]
-    sources = [results.plan.get("data_note"), *(row.get("data_note") for row in rows)]
+    planned = (results.plan.get("data_notes") or {}).values()
+    sources = [*planned, *(row.get("data_note") for row in rows)]
     notes += [f"Data: {note}" for note in dict.fromkeys(sources) if note]
     return [Text(note) for note in notes]
-
-
-def _curves(results: Results, folder: Path) -> list[Block]:
-    blocks: list[Block] = [
-        Text(
-            "Test accuracy by epoch. The darker, the more is learned; dashed where the rest is "
-            "zeroed; one line for each seed."
-        )
-    ]
-    for name in ("fig1", "table1"):
-        for dataset, here in datasets(results.settings(name)).items():
-            top = figures.top_of(here)
-            label = dataset_title(dataset)
-            pictures = [
-                figures.draw(
-                    folder,
-                    file_name("curves", name, dataset, network),
-                    network,
-                    f"{network} on {label}, runs of {name}: test accuracy by epoch.",
-                    figures.curves_panel(group, top),
-                )
-                for network, group in networks(s for s in here if s.config.epochs > 1).items()
-            ]
-            if pictures:
-                blocks.append(Figure(f"{name}, {label}", pictures))
-    return blocks
 
 
 def _failed(results: Results) -> list[Block]:
@@ -110,6 +88,7 @@ def _flat(run: Run) -> dict[str, str]:
     values = run.config.to_json()
     values["options"] = ", ".join(f"{name}={value}" for name, value in run.config.options)
     values["milestones"] = ", ".join(str(epoch) for epoch in run.config.milestones)
+    values["start"] = "a run of this folder" if run.config.start else ""
     return {
         name: NOTHING if value in (None, "") else str(value)
         for name, value in values.items()

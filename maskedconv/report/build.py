@@ -6,16 +6,12 @@ import csv
 import io
 from pathlib import Path
 
-from maskedconv.report import appendix, items
+from maskedconv.report import appendix, items, paper
 from maskedconv.report.claims import judge
 from maskedconv.report.document import Document, Scorecard, Section, Text
 from maskedconv.report.files import replace_file
-from maskedconv.report.paper import TABLE1_EPOCHS
 from maskedconv.report.render import html, markdown
 from maskedconv.report.results import Results, dataset_title, family, network_label
-
-# Epochs of the paper's runs, to tell whether a run was cut short.
-PAPER_EPOCHS = {"fig1": 10, "fig2": 1, "fig3": 10, "table1": TABLE1_EPOCHS}
 
 
 def build(results: Results, out: Path) -> Path:
@@ -58,12 +54,14 @@ def notice(results: Results) -> str:
 def _cuts(results: Results) -> list[str]:
     cuts = []
     if any(
-        setting.config.epochs < PAPER_EPOCHS.get(name, 0)
+        setting.config.epochs < paper.epochs(name, setting.config)
         for name in results.experiments
         for setting in results.settings(name)
     ):
         cuts.append("trained for fewer epochs")
     subsets = {run.config.subset for run in results.runs().values() if run.config.subset}
+    if not all(s.whole_data or s.config.subset for s in results.all_settings()):
+        cuts.append("on a part of the images")
     if subsets:
         cuts.append(f"on {' or '.join(map(str, sorted(subsets)))} training images per class")
     return cuts

@@ -1,19 +1,20 @@
 """What the paper prints and what its authors stored, to set beside our numbers. Top-1 in percent.
 
-Sources: Rosenfeld & Tsotsos 2018 (arXiv 1802.00844), table 1; ``author_runs.csv`` holds the results
-stored in the authors' code (GitHub rosenfeldamir/pytorch-classification, notebooks
-``RandomLayers.ipynb`` and ``RandomLayers-Redux_recover.ipynb``).
+Sources: Rosenfeld & Tsotsos 2018 (arXiv 1802.00844), tables 1 to 4 and section 4;
+``author_runs.csv`` holds the results stored in the authors' code (GitHub
+rosenfeldamir/pytorch-classification, notebooks ``RandomLayers.ipynb`` and
+``RandomLayers-Redux_recover.ipynb``).
 """
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
 from maskedconv.experiments.config import RunConfig
-from maskedconv.report.results import Setting, Stat
+from maskedconv.report.results import Setting, Stat, family
 
 PARTS = ("bn", "conv1", "block1", "block2", "block3", "fc")
 
@@ -32,7 +33,39 @@ TABLE1: dict[tuple[str, str], dict[str, float]] = {
         zip(PARTS, (3.76, 3.67, 12.23, 25.07, 32.35, 10.31), strict=True)
     ),
 }
-TABLE1_EPOCHS = 10
+
+# Table 2: fully trained on CIFAR-10, by fraction learned and what the rest is.
+_SPLITS = ((0.1, "random"), (0.1, "zero"), (0.4, "random"), (0.4, "zero"))
+TABLE2: dict[str, dict[tuple[float, str], float]] = {
+    "wrn_28_10": dict(zip(_SPLITS, (94.12, 91.53, 95.75, 95.49), strict=True)),
+    "densenet_bc_100_12": dict(zip(_SPLITS, (88.73, 82.11, 93.33, 92.46), strict=True)),
+}
+# Section 4: fully trained, one filter in each layer.
+ONE_FILTER = {
+    ("densenet_bc_100_12", "cifar10"): 85.0,
+    ("densenet_bc_100_12", "cifar100"): 59.7,
+    ("wrn_28_10", "cifar10"): 69.0,
+    ("wrn_28_10", "cifar100"): 34.85,
+}
+# Table 3: WRN-28-4 on Tiny-ImageNet, by fraction learned: accuracy, and the number of learned
+# parameters, which is that of a head of TABLE3_CLASSES classes.
+TABLE3 = {
+    0.1: (21.75, 829_027),
+    0.4: (30.13, 2_588_682),
+    0.7: (33.22, 4_339_633),
+    1.0: (35.54, 6_103_480),
+}
+TABLE3_CLASSES = 1000
+# Table 4: five DenseNets on CIFAR-10 from one start: mean accuracy, that of the ensemble, and the
+# number of learned parameters of all five.
+TABLE4 = {
+    "FC": (68.5, 70.25, 137_090),
+    "share 0.9": (69.9, 71.14, 450_980),
+    "share 0.6": (71.0, 73.54, 1_528_505),
+    "share 0.3": (71.3, 75.47, 2_664_470),
+    "full": (71.7, 76.35, 3_845_810),
+}
+TABLE4_MEMBERS = 5
 
 MODELS = {
     "alexnet": "alexnet",
@@ -49,6 +82,10 @@ FULL_EPOCHS = {
     "vgg19_bn": 164,
     "wrn_28_4": 200,
     "wrn_28_10": 200,
+}
+# Epochs of the experiments that are no full runs.
+EPOCHS = {"fig1": 10, "fig2": 1, "fig3": 10, "fig4": 10, "table1": 10, "table4": 1} | {
+    name: 45 for name in ("fig6", "table3")
 }
 # The authors' 1- and 10-epoch runs all started at this learning rate.
 SHORT_RUN_LR = 0.1
@@ -93,12 +130,43 @@ def same_network(config: RunConfig) -> bool:
     return config.model in MODELS.values() and width == 1 and config.subset is None
 
 
+def epochs(experiment: str, config: RunConfig) -> int:
+    """How long the paper trains a run of an experiment; 0 if it has no such network."""
+    return EPOCHS.get(experiment) or FULL_EPOCHS.get(config.model, 0)
+
+
+def comparable(experiment: str, setting: Setting, model: str, dataset: str) -> bool:
+    """Whether a setting is of the network, images and epochs of a number that the paper prints."""
+    config = setting.config
+    return (
+        same_network(config)
+        and (config.model, config.dataset) == (model, dataset)
+        and config.epochs == epochs(experiment, config)
+        and setting.whole_data
+    )
+
+
+def full_run(config: RunConfig) -> AuthorRun | None:
+    """The authors' full run that comes closest: of the same family and split.
+
+    On CIFAR-100 for runs on it, else on CIFAR-10.
+    """
+    dataset = "cifar100" if config.dataset == "cifar100" else "cifar10"
+    for run in author_runs():
+        closest = replace(config, model=run.model, dataset=dataset)
+        same_family = family(run.model) == family(config.model)
+        if run.run == "full" and same_family and _same_split(closest, run):
+            return run
+    return None
+
+
 def compare(settings: list[Setting]) -> list[Comparison]:
     """Our settings that the authors ran too, trained as long: same network, data set and split."""
     found = []
     for setting in settings:
         config = setting.config
-        if not same_network(config):
+        plain = config.optimizer == "sgd" and not config.start
+        if not (plain and same_network(config) and setting.whole_data):
             continue
         for theirs in author_runs():
             if _same_split(config, theirs) and (ours := _trained_as_long(setting, theirs)):

@@ -52,7 +52,7 @@ def _block(block: Block) -> str:
         case Command():
             return f"{_escaped(block.purpose)}:\n\n    {block.text}"
         case Table():
-            return f"{_escaped(block.caption)}\n\n{_table(block)}"
+            return f"{_escaped(block.caption)}\n\n{table(block)}"
         case Figure():
             pictures = [f"![{_escaped(p.alt)}](figures/{p.name}.png)" for p in block.pictures]
             return "\n\n".join([_escaped(block.caption), *pictures])
@@ -60,10 +60,11 @@ def _block(block: Block) -> str:
             return _scorecard(block)
 
 
-def _table(table: Table) -> str:
-    lines = [_row(table.columns)]
-    lines.append(_row(["--:" if i in table.numeric else ":--" for i in range(len(table.columns))]))
-    lines += [_row([_escaped(text) for text in row]) for row in table.rows]
+def table(block: Table) -> str:
+    """A table in GitHub's Markdown, without its caption."""
+    lines = [_row(block.columns)]
+    lines.append(_row(["--:" if i in block.numeric else ":--" for i in range(len(block.columns))]))
+    lines += [_row([_escaped(text) for text in row]) for row in block.rows]
     return "\n".join(lines)
 
 

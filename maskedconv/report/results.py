@@ -6,7 +6,8 @@ All accuracies are top-1 on the test images, in percent.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -23,6 +24,10 @@ FAMILIES = {
     "vgg19": "VGG-19",
     "alexnet": "AlexNet",
 }
+
+
+# How maskedconv.data notes a folder that holds a part of a data set.
+_EXCERPT = re.compile(r"[\d,]+ of [\d,]+ (training|test) images")
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,22 @@ class Setting:
         """Accuracy after the last epoch."""
         return self._stat(lambda row: row["last_top1"])
 
+    @property
+    def ensemble(self) -> Stat | None:
+        """Accuracy of the members' averaged softmax; None for single networks."""
+        return self._stat(lambda row: row.get("ensemble_top1"))
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of the finished runs."""
+        return [run.row for run in self.runs if run.row is not None and run.done]
+
+    @property
+    def whole_data(self) -> bool:
+        """Whether all the images of the data set were there, as the rows' notes tell."""
+        notes = (str(row.get("data_note") or "") for row in self.rows)
+        return self.config.subset is None and not any(_EXCERPT.search(note) for note in notes)
+
     def after(self, epoch: int) -> Stat | None:
         """Accuracy after the given epoch, counted from 1."""
         return self._stat(
@@ -115,7 +136,7 @@ class Setting:
         return None if classes is None else 100 / classes
 
     def _stat(self, value: Callable[[dict[str, Any]], float | None]) -> Stat | None:
-        values = [value(run.row) for run in self.runs if run.row is not None and run.done]
+        values = [value(row) for row in self.rows]
         return Stat.of(number for number in values if number is not None)
 
     def _count(self, name: str) -> int | None:
@@ -144,6 +165,11 @@ class Results:
     def settings(self, experiment: str) -> list[Setting]:
         """Settings of an experiment; none if it is not in the plan."""
         return self.experiments.get(experiment, [])
+
+    def all_settings(self) -> Iterator[Setting]:
+        """Settings of every experiment; one that two share comes twice."""
+        for settings in self.experiments.values():
+            yield from settings
 
     def runs(self) -> dict[str, Run]:
         """Every planned run by its key; a run that two experiments share is there once."""
@@ -215,9 +241,14 @@ def setting_label(config: RunConfig) -> str:
     """What of the network a run learns: ``p = 0.1``, ``k = 5``, ``all`` or the part's name."""
     if config.trained != "all":
         return "BN" if config.trained == "bn" else config.trained
-    if isinstance(config.learned, int):
-        return f"k = {config.learned}"
-    return "all" if config.learned == 1.0 else f"p = {config.learned:g}"
+    return split_label(config.learned)
+
+
+def split_label(learned: float | int) -> str:
+    """A fraction or number of slices: ``p = 0.1``, ``k = 5`` or ``all``."""
+    if isinstance(learned, int):
+        return f"k = {learned}"
+    return "all" if learned == 1.0 else f"p = {learned:g}"
 
 
 def setting_order(config: RunConfig) -> tuple[bool, float | int]:
@@ -244,8 +275,10 @@ def _settings(
             config = RunConfig.from_json(planned["config"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{plan_path}: {name} holds a run that is none: {error}") from error
-        same_but_seed = json.dumps(config.with_seed(0).to_json(), sort_keys=True)
-        grouped.setdefault(same_but_seed, []).append(Run(config, rows.get(planned["key"])))
+        # Each seed of an ensemble starts from another run.
+        same_but_seed = {**config.with_seed(0).to_json(), "start": bool(config.start)}
+        name_of_setting = json.dumps(same_but_seed, sort_keys=True)
+        grouped.setdefault(name_of_setting, []).append(Run(config, rows.get(planned["key"])))
     return [Setting(tuple(runs)) for runs in grouped.values()]
 
 

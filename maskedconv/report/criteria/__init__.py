@@ -1,0 +1,1 @@
+"""How our runs decide the paper's claims: one function for each criterion."""

@@ -1,0 +1,84 @@
+"""Learning curves of every run that has more than one epoch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from maskedconv.report.document import Block, Figure, Text
+from maskedconv.report.drawing import Draw, accuracy_axis, draw, legend, top_of
+from maskedconv.report.results import Results, Setting, dataset_title, setting_label
+from maskedconv.report.tables import datasets, file_name, networks
+
+# The other items show runs of these, or ensembles, whose members go on for an epoch.
+ITEMS = ("fig1", "fig4", "fig5", "table1", "table3")
+
+
+def build(results: Results, folder: Path) -> list[Block]:
+    """A figure for each item and data set; a run that two items share is drawn once."""
+    blocks: list[Block] = [
+        Text(
+            "Test accuracy by epoch. The darker, the more is learned; dashed where the rest is "
+            "zeroed; one line for each seed."
+        )
+    ]
+    drawn: set[str] = set()
+    for item in ITEMS:
+        chosen = [s for s in results.settings(item) if s.config.key not in drawn]
+        drawn |= {setting.config.key for setting in chosen}
+        for dataset, here in datasets(s for s in chosen if s.config.epochs > 1).items():
+            top, label = top_of(here), dataset_title(dataset)
+            pictures = [
+                draw(
+                    folder,
+                    file_name("curves", item, dataset, network),
+                    network,
+                    f"{network} on {label}, runs of {item}: test accuracy by epoch.",
+                    curves_panel(group, top),
+                )
+                for network, group in networks(here).items()
+            ]
+            blocks.append(Figure(f"{_caption(item, chosen)}, {label}", pictures))
+    return blocks
+
+
+def _caption(item: str, settings: list[Setting]) -> str:
+    fixed = item == "fig4" and not any(setting.config.bn_learned for setting in settings)
+    return f"{item}, BatchNorm fixed" if fixed else item
+
+
+def curves_panel(settings: list[Setting], top: float) -> Draw:
+    """Test accuracy by epoch, darker where more is learned; dashed where the rest is zeroed."""
+
+    def panel(axes: Axes) -> None:
+        ordered = sorted(settings, key=lambda s: s.learned_parameters or 0)
+        shades = colormaps["viridis_r"]
+        labels = list(dict.fromkeys(setting_label(s.config) for s in ordered))
+        named = set()
+        for setting in ordered:
+            label = setting_label(setting.config)
+            place = labels.index(label) / max(len(labels) - 1, 1)
+            for run in setting.runs:
+                axes.plot(
+                    [epoch["epoch"] for epoch in run.history],
+                    [_number(epoch["test_top1"]) for epoch in run.history],
+                    color=shades(0.12 + 0.88 * place),
+                    ls="--" if setting.config.frozen == "zero" else "-",
+                    lw=1.5,
+                    label=None if label in named else label,
+                )
+                named.add(label)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        accuracy_axis(axes, settings, top)
+        legend(axes, columns=4)
+
+    return panel
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,103 @@
+"""How a panel is drawn and stored, and the axes, points and legends that panels share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import Formatter, LogLocator, NullLocator
+
+from maskedconv.report.document import Picture
+from maskedconv.report.files import replace_file
+from maskedconv.report.results import Setting, Stat, setting_label, setting_order
+from maskedconv.report.style import GREY, PANEL, figure_style
+
+Draw = Callable[[Axes], None]
+
+
+def draw(folder: Path, name: str, title: str, alt: str, panel: Draw) -> Picture:
+    """Draws one panel and stores it as ``<name>.svg`` and ``<name>.png`` in ``folder``."""
+    with figure_style():
+        figure = Figure(figsize=PANEL, layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(title)
+        panel(axes)
+        # The layout once, and not for each of the formats.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        svg, png = BytesIO(), BytesIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    replace_file(folder / f"{name}.svg", svg.getvalue())
+    replace_file(folder / f"{name}.png", png.getvalue())
+    return Picture(name, alt, svg.getvalue())
+
+
+def top_of(settings: Iterable[Setting]) -> float:
+    """The next ten above the best accuracy, for the panels of one figure to share as their top."""
+    best = max((setting.best.mean for setting in settings if setting.best), default=100.0)
+    return max(10.0, 10 * math.ceil(best / 10))
+
+
+def ordered_labels(settings: Iterable[Setting]) -> list[str]:
+    """The settings' labels, each once, in the order that an axis has them."""
+    ordered = sorted(settings, key=lambda setting: setting_order(setting.config))
+    return list(dict.fromkeys(setting_label(setting.config) for setting in ordered))
+
+
+def points(
+    axes: Axes,
+    xs: Iterable[float],
+    stats: Sequence[Stat | None],
+    colour: str,
+    marker: str,
+    label: str,
+    hollow: bool = False,
+) -> None:
+    """Means with error bars of one standard deviation; nothing where there is None."""
+    there = [(x, stat) for x, stat in zip(xs, stats, strict=True) if stat is not None]
+    axes.errorbar(
+        [x for x, _ in there],
+        [stat.mean for _, stat in there],
+        yerr=[stat.sd or 0 for _, stat in there] if any(stat.sd for _, stat in there) else None,
+        fmt=marker,
+        ms=8 if hollow else 6,
+        color=colour,
+        mfc="white" if hollow else colour,
+        mew=1.6,
+        elinewidth=1.3,
+        label=label,
+    )
+
+
+def log_axis(axes: Axes, label: str, formatter: Formatter) -> None:
+    """A logarithmic x axis."""
+    axes.set_xscale("log")
+    axes.set_xlabel(label)
+    log_ticks(axes.xaxis, formatter)
+
+
+def log_ticks(axis: Axis, formatter: Formatter) -> None:
+    """Ticks at 1 and 3 of each decade of a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 3)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(formatter)
+
+
+def accuracy_axis(axes: Axes, settings: Sequence[Setting], top: float) -> None:
+    """The y axis of test accuracy from 0, with a line at chance where that is known."""
+    axes.set_ylabel("test top-1, %")
+    axes.set_ylim(0, 1.03 * top)
+    chance = settings[0].chance if settings else None
+    if chance is not None:
+        axes.axhline(chance, color=GREY, ls=":", lw=1.2, label="chance", zorder=0)
+
+
+def legend(axes: Axes, columns: int = 4) -> None:
+    """Under the panel, where it hides no point."""
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
