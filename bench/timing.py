@@ -5,7 +5,6 @@ The order within a round is drawn anew each time: what ran before decides what t
 
 from __future__ import annotations
 
-import ctypes
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -13,8 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-# Of glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+from maskedconv.memory import keep_freed_memory
 
 
 class Quantiles(NamedTuple):
@@ -30,7 +28,8 @@ def time_together(
 ) -> dict[str, Quantiles]:
     """Times of each function over ``rounds`` paired repetitions, after ``warmup`` rounds."""
     measure = _on_cuda if device == "cuda" else _on_cpu
-    _keep_freed_memory()
+    # Else page faults of large tensors decide many comparisons.
+    keep_freed_memory()
     samples: dict[str, list[float]] = {name: [] for name in functions}
     order = random.Random(0)
     for index in range(warmup + rounds):
@@ -39,14 +38,6 @@ def time_together(
             if index >= warmup:
                 samples[name].append(milliseconds)
     return {name: _quantiles(values) for name, values in samples.items()}
-
-
-def _keep_freed_memory() -> None:
-    """Lets glibc keep what is freed: else page faults of large tensors decide many comparisons."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _on_cpu(function: Callable[[], object]) -> float:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from maskedconv.experiments.store import StoreError
+from maskedconv.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import torch
@@ -65,4 +66,7 @@ def open_device(device: str, threads: int | None) -> torch.device:
     found = torch.cuda.is_available()
     if device == "cuda" and not found:
         raise ValueError("device is 'cuda', but torch finds no GPU; expected cpu or auto here")
-    return torch.device("cuda" if device == "cuda" or (device == "auto" and found) else "cpu")
+    if device == "cuda" or (device == "auto" and found):
+        return torch.device("cuda")
+    keep_freed_memory()
+    return torch.device("cpu")

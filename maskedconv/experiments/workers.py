@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from maskedconv.experiments.commandline import open_device
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.images import DataKey, data_key
 from maskedconv.experiments.runner import CHECKPOINT_SECONDS, attempt
@@ -158,9 +159,7 @@ def _work(connection: Connection, setup: Setup, images: Path) -> None:
     """Does the runs that come over ``connection`` until no more can come."""
     import torch
 
-    if setup.threads is not None:
-        torch.set_num_threads(setup.threads)
-    device = torch.device(setup.device)
+    device = open_device(setup.device, setup.threads)
     loaded = torch.load(images, mmap=True, weights_only=False)
     datasets = {key: dataset.to(device) for key, dataset in loaded.items()}
     store, teller = Store(setup.out), _Teller(connection)

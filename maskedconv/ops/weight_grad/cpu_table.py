@@ -35,7 +35,8 @@ def whole_is_faster(learned_shape: torch.Size, out_channels: int) -> bool:
     filters, channels, rows, columns = learned_shape
     taps = rows * columns
     if channels < 16:
-        return filters * taps > 36
+        blocks = -(-filters // 16) * 16
+        return filters * taps > 36 and 2 * blocks > out_channels
     if taps > 1:
         return False
     return 3 * filters >= 2 * out_channels - 2 or (channels <= 64 and 3 * filters >= out_channels)
