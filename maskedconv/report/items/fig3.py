@@ -42,7 +42,7 @@ def build(settings: list[Setting], folder: Path) -> list[Block]:
         top = top_of(here)
         blocks += [
             Figure(
-                f"{sentence(label)}. Hatched: the rest zeroed.",
+                f"{sentence(label)}. Hollow: the rest zeroed.",
                 [
                     _fig3_picture(
                         folder, dataset, "parameters", learned_parameters_panel(drawn, top)
@@ -81,7 +81,7 @@ def _at_highest_rate(settings: list[Setting]) -> list[list[Setting]]:
 
 
 def learned_parameters_panel(networks: list[list[Setting]], top: float) -> Draw:
-    """Figure 3: accuracy against learned parameters on a log axis, zeroed settings hatched."""
+    """Figure 3: accuracy against learned parameters on a log axis, zeroed settings hollow."""
 
     def panel(axes: Axes) -> None:
         for settings in networks:
