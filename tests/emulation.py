@@ -94,11 +94,16 @@ class WeightGradEmulation:
         )
         return dict(zip(PLAN, values, strict=True))
 
-    def run(self, problem, seed=0):
+    @staticmethod
+    def empty_result(problem):
+        """What the kernel is to write, all NaN: ``[n, kH, kW, C]``."""
+        filters, channels, *kernel = problem.shape
+        return torch.full((filters, *kernel, channels), torch.nan)
+
+    def run(self, problem, seed=0, out=None):
         """The gradient; what the kernel does not write is NaN. RuntimeError: it went wrong."""
         input, grad = problem.input, problem.grad_output
-        filters, channels, *kernel = problem.shape
-        out = torch.full((filters, *kernel, channels), torch.nan)
+        out = self.empty_result(problem) if out is None else out
         x_strides = [input.stride(dim) for dim in (0, 2, 3)]
         failed = self.library.emulated_weight_grad(
             seed, TYPES[input.dtype], pointer(input), integers(x_strides),

@@ -7,6 +7,9 @@ import ctypes
 import math
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import emulation
@@ -51,6 +54,19 @@ CASE_ITEMS = [pytest.param(case, id=name) for name, case in CASES.items()]
 def kernel(tmp_path_factory):
     library = emulation.build("weight_grad", tmp_path_factory.mktemp("emulated"))
     return emulation.WeightGradEmulation(library)
+
+
+@pytest.mark.parametrize(("extra", "inside"), [((), True), (("beyond",), False)])
+def test_nothing_outside_of_the_tensors_is_touched(kernel, extra, inside):
+    """In a process of its own: pages before and behind every tensor are forbidden to it."""
+    script = emulation.ROOT / "tests" / "guarded_kernel.py"
+    done = subprocess.run(
+        [sys.executable, script, kernel.library._name, *extra],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode == 0) == inside, done.stderr
+    assert done.returncode in (0, -signal.SIGSEGV), done.stderr
+    assert done.stdout == ("inside\n" if inside else "")
 
 
 def make_problem(case, dtype, prologue=False, pitch=0, contiguous_grad=False):

@@ -1,0 +1,59 @@
+"""Runs the emulated weight_grad kernel on tensors that end, or begin, at forbidden memory.
+
+``python guarded_kernel.py LIBRARY`` ends by a signal where the kernel reads or writes outside of a
+tensor; with ``beyond`` as a second argument it does so itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+import sys
+from itertools import product
+
+import emulation
+import torch
+from test_cuda_emulation import CASES, DTYPES, TOLERANCE, error_of, make_problem
+
+_NO_ACCESS = 0  # PROT_NONE of mmap(2)
+_held = []
+
+
+def guarded(tensor, at_end):
+    """A copy of ``tensor``, of its strides, whose memory ends or begins at a forbidden page."""
+    span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    size = span * tensor.element_size()
+    pages = math.ceil(size / mmap.PAGESIZE)
+    memory = mmap.mmap(-1, (pages + 2) * mmap.PAGESIZE)
+    _held.append(memory)
+    start = mmap.PAGESIZE + (pages * mmap.PAGESIZE - size if at_end else 0)
+    flat = torch.frombuffer(memory, dtype=tensor.dtype, count=span, offset=start)
+    first = flat.data_ptr() - start
+    for page in (0, pages + 1):
+        address = ctypes.c_void_p(first + page * mmap.PAGESIZE)
+        assert ctypes.CDLL(None).mprotect(address, mmap.PAGESIZE, _NO_ACCESS) == 0
+    return flat.as_strided(tensor.shape, tensor.stride()).copy_(tensor)
+
+
+def run_every_case(library):
+    """Both ends, every type, with and without a gap between the pixels of the input."""
+    kernel = emulation.WeightGradEmulation(ctypes.CDLL(library))
+    for at_end, case, dtype, pitch in product((True, False), CASES.values(), DTYPES, (0, 1)):
+        problem = make_problem(case, dtype, pitch=pitch)
+        problem = problem._replace(
+            input=guarded(problem.input, at_end),
+            grad_output=guarded(problem.grad_output[:, : case[2]], at_end),
+        )
+        out = guarded(kernel.empty_result(problem), at_end)
+        assert error_of(kernel.run(problem, out=out), problem) < TOLERANCE, (case, dtype, pitch)
+
+
+def touch_beyond():
+    """Reads the byte before a tensor."""
+    return ctypes.c_char.from_address(guarded(torch.zeros(3), at_end=False).data_ptr() - 1).value
+
+
+if __name__ == "__main__":
+    touch_beyond() if sys.argv[2:] == ["beyond"] else run_every_case(sys.argv[1])
+    print("inside")
