@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench import readme
+from maskedconv import report
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+RESULTS = "docs/results/cifar10-small"
+ITEMS = ("fig1", "fig2", "table1", "table4")
 
 
 def between(text: str, name: str) -> str:
@@ -20,3 +24,9 @@ def between(text: str, name: str) -> str:
 
 def test_tables_of_speed():
     assert between(README.read_text(), "speed") == readme.tables()
+
+
+def test_tables_of_results():
+    text = README.read_text()
+    assert f"--out {RESULTS} --readme {' '.join(ITEMS)}" in text
+    assert between(text, "results") == report.readme_tables(ROOT / RESULTS, ITEMS).rstrip("\n")

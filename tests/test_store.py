@@ -183,3 +183,11 @@ def test_full_disk_is_told(store):
     store.results = type(store.results)("/dev/full")
     with pytest.raises(StoreError, match="No space left"):
         store.append(row("a"))
+
+
+def test_reading_leaves_no_trace(store):
+    store.append(row("a"))
+    (store.out / ".lock").unlink()
+    before = sorted(store.out.iterdir())
+    assert set(store.load().rows) == {"a"}
+    assert sorted(store.out.iterdir()) == before

@@ -156,7 +156,12 @@ class Store:
 
     @contextmanager
     def _locked(self, kind: int) -> Iterator[None]:
-        handle = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+        reads = kind == fcntl.LOCK_SH
+        if reads and not self._lock_file.exists():
+            # Nobody writes, who would have made it first; the folder may be read-only.
+            yield
+            return
+        handle = os.open(self._lock_file, os.O_RDONLY if reads else os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(handle, kind)
             yield
