@@ -12,7 +12,7 @@ import torch
 from test_weight_grad import SHAPES, TOLERANCES, expected_of, make_problem
 from torch.nn import functional as F
 
-from maskedconv import MaskedConv2d, models
+from maskedconv import MaskedConv2d, explain, models
 from maskedconv.ops.pack_filters import BACKENDS as PACKERS
 from maskedconv.ops.pack_filters import PackProblem
 from maskedconv.ops.weight_grad import BACKENDS
@@ -90,6 +90,17 @@ def test_training_moves_the_learned_filters_alone(backend, monkeypatch):
         optimizer.step()
     assert torch.equal(layer.frozen.view(torch.int32), start.frozen.view(torch.int32))
     assert not torch.equal(layer.learned, start.learned)
+
+
+def test_the_default_is_checked_and_timed(monkeypatch, recwarn):
+    monkeypatch.delenv("MASKEDCONV_BACKEND", raising=False)
+    layer = MaskedConv2d(64, 64, 3, padding=1, learned=6, device="cuda", dtype=torch.bfloat16)
+    layer = layer.to(memory_format=torch.channels_last)
+    x = torch.randn(16, 64, 32, 32, device="cuda", dtype=torch.bfloat16)
+    choices = explain(layer, x.to(memory_format=torch.channels_last))
+    assert {choice.operator for choice in choices} == {"pack_filters", "weight_grad"}
+    assert all("the fastest when timed" in choice.reason for choice in choices)
+    assert not [str(warning.message) for warning in recwarn if "kernel" in str(warning.message)]
 
 
 def training_step(model, x, labels):
