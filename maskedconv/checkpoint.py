@@ -36,7 +36,7 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
         OSError: ``path`` cannot be written.
         ModuleNotFoundError: safetensors is not installed.
     """
-    save_file = _safetensors("safetensors.torch").save_file
+    serialize = _safetensors("safetensors.torch").save
     path = Path(path)
     state = model.state_dict()
     if not state:
@@ -52,12 +52,11 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
     }
     # A copy for every tensor: safetensors refuses memory that two names share.
     tensors = {key: tensor.detach().clone().contiguous() for key, tensor in state.items()}
+    content = serialize(tensors, metadata={"maskedconv": json.dumps(header)})
     partial = path.with_name(path.name + ".partial")
     try:
-        save_file(tensors, partial, metadata={"maskedconv": json.dumps(header)})
+        partial.write_bytes(content)
         partial.replace(path)
-    except _safetensors("safetensors").SafetensorError as error:
-        raise OSError(f"{path} cannot be written: {error}") from None
     finally:
         partial.unlink(missing_ok=True)
 

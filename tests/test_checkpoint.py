@@ -99,3 +99,10 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'maskedconv\[reproduce\]'"):
         save(network(), tmp_path / "m")
+
+
+def test_others_may_read_the_file_as_any_other(tmp_path):
+    save(nn.Linear(2, 2), tmp_path / "model.safetensors")
+    (tmp_path / "plain").write_bytes(b"")
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1

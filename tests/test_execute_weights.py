@@ -141,10 +141,10 @@ def test_weights_need_a_folder(changes, dataset):
         execute(replace(SMALL, **changes), dataset)
 
 
-def test_a_failed_write_leaves_no_half_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_half_file(tmp_path):
     (tmp_path / "file").mkdir()
     with pytest.raises(OSError, match="file"):
         save(nn.Linear(2, 2), tmp_path / "file")
-    with pytest.raises(OSError, match=r"none.* cannot be written"):
+    with pytest.raises(FileNotFoundError, match="none"):
         save(nn.Linear(2, 2), tmp_path / "none" / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
