@@ -148,7 +148,14 @@ def test_forcing_a_backend_that_cannot_run(monkeypatch):
 
 @pytest.mark.parametrize(
     ("shape", "channels", "most"),
-    [("3x3", 16, 48), ("3x3/2", 16, 64), ("1x1", 16, 12), ("3x3", 3, 4), ("11x11/4", 3, 0)],
+    [
+        ("3x3", 16, 48),
+        ("3x3/2", 16, 64),
+        ("1x1", 16, 64),
+        ("1x1", 32, 12),
+        ("3x3", 3, 4),
+        ("11x11/4", 3, 0),
+    ],
 )
 def test_many_filters_go_to_the_library(shape, channels, most):
     def first(filters):

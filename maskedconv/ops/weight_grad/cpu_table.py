@@ -22,7 +22,7 @@ def native_is_faster(problem: WeightGradProblem) -> bool:
     if problem.geometry.stride != (1, 1):
         return filters <= 64
     if taps == 1:
-        return filters <= 12 or 16 < filters <= 40
+        return filters <= (64 if channels < 32 else 12) or 16 < filters <= 40
     # Small maps: the sums of all taps are loaded and stored for each of them.
     pixels = problem.input.size(2) * problem.input.size(3)
     return filters <= (10 if pixels <= 4 else 28 if pixels <= 16 else 48)
@@ -39,4 +39,5 @@ def whole_is_faster(learned_shape: torch.Size, out_channels: int) -> bool:
         return filters * taps > 36 and 2 * blocks > out_channels
     if taps > 1:
         return False
-    return 3 * filters >= 2 * out_channels - 2 or (channels <= 64 and 3 * filters >= out_channels)
+    narrow = channels <= 64 and out_channels <= 64
+    return 3 * filters >= (out_channels if narrow else 2 * out_channels - 2)

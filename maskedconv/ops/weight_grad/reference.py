@@ -21,10 +21,13 @@ def run(problem: WeightGradProblem) -> Tensor:
     """The gradient in the type of ``grad_output``."""
     input, shape, geometry = _activation(problem), problem.shape, problem.geometry
     if problem.slice_dim != 0:
-        return _plain(input, problem.grad_output, shape, geometry)
+        grad_output = _with_surplus(input, problem.grad_output, shape, geometry)
+        return _plain(input, grad_output, shape, geometry)
+    if geometry.groups == 1:
+        if shape[1] < _BLOCK and input.device.type == "cpu":
+            return _in_blocks(input, problem.grad_output, shape, geometry)
+        return _plain(input, problem.grad_output.narrow(1, 0, shape[0]), shape, geometry)
     in_channels = shape[1] * geometry.groups
-    if in_channels < _BLOCK and geometry.groups == 1 and input.device.type == "cpu":
-        return _in_blocks(input, problem.grad_output, shape, geometry)
     runs = filter_runs(shape[0], problem.grad_output.size(1), in_channels, geometry.groups)
     grads = [
         _plain(
@@ -56,11 +59,13 @@ def _activation(problem: WeightGradProblem) -> Tensor:
     return (problem.input * scale + shift).relu_().to(problem.grad_output.dtype)
 
 
-def _plain(input: Tensor, grad_output: Tensor, shape: torch.Size, geometry: ConvGeometry) -> Tensor:
-    """Weight gradient of an ordinary convolution with filters of ``shape``.
+def _with_surplus(
+    input: Tensor, grad_output: Tensor, shape: torch.Size, geometry: ConvGeometry
+) -> Tensor:
+    """``grad_output`` as large as the output of a kernel of ``shape``.
 
-    A shortened kernel (the learned rows and columns come first) has a larger output than
-    ``grad_output``: the surplus has no gradient.
+    A shortened kernel (the learned rows and columns come first) has a larger output: the surplus
+    has no gradient.
     """
     surplus = [
         (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 - out
@@ -69,8 +74,11 @@ def _plain(input: Tensor, grad_output: Tensor, shape: torch.Size, geometry: Conv
             grad_output.shape[2:], strict=True,
         )
     ]  # fmt: skip
-    if any(surplus):
-        grad_output = F.pad(grad_output, (0, surplus[1], 0, surplus[0]))
+    return F.pad(grad_output, (0, surplus[1], 0, surplus[0])) if any(surplus) else grad_output
+
+
+def _plain(input: Tensor, grad_output: Tensor, shape: torch.Size, geometry: ConvGeometry) -> Tensor:
+    """Weight gradient of an ordinary convolution with filters of ``shape``."""
     weight = torch.empty(
         shape, dtype=grad_output.dtype, device=grad_output.device,
         memory_format=memory_format_of(input),
