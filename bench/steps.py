@@ -7,10 +7,7 @@ every convolution of the plain network. Peak memory is that of a process of its 
 from __future__ import annotations
 
 import multiprocessing
-import resource
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +20,7 @@ from bench.results import Row, row
 from bench.saved_bytes import of_network
 from bench.timing import time_together
 from maskedconv import count_parameters, merge_, models
+from maskedconv.memory import peak_resident
 
 BATCH = {"cpu": 32, "cuda": 128}
 SETTINGS = ((0.1, "random"), (0.4, "random"), (0.1, "zero"))
@@ -85,19 +83,11 @@ def peak_bytes(*arguments: str | float) -> int:
 
 def _peak_bytes(implementation: str, network: str, learned: float, frozen: str, device: str) -> int:
     if device == "cpu":
-        before = _peak_resident()
+        before = peak_resident()
     step = training_step(implementation, network, learned, frozen, device)
     for _ in range(STEPS_FOR_PEAK):
         step()
-    return torch.cuda.max_memory_allocated() if device == "cuda" else _peak_resident() - before
-
-
-def _peak_resident() -> int:
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return torch.cuda.max_memory_allocated() if device == "cuda" else peak_resident() - before
 
 
 def measure(device: str, rounds: int) -> list[Row]:

@@ -1,8 +1,11 @@
-"""How this process's C library gives freed memory back."""
+"""This process's memory on the CPU: its peak, and whether what is freed goes back to the system."""
 
 from __future__ import annotations
 
 import ctypes
+import resource
+from contextlib import suppress
+from pathlib import Path
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -18,3 +21,12 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def peak_resident() -> int:
+    """Bytes of the process's largest resident size so far."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

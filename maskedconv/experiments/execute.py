@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import resource
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +21,7 @@ from maskedconv.experiments.ensemble import freeze_unlearned_, train_members
 from maskedconv.experiments.rows import results
 from maskedconv.experiments.store import Row, StoreError
 from maskedconv.experiments.weights import keep_weights, start_from, weights_path
+from maskedconv.memory import peak_resident
 from maskedconv.selection import select_learned_
 from maskedconv.training import Diverged, Epoch, History, train
 
@@ -201,8 +201,4 @@ def _peak_memory(device: torch.device) -> int:
     """Bytes: of tensors on CUDA, resident of the whole process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_resident()

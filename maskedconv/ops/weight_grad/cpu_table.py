@@ -1,8 +1,9 @@
 """Up to how many filters the compiled CPU kernel is faster than PyTorch's own operator.
 
 From measurements of the layers of DenseNet-BC-100-12, WRN-28-4, WRN-28-10, VGG-19 and AlexNet on
-two threads of a processor with AVX-512, float32, channels_last (``python -m bench.networks``). The
-library computes whole blocks of 16 filters; the kernel as many as there are.
+two threads of a processor with AVX-512, float32, channels_last; ``python -m bench.networks`` shows
+what the choices come to. The library computes whole blocks of 16 filters; the kernel as many as
+there are.
 """
 
 from __future__ import annotations
