@@ -6,6 +6,8 @@ registered operator with autograd. Its price: no double backward and no ``torch.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
+from maskedconv.ops.choice import is_free
 from maskedconv.ops.geometry import ConvGeometry, bank_format, memory_format_of
+from maskedconv.ops.library import convolution_grads
 from maskedconv.ops.weight_grad import prefers_library
 
 
@@ -23,22 +27,49 @@ class Means(NamedTuple):
     Attributes:
         backend: of the operators; empty for a choice.
         bank: of the layer, which keeps it between calls; None to pack it anew.
+        whole: on the CPU PyTorch's gradient of all filters is the faster, by
+            :func:`maskedconv.ops.weight_grad.cpu_table.whole_is_faster`.
     """
 
     backend: str = ""
     bank: ops.KeptBank | None = None
+    whole: bool = False
 
     def pack(
-        self,
-        learned: Tensor,
-        frozen: Tensor | None,
-        slice_dim: int,
-        dtype: torch.dtype,
-        memory_format: torch.memory_format,
+        self, input: Tensor, learned: Tensor, frozen: Tensor | None, slice_dim: int, free: bool
     ) -> Tensor:
-        """The whole bank, as of :func:`maskedconv.ops.pack_filters`."""
-        pack = ops.pack_filters if self.bank is None else self.bank.pack
+        """The whole bank for ``input``, in its type: as of :func:`maskedconv.ops.pack_filters`.
+
+        Args:
+            free: as of :func:`maskedconv.ops.choice.is_free`.
+        """
+        dtype = input.dtype
+        unasked = free and learned.is_cpu and learned.dtype is dtype and learned.numel() > 0
+        if unasked and frozen is not None and frozen.dtype is dtype:
+            # What the choice comes to on the CPU, without asking.
+            bank = torch.cat((learned, frozen), slice_dim)
+            if bank.is_contiguous(memory_format=torch.channels_last) or input.is_contiguous():
+                return bank
+        memory_format = bank_format(input, learned, frozen)
+        # torch.compile fuses the packing, and cannot trace what is kept between calls.
+        if self.bank is None or torch.compiler.is_compiling():
+            pack = ops.pack_filters
+        else:
+            pack = self.bank.pack
         return pack(learned, frozen, slice_dim, dtype, memory_format, self.backend)
+
+
+def once_differentiable_lazily(
+    backward: Callable[..., tuple[Tensor | None, ...]],
+) -> Callable[..., tuple[Tensor | None, ...]]:
+    """PyTorch's once_differentiable, whose own calls are left out where no graph is built."""
+    checked = once_differentiable(backward)
+
+    @functools.wraps(backward)
+    def chosen(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return (checked if torch.is_grad_enabled() else backward)(ctx, *grads)
+
+    return chosen
 
 
 class MaskedConvolution(torch.autograd.Function):
@@ -56,82 +87,68 @@ class MaskedConvolution(torch.autograd.Function):
         slice_dim: int,
         means: Means,
     ) -> Tensor:
-        weight = means.pack(
-            learned, frozen, slice_dim, input.dtype, bank_format(input, learned, frozen)
-        )
-        biases = [part.to(input.dtype) for part in (bias, frozen_bias) if part is not None]
-        whole_bias = torch.cat(biases) if biases else None
+        free = is_free(means.backend)
+        weight = means.pack(input, learned, frozen, slice_dim, free)
+        whole_bias = None
+        if bias is not None or frozen_bias is not None:
+            whole_bias = _joined(bias, frozen_bias, input.dtype)
+        needs_input, needs_learned = ctx.needs_input_grad[:2]
         kept = None
-        if ctx.needs_input_grad[1]:
+        if needs_learned and slice_dim == 0 and geometry.groups == 1:
+            kept = input
+        elif needs_learned:
             kept = ops.keep_for_weight_grad(
                 input, learned.shape, slice_dim, weight.size(0), geometry.groups
             )
-        weight_and_source: tuple[Tensor | None, ...] = (None, None)
-        if ctx.needs_input_grad[0]:
-            # A kept bank is written to again: autograd is to see whether that changed it.
-            weight_and_source = (weight, None if means.bank is None else learned)
-        ctx.save_for_backward(kept, *weight_and_source)
-        ctx.input_shape, ctx.learned_shape, ctx.learned_dtype = (
-            input.shape, learned.shape, learned.dtype,
-        )  # fmt: skip
-        ctx.bias = None if bias is None else (bias.size(0), bias.dtype)
-        ctx.geometry, ctx.slice_dim, ctx.backend = geometry, slice_dim, means.backend
+        # A kept bank is written to again: autograd is to see whether that changed it.
+        source = None if weight.dtype is learned.dtype else learned
+        ctx.save_for_backward(kept, *((weight, source) if needs_input else (None, None)))
+        ctx.input_shape = None if kept is input else input.shape
+        ctx.learned = learned.shape, learned.dtype, None if bias is None else bias.dtype
+        ctx.plan = geometry, slice_dim, means.backend, free
         return torch.conv2d(input, weight, whole_bias, *geometry)
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         kept, weight, _ = ctx.saved_tensors
-        grad_input = grad_learned = grad_bias = None
-        if ctx.needs_input_grad[3]:
-            count, dtype = ctx.bias
-            grad_bias = grad_output.narrow(1, 0, count).sum((0, 2, 3)).to(dtype)
-        problem = None
+        geometry, slice_dim, backend, free = ctx.plan
+        shape, dtype, bias_dtype = ctx.learned
+        grad_input = grad_learned = grad_bias = problem = None
         if kept is not None:
             problem = ops.WeightGradProblem(
-                kept, grad_output, ctx.learned_shape, ctx.slice_dim, ctx.geometry,
-                backend=ctx.backend,
-            )  # fmt: skip
-            if weight is not None and weight.shape == problem.shape and prefers_library(problem):
-                # Everything is learned: one call shares what both gradients need.
-                grad_input, grad_learned = _both_grads(grad_output, kept, weight, ctx.geometry)
-                grad_learned = grad_learned.to(ctx.learned_dtype)
-                return grad_input, grad_learned, None, grad_bias, None, None, None, None
+                kept, grad_output, shape, slice_dim, geometry, None, None, backend
+            )
         if weight is not None:
-            grad_input = _input_grad(grad_output, kept, weight, ctx.input_shape, ctx.geometry)
-        if problem is not None:
-            grad_learned = ops.weight_grad(problem, ctx.learned_dtype)
+            together = (
+                problem is not None and weight.shape == shape and prefers_library(problem, free)
+            )
+            input = kept if ctx.input_shape is None else _like_input(ctx.input_shape, weight)
+            # Where everything is learned one call shares what both gradients need.
+            grad_input, grad_learned = convolution_grads(
+                grad_output, input, weight, geometry, (True, together)
+            )
+        if ctx.needs_input_grad[3]:
+            count = shape[0] if slice_dim == 0 else grad_output.size(1)
+            grad_bias = grad_output.narrow(1, 0, count).sum((0, 2, 3)).to(bias_dtype)
+        if grad_learned is not None:
+            grad_learned = grad_learned.to(dtype)
+        elif problem is not None:
+            grad_learned = ops.weight_grad(problem, dtype, free)
         return grad_input, grad_learned, None, grad_bias, None, None, None, None
 
 
-def _both_grads(
-    grad_output: Tensor, input: Tensor, weight: Tensor, geometry: ConvGeometry
-) -> tuple[Tensor, Tensor]:
-    """The gradients of the input and of the whole bank."""
-    grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
-        grad_output, input, weight, None, geometry.stride, geometry.padding, geometry.dilation,
-        False, (0, 0), geometry.groups, (True, True, False),
-    )  # fmt: skip
-    return grad_input, grad_weight
+def _joined(bias: Tensor | None, frozen_bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The bias of all filters."""
+    parts = [part.to(dtype) for part in (bias, frozen_bias) if part is not None]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _input_grad(
-    grad_output: Tensor,
-    kept: Tensor | None,
-    weight: Tensor,
-    input_shape: torch.Size,
-    geometry: ConvGeometry,
-) -> Tensor:
-    """Gradient of the input, for which only its shape matters, not its values."""
-    if kept is None or kept.shape != input_shape:
-        kept = torch.empty(
-            input_shape, dtype=weight.dtype, device=weight.device,
-            memory_format=memory_format_of(weight),
-        )  # fmt: skip
-    return torch.ops.aten.convolution_backward(
-        grad_output, kept, weight, None, geometry.stride, geometry.padding, geometry.dilation,
-        False, (0, 0), geometry.groups, (True, False, False),
-    )[0]  # fmt: skip
+def _like_input(shape: torch.Size, weight: Tensor) -> Tensor:
+    """Stands for the input, of which its gradient needs the shape and not the values."""
+    return torch.empty(
+        shape, dtype=weight.dtype, device=weight.device, memory_format=memory_format_of(weight)
+    )
 
 
 class NoFilters(torch.autograd.Function):
@@ -143,6 +160,6 @@ class NoFilters(torch.autograd.Function):
         return input.new_zeros(shape).contiguous(memory_format=ctx.memory_format)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+    @once_differentiable_lazily
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         return grad_output.new_zeros(ctx.shape).contiguous(memory_format=ctx.memory_format), None

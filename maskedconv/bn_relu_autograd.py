@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
-from maskedconv.autograd import Means
+from maskedconv.autograd import Means, once_differentiable_lazily
 from maskedconv.batch_norm import (
     Normalisation,
     activation,
@@ -22,7 +21,8 @@ from maskedconv.batch_norm import (
     batch_norm_backward,
     relu_backward_,
 )
-from maskedconv.ops.geometry import ConvGeometry, bank_format, memory_format_of
+from maskedconv.ops.geometry import ConvGeometry, memory_format_of
+from maskedconv.ops.library import convolution_grads
 from maskedconv.ops.weight_grad import WeightGradProblem, prefers_library
 
 
@@ -46,7 +46,7 @@ class BatchNormReLU(torch.autograd.Function):
         return activation(input, *norm.scale_shift())
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight, bias, mean, var = ctx.saved_tensors
         norm = Normalisation(weight, bias, mean, var, ctx.eps, ctx.of_batch)
@@ -57,7 +57,9 @@ class BatchNormReLU(torch.autograd.Function):
 
 
 class Plan(NamedTuple):
-    """What :class:`BatchNormReLUConvolution` is told besides tensors; ``dtype`` it computes in."""
+    """What :class:`BatchNormReLUConvolution` is told besides tensors; ``dtype`` it computes in, and
+    ``free`` is as of :func:`maskedconv.ops.choice.is_free`.
+    """
 
     geometry: ConvGeometry
     slice_dim: int
@@ -65,6 +67,7 @@ class Plan(NamedTuple):
     eps: float
     of_batch: bool
     means: Means
+    free: bool
 
 
 class BatchNormReLUConvolution(torch.autograd.Function):
@@ -94,7 +97,7 @@ class BatchNormReLUConvolution(torch.autograd.Function):
         return torch.conv2d(x, weight, torch.cat(biases) if biases else None, *plan.geometry)
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, bn_weight, bn_bias, mean, var, learned, frozen = ctx.saved_tensors
         plan: Plan = ctx.plan
@@ -133,8 +136,8 @@ def _conv_backward(
             input, grad_output, learned.shape, plan.slice_dim, plan.geometry, scale, shift,
             plan.means.backend,
         )  # fmt: skip
-        if _kernel_recomputes(problem, needs_x):
-            grad_learned = ops.weight_grad(problem, learned.dtype)
+        if _kernel_recomputes(problem, needs_x, plan.free):
+            grad_learned = ops.weight_grad(problem, learned.dtype, plan.free)
             needs_learned = False
     if not (needs_x or needs_learned):
         return None, None, grad_learned
@@ -147,17 +150,15 @@ def _conv_backward(
     grad_x = None
     if needs_x or together:
         weight = _pack(x, learned, frozen, plan)
-        grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad_output, x, weight, None, plan.geometry.stride, plan.geometry.padding,
-            plan.geometry.dilation, False, (0, 0), plan.geometry.groups,
-            (needs_x, together, False),
-        )  # fmt: skip
+        grad_x, grad_weight = convolution_grads(
+            grad_output, x, weight, plan.geometry, (needs_x, together)
+        )
         if together:
             grad_learned = grad_weight.to(learned.dtype)
     return normalised, grad_x, grad_learned
 
 
-def _kernel_recomputes(problem: WeightGradProblem, masked: bool) -> bool:
+def _kernel_recomputes(problem: WeightGradProblem, masked: bool, free: bool) -> bool:
     """Whether a kernel computes the activation while it loads the BatchNorm's input.
 
     Not where that is a view of a wider tensor and ReLU's mask (``masked``) is needed too: the
@@ -170,7 +171,7 @@ def _kernel_recomputes(problem: WeightGradProblem, masked: bool) -> bool:
         return False
     if masked and not input.is_contiguous(memory_format=memory_format_of(input)):
         return False
-    return not prefers_library(problem)
+    return not prefers_library(problem, free)
 
 
 def _weight_grad(x: Tensor, grad_output: Tensor, learned: Tensor, plan: Plan) -> Tensor:
@@ -178,12 +179,11 @@ def _weight_grad(x: Tensor, grad_output: Tensor, learned: Tensor, plan: Plan) ->
     filters = grad_output.size(1)
     kept = ops.keep_for_weight_grad(x, learned.shape, slice_dim, filters, geometry.groups)
     problem = WeightGradProblem(
-        kept, grad_output, learned.shape, slice_dim, geometry, backend=plan.means.backend
+        kept, grad_output, learned.shape, slice_dim, geometry, None, None, plan.means.backend
     )
-    return ops.weight_grad(problem, learned.dtype)
+    return ops.weight_grad(problem, learned.dtype, plan.free)
 
 
 def _pack(x: Tensor, learned: Tensor, frozen: Tensor | None, plan: Plan) -> Tensor:
     """The whole bank."""
-    memory_format = bank_format(x, learned, frozen)
-    return plan.means.pack(learned, frozen, plan.slice_dim, plan.dtype, memory_format)
+    return plan.means.pack(x, learned, frozen, plan.slice_dim, plan.free)

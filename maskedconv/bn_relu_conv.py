@@ -18,7 +18,8 @@ from maskedconv.autograd import Means
 from maskedconv.batch_norm import Moments, Normalisation, normalisation
 from maskedconv.bn_relu_autograd import BatchNormReLU, BatchNormReLUConvolution, Plan
 from maskedconv.nn import MaskedConv2d
-from maskedconv.ops.geometry import ConvGeometry, memory_format_of
+from maskedconv.ops.choice import is_free
+from maskedconv.ops.geometry import ConvGeometry, geometry_of, memory_format_of
 
 
 class BNReLUConv2d(nn.Module):
@@ -111,8 +112,7 @@ def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
     assert isinstance(conv, nn.Conv2d)
     # Of the pairs for "same" padding and of the numbers alike.
     left, _, top, _ = conv._reversed_padding_repeated_twice
-    stride, dilation = _pair(conv.stride), _pair(conv.dilation)
-    geometry = ConvGeometry(stride, (top, left), dilation, conv.groups)
+    geometry = geometry_of(conv.stride, (top, left), conv.dilation, conv.groups)
     if not parts.zeros:
         return _apply(input, norm, parts, geometry, dtype)
     if parts.slice_dim == 0:
@@ -131,7 +131,8 @@ def _apply(
     input: Tensor, norm: Normalisation, parts: _Parts, geometry: ConvGeometry, dtype: torch.dtype
 ) -> Tensor:
     slice_dim = 0 if parts.zeros else parts.slice_dim
-    plan = Plan(geometry, slice_dim, dtype, norm.eps, norm.of_batch, parts.means)
+    free = is_free(parts.means.backend)
+    plan = Plan(geometry, slice_dim, dtype, norm.eps, norm.of_batch, parts.means, free)
     return BatchNormReLUConvolution.apply(input, *norm[:4], *parts[:4], plan)
 
 
@@ -170,13 +171,10 @@ def _parts(conv: nn.Module, channels: int) -> _Parts | None:
     zeros = conv.num_zeros
     if zeros and (conv.groups != 1 or not conv.num_learned):
         return None
-    means = conv.means
-    if torch.compiler.is_compiling():
-        # As in functional.convolve.
-        means = means._replace(bank=None)
     return _Parts(
-        conv.learned, conv.frozen, conv.bias_learned, conv.bias_frozen, conv.slice_dim, zeros, means
-    )
+        conv.learned, conv.frozen, conv.bias_learned, conv.bias_frozen, conv.slice_dim, zeros,
+        conv.means,
+    )  # fmt: skip
 
 
 def _compute_type(input: Tensor, learned: Tensor) -> torch.dtype | None:
@@ -186,10 +184,6 @@ def _compute_type(input: Tensor, learned: Tensor) -> torch.dtype | None:
     if device != "meta" and torch.is_autocast_enabled(device) and input.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return input.dtype if input.dtype == learned.dtype else None
-
-
-def _pair(value: tuple[int, ...]) -> tuple[int, int]:
-    return value[0], value[1]
 
 
 def _output_size(input: Tensor, kernel: tuple[int, ...], geometry: ConvGeometry) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,13 +14,15 @@ from maskedconv.ops import KeptBank
 from maskedconv.ops.choice import Choice, check_backend, forced_backend, record
 from maskedconv.ops.geometry import (
     ConvGeometry,
+    Pair,
     filter_runs,
     first_channels,
+    geometry_of,
     memory_format_of,
+    pair,
 )
 from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
 
-_Pair = int | tuple[int, ...]
 _WHOLE = Choice(
     "weight_grad",
     "reference",
@@ -33,9 +37,9 @@ def masked_conv2d(
     frozen: Tensor | None = None,
     bias: Tensor | None = None,
     frozen_bias: Tensor | None = None,
-    stride: _Pair = 1,
-    padding: _Pair | str = 0,
-    dilation: _Pair = 1,
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
     groups: int = 1,
     *,
     slice_dim: int = 0,
@@ -73,10 +77,16 @@ def masked_conv2d(
         TypeError: input and filters differ in type, outside of autocast.
     """
     _check(input, learned, frozen, bias, frozen_bias, groups, slice_dim, zeros)
-    return convolve(
-        input, learned, frozen, bias, frozen_bias, stride, padding, dilation, groups, slice_dim,
-        zeros, Means(check_backend(backend), bank),
-    )  # fmt: skip
+    filters = [0 if part is None else part.size(0) for part in (learned, frozen)]
+    whole = slice_dim == 0 and groups == 1 and whole_is_faster(learned.shape, sum(filters))
+    means = Means(check_backend(backend), bank, whole)
+    if isinstance(padding, str):
+        kernel = list(learned.shape[2:])
+        if slice_dim >= 2:
+            kernel[slice_dim - 2] += zeros if frozen is None else frozen.size(slice_dim)
+        input, padding = evenly_padded(input, kernel, stride, padding, dilation)
+    geometry = geometry_of(stride, padding, dilation, groups)
+    return convolve(input, learned, frozen, bias, frozen_bias, geometry, slice_dim, zeros, means)
 
 
 def convolve(
@@ -85,57 +95,33 @@ def convolve(
     frozen: Tensor | None,
     bias: Tensor | None,
     frozen_bias: Tensor | None,
-    stride: _Pair,
-    padding: _Pair | str,
-    dilation: _Pair,
-    groups: int,
+    geometry: ConvGeometry,
     slice_dim: int,
     zeros: int,
     means: Means,
 ) -> Tensor:
-    """:func:`masked_conv2d` for arguments that are known to fit together."""
-    input = _cast_input(input, learned)
+    """:func:`masked_conv2d` for arguments that are known to fit together.
+
+    Between the layers of a network little Python is in the processor's caches: each function
+    called here costs some microseconds more than where it is called in a loop.
+    """
+    if not input.is_cpu or input.dtype is not learned.dtype or torch.is_autocast_enabled("cpu"):
+        input = _cast_input(input, learned)
     if input.dim() == 3:
         batch = convolve(
-            input.unsqueeze(0), learned, frozen, bias, frozen_bias, stride, padding, dilation,
-            groups, slice_dim, zeros, means,
+            input.unsqueeze(0), learned, frozen, bias, frozen_bias, geometry, slice_dim, zeros,
+            means,
         )  # fmt: skip
         return batch.squeeze(0)
-    if isinstance(padding, str):
-        kernel = list(learned.shape[2:])
-        if slice_dim >= 2:
-            kernel[slice_dim - 2] += zeros if frozen is None else frozen.size(slice_dim)
-        input, padding = _padded(input, kernel, _pair(stride), padding, _pair(dilation))
-    geometry = ConvGeometry(_pair(stride), _pair(padding), _pair(dilation), groups)
-    if torch.compiler.is_compiling():
-        # torch.compile fuses the packing, and cannot trace what is kept between calls.
-        means = means._replace(bank=None)
     if zeros:
         return _zeroed(input, learned, bias, geometry, slice_dim, zeros, means)
-    if _goes_whole(input, learned, frozen, groups, slice_dim, means):
+    # There is nothing to leave out of the weight gradient, or nothing is saved by it.
+    whole = learned.requires_grad and (frozen is None or (means.whole and learned.is_cpu))
+    if whole and not forced_backend(means.backend):
         return _whole(input, learned, frozen, bias, frozen_bias, geometry)
     return MaskedConvolution.apply(
         input, learned, frozen, bias, frozen_bias, geometry, slice_dim, means
     )
-
-
-def _goes_whole(
-    input: Tensor,
-    learned: Tensor,
-    frozen: Tensor | None,
-    groups: int,
-    slice_dim: int,
-    means: Means,
-) -> bool:
-    """Whether PyTorch's own convolution and gradients are the best: there is nothing to leave out
-    of the weight gradient, or nothing is saved by it.
-    """
-    if not learned.requires_grad or forced_backend(means.backend):
-        return False
-    if frozen is None:
-        return True
-    plain = slice_dim == 0 and groups == 1 and input.device.type == "cpu"
-    return plain and whole_is_faster(learned.shape, learned.size(0) + frozen.size(0))
 
 
 def _whole(
@@ -243,29 +229,30 @@ def _cast_input(input: Tensor, learned: Tensor) -> Tensor:
     return input
 
 
-def _padded(
-    input: Tensor,
-    kernel: list[int],
-    stride: tuple[int, int],
-    padding: str,
-    dilation: tuple[int, int],
+def evenly_padded(
+    input: Tensor, kernel: Sequence[int], stride: Pair, padding: str, dilation: Pair
 ) -> tuple[Tensor, tuple[int, int]]:
-    """The padding in pixels for a convolution that pads evenly, and the input that it is given."""
+    """The input and the padding in pixels of a convolution that pads all sides evenly.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``.
+        kernel: rows and columns.
+        padding: "same" or "valid".
+
+    Raises:
+        ValueError: ``padding`` is neither, or "same" with a stride.
+    """
     if padding == "valid":
         return input, (0, 0)
     if padding != "same":
         raise ValueError(f"padding is {padding!r}; expected a number, a pair, 'same' or 'valid'")
-    if stride != (1, 1):
+    if pair(stride) != (1, 1):
         raise ValueError(f"padding is 'same' with stride {stride}; expected stride 1")
-    total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    total = [d * (k - 1) for d, k in zip(pair(dilation), kernel, strict=True)]
     if any(t % 2 for t in total):
         # One more row or column at the end, as PyTorch's convolution does.
         input = F.pad(input, (0, total[1] % 2, 0, total[0] % 2))
     return input, (total[0] // 2, total[1] // 2)
-
-
-def _pair(value: _Pair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _narrowed(tensor: Tensor, dim: int, first: int, end: int) -> Tensor:

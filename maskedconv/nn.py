@@ -14,9 +14,9 @@ from maskedconv import functional, slices
 from maskedconv.autograd import Means
 from maskedconv.ops import KeptBank
 from maskedconv.ops.choice import check_backend
+from maskedconv.ops.geometry import Pair, geometry_of
+from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
 from maskedconv.written_through import written_through
-
-_Size = int | tuple[int, ...]
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -66,10 +66,10 @@ class MaskedConv2d(nn.Conv2d):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: _Size,
-        stride: _Size = 1,
-        padding: _Size | str = 0,
-        dilation: _Size = 1,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair | str = 0,
+        dilation: Pair = 1,
         groups: int = 1,
         bias: bool = True,
         padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
@@ -101,7 +101,11 @@ class MaskedConv2d(nn.Conv2d):
         self.num_learned = slices.num_learned(learned, self.weight_shape[slice_dim], slice_dim)
         self.has_bias = bias
         self.seed = seed
-        self.means = Means(check_backend(backend), KeptBank())
+        learned_shape = torch.Size((self.num_learned, *self.weight_shape[1:]))
+        plain_slice = slice_dim == 0 and groups == 1
+        whole = plain_slice and whole_is_faster(learned_shape, out_channels)
+        self.means = Means(check_backend(backend), KeptBank(), whole)
+        self._geometry = geometry_of(self.stride, 0, self.dilation, groups)
         self._allocate(torch.device(device) if device is not None else None, plain.weight.dtype)
         self.reset_parameters()
 
@@ -201,25 +205,24 @@ class MaskedConv2d(nn.Conv2d):
             self.bias_frozen.copy_(bias[count:])
 
     def forward(self, input: Tensor) -> Tensor:
-        padding: _Size | str = self.padding
+        if input.dim() != 4 or input.size(1) != self.in_channels:
+            functional.check_input(input, self.in_channels, self.groups)
+        padding: Pair | str = self.padding
         if self.padding_mode != "zeros":
             pads = self._reversed_padding_repeated_twice
             input, padding = F.pad(input, pads, mode=self.padding_mode), 0
-        functional.check_input(input, self.in_channels, self.groups)
+        elif isinstance(padding, str):
+            input, padding = functional.evenly_padded(
+                input, self.kernel_size, self.stride, padding, self.dilation
+            )
+        geometry = self._geometry
+        if geometry != (self.stride, padding, self.dilation, self.groups):
+            geometry = geometry_of(self.stride, padding, self.dilation, self.groups)
+            self._geometry = geometry
         return functional.convolve(
-            input,
-            self.learned,
-            self.frozen,
-            self.bias_learned,
-            self.bias_frozen,
-            self.stride,
-            padding,
-            self.dilation,
-            self.groups,
-            self.slice_dim,
-            self.num_zeros,
-            self.means,
-        )
+            input, self.learned, self.frozen, self.bias_learned, self.bias_frozen, geometry,
+            self.slice_dim, self.num_zeros, self.means,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         size = self.weight_shape[self.slice_dim]

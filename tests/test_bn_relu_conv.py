@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import pickle
 from types import SimpleNamespace
 
@@ -207,6 +208,7 @@ def test_a_kernel_that_can_recomputes_the_activation_itself(monkeypatch):
 
     kernel = SimpleNamespace(run=run, cannot_run=lambda problem: "")
     monkeypatch.setitem(BACKENDS, "native", kernel)
+    monkeypatch.setattr(sys.modules["maskedconv.ops.weight_grad"], "_taken", {})
     layer, x = layer_of(), images(2, 6, 9, 8)
     compare(layer, x, steps=1)
     fused, plain = problems

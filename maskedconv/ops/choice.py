@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
+
 VARIABLE = "MASKEDCONV_BACKEND"
 ARGUMENT = "the argument backend"
 NAMES = ("reference", "native", "triton", "cuda")
@@ -41,6 +43,11 @@ class Choice:
         lines += [f"  not {name}: {reason}" for name, reason in self.refused.items()]
         return "\n".join(lines)
 
+
+# Of os.environ, whose own test raises and catches two exceptions for a name that it does not have:
+# too slow for every forward pass.
+_VARIABLES: Mapping[Any, Any] = os.environ._data  # type: ignore[attr-defined]
+_KEY = os.environ.encodekey(VARIABLE)
 
 _recorders: list[list[Choice]] = []
 
@@ -83,6 +90,14 @@ def forced_backend(argument: str) -> str:
     if name and name not in NAMES:
         raise ValueError(f"{VARIABLE} is {name!r}; expected one of {', '.join(NAMES)}")
     return name
+
+
+def is_free(argument: str) -> bool:
+    """Whether nothing forces a backend, nobody listens to the choices and nothing is compiled.
+
+    An operator may then go straight to what :func:`choose` would come to.
+    """
+    return not (argument or _recorders or _KEY in _VARIABLES or torch.compiler.is_compiling())
 
 
 def backend_for(

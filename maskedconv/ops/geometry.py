@@ -17,6 +17,19 @@ class ConvGeometry(NamedTuple):
     groups: int
 
 
+Pair = int | tuple[int, ...]
+
+
+def pair(value: Pair) -> tuple[int, int]:
+    """(rows, columns), of one number for both or of the two."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def geometry_of(stride: Pair, padding: Pair, dilation: Pair, groups: int) -> ConvGeometry:
+    """The geometry of what a convolution is told."""
+    return ConvGeometry(pair(stride), pair(padding), pair(dilation), groups)
+
+
 class FilterRun(NamedTuple):
     """Output filters [first, end) that form ``groups`` whole groups, or a part of one group."""
 
@@ -59,6 +72,6 @@ def memory_format_of(tensor: Tensor) -> torch.memory_format:
 
 def bank_format(input: Tensor, learned: Tensor, frozen: Tensor | None) -> torch.memory_format:
     """channels_last when the images or the filters are, as PyTorch's convolution decides too."""
-    bank = learned if frozen is None or learned.numel() else frozen
-    formats = (memory_format_of(input), memory_format_of(bank))
-    return torch.channels_last if torch.channels_last in formats else torch.contiguous_format
+    if memory_format_of(input) is torch.channels_last:
+        return torch.channels_last
+    return memory_format_of(learned if frozen is None or learned.numel() else frozen)

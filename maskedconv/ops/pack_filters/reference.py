@@ -15,6 +15,7 @@ def cannot_run(problem: PackProblem) -> str:
 
 def run(problem: PackProblem) -> Tensor:
     """The bank."""
-    parts = (problem.learned.to(problem.dtype), problem.frozen.to(problem.dtype))
-    whole = torch.cat(parts, dim=problem.slice_dim)
-    return whole.contiguous(memory_format=problem.memory_format)
+    learned, frozen, slice_dim, dtype, memory_format, _ = problem
+    if not (learned.dtype is frozen.dtype is dtype):
+        learned, frozen = learned.to(dtype), frozen.to(dtype)
+    return torch.cat((learned, frozen), slice_dim).contiguous(memory_format=memory_format)

@@ -7,6 +7,7 @@ gradient: of fewer output channels (0), of fewer input channels (1), of a shorte
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -68,28 +69,56 @@ def rank(problem: WeightGradProblem) -> Ranking:
     return _KERNEL_FIRST if native_is_faster(problem) else _LIBRARY_FIRST
 
 
-def prefers_library(problem: WeightGradProblem) -> bool:
+def prefers_library(problem: WeightGradProblem, free: bool = False) -> bool:
     """Whether PyTorch's own operator computes this, and could compute other gradients with it."""
+    if free and problem.input.is_cpu:
+        return not _takes_kernel(problem)
     if torch.compiler.is_compiling():
         return True
     return backend_for(BACKENDS, problem, rank)[0] == "reference"
 
 
-def weight_grad(problem: WeightGradProblem, dtype: torch.dtype) -> Tensor:
+def weight_grad(problem: WeightGradProblem, dtype: torch.dtype, free: bool = False) -> Tensor:
     """Gradient of the learned slice, of shape ``problem.shape`` and type ``dtype``.
 
     Not differentiable. While torch.compile traces, the call becomes the registered operator
     ``maskedconv::weight_grad``.
 
+    Args:
+        free: as :func:`maskedconv.ops.choice.is_free` says of ``problem.backend``, where that is
+            known.
+
     Raises:
         ValueError: MASKEDCONV_BACKEND names no backend.
         RuntimeError: the backend that it or ``problem`` names cannot run here.
     """
+    if free and problem.input.is_cpu:
+        grad = BACKENDS["native" if _takes_kernel(problem) else "reference"].run(problem)
+        return grad if grad.dtype is dtype else grad.to(dtype)
     if torch.compiler.is_compiling():
         flat = (*problem[:2], list(problem.shape), problem.slice_dim, *problem.geometry)
         return torch.ops.maskedconv.weight_grad(*flat, *problem[5:], dtype)
     backend = choose("weight_grad", BACKENDS, problem, rank)
     return BACKENDS[backend].run(problem).to(dtype)
+
+
+# What :func:`_takes_kernel` said for problems of one kind.
+_taken: dict[Hashable, bool] = {}
+_MOST_KINDS = 4096
+
+
+def _takes_kernel(problem: WeightGradProblem) -> bool:
+    """What :func:`choose` comes to on the CPU where nothing is forced."""
+    input, grad_output, shape, slice_dim, geometry, *_ = problem
+    kind = (
+        input.shape, input.stride(), input.dtype, grad_output.dtype, shape, slice_dim, geometry,
+    )  # fmt: skip
+    takes = _taken.get(kind)
+    if takes is None:
+        if len(_taken) >= _MOST_KINDS:
+            _taken.clear()
+        takes = _taken[kind] = backend_for(BACKENDS, problem, rank)[0] == "native"
+    return takes
 
 
 _LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")

@@ -31,19 +31,17 @@ def run(problem: WeightGradProblem) -> Tensor:
     module = native.module()
     if module is None:
         raise RuntimeError(native.REASON)
-    input, grad_output, geometry = problem.input, problem.grad_output, problem.geometry
-    filters, channels, *kernel = problem.shape
-    out = torch.empty((filters, *kernel, channels), dtype=torch.float32, device="cpu")
-    prologue = [
-        None if tensor is None else tensor.to(torch.float32).contiguous()
-        for tensor in (problem.scale, problem.shift)
-    ]
+    input, grad_output, shape, _, geometry, scale, shift, _ = problem
+    out = torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last, device="cpu")
+    scale_at = shift_at = 0
+    if scale is not None and shift is not None:
+        scale, shift = (part.to(torch.float32).contiguous() for part in (scale, shift))
+        scale_at, shift_at = scale.data_ptr(), shift.data_ptr()
     module.weight_grad(
         _TYPES[input.dtype],
         input.data_ptr(), input.shape, input.stride(),
         grad_output.data_ptr(), grad_output.shape, grad_output.stride(),
-        filters, kernel, geometry.stride, geometry.padding, geometry.dilation,
-        *(0 if tensor is None else tensor.data_ptr() for tensor in prologue),
-        out.data_ptr(), torch.get_num_threads(),
+        shape[0], shape[2:], geometry.stride, geometry.padding, geometry.dilation,
+        scale_at, shift_at, out.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
-    return out.permute(0, 3, 1, 2)
+    return out

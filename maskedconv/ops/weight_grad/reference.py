@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskedconv.ops.geometry import ConvGeometry, filter_runs, memory_format_of
+from maskedconv.ops.library import convolution_grads
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
 _BLOCK = 16  # filters or channels that PyTorch's library for the CPU takes at once
@@ -83,7 +84,4 @@ def _plain(input: Tensor, grad_output: Tensor, shape: torch.Size, geometry: Conv
         shape, dtype=grad_output.dtype, device=grad_output.device,
         memory_format=memory_format_of(input),
     )  # fmt: skip
-    return torch.ops.aten.convolution_backward(
-        grad_output, input, weight, None, geometry.stride, geometry.padding, geometry.dilation,
-        False, (0, 0), geometry.groups, (False, True, False),
-    )[1]  # fmt: skip
+    return convolution_grads(grad_output, input, weight, geometry, (False, True))[1]
