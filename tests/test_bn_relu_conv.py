@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
 import pickle
+import sys
 from types import SimpleNamespace
 
 import pytest
