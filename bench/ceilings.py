@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from bench.layers import Layer, plain, tensors
-from bench.timing import time_together
+from bench.timing import quantiles, time_together
 
 COPIED_BYTES = {"cpu": 512 << 20, "cuda": 2 << 30}
 MATRIX = {"cpu": 2048, "cuda": 8192}
@@ -37,7 +37,7 @@ def measure(device: str, dtype: torch.dtype) -> Ceilings:
     layer = CONVOLUTION[device]
     conv, x = plain(layer, device, dtype), tensors(layer, device, dtype)[0]
     with torch.no_grad():
-        times = time_together(
+        samples = time_together(
             {
                 "copy": lambda: target.copy_(source),
                 "product": lambda: torch.mm(a, b),
@@ -46,6 +46,7 @@ def measure(device: str, dtype: torch.dtype) -> Ceilings:
             device,
             10,
         )
+    times = {name: quantiles(values) for name, values in samples.items()}
     rates = (
         2 * size**3 / times["product"].p20,
         layer.products(layer.out_channels) / times["convolution"].p20,

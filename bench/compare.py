@@ -82,15 +82,15 @@ def measure(device: str, dtype: torch.dtype, layers: tuple[Layer, ...], rounds: 
         for learned in numbers_of_filters(layer, COUNTS):
             least = best.milliseconds(*ceilings.weight_gradient(layer, learned, itemsize))
             functions = weight_gradients(layer, learned, x, grad)
-            times = time_together(functions, device, rounds)
-            rows.append(row("weight gradient", layer, learned, "random", least, times))
+            samples = time_together(functions, device, rounds)
+            rows.append(row("weight gradient", layer, learned, "random", least, samples))
         for p in FRACTIONS:
             learned = max(1, int(p * layer.out_channels))
             for frozen in ("random", "zero") if p < 1 else ("random",):
                 least = best.milliseconds(*ceilings.step(layer, learned, frozen, itemsize))
                 functions = forward_and_backward(layer, learned, frozen, x, grad)
-                times = time_together(functions, device, rounds)
-                rows.append(row("forward and backward", layer, learned, frozen, least, times))
+                samples = time_together(functions, device, rounds)
+                rows.append(row("forward and backward", layer, learned, frozen, least, samples))
                 print(".", end="", flush=True)
     print()
     return rows

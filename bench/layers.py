@@ -69,7 +69,8 @@ GPU_LAYERS = (
     Layer(48, 12, 32, 3, 128),
     Layer(512, 512, 4, 3, 128),
 )
-NETWORKS = ("densenet_bc_100_12", "wrn_28_4", "vgg19", "vgg19_bn", "alexnet", "wrn_28_10")
+# The paper's five.
+NETWORKS = ("densenet_bc_100_12", "wrn_28_4", "vgg19", "vgg19_bn", "alexnet")
 
 
 def numbers_of_filters(layer: Layer, further: tuple[int, ...] = ()) -> list[int]:
@@ -78,20 +79,19 @@ def numbers_of_filters(layer: Layer, further: tuple[int, ...] = ()) -> list[int]
     return sorted(n for n in {*COUNTS, *further, *fractions} if 1 <= n <= layer.out_channels)
 
 
-def layers_of(network: str, batch: int) -> list[Layer]:
-    """The different convolutions of a network for 32×32 images, in their order.
-
-    Small maps (below 16²) come in batches twice as large.
+def layers_of(network: str) -> list[Layer]:
+    """The different convolutions of a network for 32×32 images, in their order, with the batch of
+    the paper's recipe.
     """
     from maskedconv import MaskedConv2d, models
 
     found: dict[Layer, None] = {}
+    batch = models.recipe(network).batch_size
 
     def record(conv: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         assert isinstance(conv, MaskedConv2d)
         size = inputs[0].size(2)
-        images = batch if size >= 16 else 2 * batch
-        shape = (conv.in_channels, conv.out_channels, size, conv.kernel_size[0], images)
+        shape = (conv.in_channels, conv.out_channels, size, conv.kernel_size[0], batch)
         found[Layer(*shape, conv.stride[0])] = None
 
     model = models.create(network, seed=0).eval()

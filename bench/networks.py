@@ -1,10 +1,14 @@
-"""Every convolution of the paper's networks at every setting of the paper, beside plain PyTorch.
+"""Every convolution of the paper's five networks at every setting of the paper, beside PyTorch.
 
 ``python -m bench.networks`` measures forward and backward of the layer against ``nn.Conv2d`` and
-the careful user's sliced backward, and prints the worst ratios; all go to ``bench/results/``.
+the careful user's sliced backward, in the paper's batches, and says where ours is slower than the
+limits; all goes to ``bench/results/``. What seems to be above a limit is measured further, as some
+of hundreds of medians are so by chance: the figure is then that of all rounds, the first ones too.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -12,10 +16,11 @@ from bench import ceilings, results
 from bench.compare import forward_and_backward
 from bench.layers import NETWORKS, Layer, layers_of, numbers_of_filters, tensors
 from bench.results import Row, row
-from bench.timing import time_together
+from bench.timing import Samples, ratio, time_together
 
-BATCH = {"cpu": 32, "cuda": 128}
-PEERS = ("conv2d", "sliced backward")
+# The most that ours may take, as a multiple of each.
+LIMITS = {"conv2d": 1.05, "sliced backward": 1.03}
+FURTHER = 4  # times as many rounds where a limit is in question
 WORST = 15
 
 
@@ -24,41 +29,54 @@ def measure(device: str, dtype: torch.dtype, rounds: int) -> list[Row]:
     best = ceilings.measure(device, dtype)
     found: dict[Layer, str] = {}
     for network in NETWORKS:
-        for layer in layers_of(network, BATCH[device]):
+        for layer in layers_of(network):
             found.setdefault(layer, network)
     rows: list[Row] = []
     for position, (layer, network) in enumerate(found.items(), start=1):
         x, grad = tensors(layer, device, dtype)
         for learned in numbers_of_filters(layer):
             every = forward_and_backward(layer, learned, "random", x, grad)
-            functions = {name: every[name] for name in ("maskedconv", *PEERS) if name in every}
-            times = time_together(functions, device, rounds)
+            functions = {name: every[name] for name in ("maskedconv", *LIMITS) if name in every}
+            samples = _samples(functions, device, rounds)
             least = best.milliseconds(*ceilings.step(layer, learned, "random", x.element_size()))
             rows.append(
-                row("forward and backward", layer, learned, "random", least, times, network=network)
-            )
+                row(
+                    "forward and backward", layer, learned, "random", least, samples,
+                    network=network, rounds=len(samples["maskedconv"]),
+                )
+            )  # fmt: skip
         print(f"\r{position} of {len(found)} layers", end="", flush=True)
     print()
     return rows
 
 
+def _samples(functions: Mapping[str, Callable[[], object]], device: str, rounds: int) -> Samples:
+    samples = time_together(functions, device, rounds)
+    for _ in range(FURTHER):
+        if all(
+            ratio(samples, "maskedconv", name) <= LIMITS[name]
+            for name in functions
+            if name in LIMITS
+        ):
+            break
+        further = time_together(functions, device, rounds, warmup=0)
+        samples = {name: samples[name] + further[name] for name in samples}
+    return samples
+
+
 def worst(rows: list[Row]) -> str:
-    """Where ours is slowest beside each peer, as Markdown."""
+    """How many are above each limit, and the slowest beside each, as Markdown."""
     lines = []
-    for peer in PEERS:
-        ratios = sorted(
-            (
-                (row["ms"]["maskedconv"].p50 / row["ms"][peer].p50, row)
-                for row in rows
-                if peer in row["ms"]
-            ),
-            key=lambda pair: -pair[0],
-        )
-        lines.append(f"\nours / {peer}, the {WORST} largest of {len(ratios)}:\n")
+    for peer, limit in LIMITS.items():
+        found = [row for row in rows if peer in row["ms"]]
+        found.sort(key=lambda row: -row["ours_over"]["maskedconv"][peer])
+        above = sum(row["ours_over"]["maskedconv"][peer] > limit for row in found)
+        lines.append(f"\nours / {peer}: {above} of {len(found)} above {limit}; the largest:\n")
         lines += [
-            f"- {ratio:.3f}: {row['layer']}, {row['learned']} learned ({row['network']}), "
-            f"{row['ms']['maskedconv'].p50:.3f} ms"
-            for ratio, row in ratios[:WORST]
+            f"- {row['ours_over']['maskedconv'][peer]:.3f}: {row['layer']}, {row['learned']} "
+            f"learned ({row['network']}), {row['ms']['maskedconv'].p50:.3f} ms, "
+            f"{row['rounds']} rounds"
+            for row in found[:WORST]
         ]
     return "\n".join(lines)
 

@@ -35,12 +35,14 @@ def _layer_line(rows: list[Row], layer: Layer) -> str:
 
     def ratio(what: str, learned: int, over: str, under: str, frozen: str = "random") -> str:
         found = next(
-            row["ms"]
+            row
             for row in rows
             if (row["what"], row["layer"], row["learned"], row["frozen"])
             == (what, str(layer), learned, frozen)
         )
-        return f"{found[over][1] / found[under][1]:.2f}"
+        if under in found["ours_over"]:
+            return f"{1 / found['ours_over'][under][over]:.2f}"
+        return f"{found['ours_over'][over][under]:.2f}"
 
     cells = [
         ratio("weight gradient", 1, "sliced backward", "native"),
@@ -58,12 +60,11 @@ def step_table() -> str:
 
 
 def _step_line(row: dict[str, Any]) -> str:
-    ours, plain = row["ms"]["maskedconv"][1], row["ms"]["conv2d"][1]
-    sliced = row["ms"].get("sliced backward")
+    over = row["ours_over"]["maskedconv"]
     peak = row["peak_bytes"]["maskedconv"] / row["peak_bytes"]["conv2d"]
-    beside = "–" if sliced is None else f"{ours / sliced[1]:.2f}"
+    beside = f"{over['sliced backward']:.2f}" if "sliced backward" in over else "–"
     label = f"{row['layer']}, p = {row['learned']:g} {row['frozen']}"
-    return f"| {label} | {ours / plain:.2f} | {beside} | {peak:.2f} |"
+    return f"| {label} | {over['conv2d']:.2f} | {beside} | {peak:.2f} |"
 
 
 def tables() -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.layers import Layer
-from bench.timing import Quantiles
+from bench.timing import Quantiles, Samples, quantiles, ratio
 from maskedconv import env
 from maskedconv.ops.choice import NAMES
 
@@ -27,12 +26,22 @@ def row(
     learned: int | str,
     frozen: str,
     least_ms: float | None,
-    times: Mapping[str, Quantiles],
+    samples: Samples,
     **further: Any,
 ) -> Row:
-    """One measurement; ``least_ms`` is the floor that the device's ceilings give."""
+    """One measurement; ``least_ms`` is the floor that the device's ceilings give.
+
+    ``ms`` holds p20, p50 and p80 by name; ``ours_over`` how many times as long as each of the
+    others each of ours took.
+    """
     about = {"what": what, "layer": str(subject), "learned": learned, "frozen": frozen}
-    return {**about, "floor_ms": least_ms, **further, "ms": dict(times)}
+    ours_over = {
+        own: {other: ratio(samples, own, other) for other in samples if other != own}
+        for own in samples
+        if own in OURS
+    }
+    times = {name: quantiles(values) for name, values in samples.items()}
+    return {**about, "floor_ms": least_ms, **further, "ms": times, "ours_over": ours_over}
 
 
 def table(rows: list[Row]) -> str:
@@ -45,16 +54,13 @@ def table(rows: list[Row]) -> str:
             "|---|---|---|---|---|",
         ]
         for row in (row for row in rows if row["what"] == what):
-            times = {name: Quantiles(*value) for name, value in row["ms"].items()}
-            lines += [_line(row, name, times) for name in times if name.split(",")[0] in OURS]
+            lines += [_line(row, name) for name in row["ours_over"]]
     return "\n".join(lines)
 
 
-def _line(row: Row, name: str, times: dict[str, Quantiles]) -> str:
-    own = times[name]
-    ratios = ", ".join(
-        f"{other} {time.p50 / own.p50:.2f}" for other, time in times.items() if other != name
-    )
+def _line(row: Row, name: str) -> str:
+    own = Quantiles(*row["ms"][name])
+    ratios = ", ".join(f"{other} {1 / over:.2f}" for other, over in row["ours_over"][name].items())
     label = row["frozen"] if name == "maskedconv" else name
     span = f"{own.p50:.3f} ({own.p20:.3f}-{own.p80:.3f})"
     floor = "" if row["floor_ms"] is None else f"{own.p50 / row['floor_ms']:.2f}"

@@ -98,7 +98,7 @@ def measure(device: str, rounds: int) -> list[Row]:
             peers = PEERS if frozen == "random" else ("conv2d",)
             names = ("maskedconv", *peers)
             steps = {n: training_step(n, network, learned, frozen, device) for n in names}
-            times = time_together(steps, device, rounds)
+            samples = time_together(steps, device, rounds)
             peaks = {n: peak_bytes(n, network, learned, frozen, device) for n in names}
             rows.append(
                 row(
@@ -107,7 +107,7 @@ def measure(device: str, rounds: int) -> list[Row]:
                     learned,
                     frozen,
                     None,
-                    times,
+                    samples,
                     peak_bytes=peaks,
                     saved_bytes={n: saved(n, network, learned, frozen, device) for n in names},
                     parameters=parameters(network, learned, frozen),

@@ -18,40 +18,59 @@ inline Vector load(const float* p) {
 
 inline void store(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
 
-// kVectors vectors of channels times kColumns columns, accumulated in registers.
+// Additions to one register wait for each other: so many of them are to be under way.
+constexpr int kUnderWay = 8;
+
+// kVectors vectors of channels times kColumns columns, accumulated in registers; where these are
+// few, of every kSplit-th pixel in registers of its own.
 template <int kVectors, int kColumns>
 void block(const TileInput& t, int64_t channel, int64_t column) {
-    Vector sum[kVectors][kColumns];
+    constexpr int kSplit = std::max(1, kUnderWay / (kVectors * kColumns));
+    Vector sum[kSplit][kVectors][kColumns] = {};
     for (int j = 0; j < kColumns; ++j)
         for (int v = 0; v < kVectors; ++v)
-            sum[v][j] = load(t.sum + (column + j) * t.channels + channel + v * kWidth);
+            sum[0][v][j] = load(t.sum + (column + j) * t.channels + channel + v * kWidth);
     for (int64_t row = 0; row < t.rows; ++row) {
         const float* x = t.x + row * t.x_row + channel;
         const float* grad = t.grad + row * t.grad_row + column;
-        for (int64_t pixel = 0; pixel < t.pixels; ++pixel) {
+        const auto add_pixel = [&](int split) {
             Vector loaded[kVectors];
             for (int v = 0; v < kVectors; ++v)
                 loaded[v] = load(x + v * kWidth);
             for (int j = 0; j < kColumns; ++j)
                 for (int v = 0; v < kVectors; ++v)
-                    sum[v][j] += loaded[v] * grad[j];
+                    sum[split][v][j] += loaded[v] * grad[j];
             x += t.x_pixel;
             grad += t.grad_pixel;
-        }
+        };
+        int64_t pixel = 0;
+        for (; pixel + kSplit <= t.pixels; pixel += kSplit)
+            for (int split = 0; split < kSplit; ++split)
+                add_pixel(split);
+        for (; pixel < t.pixels; ++pixel)
+            add_pixel(0);
     }
     for (int j = 0; j < kColumns; ++j)
-        for (int v = 0; v < kVectors; ++v)
-            store(t.sum + (column + j) * t.channels + channel + v * kWidth, sum[v][j]);
+        for (int v = 0; v < kVectors; ++v) {
+            for (int split = 1; split < kSplit; ++split)
+                sum[0][v][j] += sum[split][v][j];
+            store(t.sum + (column + j) * t.channels + channel + v * kWidth, sum[0][v][j]);
+        }
 }
 
 // All channels of kColumns columns.
 template <int kColumns> void columns(const TileInput& t, int64_t column) {
     constexpr int kVectors = std::max(1, std::min(4, kAccumulators / kColumns));
+    const int64_t straight = t.channels - (t.overlap > 0 ? kLane : 0);
     int64_t channel = 0;
-    for (; channel + kVectors * kWidth <= t.channels; channel += kVectors * kWidth)
+    for (; channel + kVectors * kWidth <= straight; channel += kVectors * kWidth)
         block<kVectors, kColumns>(t, channel, column);
-    for (; channel < t.channels; channel += kWidth)
+    for (; channel < straight; channel += kWidth)
         block<1, kColumns>(t, channel, column);
+    TileInput last = t;
+    last.x -= t.overlap;
+    for (; channel < t.channels; channel += kWidth)
+        block<1, kColumns>(last, channel, column);
 }
 
 template <int kColumns> void at_most(const TileInput& t, int64_t column, int64_t left) {

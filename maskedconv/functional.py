@@ -138,8 +138,9 @@ def _whole(
         record(_WHOLE)
     if bias is not None and frozen_bias is not None:
         bias = torch.cat((bias, frozen_bias))
-    bias = None if bias is None else bias.to(input.dtype)
-    return torch.conv2d(input, weight.to(input.dtype), bias, *geometry)
+    if weight.dtype is not input.dtype:
+        weight, bias = weight.to(input.dtype), None if bias is None else bias.to(input.dtype)
+    return torch.conv2d(input, weight, bias, *geometry)
 
 
 def check_input(input: Tensor, channels: int, groups: int) -> None:

@@ -1,9 +1,7 @@
-"""Up to how many filters the compiled CPU kernel is faster than PyTorch's own operator.
+"""Where on the CPU the compiled kernel is faster than PyTorch's own operators, and where it is not.
 
-From measurements of the layers of DenseNet-BC-100-12, WRN-28-4, WRN-28-10, VGG-19 and AlexNet on
-two threads of a processor with AVX-512, float32, channels_last; ``python -m bench.networks`` shows
-what the choices come to. The library computes whole blocks of 16 filters; the kernel as many as
-there are.
+From ``python -m bench.ways``, which measures every layer of the paper's networks each way: two
+threads of a processor with AVX-512, float32, channels_last.
 """
 
 from __future__ import annotations
@@ -12,21 +10,20 @@ import torch
 
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
+# Floats of gradient in which the kernel adds up; more leave the caches between its blocks of rows.
+_MOST_SUMS = 750_000
+_MOST_SUMS_OF_A_PIXEL = 40_000
+_MOST_COLUMNS_OF_FEW_CHANNELS = 4_096
+
 
 def native_is_faster(problem: WeightGradProblem) -> bool:
     """Whether to prefer the compiled kernel to the reference for this problem on the CPU."""
-    filters, channels, *kernel = problem.shape
-    taps = kernel[0] * kernel[1]
+    filters, channels, rows, columns = problem.shape
     if channels < 16:
-        # Lanes of 16 channels are mostly padding.
-        return filters * taps <= 36
-    if problem.geometry.stride != (1, 1):
-        return filters <= 64
-    if taps == 1:
-        return filters <= (64 if channels < 32 else 12) or 16 < filters <= 40
-    # Small maps: the sums of all taps are loaded and stored for each of them.
+        return filters * rows * columns <= _MOST_COLUMNS_OF_FEW_CHANNELS
     pixels = problem.input.size(2) * problem.input.size(3)
-    return filters <= (10 if pixels <= 4 else 28 if pixels <= 16 else 48)
+    most = min(_MOST_SUMS, _MOST_SUMS_OF_A_PIXEL * pixels)
+    return filters * channels * rows * columns <= most
 
 
 def whole_is_faster(learned_shape: torch.Size, out_channels: int) -> bool:
@@ -34,11 +31,7 @@ def whole_is_faster(learned_shape: torch.Size, out_channels: int) -> bool:
     the input's and that of the learned filters apart: narrow layers of which much is learned.
     """
     filters, channels, rows, columns = learned_shape
-    taps = rows * columns
-    if channels < 16:
-        blocks = -(-filters // 16) * 16
-        return filters * taps > 36 and 2 * blocks > out_channels
-    if taps > 1:
-        return False
-    narrow = channels <= 64 and out_channels <= 64
-    return 3 * filters >= (out_channels if narrow else 2 * out_channels - 2)
+    if rows * columns == 1:
+        return channels < 32 and 3 * filters >= 2 * out_channels - 2
+    # The library computes 16 filters at once.
+    return channels < 16 and out_channels <= 16 and filters > 4

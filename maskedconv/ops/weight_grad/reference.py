@@ -10,7 +10,7 @@ from maskedconv.ops.geometry import ConvGeometry, filter_runs, memory_format_of
 from maskedconv.ops.library import convolution_grads
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
-_BLOCK = 16  # filters or channels that PyTorch's library for the CPU takes at once
+_BLOCK = 8  # filters that PyTorch's library for the CPU takes at once
 
 
 def cannot_run(problem: WeightGradProblem) -> str:
@@ -25,7 +25,7 @@ def run(problem: WeightGradProblem) -> Tensor:
         grad_output = _with_surplus(input, problem.grad_output, shape, geometry)
         return _plain(input, grad_output, shape, geometry)
     if geometry.groups == 1:
-        if shape[1] < _BLOCK and input.device.type == "cpu":
+        if input.is_cpu:
             return _in_blocks(input, problem.grad_output, shape, geometry)
         return _plain(input, problem.grad_output.narrow(1, 0, shape[0]), shape, geometry)
     in_channels = shape[1] * geometry.groups
@@ -45,10 +45,12 @@ def run(problem: WeightGradProblem) -> Tensor:
 def _in_blocks(
     input: Tensor, grad_output: Tensor, shape: torch.Size, geometry: ConvGeometry
 ) -> Tensor:
-    """Of whole blocks of filters, the first: for inputs of few channels (a first layer) PyTorch's
-    library is a fifth slower on the CPU where a block is broken.
+    """Of whole blocks of filters, the first, where that is little more: PyTorch's library for the
+    CPU is slower where a block is broken.
     """
     filters = min(grad_output.size(1), -(-shape[0] // _BLOCK) * _BLOCK)
+    if _BLOCK * (filters - shape[0]) > shape[0]:
+        filters = shape[0]
     whole = torch.Size((filters, *shape[1:]))
     return _plain(input, grad_output.narrow(1, 0, filters), whole, geometry)[: shape[0]]
 
