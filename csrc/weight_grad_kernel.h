@@ -7,8 +7,7 @@ namespace maskedconv {
 
 // One tap row's products: for `rows` rows of `pixels` pixels,
 //   sum[j][c] += x[row, pixel, c] * grad[row, pixel, j].
-// x and sum are padded to whole vectors of channels; or, where `overlap` is not 0, x has so many
-// channels fewer, and the last kLane of sum belong to the last kLane channels that x does have.
+// Channels come in groups of kLane, which lie `offsets` behind a pixel of x, anywhere.
 struct TileInput {
     const float* x;
     int64_t x_row, x_pixel;
@@ -16,7 +15,7 @@ struct TileInput {
     int64_t grad_row, grad_pixel;
     int64_t rows, pixels;
     int64_t channels; // a multiple of kLane
-    int64_t overlap;
+    const int64_t* offsets;
     int64_t columns;
     float* sum; // [columns][channels]
 };

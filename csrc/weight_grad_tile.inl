@@ -19,7 +19,7 @@ inline Vector load(const float* p) {
 inline void store(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
 
 // Additions to one register wait for each other: so many of them are to be under way.
-constexpr int kUnderWay = 8;
+constexpr int kUnderWay = kAccumulators * 2 / 3;
 
 // kVectors vectors of channels times kColumns columns, accumulated in registers; where these are
 // few, of every kSplit-th pixel in registers of its own.
@@ -27,16 +27,20 @@ template <int kVectors, int kColumns>
 void block(const TileInput& t, int64_t channel, int64_t column) {
     constexpr int kSplit = std::max(1, kUnderWay / (kVectors * kColumns));
     Vector sum[kSplit][kVectors][kColumns] = {};
-    for (int j = 0; j < kColumns; ++j)
-        for (int v = 0; v < kVectors; ++v)
-            sum[0][v][j] = load(t.sum + (column + j) * t.channels + channel + v * kWidth);
+    int64_t offset[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+        const int64_t first = channel + v * kWidth;
+        offset[v] = t.offsets[first / kLane] + first % kLane;
+        for (int j = 0; j < kColumns; ++j)
+            sum[0][v][j] = load(t.sum + (column + j) * t.channels + first);
+    }
     for (int64_t row = 0; row < t.rows; ++row) {
-        const float* x = t.x + row * t.x_row + channel;
+        const float* x = t.x + row * t.x_row;
         const float* grad = t.grad + row * t.grad_row + column;
         const auto add_pixel = [&](int split) {
             Vector loaded[kVectors];
             for (int v = 0; v < kVectors; ++v)
-                loaded[v] = load(x + v * kWidth);
+                loaded[v] = load(x + offset[v]);
             for (int j = 0; j < kColumns; ++j)
                 for (int v = 0; v < kVectors; ++v)
                     sum[split][v][j] += loaded[v] * grad[j];
@@ -58,19 +62,18 @@ void block(const TileInput& t, int64_t channel, int64_t column) {
         }
 }
 
+// All channels from `channel` on, by blocks of kVectors vectors and then of fewer.
+template <int kVectors, int kColumns>
+void channels(const TileInput& t, int64_t channel, int64_t column) {
+    for (; channel + kVectors * kWidth <= t.channels; channel += kVectors * kWidth)
+        block<kVectors, kColumns>(t, channel, column);
+    if constexpr (kVectors > 1)
+        channels<kVectors - 1, kColumns>(t, channel, column);
+}
+
 // All channels of kColumns columns.
 template <int kColumns> void columns(const TileInput& t, int64_t column) {
-    constexpr int kVectors = std::max(1, std::min(4, kAccumulators / kColumns));
-    const int64_t straight = t.channels - (t.overlap > 0 ? kLane : 0);
-    int64_t channel = 0;
-    for (; channel + kVectors * kWidth <= straight; channel += kVectors * kWidth)
-        block<kVectors, kColumns>(t, channel, column);
-    for (; channel < straight; channel += kWidth)
-        block<1, kColumns>(t, channel, column);
-    TileInput last = t;
-    last.x -= t.overlap;
-    for (; channel < t.channels; channel += kWidth)
-        block<1, kColumns>(last, channel, column);
+    channels<std::max(1, std::min(4, kAccumulators / kColumns)), kColumns>(t, 0, column);
 }
 
 template <int kColumns> void at_most(const TileInput& t, int64_t column, int64_t left) {

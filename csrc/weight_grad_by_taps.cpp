@@ -1,0 +1,182 @@
+// The roles of the usual weight gradient are reversed: x, the large operand, is read once, and
+// taps, strides and zero padding act on the few channels of grad_output that belong to learned
+// filters:
+//   dW[f, r, s, c] = sum over input pixels of x[h, w, c] * grad[f, (h + p - r d) / stride, ...].
+// So the prologue on x needs no padding mask, either.
+#include "weight_grad_ways.h"
+
+namespace maskedconv {
+namespace {
+
+// Of x that a block of rows brings into the second cache: a larger block loads and stores its sums
+// less often than one that fits the first.
+constexpr int64_t kCacheFloats = 32768;
+
+// What is the same for every image of a problem.
+struct Plan {
+    const WeightGrad& p;
+    int64_t channels;             // padded to whole vectors
+    bool copies_x;                // few channels, converting or the prologue: through a buffer
+    int64_t overlap;              // of the last vectors with those before, where x is not copied
+    std::vector<int64_t> offsets; // see TileInput
+    bool joint_columns;           // taps of one kernel row are neighbours in the padded gradient
+    int64_t left, padded;         // margin and width of the padded gradient's rows, in pixels
+    bool copies_grad;             // several taps or converting: it goes through a buffer, too
+    int64_t block_rows;           // of x
+    TileKernel kernel;
+
+    Plan(const WeightGrad& problem, TileKernel tile_kernel) : p(problem), kernel(tile_kernel) {
+        channels = ceil_div(p.channels, kLane) * kLane;
+        copies_x = p.channels < kLane || p.type != Element::float32 || p.scale != nullptr;
+        overlap = copies_x ? 0 : channels - p.channels;
+        for (int64_t channel = 0; channel < channels; channel += kLane)
+            offsets.push_back(channel + kLane < channels ? channel : channel - overlap);
+        joint_columns = p.stride.columns == 1 && p.dilation.columns == 1;
+        left = joint_columns ? std::max<int64_t>(0, p.kernel.columns - 1 - p.padding.columns) : 0;
+        const int64_t last = joint_columns ? p.input.columns - 1 + p.padding.columns : 0;
+        padded = left + std::max(p.output.columns, last + 1);
+        const bool read_once = p.kernel.rows * p.kernel.columns == 1 && padded == p.output.columns;
+        copies_grad = !read_once || p.type != Element::float32 || p.grad_channel != 1;
+        const int64_t row = std::max<int64_t>(1, channels * p.input.columns);
+        block_rows = std::max<int64_t>(1, std::min(kCacheFloats / row, p.input.rows));
+    }
+
+    int64_t sums() const { return p.filters * p.kernel.rows * p.kernel.columns * channels; }
+};
+
+// One thread's buffers and sums.
+class Worker {
+  public:
+    explicit Worker(const Plan& plan)
+        : plan_(plan), p_(plan.p), sums(static_cast<size_t>(plan.sums())),
+          grad_(plan.copies_grad ? p_.output.rows * plan.padded * p_.filters : 0),
+          x_(plan.copies_x ? plan.block_rows * p_.input.columns * plan.channels : 0) {}
+
+    template <typename T> void add_image(int64_t image) {
+        const T* grad = static_cast<const T*>(p_.grad_output) + image * p_.grad_image;
+        if (plan_.copies_grad) {
+            pack_gradient(p_, grad, grad_.data(), plan_.left, plan_.padded);
+            tile_.grad = grad_.data();
+            tile_.grad_row = plan_.padded * p_.filters, tile_.grad_pixel = p_.filters;
+        } else {
+            tile_.grad = reinterpret_cast<const float*>(grad);
+            tile_.grad_row = p_.grad_row, tile_.grad_pixel = p_.grad_pixel;
+        }
+        const T* x = static_cast<const T*>(p_.x) + image * p_.x_image;
+        for (int64_t row = 0; row < p_.input.rows; row += plan_.block_rows)
+            add_rows(x, row, std::min(row + plan_.block_rows, p_.input.rows));
+    }
+
+  private:
+    const Plan& plan_;
+    const WeightGrad& p_;
+
+  public:
+    std::vector<float> sums; // [kernel row][column of it][channels]
+
+  private:
+    std::vector<float> grad_; // [output row][padded pixel][filter]
+    std::vector<float> x_;    // [row of the block][pixel][channels]
+    TileInput tile_{};        // the image's gradient
+
+    template <typename T> void copy_x(const T* x, int64_t row, int64_t end) {
+        float* to = x_.data();
+        for (; row < end; ++row)
+            for (int64_t pixel = 0; pixel < p_.input.columns; ++pixel, to += plan_.channels)
+                copy_channels(p_, x + row * p_.x_row + pixel * p_.x_pixel, to, p_.channels);
+    }
+
+    template <typename T> void add_rows(const T* x, int64_t row, int64_t end) {
+        TileInput tile = tile_;
+        tile.channels = plan_.channels;
+        tile.offsets = plan_.offsets.data();
+        if (plan_.copies_x) {
+            copy_x(x, row, end);
+            tile.x_row = p_.input.columns * plan_.channels;
+            tile.x_pixel = plan_.channels;
+            tile.x = x_.data();
+        } else {
+            tile.x_row = p_.x_row;
+            tile.x_pixel = p_.x_pixel;
+            tile.x = reinterpret_cast<const float*>(x) + row * p_.x_row;
+        }
+        for (int64_t r = 0; r < p_.kernel.rows; ++r)
+            add_tap_row(tile, r, row, end);
+    }
+
+    // Output rows o whose input row o * stride + r * dilation - padding is in [row, end).
+    void add_tap_row(TileInput tile, int64_t r, int64_t row, int64_t end) {
+        const int64_t offset = r * p_.dilation.rows - p_.padding.rows;
+        const int64_t first = std::max<int64_t>(0, ceil_div(row - offset, p_.stride.rows));
+        const int64_t last =
+            std::min(p_.output.rows - 1, floor_div(end - 1 - offset, p_.stride.rows));
+        if (first > last)
+            return;
+        tile.rows = last - first + 1;
+        tile.x += (first * p_.stride.rows + offset - row) * tile.x_row;
+        tile.x_row *= p_.stride.rows;
+        tile.grad += first * tile.grad_row;
+        tile.sum = sums.data() + r * p_.kernel.columns * p_.filters * plan_.channels;
+        if (plan_.joint_columns)
+            return add_joint_columns(tile);
+        for (int64_t s = 0; s < p_.kernel.columns; ++s)
+            add_one_tap(tile, s);
+    }
+
+    // Every input pixel w meets, for the taps from the last to the first, the neighbouring output
+    // pixels w + p - s: their filters are the columns.
+    void add_joint_columns(TileInput tile) {
+        tile.grad += (plan_.left + p_.padding.columns - (p_.kernel.columns - 1)) * tile.grad_pixel;
+        tile.pixels = p_.input.columns;
+        tile.columns = p_.kernel.columns * p_.filters;
+        plan_.kernel(tile);
+    }
+
+    void add_one_tap(TileInput tile, int64_t s) {
+        const int64_t offset = s * p_.dilation.columns - p_.padding.columns;
+        const int64_t first = std::max<int64_t>(0, ceil_div(-offset, p_.stride.columns));
+        const int64_t last = std::min(p_.output.columns - 1,
+                                      floor_div(p_.input.columns - 1 - offset, p_.stride.columns));
+        if (first > last)
+            return;
+        tile.pixels = last - first + 1;
+        tile.x += (first * p_.stride.columns + offset) * tile.x_pixel;
+        tile.x_pixel *= p_.stride.columns;
+        tile.grad += first * tile.grad_pixel;
+        tile.columns = p_.filters;
+        tile.sum += (p_.kernel.columns - 1 - s) * p_.filters * plan_.channels;
+        plan_.kernel(tile);
+    }
+};
+
+// Adds the threads' sums in their order, and puts taps and filters in the order of the result.
+void reduce(const Plan& plan, const std::vector<Worker>& workers) {
+    const WeightGrad& p = plan.p;
+    for (int64_t row = 0; row < p.filters * p.kernel.rows * p.kernel.columns; ++row) {
+        const int64_t filter = row / (p.kernel.rows * p.kernel.columns);
+        const int64_t r = row / p.kernel.columns % p.kernel.rows;
+        const int64_t s = row % p.kernel.columns;
+        const int64_t tap = r * p.kernel.columns + (p.kernel.columns - 1 - s);
+        const int64_t from = (tap * p.filters + filter) * plan.channels;
+        float* to = p.out + row * p.channels;
+        const int64_t straight = plan.overlap > 0 ? plan.channels - kLane : p.channels;
+        const auto add = [&](const float* sums) {
+            for (int64_t c = 0; c < straight; ++c)
+                to[c] += sums[c];
+            for (int64_t c = straight; c < p.channels; ++c)
+                to[c] += sums[c + plan.overlap];
+        };
+        std::fill_n(to, p.channels, 0.0f);
+        for (const Worker& worker : workers)
+            add(worker.sums.data() + from);
+    }
+}
+
+} // namespace
+
+void weight_grad_by_taps(const WeightGrad& p, int threads, TileKernel kernel) {
+    const Plan plan(p, kernel);
+    reduce(plan, add_images<Worker>(plan, p, threads));
+}
+
+} // namespace maskedconv
