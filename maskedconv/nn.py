@@ -219,9 +219,10 @@ class MaskedConv2d(nn.Conv2d):
         if geometry != (self.stride, padding, self.dilation, self.groups):
             geometry = geometry_of(self.stride, padding, self.dilation, self.groups)
             self._geometry = geometry
+        zeros = self.num_zeros if self.frozen_mode == "zero" else 0
         return functional.convolve(
             input, self.learned, self.frozen, self.bias_learned, self.bias_frozen, geometry,
-            self.slice_dim, self.num_zeros, self.means,
+            self.slice_dim, zeros, self.means,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

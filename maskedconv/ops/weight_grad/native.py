@@ -8,13 +8,14 @@ from torch import Tensor
 from maskedconv.ops import native
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
+_COMPILED = native.module()
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def cannot_run(problem: WeightGradProblem) -> str:
     """Empty when the kernel takes this problem, else the reason why not."""
     input = problem.input
-    if native.module() is None:
+    if _COMPILED is None:
         return native.REASON
     if input.device.type != "cpu":
         return f"its kernel is for the CPU; the input is on {input.device}"
@@ -28,8 +29,7 @@ def cannot_run(problem: WeightGradProblem) -> str:
 
 def run(problem: WeightGradProblem) -> Tensor:
     """The gradient in float32, channels_last."""
-    module = native.module()
-    if module is None:
+    if _COMPILED is None:
         raise RuntimeError(native.REASON)
     input, grad_output, shape, _, geometry, scale, shift, _ = problem
     out = torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last, device="cpu")
@@ -37,7 +37,7 @@ def run(problem: WeightGradProblem) -> Tensor:
     if scale is not None and shift is not None:
         scale, shift = (part.to(torch.float32).contiguous() for part in (scale, shift))
         scale_at, shift_at = scale.data_ptr(), shift.data_ptr()
-    module.weight_grad(
+    _COMPILED.weight_grad(
         _TYPES[input.dtype],
         input.data_ptr(), input.shape, input.stride(),
         grad_output.data_ptr(), grad_output.shape, grad_output.stride(),

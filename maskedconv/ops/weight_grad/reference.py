@@ -20,21 +20,22 @@ def cannot_run(problem: WeightGradProblem) -> str:
 
 def run(problem: WeightGradProblem) -> Tensor:
     """The gradient in the type of ``grad_output``."""
-    input, shape, geometry = _activation(problem), problem.shape, problem.geometry
-    if problem.slice_dim != 0:
-        grad_output = _with_surplus(input, problem.grad_output, shape, geometry)
-        return _plain(input, grad_output, shape, geometry)
+    input, grad_output, shape, slice_dim, geometry, *_ = problem
+    if problem.scale is not None:
+        input = _activation(problem)
+    if slice_dim != 0:
+        return _plain(input, _with_surplus(input, grad_output, shape, geometry), shape, geometry)
     if geometry.groups == 1:
-        if input.is_cpu:
-            return _in_blocks(input, problem.grad_output, shape, geometry)
-        return _plain(input, problem.grad_output.narrow(1, 0, shape[0]), shape, geometry)
+        count = _in_blocks(shape[0], grad_output.size(1)) if input.is_cpu else shape[0]
+        first = _plain(input, grad_output.narrow(1, 0, count), (count, *shape[1:]), geometry)
+        return first if count == shape[0] else first[: shape[0]]
     in_channels = shape[1] * geometry.groups
     runs = filter_runs(shape[0], problem.grad_output.size(1), in_channels, geometry.groups)
     grads = [
         _plain(
             input.narrow(1, run.first_channel, run.end_channel - run.first_channel),
             problem.grad_output.narrow(1, run.first, run.end - run.first),
-            torch.Size((run.end - run.first, *shape[1:])),
+            (run.end - run.first, *shape[1:]),
             geometry._replace(groups=run.groups),
         )
         for run in runs
@@ -42,22 +43,17 @@ def run(problem: WeightGradProblem) -> Tensor:
     return grads[0] if len(grads) == 1 else torch.cat(grads)
 
 
-def _in_blocks(
-    input: Tensor, grad_output: Tensor, shape: torch.Size, geometry: ConvGeometry
-) -> Tensor:
-    """Of whole blocks of filters, the first, where that is little more: PyTorch's library for the
+def _in_blocks(filters: int, out_channels: int) -> int:
+    """As many filters as fill whole blocks, where that is little more: PyTorch's library for the
     CPU is slower where a block is broken.
     """
-    filters = min(grad_output.size(1), -(-shape[0] // _BLOCK) * _BLOCK)
-    if _BLOCK * (filters - shape[0]) > shape[0]:
-        filters = shape[0]
-    whole = torch.Size((filters, *shape[1:]))
-    return _plain(input, grad_output.narrow(1, 0, filters), whole, geometry)[: shape[0]]
+    whole = min(out_channels, -(-filters // _BLOCK) * _BLOCK)
+    return whole if _BLOCK * (whole - filters) <= filters else filters
 
 
 def _activation(problem: WeightGradProblem) -> Tensor:
-    if problem.scale is None or problem.shift is None:
-        return problem.input
+    assert problem.scale is not None
+    assert problem.shift is not None
     scale, shift = (t.view(-1, 1, 1) for t in (problem.scale, problem.shift))
     return (problem.input * scale + shift).relu_().to(problem.grad_output.dtype)
 
@@ -80,7 +76,9 @@ def _with_surplus(
     return F.pad(grad_output, (0, surplus[1], 0, surplus[0])) if any(surplus) else grad_output
 
 
-def _plain(input: Tensor, grad_output: Tensor, shape: torch.Size, geometry: ConvGeometry) -> Tensor:
+def _plain(
+    input: Tensor, grad_output: Tensor, shape: tuple[int, ...], geometry: ConvGeometry
+) -> Tensor:
     """Weight gradient of an ordinary convolution with filters of ``shape``."""
     weight = torch.empty(
         shape, dtype=grad_output.dtype, device=grad_output.device,
