@@ -36,7 +36,7 @@ sanitize: $(VENV)/installed-test
 	MASKEDCONV_SANITIZE=1 MASKEDCONV_CUDA=0 MASKEDCONV_NATIVE=1 \
 		$(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized
 	cd build/sanitized && LD_PRELOAD="$$(c++ -print-file-name=libasan.so)" \
-		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. ../../$(BIN)/python -m pytest -q \
+		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. $(abspath $(BIN))/python -m pytest -q \
 		-p no:cacheprovider ../../tests/test_weight_grad.py ../../tests/test_pack_filters.py \
 		../../tests/test_layer.py
 
@@ -50,7 +50,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	rm -rf build/typed && mkdir -p build/typed
 	cp -r maskedconv build/typed/ && cp -r models build/typed/maskedconv/
-	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p maskedconv
+	cd build/typed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p maskedconv
 	find csrc -name '*.h' -o -name '*.inl' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
 
 format: $(VENV)/installed-dev

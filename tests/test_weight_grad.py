@@ -94,6 +94,19 @@ def test_any_number_of_filters_and_channels(backend, filters, channels):
     check(backend, make_problem(SHAPES["3x3"], channels, filters, (9, 8), batch=3))
 
 
+@pytest.mark.parametrize("dense", [False, True], ids=["view", "dense"])
+@pytest.mark.parametrize("prologue", [False, True], ids=["plain", "bn-relu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_native_of_few_channels(shape, dtype, prologue, dense):
+    problem = make_problem(SHAPES[shape], 3, 5, (13, 15), dtype=dtype, prologue=prologue)
+    if dense:
+        problem = problem._replace(
+            input=problem.input.contiguous(memory_format=torch.channels_last)
+        )
+    check("native", problem)
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_native_at_any_shape(data):
