@@ -8,10 +8,6 @@
 namespace maskedconv {
 namespace {
 
-// Of x that a block of rows brings into the second cache: a larger block loads and stores its sums
-// less often than one that fits the first.
-constexpr int64_t kCacheFloats = 32768;
-
 // What is the same for every image of a problem.
 struct Plan {
     const WeightGrad& p;
@@ -23,6 +19,8 @@ struct Plan {
     int64_t left, padded;         // margin and width of the padded gradient's rows, in pixels
     bool copies_grad;             // several taps or converting: it goes through a buffer, too
     int64_t block_rows;           // of x
+    int64_t grad_image;           // floats of that buffer for an image
+    int64_t images;               // at once
     TileKernel kernel;
 
     Plan(const WeightGrad& problem, TileKernel tile_kernel) : p(problem), kernel(tile_kernel) {
@@ -39,6 +37,8 @@ struct Plan {
         copies_grad = !read_once || p.type != Element::float32 || p.grad_channel != 1;
         const int64_t row = std::max<int64_t>(1, channels * p.input.columns);
         block_rows = std::max<int64_t>(1, std::min(kCacheFloats / row, p.input.rows));
+        grad_image = p.output.rows * padded * p.filters;
+        images = block_rows < p.input.rows ? 1 : images_at_once(row * p.input.rows + grad_image);
     }
 
     int64_t sums() const { return p.filters * p.kernel.rows * p.kernel.columns * channels; }
@@ -49,17 +49,22 @@ class Worker {
   public:
     explicit Worker(const Plan& plan)
         : plan_(plan), p_(plan.p), sums(static_cast<size_t>(plan.sums())),
-          grad_(plan.copies_grad ? p_.output.rows * plan.padded * p_.filters : 0),
-          x_(plan.copies_x ? plan.block_rows * p_.input.columns * plan.channels : 0) {}
+          grad_(plan.copies_grad ? plan.images * plan.grad_image : 0),
+          x_(plan.copies_x ? plan.images * x_image() : 0) {}
 
-    template <typename T> void add_image(int64_t image) {
+    template <typename T> void add(int64_t image, int64_t count) {
         const T* grad = static_cast<const T*>(p_.grad_output) + image * p_.grad_image;
+        tile_.images = count;
         if (plan_.copies_grad) {
-            pack_gradient(p_, grad, grad_.data(), plan_.left, plan_.padded);
+            for (int64_t i = 0; i < count; ++i)
+                pack_gradient(p_, grad + i * p_.grad_image, grad_.data() + i * plan_.grad_image,
+                              plan_.left, plan_.padded);
             tile_.grad = grad_.data();
+            tile_.grad_image = plan_.grad_image;
             tile_.grad_row = plan_.padded * p_.filters, tile_.grad_pixel = p_.filters;
         } else {
             tile_.grad = reinterpret_cast<const float*>(grad);
+            tile_.grad_image = p_.grad_image;
             tile_.grad_row = p_.grad_row, tile_.grad_pixel = p_.grad_pixel;
         }
         const T* x = static_cast<const T*>(p_.x) + image * p_.x_image;
@@ -75,12 +80,14 @@ class Worker {
     std::vector<float> sums; // [kernel row][column of it][channels]
 
   private:
-    std::vector<float> grad_; // [output row][padded pixel][filter]
-    std::vector<float> x_;    // [row of the block][pixel][channels]
-    TileInput tile_{};        // the image's gradient
+    std::vector<float> grad_; // [image][output row][padded pixel][filter]
+    std::vector<float> x_;    // [image][row of the block][pixel][channels]
+    TileInput tile_{};        // the images' gradient
 
-    template <typename T> void copy_x(const T* x, int64_t row, int64_t end) {
-        float* to = x_.data();
+    // Floats of the buffer for a block of an image.
+    int64_t x_image() const { return plan_.block_rows * p_.input.columns * plan_.channels; }
+
+    template <typename T> void copy_x(const T* x, float* to, int64_t row, int64_t end) {
         for (; row < end; ++row)
             for (int64_t pixel = 0; pixel < p_.input.columns; ++pixel, to += plan_.channels)
                 copy_channels(p_, x + row * p_.x_row + pixel * p_.x_pixel, to, p_.channels);
@@ -91,11 +98,14 @@ class Worker {
         tile.channels = plan_.channels;
         tile.offsets = plan_.offsets.data();
         if (plan_.copies_x) {
-            copy_x(x, row, end);
+            for (int64_t i = 0; i < tile.images; ++i)
+                copy_x(x + i * p_.x_image, x_.data() + i * x_image(), row, end);
+            tile.x_image = x_image();
             tile.x_row = p_.input.columns * plan_.channels;
             tile.x_pixel = plan_.channels;
             tile.x = x_.data();
         } else {
+            tile.x_image = p_.x_image;
             tile.x_row = p_.x_row;
             tile.x_pixel = p_.x_pixel;
             tile.x = reinterpret_cast<const float*>(x) + row * p_.x_row;

@@ -5,15 +5,15 @@
 
 namespace maskedconv {
 
-// One tap row's products: for `rows` rows of `pixels` pixels,
-//   sum[j][c] += x[row, pixel, c] * grad[row, pixel, j].
+// One tap row's products: for `rows` rows of `pixels` pixels of `images` images,
+//   sum[j][c] += x[image, row, pixel, c] * grad[image, row, pixel, j].
 // Channels come in groups of kLane, which lie `offsets` behind a pixel of x, anywhere.
 struct TileInput {
     const float* x;
-    int64_t x_row, x_pixel;
+    int64_t x_image, x_row, x_pixel;
     const float* grad;
-    int64_t grad_row, grad_pixel;
-    int64_t rows, pixels;
+    int64_t grad_image, grad_row, grad_pixel;
+    int64_t images, rows, pixels;
     int64_t channels; // a multiple of kLane
     const int64_t* offsets;
     int64_t columns;

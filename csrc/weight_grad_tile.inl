@@ -34,9 +34,7 @@ void block(const TileInput& t, int64_t channel, int64_t column) {
         for (int j = 0; j < kColumns; ++j)
             sum[0][v][j] = load(t.sum + (column + j) * t.channels + first);
     }
-    for (int64_t row = 0; row < t.rows; ++row) {
-        const float* x = t.x + row * t.x_row;
-        const float* grad = t.grad + row * t.grad_row + column;
+    const auto add_row = [&](const float* x, const float* grad) {
         const auto add_pixel = [&](int split) {
             Vector loaded[kVectors];
             for (int v = 0; v < kVectors; ++v)
@@ -53,7 +51,11 @@ void block(const TileInput& t, int64_t channel, int64_t column) {
                 add_pixel(split);
         for (; pixel < t.pixels; ++pixel)
             add_pixel(0);
-    }
+    };
+    for (int64_t image = 0; image < t.images; ++image)
+        for (int64_t row = 0; row < t.rows; ++row)
+            add_row(t.x + image * t.x_image + row * t.x_row,
+                    t.grad + image * t.grad_image + row * t.grad_row + column);
     for (int j = 0; j < kColumns; ++j)
         for (int v = 0; v < kVectors; ++v) {
             for (int split = 1; split < kSplit; ++split)

@@ -62,7 +62,26 @@ void pack_gradient(const WeightGrad& p, const T* from, float* to, int64_t left, 
     }
 }
 
-// Workers that have each added up one share of the images, in their order.
+template <typename Worker, typename Plan>
+void add_share(Worker& worker, const Plan& plan, int64_t image, int64_t end) {
+    for (; image < end; image += plan.images) {
+        const int64_t count = std::min(plan.images, end - image);
+        if (plan.p.type == Element::float32)
+            worker.template add<float>(image, count);
+        else
+            worker.template add<uint16_t>(image, count);
+    }
+}
+
+// Floats of x and of the gradient that fit the second cache beside the sums. The more pixels are
+// taken at once, the less often the sums are loaded and stored; fewer would fit the first cache.
+constexpr int64_t kCacheFloats = 32768;
+
+inline int64_t images_at_once(int64_t floats_of_an_image) {
+    return std::max<int64_t>(1, kCacheFloats / std::max<int64_t>(1, floats_of_an_image));
+}
+
+// Workers that have each added up one share of the images, in their order, some at once.
 template <typename Worker, typename Plan>
 std::vector<Worker> add_images(const Plan& plan, const WeightGrad& p, int threads) {
     threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, p.batch)));
@@ -73,11 +92,8 @@ std::vector<Worker> add_images(const Plan& plan, const WeightGrad& p, int thread
     parallel(threads, [&](int thread, int count) {
         // With fewer threads than asked for, one does the work of several, in the same order.
         for (int share = thread; share < threads; share += count)
-            for (int64_t i = p.batch * share / threads; i < p.batch * (share + 1) / threads; ++i)
-                if (p.type == Element::float32)
-                    workers[static_cast<size_t>(share)].template add_image<float>(i);
-                else
-                    workers[static_cast<size_t>(share)].template add_image<uint16_t>(i);
+            add_share(workers[static_cast<size_t>(share)], plan, p.batch * share / threads,
+                      p.batch * (share + 1) / threads);
     });
     return workers;
 }
