@@ -75,7 +75,7 @@ void add_share(Worker& worker, const Plan& plan, int64_t image, int64_t end) {
 
 // Floats of x and of the gradient that fit the second cache beside the sums. The more pixels are
 // taken at once, the less often the sums are loaded and stored; fewer would fit the first cache.
-constexpr int64_t kCacheFloats = 32768;
+constexpr int64_t kCacheFloats = 65536;
 
 inline int64_t images_at_once(int64_t floats_of_an_image) {
     return std::max<int64_t>(1, kCacheFloats / std::max<int64_t>(1, floats_of_an_image));

@@ -162,12 +162,8 @@ def test_forcing_a_backend_that_cannot_run(monkeypatch):
 @pytest.mark.parametrize(
     ("shape", "channels", "size", "most"),
     [
-        ("3x3", 512, 8, 162),
-        ("3x3/2", 512, 16, 162),
-        ("1x1", 512, 8, 1464),
-        ("3x3", 64, 2, 277),
-        ("3x3", 3, 8, 455),
-        ("11x11/4", 3, 16, 33),
+        ("3x3", 512, 4, 217),
+        ("1x1", 1024, 4, 976),
     ],
 )
 def test_many_filters_go_to_the_library(shape, channels, size, most):

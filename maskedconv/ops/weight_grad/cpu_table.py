@@ -10,20 +10,13 @@ import torch
 
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
-# Floats of gradient in which the kernel adds up; more leave the caches between its blocks of rows.
-_MOST_SUMS = 750_000
-_MOST_SUMS_OF_A_PIXEL = 40_000
-_MOST_COLUMNS_OF_FEW_CHANNELS = 4_096
+# Floats of gradient: the sums of more leave the caches between the kernel's blocks of pixels.
+_MOST_SUMS = 1_000_000
 
 
 def native_is_faster(problem: WeightGradProblem) -> bool:
     """Whether to prefer the compiled kernel to the reference for this problem on the CPU."""
-    filters, channels, rows, columns = problem.shape
-    if channels < 16:
-        return filters * rows * columns <= _MOST_COLUMNS_OF_FEW_CHANNELS
-    pixels = problem.input.size(2) * problem.input.size(3)
-    most = min(_MOST_SUMS, _MOST_SUMS_OF_A_PIXEL * pixels)
-    return filters * channels * rows * columns <= most
+    return problem.shape.numel() <= _MOST_SUMS
 
 
 def whole_is_faster(learned_shape: torch.Size, out_channels: int) -> bool:
@@ -32,6 +25,6 @@ def whole_is_faster(learned_shape: torch.Size, out_channels: int) -> bool:
     """
     filters, channels, rows, columns = learned_shape
     if rows * columns == 1:
-        return channels < 32 and 3 * filters >= 2 * out_channels - 2
+        return channels < 48 and 3 * filters >= 2 * out_channels - 2
     # The library computes 16 filters at once.
-    return channels < 16 and out_channels <= 16 and filters > 4
+    return channels < 16 and out_channels <= 16 and 2 * filters > out_channels
