@@ -86,7 +86,7 @@ def forced_backend(argument: str) -> str:
     Raises:
         ValueError: the variable names no backend.
     """
-    name = argument or os.environ.get(VARIABLE, "")
+    name = argument or (os.environ[VARIABLE] if _KEY in _VARIABLES else "")
     if name and name not in NAMES:
         raise ValueError(f"{VARIABLE} is {name!r}; expected one of {', '.join(NAMES)}")
     return name
@@ -97,7 +97,7 @@ def is_free(argument: str) -> bool:
 
     An operator may then go straight to what :func:`choose` would come to.
     """
-    return not (argument or _recorders or _KEY in _VARIABLES or torch.compiler.is_compiling())
+    return not (torch.compiler.is_compiling() or argument or _recorders or _KEY in _VARIABLES)
 
 
 def backend_for(
