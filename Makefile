@@ -26,7 +26,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m bench.saved_bytes
 	$(BIN)/python -m bench.compare
 	$(BIN)/python -m bench.steps --rounds 7
-	$(BIN)/python -m bench.networks --rounds 9
+	$(BIN)/python -m bench.networks
 
 # The native module with the address and undefined-behaviour sanitizers, in a copy of the package.
 sanitize: $(VENV)/installed-test

@@ -273,6 +273,9 @@ def _zeroed_filters(
 ) -> Tensor:
     """Output filters past the learned ones are zero: only the learned ones are computed."""
     count, out_channels = learned.size(0), learned.size(0) + zeros
+    if count and geometry.groups == 1:
+        output = MaskedConvolution.apply(input, learned, None, bias, None, geometry, 0, means)
+        return F.pad(output, (0, 0, 0, 0, 0, zeros))
     kernel, memory_format = list(learned.shape[2:]), memory_format_of(input)
     outputs = []
     for run in filter_runs(count, out_channels, input.size(1), geometry.groups):
