@@ -105,7 +105,10 @@ class MaskedConv2d(nn.Conv2d):
         plain_slice = slice_dim == 0 and groups == 1
         whole = plain_slice and whole_is_faster(learned_shape, out_channels)
         self.means = Means(check_backend(backend), KeptBank(), whole)
-        self._geometry = geometry_of(self.stride, 0, self.dilation, groups)
+        pads_itself = padding_mode != "zeros" or isinstance(padding, str)
+        self._geometry = geometry_of(
+            self.stride, 0 if pads_itself else padding, self.dilation, groups
+        )
         self._allocate(torch.device(device) if device is not None else None, plain.weight.dtype)
         self.reset_parameters()
 
@@ -210,15 +213,17 @@ class MaskedConv2d(nn.Conv2d):
         padding: Pair | str = self.padding
         if self.padding_mode != "zeros":
             pads = self._reversed_padding_repeated_twice
-            input, padding = F.pad(input, pads, mode=self.padding_mode), 0
+            input, padding = F.pad(input, pads, mode=self.padding_mode), (0, 0)
         elif isinstance(padding, str):
             input, padding = functional.evenly_padded(
                 input, self.kernel_size, self.stride, padding, self.dilation
             )
         geometry = self._geometry
         if geometry != (self.stride, padding, self.dilation, self.groups):
+            # Attributes were changed, or the padding is "same".
             geometry = geometry_of(self.stride, padding, self.dilation, self.groups)
-            self._geometry = geometry
+            if not torch.compiler.is_compiling():
+                self._geometry = geometry
         zeros = self.num_zeros if self.frozen_mode == "zero" else 0
         return functional.convolve(
             input, self.learned, self.frozen, self.bias_learned, self.bias_frozen, geometry,
