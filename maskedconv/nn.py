@@ -105,10 +105,9 @@ class MaskedConv2d(nn.Conv2d):
         plain_slice = slice_dim == 0 and groups == 1
         whole = plain_slice and whole_is_faster(learned_shape, out_channels)
         self.means = Means(check_backend(backend), KeptBank(), whole)
-        pads_itself = padding_mode != "zeros" or isinstance(padding, str)
-        self._geometry = geometry_of(
-            self.stride, 0 if pads_itself else padding, self.dilation, groups
-        )
+        # Padding that is not a number of zeros is done before the convolution.
+        zero_padding = 0 if padding_mode != "zeros" or isinstance(padding, str) else padding
+        self._geometry = geometry_of(self.stride, zero_padding, self.dilation, groups)
         self._allocate(torch.device(device) if device is not None else None, plain.weight.dtype)
         self.reset_parameters()
 
