@@ -38,7 +38,7 @@ struct Plan {
         const int64_t row = std::max<int64_t>(1, channels * p.input.columns);
         block_rows = std::max<int64_t>(1, std::min(kCacheFloats / row, p.input.rows));
         grad_image = p.output.rows * padded * p.filters;
-        images = block_rows < p.input.rows ? 1 : images_at_once(row * p.input.rows + grad_image);
+        images = block_rows < p.input.rows ? 1 : images_at_once(p, row * p.input.rows + grad_image);
     }
 
     int64_t sums() const { return p.filters * p.kernel.rows * p.kernel.columns * channels; }

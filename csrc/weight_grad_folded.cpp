@@ -29,7 +29,7 @@ struct Plan {
         for (int64_t r = 0; r < p.kernel.rows; ++r)
             for (int64_t lane = 0; lane < padded_window; lane += kLane)
                 offsets.push_back(r * p.dilation.rows * row() + lane);
-        images = images_at_once(image() + gradient());
+        images = images_at_once(p, image() + gradient());
     }
 
     // Floats of a row of the padded image.

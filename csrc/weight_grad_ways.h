@@ -77,8 +77,9 @@ void add_share(Worker& worker, const Plan& plan, int64_t image, int64_t end) {
 // taken at once, the less often the sums are loaded and stored; fewer would fit the first cache.
 constexpr int64_t kCacheFloats = 65536;
 
-inline int64_t images_at_once(int64_t floats_of_an_image) {
-    return std::max<int64_t>(1, kCacheFloats / std::max<int64_t>(1, floats_of_an_image));
+inline int64_t images_at_once(const WeightGrad& p, int64_t floats_of_an_image) {
+    const int64_t fit = kCacheFloats / std::max<int64_t>(1, floats_of_an_image);
+    return std::max<int64_t>(1, std::min(fit, p.batch));
 }
 
 // Workers that have each added up one share of the images, in their order, some at once.

@@ -72,6 +72,16 @@ def once_differentiable_lazily(
     return chosen
 
 
+def joined_bias(
+    bias: Tensor | None, frozen_bias: Tensor | None, dtype: torch.dtype
+) -> Tensor | None:
+    """The bias of all filters, differentiable; None where there is none."""
+    if bias is not None and frozen_bias is not None:
+        return torch.cat((bias.to(dtype), frozen_bias.to(dtype)))
+    part = frozen_bias if bias is None else bias
+    return None if part is None else part.to(dtype)
+
+
 class MaskedConvolution(torch.autograd.Function):
     """``conv2d(input, [learned; frozen], [bias; frozen_bias])``, filters packed on the way."""
 
@@ -89,14 +99,10 @@ class MaskedConvolution(torch.autograd.Function):
     ) -> Tensor:
         free = is_free(means.backend)
         weight = means.pack(input, learned, frozen, slice_dim, free)
-        whole_bias = None
-        if bias is not None or frozen_bias is not None:
-            whole_bias = _joined(bias, frozen_bias, input.dtype)
+        whole_bias = joined_bias(bias, frozen_bias, input.dtype)
         needs_input, needs_learned = ctx.needs_input_grad[:2]
         kept = None
-        if needs_learned and slice_dim == 0 and geometry.groups == 1:
-            kept = input
-        elif needs_learned:
+        if needs_learned:
             kept = ops.keep_for_weight_grad(
                 input, learned.shape, slice_dim, weight.size(0), geometry.groups
             )
@@ -136,12 +142,6 @@ class MaskedConvolution(torch.autograd.Function):
         elif problem is not None:
             grad_learned = ops.weight_grad(problem, dtype, free)
         return grad_input, grad_learned, None, grad_bias, None, None, None, None
-
-
-def _joined(bias: Tensor | None, frozen_bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The bias of all filters."""
-    parts = [part.to(dtype) for part in (bias, frozen_bias) if part is not None]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _like_input(shape: torch.Size, weight: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from maskedconv import ops
-from maskedconv.autograd import Means, once_differentiable_lazily
+from maskedconv.autograd import Means, joined_bias, once_differentiable_lazily
 from maskedconv.batch_norm import (
     Normalisation,
     activation,
@@ -89,12 +89,11 @@ class BatchNormReLUConvolution(torch.autograd.Function):
     ) -> Tensor:
         norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.of_batch)
         x = activation(input, *norm.scale_shift()).to(plan.dtype)
-        biases = [part.to(plan.dtype) for part in (bias, frozen_bias) if part is not None]
         ctx.save_for_backward(input, bn_weight, bn_bias, mean, var, learned, frozen)
         ctx.plan = plan
         ctx.bias = None if bias is None else (bias.size(0), bias.dtype)
         weight = _pack(x, learned, frozen, plan)
-        return torch.conv2d(x, weight, torch.cat(biases) if biases else None, *plan.geometry)
+        return torch.conv2d(x, weight, joined_bias(bias, frozen_bias, plan.dtype), *plan.geometry)
 
     @staticmethod
     @once_differentiable_lazily

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskedconv import slices
-from maskedconv.autograd import MaskedConvolution, Means, NoFilters
+from maskedconv.autograd import MaskedConvolution, Means, NoFilters, joined_bias
 from maskedconv.ops import KeptBank
 from maskedconv.ops.choice import Choice, check_backend, forced_backend, record
 from maskedconv.ops.geometry import (
@@ -136,11 +136,8 @@ def _whole(
     if frozen is not None:
         weight = torch.cat((learned, frozen))
         record(_WHOLE)
-    if bias is not None and frozen_bias is not None:
-        bias = torch.cat((bias, frozen_bias))
-    if weight.dtype is not input.dtype:
-        weight, bias = weight.to(input.dtype), None if bias is None else bias.to(input.dtype)
-    return torch.conv2d(input, weight, bias, *geometry)
+    whole_bias = joined_bias(bias, frozen_bias, input.dtype)
+    return torch.conv2d(input, weight.to(input.dtype), whole_bias, *geometry)
 
 
 def check_input(input: Tensor, channels: int, groups: int) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from maskedconv.autograd import once_differentiable_lazily
 from maskedconv.batch_norm import Moments, batch_moments
 from maskedconv.ops.geometry import memory_format_of
 
@@ -72,7 +72,7 @@ class _Append(torch.autograd.Function):
         return view
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    @once_differentiable_lazily
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         before = grad_output[:, : ctx.start] if ctx.start else None
         return before, grad_output.narrow(1, ctx.start, ctx.new), None

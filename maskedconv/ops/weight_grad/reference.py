@@ -30,11 +30,11 @@ def run(problem: WeightGradProblem) -> Tensor:
         first = _plain(input, grad_output.narrow(1, 0, count), (count, *shape[1:]), geometry)
         return first if count == shape[0] else first[: shape[0]]
     in_channels = shape[1] * geometry.groups
-    runs = filter_runs(shape[0], problem.grad_output.size(1), in_channels, geometry.groups)
+    runs = filter_runs(shape[0], grad_output.size(1), in_channels, geometry.groups)
     grads = [
         _plain(
             input.narrow(1, run.first_channel, run.end_channel - run.first_channel),
-            problem.grad_output.narrow(1, run.first, run.end - run.first),
+            grad_output.narrow(1, run.first, run.end - run.first),
             (run.end - run.first, *shape[1:]),
             geometry._replace(groups=run.groups),
         )
