@@ -99,10 +99,15 @@ class MaskedConvolution(torch.autograd.Function):
     ) -> Tensor:
         free = is_free(means.backend)
         weight = means.pack(input, learned, frozen, slice_dim, free)
-        whole_bias = joined_bias(bias, frozen_bias, input.dtype)
+        whole_bias = None
+        if bias is not None or frozen_bias is not None:
+            whole_bias = joined_bias(bias, frozen_bias, input.dtype)
         needs_input, needs_learned = ctx.needs_input_grad[:2]
         kept = None
-        if needs_learned:
+        # Without the call in the usual case: a step of a first layer notices it.
+        if needs_learned and slice_dim == 0 and geometry.groups == 1:
+            kept = input
+        elif needs_learned:
             kept = ops.keep_for_weight_grad(
                 input, learned.shape, slice_dim, weight.size(0), geometry.groups
             )
