@@ -8,6 +8,9 @@
 namespace maskedconv {
 namespace {
 
+// A block of channels of so many pixels fits the first cache beside the gradient.
+constexpr int64_t kPixelsAhead = 64;
+
 // What is the same for every image of a problem.
 struct Plan {
     const WeightGrad& p;
@@ -34,7 +37,7 @@ struct Plan {
         const int64_t last = joint_columns ? p.input.columns - 1 + p.padding.columns : 0;
         padded = left + std::max(p.output.columns, last + 1);
         const bool read_once = p.kernel.rows * p.kernel.columns == 1 && padded == p.output.columns;
-        copies_grad = !read_once || p.type != Element::float32 || p.grad_channel != 1;
+        copies_grad = !read_once || !is_read_in_place(p);
         const int64_t row = std::max<int64_t>(1, channels * p.input.columns);
         block_rows = std::max<int64_t>(1, std::min(kCacheFloats / row, p.input.rows));
         grad_image = p.output.rows * padded * p.filters;
@@ -53,20 +56,9 @@ class Worker {
           x_(plan.copies_x ? plan.images * x_image() : 0) {}
 
     template <typename T> void add(int64_t image, int64_t count) {
-        const T* grad = static_cast<const T*>(p_.grad_output) + image * p_.grad_image;
         tile_.images = count;
-        if (plan_.copies_grad) {
-            for (int64_t i = 0; i < count; ++i)
-                pack_gradient(p_, grad + i * p_.grad_image, grad_.data() + i * plan_.grad_image,
-                              plan_.left, plan_.padded);
-            tile_.grad = grad_.data();
-            tile_.grad_image = plan_.grad_image;
-            tile_.grad_row = plan_.padded * p_.filters, tile_.grad_pixel = p_.filters;
-        } else {
-            tile_.grad = reinterpret_cast<const float*>(grad);
-            tile_.grad_image = p_.grad_image;
-            tile_.grad_row = p_.grad_row, tile_.grad_pixel = p_.grad_pixel;
-        }
+        set_gradient<T>(tile_, p_, image, count, plan_.copies_grad ? grad_.data() : nullptr,
+                        plan_.left, plan_.padded);
         const T* x = static_cast<const T*>(p_.x) + image * p_.x_image;
         for (int64_t row = 0; row < p_.input.rows; row += plan_.block_rows)
             add_rows(x, row, std::min(row + plan_.block_rows, p_.input.rows));
@@ -88,9 +80,11 @@ class Worker {
     int64_t x_image() const { return plan_.block_rows * p_.input.columns * plan_.channels; }
 
     template <typename T> void copy_x(const T* x, float* to, int64_t row, int64_t end) {
-        for (; row < end; ++row)
-            for (int64_t pixel = 0; pixel < p_.input.columns; ++pixel, to += plan_.channels)
-                copy_channels(p_, x + row * p_.x_row + pixel * p_.x_pixel, to, p_.channels);
+        for (; row < end; ++row, to += p_.input.columns * plan_.channels) {
+            copy_pixels(x + row * p_.x_row, p_.x_pixel, to, plan_.channels, p_.input.columns,
+                        p_.channels);
+            apply_prologue(p_, to, plan_.channels);
+        }
     }
 
     template <typename T> void add_rows(const T* x, int64_t row, int64_t end) {
@@ -108,6 +102,7 @@ class Worker {
             tile.x_image = p_.x_image;
             tile.x_row = p_.x_row;
             tile.x_pixel = p_.x_pixel;
+            tile.x_ahead = kPixelsAhead * p_.x_pixel;
             tile.x = reinterpret_cast<const float*>(x) + row * p_.x_row;
         }
         for (int64_t r = 0; r < p_.kernel.rows; ++r)

@@ -11,8 +11,10 @@ namespace maskedconv {
 struct TileInput {
     const float* x;
     int64_t x_image, x_row, x_pixel;
+    int64_t x_ahead; // floats from a pixel to the one to prefetch; 0 for what is in a cache
     const float* grad;
     int64_t grad_image, grad_row, grad_pixel;
+    int64_t grad_ahead;
     int64_t images, rows, pixels;
     int64_t channels; // a multiple of kLane
     const int64_t* offsets;

@@ -16,6 +16,15 @@ inline Vector load(const float* p) {
     return v;
 }
 
+// For several uses: gcc would read it from memory for each.
+inline Vector load_once(const float* p) {
+    Vector v = load(p);
+#if defined(__x86_64__)
+    asm("" : "+v"(v));
+#endif
+    return v;
+}
+
 inline void store(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
 
 // Additions to one register wait for each other: so many of them are to be under way.
@@ -26,6 +35,8 @@ constexpr int kUnderWay = kAccumulators * 2 / 3;
 template <int kVectors, int kColumns>
 void block(const TileInput& t, int64_t channel, int64_t column) {
     constexpr int kSplit = std::max(1, kUnderWay / (kVectors * kColumns));
+    // Fewer products wait for the memory anyway.
+    constexpr bool kPrefetches = kVectors * kColumns > 8;
     Vector sum[kSplit][kVectors][kColumns] = {};
     int64_t offset[kVectors];
     for (int v = 0; v < kVectors; ++v) {
@@ -37,8 +48,13 @@ void block(const TileInput& t, int64_t channel, int64_t column) {
     const auto add_row = [&](const float* x, const float* grad) {
         const auto add_pixel = [&](int split) {
             Vector loaded[kVectors];
-            for (int v = 0; v < kVectors; ++v)
-                loaded[v] = load(x + offset[v]);
+            if constexpr (kPrefetches)
+                __builtin_prefetch(grad + t.grad_ahead);
+            for (int v = 0; v < kVectors; ++v) {
+                if constexpr (kPrefetches)
+                    __builtin_prefetch(x + offset[v] + t.x_ahead);
+                loaded[v] = kColumns > 1 ? load_once(x + offset[v]) : load(x + offset[v]);
+            }
             for (int j = 0; j < kColumns; ++j)
                 for (int v = 0; v < kVectors; ++v)
                     sum[split][v][j] += loaded[v] * grad[j];

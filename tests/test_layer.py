@@ -262,14 +262,12 @@ def test_isinstance_of_conv2d():
     assert layer.weight.shape == (12, 6, 3, 3)
 
 
-@pytest.mark.parametrize(
-    ("channels", "filters", "kernel", "learned"), [(20, 8, 1, 5), (3, 8, 3, 6)]
-)
-def test_narrow_layers_get_all_gradients_from_one_call(channels, filters, kernel, learned):
+def test_narrow_layers_get_all_gradients_from_one_call():
     """Where little is saved, PyTorch computes the gradients of input and filters together."""
-    conv = nn.Conv2d(channels, filters, kernel)
+    learned = 5
+    conv = nn.Conv2d(20, 8, 1)
     layer = MaskedConv2d.from_conv2d(conv, learned=learned)
-    x = torch.randn(2, channels, 5, 5).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 20, 5, 5).to(memory_format=torch.channels_last)
     (choice,) = explain(layer, x)
     assert "all filters along with the input's gradient" in str(choice)
     ours, plain = x.clone().requires_grad_(), x.clone().requires_grad_()

@@ -97,9 +97,13 @@ def test_any_number_of_filters_and_channels(backend, filters, channels):
 @pytest.mark.parametrize("dense", [False, True], ids=["view", "dense"])
 @pytest.mark.parametrize("prologue", [False, True], ids=["plain", "bn-relu"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("filters", [5, 14], ids=["few filters", "rows interleaved"])
+@pytest.mark.parametrize("channels", [1, 3, 6])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_native_of_few_channels(shape, dtype, prologue, dense):
-    problem = make_problem(SHAPES[shape], 3, 5, (13, 15), dtype=dtype, prologue=prologue)
+def test_native_of_few_channels(shape, channels, filters, dtype, prologue, dense):
+    problem = make_problem(
+        SHAPES[shape], channels, filters, (13, 15), dtype=dtype, prologue=prologue
+    )
     if dense:
         problem = problem._replace(
             input=problem.input.contiguous(memory_format=torch.channels_last)
@@ -162,8 +166,8 @@ def test_forcing_a_backend_that_cannot_run(monkeypatch):
 @pytest.mark.parametrize(
     ("shape", "channels", "size", "most"),
     [
-        ("3x3", 512, 4, 217),
-        ("1x1", 1024, 4, 976),
+        ("3x3", 512, 4, 434),
+        ("1x1", 1024, 4, 1953),
     ],
 )
 def test_many_filters_go_to_the_library(shape, channels, size, most):

@@ -11,7 +11,7 @@ import torch
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
 # Floats of gradient: the sums of more leave the caches between the kernel's blocks of pixels.
-_MOST_SUMS = 1_000_000
+_MOST_SUMS = 2_000_000
 
 
 def native_is_faster(problem: WeightGradProblem) -> bool:
@@ -24,7 +24,6 @@ def whole_is_faster(learned_shape: torch.Size, out_channels: int) -> bool:
     the input's and that of the learned filters apart: narrow layers of which much is learned.
     """
     filters, channels, rows, columns = learned_shape
-    if rows * columns == 1:
-        return channels < 48 and 3 * filters >= 2 * out_channels - 2
-    # The library computes 16 filters at once.
-    return channels < 16 and out_channels <= 16 and 2 * filters > out_channels
+    # The kernel pads channels to 16, the library filters.
+    padded = rows * columns == 1 and 16 < channels < 32
+    return padded and 3 * filters >= 2 * out_channels - 2
