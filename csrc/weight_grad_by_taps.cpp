@@ -8,8 +8,8 @@
 namespace maskedconv {
 namespace {
 
-// A block of channels of so many pixels fits the first cache beside the gradient.
-constexpr int64_t kPixelsAhead = 64;
+// How far to prefetch x: further, where a tile takes only a part of a pixel's channels at once.
+int64_t pixels_ahead(const WeightGrad& p) { return p.channels > 4 * kLane ? 256 : 64; }
 
 // What is the same for every image of a problem.
 struct Plan {
@@ -102,7 +102,7 @@ class Worker {
             tile.x_image = p_.x_image;
             tile.x_row = p_.x_row;
             tile.x_pixel = p_.x_pixel;
-            tile.x_ahead = kPixelsAhead * p_.x_pixel;
+            tile.x_ahead = pixels_ahead(p_) * p_.x_pixel;
             tile.x = reinterpret_cast<const float*>(x) + row * p_.x_row;
         }
         for (int64_t r = 0; r < p_.kernel.rows; ++r)

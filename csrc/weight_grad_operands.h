@@ -42,13 +42,13 @@ template <int kMost, typename F> void with_constant(int64_t number, const F& bod
 }
 
 // The channels of a pixel may be a part of its cache line: the processor does not foresee the next.
-constexpr int64_t kPixelsToCome = 32;
+constexpr int64_t kPixelsAhead = 128;
 
 template <int kChannels, typename T>
 void copy_pixels_of(const T* from, int64_t from_pixel, float* to, int64_t to_pixel,
                     int64_t pixels) {
     for (int64_t pixel = 0; pixel < pixels; ++pixel, from += from_pixel, to += to_pixel) {
-        __builtin_prefetch(from + kPixelsToCome * from_pixel);
+        __builtin_prefetch(from + kPixelsAhead * from_pixel);
         to_floats(from, to, kChannels);
     }
 }
@@ -133,7 +133,7 @@ void set_gradient(TileInput& tile, const WeightGrad& p, int64_t image, int64_t c
     if (buffer == nullptr) {
         tile.grad = reinterpret_cast<const float*>(grad);
         tile.grad_image = p.grad_image, tile.grad_row = p.grad_row, tile.grad_pixel = p.grad_pixel;
-        tile.grad_ahead = kPixelsToCome * p.grad_pixel;
+        tile.grad_ahead = kPixelsAhead * p.grad_pixel;
         return;
     }
     tile.grad = buffer;
