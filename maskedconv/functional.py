@@ -136,8 +136,12 @@ def _whole(
     if frozen is not None:
         weight = torch.cat((learned, frozen))
         record(_WHOLE)
-    whole_bias = joined_bias(bias, frozen_bias, input.dtype)
-    return torch.conv2d(input, weight.to(input.dtype), whole_bias, *geometry)
+    if weight.dtype is not input.dtype:
+        weight = weight.to(input.dtype)
+    whole_bias = None
+    if bias is not None or frozen_bias is not None:
+        whole_bias = joined_bias(bias, frozen_bias, input.dtype)
+    return torch.conv2d(input, weight, whole_bias, *geometry)
 
 
 def check_input(input: Tensor, channels: int, groups: int) -> None:
