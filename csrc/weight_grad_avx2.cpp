@@ -5,5 +5,5 @@ constexpr int kMostColumns = 6;
 #include "weight_grad_tile.inl"
 
 namespace maskedconv {
-void weight_grad_tile_avx2(const TileInput& t) { tile(t); }
+const Kernels kAvx2 = {"avx2", tile, prologue};
 } // namespace maskedconv

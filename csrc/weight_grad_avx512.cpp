@@ -5,5 +5,5 @@ constexpr int kMostColumns = 12;
 #include "weight_grad_tile.inl"
 
 namespace maskedconv {
-void weight_grad_tile_avx512(const TileInput& t) { tile(t); }
+const Kernels kAvx512 = {"avx512", tile, prologue};
 } // namespace maskedconv

@@ -24,9 +24,9 @@ struct Plan {
     int64_t block_rows;           // of x
     int64_t grad_image;           // floats of that buffer for an image
     int64_t images;               // at once
-    TileKernel kernel;
+    const Kernels& kernels;
 
-    Plan(const WeightGrad& problem, TileKernel tile_kernel) : p(problem), kernel(tile_kernel) {
+    Plan(const WeightGrad& problem, const Kernels& inner_loops) : p(problem), kernels(inner_loops) {
         channels = ceil_div(p.channels, kLane) * kLane;
         copies_x = p.channels < kLane || p.type != Element::float32 || p.scale != nullptr;
         overlap = copies_x ? 0 : channels - p.channels;
@@ -80,11 +80,8 @@ class Worker {
     int64_t x_image() const { return plan_.block_rows * p_.input.columns * plan_.channels; }
 
     template <typename T> void copy_x(const T* x, float* to, int64_t row, int64_t end) {
-        for (; row < end; ++row, to += p_.input.columns * plan_.channels) {
-            copy_pixels(x + row * p_.x_row, p_.x_pixel, to, plan_.channels, p_.input.columns,
-                        p_.channels);
-            apply_prologue(p_, to, plan_.channels);
-        }
+        for (; row < end; ++row, to += p_.input.columns * plan_.channels)
+            copy_row_of_x(p_, plan_.kernels, x + row * p_.x_row, to, plan_.channels);
     }
 
     template <typename T> void add_rows(const T* x, int64_t row, int64_t end) {
@@ -134,7 +131,7 @@ class Worker {
         tile.grad += (plan_.left + p_.padding.columns - (p_.kernel.columns - 1)) * tile.grad_pixel;
         tile.pixels = p_.input.columns;
         tile.columns = p_.kernel.columns * p_.filters;
-        plan_.kernel(tile);
+        plan_.kernels.tile(tile);
     }
 
     void add_one_tap(TileInput tile, int64_t s) {
@@ -150,7 +147,7 @@ class Worker {
         tile.grad += first * tile.grad_pixel;
         tile.columns = p_.filters;
         tile.sum += (p_.kernel.columns - 1 - s) * p_.filters * plan_.channels;
-        plan_.kernel(tile);
+        plan_.kernels.tile(tile);
     }
 };
 
@@ -179,8 +176,8 @@ void reduce(const Plan& plan, const std::vector<Worker>& workers) {
 
 } // namespace
 
-void weight_grad_by_taps(const WeightGrad& p, int threads, TileKernel kernel) {
-    const Plan plan(p, kernel);
+void weight_grad_by_taps(const WeightGrad& p, int threads, const Kernels& kernels) {
+    const Plan plan(p, kernels);
     reduce(plan, add_images<Worker>(plan, p, threads));
 }
 

@@ -22,9 +22,9 @@ struct Plan {
     std::vector<int64_t> offsets; // see TileInput
     bool copies_grad;             // into a buffer
     int64_t images;               // at once
-    TileKernel kernel;
+    const Kernels& kernels;
 
-    Plan(const WeightGrad& problem, TileKernel tile_kernel) : p(problem), kernel(tile_kernel) {
+    Plan(const WeightGrad& problem, const Kernels& inner_loops) : p(problem), kernels(inner_loops) {
         columns = extent(p.input.columns, p.padding.columns, p.output.columns, p.stride.columns,
                          p.kernel.columns - 1);
         const int64_t rows = extent(p.input.rows, p.padding.rows, p.output.rows, p.stride.rows,
@@ -56,9 +56,9 @@ struct Plan {
 
     static int64_t whole_vectors(int64_t floats) { return ceil_div(floats, kLane) * kLane; }
 
-    // Whether the vectors saved are worth the copying.
+    // Whether the vectors saved are worth the copying, which takes x as it is.
     bool joins_rows() const {
-        if (p.x_pixel < p.channels)
+        if (p.scale != nullptr || p.x_pixel < p.channels)
             return false;
         const int64_t row = p.kernel.columns * p.channels;
         const int64_t saved =
@@ -103,7 +103,7 @@ class Worker {
         tile.offsets = plan_.offsets.data();
         tile.columns = p_.filters;
         tile.sum = sums.data();
-        plan_.kernel(tile);
+        plan_.kernels.tile(tile);
     }
 
   private:
@@ -129,18 +129,11 @@ class Worker {
                 const bool inside = row >= 0 && row < p_.input.rows;
                 rows[static_cast<size_t>(r)] = inside ? x + row * p_.x_row : zeros;
             }
-            copy_strip(rows, to);
-            for (int64_t r = 0; r < plan_.joint; ++r)
-                if (rows[static_cast<size_t>(r)] != zeros)
-                    apply_prologue(p_, to + r * p_.channels, plan_.joint * p_.channels);
+            if (plan_.joint > 1)
+                interleave(rows, p_.x_pixel, to, p_.input.columns, p_.channels);
+            else if (rows[0] != zeros)
+                copy_row_of_x(p_, plan_.kernels, rows[0], to, p_.channels);
         }
-    }
-
-    template <typename T> void copy_strip(const std::vector<const T*>& rows, float* to) {
-        if (plan_.joint > 1)
-            interleave(rows, p_.x_pixel, to, p_.input.columns, p_.channels);
-        else
-            copy_pixels(rows[0], p_.x_pixel, to, p_.channels, p_.input.columns, p_.channels);
     }
 };
 
@@ -148,8 +141,8 @@ class Worker {
 
 bool can_fold(const WeightGrad& p) { return p.channels < kLane && p.dilation.columns == 1; }
 
-void weight_grad_folded(const WeightGrad& p, int threads, TileKernel kernel) {
-    const Plan plan(p, kernel);
+void weight_grad_folded(const WeightGrad& p, int threads, const Kernels& kernels) {
+    const Plan plan(p, kernels);
     const std::vector<Worker> workers = add_images<Worker>(plan, p, threads);
     float* to = p.out;
     for (int64_t filter = 0; filter < p.filters; ++filter)

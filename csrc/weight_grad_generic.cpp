@@ -5,5 +5,5 @@ constexpr int kMostColumns = 6;
 #include "weight_grad_tile.inl"
 
 namespace maskedconv {
-void weight_grad_tile_generic(const TileInput& t) { tile(t); }
+const Kernels kGeneric = {"generic", tile, prologue};
 } // namespace maskedconv

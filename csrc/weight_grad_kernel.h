@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "weight_grad.h"
+
 namespace maskedconv {
 
 // One tap row's products: for `rows` rows of `pixels` pixels of `images` images,
@@ -24,10 +26,16 @@ struct TileInput {
 
 constexpr int64_t kLane = 16; // channels are padded to this many floats
 
-using TileKernel = void (*)(const TileInput&);
+struct Kernels {
+    const char* isa;
+    void (*tile)(const TileInput&);
+    // A row of x: to = relu(from * scale + shift), where `to` may be `from`.
+    void (*prologue)(const WeightGrad& problem, const float* from, int64_t from_pixel, float* to,
+                     int64_t to_pixel);
+};
 
-void weight_grad_tile_avx512(const TileInput& tile);
-void weight_grad_tile_avx2(const TileInput& tile);
-void weight_grad_tile_generic(const TileInput& tile);
+extern const Kernels kAvx512;
+extern const Kernels kAvx2;
+extern const Kernels kGeneric;
 
 } // namespace maskedconv

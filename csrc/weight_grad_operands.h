@@ -95,13 +95,16 @@ void interleave(const std::vector<const T*>& rows, int64_t from_pixel, float* to
         channels, [&](auto count) { interleave_of<count>(rows, from_pixel, to, pixels); });
 }
 
-// The prologue, on a row of x that has been copied.
-inline void apply_prologue(const WeightGrad& p, float* row, int64_t row_pixel) {
-    if (p.scale == nullptr)
-        return;
-    for (int64_t pixel = 0; pixel < p.input.columns; ++pixel, row += row_pixel)
-        for (int64_t c = 0; c < p.channels; ++c)
-            row[c] = std::max(0.0f, row[c] * p.scale[c] + p.shift[c]);
+// A row of x, with the prologue.
+template <typename T>
+void copy_row_of_x(const WeightGrad& p, const Kernels& kernels, const T* from, float* to,
+                   int64_t to_pixel) {
+    if constexpr (std::is_same_v<T, float>)
+        if (p.scale != nullptr)
+            return kernels.prologue(p, from, p.x_pixel, to, to_pixel);
+    copy_pixels(from, p.x_pixel, to, to_pixel, p.input.columns, p.channels);
+    if (p.scale != nullptr)
+        kernels.prologue(p, to, to_pixel, to, to_pixel);
 }
 
 // Whether a tile is to read the gradient where it is: every block of channels and filters does.

@@ -113,5 +113,19 @@ void tile(const TileInput& t) {
     }
 }
 
+void prologue(const WeightGrad& p, const float* from, int64_t from_pixel, float* to,
+              int64_t to_pixel) {
+    const Vector zero = {};
+    for (int64_t pixel = 0; pixel < p.input.columns; ++pixel, from += from_pixel, to += to_pixel) {
+        int64_t c = 0;
+        for (; c + kWidth <= p.channels; c += kWidth) {
+            const Vector value = load(from + c) * load(p.scale + c) + load(p.shift + c);
+            store(to + c, value > zero ? value : zero);
+        }
+        for (; c < p.channels; ++c)
+            to[c] = std::max(0.0f, from[c] * p.scale[c] + p.shift[c]);
+    }
+}
+
 } // namespace
 } // namespace maskedconv

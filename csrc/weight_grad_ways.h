@@ -12,11 +12,11 @@
 namespace maskedconv {
 
 // One row of taps after another, for any problem.
-void weight_grad_by_taps(const WeightGrad& problem, int threads, TileKernel kernel);
+void weight_grad_by_taps(const WeightGrad& problem, int threads, const Kernels& kernels);
 
 // All taps at once, for few channels.
 bool can_fold(const WeightGrad& problem);
-void weight_grad_folded(const WeightGrad& problem, int threads, TileKernel kernel);
+void weight_grad_folded(const WeightGrad& problem, int threads, const Kernels& kernels);
 
 template <typename Worker, typename Plan>
 void add_share(Worker& worker, const Plan& plan, int64_t image, int64_t end) {
