@@ -8,8 +8,14 @@
 namespace maskedconv {
 namespace {
 
-// How far to prefetch x: further, where a tile takes only a part of a pixel's channels at once.
-int64_t pixels_ahead(const WeightGrad& p) { return p.channels > 4 * kLane ? 256 : 64; }
+// How far to prefetch x, which else waits for the memory: further, where a tile takes only a part
+// of a pixel's channels at once. What may still be in a cache is only slowed down by it.
+int64_t pixels_ahead(const WeightGrad& p) {
+    constexpr int64_t kCachedFloats = 2'000'000;
+    if (p.batch * p.input.rows * p.input.columns * p.channels < kCachedFloats)
+        return 0;
+    return p.channels > 4 * kLane ? 256 : 64;
+}
 
 // What is the same for every image of a problem.
 struct Plan {

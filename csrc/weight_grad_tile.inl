@@ -103,8 +103,21 @@ template <int kColumns> void at_most(const TileInput& t, int64_t column, int64_t
     }
 }
 
+// Rows that follow one another without a gap are one, and so are images.
+TileInput with_longest_rows(TileInput t) {
+    if (t.x_row == t.pixels * t.x_pixel && t.grad_row == t.pixels * t.grad_pixel) {
+        t.pixels *= t.rows;
+        t.x_row = t.x_image, t.grad_row = t.grad_image;
+        t.rows = t.images, t.images = 1;
+        if (t.x_row == t.pixels * t.x_pixel && t.grad_row == t.pixels * t.grad_pixel)
+            t.pixels *= t.rows, t.rows = 1;
+    }
+    return t;
+}
+
 // Columns in as few blocks as fit the registers, of sizes as even as possible.
-void tile(const TileInput& t) {
+void tile(const TileInput& input) {
+    const TileInput t = with_longest_rows(input);
     const int64_t blocks = (t.columns + kMostColumns - 1) / kMostColumns;
     for (int64_t i = 0, column = 0; i < blocks; ++i) {
         const int64_t end = t.columns * (i + 1) / blocks;
