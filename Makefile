@@ -38,7 +38,7 @@ sanitize: $(VENV)/installed-test
 	cd build/sanitized && LD_PRELOAD="$$(c++ -print-file-name=libasan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. $(abspath $(BIN))/python -m pytest -q \
 		-p no:cacheprovider ../../tests/test_weight_grad.py ../../tests/test_pack_filters.py \
-		../../tests/test_layer.py
+		../../tests/test_layer.py ../../tests/test_bn_relu.py
 
 # With an interpreter that has the package and the tests' requirements; no environment is made.
 gpu-check:

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "bn_relu.h"
 #include "pack_filters.h"
 #include "weight_grad.h"
 #ifdef MASKEDCONV_WITH_CUDA
@@ -71,6 +72,32 @@ void weight_grad(const std::string& type, uintptr_t x, Four x_shape, Four x_stri
     weight_grad_cpu(p, threads);
 }
 
+const float* floats(uintptr_t pointer) { return reinterpret_cast<const float*>(pointer); }
+float* floats_to_write(uintptr_t pointer) { return reinterpret_cast<float*>(pointer); }
+
+void bn_relu(uintptr_t x, int64_t x_pixel, int64_t pixels, int64_t channels, uintptr_t scale,
+             uintptr_t shift, uintptr_t out, int threads) {
+    const NormInput input{floats(x), x_pixel, pixels, channels, floats(scale), floats(shift)};
+    py::gil_scoped_release release;
+    bn_relu_cpu(input, floats_to_write(out), threads);
+}
+
+void bn_relu_backward(uintptr_t x, int64_t x_pixel, int64_t pixels, int64_t channels,
+                      uintptr_t scale, uintptr_t shift, uintptr_t grad, uintptr_t mean,
+                      uintptr_t inverse_deviation, bool of_batch, uintptr_t grad_x,
+                      uintptr_t grad_weight, uintptr_t grad_bias, int threads) {
+    const NormInput input{floats(x), x_pixel, pixels, channels, floats(scale), floats(shift)};
+    const NormBackward backward{floats(grad),
+                                floats(mean),
+                                floats(inverse_deviation),
+                                of_batch,
+                                floats_to_write(grad_x),
+                                floats_to_write(grad_weight),
+                                floats_to_write(grad_bias)};
+    py::gil_scoped_release release;
+    bn_relu_backward_cpu(input, backward, threads);
+}
+
 #ifdef MASKEDCONV_WITH_CUDA
 CudaType cuda_type(const std::string& name) {
     static const std::map<std::string, CudaType> types = {{"float32", CudaType::float32},
@@ -115,7 +142,7 @@ void weight_grad_on_cuda(const std::string& type, uintptr_t x, Four x_shape, Fou
 py::dict build_info() {
     py::dict info;
     info["compiler"] = MASKEDCONV_COMPILER;
-    info["isa"] = weight_grad_isa();
+    info["isa"] = best_kernels().isa;
     info["cuda_archs"] = MASKEDCONV_CUDA_ARCHS;
     return info;
 }
@@ -127,6 +154,8 @@ PYBIND11_MODULE(_C, module) {
     module.doc() = "Compiled kernels of maskedconv; pointers are integers, strides in elements.";
     module.def("pack_filters", &maskedconv::pack_filters);
     module.def("weight_grad", &maskedconv::weight_grad);
+    module.def("bn_relu", &maskedconv::bn_relu);
+    module.def("bn_relu_backward", &maskedconv::bn_relu_backward);
 #ifdef MASKEDCONV_WITH_CUDA
     module.def("pack_filters_cuda", &maskedconv::pack_filters_on_cuda);
     module.def("weight_grad_cuda", &maskedconv::weight_grad_on_cuda);

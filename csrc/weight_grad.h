@@ -34,7 +34,4 @@ struct WeightGrad {
 // time for the same number of threads.
 void weight_grad_cpu(const WeightGrad& problem, int threads);
 
-// The widest instruction set that this processor has a kernel for.
-const char* weight_grad_isa();
-
 } // namespace maskedconv

@@ -6,8 +6,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "kernels.h"
 #include "weight_grad.h"
-#include "weight_grad_kernel.h"
 
 namespace maskedconv {
 
@@ -99,12 +99,15 @@ void interleave(const std::vector<const T*>& rows, int64_t from_pixel, float* to
 template <typename T>
 void copy_row_of_x(const WeightGrad& p, const Kernels& kernels, const T* from, float* to,
                    int64_t to_pixel) {
+    const auto activate = [&](const float* x, int64_t x_pixel) {
+        kernels.activate({x, x_pixel, p.input.columns, p.channels, p.scale, p.shift}, to, to_pixel);
+    };
     if constexpr (std::is_same_v<T, float>)
         if (p.scale != nullptr)
-            return kernels.prologue(p, from, p.x_pixel, to, to_pixel);
+            return activate(from, p.x_pixel);
     copy_pixels(from, p.x_pixel, to, to_pixel, p.input.columns, p.channels);
     if (p.scale != nullptr)
-        kernels.prologue(p, to, to_pixel, to, to_pixel);
+        activate(to, to_pixel);
 }
 
 // Whether a tile is to read the gradient where it is: every block of channels and filters does.

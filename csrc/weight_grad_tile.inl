@@ -1,20 +1,13 @@
-// Included by weight_grad_<isa>.cpp, which sets kWidth (floats in a vector register) and the number
-// of accumulators that fit beside the operands.
-#include "weight_grad_kernel.h"
+// The products of weight_grad. Included by kernels_<isa>.cpp, which sets kWidth, the number of
+// accumulators that fit beside the operands, and the most columns of a block.
+#include "kernels.h"
 
 #include <algorithm>
-#include <cstring>
+
+#include "vector.inl"
 
 namespace maskedconv {
 namespace {
-
-typedef float Vector __attribute__((vector_size(kWidth * sizeof(float))));
-
-inline Vector load(const float* p) {
-    Vector v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-}
 
 // For several uses: gcc would read it from memory for each.
 inline Vector load_once(const float* p) {
@@ -24,8 +17,6 @@ inline Vector load_once(const float* p) {
 #endif
     return v;
 }
-
-inline void store(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
 
 // Additions to one register wait for each other: so many of them are to be under way.
 constexpr int kUnderWay = kAccumulators * 2 / 3;
@@ -123,20 +114,6 @@ void tile(const TileInput& input) {
         const int64_t end = t.columns * (i + 1) / blocks;
         at_most<kMostColumns>(t, column, end - column);
         column = end;
-    }
-}
-
-void prologue(const WeightGrad& p, const float* from, int64_t from_pixel, float* to,
-              int64_t to_pixel) {
-    const Vector zero = {};
-    for (int64_t pixel = 0; pixel < p.input.columns; ++pixel, from += from_pixel, to += to_pixel) {
-        int64_t c = 0;
-        for (; c + kWidth <= p.channels; c += kWidth) {
-            const Vector value = load(from + c) * load(p.scale + c) + load(p.shift + c);
-            store(to + c, value > zero ? value : zero);
-        }
-        for (; c < p.channels; ++c)
-            to[c] = std::max(0.0f, from[c] * p.scale[c] + p.shift[c]);
     }
 }
 

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels.h"
 #include "threads.h"
 #include "weight_grad.h"
-#include "weight_grad_kernel.h"
 #include "weight_grad_operands.h"
 
 namespace maskedconv {

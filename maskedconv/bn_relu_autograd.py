@@ -14,12 +14,12 @@ from torch import Tensor
 
 from maskedconv import ops
 from maskedconv.autograd import Means, joined_bias, once_differentiable_lazily
-from maskedconv.batch_norm import (
+from maskedconv.ops.bn_relu import (
     Normalisation,
-    activation,
-    affine,
-    batch_norm_backward,
-    relu_backward_,
+    NormProblem,
+    bn_relu,
+    bn_relu_backward,
+    runs_native,
 )
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of
 from maskedconv.ops.library import convolution_grads
@@ -43,16 +43,15 @@ class BatchNormReLU(torch.autograd.Function):
         norm = Normalisation(weight, bias, mean, var, eps, of_batch)
         ctx.save_for_backward(input, weight, bias, mean, var)
         ctx.eps, ctx.of_batch = eps, of_batch
-        return activation(input, *norm.scale_shift())
+        return bn_relu(NormProblem(input, norm))
 
     @staticmethod
     @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight, bias, mean, var = ctx.saved_tensors
         norm = Normalisation(weight, bias, mean, var, ctx.eps, ctx.of_batch)
-        normalised = affine(input, *norm.scale_shift())
-        grad = torch.ops.aten.threshold_backward(grad_output, normalised, 0)
-        grads = batch_norm_backward(grad, input, norm, tuple(ctx.needs_input_grad[:3]))
+        problem = NormProblem(input, norm)
+        grads = bn_relu_backward(problem, grad_output, tuple(ctx.needs_input_grad[:3]))
         return *grads, None, None, None, None
 
 
@@ -88,7 +87,7 @@ class BatchNormReLUConvolution(torch.autograd.Function):
         plan: Plan,
     ) -> Tensor:
         norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.of_batch)
-        x = activation(input, *norm.scale_shift()).to(plan.dtype)
+        x = bn_relu(NormProblem(input, norm, plan.means.backend)).to(plan.dtype)
         ctx.save_for_backward(input, bn_weight, bn_bias, mean, var, learned, frozen)
         ctx.plan = plan
         ctx.bias = None if bias is None else (bias.size(0), bias.dtype)
@@ -106,43 +105,50 @@ class BatchNormReLUConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[7]:
             count, dtype = ctx.bias
             grad_bias = grad_output.narrow(1, 0, count).sum((0, 2, 3)).to(dtype)
+        problem = NormProblem(input, norm, plan.means.backend)
         needs = (any(norm_needs), ctx.needs_input_grad[5])
-        normalised, grad_x, grad_learned = _conv_backward(
-            grad_output, input, norm, learned, frozen, plan, needs
+        activation, grad_x, grad_learned = _conv_backward(
+            grad_output, problem, learned, frozen, plan, needs
         )
         norm_grads: tuple[Tensor | None, ...] = (None, None, None)
-        if normalised is not None and grad_x is not None:
-            grad = relu_backward_(grad_x.to(input.dtype), normalised)
-            norm_grads = batch_norm_backward(grad, input, norm, norm_needs)
+        if grad_x is not None:
+            norm_grads = bn_relu_backward(
+                problem, grad_x.to(input.dtype), norm_needs, activation, in_place=True
+            )
         return *norm_grads, None, None, grad_learned, None, grad_bias, None, None
 
 
 def _conv_backward(
     grad_output: Tensor,
-    input: Tensor,
-    norm: Normalisation,
+    norm_problem: NormProblem,
     learned: Tensor,
     frozen: Tensor | None,
     plan: Plan,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """What ReLU's backward needs, and the gradients of the convolution's input and filters."""
+    """The activation where it was computed again, and the gradients of it and of the filters."""
     needs_x, needs_learned = needs
-    scale, shift = norm.scale_shift()
-    grad_learned = None
+    input, norm, _ = norm_problem
+    grad_learned = activation = None
     if needs_learned and frozen is not None:
         problem = WeightGradProblem(
-            input, grad_output, learned.shape, plan.slice_dim, plan.geometry, scale, shift,
+            input, grad_output, learned.shape, plan.slice_dim, plan.geometry, *norm.scale_shift(),
             plan.means.backend,
         )  # fmt: skip
-        if _kernel_recomputes(problem, needs_x, plan.free):
+        # Where the activation has to be computed anyway, it lies in dense memory.
+        at_hand = needs_x and not runs_native(norm_problem)
+        if _kernel_recomputes(problem, at_hand, plan.free):
             grad_learned = ops.weight_grad(problem, learned.dtype, plan.free)
             needs_learned = False
     if not (needs_x or needs_learned):
         return None, None, grad_learned
-    # Without a weight gradient the mask is all that it is for: ReLU's own pass is left out.
-    normalised = (activation if needs_learned else affine)(input, scale, shift)
-    x = normalised.to(plan.dtype)
+    if needs_learned:
+        activation = bn_relu(norm_problem)
+        x = activation.to(plan.dtype)
+    else:
+        # The input's gradient needs the shape of this, and not the values.
+        layout = memory_format_of(input)
+        x = torch.empty(input.shape, dtype=plan.dtype, device=input.device, memory_format=layout)
     together = needs_learned and frozen is None
     if needs_learned and frozen is not None:
         grad_learned = _weight_grad(x, grad_output, learned, plan)
@@ -154,21 +160,21 @@ def _conv_backward(
         )
         if together:
             grad_learned = grad_weight.to(learned.dtype)
-    return normalised, grad_x, grad_learned
+    return activation, grad_x, grad_learned
 
 
-def _kernel_recomputes(problem: WeightGradProblem, masked: bool, free: bool) -> bool:
+def _kernel_recomputes(problem: WeightGradProblem, at_hand: bool, free: bool) -> bool:
     """Whether a kernel computes the activation while it loads the BatchNorm's input.
 
-    Not where that is a view of a wider tensor and ReLU's mask (``masked``) is needed too: the
-    values for the mask lie in dense memory then, which is faster to read.
+    Not where that is a view of a wider tensor and the activation is ``at_hand``, in dense memory:
+    that is faster to read.
     """
     if problem.slice_dim != 0 or problem.geometry.groups != 1:
         return False
     input = problem.input
     if input.dtype != problem.grad_output.dtype:
         return False
-    if masked and not input.is_contiguous(memory_format=memory_format_of(input)):
+    if at_hand and not input.is_contiguous(memory_format=memory_format_of(input)):
         return False
     return not prefers_library(problem, free)
 

@@ -197,7 +197,21 @@ def test_other_types(dtype, memory_format, training, params):
         assert parameter.grad.dtype == parameter.dtype
 
 
+@pytest.mark.parametrize("surplus", [0, 5], ids=["dense", "view"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("slice_dim", "frozen"), MODES)
+def test_in_single_precision_and_channels_last(slice_dim, frozen, norm, training, surplus):
+    """Where the compiled passes run."""
+    layer = layer_of(
+        slice_dim=slice_dim, frozen=frozen, dtype=torch.float32, norm=NORMS[norm]
+    ).train(training)
+    wide = images(4, 6 + surplus, 9, 8, dtype=torch.float32, memory_format=torch.channels_last)
+    compare(layer, wide[:, :6], rtol=1e-4, atol=1e-4)
+
+
 def test_a_kernel_that_can_recomputes_the_activation_itself(monkeypatch):
+    from maskedconv.ops import native as compiled
     from maskedconv.ops.weight_grad import BACKENDS, reference
 
     problems = []
@@ -215,7 +229,8 @@ def test_a_kernel_that_can_recomputes_the_activation_itself(monkeypatch):
     assert fused.scale.shape == fused.shift.shape == (6,)
     assert torch.equal(fused.input, x)
     assert plain.scale is None
-    # Of a view, the values are computed for ReLU's mask anyway; without a mask they are not.
+    # Of a view, PyTorch's passes compute the values for ReLU's mask anyway; without a mask, or by
+    # the compiled passes, they are not at hand.
     problems.clear()
     wide = images(2, 10, 9, 8)
     compare(layer, wide[:, :6], steps=1)
@@ -224,6 +239,11 @@ def test_a_kernel_that_can_recomputes_the_activation_itself(monkeypatch):
     layer.bn.requires_grad_(False)
     layer(wide[:, :6]).sum().backward()
     assert problems[0].scale is not None
+    problems.clear()
+    if compiled.module() is not None:
+        wide = images(2, 10, 9, 8, dtype=torch.float32, memory_format=torch.channels_last)
+        layer_of(dtype=torch.float32)(wide[:, :6].detach().requires_grad_()).sum().backward()
+        assert problems[0].scale is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -1,14 +1,26 @@
-// Fills the places of the CPU's weight_grad where the tests build the module for its CUDA kernels.
+// Fills the places of the CPU's kernels where the tests build the module for its CUDA kernels.
 #include <stdexcept>
+#include <string>
 
+#include "../bn_relu.h"
 #include "../weight_grad.h"
 
 namespace maskedconv {
+namespace {
 
-void weight_grad_cpu(const WeightGrad&, int) {
-    throw std::runtime_error("weight_grad: built without the CPU's kernel");
+[[noreturn]] void missing(const char* name) {
+    throw std::runtime_error(std::string(name) + ": built without the CPU's kernels");
 }
 
-const char* weight_grad_isa() { return "none"; }
+} // namespace
+
+void weight_grad_cpu(const WeightGrad&, int) { missing("weight_grad"); }
+void bn_relu_cpu(const NormInput&, float*, int) { missing("bn_relu"); }
+void bn_relu_backward_cpu(const NormInput&, const NormBackward&, int) { missing("bn_relu"); }
+
+const Kernels& best_kernels() {
+    static const Kernels none = {"none", nullptr, nullptr, nullptr, nullptr};
+    return none;
+}
 
 } // namespace maskedconv

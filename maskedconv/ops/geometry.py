@@ -70,6 +70,31 @@ def memory_format_of(tensor: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
+def dense(tensor: Tensor) -> Tensor:
+    """``[N, C, H, W]`` itself, or a copy without gaps: the library is slow with views of wider
+    tensors.
+    """
+    return tensor.contiguous(memory_format=memory_format_of(tensor))
+
+
+def pixel_pitch(tensor: Tensor) -> int:
+    """Elements from one pixel to the next of ``[N, C, H, W]``, where the channels of each lie side
+    by side and all pixels equally far apart, row after row and image after image; else 0.
+    """
+    batch, channels, rows, columns = tensor.shape
+    steps = tensor.stride()
+    if channels > 1 and steps[1] != 1:
+        return 0
+    pitch, pixels = channels, 1
+    for size, step in ((columns, steps[3]), (rows, steps[2]), (batch, steps[0])):
+        if size != 1:
+            pitch = step if pixels == 1 else pitch
+            if step != pitch * pixels:
+                return 0
+            pixels *= size
+    return pitch if pitch >= channels else 0
+
+
 def bank_format(input: Tensor, learned: Tensor, frozen: Tensor | None) -> torch.memory_format:
     """channels_last when the images or the filters are, as PyTorch's convolution decides too."""
     if memory_format_of(input) is torch.channels_last:

@@ -1,0 +1,97 @@
+#include "bn_relu.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "threads.h"
+
+namespace maskedconv {
+namespace {
+
+// Added up in single precision before they go into the sums in double precision.
+constexpr int64_t kPixelsInSingle = 128;
+
+NormInput part(const NormInput& n, int64_t begin, int64_t end) {
+    NormInput pixels = n;
+    pixels.x += begin * n.x_pixel;
+    pixels.pixels = end - begin;
+    return pixels;
+}
+
+// Calls body(share, begin, end) for as many shares of the pixels as there are threads.
+template <typename F> void for_shares(int64_t pixels, int threads, const F& body) {
+    parallel(threads, [&](int thread, int count) {
+        for (int share = thread; share < threads; share += count)
+            body(share, pixels * share / threads, pixels * (share + 1) / threads);
+    });
+}
+
+struct Sums {
+    std::vector<float> single;   // [what passes the ReLU, the same times (x - mean)][channel]
+    std::vector<double> doubles; // alike
+};
+
+// Of all pixels, as Sums has them.
+std::vector<double> sum_gradient(const NormInput& n, const NormBackward& b, int threads) {
+    const size_t size = static_cast<size_t>(2 * n.channels);
+    std::vector<Sums> shares(static_cast<size_t>(threads),
+                             {std::vector<float>(size), std::vector<double>(size)});
+    const Kernels& kernels = best_kernels();
+    for_shares(n.pixels, threads, [&](int share, int64_t begin, int64_t end) {
+        Sums& sums = shares[static_cast<size_t>(share)];
+        for (int64_t pixel = begin; pixel < end; pixel += kPixelsInSingle) {
+            const int64_t last = std::min(pixel + kPixelsInSingle, end);
+            std::fill(sums.single.begin(), sums.single.end(), 0.0f);
+            kernels.sum_gradient(part(n, pixel, last), b.grad + pixel * n.channels, b.mean,
+                                 sums.single.data());
+            for (size_t i = 0; i < size; ++i)
+                sums.doubles[i] += sums.single[i];
+        }
+    });
+    std::vector<double> total(size);
+    for (const Sums& sums : shares)
+        for (size_t i = 0; i < size; ++i)
+            total[i] += sums.doubles[i];
+    return total;
+}
+
+} // namespace
+
+void bn_relu_cpu(const NormInput& n, float* out, int threads) {
+    const Kernels& kernels = best_kernels();
+    for_shares(n.pixels, threads, [&](int, int64_t begin, int64_t end) {
+        kernels.activate(part(n, begin, end), out + begin * n.channels, n.channels);
+    });
+}
+
+// With g what passes the ReLU, d the inverse deviation, y = (x - mean) d and M pixels:
+//   of beta sum(g), of gamma sum(g y), of x scale (g - sum(g) / M - y sum(g y) / M).
+void bn_relu_backward_cpu(const NormInput& n, const NormBackward& b, int threads) {
+    const size_t channels = static_cast<size_t>(n.channels);
+    std::vector<float> factor(channels), offset(channels);
+    if (b.of_batch || b.grad_weight != nullptr || b.grad_bias != nullptr) {
+        const std::vector<double> sums = sum_gradient(n, b, threads);
+        for (size_t c = 0; c < channels; ++c) {
+            const double sum = sums[c], product = sums[channels + c] * b.inverse_deviation[c];
+            if (b.grad_bias != nullptr)
+                b.grad_bias[c] = static_cast<float>(sum);
+            if (b.grad_weight != nullptr)
+                b.grad_weight[c] = static_cast<float>(product);
+            if (b.of_batch) {
+                const double pixels = static_cast<double>(n.pixels);
+                factor[c] =
+                    static_cast<float>(-n.scale[c] * product / pixels * b.inverse_deviation[c]);
+                offset[c] = static_cast<float>(-n.scale[c] * sum / pixels);
+            }
+        }
+    }
+    if (b.grad_x == nullptr)
+        return;
+    const Kernels& kernels = best_kernels();
+    for_shares(n.pixels, threads, [&](int, int64_t begin, int64_t end) {
+        kernels.input_gradient(part(n, begin, end), b.grad + begin * n.channels, b.mean,
+                               factor.data(), offset.data(), b.grad_x + begin * n.channels);
+    });
+}
+
+} // namespace maskedconv

@@ -1,0 +1,98 @@
+"""bn_relu on the CPU, by the compiled passes of csrc/bn_relu.cpp.
+
+Backward takes two passes over input and gradient, and no memory of the input's size: ReLU's mask is
+computed in both.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops import native
+from maskedconv.ops.bn_relu.problem import Gradients, Needs, NormProblem
+from maskedconv.ops.geometry import memory_format_of, pixel_pitch
+
+_COMPILED = native.module()
+
+
+def cannot_run(problem: NormProblem) -> str:
+    """Empty when the passes take this input, else the reason why not."""
+    input = problem.input
+    if _COMPILED is None:
+        return native.REASON
+    if input.device.type != "cpu":
+        return f"its kernel is for the CPU; the input is on {input.device}"
+    if input.dtype != torch.float32:
+        return f"its kernel is for float32; the input is {input.dtype}"
+    if pixel_pitch(input) == 0:
+        return "its kernel wants channels side by side and pixels at equal distances"
+    return ""
+
+
+def run(problem: NormProblem) -> Tensor:
+    """The activation, in new dense memory."""
+    if _COMPILED is None:
+        raise RuntimeError(native.REASON)
+    input = problem.input
+    out = _empty_like(input)
+    scale, shift = _scale_shift(problem)
+    _COMPILED.bn_relu(
+        *_pixels(input), scale.data_ptr(), shift.data_ptr(), out.data_ptr(), torch.get_num_threads()
+    )
+    return out
+
+
+def run_backward(
+    problem: NormProblem, grad: Tensor, needs: Needs, activation: Tensor | None, in_place: bool
+) -> Gradients:
+    """The gradients; for the arguments see :func:`maskedconv.ops.bn_relu.bn_relu_backward`."""
+    if _COMPILED is None:
+        raise RuntimeError(native.REASON)
+    input, norm, _ = problem
+    if grad.dtype != torch.float32 or pixel_pitch(grad) != grad.size(1):
+        grad = grad.to(torch.float32).contiguous(memory_format=memory_format_of(input))
+        if pixel_pitch(grad) != grad.size(1):
+            grad = _empty_like(input).copy_(grad)
+    needs_input = needs[0]
+    grad_input = (grad if in_place else _empty_like(input)) if needs_input else None
+    grad_weight, grad_bias = (
+        torch.empty_like(norm.mean) if needed and like is not None else None
+        for needed, like in zip(needs[1:], norm[:2], strict=True)
+    )
+    scale, shift = _scale_shift(problem)
+    mean, inverse_deviation = (
+        part.to(torch.float32).contiguous() for part in (norm.mean, norm.inverse_deviation())
+    )
+    _COMPILED.bn_relu_backward(
+        *_pixels(input), scale.data_ptr(), shift.data_ptr(), grad.data_ptr(), mean.data_ptr(),
+        inverse_deviation.data_ptr(), norm.of_batch, _pointer(grad_input), _pointer(grad_weight),
+        _pointer(grad_bias), torch.get_num_threads(),
+    )  # fmt: skip
+    if grad_weight is not None and norm.weight is not None:
+        grad_weight = grad_weight.to(norm.weight.dtype)
+    if grad_bias is not None and norm.bias is not None:
+        grad_bias = grad_bias.to(norm.bias.dtype)
+    return grad_input, grad_weight, grad_bias
+
+
+def _pixels(input: Tensor) -> tuple[int, int, int, int]:
+    """Where they are, how far apart, how many and of how many channels."""
+    channels = input.size(1)
+    count = input.numel() // max(1, channels)
+    return input.data_ptr(), pixel_pitch(input), count, channels
+
+
+def _scale_shift(problem: NormProblem) -> tuple[Tensor, Tensor]:
+    scale, shift = problem.norm.scale_shift()
+    return scale.to(torch.float32).contiguous(), shift.to(torch.float32).contiguous()
+
+
+def _empty_like(input: Tensor) -> Tensor:
+    return torch.empty(
+        input.shape, dtype=torch.float32, device="cpu", memory_format=memory_format_of(input)
+    )
+
+
+def _pointer(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()

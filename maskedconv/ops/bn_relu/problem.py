@@ -1,0 +1,63 @@
+"""What is asked of bn_relu."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Normalisation(NamedTuple):
+    """What a BatchNorm does to its input: ``(x - mean) / sqrt(var + eps) * weight + bias``.
+
+    Attributes:
+        weight, bias: γ and β, ``[C]``, or None.
+        mean, var: of each channel, the variance biased, both ``[C]``, float32 (float64 for double).
+        of_batch: whether the moments are those of the input itself, so that backward goes through
+            them, or constants.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    mean: Tensor
+    var: Tensor
+    eps: float
+    of_batch: bool
+
+    def first(self, count: int) -> Normalisation:
+        """That of the first ``count`` channels."""
+        weight, bias = (None if part is None else part[:count] for part in self[:2])
+        return Normalisation(
+            weight, bias, self.mean[:count], self.var[:count], self.eps, self.of_batch
+        )
+
+    def inverse_deviation(self) -> Tensor:
+        """``1 / sqrt(var + eps)``."""
+        return (self.var + self.eps).rsqrt()
+
+    def scale_shift(self) -> tuple[Tensor, Tensor]:
+        """``x * scale + shift`` is the normalised input; both ``[C]``, in the type of ``mean``."""
+        scale = self.inverse_deviation()
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -self.mean * scale
+        return scale, shift if self.bias is None else shift + self.bias
+
+
+class NormProblem(NamedTuple):
+    """``relu(bn(input))``, or its gradients.
+
+    Attributes:
+        input: ``[N, C, H, W]``; also a view of the first channels of a wider tensor.
+        norm: what the BatchNorm does.
+        backend: the one that must compute it; empty for a choice.
+    """
+
+    input: Tensor
+    norm: Normalisation
+    backend: str = ""
+
+
+# Of the input, γ and β; what is not asked for is None.
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+Needs = tuple[bool, bool, bool]

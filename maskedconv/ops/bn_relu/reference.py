@@ -1,0 +1,66 @@
+"""bn_relu by PyTorch's own operators."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops.bn_relu.problem import Gradients, Needs, NormProblem
+from maskedconv.ops.geometry import dense, memory_format_of
+
+
+def cannot_run(problem: NormProblem) -> str:
+    """Empty: it takes every problem."""
+    return ""
+
+
+def run(problem: NormProblem) -> Tensor:
+    """The activation, in new dense memory and in the type of the input."""
+    normalised = _normalised(problem)
+    # torch 2.11's compiler loses the gradient of a Function's result that was changed in place
+    # (pytorch issue 180642).
+    return normalised.relu() if torch.compiler.is_compiling() else normalised.relu_()
+
+
+def run_backward(
+    problem: NormProblem, grad: Tensor, needs: Needs, activation: Tensor | None, in_place: bool
+) -> Gradients:
+    """The gradients; for the arguments see :func:`maskedconv.ops.bn_relu.bn_relu_backward`."""
+    mask = _normalised(problem) if activation is None else activation
+    threshold = torch.ops.aten.threshold_backward
+    if in_place and not torch.compiler.is_compiling():
+        grad = threshold.grad_input(grad, mask, 0, grad_input=grad)
+    else:
+        grad = threshold(grad, mask, 0)
+    return _batch_norm_backward(problem, grad, needs)
+
+
+def _normalised(problem: NormProblem) -> Tensor:
+    """``input * scale[c] + shift[c]`` in new dense memory and in the type of the input."""
+    input = problem.input
+    scale, shift = problem.norm.scale_shift()
+    if memory_format_of(input) == torch.channels_last and input.dtype == scale.dtype:
+        return torch.addcmul(shift.view(-1, 1, 1), input, scale.view(-1, 1, 1))
+    # With mean 0 and variance 1; faster in channels-first memory, and takes mixed types.
+    mean, var = torch.zeros_like(scale), torch.ones_like(scale)
+    return torch.native_batch_norm(dense(input), scale, shift, mean, var, False, 0.0, 0.0)[0]
+
+
+def _batch_norm_backward(problem: NormProblem, grad: Tensor, needs: Needs) -> Gradients:
+    """From the gradient of ``bn(input)``."""
+    input, norm, _ = problem
+    running = (None, None) if norm.of_batch else (norm.mean, norm.var)
+    used = (norm.mean, norm.inverse_deviation()) if norm.of_batch else (None, None)
+    weight = None if norm.weight is None else norm.weight.to(norm.mean.dtype)
+    if input.numel() == 0:  # the library's kernel for the CPU divides by the size
+        grads = (input, torch.zeros_like(norm.mean), torch.zeros_like(norm.mean))
+    else:
+        grads = torch.ops.aten.native_batch_norm_backward(
+            grad, dense(input), weight, *running, *used, norm.of_batch, norm.eps, needs
+        )
+    types = (input, norm.weight, norm.bias)
+    grad_input, grad_weight, grad_bias = (
+        value.to(like.dtype) if needed and like is not None else None
+        for value, like, needed in zip(grads, types, needs, strict=True)
+    )
+    return grad_input, grad_weight, grad_bias

@@ -1,0 +1,168 @@
+"""The operator bn_relu: each backend against autograd in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from maskedconv.ops.bn_relu import (
+    BACKENDS,
+    Normalisation,
+    NormProblem,
+    bn_relu,
+    bn_relu_backward,
+)
+from maskedconv.ops.choice import recorded_choices
+from maskedconv.ops.geometry import pixel_pitch
+
+EPS = 1e-3
+ALL = (True, True, True)
+
+
+def make_problem(shape, surplus=0, affine=True, of_batch=True, dtype=torch.float32):
+    """``input`` is the first channels of a channels_last tensor with ``surplus`` more."""
+    batch, channels, rows, columns = shape
+    wide = torch.randn(batch, channels + surplus, rows, columns, dtype=dtype) * 2 + 1
+    input = wide.to(memory_format=torch.channels_last)[:, :channels]
+    weight, bias = (torch.randn(channels, dtype=dtype) if affine else None for _ in range(2))
+    mean, var = torch.randn(channels, dtype=dtype), torch.rand(channels, dtype=dtype) + 0.5
+    if of_batch:
+        var, mean = torch.var_mean(input, (0, 2, 3), correction=0)
+    return NormProblem(input, Normalisation(weight, bias, mean, var, EPS, of_batch))
+
+
+def expected_of(problem, grad):
+    """The activation and the gradients of input, γ and β."""
+    norm = problem.norm
+    x, weight, bias = (
+        None if part is None else part.double().requires_grad_()
+        for part in (problem.input.detach(), *norm[:2])
+    )
+    moments = (None, None) if norm.of_batch else (norm.mean.double(), norm.var.double())
+    result = F.relu(F.batch_norm(x, *moments, weight, bias, norm.of_batch, 0.0, EPS))
+    result.backward(grad.double())
+    return result.detach(), tuple(None if part is None else part.grad for part in (x, weight, bias))
+
+
+def check(name, problem, needs=ALL, in_place=False):
+    backend = BACKENDS[name]
+    if reason := backend.cannot_run(problem):
+        pytest.skip(f"{name}: {reason}")
+    grad = torch.randn_like(problem.input)
+    result, grads = expected_of(problem, grad)
+    close(backend.run(problem), result)
+    given_grad = grad.clone(memory_format=torch.preserve_format)
+    found = backend.run_backward(problem, given_grad, needs, None, in_place)
+    assert in_place or torch.equal(given_grad, grad)
+    for needed, value, expected in zip(needs, found, grads, strict=True):
+        assert (value is not None) == (needed and expected is not None)
+        if value is not None:
+            close(value, expected)
+
+
+def close(value, expected):
+    assert value.shape == expected.shape
+    scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
+    torch.testing.assert_close(value.double(), expected, rtol=0, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("of_batch", [False, True], ids=["constants", "moments of the batch"])
+@pytest.mark.parametrize("affine", [False, True], ids=["plain", "affine"])
+@pytest.mark.parametrize("surplus", [0, 5], ids=["dense", "view"])
+@pytest.mark.parametrize("shape", [(3, 19, 7, 5), (2, 64, 8, 8), (5, 1, 3, 4), (6, 21, 1, 1)])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_equals_autograd(backend, shape, surplus, affine, of_batch, in_place):
+    check(backend, make_problem(shape, surplus, affine, of_batch), in_place=in_place)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "needs", [(True, False, False), (False, True, True), (False, False, True), (False,) * 3]
+)
+@pytest.mark.parametrize("of_batch", [False, True])
+def test_what_is_not_needed_is_none(backend, needs, of_batch):
+    check(backend, make_problem((2, 9, 4, 4), of_batch=of_batch), needs)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_pixels(backend):
+    problem = make_problem((2, 5, 3, 3))
+    problem = problem._replace(input=problem.input[:0])
+    assert BACKENDS[backend].run(problem).shape == (0, 5, 3, 3)
+    grad = torch.empty(0, 5, 3, 3)
+    grads = BACKENDS[backend].run_backward(problem, grad, ALL, None, False)
+    assert grads[0].shape == (0, 5, 3, 3)
+    assert torch.equal(grads[1], torch.zeros(5))
+    assert torch.equal(grads[2], torch.zeros(5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(*(st.integers(1, size) for size in (4, 40, 9, 9))),
+    surplus=st.integers(0, 20),
+    affine=st.booleans(),
+)
+def test_native_at_any_shape(shape, surplus, affine):
+    # Moments of the batch may have a variance of next to nothing where there are few pixels.
+    check("native", make_problem(shape, surplus, affine, of_batch=False))
+
+
+def test_many_pixels_far_from_zero():
+    """Sums over many pixels, of a mean that is large beside the deviation."""
+    problem = make_problem((16, 8, 64, 64))
+    input = problem.input + 30
+    var, mean = torch.var_mean(input, (0, 2, 3), correction=0)
+    check("native", NormProblem(input, problem.norm._replace(mean=mean, var=var)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_same_to_the_bit_each_time(threads):
+    problem = make_problem((5, 33, 6, 7))
+    if BACKENDS["native"].cannot_run(problem):
+        pytest.skip("no compiled module")
+    grad = torch.randn_like(problem.input)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        first, again = (
+            BACKENDS["native"].run_backward(problem, grad, ALL, None, False) for _ in range(2)
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "pitch"),
+    [
+        (torch.empty(2, 3, 4, 5).to(memory_format=torch.channels_last), 3),
+        (torch.empty(2, 7, 4, 5).to(memory_format=torch.channels_last)[:, :3], 7),
+        (torch.empty(2, 3, 4, 5), 0),
+        (torch.empty(2, 3, 4, 6).to(memory_format=torch.channels_last)[..., :5], 0),
+        (torch.empty(4, 3, 4, 5).to(memory_format=torch.channels_last)[::2], 0),
+        (torch.empty(2, 3, 4, 4).to(memory_format=torch.channels_last).transpose(2, 3), 0),
+        (torch.empty(2, 1, 4, 5), 1),
+        (torch.empty(2, 3, 1, 1), 3),
+        (torch.empty(1, 3, 1, 1).expand(2, 3, 4, 5), 0),
+    ],
+)
+def test_pixel_pitch(tensor, pitch):
+    assert pixel_pitch(tensor) == pitch
+
+
+def test_choice(monkeypatch):
+    problem = make_problem((2, 4, 3, 3))
+    grad = torch.randn_like(problem.input)
+    best = "reference" if BACKENDS["native"].cannot_run(problem) else "native"
+    for forced, expected in (("", best), ("reference", "reference"), ("cuda", "reference")):
+        if forced:
+            monkeypatch.setenv("MASKEDCONV_BACKEND", forced)
+        with recorded_choices() as choices:
+            bn_relu(problem)
+            bn_relu_backward(problem, grad, ALL)
+        assert [choice.backend for choice in choices] == [expected] * 2
+    monkeypatch.setenv("MASKEDCONV_BACKEND", "native")
+    with pytest.raises(RuntimeError, match=r"'native', which cannot run: .*float64"):
+        bn_relu(make_problem((2, 4, 3, 3), dtype=torch.float64))
