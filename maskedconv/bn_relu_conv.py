@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.autograd import Means
-from maskedconv.batch_norm import Moments, Normalisation, normalisation
+from maskedconv.batch_norm import Moments, normalisation
 from maskedconv.bn_relu_autograd import BatchNormReLU, BatchNormReLUConvolution, Plan
 from maskedconv.nn import MaskedConv2d
+from maskedconv.ops.bn_relu import Normalisation
 from maskedconv.ops.choice import is_free
 from maskedconv.ops.geometry import ConvGeometry, geometry_of, memory_format_of
 
