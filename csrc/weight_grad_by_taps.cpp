@@ -11,7 +11,7 @@ namespace {
 // How far to prefetch x, which else waits for the memory: further, where a tile takes only a part
 // of a pixel's channels at once. What may still be in a cache is only slowed down by it.
 int64_t pixels_ahead(const WeightGrad& p) {
-    constexpr int64_t kCachedFloats = 2'000'000;
+    constexpr int64_t kCachedFloats = 1'500'000;
     if (p.batch * p.input.rows * p.input.columns * p.channels < kCachedFloats)
         return 0;
     return p.channels > 4 * kLane ? 256 : 64;
@@ -43,7 +43,7 @@ struct Plan {
         const int64_t last = joint_columns ? p.input.columns - 1 + p.padding.columns : 0;
         padded = left + std::max(p.output.columns, last + 1);
         const bool read_once = p.kernel.rows * p.kernel.columns == 1 && padded == p.output.columns;
-        copies_grad = !read_once || !is_read_in_place(p);
+        copies_grad = !read_once || !is_readable(p);
         const int64_t row = std::max<int64_t>(1, channels * p.input.columns);
         block_rows = std::max<int64_t>(1, std::min(kCacheFloats / row, p.input.rows));
         grad_image = p.output.rows * padded * p.filters;

@@ -36,7 +36,8 @@ struct Plan {
             for (int64_t lane = 0; lane < part(); lane += kLane)
                 offsets.push_back(r * p.dilation.rows * strip() + lane);
         channels = static_cast<int64_t>(offsets.size()) * kLane;
-        copies_grad = !is_read_in_place(p);
+        // Every block of channels and filters reads it.
+        copies_grad = !is_readable(p) || p.filters > kLane;
         images = images_at_once(p, image() + gradient());
     }
 

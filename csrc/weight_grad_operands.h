@@ -110,9 +110,9 @@ void copy_row_of_x(const WeightGrad& p, const Kernels& kernels, const T* from, f
         activate(to, to_pixel);
 }
 
-// Whether a tile is to read the gradient where it is: every block of channels and filters does.
-inline bool is_read_in_place(const WeightGrad& p) {
-    return p.type == Element::float32 && p.grad_channel == 1 && p.filters <= kLane;
+// Whether a tile can read the gradient where it is.
+inline bool is_readable(const WeightGrad& p) {
+    return p.type == Element::float32 && p.grad_channel == 1;
 }
 
 template <typename T> void pack_row(const WeightGrad& p, const T* from, float* to) {

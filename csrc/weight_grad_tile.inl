@@ -109,7 +109,10 @@ TileInput with_longest_rows(TileInput t) {
 // Columns in as few blocks as fit the registers, of sizes as even as possible.
 void tile(const TileInput& input) {
     const TileInput t = with_longest_rows(input);
-    const int64_t blocks = (t.columns + kMostColumns - 1) / kMostColumns;
+    // Three vectors in one block rather than in two, where there are several of columns anyway.
+    const bool three = t.channels == 3 * kWidth && t.columns > kMostColumns;
+    const int64_t most = three ? kAccumulators / 3 : kMostColumns;
+    const int64_t blocks = (t.columns + most - 1) / most;
     for (int64_t i = 0, column = 0; i < blocks; ++i) {
         const int64_t end = t.columns * (i + 1) / blocks;
         at_most<kMostColumns>(t, column, end - column);
