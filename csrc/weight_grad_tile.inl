@@ -22,10 +22,11 @@ inline Vector load_once(const float* p) {
 constexpr int kUnderWay = kAccumulators * 2 / 3;
 
 // kVectors vectors of channels times kColumns columns, accumulated in registers; where these are
-// few, of every kSplit-th pixel in registers of its own.
+// few, of every kSplit-th pixel in registers of its own. Inlined, gcc keeps some sums in memory.
 template <int kVectors, int kColumns>
-void block(const TileInput& t, int64_t channel, int64_t column) {
+__attribute__((noinline)) void block(const TileInput& t, int64_t channel, int64_t column) {
     constexpr int kSplit = std::max(1, kUnderWay / (kVectors * kColumns));
+    constexpr bool kLoadsOnce = kColumns > 1 && kAccumulators > 16; // else there is no register
     // Fewer products wait for the memory anyway.
     constexpr bool kPrefetches = kVectors * kColumns > 8;
     Vector sum[kSplit][kVectors][kColumns] = {};
@@ -44,7 +45,7 @@ void block(const TileInput& t, int64_t channel, int64_t column) {
             for (int v = 0; v < kVectors; ++v) {
                 if constexpr (kPrefetches)
                     __builtin_prefetch(x + offset[v] + t.x_ahead);
-                loaded[v] = kColumns > 1 ? load_once(x + offset[v]) : load(x + offset[v]);
+                loaded[v] = kLoadsOnce ? load_once(x + offset[v]) : load(x + offset[v]);
             }
             for (int j = 0; j < kColumns; ++j)
                 for (int v = 0; v < kVectors; ++v)
