@@ -18,14 +18,6 @@ NormInput part(const NormInput& n, int64_t begin, int64_t end) {
     return pixels;
 }
 
-// Calls body(share, begin, end) for as many shares of the pixels as there are threads.
-template <typename F> void for_shares(int64_t pixels, int threads, const F& body) {
-    parallel(threads, [&](int thread, int count) {
-        for (int share = thread; share < threads; share += count)
-            body(share, pixels * share / threads, pixels * (share + 1) / threads);
-    });
-}
-
 struct Sums {
     std::vector<float> single;   // [what passes the ReLU, the same times (x - mean)][channel]
     std::vector<double> doubles; // alike

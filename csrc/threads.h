@@ -4,6 +4,7 @@
 // operator. The runtime is looked up at run time, so nothing is linked against it.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 
 namespace maskedconv {
@@ -12,5 +13,14 @@ namespace maskedconv {
 // that there really are; on the calling thread alone where no OpenMP runtime is loaded. `body` must
 // not throw.
 void parallel(int threads, const std::function<void(int, int)>& body);
+
+// Calls body(share, begin, end) for as many shares of [0, size) as threads are asked for. With
+// fewer threads, one does the work of several: the shares are the same.
+template <typename F> void for_shares(int64_t size, int threads, const F& body) {
+    parallel(threads, [&](int thread, int count) {
+        for (int share = thread; share < threads; share += count)
+            body(share, size * share / threads, size * (share + 1) / threads);
+    });
+}
 
 } // namespace maskedconv

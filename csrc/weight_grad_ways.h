@@ -46,11 +46,8 @@ std::vector<Worker> add_images(const Plan& plan, const WeightGrad& p, int thread
     workers.reserve(static_cast<size_t>(threads));
     for (int i = 0; i < threads; ++i)
         workers.emplace_back(plan);
-    parallel(threads, [&](int thread, int count) {
-        // With fewer threads than asked for, one does the work of several, in the same order.
-        for (int share = thread; share < threads; share += count)
-            add_share(workers[static_cast<size_t>(share)], plan, p.batch * share / threads,
-                      p.batch * (share + 1) / threads);
+    for_shares(p.batch, threads, [&](int share, int64_t begin, int64_t end) {
+        add_share(workers[static_cast<size_t>(share)], plan, begin, end);
     });
     return workers;
 }

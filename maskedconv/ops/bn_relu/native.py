@@ -52,8 +52,6 @@ def run_backward(
     input, norm, _ = problem
     if grad.dtype != torch.float32 or pixel_pitch(grad) != grad.size(1):
         grad = grad.to(torch.float32).contiguous(memory_format=memory_format_of(input))
-        if pixel_pitch(grad) != grad.size(1):
-            grad = _empty_like(input).copy_(grad)
     needs_input = needs[0]
     grad_input = (grad if in_place else _empty_like(input)) if needs_input else None
     grad_weight, grad_bias = (
