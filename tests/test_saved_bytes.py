@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from precision import assert_as_exact, rms_error
 from torch import nn
 
 from bench.saved_bytes import PLAIN, compare, saved_bytes
@@ -59,17 +60,28 @@ def test_networks_compute_what_their_modules_do(name, slice_dim, frozen, trainin
 @pytest.mark.parametrize("name", SMALL)
 def test_compiled_kernels_on_views_of_wider_features(name, autocast):
     """channels_last: the CPU kernels read the layers' inputs where they lie."""
-    network = models.create(name, learned=0.3, seed=0)
-    exact, x = copy.deepcopy(network).double(), torch.randn(8, 3, 16, 16)
-    network, x = (t.to(memory_format=torch.channels_last) for t in (network, x))
+    runs = [gradients_of_a_step(name, seed, autocast) for seed in range(3)]
+    for key in runs[0][0]:
+        ours, plain, exact = ([run[i][key] for run in runs] for i in range(3))
+        dtype = torch.bfloat16 if autocast else torch.float32
+        assert_as_exact(ours, plain, exact, key, measure=rms_error, dtype=dtype)
+
+
+def gradients_of_a_step(name, seed, autocast):
+    """Gradients by name: of the network, of its plain modules, and of those in float64."""
+    torch.manual_seed(seed)
+    network = models.create(name, learned=0.3, seed=seed).to(memory_format=torch.channels_last)
+    x = torch.randn(8, 3, 16, 16).to(memory_format=torch.channels_last)
+    plain, exact = copy.deepcopy(network), copy.deepcopy(network).double()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        logits = network(x)
-    expected = SMALL[name](exact, x.double())
-    for output in (logits, expected):
+        outputs = [network(x), SMALL[name](plain, x)]
+    outputs.append(SMALL[name](exact, x.double()))
+    for output in outputs:
         output.double().square().sum().backward()
-    for (key, value), other in zip(network.named_parameters(), exact.parameters(), strict=True):
-        error = (value.grad - other.grad).norm() / other.grad.norm()
-        assert error < (0.3 if autocast else 1e-3), key
+    return [
+        {key: parameter.grad for key, parameter in model.named_parameters()}
+        for model in (network, plain, exact)
+    ]
 
 
 @pytest.mark.parametrize("name", SMALL)
