@@ -1,0 +1,68 @@
+"""The fuzzer itself: what it prints runs, it finds a planted fault, and it outlives a crash."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskedconv.ops.weight_grad import BACKENDS, reference
+from tests.fuzz import Case, check
+from tests.fuzz.cases import draw
+from tests.fuzz.shrink import shrink
+from tests.fuzz.tensors import LAYOUTS, laid_out
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS.keys() - {"expanded", "zero"}))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_layouts_keep_the_values(layout, dtype):
+    values = torch.randn(2, 3, 4, 5).to(dtype)
+    assert torch.equal(laid_out(values, layout), values)
+
+
+def test_cases_are_functions_of_seed_and_index():
+    assert draw(3, 7) == draw(3, 7) != draw(3, 8)
+
+
+def test_a_case_prints_as_a_program_that_runs():
+    done = subprocess.run(
+        [sys.executable, "-c", Case(seed=1, filters=8).script()],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout == "agrees\n"
+
+
+def test_a_planted_fault_is_found_and_shrunk(monkeypatch):
+    right = reference.run
+    for backend in BACKENDS.values():
+        monkeypatch.setattr(backend, "run", lambda problem: -right(problem))
+    case = Case(seed=1, batch=3, filters=8, stride=(2, 2), bias=False, poisoned=True)
+    assert "weight: error 2, plain modules" in check(case)
+    assert shrink(case, lambda plainer: bool(check(plainer))) == Case(seed=1)
+
+
+def test_a_case_that_ends_the_process_is_reported(tmp_path):
+    """The worker dies at its first case; the fuzzer names that case and ends with status 1."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "import multiprocessing.spawn as spawn\n"
+        "if '--multiprocessing-fork' in sys.argv: os._exit(9)\n"
+    )
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", "--minutes", "1", "--cases", "1"],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "the process ended with 9" in done.stdout
+    assert repr(draw(0, 0)) in done.stdout
+    assert time.monotonic() - start < 60
