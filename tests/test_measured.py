@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import warnings
 from typing import NamedTuple
 
 import pytest
 import torch
+from simulated_gpu import SimulatedQueue, Simulation
+from test_weight_grad import SHAPES, expected_of, make_problem
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from maskedconv.ops import measured
+from maskedconv.ops import measured, timing
+from maskedconv.ops.ranking_cache import RankingCache
+
+# The package has the operator by this name.
+weight_grad = sys.modules["maskedconv.ops.weight_grad"]
+
+ENVIRONMENT = {"gpu": "a simulated one"}
 
 
 class Problem(NamedTuple):
@@ -17,11 +29,12 @@ class Problem(NamedTuple):
 
 
 class Backend:
-    """Doubles the values, plus an error; ``milliseconds`` is what it is said to take."""
+    """Doubles the values, plus an error; the kernel and Python take so many milliseconds."""
 
-    def __init__(self, milliseconds, error=0.0, refuses="", raises=None):
+    def __init__(self, milliseconds, error=0.0, refuses="", raises=None, python=0.1):
         self.milliseconds, self.error, self.refuses = milliseconds, error, refuses
-        self.raises = raises
+        self.raises, self.python = raises, python
+        self.simulation = None
         self.runs = 0
 
     def cannot_run(self, problem):
@@ -31,21 +44,37 @@ class Backend:
         self.runs += 1
         if self.raises is not None:
             raise self.raises
+        self.simulation.ask(self.python, self.milliseconds)
         return problem.values * 2 + self.error
 
 
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch):
+def simulation(monkeypatch, tmp_path):
+    simulation = Simulation()
+    cache = RankingCache(tmp_path / "cache" / "rankings.json", ENVIRONMENT)
+    monkeypatch.setattr(timing, "perf_counter", simulation.perf_counter)
     monkeypatch.setattr(measured, "_rankings", {})
-    monkeypatch.setattr(measured, "_time", lambda backend, problem: backend.milliseconds)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(measured, "CudaQueue", lambda device: SimulatedQueue(simulation))
+    monkeypatch.setattr(measured, "cache_for", lambda device: cache)
+    return simulation
 
 
-def rank(backends, size=4):
-    return measured.ranking("double", backends, Problem(torch.arange(1.0, size + 1)))
+@pytest.fixture
+def rank(simulation):
+    def rank(backends, values=None, otherwise=None):
+        for backend in backends.values():
+            backend.simulation = simulation
+        values = torch.arange(1.0, 5) if values is None else values
+        return measured.ranking("double", backends, Problem(values), otherwise)
+
+    return rank
 
 
-def test_the_fastest_comes_first_and_is_measured_once():
+def in_a_new_process(monkeypatch):
+    monkeypatch.setattr(measured, "_rankings", {})
+
+
+def test_the_fastest_comes_first_and_is_measured_once(rank):
     backends = {"reference": Backend(3.0), "triton": Backend(1.0), "cuda": Backend(2.0)}
     ranking = rank(backends)
     assert ranking.names == ("triton", "cuda", "reference")
@@ -55,11 +84,35 @@ def test_the_fastest_comes_first_and_is_measured_once():
     runs = backends["cuda"].runs
     assert rank(backends) is ranking
     assert backends["cuda"].runs == runs
-    rank(backends, size=5)
+    rank(backends, torch.arange(1.0, 6))
     assert backends["cuda"].runs > runs
 
 
-def test_what_cannot_run_is_not_tried():
+def test_pythons_time_does_not_count(rank):
+    backends = {"reference": Backend(0.05, python=0.01), "triton": Backend(0.02, python=2.0)}
+    assert rank(backends).names == ("triton", "reference")
+
+
+def test_other_alignment_is_another_kind(rank):
+    backends = {"reference": Backend(3.0), "cuda": Backend(1.0)}
+    wide = torch.arange(1.0, 9)
+    rank(backends, wide[:4])
+    runs = backends["cuda"].runs
+    rank(backends, wide[1:5])
+    assert backends["cuda"].runs > runs
+
+
+def test_the_reference_is_timed_as_the_caller_would_run_it(rank, simulation):
+    backends = {"reference": Backend(3.0), "cuda": Backend(2.0)}
+
+    def otherwise(problem):
+        simulation.ask(0.1, 1.0)
+        return problem.values * 2
+
+    assert rank(backends, otherwise=otherwise).names == ("reference", "cuda")
+
+
+def test_what_cannot_run_is_not_tried(rank):
     backends = {"reference": Backend(3.0), "native": Backend(1.0, refuses="for the CPU")}
     assert rank(backends).names == ("reference",)
     assert backends["native"].runs == 0
@@ -70,16 +123,44 @@ def test_what_cannot_run_is_not_tried():
     [
         (Backend(1.0, error=0.5), "cuda kernel is off by 0.5 where values reach 8"),
         (Backend(1.0, error=float("nan")), "is off by nan"),
+        (Backend(1.0, error=torch.zeros(2, 1)), r"gives the shape \(2, 4\), not \(4,\)"),
         (Backend(1.0, raises=RuntimeError("no such launch")), "RuntimeError: no such launch"),
     ],
 )
-def test_a_wrong_kernel_is_named_and_left_out(wrong, message):
-    with pytest.warns(UserWarning, match=message):
-        ranking = rank({"reference": Backend(3.0), "cuda": wrong})
-    assert ranking.names == ("reference",)
+def test_a_wrong_kernel_is_named_and_left_out_in_every_process(rank, monkeypatch, wrong, message):
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=message):
+            ranking = rank({"reference": Backend(3.0), "cuda": wrong})
+        assert ranking.names == ("reference",)
+        in_a_new_process(monkeypatch)
 
 
-def test_deterministic_results_do_not_hang_on_timings():
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0], ids=str)
+def test_a_kernel_is_checked_where_the_result_tells_nothing(rank, value):
+    """A kernel that is wrong by a factor: beside NaN or zeros it would pass."""
+
+    class Wrong(Backend):
+        def run(self, problem):
+            return super().run(problem) * 1.5
+
+    values = torch.full((4,), value)
+    with pytest.warns(UserWarning, match="cuda kernel is off by"):
+        assert rank({"reference": Backend(3.0), "cuda": Wrong(1.0)}, values).names == ("reference",)
+    in_order = rank({"reference": Backend(3.0), "cuda": Backend(1.0)}, values.repeat(2))
+    assert in_order.names == ("cuda", "reference")
+
+
+def test_stand_ins_have_the_strides_and_alignment_of_the_problem():
+    state = torch.get_rng_state()
+    tensor = torch.zeros(3, 7, 5, 5).to(memory_format=torch.channels_last)[:, 1:4]
+    other = measured._random_like(tensor)
+    assert (other.shape, other.stride()) == (tensor.shape, tensor.stride())
+    assert other.data_ptr() % 16 == tensor.data_ptr() % 16
+    assert other.std() > 0.5
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_deterministic_results_do_not_hang_on_timings(rank):
     backends = {"reference": Backend(3.0), "cuda": Backend(1.0)}
     assert rank(backends).names[0] == "cuda"
     torch.use_deterministic_algorithms(True)
@@ -89,12 +170,87 @@ def test_deterministic_results_do_not_hang_on_timings():
         torch.use_deterministic_algorithms(False)
 
 
-def test_nothing_is_timed_while_a_graph_is_captured(monkeypatch):
+def test_nothing_is_timed_while_a_graph_is_captured(rank, monkeypatch):
     backends = {"reference": Backend(3.0), "cuda": Backend(1.0)}
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(SimulatedQueue, "capturing", True)
     assert rank(backends) is measured.UNMEASURED
     assert backends["cuda"].runs == 0
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(SimulatedQueue, "capturing", False)
     known = rank(backends)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(SimulatedQueue, "capturing", True)
     assert rank(backends) is known
+
+
+def test_a_later_process_takes_the_same_choice_untimed(rank, monkeypatch):
+    first = rank({"reference": Backend(3.0), "triton": Backend(1.0), "cuda": Backend(2.0)})
+    in_a_new_process(monkeypatch)
+    backends = {"reference": Backend(3.0), "triton": Backend(2.0), "cuda": Backend(1.0)}
+    assert rank(backends) == first
+    assert not any(backend.runs for backend in backends.values())
+
+
+def test_a_folder_that_cannot_be_written_is_named_in_the_reason(rank, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    cache = RankingCache(tmp_path / "file" / "rankings.json", ENVIRONMENT)
+    monkeypatch.setattr(measured, "cache_for", lambda device: cache)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ranking = rank({"reference": Backend(3.0), "cuda": Backend(1.0)})
+    assert ranking.names == ("cuda", "reference")
+    assert "not kept on disk: " in ranking.reason
+
+
+class LargestFloat32(TorchDispatchMode):
+    """The most values that a float32 result of an operator has."""
+
+    values = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        result = operator(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple) else (result,):
+            if isinstance(value, Tensor) and value.dtype == torch.float32:
+                self.values = max(self.values, value.numel())
+        return result
+
+
+@pytest.mark.parametrize("run", [weight_grad.reference.run, weight_grad._after_activation])
+def test_the_reference_does_not_compute_the_activation_in_float32(run):
+    problem = make_problem(
+        SHAPES["3x3"], 16, 4, (12, 12), batch=8, dtype=torch.bfloat16, prologue=True
+    )
+    with LargestFloat32() as largest:
+        grad = run(problem)
+    assert largest.values < problem.input.numel()
+    expected = expected_of(problem)
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(grad.double(), expected, rtol=0, atol=1e-2 * scale)
+
+
+TWO_RANKS = """
+import sys, time
+from pathlib import Path
+from maskedconv.ops.choice import Ranking
+from maskedconv.ops.ranking_cache import RankingCache
+
+cache = RankingCache(Path(sys.argv[1]) / "rankings.json", {})
+with cache.locked():
+    found = cache.find("kind", ["reference", "cuda"])
+    if found is None:
+        time.sleep(0.3)
+        found = Ranking(("cuda", "reference") if sys.argv[2] == "0" else ("reference",), "timed")
+        cache.add("kind", found)
+print(*found.names)
+"""
+
+
+def test_processes_that_start_together_take_one_choice(tmp_path):
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_RANKS, tmp_path, str(rank)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    first, second = (process.communicate(timeout=120)[0] for process in ranks)
+    assert first == second != ""

@@ -1,65 +1,99 @@
 """The order of an operator's backends on CUDA: timed once for each kind of problem, and kept.
 
 Before a backend is timed its result is held against the reference's, so that a kernel that is wrong
-on some GPU is reported and left out rather than fast.
+on some GPU is reported and left out rather than fast. Rankings are kept on disk, too
+(:mod:`maskedconv.ops.ranking_cache`), except where a kernel was found wrong.
 """
 
 from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from maskedconv.ops.choice import Ranking
+from maskedconv.ops.ranking_cache import cache_for
+from maskedconv.ops.timing import CudaQueue, queued_times
 
-WARM_UP, REPETITIONS = 2, 7
+REPETITIONS = 7
 # Of the largest value: sums of products of half precision or TF32 in another order.
 TOLERANCE = 0.02
 UNMEASURED = Ranking(("reference",), "PyTorch's own, as nothing can be timed here")
+_ALIGNMENT = 16  # bytes of the widest load; kernels take other paths where less is aligned
 
 _rankings: dict[Hashable, Ranking] = {}
+Run = Callable[[Any], Tensor]
 
 
-def ranking(operator: str, backends: Mapping[str, Any], problem: Any) -> Ranking:
+def ranking(
+    operator: str, backends: Mapping[str, Any], problem: Any, otherwise: Run | None = None
+) -> Ranking:
     """Backends that can compute ``problem`` on its CUDA device, the fastest first.
 
-    Timed at the first problem of its kind (device, types, shapes, strides, geometry) in this
-    process. PyTorch's own operators alone, untimed, where a result must not depend on timings
+    Timed at the first problem of its kind (device, types, shapes, strides, alignment, geometry).
+    PyTorch's own operators alone, untimed, where a result must not depend on timings
     (``torch.use_deterministic_algorithms``), and in the capture of a CUDA graph for kinds that were
     not timed before it.
+
+    Args:
+        otherwise: what the caller runs where the reference comes first, if that is not the
+            reference itself; timed in its place.
     """
     if torch.are_deterministic_algorithms_enabled():
         return UNMEASURED
     kind = (operator, *(_kind(value) for value in problem))
-    if kind not in _rankings:
-        if torch.cuda.is_current_stream_capturing():
-            return UNMEASURED
-        _rankings[kind] = _measure(operator, backends, problem)
-    return _rankings[kind]
+    found = _rankings.get(kind)
+    if found is not None:
+        return found
+    device = next(value.device for value in problem if isinstance(value, Tensor))
+    queue, cache = CudaQueue(device), cache_for(device)
+    if queue.is_capturing():
+        return UNMEASURED
+    # The device's number is this process's own.
+    key = repr(kind).replace(f"{device!r}, ", "")
+    with cache.locked():
+        found = cache.find(key, backends)
+        if found is None:
+            found, faults = _measure(operator, backends, problem, otherwise, queue)
+            reason = "" if faults else cache.add(key, found)
+            if reason:
+                found = found._replace(reason=f"{found.reason}; not kept on disk: {reason}")
+    _rankings[kind] = found
+    return found
 
 
 def _kind(value: Any) -> Hashable:
     if isinstance(value, Tensor):
-        return value.device, value.dtype, value.shape, value.stride()
+        aligned = value.data_ptr() % _ALIGNMENT
+        return value.device, value.dtype, value.shape, value.stride(), aligned
     return value
 
 
-def _measure(operator: str, backends: Mapping[str, Any], problem: Any) -> Ranking:
-    expected = backends["reference"].run(problem)
-    milliseconds = {"reference": _time(backends["reference"], problem)}
+def _measure(
+    operator: str,
+    backends: Mapping[str, Any],
+    problem: Any,
+    otherwise: Run | None,
+    queue: CudaQueue,
+) -> tuple[Ranking, list[str]]:
+    """The ranking, and what is wrong with kernels that it leaves out."""
+    problem, expected = _telling(backends["reference"], problem)
+    milliseconds = {"reference": _time(otherwise or backends["reference"].run, problem, queue)}
+    faults = []
     for name, backend in backends.items():
         if name == "reference" or backend.cannot_run(problem):
             continue
         try:
             fault = _fault(backend.run(problem), expected)
-            milliseconds |= {} if fault else {name: _time(backend, problem)}
+            milliseconds |= {} if fault else {name: _time(backend.run, problem, queue)}
         except Exception as error:  # whatever stops a kernel must not stop a training run
             fault = f"raised {type(error).__name__}: {error}"
         if fault:
+            faults.append(fault)
             warnings.warn(
                 f"{operator}: the {name} kernel {fault}; it is not used for this shape. "
                 "Please report this with the output of `python -m maskedconv.env`.",
@@ -67,14 +101,42 @@ def _measure(operator: str, backends: Mapping[str, Any], problem: Any) -> Rankin
             )
     names = tuple(sorted(milliseconds, key=lambda name: milliseconds[name]))
     times = ", ".join(f"{name} {milliseconds[name]:.3f} ms" for name in names)
-    return Ranking(names, f"the fastest when timed: {times}")
+    return Ranking(names, f"the fastest when timed: {times}"), faults
+
+
+def _telling(reference: Any, problem: Any) -> tuple[Any, Tensor]:
+    """A problem of the same kind whose result tells a right kernel from a wrong one, and it.
+
+    The problem itself, unless its result is zero (the gradient of a block that ends in a γ of 0) or
+    not finite (the first steps under a loss scale): then one of random values.
+    """
+    expected = reference.run(problem)
+    largest = expected.abs().max() if expected.numel() else torch.zeros(())
+    if bool((largest > 0) & largest.isfinite()):  # a NaN is the largest value
+        return problem, expected
+    tensors = [_random_like(value) if isinstance(value, Tensor) else value for value in problem]
+    problem = type(problem)(*tensors)
+    return problem, reference.run(problem)
+
+
+def _random_like(tensor: Tensor) -> Tensor:
+    """Normal values, of the same strides and alignment; PyTorch's own generators do not move."""
+    if not tensor.numel():
+        return tensor
+    first = tensor.data_ptr() % _ALIGNMENT // tensor.element_size()
+    span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    values = torch.empty(first + span, dtype=tensor.dtype, device=tensor.device)
+    values.normal_(generator=torch.Generator(tensor.device).manual_seed(0))
+    return values.as_strided(tensor.shape, tensor.stride(), first)
 
 
 def _fault(result: Tensor, expected: Tensor) -> str:
     """Empty when the result is the expected one but for rounding."""
-    result, expected = result.double(), expected.double()
-    if not bool(expected.isfinite().all()):
+    if result.shape != expected.shape:
+        return f"gives the shape {tuple(result.shape)}, not {tuple(expected.shape)}"
+    if not expected.numel():
         return ""
+    result, expected = result.double(), expected.double()
     error, scale = float((result - expected).abs().max()), float(expected.abs().max())
     # Written so that a NaN is a fault.
     if error <= TOLERANCE * scale:
@@ -82,14 +144,6 @@ def _fault(result: Tensor, expected: Tensor) -> str:
     return f"is off by {error:.3g} where values reach {scale:.3g}"
 
 
-def _time(backend: Any, problem: Any) -> float:
+def _time(run: Run, problem: Any, queue: CudaQueue) -> float:
     """Median milliseconds."""
-    for _ in range(WARM_UP):
-        backend.run(problem)
-    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(REPETITIONS)]
-    for start, end in events:
-        start.record()
-        backend.run(problem)
-        end.record()
-    torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) for start, end in events)
+    return statistics.median(queued_times(lambda: run(problem), queue, REPETITIONS).milliseconds)

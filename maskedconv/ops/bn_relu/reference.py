@@ -37,8 +37,11 @@ def run_backward(
 
 def _normalised(problem: NormProblem) -> Tensor:
     """``input * scale[c] + shift[c]`` in new dense memory and in the type of the input."""
-    input = problem.input
-    scale, shift = problem.norm.scale_shift()
+    return normalised(problem.input, *problem.norm.scale_shift())
+
+
+def normalised(input: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """``input * scale[c] + shift[c]`` of scale and shift ``[C]``, as :func:`_normalised`."""
     if memory_format_of(input) == torch.channels_last and input.dtype == scale.dtype:
         return torch.addcmul(shift.view(-1, 1, 1), input, scale.view(-1, 1, 1))
     # With mean 0 and variance 1; faster in channels-first memory, and takes mixed types.

@@ -65,8 +65,17 @@ _LIBRARY_FIRST = Ranking(("reference",), "faster by the table for the CPU")
 def rank(problem: WeightGradProblem) -> Ranking:
     """Backends from the fastest to the one that always runs, for this problem."""
     if problem.input.is_cuda:
-        return measured.ranking("weight_grad", BACKENDS, problem)
+        otherwise = None if problem.scale is None else _after_activation
+        return measured.ranking("weight_grad", BACKENDS, problem, otherwise)
     return _KERNEL_FIRST if native_is_faster(problem) else _LIBRARY_FIRST
+
+
+def _after_activation(problem: WeightGradProblem) -> Tensor:
+    """What a BNReLUConv2d does if no kernel computes the activation: first that, then the gradient
+    of it by the fastest backend.
+    """
+    plain = reference.without_prologue(problem)
+    return BACKENDS[backend_for(BACKENDS, plain, rank)[0]].run(plain)
 
 
 def prefers_library(problem: WeightGradProblem, free: bool = False) -> bool:

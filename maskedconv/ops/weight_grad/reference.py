@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskedconv.ops.bn_relu.reference import normalised
 from maskedconv.ops.geometry import ConvGeometry, filter_runs, memory_format_of
 from maskedconv.ops.library import convolution_grads
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
@@ -20,9 +21,9 @@ def cannot_run(problem: WeightGradProblem) -> str:
 
 def run(problem: WeightGradProblem) -> Tensor:
     """The gradient in the type of ``grad_output``."""
-    input, grad_output, shape, slice_dim, geometry, *_ = problem
     if problem.scale is not None:
-        input = _activation(problem)
+        problem = without_prologue(problem)
+    input, grad_output, shape, slice_dim, geometry, *_ = problem
     if slice_dim != 0:
         return _plain(input, _with_surplus(input, grad_output, shape, geometry), shape, geometry)
     if geometry.groups == 1:
@@ -51,11 +52,12 @@ def _in_blocks(filters: int, out_channels: int) -> int:
     return whole if _BLOCK * (whole - filters) <= filters else filters
 
 
-def _activation(problem: WeightGradProblem) -> Tensor:
+def without_prologue(problem: WeightGradProblem) -> WeightGradProblem:
+    """The same problem with its activation computed, as for the forward pass."""
     assert problem.scale is not None
     assert problem.shift is not None
-    scale, shift = (t.view(-1, 1, 1) for t in (problem.scale, problem.shift))
-    return (problem.input * scale + shift).relu_().to(problem.grad_output.dtype)
+    input = normalised(problem.input, problem.scale, problem.shift).relu_()
+    return problem._replace(input=input.to(problem.grad_output.dtype), scale=None, shift=None)
 
 
 def _with_surplus(

@@ -1,0 +1,184 @@
+"""Rankings that outlast the process: a JSON file for each GPU, driver and build of the kernels.
+
+Processes that start together, such as the ranks of a data-parallel training, measure one after the
+other under a lock, so that the later ones read what the first one chose.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import hashlib
+import importlib
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskedconv.ops import native
+from maskedconv.ops.choice import Ranking
+
+VARIABLE = "MASKEDCONV_CACHE_DIR"
+LOCK_SECONDS = 120.0  # for the measurements of another process
+_MOST_BYTES = 16 << 20  # a larger file is damaged
+
+
+def folder() -> Path:
+    """The folder of :data:`VARIABLE`, else the user's folder for caches."""
+    if named := os.environ.get(VARIABLE):
+        return Path(named)
+    with suppress(ImportError):
+        return Path(importlib.import_module("platformdirs").user_cache_dir("maskedconv"))
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "maskedconv"
+
+
+class RankingCache:
+    """The rankings of one environment.
+
+    A file that cannot be read counts as empty; one that cannot be written is reported by
+    :meth:`add` and changes nothing else.
+    """
+
+    def __init__(self, path: Path, environment: dict[str, str]) -> None:
+        self._path, self._environment = path, environment
+        self._thread_lock, self._depth = threading.RLock(), 0
+
+    def find(self, key: str, backends: Collection[str]) -> Ranking | None:
+        """The ranking kept under ``key``, if it names only these backends and the reference."""
+        try:
+            names, reason = self._read()[key]
+            known = "reference" in names and len(set(names)) == len(names)
+            if known and set(names) <= set(backends) and isinstance(reason, str):
+                return Ranking(tuple(names), reason)
+        except (KeyError, TypeError, ValueError):
+            pass
+        return None
+
+    def add(self, key: str, ranking: Ranking) -> str:
+        """Keeps the ranking; returns the reason if that is not possible, else an empty string."""
+        rankings = {**self._read(), key: [list(ranking.names), ranking.reason]}
+        content = {"environment": self._environment, "rankings": rankings}
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(self._path, json.dumps(content, indent=1))
+        except OSError as error:
+            return str(error)
+        return ""
+
+    def _read(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError, RecursionError):
+            if self._path.stat().st_size > _MOST_BYTES:
+                return {}
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and content.get("environment") == self._environment:
+                rankings = content.get("rankings")
+                return rankings if isinstance(rankings, dict) else {}
+        return {}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within, no other process measures; a thread may enter again.
+
+        Where files cannot be locked, and after :data:`LOCK_SECONDS`, it goes on without.
+        """
+        with self._thread_lock:
+            handle = self._lock() if self._depth == 0 else None
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if handle is not None:
+                    os.close(handle)
+
+    def _lock(self) -> int | None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return handle
+            except BlockingIOError:
+                if time.monotonic() < until:
+                    time.sleep(0.02)
+                    continue
+            except OSError:
+                pass
+            os.close(handle)
+            return None
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes the file whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(name, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+@functools.cache
+def cache_for(device: torch.device) -> RankingCache:
+    """The cache for one CUDA device; its folder is decided once."""
+    environment = describe(device)
+    digest = hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:16]
+    return RankingCache(folder() / f"rankings-{digest}.json", environment)
+
+
+def describe(device: torch.device) -> dict[str, str]:
+    """What rankings depend on besides the problem."""
+    versions = {}
+    for package in ("maskedconv", "torch", "triton"):
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        **versions,
+        "gpu": f"{properties.name}, {properties.multi_processor_count} multiprocessors, "
+        f"capability {properties.major}.{properties.minor}",
+        "driver": driver_version(),
+        "cudnn": str(torch.backends.cudnn.version()),
+        "kernels": kernels_digest(),
+    }
+
+
+def driver_version() -> str:
+    """The version of NVIDIA's driver, or an empty string."""
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+        text = ctypes.create_string_buffer(96)
+        if library.nvmlInit_v2() == 0 and library.nvmlSystemGetDriverVersion(text, 96) == 0:
+            return text.value.decode(errors="replace")
+    return ""
+
+
+@functools.cache
+def kernels_digest() -> str:
+    """Changes with any kernel: one that was built anew has not been checked yet."""
+    digest = hashlib.sha256()
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    module = native.module()
+    if module is not None and module.__file__:
+        files.append(Path(module.__file__))
+    for file in files:
+        with suppress(OSError):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,110 @@
+"""The rankings on disk: what is read back, what is not, and where the file is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from maskedconv.ops import ranking_cache
+from maskedconv.ops.choice import Ranking
+from maskedconv.ops.ranking_cache import RankingCache
+
+BACKENDS = ("reference", "triton", "cuda")
+RANKING = Ranking(("cuda", "reference"), "timed")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "rankings.json"
+
+
+def content(path, **changes):
+    RankingCache(path, {}).add("kind", RANKING)
+    return json.loads(path.read_text()) | changes
+
+
+def test_what_is_added_is_found(path):
+    cache = RankingCache(path, {})
+    assert cache.find("kind", BACKENDS) is None
+    assert cache.add("kind", RANKING) == ""
+    assert cache.add("other", Ranking(("reference",), "timed too")) == ""
+    assert RankingCache(path, {}).find("kind", BACKENDS) == RANKING
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_another_environment_is_not_read(path):
+    RankingCache(path, {"driver": "1"}).add("kind", RANKING)
+    assert RankingCache(path, {"driver": "2"}).find("kind", BACKENDS) is None
+
+
+@pytest.mark.parametrize(
+    "rankings",
+    [
+        [],
+        {"kind": 1},
+        {"kind": [["cuda", "reference"]]},
+        {"kind": [["cuda"], "timed"]},
+        {"kind": [["cuda", "cuda", "reference"], "timed"]},
+        {"kind": [["quick", "reference"], "timed"]},
+        {"kind": [[["cuda"], "reference"], "timed"]},
+        {"kind": [["cuda", "reference"], 1]},
+        {"kind": ["reference", "timed"]},
+    ],
+    ids=str,
+)
+def test_a_damaged_entry_counts_as_none_and_is_replaced(path, rankings):
+    path.write_text(json.dumps(content(path, rankings=rankings)))
+    cache = RankingCache(path, {})
+    assert cache.find("kind", BACKENDS) is None
+    assert cache.add("kind", RANKING) == ""
+    assert cache.find("kind", BACKENDS) == RANKING
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "[" * 100_000, "\0" * 100], ids=lambda text: repr(text[:3])
+)
+def test_a_damaged_file_counts_as_empty_and_is_replaced(path, text):
+    path.write_text(text)
+    cache = RankingCache(path, {})
+    assert cache.find("kind", BACKENDS) is None
+    assert cache.add("kind", RANKING) == ""
+    assert cache.find("kind", BACKENDS) == RANKING
+
+
+def test_a_file_of_other_bytes_counts_as_empty(path):
+    path.write_bytes(b"\xff\xfe\x00{")
+    assert RankingCache(path, {}).find("kind", BACKENDS) is None
+
+
+def test_a_lock_that_another_process_keeps_is_not_waited_for_without_end(path, monkeypatch):
+    monkeypatch.setattr(ranking_cache, "LOCK_SECONDS", 0.1)
+    first, second = RankingCache(path, {}), RankingCache(path, {})
+    with first.locked(), second.locked(), second.locked():
+        assert second.add("kind", RANKING) == ""
+
+
+def test_the_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv(ranking_cache.VARIABLE, str(tmp_path / "named"))
+    assert ranking_cache.folder() == tmp_path / "named"
+    monkeypatch.delenv(ranking_cache.VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert ranking_cache.folder() == tmp_path / "xdg" / "maskedconv"
+    monkeypatch.setitem(__import__("sys").modules, "platformdirs", None)
+    assert ranking_cache.folder() == tmp_path / "xdg" / "maskedconv"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert ranking_cache.folder() == Path.home() / ".cache" / "maskedconv"
+
+
+def test_the_digest_follows_the_kernels(monkeypatch, tmp_path):
+    ranking_cache.kernels_digest.cache_clear()
+    before = ranking_cache.kernels_digest()
+    built = tmp_path / "_C.so"
+    built.write_bytes(b"another build")
+    monkeypatch.setattr(
+        ranking_cache.native, "module", lambda: type("Module", (), {"__file__": str(built)})
+    )
+    ranking_cache.kernels_digest.cache_clear()
+    assert ranking_cache.kernels_digest() != before
+    ranking_cache.kernels_digest.cache_clear()
