@@ -85,6 +85,9 @@ def _peak_bytes(implementation: str, network: str, learned: float, frozen: str, 
     if device == "cpu":
         before = peak_resident()
     step = training_step(implementation, network, learned, frozen, device)
+    step()
+    if device == "cuda":  # the first step also times kernels, which takes memory of its own
+        torch.cuda.reset_peak_memory_stats()
     for _ in range(STEPS_FOR_PEAK):
         step()
     return torch.cuda.max_memory_allocated() if device == "cuda" else peak_resident() - before
@@ -98,7 +101,7 @@ def measure(device: str, rounds: int) -> list[Row]:
             peers = PEERS if frozen == "random" else ("conv2d",)
             names = ("maskedconv", *peers)
             steps = {n: training_step(n, network, learned, frozen, device) for n in names}
-            samples = time_together(steps, device, rounds)
+            samples = time_together(steps, device, rounds, with_python=True)
             peaks = {n: peak_bytes(n, network, learned, frozen, device) for n in names}
             rows.append(
                 row(

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from maskedconv.memory import keep_freed_memory
+from maskedconv.ops.timing import CudaQueue, queued_times
 
 # Milliseconds of each function, round by round.
 Samples = dict[str, list[float]]
@@ -39,10 +40,22 @@ def ratio(samples: Samples, over: str, under: str) -> float:
 
 
 def time_together(
-    functions: Mapping[str, Callable[[], object]], device: str, rounds: int = 20, warmup: int = 2
+    functions: Mapping[str, Callable[[], object]],
+    device: str,
+    rounds: int = 20,
+    warmup: int = 2,
+    *,
+    with_python: bool = False,
 ) -> Samples:
-    """Times of each function over ``rounds`` paired repetitions, after ``warmup`` rounds."""
-    measure = _on_cuda if device == "cuda" else _on_cpu
+    """Times of each function over ``rounds`` paired repetitions, after ``warmup`` rounds.
+
+    Args:
+        with_python: on CUDA, time what a caller waits for. By default the GPU's work alone counts:
+            it is queued while the GPU sleeps.
+    """
+    measure = _on_cpu
+    if device == "cuda":
+        measure = _until_done if with_python else _on_gpu
     # Else page faults of large tensors decide many comparisons.
     keep_freed_memory()
     samples: Samples = {name: [] for name in functions}
@@ -61,12 +74,21 @@ def _on_cpu(function: Callable[[], object]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def _on_cuda(function: Callable[[], object]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    # A clean cache, as between the layers of a network.
-    torch.empty(64 << 20, dtype=torch.float32, device="cuda").zero_()
-    start.record()
-    function()
-    end.record()
+def _until_done(function: Callable[[], object]) -> float:
+    def waited() -> None:
+        function()
+        torch.cuda.synchronize()
+
     torch.cuda.synchronize()
-    return start.elapsed_time(end)
+    return _on_cpu(waited)
+
+
+def _on_gpu(function: Callable[[], object]) -> float:
+    queue = CudaQueue(torch.device("cuda", torch.cuda.current_device()))
+    # A clean cache, as between the layers of a network.
+    return queued_times(function, queue, 1, flush_cache, warmup=1).milliseconds[0]
+
+
+def flush_cache() -> None:
+    """Writes more than any GPU's cache holds."""
+    torch.empty(64 << 20, dtype=torch.float32, device="cuda").zero_()

@@ -9,10 +9,13 @@ import copy
 
 import pytest
 import torch
+from network_problems import NETWORK_SHAPES, network_problem
+from precision import assert_as_exact
 from test_weight_grad import SHAPES, TOLERANCES, expected_of, make_problem
 from torch.nn import functional as F
 
 from maskedconv import MaskedConv2d, explain, models
+from maskedconv.ops import measured, ranking_cache
 from maskedconv.ops.pack_filters import BACKENDS as PACKERS
 from maskedconv.ops.pack_filters import PackProblem
 from maskedconv.ops.weight_grad import BACKENDS
@@ -23,8 +26,11 @@ KERNELS = ("reference", "triton", "cuda")
 
 
 @pytest.fixture(autouse=True)
-def _tf32(monkeypatch):
-    """float32 problems go to tensor cores, as the kernels expect."""
+def _tf32(monkeypatch, tmp_path):
+    """float32 problems go to tensor cores, as the kernels expect; choices start unmade."""
+    monkeypatch.setenv("MASKEDCONV_CACHE_DIR", str(tmp_path))
+    ranking_cache.cache_for.cache_clear()
+    monkeypatch.setattr(measured, "_rankings", {})
     monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
 
 
@@ -53,6 +59,18 @@ def test_weight_grad(backend, shape, dtype, prologue):
         # tf32 has ten bits of mantissa, as float16 has.
         tolerance = max(TOLERANCES[dtype], 5e-3) * max(1.0, float(expected.abs().max()))
         torch.testing.assert_close(grad, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("prologue", [False, True], ids=["plain", "bn-relu"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("name", NETWORK_SHAPES)
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_weight_grad_in_the_networks(backend, name, dtype, prologue):
+    problem = on_gpu(network_problem(name, dtype, prologue, batch=32))
+    grad = run(backend, problem)
+    precision = torch.bfloat16 if dtype == torch.bfloat16 else torch.float16  # TF32's mantissa
+    plain = BACKENDS["reference"].run(problem)
+    assert_as_exact([grad], [plain], [expected_of(problem)], name, dtype=precision)
 
 
 @pytest.mark.parametrize("backend", ["triton", "cuda"])

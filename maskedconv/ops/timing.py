@@ -82,15 +82,17 @@ def queued_times(
     queue: Queue,
     repetitions: int,
     between: Callable[[], object] = lambda: None,
+    warmup: int = WARM_UP,
 ) -> Times:
     """Times of ``repetitions`` calls of ``run``, all queued while the device sleeps.
 
     Args:
         run: queues the work.
         between: queues what goes before each repetition and is not timed.
+        warmup: calls before, at least one; the last one says how long to sleep.
     """
     seconds = 0.0
-    for _ in range(WARM_UP):
+    for _ in range(warmup):
         begin = perf_counter()
         between()
         run()
