@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +14,12 @@ import typer
 from maskedconv import data
 from maskedconv.experiments import EXPERIMENTS, RunConfig, Store, registry
 from maskedconv.experiments.commandline import (
+    AMP_HELP,
     INTERRUPTED,
     SOME_FAILED,
     check_checkpoint_minutes,
     check_device,
+    open_amp,
     open_device,
     say,
     usage_errors,
@@ -77,6 +80,7 @@ def main(
     epochs: Annotated[int | None, typer.Option(help="In place of the preset's.")] = None,
     subset: Annotated[int | None, typer.Option(help="Training images per class.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    amp: Annotated[str, typer.Option(help=AMP_HELP)] = "auto",
     threads: Annotated[
         int | None, typer.Option(help="CPU threads of a run; by default 1 for quick, else all.")
     ] = None,
@@ -125,14 +129,16 @@ def main(
         check_device(device, threads)
         check_checkpoint_minutes(checkpoint_minutes)
         asked = parse_parallel(parallel)
-        plan = make_plan(registry.select(ids or []), settings)
+        experiments = registry.select(ids or [])
+        found = open_device(device, None)
+        settings = replace(settings, amp=open_amp(amp, found))
+        plan = make_plan(experiments, settings)
         if list_:
             print_items(plan, verbose)
             return
         _name_other_data(plan, settings)
         check_data(plan, settings, source, needed=not dry_run)
         store = Store(out or Path("runs") / preset)
-        found = open_device(device, None)
         at_once, threads = share_out(asked, threads or settings.threads, found.type, count_cores())
         setup = Setup(store.out, found.type, threads, 60 * checkpoint_minutes)
         open_device(device, threads)

@@ -11,10 +11,12 @@ import typer
 from maskedconv import data
 from maskedconv.experiments import RunConfig, Store
 from maskedconv.experiments.commandline import (
+    AMP_HELP,
     INTERRUPTED,
     SOME_FAILED,
     check_checkpoint_minutes,
     check_device,
+    open_amp,
     open_device,
     say,
     usage_errors,
@@ -65,6 +67,7 @@ def main(
         typer.Option(help="Further option of the model, such as width=0.125; may be repeated."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    amp: Annotated[str, typer.Option(help=AMP_HELP)] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to whose results.jsonl the run is added.")
@@ -91,6 +94,7 @@ def main(
         options = tuple(parse_option(text) for text in option or ())
         source = Source({} if data_dir is None else {"": data_dir}, download)
         source.check((dataset, subset))
+        torch_device = open_device(device, threads)
         config = RunConfig(
             **_recipe(
                 model,
@@ -114,8 +118,8 @@ def main(
             subset=subset,
             seed=seed,
             options=options,
+            amp=open_amp(amp, torch_device),
         )
-        torch_device = open_device(device, threads)
         store = None if out is None else Store(out)
         if store is not None:
             store.prepare()

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from maskedconv.data import Dataset, test_batches, train_batches
 from maskedconv.experiments.checkpoints import Checkpoint
+from maskedconv.experiments.precision import resolve_amp
 from maskedconv.optimizers import make_optimizer, make_scheduler
 
 # On a CPU, activations beyond 32 MB leave malloc's heap, and fetching their pages anew for every
@@ -104,7 +105,7 @@ def train(
         milestones, gamma: the learning rate is multiplied by ``gamma`` after each of these epochs.
         schedule: "step" for that; "cosine" decays ``lr`` to zero over ``epochs`` instead.
         optimizer: "sgd", "adam" (``momentum`` is its beta1) or "yellowfin" (where it starts).
-        amp: compute in bfloat16 under autocast; by default on CUDA only.
+        amp: compute in bfloat16 under autocast; by default on CUDA and on a CPU with AMX.
         compile: train through ``torch.compile``. Off, as for wrn_28_4 on a CPU a compiled step took
             as long as an eager one, and compiling as long as many of them.
         on_epoch: called with each epoch's result, those that a checkpoint holds included.
@@ -136,7 +137,7 @@ def train(
         for past in history.epochs:
             on_epoch(past)
     forward = torch.compile(model) if compile else model
-    amp = device.type == "cuda" if amp is None else amp
+    amp = resolve_amp("auto", device.type) == "bf16" if amp is None else amp
     while len(history.epochs) < epochs:
         epoch = len(history.epochs) + 1
         epoch_lr = float(scheduler.get_last_lr()[0])

@@ -44,7 +44,7 @@ def start(*arguments, before_start=None):
 
 def wait_for_rows(out, count, process):
     """Waits until ``process`` has finished so many runs."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while len(Store(out).load().rows) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end

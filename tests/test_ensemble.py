@@ -98,7 +98,7 @@ def test_members_differ_by_seed_and_share_what_is_frozen(dataset, tmp_path):
         return train(model, dataset, epochs=1, batch_size=16, lr=0.02, seed=seed)
 
     checkpoint = Checkpoint(tmp_path / "run.pt", {}, 1000)
-    result = train_members(start, 3, 7, dataset, fit, checkpoint)
+    result = train_members(start, replace(MEMBERS, seed=7), dataset, fit, checkpoint)
     assert [seed for seed, _ in trained] == [member_seed(7, member) for member in range(3)]
     states = [model.state_dict() for _, model in trained]
     for name, value in start.state_dict().items():

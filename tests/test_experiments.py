@@ -57,6 +57,7 @@ def test_key_is_stable():
         {"keep": True},
         {"start": "0" * 16},
         {"start": "0" * 16, "members": 5},
+        {"amp": "bf16"},
     ],
 )
 def test_every_setting_changes_the_key_and_survives_json(change):

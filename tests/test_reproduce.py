@@ -124,7 +124,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path):
     process = start(*SMALL, "--epochs", "40", "--out", tmp_path)
     wait_for_rows(tmp_path, 1, process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     kept = keys(tmp_path)
     assert 1 <= len(kept) < SMALL_RUNS
@@ -135,7 +135,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path):
 def test_two_runners_share_a_folder(tmp_path):
     runners = [start(*SMALL, "--out", tmp_path) for _ in range(2)]
     for runner in runners:
-        _, said = runner.communicate(timeout=60)
+        _, said = runner.communicate(timeout=300)
         assert runner.returncode == 0, said
     assert len(keys(tmp_path)) == len(set(keys(tmp_path))) == SMALL_RUNS
 

@@ -25,7 +25,7 @@ def test_full_disk(tmp_path):
         *ONE_BY_ONE, "--out", tmp_path,
         before_start=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 1, said
     assert "error: " in said
     assert "results.jsonl" in said
@@ -62,7 +62,7 @@ def test_images_that_are_removed_are_not_missed(tmp_path, parallel):
     )  # fmt: skip
     wait_for_rows(out, 1, process)
     shutil.rmtree(images)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert len(keys(out)) == SMALL_RUNS
 

@@ -31,7 +31,7 @@ def test_interrupt_of_the_terminal_ends_every_process(tmp_path):
     process = start(*TWO, "--epochs", "40", "--out", tmp_path, before_start=os.setsid)
     wait_for_rows(tmp_path, 1, process)
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     kept = keys(tmp_path)
@@ -46,7 +46,7 @@ def test_runs_of_a_killed_process_are_done_by_another(tmp_path):
     process = start(*TWO, "--epochs", "5", "--out", tmp_path)
     wait_for_rows(tmp_path, 1, process)
     os.kill(workers_of(process)[0], signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert len(keys(tmp_path)) == len(set(keys(tmp_path))) == SMALL_RUNS
     assert {row["status"] for row in Store(tmp_path).load().rows.values()} == {"done"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from maskedconv.experiments.precision import is_slow, resolve_amp
 from maskedconv.experiments.store import StoreError
 from maskedconv.memory import keep_freed_memory
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEVICES = ("auto", "cpu", "cuda")
+AMP_HELP = (
+    "bf16 computes in bfloat16 under autocast, off in float32; auto: bf16 on CUDA and on a CPU "
+    "with AMX."
+)
 
 
 def say(text: str) -> None:
@@ -70,3 +75,15 @@ def open_device(device: str, threads: int | None) -> torch.device:
         return torch.device("cuda")
     keep_freed_memory()
     return torch.device("cpu")
+
+
+def open_amp(asked: str, device: torch.device) -> str:
+    """What ``--amp`` comes to on ``device``: "bf16" or "off"; says so where that is slow.
+
+    Raises:
+        ValueError: ``asked`` is none of auto, bf16 and off.
+    """
+    amp = resolve_amp(asked, device.type)
+    if is_slow(amp, device.type):
+        say("note: this CPU has no unit for bfloat16; --amp off is faster here")
+    return amp

@@ -17,6 +17,7 @@ TRAINED = ("all", "bn", "conv1", "block1", "block2", "block3", "fc")
 INITS = ("he", "authors")
 SCHEDULES = ("step", "cosine")
 OPTIMIZERS = ("sgd", "adam", "yellowfin")
+AMP = ("bf16", "off")
 # The beta1 that Adam is run with: its place in a configuration is the momentum.
 ADAM_MOMENTUM = 0.9
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -49,6 +50,7 @@ class RunConfig:
         start: key of a run that keeps its weights, from which this one starts; "" for random ones.
         members: 0 for one network, or how many copies of the start are trained as an ensemble;
             what they do not learn is frozen at the start's values.
+        amp: "bf16" to compute in bfloat16 under autocast, "off" for float32.
 
     Raises:
         TypeError, ValueError: naming the field, what came and what was expected.
@@ -79,15 +81,17 @@ class RunConfig:
     keep: bool = False
     start: str = ""
     members: int = 0
+    amp: str = "off"
 
     def __post_init__(self) -> None:
         check_learned(self.learned)
         check_slice_dim(self.slice_dim)
         check_frozen(self.frozen)
-        _check_choice("trained", self.trained, TRAINED)
-        _check_choice("init", self.init, INITS)
-        _check_choice("schedule", self.schedule, SCHEDULES)
-        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("trained", self.trained, TRAINED)
+        check_choice("init", self.init, INITS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("amp", self.amp, AMP)
         for name, smallest in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("members", 0)):
             _check_int(name, getattr(self, name), smallest)
         if self.subset is not None:
@@ -176,6 +180,8 @@ class RunConfig:
             parts.append(f"{self.members} members")
         if self.optimizer != "sgd":
             parts.append(self.optimizer)
+        if self.amp != "off":
+            parts.append(self.amp)
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
         rest = (self.dataset, epochs, f"lr {_short(self.lr)}", f"seed {self.seed}")
         return ", ".join((" ".join(parts), *rest))
@@ -197,7 +203,8 @@ def _short(number: float) -> str:
     return text.removeprefix("0") if text.startswith("0.") else text
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """ValueError naming ``name`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from maskedconv.checkpoint import save
 from maskedconv.data import Dataset
 from maskedconv.experiments.checkpoints import Checkpoint
+from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.rows import epochs_of
 from maskedconv.nn import MaskedConv2d
 from maskedconv.training import History, predict
@@ -27,9 +28,9 @@ Fit = Callable[[nn.Module, int], History]
 
 
 def train_members(
-    start: nn.Module, members: int, seed: int, dataset: Dataset, fit: Fit, checkpoint: Checkpoint
+    start: nn.Module, config: RunConfig, dataset: Dataset, fit: Fit, checkpoint: Checkpoint
 ) -> dict[str, Any]:
-    """Trains ``members`` copies of ``start``, which stays as it is; returns what the row says.
+    """Trains ``config.members`` copies of ``start``, which stays as it is; returns the row's part.
 
     That is: ``members``, each with its ``history`` and last ``top1`` on the test set in percent;
     their mean as ``last_top1`` and ``best_top1``; ``ensemble_top1`` of their averaged softmax; and
@@ -42,12 +43,12 @@ def train_members(
     context = checkpoint.context
     rows: list[dict[str, Any]] = context.get("members", [])
     summed: Tensor | float = context.get("probabilities", 0.0)
-    for member in range(len(rows), members):
+    for member in range(len(rows), config.members):
         model = copy.deepcopy(start)
-        own_seed = member_seed(seed, member)
+        own_seed = member_seed(config.seed, member)
         torch.manual_seed(own_seed)
         epochs = epochs_of(fit(model, own_seed))
-        probabilities = predict(model, dataset, amp=dataset.device.type == "cuda")
+        probabilities = predict(model, dataset, amp=config.amp == "bf16")
         summed = summed + probabilities.double().cpu()
         top1 = epochs[-1]["test_top1"]
         rows = [*rows, {"top1": top1, "history": epochs, "bytes": stored_bytes(model)}]

@@ -34,7 +34,7 @@ def estimate(
     for config in configs:
         size = sizes[data_key(config)]
         network = (config.model, config.options, size.num_classes, size.image_shape)
-        kind = (*network, config.batch_size, config.optimizer)
+        kind = (*network, config.batch_size, config.optimizer, config.amp)
         if kind not in paces:
             paces[kind] = _measure(config, size, device)
         pace = paces[kind]
@@ -58,6 +58,7 @@ def _measure(config: RunConfig, size: Size, device: torch.device) -> _Pace:
     images = min(config.batch_size, size.train_images)
     warm_up = _noise(size, min(WARM_UP_IMAGES, images), device)
     batch = _noise(size, images, device)
+    amp = config.amp == "bf16"
 
     def train_on(dataset: Dataset) -> None:
         train(
@@ -68,11 +69,12 @@ def _measure(config: RunConfig, size: Size, device: torch.device) -> _Pace:
             lr=1e-6,
             momentum=config.momentum,
             optimizer=config.optimizer,
+            amp=amp,
         )
 
     train_on(warm_up)
     # train() evaluates as well, on as many images.
-    test = _seconds(lambda: evaluate(model, batch))
+    test = _seconds(lambda: evaluate(model, batch, amp=amp))
     both = _seconds(lambda: train_on(batch))
     return _Pace(max(both - test, test) / images, test / images)
 

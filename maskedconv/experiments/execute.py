@@ -133,7 +133,7 @@ def _do(
 
     if config.members and folder is not None and checkpoint is not None:
         freeze_unlearned_(model)
-        row |= train_members(model, config.members, config.seed, dataset, fit, checkpoint)
+        row |= train_members(model, config, dataset, fit, checkpoint)
         row["stored_bytes"]["shared"] = weights_path(folder, config.start).stat().st_size
         return
     row |= results(fit(model, config.seed))
@@ -163,6 +163,7 @@ def _train(
         schedule=config.schedule,
         optimizer=config.optimizer,
         seed=seed,
+        amp=config.amp == "bf16",
         on_epoch=on_epoch,
         checkpoint=checkpoint,
     )

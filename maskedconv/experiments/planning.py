@@ -76,13 +76,19 @@ def _without(key: DataKey, plan: Plan, settings: Settings) -> str:
 
 
 def check_folder(store: Store, settings: Settings) -> None:
-    """ValueError if the folder holds runs of another preset or data set."""
+    """ValueError if the folder holds runs of another preset, data set or precision."""
     names = ", ".join(settings.datasets)
     old = store.read_plan()
     if old is not None and (old["preset"], old["dataset"]) != (settings.preset, names):
         raise ValueError(
             f"{store.out} holds the preset {old['preset']} on {old['dataset']}, not "
             f"{settings.preset} on {names}; choose another folder with --out"
+        )
+    # A plan without it is from before there was a choice.
+    if old is not None and (amp := old.get("amp", "off")) != settings.amp:
+        raise ValueError(
+            f"{store.out} holds runs of --amp {amp}, not {settings.amp}; --amp {amp} goes on with "
+            "them, --out names another folder"
         )
 
 
@@ -114,6 +120,7 @@ def write_plan(
         {
             "preset": settings.preset,
             "dataset": ", ".join(settings.datasets),
+            "amp": settings.amp,
             "data_notes": {name: dataset.note for (name, _), dataset in datasets.items()},
             "command": command,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -49,6 +49,7 @@ class Settings:
         subset, tiny_subset: training images per class of ``datasets`` and of ``tiny_dataset``, or
             None for all.
         threads: of the CPU, or None for torch's choice.
+        amp: "bf16" or "off".
     """
 
     preset: str
@@ -75,6 +76,7 @@ class Settings:
     subset: int | None = None
     tiny_subset: int | None = None
     threads: int | None = None
+    amp: str = "off"
 
     @property
     def networks(self) -> tuple[Network, ...]:

@@ -54,6 +54,7 @@ def _run(
         "batch_size": settings.batch_size or found.batch_size,
         "epochs": settings.epochs.get(experiment, found.epochs),
         "subset": settings.subset,
+        "amp": settings.amp,
         **{name: getattr(found, name) for name in _OF_RECIPES},
     }
     return RunConfig(

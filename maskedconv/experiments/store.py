@@ -192,6 +192,9 @@ def _parse(line: bytes) -> Row:
         raise ValueError(f"not a row of schema {SCHEMA}")
     if not isinstance(row.get("key"), str) or row.get("status") not in ("done", "failed"):
         raise ValueError("a row without a key or a status")
+    # Before runs had a precision, those on CUDA were in bfloat16 under the key of float32.
+    if str(row.get("device")).startswith("cuda") and "amp" not in (row.get("config") or {}):
+        raise ValueError("a row from CUDA that does not say its precision")
     return row
 
 

@@ -92,6 +92,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         ("Data", _datasets(results)),
         ("Runs", f"{done} done, {failed} failed, {len(runs) - done - failed} not run"),
         ("Seeds", str(len(seeds))),
+        ("Precision", results.precision or "nothing was run"),
         (
             "Training time",
             appendix.duration(sum((run.row or {}).get("seconds") or 0 for run in runs)),

@@ -59,6 +59,7 @@ def _origin(results: Results) -> str:
         f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}",
         *(note for note in data if note),
         *devices,
+        *filter(None, [results.precision]),
         f"{duration(seconds)} of training",
     ]
     return f"{'; '.join(facts)}. Accuracy: top-1 on the test images, %, best epoch."

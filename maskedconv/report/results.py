@@ -25,7 +25,7 @@ FAMILIES = {
     "alexnet": "AlexNet",
 }
 
-
+_PRECISIONS = {"off": "float32", "bf16": "bfloat16 (autocast)"}
 # How maskedconv.data notes a folder that holds a part of a data set.
 _EXCERPT = re.compile(r"[\d,]+ of [\d,]+ (training|test) images")
 
@@ -179,6 +179,12 @@ class Results:
             for setting in settings
             for run in setting.runs
         }
+
+    @property
+    def precision(self) -> str:
+        """What the runs that have a row computed in, in words."""
+        used = dict.fromkeys(run.config.amp for run in self.runs().values() if run.row)
+        return " and ".join(_PRECISIONS[amp] for amp in used)
 
     def title(self, experiment: str) -> str:
         return str(self.plan["experiments"][experiment].get("title") or experiment)

@@ -1,0 +1,51 @@
+"""The precision that a run computes in: what ``--amp`` says, as a configuration has it.
+
+Free of torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maskedconv.experiments.config import AMP, check_choice
+
+ASKED = ("auto", *AMP)
+_CPU_FACTS = Path("/proc/cpuinfo")
+# Linux's names for units that multiply bfloat16: of x86 by tiles, of x86 and ARM by vectors.
+_TILES = "amx_bf16"
+_VECTORS = ("avx512_bf16", "bf16", "svebf16")
+
+
+def resolve_amp(asked: str, device: str) -> str:
+    """``asked`` as a run's configuration has it: "auto" becomes "bf16" where that is fast.
+
+    That is on CUDA, and on a CPU with AMX.
+
+    Args:
+        device: "cuda" or "cpu".
+
+    Raises:
+        ValueError: ``asked`` is none of ``ASKED``.
+    """
+    check_choice("amp", asked, ASKED)
+    if asked != "auto":
+        return asked
+    return "bf16" if device == "cuda" or _TILES in _cpu_flags() else "off"
+
+
+def is_slow(amp: str, device: str) -> bool:
+    """Whether ``amp`` is bfloat16 on a CPU that has no unit for it."""
+    return amp == "bf16" and device == "cpu" and _cpu_flags().isdisjoint((_TILES, *_VECTORS))
+
+
+def _cpu_flags() -> frozenset[str]:
+    """What Linux says that the first processor can do; nothing where it says nothing."""
+    try:
+        lines = _CPU_FACTS.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
