@@ -7,90 +7,96 @@ SHA-256. Random generators promise nothing across releases, so what a seed gives
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import json
+import math
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from maskedconv import checkpoint_file
+from maskedconv.checkpoint_file import Content, Layer, fingerprint, shapes, type_name
 from maskedconv.nn import MaskedConv2d
+from maskedconv.whole_model import (
+    check_can_materialise,
+    materialise,
+    own_module_names,
+    own_names,
+)
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_FORMAT = "maskedconv-1"
+# Zeros that load_plain makes where an old file alone says how many there are.
+_MOST_ZEROS = 2**31
 
 
 def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
     """Writes ``model`` to ``path``, a safetensors file; an existing file is replaced at the end.
+
+    Names are those of the network itself, also where it is wrapped by ``torch.compile`` or for data
+    parallel training.
 
     Args:
         frozen: store the frozen filters whole, too. Without, :func:`load` needs a model that was
             made with the same frozen filters (from the same seed, or the same backbone file).
 
     Raises:
-        ValueError: ``model`` holds no parameters or buffers.
+        ValueError: ``model`` holds no parameters or buffers, or one that is no plain tensor in
+            memory (of the meta device, sparse, a subclass).
         OSError: ``path`` cannot be written.
         ModuleNotFoundError: safetensors is not installed.
     """
-    serialize = _safetensors("safetensors.torch").save
-    path = Path(path)
-    state = model.state_dict()
+    state = _state(model)
     if not state:
         raise ValueError(f"model ({type(model).__name__}) has nothing to save")
-    layers = dict(_masked_layers(model))
-    fingerprints = {key: _fingerprint(state[key]) for key in _frozen_keys(layers)}
+    for key, tensor in state.items():
+        if type(tensor) is not Tensor or tensor.is_meta or tensor.layout != torch.strided:
+            raise ValueError(f"{key} of the model is {_described(tensor)}; expected a plain tensor")
+    layers = _masked_layers(model)
+    keys = [key for name in layers for key in _frozen_of(name) if key in state]
+    fingerprints = {key: fingerprint(state[key]) for key in keys}
     if not frozen:
         state = {key: tensor for key, tensor in state.items() if key not in fingerprints}
-    header = {
-        "format": _FORMAT,
-        "layers": {name: _configuration(layer) for name, layer in layers.items()},
-        "frozen": fingerprints,
-    }
-    # A copy for every tensor: safetensors refuses memory that two names share.
-    tensors = {key: tensor.detach().clone().contiguous() for key, tensor in state.items()}
-    content = serialize(tensors, metadata={"maskedconv": json.dumps(header)})
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    described = {name: _configuration(layer) for name, layer in layers.items()}
+    checkpoint_file.write(Path(path), Content(described, fingerprints, state))
 
 
 def load(model: Model, path: str | Path) -> Model:
     """Loads what :func:`save` wrote into ``model``, in place; nothing changes when it cannot.
 
     Frozen filters that the file does not hold must be the model's own (compared by SHA-256), or are
-    drawn again from the layer's seed that the file names.
+    drawn again from the layer's seed that the file names. Values keep the type that they were
+    saved with, which the model must have. What the model has on the meta device comes to be in the
+    CPU's memory.
 
     Returns:
         ``model``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not such a checkpoint; its layers are not the model's; or frozen
-            filters are neither in the file, nor in the model, nor given by a seed.
+        ValueError: the file is not such a checkpoint or is damaged; its layers, names, shapes or
+            types are not the model's; or frozen filters are neither in the file, nor in the model,
+            nor given by a seed.
     """
-    header, tensors = _read(Path(path))
-    layers = dict(_masked_layers(model))
-    _compare_layers(header["layers"], layers, path)
-    state = model.state_dict()
-    for key, expected in header["frozen"].items():
-        if key not in tensors:
-            tensors[key] = _find_frozen(key, expected, state[key], layers, header["layers"], path)
-    if tensors.keys() != state.keys():
-        missing, surplus = sorted(state.keys() - tensors), sorted(tensors.keys() - state.keys())
-        raise ValueError(f"{path} is of another model: it lacks {missing} and also has {surplus}")
-    for key, tensor in tensors.items():
-        if tensor.shape != state[key].shape:
-            raise ValueError(
-                f"{path}: {key} is {list(tensor.shape)}; expected {list(state[key].shape)}"
-            )
-    model.load_state_dict(tensors)
+    path = Path(path)
+    layers, state = _masked_layers(model), _state(model)
+    content = _without_prefix(checkpoint_file.read(path), state)
+    _compare_layers(content.layers, layers, path)
+    _compare_tensors(content, state, path)
+    found = {
+        key: _find_frozen(key, content, state[key], layers, path)
+        for key in content.frozen
+        if key not in content.tensors
+    }
+    check_can_materialise(model)
+    materialise(model)
+    unchanged = {key for key, tensor in found.items() if tensor is state[key]}
+    tensors = {**content.tensors, **found}
+    model.load_state_dict({key: tensors[name] for key, name in own_names(model).items()})
+    for key in content.frozen:
+        name = key.rpartition(".")[0]
+        if key not in unchanged or layers[name].seed is None:
+            layers[name].seed = content.layers[name]["seed"]
     return model
 
 
@@ -102,13 +108,22 @@ def load_plain(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not such a checkpoint, or was saved without frozen filters.
+        ValueError: the file is not such a checkpoint or is damaged, or was saved without frozen
+            filters.
     """
-    header, tensors = _read(Path(path))
-    if missing := sorted(header["frozen"].keys() - tensors.keys()):
+    path = Path(path)
+    layers, frozen, tensors = checkpoint_file.read(path)
+    if missing := sorted(frozen.keys() - tensors.keys()):
         raise ValueError(f"{path} lacks {missing[0]}; expected a file of save(..., frozen=True)")
-    for name, layer in header["layers"].items():
+    for name, layer in layers.items():
+        expected = shapes(name, layer)
+        biases = {key for key in expected if key.rpartition(".")[2].startswith("bias_")}
+        for key in expected.keys() - tensors.keys():
+            if key not in biases or biases & tensors.keys():
+                raise ValueError(f"{path} lacks {key}, which its header tells of")
         shape, dim = layer["weight_shape"], layer["slice_dim"]
+        if math.prod(shape) > _MOST_ZEROS and layer["frozen_mode"] == "zero":
+            raise ValueError(f"{path}, header: layers.{name}.weight_shape is {shape}; too large")
         for plain, own, size, along in (
             ("weight", "", shape[dim], dim),
             ("bias", "bias_", shape[0], 0),
@@ -129,91 +144,96 @@ def _padded(tensor: Tensor, size: int, dim: int) -> Tensor:
     return torch.cat([tensor, tensor.new_zeros(shape)], dim)
 
 
-def _safetensors(module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "checkpoints need safetensors: pip install 'maskedconv[reproduce]'", name=error.name
-        ) from None
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    state = model.state_dict()
+    return {name: state[key] for key, name in own_names(model).items()}
 
 
-def _masked_layers(model: nn.Module) -> list[tuple[str, MaskedConv2d]]:
-    return [(name, m) for name, m in model.named_modules() if isinstance(m, MaskedConv2d)]
+def _masked_layers(model: nn.Module) -> dict[str, MaskedConv2d]:
+    names = own_module_names(model)
+    return {names[key]: m for key, m in model.named_modules() if isinstance(m, MaskedConv2d)}
 
 
-def _frozen_keys(layers: dict[str, MaskedConv2d]) -> list[str]:
-    return [
-        f"{name}.{buffer}".lstrip(".")
-        for name, layer in layers.items()
-        for buffer in ("frozen", "bias_frozen")
-        if getattr(layer, buffer) is not None
-    ]
+def _frozen_of(name: str) -> list[str]:
+    return [f"{name}.{buffer}".lstrip(".") for buffer in ("frozen", "bias_frozen")]
 
 
-def _configuration(layer: MaskedConv2d) -> dict[str, Any]:
+def _configuration(layer: MaskedConv2d) -> Layer:
     return {
         "num_learned": layer.num_learned,
         "slice_dim": layer.slice_dim,
         "frozen_mode": layer.frozen_mode,
         "weight_shape": list(layer.weight_shape),
+        "dtype": type_name(layer.learned.dtype),
         "seed": layer.seed,
     }
 
 
-def _fingerprint(tensor: Tensor) -> str:
-    """SHA-256 of type, shape and values, whatever the memory format and device."""
-    digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
-    # Flat: a contiguous tensor with a dimension of size 1 may have any stride there.
-    values = tensor.detach().cpu().contiguous().flatten()
-    digest.update(values.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _described(value: Any) -> str:
+    if type(value) is not Tensor:
+        return f"a {type(value).__name__}"
+    return "on the meta device" if value.is_meta else f"of layout {value.layout}"
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    safetensors = _safetensors("safetensors")
-    if not path.is_file():
-        raise FileNotFoundError(f"path is {str(path)!r}; expected a file that save() wrote")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("maskedconv", "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
-    if header.get("format") != _FORMAT:
-        raise ValueError(f"{path} was not written by maskedconv.save (expected format {_FORMAT})")
-    return header, tensors
+def _without_prefix(content: Content, state: dict[str, Tensor]) -> Content:
+    """``content`` without the ``module.`` of data parallel training, which old files keep."""
+    prefix = "module."
+    names = content.tensors.keys() | content.frozen.keys()
+    if not all(name.startswith(prefix) for name in names) or any(
+        name.startswith(prefix) for name in state
+    ):
+        return content
+    return Content(*({k.removeprefix(prefix): v for k, v in part.items()} for part in content))
 
 
-def _compare_layers(saved: dict[str, Any], layers: dict[str, MaskedConv2d], path: Any) -> None:
+def _compare_layers(saved: dict[str, Layer], layers: dict[str, MaskedConv2d], path: Path) -> None:
     if saved.keys() != layers.keys():
         raise ValueError(
             f"{path} has masked layers {sorted(saved)}; the model has {sorted(layers)}"
         )
     for name, layer in layers.items():
         for key, value in _configuration(layer).items():
-            if key != "seed" and saved[name][key] != value:
+            if key != "seed" and saved[name].get(key, value) != value:
                 raise ValueError(f"{path}: {name}.{key} is {saved[name][key]}; expected {value}")
+
+
+def _compare_tensors(content: Content, state: dict[str, Tensor], path: Path) -> None:
+    names = content.tensors.keys() | content.frozen.keys()
+    if names != state.keys():
+        missing, surplus = sorted(state.keys() - names), sorted(names - state.keys())
+        raise ValueError(f"{path} is of another model: it lacks {missing} and also has {surplus}")
+    for key, tensor in content.tensors.items():
+        expected = state[key]
+        if tensor.shape != expected.shape:
+            raise ValueError(
+                f"{path}: {key} is {list(tensor.shape)}; expected {list(expected.shape)}"
+            )
+        if tensor.dtype != expected.dtype:
+            raise ValueError(
+                f"{path}: {key} is {type_name(tensor.dtype)}; expected "
+                f"{type_name(expected.dtype)}, as the model has it"
+            )
 
 
 def _find_frozen(
     key: str,
-    expected: str,
+    content: Content,
     own: Tensor,
     layers: dict[str, MaskedConv2d],
-    saved: dict[str, Any],
-    path: Any,
+    path: Path,
 ) -> Tensor:
-    """Frozen filters with the fingerprint ``expected``: the model's, or drawn from the seed."""
-    if _fingerprint(own) == expected:
+    """The frozen filters that the file was saved with: the model's, or drawn from the seed."""
+    expected = content.frozen[key]
+    if not own.is_meta and fingerprint(own) == expected:
         return own
     name, _, buffer = key.rpartition(".")
-    layer, seed = layers[name], saved[name]["seed"]
+    seed = content.layers[name]["seed"]
     if seed is not None:
-        drawn = getattr(layer.drawn_from(seed), buffer)
-        if _fingerprint(drawn) == expected:
+        drawn = getattr(layers[name].drawn_from(seed), buffer)
+        if fingerprint(drawn) == expected:
             return drawn
+    state = "is on the meta device" if own.is_meta else f"is not what {path} was saved with"
     raise ValueError(
-        f"{key} of the model is not what {path} was saved with (SHA-256), and the file does not "
+        f"{path}: {key} of the model {state} (SHA-256), and the file does not "
         f"hold it; expected a model made with the same seed, or a file of save(..., frozen=True)"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tarfile
@@ -14,7 +13,6 @@ from image_files import damage, write_folder, write_image
 from PIL import Image
 
 from maskedconv import data
-from maskedconv.data import decode
 
 
 @pytest.fixture(autouse=True)
@@ -239,72 +237,3 @@ def test_archive_given_as_folder_says_how_to_unpack_it(tmp_path):
     damage(archive, 20)
     with pytest.raises(data.DataError, match=r"images\.tar\.xz is a damaged or truncated archive"):
         data.check("folder", archive)
-
-
-@pytest.fixture
-def cached_folder(tmp_path):
-    root = write_folder(tmp_path / "images")
-    data.load("folder", root)
-    return root
-
-
-def refuse_to_decode(paths):
-    pytest.fail("decoded although the cache holds the images")
-
-
-def test_second_load_comes_from_the_cache(cached_folder, monkeypatch, capsys):
-    expected = data.load("folder", cached_folder)
-    monkeypatch.setattr(decode, "decode_images", refuse_to_decode)
-    capsys.readouterr()
-    again = data.load("folder", cached_folder)
-    assert torch.equal(again.train_images, expected.train_images)
-    assert torch.equal(again.test_images, expected.test_images)
-    assert capsys.readouterr() == ("", "")
-    cache = decode.cache_file(cached_folder)
-    assert list(cache.parent.iterdir()) == [cache]
-
-
-def test_changed_image_is_read_again(cached_folder):
-    path = cached_folder / "train" / "cat" / "0.png"
-    before = path.stat()
-    write_image(path, 99)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert (data.load("folder", cached_folder).train_images[0, :, 1:] == 99).all()
-
-
-@pytest.mark.parametrize("kind", ["cut short", "no zip", "flipped bit"])
-def test_damaged_cache_is_reported_and_replaced(cached_folder, kind, capsys, monkeypatch):
-    cache = decode.cache_file(cached_folder)
-    content = bytearray(cache.read_bytes())
-    if kind == "flipped bit":
-        content[len(content) // 2] ^= 1
-    cache.write_bytes({"cut short": content[:-50], "no zip": b"?"}.get(kind, content))
-    capsys.readouterr()
-    dataset = data.load("folder", cached_folder)
-    assert (dataset.train_images[-1, :, 1:] == 11).all()
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert f"cache {cache} cannot be used" in err
-    monkeypatch.setattr(decode, "decode_images", refuse_to_decode)
-    data.load("folder", cached_folder)
-
-
-def test_unwritable_cache_is_no_obstacle(tmp_path, monkeypatch, capsys):
-    blocker = tmp_path / "file"
-    blocker.write_text("")
-    monkeypatch.setenv("MASKEDCONV_CACHE", str(blocker / "below"))
-    root = write_folder(tmp_path / "images")
-    assert len(data.load("folder", root).train_images) == 6
-    assert "could not be kept" in capsys.readouterr().err
-
-
-def test_full_disk_leaves_no_half_written_cache(tmp_path, monkeypatch, capsys):
-    def fail(file, **arrays):
-        file.write(b"half")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(np, "savez", fail)
-    root = write_folder(tmp_path / "images")
-    assert len(data.load("folder", root).train_images) == 6
-    assert "no space left" in capsys.readouterr().err
-    assert not list(decode.cache_file(root).parent.iterdir())

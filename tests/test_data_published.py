@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import tarfile
+import unicodedata
 import urllib.error
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from image_files import damage, write_folder, write_image
 
 from maskedconv import data
+from maskedconv.data.listing import list_tiny_imagenet
 
 CIFAR_CLASSES = [
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -220,3 +222,52 @@ def test_tiny_imagenet_has_200_classes(tmp_path):
     root = write_tiny(tmp_path, num_classes=3)
     with pytest.raises(data.DataError, match=r"has 200 classes, but .* has 3"):
         data.check("tiny-imagenet", root)
+
+
+@pytest.mark.parametrize("name", ["cifar-10-batches-py", "renamed"])
+def test_the_folder_of_the_arrays_itself(tmp_path, monkeypatch, name):
+    """--data-dir may name the folder of the batches, or be in it, whatever its name."""
+    folder = write_arrays(tmp_path, monkeypatch) / "cifar-10-batches-py"
+    folder = folder.rename(tmp_path / name)
+    monkeypatch.chdir(folder)
+    for root in (folder, "."):
+        data.check("cifar10", root)
+        dataset = data.load("cifar10", root)
+        assert dataset.train_images[:, 2, 5, 7].tolist() == list(range(20))
+    (folder / "data_batch_3").unlink()
+    with pytest.raises(data.MissingDataError, match=rf"{name}/data_batch_3 is missing"):
+        data.check("cifar10", folder)
+
+
+def test_the_folder_of_cifar100_itself(tmp_path):
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    (folder / "train").write_bytes(b"")
+    with pytest.raises(data.MissingDataError, match="cifar-100-python/test is missing"):
+        data.check("cifar100", folder)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks_in_lists(spoilt_tiny, encoding):
+    expected = list_tiny_imagenet(spoilt_tiny)
+    for path in (spoilt_tiny / "wnids.txt", spoilt_tiny / "val/val_annotations.txt"):
+        path.write_bytes(path.read_text().replace("\n", "\r\n").encode(encoding))
+    assert list_tiny_imagenet(spoilt_tiny) == expected
+
+
+def test_unicode_forms_in_lists(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "né") for form in ("NFC", "NFD"))
+    write_image(tmp_path / "train" / decomposed / "images" / "0.JPEG", 1)
+    write_image(tmp_path / "val" / "images" / f"{decomposed}.JPEG", 1)
+    (tmp_path / "wnids.txt").write_text(composed)
+    (tmp_path / "val" / "val_annotations.txt").write_text(f"{composed}.JPEG\t{decomposed}\n")
+    listing = list_tiny_imagenet(tmp_path)
+    assert listing.classes == (composed,)
+    assert [path.is_file() for path in (*listing.train.paths, *listing.test.paths)] == [True] * 2
+
+
+def test_a_file_of_two_classes_is_refused(spoilt_tiny):
+    path = spoilt_tiny / "val/val_annotations.txt"
+    path.write_text(path.read_text() + "val_0.JPEG\tn00009998\t0\t0\t63\t63\n")
+    with pytest.raises(data.DataError, match=r"line 201: val_0.JPEG has another class before"):
+        data.check("tiny-imagenet", spoilt_tiny)

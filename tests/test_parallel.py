@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
+import report_samples
 import torch
 from commands import SMALL, SMALL_RUNS, call
 
@@ -133,7 +134,7 @@ def test_run_of_another_runner_is_asked_for_again(store):
         while observer.waits < 2:
             assert time.monotonic() < end
             time.sleep(0.02)
-        store.append({"key": config.key, "status": "done", "elsewhere": True})
+        store.append(report_samples.row(config, 50.0, elsewhere=True))
         assert rows.result(30)[config.key]["elsewhere"]
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import report_samples
 import torch
 from commands import SMALL as SMALL_ARGUMENTS
 from commands import SMALL_RUNS, call, keys, start, wait_for_rows
@@ -73,8 +74,8 @@ def test_another_preset_or_dataset_in_the_folder_is_refused(finished, tmp_path):
 def test_other_images_under_the_same_name_are_refused(tmp_path):
     store = Store(tmp_path)
     store.prepare()
-    config = {"dataset": "digits", "subset": 5}
-    store.append({"key": "x", "status": "done", "config": config, "data_note": "other digits"})
+    config = report_samples.config(subset=5)
+    store.append(report_samples.row(config, 50.0, data_note="other digits"))
     result = call(reproduce, *SMALL, "--out", tmp_path)
     assert result.exit_code == 2
     assert "results of other data: 'other digits'" in result.stderr

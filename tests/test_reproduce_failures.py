@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import report_samples
 from commands import SMALL, SMALL_RUNS, call, keys, start, wait_for_rows
 from image_files import write_folder
 
@@ -83,8 +84,7 @@ def test_runs_whose_start_failed(tmp_path, monkeypatch):
     def execute_(config, dataset, on_epoch, **options):
         done.append(config.key)
         failed = {"status": "failed", "error": "out of memory", "error_type": "MemoryError"}
-        outcome = failed if len(done) == 1 else {"status": "done"}
-        return {"key": config.key, "config": config.to_json(), **outcome}
+        return report_samples.row(config, 50.0) | (failed if len(done) == 1 else {})
 
     monkeypatch.setattr(execute, "execute", execute_)
     store = Store(tmp_path)
@@ -142,7 +142,7 @@ def test_plan_of_several_data_sets(tmp_path):
     store = Store(tmp_path)
     store.prepare()
     first = {"preset": "short", "dataset": "cifar10", "data_notes": {"cifar10": "a JPEG copy"}}
-    store.merge_plan({**first, "experiments": {"fig1": {}}})
+    store.merge_plan({**first, "experiments": {"fig1": {"runs": []}}})
     store.merge_plan({**first, "data_notes": {"tiny-imagenet": "200 classes"}, "experiments": {}})
     plan = store.read_plan()
     assert plan["data_note"] == "a JPEG copy; 200 classes"

@@ -187,7 +187,7 @@ def test_no_checkpoint_before_it_is_due_and_none_when_removed(dataset, tmp_path,
     execute(SMALL, dataset, folder=tmp_path)
     assert not path.exists()
     interrupt(monkeypatch, SMALL, dataset, tmp_path, 1)
-    path.with_name(path.name + ".partial").touch()
+    path.with_name(f".{path.name}.0123.partial").touch()
     remove_checkpoint(tmp_path, SMALL)
     assert list(path.parent.iterdir()) == []
     remove_checkpoint(tmp_path, SMALL)

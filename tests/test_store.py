@@ -9,12 +9,30 @@ import signal
 import time
 
 import pytest
+import report_samples as samples
 
 from maskedconv.experiments import Store, StoreError
 
 
-def row(key, status="done", **more):
-    return {"key": key, "status": status, "config": {"seed": 0}, **more}
+def run(name):
+    """The run of that name: its key, and a configuration with the name for a model."""
+    config = samples.config(name)
+    return {"key": config.key, "config": config.to_json()}
+
+
+def row(name, status="done", **more):
+    numbers = {"best_top1": 50.0, "last_top1": 50.0, "history": []}
+    sizes = {"learned_parameters": 1, "total_parameters": 2}
+    error = None if status == "done" else "no reason"
+    return {**run(name), "status": status, **numbers, **sizes, "error": error, **more}
+
+
+def key(name):
+    return run(name)["key"]
+
+
+def names(loaded):
+    return [row["config"]["model"] for row in loaded.rows.values()]
 
 
 @pytest.fixture
@@ -29,8 +47,8 @@ def test_rows_come_back(store):
     store.append(row("b"))
     loaded = store.load()
     assert loaded.problems == []
-    assert list(loaded.rows) == ["a", "b"]
-    assert loaded.rows["a"] == {"schema": 1, **row("a", seconds=1.5)}
+    assert names(loaded) == ["a", "b"]
+    assert loaded.rows[key("a")] == {"schema": 1, **row("a", seconds=1.5)}
     assert store.results.read_bytes().count(b"\n") == 2
 
 
@@ -46,20 +64,20 @@ def test_half_written_line_is_reported_kept_and_survived(store):
     text = store.results.read_bytes()
     store.results.write_bytes(text[:-20])
     loaded = store.load()
-    assert list(loaded.rows) == ["a"]
+    assert names(loaded) == ["a"]
     assert len(loaded.problems) == 1
-    assert "results.jsonl line 2: not a JSON row (half-written?)" in loaded.problems[0]
+    assert "results.jsonl line 2: not valid JSON" in loaded.problems[0]
     store.append(row("c"))
-    assert list(store.load().rows) == ["a", "c"]
+    assert names(store.load()) == ["a", "c"]
     assert store.results.read_bytes().startswith(text[:-20] + b"\n")
 
 
 def test_complete_row_without_its_newline_is_a_row(store):
     store.append(row("a"))
     store.results.write_bytes(store.results.read_bytes().rstrip(b"\n"))
-    assert list(store.load().rows) == ["a"]
+    assert names(store.load()) == ["a"]
     store.append(row("b"))
-    assert (list(store.load().rows), store.load().problems) == (["a", "b"], [])
+    assert (names(store.load()), store.load().problems) == (["a", "b"], [])
 
 
 @pytest.mark.parametrize(
@@ -77,7 +95,7 @@ def test_foreign_lines_are_reported(store, line):
     store.results.write_bytes(line + b"\n\n")
     store.append(row("a"))
     loaded = store.load()
-    assert list(loaded.rows) == ["a"]
+    assert names(loaded) == ["a"]
     assert len(loaded.problems) == 1
     assert "line 1" in loaded.problems[0]
 
@@ -85,11 +103,11 @@ def test_foreign_lines_are_reported(store, line):
 def test_first_finished_row_of_a_key_counts(store):
     store.append(row("a", "failed", error="first"))
     store.append(row("a", "failed", error="second"))
-    assert store.load().rows["a"]["error"] == "second"
+    assert store.load().rows[key("a")]["error"] == "second"
     store.append(row("a", seconds=1))
     store.append(row("a", seconds=2))
     store.append(row("a", "failed", error="third"))
-    assert store.load().rows["a"]["seconds"] == 1
+    assert store.load().rows[key("a")]["seconds"] == 1
 
 
 def test_which_runs_need_not_be_repeated(store):
@@ -97,22 +115,25 @@ def test_which_runs_need_not_be_repeated(store):
     store.append(row("diverged", "failed", error_type="Diverged"))
     store.append(row("memory", "failed", error_type="OutOfMemoryError"))
     loaded = store.load()
-    assert loaded.finished("done")
-    assert loaded.finished("diverged")
-    assert loaded.finished("memory") is None
-    assert loaded.finished("unknown") is None
+    assert loaded.finished(key("done"))
+    assert loaded.finished(key("diverged"))
+    assert loaded.finished(key("memory")) is None
+    assert loaded.finished(key("unknown")) is None
 
 
 def test_numbers_that_json_lacks_become_null(store):
-    store.append(row("a", history=[{"test_loss": float("inf"), "train_loss": float("nan")}]))
-    assert store.load().rows["a"]["history"] == [{"test_loss": None, "train_loss": None}]
+    epoch = {"epoch": 1, "test_top1": 10.0}
+    losses = {"test_loss": float("inf"), "train_loss": float("nan")}
+    store.append(row("a", history=[{**epoch, **losses}]))
+    expected = {**epoch, "test_loss": None, "train_loss": None}
+    assert store.load().rows[key("a")]["history"] == [expected]
     json.loads(store.results.read_text(), parse_constant=pytest.fail)
 
 
 def _append_many(out, name, count):
     store = Store(out)
     for number in range(count):
-        store.append(row(f"{name}-{number}", text="x" * 5000))
+        store.append(row(f"{name}-{number}", device="x" * 5000))
 
 
 def test_writers_at_once_do_not_mix_their_rows(store):
@@ -152,10 +173,12 @@ def test_claim_is_exclusive_and_ends_with_a_killed_holder(store):
 
 def test_plans_are_merged_by_experiment(store):
     assert store.read_plan() is None
-    store.merge_plan({"preset": "quick", "experiments": {"fig1": {"runs": [1]}, "fig2": {}}})
-    store.merge_plan({"preset": "quick", "experiments": {"fig1": {"runs": [2]}}})
+    one, other, empty = {"runs": [run("a")]}, {"runs": [run("b")]}, {"runs": []}
+    plan = {"preset": "quick", "dataset": "digits"}
+    store.merge_plan({**plan, "experiments": {"fig1": one, "fig2": empty}})
+    store.merge_plan({**plan, "experiments": {"fig1": other}})
     plan = store.read_plan()
-    assert plan["experiments"] == {"fig1": {"runs": [2]}, "fig2": {}}
+    assert plan["experiments"] == {"fig1": other, "fig2": empty}
     assert plan["schema"] == 1
     assert [path.name for path in store.out.iterdir() if path.name.startswith(".plan")] == []
 
@@ -163,7 +186,7 @@ def test_plans_are_merged_by_experiment(store):
 @pytest.mark.parametrize("text", ["{", '{"schema": 7}', "[]"])
 def test_damaged_plan_is_named(store, text):
     store.plan.write_text(text)
-    with pytest.raises(StoreError, match=r"plan\.json is not"):
+    with pytest.raises(StoreError, match=r"plan\.json: .*; remove the file"):
         store.read_plan()
 
 
@@ -189,5 +212,5 @@ def test_reading_leaves_no_trace(store):
     store.append(row("a"))
     (store.out / ".lock").unlink()
     before = sorted(store.out.iterdir())
-    assert set(store.load().rows) == {"a"}
+    assert names(store.load()) == ["a"]
     assert sorted(store.out.iterdir()) == before

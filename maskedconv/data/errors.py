@@ -29,3 +29,13 @@ def optional_import(module: str) -> Any:
 def say(message: str) -> None:
     """Tell the user something about the data; stdout belongs to results."""
     print(f"data: {message}", file=sys.stderr, flush=True)
+
+
+def say_once(message: str) -> None:
+    """As :func:`say`, the first time that ``message`` comes in this process; nothing if empty."""
+    if message and message not in _said:
+        _said.add(message)
+        say(message)
+
+
+_said: set[str] = set()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import codecs
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskedconv.data.errors import DataError
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".webp"})
+from maskedconv.data.errors import DataError, say_once
+from maskedconv.data.folders import PassedOver, class_folders, image_files, same_name
 
 
 @dataclass(frozen=True)
@@ -38,27 +37,32 @@ class Listing:
 def list_image_folder(root: Path) -> Listing:
     """List ``root/train/<class>/*`` and ``root/test/<class>/*`` (or ``val``, without a ``test``).
 
-    Files that are no images by their suffix, and hidden ones, are passed over.
+    Files that are no images by their suffix, hidden ones and folders within a class's are passed
+    over, which is said once. Names are compared, and sorted, in Unicode's normal form C.
 
     Raises:
         DataError: a split or class is missing or empty, or the splits' classes differ.
     """
+    passed_over = PassedOver(root)
     train_root = root / "train"
     test_root = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     if not train_root.is_dir() or test_root is None:
         raise DataError(f"{root} is not an image folder: expected train/ and test/ (or val/) in it")
-    classes = _folders(train_root)
+    if test_root.name == "test" and (root / "val").is_dir():
+        passed_over.add("beside test", root / "val")
+    classes = class_folders(train_root, passed_over)
     if not classes:
         raise DataError(f"{train_root} holds no class folders: expected {train_root}/<class>/*.jpg")
-    test_classes = _folders(test_root)
+    test_classes = class_folders(test_root, passed_over)
     for name in classes:
         if name not in test_classes:
             raise DataError(f"class {name!r} of {train_root} is missing in {test_root}")
     for name in test_classes:
         if name not in classes:
             raise DataError(f"class {name!r} of {test_root} is missing in {train_root}")
-    train = _join([_images(train_root / name) for name in classes])
-    test = _join([_images(test_root / name) for name in classes])
+    train = _join([image_files(folder, passed_over) for folder in classes.values()])
+    test = _join([image_files(test_classes[name], passed_over) for name in classes])
+    say_once(str(passed_over))
     return Listing(root, tuple(classes), train, test)
 
 
@@ -72,73 +76,59 @@ def list_tiny_imagenet(root: Path) -> Listing:
     Raises:
         DataError: a file or class is missing, or lists and folders differ.
     """
-    classes = [line.strip() for line in _lines(root / "wnids.txt") if line.strip()]
+    wnids, train_root = root / "wnids.txt", root / "train"
+    classes = [line.strip() for line in _lines(wnids) if line.strip()]
     if len(set(classes)) != len(classes):
-        raise DataError(f"{root / 'wnids.txt'} names a class twice")
-    train_root = root / "train"
+        raise DataError(f"{wnids} names a class twice")
     if not train_root.is_dir():
         raise DataError(f"{train_root} is missing: expected train/<wnid>/images/*.JPEG")
-    folders = _folders(train_root)
+    passed_over = PassedOver(root)
+    folders = class_folders(train_root, passed_over)
     for name in classes:
         if name not in folders:
-            raise DataError(f"class {name} of {root / 'wnids.txt'} has no folder in {train_root}")
-    for name in folders:
+            raise DataError(f"class {name} of {wnids} has no folder in {train_root}")
+    for name, folder in folders.items():
         if name not in classes:
-            raise DataError(f"folder {train_root / name} is not in {root / 'wnids.txt'}")
-    train = _join([_images(train_root / name / "images") for name in classes])
-    return Listing(root, tuple(classes), train, _annotated(root / "val", classes))
+            raise DataError(f"folder {folder} is not in {wnids}")
+    train = _join([image_files(folders[name] / "images", passed_over) for name in classes])
+    test = _annotated(root / "val", classes, passed_over)
+    say_once(str(passed_over))
+    return Listing(root, tuple(classes), train, test)
 
 
-def _annotated(val_root: Path, classes: list[str]) -> Split:
+def _annotated(val_root: Path, classes: list[str], passed_over: PassedOver) -> Split:
     annotations = val_root / "val_annotations.txt"
     label_of = {name: label for label, name in enumerate(classes)}
-    labels: dict[str, int] = {}
-    for number, line in enumerate(_lines(annotations), start=1):
-        fields = line.split("\t")
-        if len(fields) < 2 or fields[1] not in label_of:
-            raise DataError(
-                f"{annotations}, line {number}: expected a file name, a tab and a class of "
-                f"wnids.txt, got {line[:80]!r}"
-            )
-        labels[fields[0]] = label_of[fields[1]]
-    paths = _images(val_root / "images")
-    present = {path.name for path in paths}
+    labels = _annotations(annotations, label_of)
+    paths = image_files(val_root / "images", passed_over)
+    present = {same_name(path.name) for path in paths}
     for name in labels:
         if name not in present:
             raise DataError(f"{val_root / 'images' / name} is in {annotations}, but missing")
     for path in paths:
-        if path.name not in labels:
+        if same_name(path.name) not in labels:
             raise DataError(f"{path} has no line in {annotations}")
     seen = set(labels.values())
     for name in classes:
         if label_of[name] not in seen:
             raise DataError(f"class {name} is missing in {annotations}")
-    return Split(tuple(paths), tuple(labels[path.name] for path in paths))
+    return Split(tuple(paths), tuple(labels[same_name(path.name)] for path in paths))
 
 
-def _folders(root: Path) -> list[str]:
-    return sorted(entry.name for entry in _entries(root) if entry.is_dir())
-
-
-def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder} is missing")
-    names = sorted(
-        entry.name
-        for entry in _entries(folder)
-        if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
-    )
-    if not names:
-        raise DataError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return [folder / name for name in names]
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error}") from error
+def _annotations(path: Path, label_of: dict[str, int]) -> dict[str, int]:
+    """The label of each file that ``val_annotations.txt`` names."""
+    labels: dict[str, int] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        fields = [field.strip() for field in line.split("\t")]
+        if len(fields) < 2 or fields[1] not in label_of:
+            raise DataError(
+                f"{path}, line {number}: expected a file name, a tab and a class of "
+                f"wnids.txt, got {line[:80]!r}"
+            )
+        label = label_of[fields[1]]
+        if labels.setdefault(fields[0], label) != label:
+            raise DataError(f"{path}, line {number}: {fields[0]} has another class before")
+    return labels
 
 
 def _join(images_of_class: list[list[Path]]) -> Split:
@@ -148,8 +138,11 @@ def _join(images_of_class: list[list[Path]]) -> Split:
 
 
 def _lines(path: Path) -> list[str]:
+    """The lines in Unicode's normal form, whatever byte order mark an editor put before them."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        content = path.read_bytes()
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return same_name(content.decode("utf-16" if wide else "utf-8-sig")).splitlines()
     except FileNotFoundError:
         raise DataError(f"{path} is missing: is {path.parent} complete?") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -35,8 +35,9 @@ def load(
 
     Args:
         name: one of ``available()``.
-        data_dir: where the images are; for CIFAR either the published arrays or an image folder
-            ``train/<class>/*``, ``test/<class>/*``. By default a folder of the user's.
+        data_dir: where the images are; for CIFAR the published arrays (their folder or the one
+            that holds it) or an image folder ``train/<class>/*``, ``test/<class>/*``. By default a
+            folder of the user's.
         download: fetch CIFAR's published arrays first if they are not there.
         subset: keep this many training images of each class; the test set stays whole.
         seed: of the subset's choice.
@@ -50,8 +51,8 @@ def load(
     source = find_source(name, data_dir, download, subset)
     if source.listing is not None:
         dataset = _from_listing(source.facts, source.listing)
-    elif source.root is not None:
-        dataset = _from_arrays(source.facts, ARRAYS[name], source.root, download)
+    elif source.root is not None and source.arrays is not None:
+        dataset = _from_arrays(source.facts, source.arrays, source.root, download)
     else:
         dataset = _digits(source.facts)
     if subset is not None:
@@ -111,7 +112,8 @@ def _listing_note(facts: Facts, listing: Listing) -> str:
 def _from_arrays(facts: Facts, arrays: Arrays, root: Path, download: bool) -> Dataset:
     """CIFAR's published arrays through torchvision, whose checksums every file must match."""
     module = optional_import("torchvision.datasets")
-    torchvision_class = getattr(module, arrays.torchvision_class)
+    published = getattr(module, arrays.torchvision_class)
+    torchvision_class = type(published.__name__, (published,), {"base_folder": arrays.folder})
     _prepare_arrays(facts, arrays, root, download, torchvision_class)
     splits = []
     for is_train in (True, False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import tarfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maskedconv.data.catalogue import Facts, describe
@@ -38,11 +38,12 @@ ARRAYS = {
 
 @dataclass(frozen=True)
 class Source:
-    """One dataset's place on disk: image files, published arrays (``listing`` None), or neither."""
+    """One dataset's place on disk: image files, published arrays below ``root``, or neither."""
 
     facts: Facts
     root: Path | None
     listing: Listing | None = None
+    arrays: Arrays | None = None
 
 
 def check(
@@ -77,7 +78,9 @@ def find_source(
         source = Source(facts, None)
     else:
         root = _data_root(facts, data_dir, download)
-        source = Source(facts, root, _find_listing(facts, root, download))
+        source = _find_arrays(facts, root, download) or Source(
+            facts, root, _find_listing(facts, root)
+        )
     _check_subset_fits(subset, source)
     return source
 
@@ -109,10 +112,22 @@ def _data_root(facts: Facts, data_dir: str | Path | None, download: bool) -> Pat
     return root
 
 
-def _find_listing(facts: Facts, root: Path, download: bool) -> Listing | None:
+def _find_arrays(facts: Facts, root: Path, download: bool) -> Source | None:
+    """The published arrays in ``root``, or ``root`` itself being their folder, however named."""
     arrays = ARRAYS.get(facts.name)
-    if arrays is not None and (download or _has_arrays(arrays, root, facts.name)):
+    if arrays is None:
         return None
+    is_folder = any((root / file).is_file() for file in arrays.files[:-1])
+    if is_folder and not (root / "train").is_dir():
+        folder = root.resolve()
+        root, arrays = folder.parent, replace(arrays, folder=folder.name)
+    if download or _has_arrays(arrays, root, facts.name):
+        return Source(facts, root, arrays=arrays)
+    return None
+
+
+def _find_listing(facts: Facts, root: Path) -> Listing:
+    arrays = ARRAYS.get(facts.name)
     if facts.name == "tiny-imagenet":
         if not (root / "wnids.txt").is_file():
             raise _missing(facts, root, "wnids.txt is not there")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.store import StoreError
+from maskedconv.io import remove_partial_files, replacing
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 State = dict[str, Any]
@@ -38,6 +37,7 @@ class Checkpoint:
     def __init__(self, path: Path, identity: State, every: float) -> None:
         self._path, self._every = path, every
         self._identity = {**identity, "torch": str(torch.__version__)}
+        remove_partial_files(path)
         found = self._read()
         self.context: State = found.get("context", {})
         self._training: State | None = found.get("training")
@@ -68,18 +68,12 @@ class Checkpoint:
         state = {"context": self.context, "training": training, "seconds": self.seconds}
         torch.save({"identity": self._identity, **state}, buffer)
         content = buffer.getbuffer()
-        partial = _partial(self._path)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with replacing(self._path) as file:
                 file.write(hashlib.sha256(content).digest())
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self._path)
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise StoreError(
                 f"the checkpoint {self._path} cannot be written: {error.strerror}"
             ) from error
@@ -95,8 +89,12 @@ class Checkpoint:
         digest, content = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
         if hashlib.sha256(content).digest() != digest:
             return self._refuse("is damaged")
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        identity = state["identity"]
+        try:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            identity = state["identity"]
+        # Whole, but of a version of torch or of this package that stored something else.
+        except Exception as error:
+            return self._refuse(f"cannot be read by this version ({type(error).__name__})")
         for name, value in self._identity.items():
             if identity.get(name) != value:
                 return self._refuse(f"is of another {name} ({identity.get(name)!r}, not {value!r})")
@@ -119,9 +117,5 @@ def remove_checkpoint(folder: Path, config: RunConfig) -> None:
     that nothing reads, as the run is not done again.
     """
     path = checkpoint_path(folder, config)
-    for file in (path, _partial(path)):
-        file.unlink(missing_ok=True)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
+    path.unlink(missing_ok=True)
+    remove_partial_files(path)

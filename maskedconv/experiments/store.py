@@ -17,7 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+from maskedconv.experiments import formats
+from maskedconv.experiments.formats import SCHEMA
+from maskedconv.io import remove_partial_files, replace_file
+from maskedconv.schema import SchemaError, read_json
+
 Row = dict[str, Any]
 
 
@@ -69,6 +73,7 @@ class Store:
                 os.close(os.open(self.results, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
                 # Creating a file is what a rename into place needs, and a full disk refuses.
                 tempfile.TemporaryFile(dir=self.out).close()
+                remove_partial_files(self.plan)
 
     def load(self) -> Loaded:
         """Reads every row; a line that is none is named in ``problems`` and left where it is.
@@ -84,9 +89,9 @@ class Store:
             if not line.strip():
                 continue
             try:
-                row = _parse(line)
-            except ValueError as error:
-                loaded.problems.append(f"{self.results} line {number}: {error}; line skipped")
+                row = read_json(line, formats.row, f"{self.results} line {number}")
+            except SchemaError as error:
+                loaded.problems.append(f"{error}; line skipped")
                 continue
             old = loaded.rows.get(row["key"])
             if old is None or old["status"] != "done":
@@ -128,18 +133,17 @@ class Store:
             os.close(handle)
 
     def read_plan(self) -> Row | None:
-        """The plan, None if there is none; StoreError if it is not one."""
+        """The plan, None if there is none; StoreError if it is not one, naming the place."""
         try:
-            plan = json.loads(self.plan.read_bytes())
+            return read_json(self.plan.read_bytes(), formats.plan, self.plan)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise StoreError(f"{self.plan} is not valid JSON ({error}); remove it") from error
+        except SchemaError as error:
+            raise StoreError(
+                f"{error}; remove the file and run reproduce again, or use another folder"
+            ) from error
         except OSError as error:
             raise StoreError(f"{self.plan} cannot be read: {error.strerror}") from error
-        if not isinstance(plan, dict) or plan.get("schema") != SCHEMA:
-            raise StoreError(f"{self.plan} is not a plan of schema {SCHEMA}; use another folder")
-        return plan
 
     def merge_plan(self, plan: Row) -> None:
         """Writes ``plan``, keeping experiments and data sets that only the plan on disk has.
@@ -152,7 +156,8 @@ class Store:
             for name in ("experiments", "data_notes"):
                 merged[name] = {**old.get(name, {}), **plan.get(name, {})}
             merged["data_note"] = "; ".join(dict.fromkeys(merged["data_notes"].values()))
-            _replace(self.plan, json.dumps(merged, indent=1, allow_nan=False) + "\n")
+            text = json.dumps(merged, indent=1, allow_nan=False) + "\n"
+            replace_file(self.plan, text.encode())
 
     @contextmanager
     def _locked(self, kind: int) -> Iterator[None]:
@@ -167,35 +172,6 @@ class Store:
             yield
         finally:
             os.close(handle)
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _parse(line: bytes) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        raise ValueError("not a JSON row (half-written?)") from None
-    if not isinstance(row, dict) or row.get("schema") != SCHEMA:
-        raise ValueError(f"not a row of schema {SCHEMA}")
-    if not isinstance(row.get("key"), str) or row.get("status") not in ("done", "failed"):
-        raise ValueError("a row without a key or a status")
-    # Before runs had a precision, those on CUDA were in bfloat16 under the key of float32.
-    if str(row.get("device")).startswith("cuda") and "amp" not in (row.get("config") or {}):
-        raise ValueError("a row from CUDA that does not say its precision")
-    return row
 
 
 def _finite(value: Any) -> Any:

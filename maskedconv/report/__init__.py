@@ -19,8 +19,7 @@ def write(out: Path | str) -> Path:
 
     Raises:
         FileNotFoundError: ``out`` holds no ``plan.json``.
-        StoreError: the folder or its plan cannot be read.
-        ValueError: the plan holds a run that is none.
+        StoreError: the folder or its plan cannot be read; names the place in the plan.
     """
     from maskedconv.report.build import build
     from maskedconv.report.results import load

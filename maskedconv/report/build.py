@@ -6,10 +6,10 @@ import csv
 import io
 from pathlib import Path
 
+from maskedconv.io import replace_file
 from maskedconv.report import appendix, items, paper
 from maskedconv.report.claims import judge
 from maskedconv.report.document import Document, Scorecard, Section, Text
-from maskedconv.report.files import replace_file
 from maskedconv.report.render import html, markdown
 from maskedconv.report.results import Results, dataset_title, family, network_label
 

@@ -12,8 +12,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, LogLocator, NullLocator
 
+from maskedconv.io import replace_file
 from maskedconv.report.document import Picture
-from maskedconv.report.files import replace_file
 from maskedconv.report.results import Setting, Stat, setting_label, setting_order
 from maskedconv.report.style import GREY, PANEL, figure_style
 

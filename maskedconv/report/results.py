@@ -195,31 +195,21 @@ def load(out: Path) -> Results:
 
     Raises:
         FileNotFoundError: there is no plan.
-        StoreError: the folder or the plan cannot be read.
-        ValueError: the plan holds a run that is none.
+        StoreError: the folder or the plan cannot be read; names the place in the plan.
     """
-    plan_path = out / "plan.json"
-    if not plan_path.is_file():
-        raise FileNotFoundError(
-            f"{plan_path} does not exist; run `python -m maskedconv.reproduce --out {out}` first"
-        )
     store = Store(out)
     plan = store.read_plan()
-    if plan is None or not isinstance(plan.get("experiments"), dict):
-        raise ValueError(f"{plan_path} has no experiments; remove it and run reproduce again")
+    if plan is None:
+        raise FileNotFoundError(
+            f"{store.plan} does not exist; run `python -m maskedconv.reproduce --out {out}` first"
+        )
     loaded = store.load()
-    problems = list(loaded.problems)
-    rows: dict[str, dict[str, Any]] = {}
-    for key, row in loaded.rows.items():
-        if fault := _fault(row):
-            problems.append(f"the row of run {key} {fault}; row skipped")
-        else:
-            rows[key] = row
     experiments = {
-        name: _settings(plan_path, name, entry, rows) for name, entry in plan["experiments"].items()
+        name: _settings(entry, loaded.rows) for name, entry in plan["experiments"].items()
     }
     planned = {run["key"] for entry in plan["experiments"].values() for run in entry["runs"]}
-    return Results(plan, experiments, problems, len(rows.keys() - planned))
+    unplanned = len(loaded.rows.keys() - planned)
+    return Results(plan, experiments, loaded.problems, unplanned)
 
 
 def family(model: str) -> str:
@@ -272,28 +262,12 @@ def is_reference(config: RunConfig) -> bool:
     return config.trained == "all" and isinstance(config.learned, float) and config.learned == 1.0
 
 
-def _settings(
-    plan_path: Path, name: str, entry: dict[str, Any], rows: dict[str, dict[str, Any]]
-) -> list[Setting]:
+def _settings(entry: dict[str, Any], rows: dict[str, dict[str, Any]]) -> list[Setting]:
     grouped: dict[str, list[Run]] = {}
     for planned in entry["runs"]:
-        try:
-            config = RunConfig.from_json(planned["config"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{plan_path}: {name} holds a run that is none: {error}") from error
+        config = RunConfig.from_json(planned["config"])
         # Each seed of an ensemble starts from another run.
         same_but_seed = {**config.with_seed(0).to_json(), "start": bool(config.start)}
         name_of_setting = json.dumps(same_but_seed, sort_keys=True)
         grouped.setdefault(name_of_setting, []).append(Run(config, rows.get(planned["key"])))
     return [Setting(tuple(runs)) for runs in grouped.values()]
-
-
-def _fault(row: dict[str, Any]) -> str | None:
-    if row["status"] == "failed":
-        return None
-    for name in ("best_top1", "last_top1", "learned_parameters", "total_parameters"):
-        if not isinstance(row.get(name), int | float):
-            return f"has no number {name}"
-    if not isinstance(row.get("history"), list):
-        return "has no history"
-    return None

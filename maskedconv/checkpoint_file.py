@@ -1,0 +1,218 @@
+"""The file of a checkpoint: tensors in safetensors, and a header that says what they belong to.
+
+The header is JSON in safetensors' metadata. Every tensor has its SHA-256 in it, frozen filters that
+the file leaves out as well, and the header has its own beside it. Files of the first format have
+those of the frozen filters alone; they are read as far as that goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from maskedconv.io import replace_file
+from maskedconv.schema import (
+    count,
+    list_of,
+    mapping_of,
+    one_of,
+    optional,
+    read_json,
+    record,
+    seed,
+    text,
+)
+from maskedconv.slices import FROZEN_MODES, SLICE_DIMS
+
+Layer = dict[str, Any]
+
+_FORMAT = "maskedconv-2"
+_FIRST_FORMAT = "maskedconv-1"
+_NAME, _DIGEST = "maskedconv", "sha256"
+
+_layer = {
+    "num_learned": count,
+    "slice_dim": one_of(*SLICE_DIMS),
+    "frozen_mode": one_of(*FROZEN_MODES),
+    "weight_shape": list_of(count, 4),
+    "seed": optional(seed),
+}
+_first_header = record(
+    {
+        "format": one_of(_FORMAT, _FIRST_FORMAT),
+        "layers": mapping_of(record(_layer)),
+        "frozen": mapping_of(text),
+    }
+)
+_header = record(
+    {"layers": mapping_of(record({**_layer, "dtype": text})), "tensors": mapping_of(text)}
+)
+
+
+class Content(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        layers: configuration of each masked layer, by its name in the model.
+        frozen: SHA-256 of all frozen filters and their biases, by their names.
+        tensors: what is stored, by its name; with or without the frozen filters.
+    """
+
+    layers: dict[str, Layer]
+    frozen: dict[str, str]
+    tensors: dict[str, Tensor]
+
+
+def write(path: Path, content: Content) -> None:
+    """Writes the file, whole or not at all.
+
+    Raises:
+        OSError: ``path`` cannot be written.
+        ModuleNotFoundError: safetensors is not installed.
+    """
+    serialize = _safetensors("safetensors.torch").save
+    # A copy for every tensor: safetensors refuses memory that two names share.
+    tensors = {key: plain(tensor).clone() for key, tensor in content.tensors.items()}
+    header = json.dumps(
+        {
+            "format": _FORMAT,
+            "layers": content.layers,
+            "frozen": content.frozen,
+            "tensors": {key: fingerprint(tensor) for key, tensor in tensors.items()},
+        }
+    )
+    metadata = {_NAME: header, _DIGEST: hashlib.sha256(header.encode()).hexdigest()}
+    replace_file(path, serialize(tensors, metadata=metadata))
+
+
+def read(path: Path) -> Content:
+    """Reads and checks the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be read.
+        ValueError: it is not such a file, is damaged, or contradicts itself; says where.
+    """
+    metadata, tensors = _read_safetensors(path)
+    written = metadata.get(_NAME)
+    if written is None:
+        raise ValueError(f"{path} was not written by maskedconv.save (expected its header in it)")
+    place = f"{path}, header"
+    header = read_json(written, _first_header, place)
+    if header["format"] == _FORMAT:
+        if metadata.get(_DIGEST) != hashlib.sha256(written.encode()).hexdigest():
+            raise ValueError(f"{place} is damaged (its SHA-256 is not the one beside it)")
+        read_json(written, _header, place)
+    else:
+        header.pop("tensors", None)
+        tensors = _strip_wrapper(header, tensors)
+    _check_digests(header, tensors, path)
+    content = Content(header["layers"], header["frozen"], tensors)
+    _check_layers(content, path)
+    return content
+
+
+def shapes(name: str, layer: Layer) -> dict[str, list[int]]:
+    """Shapes of what the layer ``name`` may store, by its name in the model."""
+    shape, dim, learned = layer["weight_shape"], layer["slice_dim"], layer["num_learned"]
+    stored = shape[dim] - learned if layer["frozen_mode"] == "random" else 0
+    sizes = {
+        "learned": [*shape[:dim], learned, *shape[dim + 1 :]] if learned else None,
+        "frozen": [*shape[:dim], stored, *shape[dim + 1 :]] if stored else None,
+        # A bias belongs to the output filters: only a slice of those splits it.
+        "bias_learned": [shape[0] if dim else learned] if dim or learned else None,
+        "bias_frozen": [stored] if stored and not dim else None,
+    }
+    return {f"{name}.{part}".lstrip("."): size for part, size in sizes.items() if size}
+
+
+def fingerprint(tensor: Tensor) -> str:
+    """SHA-256 of type, shape and values, whatever the memory format and device."""
+    digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
+    # Flat: a contiguous tensor with a dimension of size 1 may have any stride there.
+    digest.update(plain(tensor).flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """``tensor`` as contiguous values in the CPU's memory, without lazy signs."""
+    return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+
+
+def type_name(dtype: torch.dtype) -> str:
+    """``float32`` and so on."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _safetensors(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "checkpoints need safetensors: pip install 'maskedconv[reproduce]'", name=error.name
+        ) from None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    safetensors = _safetensors("safetensors")
+    if not path.is_file():
+        raise FileNotFoundError(f"path is {str(path)!r}; expected a file that save() wrote")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, tensors
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def _strip_wrapper(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Removes the name that torch.compile puts before a network's own, which old files keep."""
+
+    def stripped(entries: dict[str, Any]) -> dict[str, Any]:
+        return {name.replace("_orig_mod.", ""): value for name, value in entries.items()}
+
+    header |= {key: stripped(header[key]) for key in ("layers", "frozen")}
+    return stripped(tensors)
+
+
+def _check_digests(header: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> None:
+    known = header.get("tensors", tensors)
+    if known.keys() != tensors.keys():
+        missing, surplus = sorted(known.keys() - tensors), sorted(tensors.keys() - known)
+        raise ValueError(f"{path} is damaged: it lacks {missing} and has {surplus} besides")
+    for key, tensor in tensors.items():
+        expected = {header[of][key] for of in ("tensors", "frozen") if key in header.get(of, ())}
+        if expected and expected != {fingerprint(tensor)}:
+            raise ValueError(f"{path}: {key} is damaged (its SHA-256 is not the one in the header)")
+
+
+def _check_layers(content: Content, path: Path) -> None:
+    """Whether what is there of each layer has the shape and type that its configuration says."""
+    unknown = dict(content.frozen)
+    for name, layer in content.layers.items():
+        place = f"{path}, header: layers.{name}"
+        if layer["num_learned"] > layer["weight_shape"][layer["slice_dim"]]:
+            raise ValueError(
+                f"{place}.num_learned is {layer['num_learned']}; expected at most what "
+                f"weight_shape {layer['weight_shape']} has in dimension {layer['slice_dim']}"
+            )
+        expected = shapes(name, layer)
+        there = {key: content.tensors[key] for key in expected if key in content.tensors}
+        types = {key: type_name(tensor.dtype) for key, tensor in there.items()}
+        own_type = layer.get("dtype") or next(iter(types.values()), None)
+        for key, tensor in there.items():
+            if list(tensor.shape) != expected[key]:
+                raise ValueError(f"{path}: {key} is {list(tensor.shape)}; expected {expected[key]}")
+            if types[key] != own_type:
+                raise ValueError(f"{path}: {key} is {types[key]}; expected {own_type}")
+        for key in expected:
+            unknown.pop(key, None)
+    if unknown:
+        raise ValueError(f"{path}, header: frozen.{min(unknown)} belongs to none of the layers")

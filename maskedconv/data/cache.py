@@ -1,0 +1,108 @@
+"""Decoded images of a folder, kept in one file that is checked before it is believed.
+
+The file: one line of JSON, then the pixels as they are in memory. The line has the shape, a
+fingerprint of the image files and a SHA-256 of shape and pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from maskedconv.data.errors import DataError, optional_import, say
+from maskedconv.io import replacing
+from maskedconv.schema import count, list_of, one_of, read_json, record, text
+
+Images = npt.NDArray[np.uint8]
+
+_FORMAT = 2
+_LONGEST_LINE = 1000
+_header = record(
+    {
+        "format": one_of(_FORMAT),
+        "files": text,
+        "shape": list_of(count, 4),
+        "sha256": text,
+    }
+)
+
+
+def cache_file(root: Path) -> Path:
+    """The file that caches the decoded images of ``root``."""
+    folder = os.environ.get("MASKEDCONV_CACHE") or optional_import("platformdirs").user_cache_dir(
+        "maskedconv"
+    )
+    digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    return Path(folder) / f"images-{digest}.cache"
+
+
+def fingerprint(root: Path, paths: tuple[Path, ...]) -> str:
+    """Changes with the name, size or time of change of any of the files.
+
+    Raises:
+        DataError: one of them cannot be found.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        entry = f"\0{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}"
+        digest.update(os.fsencode(entry))
+    return digest.hexdigest()
+
+
+def read_cache(cache: Path, files: str, number: int) -> Images | None:
+    """The ``number`` images that were kept for the ``files`` of that fingerprint, [N, 3, H, W].
+
+    None where there are none, or others; also, with a line said, where the file is damaged.
+    """
+    try:
+        with cache.open("rb") as file:
+            header = read_json(file.readline(_LONGEST_LINE), _header, "its first line")
+            if header["files"] != files:
+                return None
+            shape = tuple(header["shape"])
+            size = os.fstat(file.fileno()).st_size - file.tell()
+            # Before any memory is asked for.
+            if shape[:2] != (number, 3) or math.prod(shape) != size:
+                raise ValueError(f"{size:,} bytes, and a shape of {shape}, for {number:,} images")
+            images = np.empty(shape, np.uint8)
+            if file.readinto(images.reshape(-1)) != size or _digest(images) != header["sha256"]:
+                raise ValueError("the pixels are not those that were written")
+            return images
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        say(f"cache {cache} cannot be used ({error}): reading the images again")
+        return None
+
+
+def write_cache(cache: Path, files: str, images: Images) -> None:
+    """Keeps the images; a line is said where that is not possible."""
+    header = {
+        "format": _FORMAT,
+        "files": files,
+        "shape": images.shape,
+        "sha256": _digest(images),
+    }
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(cache) as file:
+            file.write(json.dumps(header).encode() + b"\n")
+            file.write(images.reshape(-1))
+    except OSError as error:
+        say(f"decoded images could not be kept in {cache} ({error}); they will be read again")
+
+
+def _digest(images: Images) -> str:
+    digest = hashlib.sha256(str(images.shape).encode())
+    digest.update(images.reshape(-1))
+    return digest.hexdigest()

@@ -1,0 +1,193 @@
+"""What a JSON value must be, checked with one error that names the file and the place in it.
+
+A schema is a function that takes a value and raises :class:`Misfit`; the functions below are or
+make such. Free of torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Schema = Callable[[Any], None]
+
+# Larger integers are no size of a tensor, and larger ones still overflow when they are divided.
+_LARGEST = 2**63
+
+
+class SchemaError(ValueError):
+    """A file that does not hold what it should; names the file, the place and what is there."""
+
+
+class Misfit(ValueError):
+    """A value that a schema refuses. The place is put before the message on the way out."""
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(f"{place or 'the whole'} {message}")
+        self.message = message
+        self.place = place
+
+    def below(self, key: str | int) -> Misfit:
+        """The same, seen from the object or list that has the value at ``key``."""
+        step = f"[{key}]" if isinstance(key, int) else _name(key)
+        dot = "." if self.place and not self.place.startswith("[") else ""
+        return Misfit(self.message, f"{step}{dot}{self.place}")
+
+
+def read_json(content: bytes | str, schema: Schema, file: object) -> Any:
+    """The JSON value in ``content``, checked.
+
+    Args:
+        file: what the error calls it.
+
+    Raises:
+        SchemaError: it is not JSON, is nested too deeply, holds NaN, or ``schema`` refuses it.
+    """
+    try:
+        value = json.loads(content, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise SchemaError(f"{file}: the JSON is nested too deeply") from None
+    except ValueError as error:
+        raise SchemaError(f"{file}: not valid JSON, half-written? ({error})") from None
+    try:
+        schema(value)
+    except Misfit as error:
+        raise SchemaError(f"{file}: {error}") from None
+    return value
+
+
+def text(value: Any) -> None:
+    """A string that can be written as UTF-8."""
+    if not isinstance(value, str):
+        raise _misfit(value, "a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _misfit(value, "a string of whole characters") from None
+
+
+def flag(value: Any) -> None:
+    """true or false."""
+    if not isinstance(value, bool):
+        raise _misfit(value, "true or false")
+
+
+def number(value: Any) -> None:
+    """A finite number."""
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return
+    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST:
+        return
+    raise _misfit(value, "a finite number")
+
+
+def count(value: Any) -> None:
+    """An integer from 0 to 2^63."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
+        raise _misfit(value, "an integer of at least 0")
+
+
+def seed(value: Any) -> None:
+    """An integer that torch takes as a seed: of 64 bits, signed or not."""
+    if isinstance(value, bool) or not isinstance(value, int) or not -_LARGEST <= value < 2**64:
+        raise _misfit(value, "an integer of 64 bits")
+
+
+def one_of(*values: Any) -> Schema:
+    """One of ``values``, and of its type: 1, 1.0 and true are three."""
+
+    def check(value: Any) -> None:
+        if not any(type(value) is type(known) and value == known for known in values):
+            raise _misfit(value, " or ".join(map(repr, values)))
+
+    return check
+
+
+def optional(schema: Schema) -> Schema:
+    """null, or what ``schema`` takes."""
+
+    def check(value: Any) -> None:
+        if value is not None:
+            schema(value)
+
+    return check
+
+
+def list_of(schema: Schema, length: int | None = None) -> Schema:
+    """A list whose every item ``schema`` takes, of ``length`` items if given."""
+
+    def check(value: Any) -> None:
+        if not isinstance(value, list):
+            raise _misfit(value, "a list")
+        if length is not None and len(value) != length:
+            raise _misfit(value, f"a list of {length}")
+        for index, item in enumerate(value):
+            try:
+                schema(item)
+            except Misfit as error:
+                raise error.below(index) from None
+
+    return check
+
+
+def mapping_of(schema: Schema) -> Schema:
+    """An object whose every value ``schema`` takes, whatever its keys."""
+
+    def check(value: Any) -> None:
+        for key, item in _entries(value).items():
+            text(key)
+            _check_entry(key, item, schema)
+
+    return check
+
+
+def record(
+    required: Mapping[str, Schema] | None = None, others: Mapping[str, Schema] | None = None
+) -> Schema:
+    """An object with every key of ``required``, and those of ``others`` where it has them.
+
+    Keys that neither knows are let through: a later version may have written them.
+    """
+    required = required or {}
+    known = {**required, **(others or {})}
+
+    def check(value: Any) -> None:
+        entries = _entries(value)
+        for key in required:
+            if key not in entries:
+                raise Misfit("is missing", key)
+        for key, schema in known.items():
+            if key in entries:
+                _check_entry(key, entries[key], schema)
+
+    return check
+
+
+def _check_entry(key: str, value: Any, schema: Schema) -> None:
+    try:
+        schema(value)
+    except Misfit as error:
+        raise error.below(key) from None
+
+
+def _entries(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _misfit(value, "an object")
+    return value
+
+
+def _name(key: str) -> str:
+    return key if len(key) <= 100 and key.isprintable() else reprlib.repr(key)
+
+
+def _misfit(value: Any, expected: str) -> Misfit:
+    # reprlib: a damaged value may be of any size and depth.
+    return Misfit(f"is {reprlib.repr(value)}; expected {expected}")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
