@@ -183,7 +183,12 @@ def _without_prefix(content: Content, state: dict[str, Tensor]) -> Content:
         name.startswith(prefix) for name in state
     ):
         return content
-    return Content(*({k.removeprefix(prefix): v for k, v in part.items()} for part in content))
+
+    def stripped(part: dict[str, Any]) -> dict[str, Any]:
+        return {name.removeprefix(prefix): value for name, value in part.items()}
+
+    layers, frozen, tensors = content
+    return Content(stripped(layers), stripped(frozen), stripped(tensors))
 
 
 def _compare_layers(saved: dict[str, Layer], layers: dict[str, MaskedConv2d], path: Path) -> None:

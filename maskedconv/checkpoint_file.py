@@ -137,7 +137,7 @@ def fingerprint(tensor: Tensor) -> str:
     """SHA-256 of type, shape and values, whatever the memory format and device."""
     digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
     # Flat: a contiguous tensor with a dimension of size 1 may have any stride there.
-    digest.update(plain(tensor).flatten().view(torch.uint8).numpy())
+    digest.update(memoryview(plain(tensor).flatten().view(torch.uint8).numpy()))  # type: ignore[arg-type]
     return digest.hexdigest()
 
 

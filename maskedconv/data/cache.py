@@ -75,7 +75,7 @@ def read_cache(cache: Path, files: str, number: int) -> Images | None:
             if shape[:2] != (number, 3) or math.prod(shape) != size:
                 raise ValueError(f"{size:,} bytes, and a shape of {shape}, for {number:,} images")
             images = np.empty(shape, np.uint8)
-            if file.readinto(images.reshape(-1)) != size or _digest(images) != header["sha256"]:
+            if file.readinto(_bytes(images)) != size or _digest(images) != header["sha256"]:
                 raise ValueError("the pixels are not those that were written")
             return images
     except FileNotFoundError:
@@ -97,12 +97,16 @@ def write_cache(cache: Path, files: str, images: Images) -> None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with replacing(cache) as file:
             file.write(json.dumps(header).encode() + b"\n")
-            file.write(images.reshape(-1))
+            file.write(_bytes(images))
     except OSError as error:
         say(f"decoded images could not be kept in {cache} ({error}); they will be read again")
 
 
 def _digest(images: Images) -> str:
     digest = hashlib.sha256(str(images.shape).encode())
-    digest.update(images.reshape(-1))
+    digest.update(_bytes(images))
     return digest.hexdigest()
+
+
+def _bytes(images: Images) -> memoryview:
+    return memoryview(images.reshape(-1))  # type: ignore[arg-type]
