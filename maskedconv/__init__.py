@@ -10,7 +10,8 @@ the commands, do not pay for torch.
 from __future__ import annotations
 
 import importlib
-from pkgutil import extend_path
+from importlib.util import find_spec
+from pkgutil import extend_path, iter_modules
 from typing import TYPE_CHECKING, Any
 
 # Started from the repository root after a plain `pip install .`, Python finds this source folder
@@ -21,9 +22,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BNReLUConv2d": "bn_relu_conv",
+    "ConversionReport": "convolutions",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
     "YellowFin": "yellowfin",
+    "conversion_report": "convolutions",
     "convert_": "convert",
     "count_parameters": "counting",
     "explain": "explanation",
@@ -36,9 +39,11 @@ _HOMES = {
 
 __all__ = [
     "BNReLUConv2d",
+    "ConversionReport",
     "MaskedConv2d",
     "ParameterCount",
     "YellowFin",
+    "conversion_report",
     "convert_",
     "count_parameters",
     "explain",
@@ -50,9 +55,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from maskedconv import data as data
+    from maskedconv import functional as functional
+    from maskedconv import models as models
+    from maskedconv import nn as nn
     from maskedconv.bn_relu_conv import BNReLUConv2d
     from maskedconv.checkpoint import load, save
     from maskedconv.convert import convert_, merge_
+    from maskedconv.convolutions import ConversionReport, conversion_report
     from maskedconv.counting import ParameterCount, count_parameters
     from maskedconv.explanation import explain
     from maskedconv.functional import masked_conv2d
@@ -64,8 +74,13 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    # An editable installation maps `models` to another folder, which only find_spec knows.
+    if name.isidentifier() and not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    special = (name for name in globals() if name.startswith("__"))
+    modules = (module.name for module in iter_modules(__path__) if module.name[0] != "_")
+    return sorted({*special, *__all__, *modules, "models"})

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal, TypeVar
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from maskedconv import slices
+from maskedconv.carrying import carry_module, carry_parameter
+from maskedconv.convolutions import grouped, masked_layers, obstacles, plain_convolutions
 from maskedconv.nn import MaskedConv2d
+from maskedconv.none_learned import warn_of_none_learned
+from maskedconv.stale_optimizers import warn_of_stale_optimizers
 
 Model = TypeVar("Model", bound=nn.Module)
 Patterns = str | Sequence[str] | None
+Layers = list[tuple[str, nn.Conv2d]]
 
 
 def convert_(
@@ -27,8 +34,14 @@ def convert_(
 ) -> Model:
     """Replaces the model's ``nn.Conv2d`` by :class:`MaskedConv2d`, in place.
 
-    Device, dtype and memory format stay. An optimiser made before must be made anew. A layer that
-    appears twice in the model is replaced by one layer.
+    Device, dtype, memory format, training mode, ``requires_grad`` of weight and bias, the learned
+    part of their gradients, forward and backward hooks and further attributes stay. A layer that
+    appears twice in the model is replaced by one layer. An optimizer made before must be made anew.
+
+    A layer that is more than a plain ``nn.Conv2d`` is left alone, and one warning names these: a
+    subclass, a layer that is parametrized or pruned, has hooks of its parameters or state dict,
+    shares a parameter, or stands in a plain list besides the model's modules. See
+    :func:`maskedconv.conversion_report`. What stands outside of ``model`` is not looked at.
 
     Args:
         learned, slice_dim: of every layer, as for :class:`MaskedConv2d`.
@@ -43,51 +56,95 @@ def convert_(
 
     Raises:
         ValueError, TypeError: as :class:`MaskedConv2d`, before anything is replaced; ValueError
-            also when ``model`` is itself a convolution, when nothing matches, or for a pattern
-            that matches nothing.
+            also when ``model`` is itself a convolution or holds a DistributedDataParallel, when no
+            layer can be converted, and for a pattern that matches nothing or includes only layers
+            that are left alone.
     """
-    if isinstance(model, nn.Conv2d):
-        raise ValueError("model is a convolution itself; use MaskedConv2d.from_conv2d")
-    chosen = _choose(model, _patterns(include), _patterns(exclude))
+    _check_model(model, "MaskedConv2d.from_conv2d")
+    convs = plain_convolutions(model)
+    chosen, left = _choose(model, convs, _patterns(include), _patterns(exclude))
     slices.check_slice_dim(slice_dim)
-    replacements: dict[int, MaskedConv2d] = {}
+    layers: dict[int, MaskedConv2d] = {}
     for index, (name, conv) in enumerate(chosen):
-        if id(conv) in replacements:
+        if id(conv) in layers:
             continue
         try:
-            replacements[id(conv)] = MaskedConv2d.from_conv2d(
+            layers[id(conv)] = MaskedConv2d.from_conv2d(
                 conv, learned=learned, slice_dim=slice_dim, frozen=frozen,
                 seed=None if seed is None else seed + index,
             )  # fmt: skip
         except (ValueError, TypeError) as error:
             raise type(error)(f"{name}: {error}") from None
+    _warn_of_left(left, len(convs), "convert_")
+    warn_of_none_learned([(name, layers[id(conv)]) for name, conv in chosen], learned, 3)
+    warn_of_stale_optimizers([conv for _, conv in chosen], "convert_")
+    for conv in {id(conv): conv for _, conv in chosen}.values():
+        _carry_to_parts(conv, layers[id(conv)])
     for name, conv in chosen:
-        model.set_submodule(name, replacements[id(conv)])
+        model.set_submodule(name, layers[id(conv)])
     return model
 
 
 def merge_(model: Model) -> Model:
     """Replaces the model's :class:`MaskedConv2d` by plain ``nn.Conv2d`` with the same filters.
 
+    Keeps what :func:`convert_` keeps, and leaves alone and names what it would. A weight is learned
+    unless the layer's learned part had ``requires_grad=False``; it has a gradient only if all of
+    the layer was learned.
+
     Returns:
         ``model``, changed in place.
 
     Raises:
-        ValueError: ``model`` is itself a convolution.
+        ValueError: ``model`` is itself a convolution or holds a DistributedDataParallel, or it has
+            masked layers and none can be merged.
     """
-    if isinstance(model, nn.Conv2d):
-        raise ValueError("model is a convolution itself; use its to_conv2d()")
-    merged: dict[int, nn.Conv2d] = {}
-    layers = [(n, m) for n, m in _all_modules(model) if isinstance(m, MaskedConv2d)]
-    for name, layer in layers:
-        if id(layer) not in merged:
-            merged[id(layer)] = layer.to_conv2d()
-        model.set_submodule(name, merged[id(layer)])
+    _check_model(model, "its to_conv2d()")
+    masked = masked_layers(model)
+    left = obstacles(model, masked, MaskedConv2d, nn.Conv2d)
+    chosen = [(name, layer) for name, layer in masked if name not in left]
+    if masked and not chosen:
+        raise ValueError(f"none of the model's MaskedConv2d can be merged: {grouped(left)}")
+    convs = {id(layer): layer.to_conv2d() for _, layer in chosen}
+    _warn_of_left(left, len(masked), "merge_")
+    warn_of_stale_optimizers([layer for _, layer in chosen], "merge_")
+    for layer in {id(layer): layer for _, layer in chosen}.values():
+        _carry_to_whole(layer, convs[id(layer)])
+    for name, layer in chosen:
+        model.set_submodule(name, convs[id(layer)])
     return model
 
 
-def _all_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return model.named_modules(remove_duplicate=False)
+def _carry_to_parts(conv: nn.Conv2d, layer: MaskedConv2d) -> None:
+    carry_module(conv, layer)
+    carry_parameter(conv.weight, layer.learned, layer.slice_dim)
+    carry_parameter(conv.bias, layer.bias_learned, 0)
+
+
+def _carry_to_whole(layer: MaskedConv2d, conv: nn.Conv2d) -> None:
+    carry_module(layer, conv)
+    carry_parameter(layer.learned, conv.weight, layer.slice_dim)
+    carry_parameter(layer.bias_learned, conv.bias, 0)
+
+
+def _check_model(model: nn.Module, instead: str) -> None:
+    if isinstance(model, nn.Conv2d):
+        raise ValueError(f"model is a convolution itself; use {instead}")
+    for name, module in model.named_modules():
+        if isinstance(module, DistributedDataParallel):
+            raise ValueError(
+                f"{name or 'model'} is a DistributedDataParallel, which keeps the old parameters; "
+                "convert the model before it is wrapped"
+            )
+
+
+def _warn_of_left(left: Mapping[str, str], total: int, caller: str) -> None:
+    if left:
+        warnings.warn(
+            f"{caller} left {len(left)} of {total} convolutions alone: {grouped(left)}. "
+            "maskedconv.conversion_report(model) lists all of them",
+            stacklevel=3,
+        )
 
 
 def _patterns(value: Patterns) -> list[str] | None:
@@ -97,24 +154,27 @@ def _patterns(value: Patterns) -> list[str] | None:
 
 
 def _choose(
-    model: nn.Module, include: list[str] | None, exclude: list[str] | None
-) -> list[tuple[str, nn.Conv2d]]:
-    """The plain convolutions that the patterns select, with their names."""
-    convs = [
-        (name, module)
-        for name, module in _all_modules(model)
-        if isinstance(module, nn.Conv2d) and not isinstance(module, MaskedConv2d)
-    ]
+    model: nn.Module, convs: Layers, include: list[str] | None, exclude: list[str] | None
+) -> tuple[Layers, dict[str, str]]:
+    """The selected convolutions that can be converted; and why each of the others stays."""
     for argument, patterns in (("include", include), ("exclude", exclude)):
         for pattern in patterns or []:
             if not any(fnmatchcase(name, pattern) for name, _ in convs):
                 raise ValueError(f"{argument} has {pattern!r}, which matches no nn.Conv2d")
-    chosen = [
+    selected = [
         (name, conv)
         for name, conv in convs
         if (include is None or any(fnmatchcase(name, p) for p in include))
         and not any(fnmatchcase(name, p) for p in exclude or [])
     ]
+    left = obstacles(model, selected, nn.Conv2d, MaskedConv2d)
+    for pattern in include or []:
+        named = [name for name, _ in selected if fnmatchcase(name, pattern)]
+        if named and all(name in left for name in named):
+            reasons = grouped({name: left[name] for name in named})
+            raise ValueError(f"include has {pattern!r}, but convert_ leaves alone {reasons}")
+    chosen = [(name, conv) for name, conv in selected if name not in left]
     if not chosen:
-        raise ValueError(f"model ({type(model).__name__}) has no nn.Conv2d to convert")
-    return chosen
+        why = f": {grouped(left)}" if left else ""
+        raise ValueError(f"model ({type(model).__name__}) has no nn.Conv2d to convert{why}")
+    return chosen, left

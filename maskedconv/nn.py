@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from maskedconv import functional, slices
 from maskedconv.autograd import Means
+from maskedconv.convertible import arguments_of, check_exact, plain_like
 from maskedconv.ops import KeptBank
 from maskedconv.ops.choice import check_backend
 from maskedconv.ops.geometry import Pair, geometry_of
@@ -305,19 +306,23 @@ class MaskedConv2d(nn.Conv2d):
         """A layer with the geometry, device, dtype and mode of ``conv``.
 
         The learned slice starts at ``conv``'s values. The rest keeps them too (``"keep"``), is
-        drawn anew from ``seed`` (``"random"``), or is dropped (``"zero"``).
+        drawn anew from ``seed`` (``"random"``), or is dropped (``"zero"``). What is learned
+        requires a gradient where ``conv``'s weight and bias do. Hooks and further attributes stay
+        with ``conv``; :func:`maskedconv.convert_` moves them.
 
         Raises:
             TypeError: ``conv`` is not an ``nn.Conv2d``.
-            ValueError: ``frozen`` is none of the three.
+            ValueError: ``conv`` is more than a plain one: a subclass, parametrized, pruned, with
+                gradient hooks; or ``frozen`` is none of the three.
         """
         if not isinstance(conv, nn.Conv2d):
             raise TypeError(f"conv is a {type(conv).__name__}; expected an nn.Conv2d")
+        check_exact(conv, MaskedConv2d if isinstance(conv, MaskedConv2d) else nn.Conv2d, "conv")
         if frozen not in ("keep", *slices.FROZEN_MODES):
             raise ValueError(f"frozen is {frozen!r}; expected one of keep, random, zero")
         weight, bias = conv.weight, conv.bias
         layer = cls(
-            *_shape_of(conv), learned=learned, slice_dim=slice_dim,
+            *arguments_of(conv), learned=learned, slice_dim=slice_dim,
             frozen="zero" if frozen == "zero" else "random", seed=seed,
             device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
@@ -329,6 +334,10 @@ class MaskedConv2d(nn.Conv2d):
                 layer._write_bias(bias)
             elif bias is not None and layer.bias_learned is not None:
                 layer.bias_learned.copy_(bias[: layer.bias_learned.numel()])
+        if layer.num_learned:
+            layer.learned.requires_grad_(weight.requires_grad)
+        if bias is not None and layer.bias_learned is not None:
+            layer.bias_learned.requires_grad_(bias.requires_grad)
         if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
             layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return layer.train(conv.training)
@@ -336,25 +345,30 @@ class MaskedConv2d(nn.Conv2d):
     def drawn_from(self, seed: int) -> MaskedConv2d:
         """A new layer like this one, on the CPU, with the start that ``seed`` gives."""
         return MaskedConv2d(
-            *_shape_of(self), learned=self.num_learned, slice_dim=self.slice_dim,
+            *arguments_of(self), learned=self.num_learned, slice_dim=self.slice_dim,
             frozen=self.frozen_mode, seed=seed, backend=self.backend, device="cpu",
             dtype=self.learned.dtype,
         )  # fmt: skip
 
     def to_conv2d(self) -> nn.Conv2d:
-        """A plain ``nn.Conv2d`` with the same filters (a copy), all of them learned."""
+        """A plain ``nn.Conv2d`` with the same filters (a copy), all of them learned.
+
+        Its weight and bias are frozen only if the learned part here has ``requires_grad=False``.
+        Hooks and further attributes stay here; :func:`maskedconv.merge_` moves them.
+
+        Raises:
+            ValueError: this layer is more than a MaskedConv2d: a subclass, parametrized, with
+                gradient hooks.
+        """
+        check_exact(self, MaskedConv2d, "the layer")
         weight = self.weight
-        conv = nn.Conv2d(*_shape_of(self), device="meta", dtype=weight.dtype)  # type: ignore[misc]
-        conv.weight = nn.Parameter(weight.detach().as_subclass(Tensor).clone())
-        if self.bias is not None:
-            conv.bias = nn.Parameter(self.bias.detach().as_subclass(Tensor).clone())
+        conv = plain_like(self, weight.dtype)
+        for name, whole, part in (
+            ("weight", weight, self.learned),
+            ("bias", self.bias, self.bias_learned),
+        ):
+            if whole is not None:
+                values = whole.detach().as_subclass(Tensor).clone()
+                frozen = isinstance(part, nn.Parameter) and not part.requires_grad
+                setattr(conv, name, nn.Parameter(values, requires_grad=not frozen))
         return conv.train(self.training)
-
-
-def _shape_of(conv: nn.Conv2d) -> tuple[Any, ...]:
-    """The positional arguments that make a convolution like ``conv``."""
-    has_bias = conv.has_bias if isinstance(conv, MaskedConv2d) else conv.bias is not None
-    return (
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-        conv.dilation, conv.groups, has_bias, conv.padding_mode,
-    )  # fmt: skip

@@ -29,14 +29,19 @@ def select_learned_(model: Model, part: str) -> Model:
     Raises:
         ValueError: ``part`` is not one of the names, or ``model`` has no such part.
     """
-    present = ["all", "bn", *(name for name in PARTS[2:] if hasattr(model, name))]
+    parts = {
+        name: module
+        for name in PARTS[2:]
+        if isinstance(module := getattr(model, name, None), nn.Module)
+    }
+    present = ["all", "bn", *parts]
     if part not in present:
         raise ValueError(
             f"part is {part!r}; expected one of {', '.join(present)} for {type(model).__name__}"
         )
     model.requires_grad_(part == "all")
-    if part in PARTS[2:]:
-        getattr(model, part).requires_grad_(True)
+    if part in parts:
+        parts[part].requires_grad_(True)
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.requires_grad_(True)

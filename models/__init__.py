@@ -71,6 +71,10 @@ def create(
     Raises:
         ValueError, TypeError: an unknown name or option (the message lists those that exist), or a
             value out of range; a count ``learned`` beyond the filters of some convolution.
+
+    Warns:
+        UserWarning: a fraction ``learned`` is no filter at all of some convolutions; once, with
+            their names.
     """
     family, arguments = parse(name)
     learned = slices.check_learned(learned)
@@ -96,6 +100,7 @@ def create(
         {"learned": learned, "slice_dim": slice_dim, "frozen": frozen},
         seed,
     )
+    _warn_of_none_learned(model, learned)
     if not bn_learned:
         _freeze_batch_norm(model)
     return model
@@ -124,6 +129,13 @@ def _build(network: Any, masking: dict[str, Any], seed: int | None) -> nn.Module
     with drawn_on_cpu(seed):
         model = network(partial(MaskedConv2d, **masking))
     return model.to(device)
+
+
+def _warn_of_none_learned(model: nn.Module, learned: float | int) -> None:
+    from maskedconv.convolutions import masked_layers
+    from maskedconv.none_learned import warn_of_none_learned
+
+    warn_of_none_learned(masked_layers(model), learned, stacklevel=4)
 
 
 def _freeze_batch_norm(model: nn.Module) -> None:

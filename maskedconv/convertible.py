@@ -1,0 +1,153 @@
+"""Whether a convolution is exactly what its class says, so that another layer may replace it.
+
+A replacement takes over a layer's filters and geometry. Whatever else changes the result (a
+subclass, a parametrization, a patched method) would be lost, so a layer that has it is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+# They receive the module at each call, so they mean the same on the layer that replaces it.
+MOVED_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_is_full_backward_hook",
+)
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
+_FRESH: dict[type[nn.Conv2d], nn.Conv2d] = {}
+
+
+def obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
+    """Why ``layer`` is more than a ``kind``, in a few words; None when it is exactly that.
+
+    Forward and backward hooks and further attributes are no obstacle.
+
+    Args:
+        kind: ``nn.Conv2d`` or ``MaskedConv2d``.
+    """
+    return (
+        _type_obstacle(layer, kind)
+        or _registry_obstacle(layer, kind)
+        or _parameter_obstacle(layer)
+        or _attribute_obstacle(layer, kind)
+    )
+
+
+def check_exact(layer: nn.Conv2d, kind: type[nn.Conv2d], argument: str) -> None:
+    """Raises ValueError unless ``layer`` is exactly a ``kind``; see :func:`obstacle`."""
+    reason = obstacle(layer, kind)
+    if reason is not None:
+        raise ValueError(
+            f"{argument} is more than a plain {kind.__name__} ({reason}), "
+            "which the new layer would lose"
+        )
+
+
+def further_attributes(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> dict[str, Any]:
+    """The instance's attributes that a new ``kind`` does not have, by name."""
+    return {name: value for name, value in vars(layer).items() if name not in vars(fresh(kind))}
+
+
+def fresh(kind: type[nn.Conv2d]) -> nn.Conv2d:
+    """A small layer without memory, to see which attributes and parameters a ``kind`` has."""
+    if kind not in _FRESH:
+        own: dict[str, Any] = {} if kind is nn.Conv2d else {"learned": 1}
+        _FRESH[kind] = kind(2, 2, 1, device="meta", **own)
+    return _FRESH[kind]
+
+
+def _type_obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
+    if parametrize.is_parametrized(layer):
+        names = ", ".join(
+            f"{name} by {type(step).__name__}"
+            for name, steps in vars(layer)["_modules"]["parametrizations"].items()
+            for step in steps
+        )
+        return f"parametrized: {names}"
+    if type(layer) is not kind:
+        return f"a subclass of {kind.__name__}: {type(layer).__name__}"
+    return None
+
+
+def _registry_obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
+    """Parameters, buffers or submodules that are too many, or one that is gone."""
+    for registry in _REGISTRIES:
+        own, expected = vars(layer)[registry].keys(), _names(kind, registry)
+        what = registry.strip("_")
+        if surplus := sorted(own - expected):
+            return f"it has further {what}: {', '.join(surplus)}"
+        if kind is nn.Conv2d and (missing := sorted(expected - own)):
+            return f"its {missing[0]} is not among its {what}"
+    return None
+
+
+def _names(kind: type[nn.Conv2d], registry: str) -> set[str]:
+    names = set(vars(fresh(kind))[registry])
+    if kind is not nn.Conv2d and registry == "_buffers":
+        names.add("learned")  # A buffer when nothing is learned.
+    return names
+
+
+def _parameter_obstacle(layer: nn.Conv2d) -> str | None:
+    for name, parameter in vars(layer)["_parameters"].items():
+        if parameter is None:
+            if name == "weight":
+                return "it has no weight"
+        elif type(parameter) is not nn.Parameter:
+            return f"its {name} is a {type(parameter).__name__}"
+        elif parameter.layout != torch.strided or not parameter.is_floating_point():
+            return f"its {name} is of {parameter.dtype}, {parameter.layout}"
+        elif parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+            return f"its {name} has a gradient hook"
+        elif tensors := [k for k, v in vars(parameter).items() if isinstance(v, Tensor)]:
+            return f"its {name} carries a tensor, {tensors[0]}"
+    return None
+
+
+def _attribute_obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
+    """An attribute that differs from what the constructor's arguments give, or hides a method."""
+    try:
+        plain = plain_like(layer, None)
+    except (AttributeError, ValueError, TypeError, RuntimeError) as error:
+        return f"its attributes make no convolution: {error}"
+    free = {*_REGISTRIES, *MOVED_HOOKS, "training", "_non_persistent_buffers_set"}
+    if layer.padding_mode == "zeros":
+        free.add("_reversed_padding_repeated_twice")  # Only other modes read it.
+    for name, value in vars(plain).items():
+        if name in free:
+            continue
+        if vars(layer).get(name) != value:
+            hooks = "hooks" in name
+            return f"it has {name.strip('_')}" if hooks else f"its {name} was changed"
+    if kind is nn.Conv2d and [p.shape for p in layer.parameters()] != [
+        p.shape for p in plain.parameters()
+    ]:
+        return "its parameters have other shapes than its attributes say"
+    for name in further_attributes(layer, kind):
+        if hasattr(kind, name):
+            return f"its {name} is replaced on the instance"
+    return None
+
+
+def plain_like(layer: nn.Conv2d, dtype: torch.dtype | None) -> nn.Conv2d:
+    """A plain convolution with the arguments of ``layer`` and without memory."""
+    return nn.Conv2d(*arguments_of(layer), device="meta", dtype=dtype)  # type: ignore[misc]
+
+
+def arguments_of(conv: nn.Conv2d) -> tuple[Any, ...]:
+    """The positional arguments that make a convolution like ``conv``."""
+    has_bias = getattr(conv, "has_bias", vars(conv)["_parameters"].get("bias") is not None)
+    return (
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
+        conv.dilation, conv.groups, has_bias, conv.padding_mode,
+    )  # fmt: skip

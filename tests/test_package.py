@@ -1,0 +1,41 @@
+"""The package's names and submodules are found when they are first used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import maskedconv
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "maskedconv.models.create('conv2')",
+        "maskedconv.nn.MaskedConv2d",
+        "maskedconv.functional.masked_conv2d",
+        "maskedconv.data.Dataset, maskedconv.ops.weight_grad",
+        "from maskedconv import models, slices",
+        "assert hasattr(maskedconv, 'optimizers') and not hasattr(maskedconv, 'optimisers')",
+        "assert 'torch' not in sys.modules and 'models' in dir(maskedconv)",
+    ],
+)
+def test_submodules_are_found_when_used(use):
+    code = f"import sys, maskedconv; {use}"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_dir_has_names_and_submodules_and_nothing_else():
+    listed = set(dir(maskedconv))
+    assert listed >= {*maskedconv.__all__, "models", "nn", "convert", "train", "__version__"}
+    public = {name for name in listed if not name.startswith("_")}
+    assert not public & {"importlib", "annotations", "TYPE_CHECKING", "Any"}
+    assert all(hasattr(maskedconv, name) for name in public)
+
+
+@pytest.mark.parametrize("name", ["optimisers", "models.wrn", "_missing", "__wrapped__"])
+def test_a_missing_name(name):
+    with pytest.raises(AttributeError, match=f"'maskedconv' has no attribute '{name}'"):
+        getattr(maskedconv, name)
