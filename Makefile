@@ -42,7 +42,7 @@ sanitize: $(VENV)/installed-test
 
 # With an interpreter that has the package and the tests' requirements; no environment is made.
 gpu-check:
-	$(PYTHON) -m bench.gpu_check
+	$(PYTHON) -m bench.gpu_check $(ARGS)
 
 # models/ is installed as maskedconv.models: mypy sees the package as it is installed.
 lint: $(VENV)/installed-dev

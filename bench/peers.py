@@ -61,6 +61,9 @@ class _SlicedBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, learned: Tensor, frozen: Tensor, shape: Any) -> Tensor:
         weight = torch.cat((learned, frozen))
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, weight = x.to(dtype), weight.to(dtype)
         ctx.save_for_backward(x, weight)
         ctx.learned, ctx.shape = learned.size(0), shape
         return F.conv2d(x, weight, None, *shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,6 +38,11 @@ def plain_densenet(network: nn.Module, x: Tensor) -> Tensor:
     x = transition(network.transition1, dense_block(network.block1, network.conv1(x)))
     x = transition(network.transition2, dense_block(network.block2, x))
     return network.fc(_relu(network.bn, dense_block(network.block3, x)).mean((2, 3)))
+
+
+def plain_forward(name: str) -> Callable[[nn.Module, Tensor], Tensor]:
+    """How a network of this name is usually written."""
+    return plain_wrn if name.startswith("wrn") else plain_densenet
 
 
 PLAIN = {"wrn_28_4": plain_wrn, "densenet_bc_100_12": plain_densenet}

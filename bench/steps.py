@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from bench import results
 from bench.peers import IMPLEMENTATIONS
-from bench.plain_networks import PLAIN
+from bench.plain_networks import PLAIN, plain_forward
 from bench.results import Row, row
 from bench.saved_bytes import of_network
 from bench.timing import time_together
@@ -42,7 +42,7 @@ def make(
             parent, _, child = name.rpartition(".")
             filters = int(conv.out_channels * learned + 1e-9)
             setattr(plain.get_submodule(parent), child, peer(conv, filters))
-    return plain, PLAIN[network]
+    return plain, plain_forward(network)
 
 
 def _on(model: nn.Module, device: str) -> nn.Module:

@@ -1,0 +1,132 @@
+"""``python -m bench.gpu_check``: see the package's docstring."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import bench.gpu_check
+from bench.gpu_check import about, plan, summary
+from bench.gpu_check.plan import Step
+from bench.gpu_check.record import BAD, END, NOT_HERE, Row
+from bench.gpu_check.runner import Runner
+
+# An epoch of the smallest network on scikit-learn's digits.
+REHEARSED_RUN = "wrn_10_1 | 0.1 | 0 | random | True | all"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu_check", description=bench.gpu_check.__doc__
+    )
+    parser.add_argument("--minutes", type=float, default=6.0, help="of everything together")
+    parser.add_argument("--out", type=Path, default=Path("gpu-check"), help="folder of the results")
+    parser.add_argument("--resume", action="store_true", help="continue with what is missing")
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU, with small shapes")
+    parser.add_argument("--steps", nargs="+", help="only these, by name")
+    parser.add_argument(
+        "--data-dir", default="", help="of CIFAR-10: first epochs of the authors' runs come last"
+    )
+    parser.add_argument("--dataset", default="cifar10", help="what is in --data-dir")
+    return parser.parse_args(arguments)
+
+
+def chosen_steps(arguments: argparse.Namespace) -> tuple[Step, ...]:
+    """The steps with their cases, in order.
+
+    Raises:
+        SystemExit: --steps names another.
+    """
+    runs: tuple[str, ...] = (REHEARSED_RUN,) if arguments.rehearse else ()
+    if arguments.data_dir and not arguments.rehearse:
+        from bench.gpu_check import author_epochs
+
+        runs = author_epochs.names(arguments.dataset)
+    steps = plan.steps(arguments.rehearse, runs)
+    names = [step.name for step in steps]
+    if unknown := set(arguments.steps or ()) - set(names):
+        raise SystemExit(f"--steps names {', '.join(sorted(unknown))}; expected {', '.join(names)}")
+    return tuple(step for step in steps if step.name in (arguments.steps or names))
+
+
+def missing_cases(step: Step, keys: set[str]) -> list[str]:
+    """Those of the step without one of these keys."""
+    return [case for case in step.cases if plan.key(step.name, case) not in keys]
+
+
+def in_turn(steps: tuple[Step, ...]) -> list[tuple[Step, float]]:
+    """Steps and their seconds: each in its own time, then again for what did not come to its turn,
+    in the time that is left, and the trainings last.
+    """
+    checks = [step for step in steps if step.name != plan.EPOCHS]
+    trainings = [step for step in steps if step.name == plan.EPOCHS]
+    return [
+        *((step, step.seconds) for step in checks),
+        *((step, math.inf) for step in (*checks, *trainings)),
+    ]
+
+
+def run_all(runner: Runner, steps: tuple[Step, ...], until: float) -> None:
+    """Runs what has no answer yet, each case at most once."""
+    answered, before = runner.answered(), len(runner.record.rows())
+    for step, seconds in in_turn(steps):
+        tried = {row["key"] for row in runner.record.rows()[before:]}
+        cases = missing_cases(step, answered | tried)
+        left = until - time.monotonic()
+        if cases and left > 0:
+            print(f"{step.name}: {len(cases)} cases, {min(seconds, left):.0f} s", flush=True)
+            runner.run(step._replace(seconds=seconds), cases, until)
+
+
+def finish(runner: Runner, steps: tuple[Step, ...], seconds: float) -> list[Row]:
+    """Names what is missing, in the file and on the screen; returns the rows that count."""
+    same = about.describe(runner.rehearse)
+    done = runner.record.answered(same, NOT_HERE)
+    missing = [plan.key(s.name, case) for s in steps for case in missing_cases(s, done)]
+    row = {"key": END, "status": "end", "missing": missing, "seconds": round(seconds, 1)}
+    runner.record.append(row | same)
+    found = runner.record.latest(same)
+    print(summary.table(found, steps, missing), flush=True)
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    begin = time.monotonic()
+    options = parse(arguments)
+    steps = chosen_steps(options)
+    if not options.rehearse and not about.gpu_name():
+        print("no GPU here: nothing was checked (--rehearse takes the same path on the CPU)")
+        return 0
+    folder = options.out.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    results = folder / "results.jsonl"
+    runner = Runner(folder, options.rehearse, _for_the_cases(options, results))
+    if results.exists() and not options.resume:
+        print(f"{results} is there already; expected --resume or another --out", file=sys.stderr)
+        return 2
+    try:
+        run_all(runner, steps, begin + 60 * options.minutes)
+    finally:
+        runner.close()
+    found = finish(runner, steps, time.monotonic() - begin)
+    print(f"\n{results}")
+    return 1 if any(row["status"] in BAD for row in found) else 0
+
+
+def _for_the_cases(options: argparse.Namespace, results: Path) -> dict[str, Any]:
+    data = {"dataset": options.dataset, "data_dir": options.data_dir}
+    if options.rehearse:
+        data = {"dataset": "digits", "data_dir": ""}
+    return {"results": str(results), **data}
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted: the same command with --resume goes on", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,66 @@
+"""What every row says of the machine and the code; free of torch."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import platform
+import subprocess
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@functools.cache
+def describe(rehearse: bool) -> dict[str, Any]:
+    """Device, versions and commit."""
+    return {
+        "device": "rehearsal on the CPU" if rehearse else gpu_name(),
+        "rehearsal": rehearse,
+        "versions": _versions(),
+        "commit": _commit(),
+    }
+
+
+def gpu_name() -> str:
+    """The first GPU that the driver shows, or an empty string."""
+    with suppress(OSError, AttributeError):
+        driver = ctypes.CDLL("libcuda.so.1")
+        device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), 0) == 0:
+            driver.cuDeviceGetName(name, 256, device)
+            return name.value.decode(errors="replace")
+    return ""
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("torch", "triton", "numpy", "maskedconv"):
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def _commit() -> str:
+    """Of the checkout, with a digest of what was changed; without git one of the code."""
+    with suppress(OSError, subprocess.CalledProcessError):
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changes = _git("diff", "HEAD")
+        return f"{commit}+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else commit
+    digest = hashlib.sha256()
+    for folder in ("maskedconv", "csrc", "bench"):
+        for file in sorted((ROOT / folder).rglob("*.[pc]*")):
+            if file.suffix in (".py", ".cpp", ".cu"):
+                digest.update(file.read_bytes())
+    return f"no git, {digest.hexdigest()[:12]}"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()

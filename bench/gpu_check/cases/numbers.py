@@ -1,0 +1,70 @@
+"""Step 2: every kernel against float64, and two runs of it against each other."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.gpu_check import shapes
+from bench.gpu_check.device import Device
+from bench.gpu_check.problems import about_shape, by_name, errors, exact, problem_of
+from bench.gpu_check.record import NotHere
+from bench.gpu_check.shapes import Shape
+from maskedconv.ops.pack_filters import BACKENDS as PACKERS
+from maskedconv.ops.pack_filters import PackProblem
+from maskedconv.ops.weight_grad import BACKENDS
+
+# The mantissa that operands are rounded to; TF32's for float32.
+EPS = {"bfloat16": 2.0**-8, "float32": 2.0**-11}
+
+
+def run(case: str, device: Device, options: dict[str, Any]) -> dict[str, Any]:
+    name, _, backend = case.partition(" | ")
+    if name == "pack_filters":
+        return packing(backend, device)
+    shape = by_name(shapes.numbers(device.rehearsal), name)
+    return {"backend": backend, **about_shape(shape, device), **gradient(shape, backend, device)}
+
+
+def gradient(shape: Shape, backend: str, device: Device) -> dict[str, Any]:
+    """Right: at most twice what PyTorch's own operator errs by, plus a rounding."""
+    problem = problem_of(shape, device.name)
+    if reason := BACKENDS[backend].cannot_run(problem):
+        raise NotHere(reason)
+    first, second = (BACKENDS[backend].run(problem) for _ in range(2))
+    expected, plain = _expected(shape, device.name)
+    error = errors(first, expected)
+    limit = {name: 2 * plain[name] + EPS[shape.dtype] for name in error}
+    # Written so that a NaN is wrong.
+    right = first.shape == expected.shape and all(error[name] <= limit[name] for name in error)
+    return {
+        "status": "ok" if right else "wrong",
+        "error": error,
+        "plain_error": plain,
+        "repeats_to_the_bit": bool(torch.equal(first, second)),
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _expected(shape: Shape, device_name: str) -> tuple[Tensor, dict[str, float]]:
+    """In float64, and what PyTorch's own operator errs by; small, so kept for all shapes."""
+    problem = problem_of(shape, device_name)
+    expected = exact(problem)
+    return expected, errors(BACKENDS["reference"].run(problem), expected)
+
+
+def packing(backend: str, device: Device) -> dict[str, Any]:
+    """A bank of bfloat16 from float32 filters, to the bit, for every slice dimension."""
+    whole = torch.randn(64, 48, 3, 3, device=device.name)
+    right = True
+    for slice_dim in range(4):
+        parts = whole.narrow(slice_dim, 0, 1), whole.narrow(slice_dim, 1, whole.size(slice_dim) - 1)
+        problem = PackProblem(*parts, slice_dim, torch.bfloat16, torch.channels_last)
+        if reason := PACKERS[backend].cannot_run(problem):
+            raise NotHere(reason)
+        right &= torch.equal(PACKERS[backend].run(problem), whole.bfloat16())
+    about = {"backend": backend, "shape": list(whole.shape), "dtype": "bfloat16", "n": 1}
+    return {"status": "ok" if right else "wrong", **about}

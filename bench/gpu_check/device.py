@@ -1,0 +1,171 @@
+"""What the cases need of the device: a GPU, or stand-ins for what only CUDA has."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.timing import flush_cache
+from maskedconv.memory import peak_resident
+from maskedconv.ops.timing import CudaQueue, Times, queued_times
+
+Function = Callable[[], object]
+
+
+class Device:
+    """Both devices: what does not depend on which one it is."""
+
+    name: str
+    rehearsal: bool
+    compiler: str  # for torch.compile
+    warm_up: int  # calls before a function is measured or captured
+
+    def __init__(self, queue: Any) -> None:
+        self.queue = queue
+
+    def times(self, function: Function, repetitions: int) -> Times:
+        """Of the work alone, from a clean cache: queued while the device sleeps."""
+        return queued_times(function, self.queue, repetitions, self.flush)
+
+    def intervals(self, function: Function, repetitions: int) -> list[float]:
+        """Milliseconds from one call's end to the next one's, without waiting in between."""
+        events = [self.queue.event() for _ in range(repetitions + 1)]
+        self.queue.synchronize()
+        events[0].record()
+        for event in events[1:]:
+            function()
+            event.record()
+        self.queue.synchronize()
+        return [a.elapsed_time(b) for a, b in pairwise(events)]
+
+    def flush(self) -> None:
+        """Empties the cache of what was used before."""
+        raise NotImplementedError
+
+    def capture(self, function: Function, prepare: Function = lambda: None) -> Function:
+        """``function`` as a graph to be replayed; the peak counts from after its warm-up.
+
+        ``prepare`` is called before the capture and is no part of it.
+        """
+        raise NotImplementedError
+
+    def reset_peak(self) -> None:
+        raise NotImplementedError
+
+    def peak(self) -> int:
+        """Bytes."""
+        raise NotImplementedError
+
+    def allocated(self) -> int:
+        """Bytes of tensors now; 0 where nobody counts them."""
+        return 0
+
+    def free(self) -> None:
+        """Gives memory back that nothing refers to."""
+        gc.collect()
+
+
+class Cuda(Device):
+    name, rehearsal, compiler, warm_up = "cuda", False, "inductor", 3
+
+    def __init__(self) -> None:
+        super().__init__(CudaQueue(torch.device("cuda", torch.cuda.current_device())))
+
+    def flush(self) -> None:
+        flush_cache()
+
+    def capture(self, function: Function, prepare: Function = lambda: None) -> Function:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(self.warm_up):
+                function()
+        torch.cuda.current_stream().wait_stream(side)
+        prepare()
+        self.reset_peak()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            function()
+        return graph.replay
+
+    def reset_peak(self) -> None:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+
+    def peak(self) -> int:
+        return torch.cuda.max_memory_allocated()
+
+    def allocated(self) -> int:
+        return torch.cuda.memory_allocated()
+
+    def free(self) -> None:
+        super().free()
+        torch.cuda.empty_cache()
+
+
+class _HostEvent:
+    def record(self) -> None:
+        self._at = time.perf_counter()
+
+    def query(self) -> bool:
+        return False
+
+    def elapsed_time(self, later: _HostEvent) -> float:
+        return (later._at - self._at) * 1e3
+
+
+class _HostQueue:
+    event = _HostEvent
+
+    def sleep(self, milliseconds: float) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+
+class Rehearsed(Device):
+    name, rehearsal, compiler, warm_up = "cpu", True, "eager", 1
+
+    def __init__(self) -> None:
+        super().__init__(_HostQueue())
+
+    def flush(self) -> None:
+        torch.zeros(1024)
+
+    def capture(self, function: Function, prepare: Function = lambda: None) -> Function:
+        for _ in range(self.warm_up):
+            function()
+        prepare()
+        self.reset_peak()
+        return function
+
+    def reset_peak(self) -> None:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def peak(self) -> int:
+        return peak_resident()
+
+
+def open_device(rehearse: bool) -> Device:
+    """The GPU, or the stand-in.
+
+    Raises:
+        RuntimeError: torch sees no GPU.
+    """
+    if rehearse:
+        torch.set_num_threads(1)
+        return Rehearsed()
+    if not torch.cuda.is_available():
+        raise RuntimeError("torch.cuda.is_available() is False")
+    torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = True
+    return Cuda()

@@ -1,0 +1,77 @@
+"""The steps in their order, the time each may take, and the cases of each; free of torch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bench.gpu_check import shapes
+
+BACKENDS = ("cuda", "triton", "reference")
+CANDIDATES = ("cuda", "triton", "slice", "full")
+NETWORKS = ("wrn_28_10", "densenet_bc_100_12", "wrn_28_4")
+SMALL_NETWORKS = ("wrn_10_1", "densenet_bc_16_12")
+IMPLEMENTATIONS = ("ours", "plain", "slice")
+MODES = ("eager", "graph")
+SANITIZERS = ("memcheck", "racecheck")
+EPOCHS = "epochs"
+
+
+class Step(NamedTuple):
+    """Cases that run in one process, one after the other.
+
+    Attributes:
+        seconds: that the step may take.
+        case_seconds: that one of its cases may take.
+        at_once: processes among which the cases are divided.
+    """
+
+    name: str
+    seconds: float
+    case_seconds: float
+    cases: tuple[str, ...]
+    at_once: int = 1
+
+
+def key(step: str, case: str) -> str:
+    """Of a row."""
+    return f"{step}: {case}"
+
+
+def steps(rehearse: bool, runs: tuple[str, ...] = ()) -> tuple[Step, ...]:
+    """Every step; ``runs`` are the trainings of the last one."""
+    return (
+        Step("environment", 10, 10, ("versions", "copy", "matrix", "empty graph")),
+        Step("numbers", 40, 20, _numbers(rehearse)),
+        Step("kernels", 60, 20, _kernels(rehearse)),
+        Step("steps", 90, 60, _whole_steps(rehearse)),
+        Step("profile", 30, 20, tuple(map(str, shapes.profiled(rehearse)))),
+        Step("sanitize", 15, 15, SANITIZERS),
+        Step("tests", 60, 60, ("tests/test_gpu.py",)),
+        Step("compiled", 120, 120, _networks(rehearse)[:1]),
+        Step(EPOCHS, 3600, 3600, runs, at_once=3),
+    )
+
+
+def _networks(rehearse: bool) -> tuple[str, ...]:
+    return SMALL_NETWORKS if rehearse else NETWORKS
+
+
+def _numbers(rehearse: bool) -> tuple[str, ...]:
+    """Every shape with our own kernel first: that is what a cut-off run must have."""
+    backends = (*BACKENDS, "native") if rehearse else BACKENDS
+    packing = tuple(f"pack_filters | {backend}" for backend in backends)
+    gradients = tuple(f"{shape} | {b}" for b in backends for shape in shapes.numbers(rehearse))
+    return (*gradients, *packing)
+
+
+def _kernels(rehearse: bool) -> tuple[str, ...]:
+    return tuple(
+        f"{shape} | {candidate}" for shape in shapes.table(rehearse) for candidate in CANDIDATES
+    )
+
+
+def _whole_steps(rehearse: bool) -> tuple[str, ...]:
+    """What takes minutes to compile comes last."""
+    networks = _networks(rehearse)
+    eager = [f"{n} | {i} | {m}" for n in networks for i in IMPLEMENTATIONS for m in MODES]
+    return (*eager, *(f"{n} | plain compiled | {m}" for n in networks for m in MODES))
