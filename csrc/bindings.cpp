@@ -139,10 +139,25 @@ void weight_grad_on_cuda(const std::string& type, uintptr_t x, Four x_shape, Fou
 }
 #endif
 
+std::vector<std::string> names_of(const std::vector<const Kernels*>& sets) {
+    std::vector<std::string> names;
+    for (const Kernels* set : sets)
+        names.push_back(set->isa);
+    return names;
+}
+
+// The instruction set in use is empty where the variable is wrong; the error then says how.
 py::dict build_info() {
     py::dict info;
     info["compiler"] = MASKEDCONV_COMPILER;
-    info["isa"] = best_kernels().isa;
+    info["isas_built"] = names_of(built_kernels());
+    info["isas_available"] = names_of(available_kernels());
+    info["isa"] = "", info["isa_error"] = "";
+    try {
+        info["isa"] = chosen_kernels().isa;
+    } catch (const std::exception& error) {
+        info["isa_error"] = error.what();
+    }
     info["cuda_archs"] = MASKEDCONV_CUDA_ARCHS;
     return info;
 }
@@ -161,6 +176,8 @@ PYBIND11_MODULE(_C, module) {
     module.def("weight_grad_cuda", &maskedconv::weight_grad_on_cuda);
     module.def("weight_grad_cuda_splits", &maskedconv::weight_grad_splits_on_cuda);
 #endif
-    module.def("build_info", &maskedconv::build_info,
-               "The compiler, and the CUDA architectures (empty: built without CUDA).");
+    module.def(
+        "build_info", &maskedconv::build_info,
+        "The compiler, the instruction set in use (or why none is), those that are built and "
+        "that this processor has, and the CUDA architectures (empty: built without CUDA).");
 }

@@ -28,7 +28,7 @@ std::vector<double> sum_gradient(const NormInput& n, const NormBackward& b, int 
     const size_t size = static_cast<size_t>(2 * n.channels);
     std::vector<Sums> shares(static_cast<size_t>(threads),
                              {std::vector<float>(size), std::vector<double>(size)});
-    const Kernels& kernels = best_kernels();
+    const Kernels& kernels = chosen_kernels();
     for_shares(n.pixels, threads, [&](int share, int64_t begin, int64_t end) {
         Sums& sums = shares[static_cast<size_t>(share)];
         for (int64_t pixel = begin; pixel < end; pixel += kPixelsInSingle) {
@@ -50,7 +50,7 @@ std::vector<double> sum_gradient(const NormInput& n, const NormBackward& b, int 
 } // namespace
 
 void bn_relu_cpu(const NormInput& n, float* out, int threads) {
-    const Kernels& kernels = best_kernels();
+    const Kernels& kernels = chosen_kernels();
     for_shares(n.pixels, threads, [&](int, int64_t begin, int64_t end) {
         kernels.activate(part(n, begin, end), out + begin * n.channels, n.channels);
     });
@@ -71,18 +71,18 @@ void bn_relu_backward_cpu(const NormInput& n, const NormBackward& b, int threads
                 b.grad_weight[c] = static_cast<float>(product);
             if (b.of_batch) {
                 const double pixels = static_cast<double>(n.pixels);
-                factor[c] =
-                    static_cast<float>(-n.scale[c] * product / pixels * b.inverse_deviation[c]);
-                offset[c] = static_cast<float>(-n.scale[c] * sum / pixels);
+                factor[c] = static_cast<float>(product / pixels * b.inverse_deviation[c]);
+                offset[c] = static_cast<float>(sum / pixels);
             }
         }
     }
     if (b.grad_x == nullptr)
         return;
-    const Kernels& kernels = best_kernels();
+    const Kernels& kernels = chosen_kernels();
     for_shares(n.pixels, threads, [&](int, int64_t begin, int64_t end) {
         kernels.input_gradient(part(n, begin, end), b.grad + begin * n.channels, b.mean,
-                               factor.data(), offset.data(), b.grad_x + begin * n.channels);
+                               b.of_batch ? factor.data() : nullptr, offset.data(),
+                               b.grad_x + begin * n.channels);
     });
 }
 

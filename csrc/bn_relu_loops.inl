@@ -15,9 +15,10 @@ template <typename F> void for_channels(int64_t channels, const F& body) {
         body(channel, float());
 }
 
-template <typename V> V positive(V condition, V value) {
+// What passes the ReLU whose argument is `condition`; NaN opens it.
+template <typename V> V passing(V condition, V value) {
     const V zero = {};
-    return condition > zero ? value : zero;
+    return condition <= zero ? zero : value;
 }
 
 template <typename V> V normalised(const NormInput& n, V x, int64_t channel) {
@@ -30,7 +31,7 @@ void activate(const NormInput& n, float* out, int64_t out_pixel) {
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
             const V value = normalised(n, load<V>(x + c), c);
-            store(out + c, positive(value, value));
+            store(out + c, passing(value, value));
         });
 }
 
@@ -41,27 +42,36 @@ void sum_gradient(const NormInput& n, const float* grad, const float* mean, floa
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
             const V value = load<V>(x + c);
-            const V passed = positive(normalised(n, value, c), load<V>(grad + c));
+            const V passed = passing(normalised(n, value, c), load<V>(grad + c));
             store(sums + c, load<V>(sums + c) + passed);
             const V product = passed * (value - load<V>(mean + c));
             store(products + c, load<V>(products + c) + product);
         });
 }
 
-void input_gradient(const NormInput& n, const float* grad, const float* mean, const float* factor,
-                    const float* offset, float* out) {
+// Without the moments' part where that is zero: 0 times what is not finite would be NaN.
+template <bool kOfBatch>
+void input_gradient_of(const NormInput& n, const float* grad, const float* mean,
+                       const float* factor, const float* offset, float* out) {
     const float* x = n.x;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel) {
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
             const V value = load<V>(x + c);
-            const V passed = positive(normalised(n, value, c), load<V>(grad + c));
-            const V centred = value - load<V>(mean + c);
-            store(out + c, passed * load<V>(n.scale + c) + centred * load<V>(factor + c) +
-                               load<V>(offset + c));
+            const V passed = passing(normalised(n, value, c), load<V>(grad + c));
+            V centred = passed;
+            if constexpr (kOfBatch)
+                centred -= (value - load<V>(mean + c)) * load<V>(factor + c) + load<V>(offset + c);
+            store(out + c, centred * load<V>(n.scale + c));
         });
         x += n.x_pixel, grad += n.channels, out += n.channels;
     }
+}
+
+void input_gradient(const NormInput& n, const float* grad, const float* mean, const float* factor,
+                    const float* offset, float* out) {
+    const auto gradient = factor != nullptr ? input_gradient_of<true> : input_gradient_of<false>;
+    gradient(n, grad, mean, factor, offset, out);
 }
 
 } // namespace

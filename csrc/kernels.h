@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace maskedconv {
 
@@ -25,6 +26,7 @@ struct TileInput {
 constexpr int64_t kLane = 16; // channels are padded to this many floats
 
 // The first `channels` of pixels that lie x_pixel apart: relu(x * scale + shift), and its backward.
+// As in PyTorch NaN passes the ReLU, and where that is closed a gradient of NaN is 0.
 struct NormInput {
     const float* x;
     int64_t x_pixel;
@@ -40,7 +42,8 @@ struct Kernels {
     // The gradient is [pixel][channel]; adds to sums[0][channel] what of it passes the ReLU, and to
     // sums[1][channel] the same times (x - mean).
     void (*sum_gradient)(const NormInput&, const float* grad, const float* mean, float* sums);
-    // out = what passes the ReLU * scale + (x - mean) * factor + offset; `out` may be the gradient.
+    // out = (what passes the ReLU - (x - mean) * factor - offset) * scale; without factor and
+    // offset where `factor` is null. `out` may be the gradient.
     void (*input_gradient)(const NormInput&, const float* grad, const float* mean,
                            const float* factor, const float* offset, float* out);
 };
@@ -49,7 +52,14 @@ extern const Kernels kAvx512;
 extern const Kernels kAvx2;
 extern const Kernels kGeneric;
 
-// For the widest instruction set that this processor has.
-const Kernels& best_kernels();
+// By instruction set, the narrowest first: those that are in this module, and those among them that
+// this processor can run.
+std::vector<const Kernels*> built_kernels();
+std::vector<const Kernels*> available_kernels();
+
+// Those that MASKEDCONV_ISA names, read at the first call; of the widest instruction set that there
+// is where it is not set or empty. Throws std::invalid_argument where it names no instruction set,
+// std::runtime_error where the module or the processor does not have it.
+const Kernels& chosen_kernels();
 
 } // namespace maskedconv

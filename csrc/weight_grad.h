@@ -29,9 +29,10 @@ struct WeightGrad {
     float* out;
 };
 
-// Float32 accumulation. Images are divided among the threads in order, each thread adds up its own
-// pixels in memory order, and the threads' sums are added in their order: the same result each
-// time for the same number of threads.
+// Images are divided among the threads in order, each thread adds up its own pixels in memory order
+// (hundreds in single precision, these sums in double), and the threads' sums are added in their
+// order: the same result each time for the same number of threads. A value that is not finite
+// reaches the elements that it is a factor of, and no others.
 void weight_grad_cpu(const WeightGrad& problem, int threads);
 
 } // namespace maskedconv

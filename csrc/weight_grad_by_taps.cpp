@@ -32,13 +32,14 @@ struct Plan {
     int64_t images;               // at once
     const Kernels& kernels;
 
-    Plan(const WeightGrad& problem, const Kernels& inner_loops) : p(problem), kernels(inner_loops) {
+    Plan(const WeightGrad& problem, const Kernels& inner_loops, bool exact)
+        : p(problem), kernels(inner_loops) {
         channels = ceil_div(p.channels, kLane) * kLane;
         copies_x = p.channels < kLane || p.type != Element::float32 || p.scale != nullptr;
         overlap = copies_x ? 0 : channels - p.channels;
         for (int64_t channel = 0; channel < channels; channel += kLane)
             offsets.push_back(channel + kLane < channels ? channel : channel - overlap);
-        joint_columns = p.stride.columns == 1 && p.dilation.columns == 1;
+        joint_columns = !exact && p.stride.columns == 1 && p.dilation.columns == 1;
         left = joint_columns ? std::max<int64_t>(0, p.kernel.columns - 1 - p.padding.columns) : 0;
         const int64_t last = joint_columns ? p.input.columns - 1 + p.padding.columns : 0;
         padded = left + std::max(p.output.columns, last + 1);
@@ -57,7 +58,7 @@ struct Plan {
 class Worker {
   public:
     explicit Worker(const Plan& plan)
-        : plan_(plan), p_(plan.p), sums(static_cast<size_t>(plan.sums())),
+        : plan_(plan), p_(plan.p), sums(plan.sums()),
           grad_(plan.copies_grad ? plan.images * plan.grad_image : 0),
           x_(plan.copies_x ? plan.images * x_image() : 0) {}
 
@@ -75,7 +76,7 @@ class Worker {
     const WeightGrad& p_;
 
   public:
-    std::vector<float> sums; // [kernel row][column of it][channels]
+    Sums sums; // [kernel row][column of it][filter][channels]
 
   private:
     std::vector<float> grad_; // [image][output row][padded pixel][filter]
@@ -110,6 +111,7 @@ class Worker {
         }
         for (int64_t r = 0; r < p_.kernel.rows; ++r)
             add_tap_row(tile, r, row, end);
+        sums.count(tile.images * (end - row) * p_.input.columns);
     }
 
     // Output rows o whose input row o * stride + r * dilation - padding is in [row, end).
@@ -124,7 +126,7 @@ class Worker {
         tile.x += (first * p_.stride.rows + offset - row) * tile.x_row;
         tile.x_row *= p_.stride.rows;
         tile.grad += first * tile.grad_row;
-        tile.sum = sums.data() + r * p_.kernel.columns * p_.filters * plan_.channels;
+        tile.sum = sums.floats() + r * p_.kernel.columns * p_.filters * plan_.channels;
         if (plan_.joint_columns)
             return add_joint_columns(tile);
         for (int64_t s = 0; s < p_.kernel.columns; ++s)
@@ -157,8 +159,8 @@ class Worker {
     }
 };
 
-// Adds the threads' sums in their order, and puts taps and filters in the order of the result.
-void reduce(const Plan& plan, const std::vector<Worker>& workers) {
+// Puts taps and filters in the order of the result.
+void store(const Plan& plan, const Sums& sums) {
     const WeightGrad& p = plan.p;
     for (int64_t row = 0; row < p.filters * p.kernel.rows * p.kernel.columns; ++row) {
         const int64_t filter = row / (p.kernel.rows * p.kernel.columns);
@@ -168,23 +170,21 @@ void reduce(const Plan& plan, const std::vector<Worker>& workers) {
         const int64_t from = (tap * p.filters + filter) * plan.channels;
         float* to = p.out + row * p.channels;
         const int64_t straight = plan.overlap > 0 ? plan.channels - kLane : p.channels;
-        const auto add = [&](const float* sums) {
-            for (int64_t c = 0; c < straight; ++c)
-                to[c] += sums[c];
-            for (int64_t c = straight; c < p.channels; ++c)
-                to[c] += sums[c + plan.overlap];
-        };
-        std::fill_n(to, p.channels, 0.0f);
-        for (const Worker& worker : workers)
-            add(worker.sums.data() + from);
+        for (int64_t c = 0; c < p.channels; ++c)
+            to[c] = sums.total(from + c + (c < straight ? 0 : plan.overlap));
     }
 }
 
 } // namespace
 
 void weight_grad_by_taps(const WeightGrad& p, int threads, const Kernels& kernels) {
-    const Plan plan(p, kernels);
-    reduce(plan, add_images<Worker>(plan, p, threads));
+    const Plan plan(p, kernels, false);
+    store(plan, add_images<Worker>(plan, p, threads));
+}
+
+void weight_grad_exactly(const WeightGrad& p, int threads, const Kernels& kernels) {
+    const Plan plan(p, kernels, true);
+    store(plan, add_images<Worker>(plan, p, threads));
 }
 
 } // namespace maskedconv

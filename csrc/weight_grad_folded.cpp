@@ -80,7 +80,7 @@ struct Plan {
 class Worker {
   public:
     explicit Worker(const Plan& plan)
-        : plan_(plan), p_(plan.p), sums(static_cast<size_t>(p_.filters * plan.channels)),
+        : plan_(plan), p_(plan.p), sums(p_.filters * plan.channels),
           grad_(plan.copies_grad ? plan.images * plan.gradient() : 0),
           // The last vector of the last window reads on behind it.
           images_(static_cast<size_t>(plan.images * plan.image() + kLane)),
@@ -103,8 +103,9 @@ class Worker {
         tile.channels = plan_.channels;
         tile.offsets = plan_.offsets.data();
         tile.columns = p_.filters;
-        tile.sum = sums.data();
+        tile.sum = sums.floats();
         plan_.kernels.tile(tile);
+        sums.count(count * p_.output.rows * p_.output.columns);
     }
 
   private:
@@ -112,7 +113,7 @@ class Worker {
     const WeightGrad& p_;
 
   public:
-    std::vector<float> sums; // [filter][channel of the window]
+    Sums sums; // [filter][channel of the window]
 
   private:
     std::vector<float> grad_;   // [image][output row][pixel][filter]
@@ -144,15 +145,13 @@ bool can_fold(const WeightGrad& p) { return p.channels < kLane && p.dilation.col
 
 void weight_grad_folded(const WeightGrad& p, int threads, const Kernels& kernels) {
     const Plan plan(p, kernels);
-    const std::vector<Worker> workers = add_images<Worker>(plan, p, threads);
+    const Sums sums = add_images<Worker>(plan, p, threads);
     float* to = p.out;
     for (int64_t filter = 0; filter < p.filters; ++filter)
         for (int64_t r = 0; r < p.kernel.rows; ++r)
             for (int64_t s = 0; s < p.kernel.columns; ++s, to += p.channels) {
-                std::fill_n(to, p.channels, 0.0f);
-                for (const Worker& worker : workers)
-                    for (int64_t c = 0; c < p.channels; ++c)
-                        to[c] += worker.sums[static_cast<size_t>(plan.position(filter, r, s) + c)];
+                for (int64_t c = 0; c < p.channels; ++c)
+                    to[c] = sums.total(plan.position(filter, r, s) + c);
             }
 }
 

@@ -21,6 +21,9 @@ inline Vector load_once(const float* p) {
 // Additions to one register wait for each other: so many of them are to be under way.
 constexpr int kUnderWay = kAccumulators * 2 / 3;
 
+// Pixels that a register adds up, or the row's rest more: see weight_grad_sums.h.
+constexpr int64_t kRun = 128;
+
 // kVectors vectors of channels times kColumns columns, accumulated in registers; where these are
 // few, of every kSplit-th pixel in registers of its own. Inlined, gcc keeps some sums in memory.
 template <int kVectors, int kColumns>
@@ -34,10 +37,19 @@ __attribute__((noinline)) void block(const TileInput& t, int64_t channel, int64_
     for (int v = 0; v < kVectors; ++v) {
         const int64_t first = channel + v * kWidth;
         offset[v] = t.offsets[first / kLane] + first % kLane;
-        for (int j = 0; j < kColumns; ++j)
-            sum[0][v][j] = load(t.sum + (column + j) * t.channels + first);
     }
-    const auto add_row = [&](const float* x, const float* grad) {
+    const auto flush = [&] {
+        for (int j = 0; j < kColumns; ++j)
+            for (int v = 0; v < kVectors; ++v) {
+                float* to = t.sum + (column + j) * t.channels + channel + v * kWidth;
+                for (int split = 1; split < kSplit; ++split)
+                    sum[0][v][j] += sum[split][v][j];
+                store(to, load(to) + sum[0][v][j]);
+                for (int split = 0; split < kSplit; ++split)
+                    sum[split][v][j] = Vector{};
+            }
+    };
+    const auto add_pixels = [&](const float* x, const float* grad, int64_t pixels) {
         const auto add_pixel = [&](int split) {
             Vector loaded[kVectors];
             if constexpr (kPrefetches)
@@ -54,22 +66,27 @@ __attribute__((noinline)) void block(const TileInput& t, int64_t channel, int64_
             grad += t.grad_pixel;
         };
         int64_t pixel = 0;
-        for (; pixel + kSplit <= t.pixels; pixel += kSplit)
+        for (; pixel + kSplit <= pixels; pixel += kSplit)
             for (int split = 0; split < kSplit; ++split)
                 add_pixel(split);
-        for (; pixel < t.pixels; ++pixel)
+        for (; pixel < pixels; ++pixel)
             add_pixel(0);
     };
+    int64_t added = 0;
     for (int64_t image = 0; image < t.images; ++image)
-        for (int64_t row = 0; row < t.rows; ++row)
-            add_row(t.x + image * t.x_image + row * t.x_row,
-                    t.grad + image * t.grad_image + row * t.grad_row + column);
-    for (int j = 0; j < kColumns; ++j)
-        for (int v = 0; v < kVectors; ++v) {
-            for (int split = 1; split < kSplit; ++split)
-                sum[0][v][j] += sum[split][v][j];
-            store(t.sum + (column + j) * t.channels + channel + v * kWidth, sum[0][v][j]);
+        for (int64_t row = 0; row < t.rows; ++row) {
+            const float* x = t.x + image * t.x_image + row * t.x_row;
+            const float* grad = t.grad + image * t.grad_image + row * t.grad_row + column;
+            for (int64_t pixel = 0; pixel < t.pixels; pixel += kSplit * kRun) {
+                const int64_t pixels = std::min(kSplit * kRun, t.pixels - pixel);
+                add_pixels(x + pixel * t.x_pixel, grad + pixel * t.grad_pixel, pixels);
+                added += pixels;
+                if (added >= kSplit * kRun)
+                    flush(), added = 0;
+            }
         }
+    if (added > 0)
+        flush();
 }
 
 // All channels from `channel` on, by blocks of kVectors vectors and then of fewer.

@@ -8,13 +8,18 @@
 #include "threads.h"
 #include "weight_grad.h"
 #include "weight_grad_operands.h"
+#include "weight_grad_sums.h"
 
 namespace maskedconv {
 
-// One row of taps after another, for any problem.
+// One row of taps after another, for any problem. A pixel near the border is multiplied by zeros
+// for the taps that do not meet it.
 void weight_grad_by_taps(const WeightGrad& problem, int threads, const Kernels& kernels);
 
-// All taps at once, for few channels.
+// One tap after another: slower, and of no products but those that there are.
+void weight_grad_exactly(const WeightGrad& problem, int threads, const Kernels& kernels);
+
+// All taps at once, for few channels; the gradient is multiplied by the zeros of the padding.
 bool can_fold(const WeightGrad& problem);
 void weight_grad_folded(const WeightGrad& problem, int threads, const Kernels& kernels);
 
@@ -38,9 +43,9 @@ inline int64_t images_at_once(const WeightGrad& p, int64_t floats_of_an_image) {
     return std::max<int64_t>(1, std::min(fit, p.batch));
 }
 
-// Workers that have each added up one share of the images, in their order, some at once.
+// The sums of all images: each thread adds up one share of them in their order, some at once.
 template <typename Worker, typename Plan>
-std::vector<Worker> add_images(const Plan& plan, const WeightGrad& p, int threads) {
+Sums add_images(const Plan& plan, const WeightGrad& p, int threads) {
     threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, p.batch)));
     std::vector<Worker> workers;
     workers.reserve(static_cast<size_t>(threads));
@@ -49,7 +54,10 @@ std::vector<Worker> add_images(const Plan& plan, const WeightGrad& p, int thread
     for_shares(p.batch, threads, [&](int share, int64_t begin, int64_t end) {
         add_share(workers[static_cast<size_t>(share)], plan, begin, end);
     });
-    return workers;
+    Sums total = std::move(workers[0].sums);
+    for (size_t i = 1; i < workers.size(); ++i)
+        total.add(workers[i].sums);
+    return total;
 }
 
 } // namespace maskedconv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 from importlib import metadata
 from typing import Any
@@ -32,13 +33,31 @@ def _backends() -> dict[str, str]:
     module = native.module()
     if module is not None:
         info = module.build_info()
-        states["native"] = f"runs ({info['compiler']}, {info['isa']})"
+        states["native"] = info["isa_error"] or f"runs ({info['compiler']}, {info['isa']})"
         states["cuda"] = (
             f"built for sm {info['cuda_archs']}; {NOT_RUN}"
             if info["cuda_archs"]
             else "not built: no nvcc was found when maskedconv was installed, or MASKEDCONV_CUDA=0"
         )
     return states
+
+
+def _instruction_set() -> dict[str, str]:
+    """Of the native kernels for the CPU."""
+    from maskedconv.ops import native
+
+    wanted = os.environ.get(native.ISA_VARIABLE)
+    state = {native.ISA_VARIABLE: wanted or "not set: the widest that this processor has"}
+    module = native.module()
+    if module is None:
+        return {**state, "in use": native.REASON}
+    info = module.build_info()
+    return {
+        **state,
+        "in use": info["isa"] or info["isa_error"],
+        "built": ", ".join(info["isas_built"]),
+        "available": ", ".join(info["isas_available"]),
+    }
 
 
 def _device() -> dict[str, Any]:
@@ -54,12 +73,13 @@ def _device() -> dict[str, Any]:
 
 
 def collect() -> dict[str, Any]:
-    """Versions, device and backends of this installation, as plain JSON data."""
+    """Versions, device, backends and instruction set, as plain JSON data."""
     return {
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "device": _device(),
         "backends": _backends(),
+        "instruction_set": _instruction_set(),
     }
 
 
@@ -75,8 +95,8 @@ def main() -> None:
         print(json.dumps(report, indent=2))
         return
     print(f"python      {report['python']}")
-    for section in ("versions", "device", "backends"):
-        print(f"\n{section}")
+    for section in ("versions", "device", "backends", "instruction_set"):
+        print(f"\n{section.replace('_', ' ')}")
         for name, value in report[section].items():
             print(f"  {name:<16}{'not installed' if value is None else value}")
 

@@ -18,9 +18,8 @@ void weight_grad_cpu(const WeightGrad&, int) { missing("weight_grad"); }
 void bn_relu_cpu(const NormInput&, float*, int) { missing("bn_relu"); }
 void bn_relu_backward_cpu(const NormInput&, const NormBackward&, int) { missing("bn_relu"); }
 
-const Kernels& best_kernels() {
-    static const Kernels none = {"none", nullptr, nullptr, nullptr, nullptr};
-    return none;
-}
+std::vector<const Kernels*> built_kernels() { return {}; }
+std::vector<const Kernels*> available_kernels() { return {}; }
+const Kernels& chosen_kernels() { missing("kernels"); }
 
 } // namespace maskedconv

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 from types import ModuleType
+
+ISA_VARIABLE = "MASKEDCONV_ISA"  # read by csrc/kernels.cpp
 
 
 def _load() -> tuple[ModuleType | None, str]:
@@ -24,3 +27,14 @@ _MODULE, REASON = _load()
 def module() -> ModuleType | None:
     """The compiled module, or None; :data:`REASON` then says why."""
     return _MODULE
+
+
+def why_missing() -> str:
+    """Why there is no module for an operator of the CPU.
+
+    Raises:
+        RuntimeError: MASKEDCONV_ISA asks for an instruction set of its kernels all the same.
+    """
+    if wanted := os.environ.get(ISA_VARIABLE):
+        raise RuntimeError(f"{ISA_VARIABLE} is {wanted!r}, but {REASON}")
+    return REASON

@@ -20,7 +20,7 @@ def cannot_run(problem: NormProblem) -> str:
     """Empty when the passes take this input, else the reason why not."""
     input = problem.input
     if _COMPILED is None:
-        return native.REASON
+        return native.why_missing()
     if input.device.type != "cpu":
         return f"its kernel is for the CPU; the input is on {input.device}"
     if input.dtype != torch.float32:

@@ -13,7 +13,7 @@ def cannot_run(problem: PackProblem) -> str:
     """Empty when the kernel takes these filters, else the reason why not."""
     learned, frozen, dtype = problem.learned, problem.frozen, problem.dtype
     if native.module() is None:
-        return native.REASON
+        return native.why_missing()
     if learned.device.type != "cpu" or frozen.device.type != "cpu":
         return f"its kernel is for the CPU; the filters are on {learned.device}"
     if learned.dtype != frozen.dtype:

@@ -16,7 +16,7 @@ def cannot_run(problem: WeightGradProblem) -> str:
     """Empty when the kernel takes this problem, else the reason why not."""
     input = problem.input
     if _COMPILED is None:
-        return native.REASON
+        return native.why_missing()
     if input.device.type != "cpu":
         return f"its kernel is for the CPU; the input is on {input.device}"
     if input.dtype not in _TYPES or problem.grad_output.dtype != input.dtype:
