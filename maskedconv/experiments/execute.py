@@ -164,9 +164,27 @@ def _train(
         optimizer=config.optimizer,
         seed=seed,
         amp=config.amp == "bf16",
-        on_epoch=on_epoch,
+        on_epoch=_forgetting_the_first_peak(on_epoch, dataset.device, config.epochs),
         checkpoint=checkpoint,
     )
+
+
+def _forgetting_the_first_peak(
+    on_epoch: Callable[[Epoch], None] | None, device: torch.device, epochs: int
+) -> Callable[[Epoch], None] | None:
+    """``on_epoch`` that also resets CUDA's peak after the first of several epochs: in that one
+    kernels are timed, which takes memory of its own.
+    """
+    if device.type != "cuda":
+        return on_epoch
+
+    def chosen(epoch: Epoch) -> None:
+        if epoch.epoch == 1 < epochs:
+            _reset_peak_memory(device)
+        if on_epoch is not None:
+            on_epoch(epoch)
+
+    return chosen
 
 
 def _checkpoint(config: RunConfig, dataset: Dataset, folder: Path, every: float) -> Checkpoint:
