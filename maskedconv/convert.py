@@ -14,7 +14,7 @@ from maskedconv import slices
 from maskedconv.carrying import carry_module, carry_parameter
 from maskedconv.convolutions import grouped, masked_layers, obstacles, plain_convolutions
 from maskedconv.nn import MaskedConv2d
-from maskedconv.none_learned import warn_of_none_learned
+from maskedconv.none_learned import warn_of_all_frozen, warn_of_none_learned
 from maskedconv.stale_optimizers import warn_of_stale_optimizers
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -40,8 +40,9 @@ def convert_(
 
     A layer that is more than a plain ``nn.Conv2d`` is left alone, and one warning names these: a
     subclass, a layer that is parametrized or pruned, has hooks of its parameters or state dict,
-    shares a parameter, or stands in a plain list besides the model's modules. See
-    :func:`maskedconv.conversion_report`. What stands outside of ``model`` is not looked at.
+    shares a parameter, stands in a plain list besides the model's modules, or is selected under
+    one of its names only. See :func:`maskedconv.conversion_report`. What stands outside of
+    ``model`` is not looked at.
 
     Args:
         learned, slice_dim: of every layer, as for :class:`MaskedConv2d`.
@@ -76,7 +77,9 @@ def convert_(
         except (ValueError, TypeError) as error:
             raise type(error)(f"{name}: {error}") from None
     _warn_of_left(left, len(convs), "convert_")
-    warn_of_none_learned([(name, layers[id(conv)]) for name, conv in chosen], learned, 3)
+    named = [(name, layers[id(conv)]) for name, conv in chosen]
+    warn_of_none_learned(named, learned, 3)
+    warn_of_all_frozen(named, 3)
     warn_of_stale_optimizers([conv for _, conv in chosen], "convert_")
     for conv in {id(conv): conv for _, conv in chosen}.values():
         _carry_to_parts(conv, layers[id(conv)])
@@ -147,6 +150,17 @@ def _warn_of_left(left: Mapping[str, str], total: int, caller: str) -> None:
         )
 
 
+def _partly_selected(convs: Layers, selected: Layers) -> dict[str, str]:
+    """Names of layers that the model also has under a name that is not selected."""
+    chosen = {name for name, _ in selected}
+    others = {id(conv): name for name, conv in convs if name not in chosen}
+    return {
+        name: f"it is the same module as {others[id(conv)]}, which is not selected"
+        for name, conv in selected
+        if id(conv) in others
+    }
+
+
 def _patterns(value: Patterns) -> list[str] | None:
     if value is None:
         return None
@@ -167,7 +181,10 @@ def _choose(
         if (include is None or any(fnmatchcase(name, p) for p in include))
         and not any(fnmatchcase(name, p) for p in exclude or [])
     ]
-    left = obstacles(model, selected, nn.Conv2d, MaskedConv2d)
+    left = {
+        **obstacles(model, selected, nn.Conv2d, MaskedConv2d),
+        **_partly_selected(convs, selected),
+    }
     for pattern in include or []:
         named = [name for name, _ in selected if fnmatchcase(name, pattern)]
         if named and all(name in left for name in named):

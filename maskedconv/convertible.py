@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import parametrize
 
 # They receive the module at each call, so they mean the same on the layer that replaces it.
@@ -39,6 +40,7 @@ def obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
         _type_obstacle(layer, kind)
         or _registry_obstacle(layer, kind)
         or _parameter_obstacle(layer)
+        or _hook_obstacle(layer)
         or _attribute_obstacle(layer, kind)
     )
 
@@ -103,7 +105,7 @@ def _parameter_obstacle(layer: nn.Conv2d) -> str | None:
         if parameter is None:
             if name == "weight":
                 return "it has no weight"
-        elif type(parameter) is not nn.Parameter:
+        elif type(parameter) not in (nn.Parameter, FakeTensor):
             return f"its {name} is a {type(parameter).__name__}"
         elif parameter.layout != torch.strided or not parameter.is_floating_point():
             return f"its {name} is of {parameter.dtype}, {parameter.layout}"
@@ -111,6 +113,13 @@ def _parameter_obstacle(layer: nn.Conv2d) -> str | None:
             return f"its {name} has a gradient hook"
         elif tensors := [k for k, v in vars(parameter).items() if isinstance(v, Tensor)]:
             return f"its {name} carries a tensor, {tensors[0]}"
+    return None
+
+
+def _hook_obstacle(layer: nn.Conv2d) -> str | None:
+    if layer._backward_hooks and not layer._is_full_backward_hook:
+        # It is given the gradients of the last autograd node, which is another one afterwards.
+        return "it has a hook of register_backward_hook; expected register_full_backward_hook"
     return None
 
 

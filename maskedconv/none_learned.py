@@ -1,9 +1,9 @@
-"""A fraction that rounds down to no filter at all is said once, for all layers together."""
+"""Layers that learn nothing although something was asked for: said once, for all together."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from maskedconv.nn import MaskedConv2d
 
@@ -19,5 +19,16 @@ def warn_of_none_learned(
         warnings.warn(
             f"learned={learned} learns no filter of these convolutions, which have too few "
             f"(the number of filters in parentheses): {', '.join(none)}",
+            stacklevel=stacklevel,
+        )
+
+
+def warn_of_all_frozen(layers: Sequence[tuple[str, MaskedConv2d]], stacklevel: int) -> None:
+    """Warns when all of the ``layers`` have parameters, and none that requires a gradient."""
+    parameters = [p for _, layer in layers for p in layer.parameters()]
+    if parameters and not any(p.requires_grad for p in parameters):
+        warnings.warn(
+            "no converted layer learns anything, as requires_grad was False before and stays so; "
+            "call requires_grad_(True) on the layers that are to learn",
             stacklevel=stacklevel,
         )

@@ -105,6 +105,6 @@ def _closure(function: FunctionType) -> Iterator[Any]:
 
 def _key(value: nn.Module | Tensor) -> int:
     """Equal for tensors of one memory; else for one object."""
-    if type(value) in (Tensor, nn.Parameter):
+    if type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided:
         return value.untyped_storage()._cdata  # type: ignore[operator]
     return id(value)

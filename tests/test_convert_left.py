@@ -52,8 +52,12 @@ class OtherWeight(nn.Conv2d):
         return value.sign() if name == "weight" else value
 
 
-class Slotted(nn.Parameter):
+class OwnParameter(nn.Parameter):
     pass
+
+
+class OwnTensor(torch.Tensor):
+    """As quantized or distributed tensors are."""
 
 
 def patched(conv):
@@ -104,6 +108,11 @@ def with_gradient_hook(conv):
 
 def with_accumulation_hook(conv):
     conv.bias.register_post_accumulate_grad_hook(lambda parameter: None)
+    return conv
+
+
+def with_old_backward_hook(conv):
+    conv.register_backward_hook(lambda module, grad_input, grad_output: None)
     return conv
 
 
@@ -164,7 +173,15 @@ CASES = {
     "submodule": (with_child, "it has further modules: adapter"),
     "buffer": (with_buffer, "it has further buffers: mask"),
     "parameter": (with_parameter, "it has further parameters: alpha"),
-    "parameter subclass": (lambda c: with_weight(c, Slotted(c.weight.data)), "weight is a Slotted"),
+    "parameter subclass": (
+        lambda c: with_weight(c, OwnParameter(c.weight.data)), "its weight is a OwnParameter"
+    ),
+    "tensor subclass": (
+        lambda c: with_weight(c, nn.Parameter(c.weight.data.as_subclass(OwnTensor))),
+        "its weight is a OwnTensor",
+    ),
+    "mkldnn": (lambda c: with_weight(c, nn.Parameter(c.weight.data.to_mkldnn())), "_mkldnn"),
+    "old backward hook": (with_old_backward_hook, "it has a hook of register_backward_hook"),
     "plain tensor": (plain_weight, "its weight is not among its parameters"),
     "gradient hook": (with_gradient_hook, "its weight has a gradient hook"),
     "accumulation hook": (with_accumulation_hook, "its bias has a gradient hook"),
@@ -192,11 +209,12 @@ def case(request):
         warnings.simplefilter("ignore")
         layer = make(nn.Conv2d(3, 4, 3))
     model = nn.Sequential(layer, nn.ReLU(), nn.Conv2d(4, 5, 1)).eval()
-    if request.param == "lazy":
+    if request.param in ("lazy", "mkldnn"):  # Not run: no weight yet, and inputs of another kind.
         return model, None, reason
     return model, torch.randn(2, layer.weight.size(1), 6, 6), reason
 
 
+@torch.no_grad()
 def test_it_is_left_alone_beside_others(case):
     model, x, reason = case
     expected = None if x is None else model(x)
@@ -293,6 +311,13 @@ def test_a_layer_in_a_plain_list_is_left_alone():
     assert model.first is model.steps[0][1]
 
 
+def test_tensors_without_memory_of_the_usual_kind_do_not_matter():
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Module())
+    model[1].sparse = nn.Parameter(torch.eye(3).to_sparse())
+    model[1].register_buffer("compressed", torch.eye(3).to_sparse())
+    assert type(convert_(model, learned=1)[0]) is MaskedConv2d
+
+
 class Recorder:
     def __init__(self, layers):
         self.layers = list(layers)
@@ -308,7 +333,19 @@ def test_a_layer_that_a_hook_of_another_refers_to_is_left_alone():
         convert_(model, learned=1)
 
 
-def test_a_wrapped_model_is_refused(monkeypatch):
+def test_a_module_of_which_one_name_is_selected_is_left_alone():
+    conv = nn.Conv2d(3, 3, 1)
+    model = nn.Sequential(conv, nn.Conv2d(3, 3, 1), conv)
+    with pytest.warns(UserWarning, match="0: it is the same module as 2, which is not selected"):
+        convert_(model, learned=1, exclude="2")
+    assert model[0] is model[2] is conv
+    assert type(model[1]) is MaskedConv2d
+    with pytest.raises(ValueError, match=r"include has '0'.* same module as 2"):
+        convert_(model, learned=1, include="0")
+    assert convert_(model, learned=1)[0] is model[2] is not conv
+
+
+def test_a_wrapped_model_is_refused():
     torch.distributed.init_process_group(
         "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
     )

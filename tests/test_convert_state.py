@@ -87,6 +87,25 @@ def test_a_model_without_memory_stays_so(frozen):
     assert {name: p.shape for name, p in merge_(net).state_dict().items()} == keys
 
 
+def test_a_compiled_model_runs_the_new_layers():
+    net, x = Net(), torch.randn(2, 3, 6, 6)
+    compiled = torch.compile(net, backend="eager")
+    before = compiled(x)
+    convert_(compiled, learned=0.5, frozen="zero")
+    output = compiled(x)
+    assert not torch.equal(output, before)
+    torch.testing.assert_close(output, net(x))
+    output.sum().backward()
+    assert net.conv1.learned.grad is not None
+
+
+def test_layers_made_in_inference_mode_become_ordinary_ones():
+    with torch.inference_mode():
+        net = nn.Sequential(nn.Conv2d(3, 4, 3))
+    convert_(net, learned=2)(torch.randn(2, 3, 6, 6)).sum().backward()
+    assert net[0].learned.grad is not None
+
+
 def called(log):
     """One hook of each kind that modules call, which writes its kind and the module's type."""
 
@@ -277,6 +296,14 @@ def test_a_fraction_that_learns_nothing_is_said_once():
         "(the number of filters in parentheses): conv1 (8), conv2 (8)"
     )
     assert warning.filename == __file__
+
+
+def test_layers_that_were_all_frozen_are_said_once():
+    net = Net().requires_grad_(False)
+    with pytest.warns(UserWarning, match="no converted layer learns anything") as caught:
+        convert_(net, learned=0.5)
+    assert len(caught) == 1
+    assert count_parameters(net).learned == 0
 
 
 def test_a_network_that_learns_nothing_somewhere_says_so_once():
