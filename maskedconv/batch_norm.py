@@ -7,10 +7,11 @@ result.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from maskedconv.ops.bn_relu import Normalisation
 from maskedconv.ops.geometry import dense
@@ -23,8 +24,41 @@ class Moments(NamedTuple):
     var: Tensor
 
 
-def uses_batch_moments(bn: nn.BatchNorm2d) -> bool:
-    """Whether ``bn`` would normalise with the moments of its input."""
+def is_intercepted(module: nn.Module) -> bool:
+    """Whether something else happens when ``module`` is called than its class's ``forward``."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+        or _has_any_global_hook()
+    )
+
+
+def is_plain_norm(norm: nn.Module, input: Tensor) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether ``norm`` does to ``input`` what :func:`normalisation` says, and nothing else.
+
+    Any other module in a BatchNorm's place has to be called, and so has a BatchNorm with an input
+    that it would refuse, or that holds no value.
+    """
+    return (
+        type(norm) is nn.BatchNorm2d
+        and not is_intercepted(norm)
+        and input.dim() == 4
+        and input.size(1) == norm.num_features
+        and input.is_floating_point()
+        and input.layout is torch.strided
+        and input.numel() > 0
+    )
+
+
+def uses_batch_moments(norm: nn.Module, input: Tensor) -> bool:
+    """Whether ``norm`` is plain, and normalises with the moments of ``input``."""
+    return is_plain_norm(norm, input) and _of_batch(norm)
+
+
+def _of_batch(bn: nn.BatchNorm2d) -> bool:
     return bn.training or bn.running_mean is None
 
 
@@ -51,7 +85,7 @@ def normalisation(
     Raises:
         ValueError: in training, with a single value for each channel.
     """
-    if not uses_batch_moments(bn):
+    if not _of_batch(bn):
         assert bn.running_mean is not None
         assert bn.running_var is not None
         # Copies: a forward pass in training may change the originals before backward.

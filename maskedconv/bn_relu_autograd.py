@@ -128,7 +128,7 @@ def _conv_backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The activation where it was computed again, and the gradients of it and of the filters."""
     needs_x, needs_learned = needs
-    input, norm, _ = norm_problem
+    input, norm, *_ = norm_problem
     grad_learned = activation = None
     if needs_learned and frozen is not None:
         problem = WeightGradProblem(

@@ -15,28 +15,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.autograd import Means
-from maskedconv.batch_norm import Moments, normalisation
+from maskedconv.batch_norm import Moments, is_intercepted, is_plain_norm, normalisation
 from maskedconv.bn_relu_autograd import BatchNormReLU, BatchNormReLUConvolution, Plan
 from maskedconv.nn import MaskedConv2d
 from maskedconv.ops.bn_relu import Normalisation
 from maskedconv.ops.choice import is_free
-from maskedconv.ops.geometry import ConvGeometry, geometry_of, memory_format_of
+from maskedconv.ops.geometry import ConvGeometry, geometry_of, memory_format_of, output_size
 
 
 class BNReLUConv2d(nn.Module):
     """``conv(relu(bn(input)))``, ``[N, C, H, W]`` to ``[N, O, Ho, Wo]``; see :func:`bn_relu_conv`.
 
     Args:
-        bn: of the C input channels.
+        bn: ``nn.BatchNorm2d`` of the C input channels, or any other module in its place.
         conv: a :class:`~maskedconv.MaskedConv2d` or ``nn.Conv2d``.
 
     Raises:
         ValueError: ``bn`` and ``conv`` differ in channels.
     """
 
-    def __init__(self, bn: nn.BatchNorm2d, conv: nn.Conv2d) -> None:
+    def __init__(self, bn: nn.Module, conv: nn.Conv2d) -> None:
         super().__init__()
-        if bn.num_features != conv.in_channels:
+        if isinstance(bn, nn.BatchNorm2d) and bn.num_features != conv.in_channels:
             raise ValueError(
                 f"bn has {bn.num_features} channels; expected the {conv.in_channels} that conv has"
             )
@@ -53,12 +53,12 @@ def bn_relu_conv(
     """``conv(relu(bn(input)))``, keeping for backward only ``input``.
 
     The numbers and gradients are those of the three modules, running statistics included. Not
-    differentiable twice. Modules that have hooks, or that are subclasses, run themselves; the
-    activation is then kept.
+    differentiable twice. Modules that have hooks or are not exactly of these types run themselves;
+    the activation is then kept.
 
     Args:
         input: ``[N, C, H, W]``; also a view of the first channels of a wider tensor.
-        bn: ``nn.BatchNorm2d``.
+        bn: ``nn.BatchNorm2d``, or any other module in its place.
         conv: a :class:`~maskedconv.MaskedConv2d` or ``nn.Conv2d``.
         moments: of ``input`` in this batch, where the caller has them already.
 
@@ -72,8 +72,8 @@ def bn_relu_convs(
     input: Tensor, bn: nn.Module, convs: Sequence[nn.Module], moments: Moments | None = None
 ) -> tuple[Tensor, ...]:
     """As :func:`bn_relu_conv`, for several convolutions that read the same activation."""
-    if not _is_plain(input, bn):
-        activation = F.relu(bn(input), inplace=True)
+    if not is_plain_norm(bn, input):
+        activation = F.relu(bn(input))
         return tuple(conv(activation) for conv in convs)
     assert isinstance(bn, nn.BatchNorm2d)
     norm = normalisation(input, bn, moments)
@@ -82,8 +82,8 @@ def bn_relu_convs(
 
 def bn_relu(input: Tensor, bn: nn.Module, moments: Moments | None = None) -> Tensor:
     """``relu(bn(input))``, ``[N, C, H, W]``, keeping for backward only ``input``."""
-    if not _is_plain(input, bn):
-        return F.relu(bn(input), inplace=True)
+    if not is_plain_norm(bn, input):
+        return F.relu(bn(input))
     assert isinstance(bn, nn.BatchNorm2d)
     return _activate(input, normalisation(input, bn, moments))
 
@@ -123,8 +123,8 @@ def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
         count = parts.learned.size(1)
         channels = input.narrow(1, 0, count).contiguous(memory_format=memory_format_of(input))
         return _apply(channels, norm.first(count), parts, geometry, dtype)
+    rows, columns = output_size(input.shape[2:], conv.kernel_size, geometry)
     output = _apply(input, norm, parts, geometry, dtype)
-    rows, columns = _output_size(input, conv.kernel_size, geometry)
     return output[:, :, :rows, :columns].contiguous(memory_format=memory_format_of(output))
 
 
@@ -137,29 +137,9 @@ def _apply(
     return BatchNormReLUConvolution.apply(input, *norm[:4], *parts[:4], plan)
 
 
-def _is_plain(input: Tensor, bn: nn.Module) -> bool:
-    """Whether ``bn`` normalises as this file does; else it runs itself, or raises."""
-    return (
-        type(bn) is nn.BatchNorm2d
-        and not _has_hooks(bn)
-        and input.dim() == 4
-        and input.size(1) == bn.num_features
-        and input.is_floating_point()
-    )
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
-
-
 def _parts(conv: nn.Module, channels: int) -> _Parts | None:
     """Of a convolution of ``channels`` that the Function takes; else None."""
-    if type(conv) not in (MaskedConv2d, nn.Conv2d) or _has_hooks(conv):
+    if type(conv) not in (MaskedConv2d, nn.Conv2d) or is_intercepted(conv):
         return None
     assert isinstance(conv, nn.Conv2d)
     left, right, top, bottom = conv._reversed_padding_repeated_twice
@@ -185,12 +165,3 @@ def _compute_type(input: Tensor, learned: Tensor) -> torch.dtype | None:
     if device != "meta" and torch.is_autocast_enabled(device) and input.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return input.dtype if input.dtype == learned.dtype else None
-
-
-def _output_size(input: Tensor, kernel: tuple[int, ...], geometry: ConvGeometry) -> tuple[int, ...]:
-    return tuple(
-        (length + 2 * pad - dilation * (k - 1) - 1) // stride + 1
-        for length, k, stride, pad, dilation in zip(
-            input.shape[2:], kernel, *geometry[:3], strict=True
-        )
-    )

@@ -19,6 +19,7 @@ from maskedconv.ops.geometry import (
     first_channels,
     geometry_of,
     memory_format_of,
+    output_size,
     pair,
 )
 from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
@@ -344,11 +345,11 @@ def _zeroed(
 def _output_shape(
     input: Tensor, out_channels: int, kernel: list[int], geometry: ConvGeometry
 ) -> tuple[int, ...]:
-    size = [
-        (length + 2 * pad - dilation * (k - 1) - 1) // stride + 1
-        for length, pad, dilation, k, stride in zip(
-            input.shape[2:], geometry.padding, geometry.dilation, kernel, geometry.stride,
-            strict=True,
+    """What a convolution with so large a kernel returns; it raises where that would."""
+    size = output_size(input.shape[2:], kernel, geometry)
+    if input.size(0) and not input.numel():
+        raise RuntimeError(
+            "Only zero batch or zero channel inputs are supported, "
+            f"but got input shape: {list(input.shape)}"
         )
-    ]  # fmt: skip
     return (input.size(0), out_channels, *size)

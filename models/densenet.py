@@ -53,8 +53,9 @@ class DenseBlock(nn.Sequential):
         features = GrowingFeatures(x, self.out_channels)
         for bottleneck in self:
             assert isinstance(bottleneck, Bottleneck)
-            moments = features.moments() if uses_batch_moments(bottleneck.bn1) else None
-            features.append(bottleneck(features.whole, moments))
+            whole = features.whole
+            moments = features.moments() if uses_batch_moments(bottleneck.bn1, whole) else None
+            features.append(bottleneck(whole, moments))
         return features.whole
 
 

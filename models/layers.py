@@ -7,6 +7,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskedconv.batch_norm import is_plain_norm
+
 
 class ConvFactory(Protocol):
     """Makes a network's convolutions: ``nn.Conv2d``, or MaskedConv2d with a share of learning."""
@@ -16,9 +18,11 @@ class ConvFactory(Protocol):
     ) -> nn.Conv2d: ...
 
 
-def relu(normalised: Tensor) -> Tensor:
-    """ReLU in place, for the output of a BatchNorm or a sum: their backwards do not read it."""
-    return F.relu(normalised, inplace=True)
+def norm_relu(norm: nn.Module, input: Tensor) -> Tensor:
+    """``relu(norm(input))``, in place where ``norm`` is a plain BatchNorm, whose backward does not
+    read its output. What another module returns may be its input, or belong to someone else.
+    """
+    return F.relu(norm(input), inplace=is_plain_norm(norm, input))
 
 
 def global_average(features: Tensor) -> Tensor:

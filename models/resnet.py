@@ -7,10 +7,11 @@ in [0, 1], and shortcuts that change the shape are a 1×1 convolution with Batch
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from maskedconv.models.checks import check_count
 from maskedconv.models.initialisation import he_normal_
-from maskedconv.models.layers import ConvFactory, global_average, relu
+from maskedconv.models.layers import ConvFactory, global_average, norm_relu
 from maskedconv.models.recipe import Recipe
 
 # Frankle, Schwab & Morcos 2020, section 3.
@@ -43,8 +44,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        out = relu(self.bn1(self.conv1(x)))
-        return relu(self.bn2(self.conv2(out)) + shortcut)
+        out = self.conv2(norm_relu(self.bn1, self.conv1(x)))
+        return F.relu(self.bn2(out) + shortcut, inplace=True)
 
 
 class ResNet(nn.Module):
@@ -87,5 +88,5 @@ class ResNet(nn.Module):
                 nn.init.uniform_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = relu(self.bn1(self.conv1(x)))
+        x = norm_relu(self.bn1, self.conv1(x))
         return self.fc(global_average(self.block3(self.block2(self.block1(x)))))

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from maskedconv.ops.plain import why_not_plain
+
 VARIABLE = "MASKEDCONV_BACKEND"
 ARGUMENT = "the argument backend"
 NAMES = ("reference", "native", "triton", "cuda")
@@ -105,6 +107,9 @@ def backend_for(
 ) -> tuple[str, str]:
     """The name of the backend that :func:`choose` would choose, and why; errors as there."""
     forced = forced_backend(problem.backend)
+    not_plain = why_not_plain(problem.tensors())
+    if not_plain and forced in ("", "reference"):
+        return "reference", not_plain
     if not forced:
         ranking = rank(problem)
         able = (name for name in ranking.names if not backends[name].cannot_run(problem))
@@ -112,7 +117,7 @@ def backend_for(
     source = ARGUMENT if problem.backend else VARIABLE
     reason = "this operator has no such kernel"
     if forced in backends:
-        reason = backends[forced].cannot_run(problem)
+        reason = not_plain or backends[forced].cannot_run(problem)
     if reason:
         raise RuntimeError(f"{source} is {forced!r}, which cannot run: {reason}")
     return forced, f"forced by {source}"
@@ -126,7 +131,8 @@ def choose(
     Args:
         operator: its name, for :func:`recorded_choices`.
         backends: those of the operator, by name.
-        problem: with the attribute ``backend``: the one that must compute it, or empty.
+        problem: with the attribute ``backend``, the one that must compute it or empty, and the
+            method ``tensors``, what a kernel would read.
         rank: gives the order in which to try them; asked only where no backend is forced.
 
     Raises:
@@ -135,7 +141,13 @@ def choose(
     """
     chosen, why = backend_for(backends, problem, rank)
     if _recorders:
-        reasons = {name: backend.cannot_run(problem) for name, backend in backends.items()}
-        refused = {name: reason for name, reason in reasons.items() if reason}
-        record(Choice(operator, chosen, why, refused))
+        record(Choice(operator, chosen, why, _refusals(backends, problem)))
     return chosen
+
+
+def _refusals(backends: Mapping[str, Any], problem: Any) -> dict[str, str]:
+    """Why each backend that cannot run cannot; empty where no kernel can read the tensors."""
+    if why_not_plain(problem.tensors()):
+        return {}
+    reasons = {name: backend.cannot_run(problem) for name, backend in backends.items()}
+    return {name: reason for name, reason in reasons.items() if reason}

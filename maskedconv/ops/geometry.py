@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,29 @@ def pair(value: Pair) -> tuple[int, int]:
 def geometry_of(stride: Pair, padding: Pair, dilation: Pair, groups: int) -> ConvGeometry:
     """The geometry of what a convolution is told."""
     return ConvGeometry(pair(stride), pair(padding), pair(dilation), groups)
+
+
+def output_size(
+    image: Sequence[int], kernel: Sequence[int], geometry: ConvGeometry
+) -> tuple[int, int]:
+    """Rows and columns of a convolution's output, from those of an image and of the whole kernel.
+
+    Raises:
+        RuntimeError: the kernel is larger than the padded image, as PyTorch's convolution says.
+    """
+    padded = [size + 2 * pad for size, pad in zip(image, geometry.padding, strict=True)]
+    spans = [dilation * (k - 1) + 1 for dilation, k in zip(geometry.dilation, kernel, strict=True)]
+    if padded[0] < spans[0] or padded[1] < spans[1]:
+        raise RuntimeError(
+            f"Calculated padded input size per channel: ({padded[0]} x {padded[1]}). "
+            f"Kernel size: ({spans[0]} x {spans[1]}). "
+            "Kernel size can't be greater than actual input size"
+        )
+    rows, columns = (
+        (size - span) // stride + 1
+        for size, span, stride in zip(padded, spans, geometry.stride, strict=True)
+    )
+    return rows, columns
 
 
 class FilterRun(NamedTuple):
@@ -70,11 +94,26 @@ def memory_format_of(tensor: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
-def dense(tensor: Tensor) -> Tensor:
+def dense(tensor: Tensor, memory_format: torch.memory_format | None = None) -> Tensor:
     """``[N, C, H, W]`` itself, or a copy without gaps: the library is slow with views of wider
     tensors.
+
+    Where a dimension is 1 its stride says nothing, and the library's kernels differ in what they
+    conclude from it: they get the strides that a new tensor has.
+
+    Args:
+        memory_format: of the result; None for that of ``tensor``.
     """
-    return tensor.contiguous(memory_format=memory_format_of(tensor))
+    memory_format = memory_format or memory_format_of(tensor)
+    tensor = tensor.contiguous(memory_format=memory_format)
+    if 1 not in tensor.shape:
+        return tensor
+    _, channels, rows, columns = tensor.shape
+    if memory_format == torch.channels_last:
+        strides = (channels * rows * columns, 1, channels * columns, channels)
+    else:
+        strides = (channels * rows * columns, rows * columns, columns, 1)
+    return tensor if tensor.stride() == strides else tensor.as_strided(tensor.shape, strides)
 
 
 def pixel_pitch(tensor: Tensor) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 from maskedconv.ops.bn_relu import native, reference
 from maskedconv.ops.bn_relu.problem import Gradients, Needs, Normalisation, NormProblem
 from maskedconv.ops.choice import Choice, Ranking, choose, forced_backend, record
+from maskedconv.ops.plain import why_not_plain
 
 __all__ = ["BACKENDS", "NormProblem", "Normalisation", "bn_relu", "bn_relu_backward", "runs_native"]
 
@@ -30,6 +31,9 @@ def bn_relu(problem: NormProblem) -> Tensor:
         ValueError: MASKEDCONV_BACKEND names no backend.
         RuntimeError: the backend that it or ``problem`` names cannot run here.
     """
+    if torch.compiler.is_compiling():  # which fuses PyTorch's operators itself
+        return reference.run(problem)
+    problem = problem.resolved()
     return _backend(problem, "bn_relu").run(problem)
 
 
@@ -50,20 +54,21 @@ def bn_relu_backward(
     Raises:
         ValueError, RuntimeError: as :func:`bn_relu`.
     """
+    if torch.compiler.is_compiling():
+        return reference.run_backward(problem, grad, needs, activation, in_place)
+    problem = problem._replace(grad=grad).resolved()
     backend = _backend(problem, "bn_relu_backward")
-    return backend.run_backward(problem, grad, needs, activation, in_place)
+    return backend.run_backward(problem, problem.grad, needs, activation, in_place)
 
 
 def runs_native(problem: NormProblem) -> bool:
     """Whether the compiled passes compute this, which read a view as fast as dense memory."""
     if torch.compiler.is_compiling() or forced_backend(problem.backend) not in ("", "native"):
         return False
-    return not native.cannot_run(problem)
+    return not (why_not_plain(problem.tensors()) or native.cannot_run(problem))
 
 
 def _backend(problem: NormProblem, operator: str) -> Any:
-    if torch.compiler.is_compiling():  # which fuses PyTorch's operators itself
-        return reference
     forced = forced_backend(problem.backend)
     if forced and forced not in BACKENDS:
         record(Choice(operator, "reference", f"{forced} has no kernel for it", {}))

@@ -12,6 +12,7 @@ from torch import Tensor
 from maskedconv.ops import native
 from maskedconv.ops.bn_relu.problem import Gradients, Needs, NormProblem
 from maskedconv.ops.geometry import memory_format_of, pixel_pitch
+from maskedconv.ops.plain import address
 
 _COMPILED = native.module()
 
@@ -38,7 +39,7 @@ def run(problem: NormProblem) -> Tensor:
     out = _empty_like(input)
     scale, shift = _scale_shift(problem)
     _COMPILED.bn_relu(
-        *_pixels(input), scale.data_ptr(), shift.data_ptr(), out.data_ptr(), torch.get_num_threads()
+        *_pixels(input), address(scale), address(shift), address(out), torch.get_num_threads()
     )
     return out
 
@@ -49,7 +50,7 @@ def run_backward(
     """The gradients; for the arguments see :func:`maskedconv.ops.bn_relu.bn_relu_backward`."""
     if _COMPILED is None:
         raise RuntimeError(native.REASON)
-    input, norm, _ = problem
+    input, norm, *_ = problem
     if grad.dtype != torch.float32 or pixel_pitch(grad) != grad.size(1):
         grad = grad.to(torch.float32).contiguous(memory_format=memory_format_of(input))
     needs_input = needs[0]
@@ -63,8 +64,8 @@ def run_backward(
         part.to(torch.float32).contiguous() for part in (norm.mean, norm.inverse_deviation())
     )
     _COMPILED.bn_relu_backward(
-        *_pixels(input), scale.data_ptr(), shift.data_ptr(), grad.data_ptr(), mean.data_ptr(),
-        inverse_deviation.data_ptr(), norm.of_batch, _pointer(grad_input), _pointer(grad_weight),
+        *_pixels(input), address(scale), address(shift), address(grad), address(mean),
+        address(inverse_deviation), norm.of_batch, _pointer(grad_input), _pointer(grad_weight),
         _pointer(grad_bias), torch.get_num_threads(),
     )  # fmt: skip
     if grad_weight is not None and norm.weight is not None:
@@ -78,7 +79,7 @@ def _pixels(input: Tensor) -> tuple[int, int, int, int]:
     """Where they are, how far apart, how many and of how many channels."""
     channels = input.size(1)
     count = input.numel() // max(1, channels)
-    return input.data_ptr(), pixel_pitch(input), count, channels
+    return address(input), pixel_pitch(input), count, channels
 
 
 def _scale_shift(problem: NormProblem) -> tuple[Tensor, Tensor]:
@@ -93,4 +94,4 @@ def _empty_like(input: Tensor) -> Tensor:
 
 
 def _pointer(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+    return 0 if tensor is None else address(tensor)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from maskedconv.ops.plain import resolved
+
 
 class Normalisation(NamedTuple):
     """What a BatchNorm does to its input: ``(x - mean) / sqrt(var + eps) * weight + bias``.
@@ -51,11 +53,22 @@ class NormProblem(NamedTuple):
         input: ``[N, C, H, W]``; also a view of the first channels of a wider tensor.
         norm: what the BatchNorm does.
         backend: the one that must compute it; empty for a choice.
+        grad: that of the result, where the gradients are asked for.
     """
 
     input: Tensor
     norm: Normalisation
     backend: str = ""
+    grad: Tensor | None = None
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What a kernel reads."""
+        return (self.input,) if self.grad is None else (self.input, self.grad)
+
+    def resolved(self) -> NormProblem:
+        """The same problem of tensors as of :func:`maskedconv.ops.plain.resolved`."""
+        grad = None if self.grad is None else resolved(self.grad)
+        return self._replace(input=resolved(self.input), grad=grad)
 
 
 # Of the input, γ and β; what is not asked for is None.

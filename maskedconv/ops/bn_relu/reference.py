@@ -7,6 +7,7 @@ from torch import Tensor
 
 from maskedconv.ops.bn_relu.problem import Gradients, Needs, NormProblem
 from maskedconv.ops.geometry import dense, memory_format_of
+from maskedconv.ops.plain import is_plain
 
 
 def cannot_run(problem: NormProblem) -> str:
@@ -28,7 +29,8 @@ def run_backward(
     """The gradients; for the arguments see :func:`maskedconv.ops.bn_relu.bn_relu_backward`."""
     mask = _normalised(problem) if activation is None else activation
     threshold = torch.ops.aten.threshold_backward
-    if in_place and not torch.compiler.is_compiling():
+    # The variant that writes in place is unknown to transforms and tracers.
+    if in_place and not torch.compiler.is_compiling() and is_plain(grad):
         grad = threshold.grad_input(grad, mask, 0, grad_input=grad)
     else:
         grad = threshold(grad, mask, 0)
@@ -51,16 +53,21 @@ def normalised(input: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 def _batch_norm_backward(problem: NormProblem, grad: Tensor, needs: Needs) -> Gradients:
     """From the gradient of ``bn(input)``."""
-    input, norm, _ = problem
+    input, norm, *_ = problem
     running = (None, None) if norm.of_batch else (norm.mean, norm.var)
     used = (norm.mean, norm.inverse_deviation()) if norm.of_batch else (None, None)
     weight = None if norm.weight is None else norm.weight.to(norm.mean.dtype)
     if input.numel() == 0:  # the library's kernel for the CPU divides by the size
         grads = (input, torch.zeros_like(norm.mean), torch.zeros_like(norm.mean))
     else:
+        # Its kernels for the CPU read the gradient in the memory format that the input has; under
+        # vmap there is but one.
+        known = torch.compiler.is_compiling() or is_plain(grad)
+        layout = memory_format_of(input) if known else torch.contiguous_format
         grads = torch.ops.aten.native_batch_norm_backward(
-            grad, dense(input), weight, *running, *used, norm.of_batch, norm.eps, needs
-        )
+            dense(grad, layout), dense(input, layout), weight, *running, *used,
+            norm.of_batch, norm.eps, needs,
+        )  # fmt: skip
     types = (input, norm.weight, norm.bias)
     grad_input, grad_weight, grad_bias = (
         value.to(like.dtype) if needed and like is not None else None

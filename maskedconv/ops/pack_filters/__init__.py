@@ -57,7 +57,7 @@ def pack_filters(
     if torch.compiler.is_compiling():
         last = memory_format == torch.channels_last
         return torch.ops.maskedconv.pack_filters(learned, frozen, slice_dim, dtype, last, backend)
-    problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format, backend)
+    problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format, backend).resolved()
     return BACKENDS[choose("pack_filters", BACKENDS, problem, rank)].run(problem)
 
 

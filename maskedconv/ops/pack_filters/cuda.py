@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maskedconv.ops import native
 from maskedconv.ops.pack_filters.problem import PackProblem
+from maskedconv.ops.plain import address
 
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -40,8 +41,8 @@ def run(problem: PackProblem) -> Tensor:
             memory_format=problem.memory_format,
         )  # fmt: skip
         module.pack_filters_cuda(
-            out.data_ptr(), out.stride(), _TYPES[problem.dtype],
-            learned.data_ptr(), learned.stride(), frozen.data_ptr(), frozen.stride(),
+            address(out), out.stride(), _TYPES[problem.dtype],
+            address(learned), learned.stride(), address(frozen), frozen.stride(),
             problem.shape, learned.size(problem.slice_dim), problem.slice_dim,
             torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from maskedconv.ops import native
 from maskedconv.ops.pack_filters.problem import PackProblem
+from maskedconv.ops.plain import address
 
 
 def cannot_run(problem: PackProblem) -> str:
@@ -33,8 +34,8 @@ def run(problem: PackProblem) -> Tensor:
         problem.shape, dtype=problem.dtype, device="cpu", memory_format=problem.memory_format
     )
     module.pack_filters(
-        out.data_ptr(), out.stride(), out.element_size(), learned.element_size(),
-        learned.data_ptr(), learned.stride(), frozen.data_ptr(), frozen.stride(),
+        address(out), out.stride(), out.element_size(), learned.element_size(),
+        address(learned), learned.stride(), address(frozen), frozen.stride(),
         problem.shape, learned.size(problem.slice_dim), problem.slice_dim,
     )  # fmt: skip
     return out

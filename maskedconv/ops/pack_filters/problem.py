@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maskedconv.ops.plain import resolved
+
 
 class PackProblem(NamedTuple):
     """One bank of the learned slice followed by the frozen one.
@@ -23,6 +25,15 @@ class PackProblem(NamedTuple):
     dtype: torch.dtype
     memory_format: torch.memory_format
     backend: str = ""
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """What a kernel reads."""
+        return self.learned, self.frozen
+
+    def resolved(self) -> PackProblem:
+        """The same problem of tensors as of :func:`maskedconv.ops.plain.resolved`."""
+        learned, frozen = map(resolved, self.tensors())
+        return self._replace(learned=learned, frozen=frozen)
 
     @property
     def shape(self) -> list[int]:

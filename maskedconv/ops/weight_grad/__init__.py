@@ -21,6 +21,7 @@ from maskedconv.ops.geometry import (
     first_channels,
     memory_format_of,
 )
+from maskedconv.ops.plain import is_plain
 from maskedconv.ops.weight_grad import cuda, native, reference, triton
 from maskedconv.ops.weight_grad.cpu_table import native_is_faster
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
@@ -80,11 +81,11 @@ def _after_activation(problem: WeightGradProblem) -> Tensor:
 
 def prefers_library(problem: WeightGradProblem, free: bool = False) -> bool:
     """Whether PyTorch's own operator computes this, and could compute other gradients with it."""
-    if free and problem.input.is_cpu:
+    if free and _is_plain_on_cpu(problem):
         return not _takes_kernel(problem)
     if torch.compiler.is_compiling():
         return True
-    return backend_for(BACKENDS, problem, rank)[0] == "reference"
+    return backend_for(BACKENDS, problem.resolved(), rank)[0] == "reference"
 
 
 def weight_grad(problem: WeightGradProblem, dtype: torch.dtype, free: bool = False) -> Tensor:
@@ -101,14 +102,19 @@ def weight_grad(problem: WeightGradProblem, dtype: torch.dtype, free: bool = Fal
         ValueError: MASKEDCONV_BACKEND names no backend.
         RuntimeError: the backend that it or ``problem`` names cannot run here.
     """
-    if free and problem.input.is_cpu:
+    if free and _is_plain_on_cpu(problem):
         grad = BACKENDS["native" if _takes_kernel(problem) else "reference"].run(problem)
         return grad if grad.dtype is dtype else grad.to(dtype)
     if torch.compiler.is_compiling():
         flat = (*problem[:2], list(problem.shape), problem.slice_dim, *problem.geometry)
         return torch.ops.maskedconv.weight_grad(*flat, *problem[5:], dtype)
+    problem = problem.resolved()
     backend = choose("weight_grad", BACKENDS, problem, rank)
     return BACKENDS[backend].run(problem).to(dtype)
+
+
+def _is_plain_on_cpu(problem: WeightGradProblem) -> bool:
+    return problem.input.is_cpu and is_plain(problem.input) and is_plain(problem.grad_output)
 
 
 # What :func:`_takes_kernel` said for problems of one kind.

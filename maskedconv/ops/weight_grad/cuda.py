@@ -7,7 +7,6 @@ value that is not finite can make every tap of its filter NaN: it meets zeros th
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from maskedconv.ops import native
 from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.plain import address
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -47,8 +47,6 @@ def cannot_run(problem: WeightGradProblem) -> str:
         )
     if reason := outside_the_kernels(problem):
         return reason
-    if not (input.numel() and grad_output.numel() and math.prod(problem.shape)):
-        return "there is nothing to add up"
     return _hardware_cannot_run(problem)
 
 
@@ -111,12 +109,12 @@ def run(problem: WeightGradProblem) -> Tensor:
             for tensor in (problem.scale, problem.shift)
         ]
         pointers = [
-            0 if tensor is None else tensor.data_ptr() for tensor in (*prologue, out, workspace)
+            0 if tensor is None else address(tensor) for tensor in (*prologue, out, workspace)
         ]
         module.weight_grad_cuda(
             _TYPES[input.dtype],
-            input.data_ptr(), input.shape, input.stride(),
-            grad_output.data_ptr(), grad_output.shape, grad_output.stride(),
+            address(input), input.shape, input.stride(),
+            address(grad_output), grad_output.shape, grad_output.stride(),
             filters, kernel, geometry.stride, geometry.padding, geometry.dilation,
             *pointers, *_limits(input.device), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import native
+from maskedconv.ops.plain import address
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
 _COMPILED = native.module()
@@ -36,12 +37,12 @@ def run(problem: WeightGradProblem) -> Tensor:
     scale_at = shift_at = 0
     if scale is not None and shift is not None:
         scale, shift = (part.to(torch.float32).contiguous() for part in (scale, shift))
-        scale_at, shift_at = scale.data_ptr(), shift.data_ptr()
+        scale_at, shift_at = address(scale), address(shift)
     _COMPILED.weight_grad(
         _TYPES[input.dtype],
-        input.data_ptr(), input.shape, input.stride(),
-        grad_output.data_ptr(), grad_output.shape, grad_output.stride(),
+        address(input), input.shape, input.stride(),
+        address(grad_output), grad_output.shape, grad_output.stride(),
         shape[0], shape[2:], geometry.stride, geometry.padding, geometry.dilation,
-        scale_at, shift_at, out.data_ptr(), torch.get_num_threads(),
+        scale_at, shift_at, address(out), torch.get_num_threads(),
     )  # fmt: skip
     return out

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.plain import resolved
 
 
 class WeightGradProblem(NamedTuple):
@@ -33,6 +34,19 @@ class WeightGradProblem(NamedTuple):
     shift: Tensor | None = None
     backend: str = ""
 
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """What a kernel reads."""
+        return self.input, self.grad_output
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to add up, or nowhere to."""
+        return not (self.input.numel() and self.grad_output.numel() and self.shape.numel())
+
+    def resolved(self) -> WeightGradProblem:
+        """The same problem of tensors as of :func:`maskedconv.ops.plain.resolved`."""
+        input, grad_output = map(resolved, self.tensors())
+        return self._replace(input=input, grad_output=grad_output)
+
 
 def outside_the_kernels(problem: WeightGradProblem) -> str:
     """Empty for what every compiled kernel is made for, else what this problem is instead."""
@@ -43,6 +57,8 @@ def outside_the_kernels(problem: WeightGradProblem) -> str:
         )
     if problem.geometry.groups != 1:
         return f"its kernel is for one group, not {problem.geometry.groups}"
-    if input.numel() and input.size(1) > 1 and input.stride(1) != 1:
+    if problem.is_empty():
+        return "there is nothing to add up"
+    if input.size(1) > 1 and input.stride(1) != 1:
         return "its kernel is for channels_last input"
     return ""

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskedconv.ops.bn_relu.reference import normalised
-from maskedconv.ops.geometry import ConvGeometry, filter_runs, memory_format_of
+from maskedconv.ops.geometry import ConvGeometry, filter_runs, memory_format_of, output_size
 from maskedconv.ops.library import convolution_grads
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
@@ -21,6 +21,8 @@ def cannot_run(problem: WeightGradProblem) -> str:
 
 def run(problem: WeightGradProblem) -> Tensor:
     """The gradient in the type of ``grad_output``."""
+    if problem.is_empty():  # which PyTorch's operator takes in some of the forms alone
+        return problem.grad_output.new_zeros(problem.shape)
     if problem.scale is not None:
         problem = without_prologue(problem)
     input, grad_output, shape, slice_dim, geometry, *_ = problem
@@ -68,14 +70,9 @@ def _with_surplus(
     A shortened kernel (the learned rows and columns come first) has a larger output: the surplus
     has no gradient.
     """
-    surplus = [
-        (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 - out
-        for size, pad, dilation, kernel, stride, out in zip(
-            input.shape[2:], geometry.padding, geometry.dilation, shape[2:], geometry.stride,
-            grad_output.shape[2:], strict=True,
-        )
-    ]  # fmt: skip
-    return F.pad(grad_output, (0, surplus[1], 0, surplus[0])) if any(surplus) else grad_output
+    rows, columns = output_size(input.shape[2:], shape[2:], geometry)
+    surplus = (0, columns - grad_output.size(3), 0, rows - grad_output.size(2))
+    return F.pad(grad_output, surplus) if any(surplus) else grad_output
 
 
 def _plain(
