@@ -15,7 +15,7 @@ from torch import Tensor
 
 # True of FakeTensor, DTensor and other subclasses with an own dispatch, of the wrappers of
 # torch.func, of functional tensors, and of the meta device and sparse layouts.
-_stands_for_another = torch._C._dispatch_isTensorSubclassLike  # type: ignore[attr-defined]
+_stands_for_another = torch._C._dispatch_isTensorSubclassLike
 _active_modes = torch._C._len_torch_dispatch_stack
 
 
