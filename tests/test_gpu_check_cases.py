@@ -1,0 +1,64 @@
+"""The cases of bench.gpu_check on the stand-in for a GPU: each gives a row of what it measured."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from bench.gpu_check import about, plan, shapes, worker
+from bench.gpu_check.__main__ import REHEARSED_RUN
+from bench.gpu_check.device import Rehearsed
+from bench.gpu_check.record import Record
+
+OPTIONS = {"dataset": "digits", "data_dir": ""}
+DENSE, VIEW = map(str, shapes.SMALL)
+# Step, case, and what its row must hold. Those that start other programs, and what torch.compile
+# takes long for, are in the rehearsal of the whole.
+CASES = [
+    ("environment", "versions", {"environment", "cudnn"}),
+    ("environment", "copy", {"ms", "bytes_a_second"}),
+    ("environment", "empty graph", {"ms", "held"}),
+    ("numbers", f"{VIEW} | native", {"error", "plain_error", "repeats_to_the_bit", "shape", "n"}),
+    ("numbers", "pack_filters | native", {"shape", "dtype", "n"}),
+    ("kernels", f"{VIEW} | slice", {"ms", "least_bytes", "shape", "dtype", "n"}),
+    ("kernels", f"{DENSE} | full", {"ms", "least_bytes", "shape", "dtype", "n"}),
+    ("kernels", f"{VIEW} | cuda", {"ms", "least_bytes", "shape", "dtype", "n"}),
+    ("steps", "wrn_10_1 | ours | eager", {"ms", "peak_bytes", "saved_bytes", "batch"}),
+    ("steps", "wrn_10_1 | ours | graph", {"ms", "peak_bytes", "saved_bytes", "batch"}),
+    ("steps", "densenet_bc_16_12 | slice | eager", {"ms", "peak_bytes", "saved_bytes"}),
+    ("epochs", REHEARSED_RUN, {"top1", "published", "run_history", "run_key"}),
+]
+
+
+@pytest.mark.parametrize(("step", "case", "names"), CASES, ids=lambda value: str(value)[:40])
+def test_case(tmp_path, step, case, names):
+    planned = plan.steps(rehearse=True, runs=(REHEARSED_RUN,))
+    assert case in next(s.cases for s in planned if s.name == step)
+    module = importlib.import_module(f"bench.gpu_check.cases.{step}")
+    row = worker.run_case(module, step, case, Rehearsed(), OPTIONS)
+    assert row["status"] == "ok", row
+    assert set(names) | {"device", "versions", "commit", "seconds"} <= set(row)
+    record = Record(tmp_path / "results.jsonl")
+    record.append(row)
+    assert record.answered(about.describe(True)) == {plan.key(step, case)}
+
+
+def test_a_kernel_that_is_wrong_by_more_than_rounding_is_called_wrong(monkeypatch):
+    from bench.gpu_check.cases import numbers
+
+    right = numbers.BACKENDS["native"].run
+    monkeypatch.setattr(numbers.BACKENDS["native"], "run", lambda problem: right(problem) * 1.05)
+    row = worker.run_case(numbers, "numbers", f"{DENSE} | native", Rehearsed(), OPTIONS)
+    assert row["status"] == "wrong"
+    monkeypatch.setattr(
+        numbers.BACKENDS["native"], "run", lambda problem: right(problem) * float("nan")
+    )
+    row = worker.run_case(numbers, "numbers", f"{DENSE} | native", Rehearsed(), OPTIONS)
+    assert row["status"] == "wrong"
+
+
+def test_a_kernel_that_cannot_run_here_is_said_so():
+    module = importlib.import_module("bench.gpu_check.cases.numbers")
+    row = worker.run_case(module, "numbers", f"{DENSE} | cuda", Rehearsed(), OPTIONS)
+    assert (row["status"], "for cuda" in row["reason"]) == ("not here", True)
