@@ -8,6 +8,7 @@ SHA-256. Random generators promise nothing across releases, so what a seed gives
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from maskedconv import checkpoint_file
 from maskedconv.checkpoint_file import Content, Layer, fingerprint, shapes, type_name
 from maskedconv.nn import MaskedConv2d
+from maskedconv.origin import Origin, Origins, networks_of, origin_of, set_origin
 from maskedconv.whole_model import (
     check_can_materialise,
     materialise,
@@ -57,8 +59,9 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
     fingerprints = {key: fingerprint(state[key]) for key in keys}
     if not frozen:
         state = {key: tensor for key, tensor in state.items() if key not in fingerprints}
-    described = {name: _configuration(layer) for name, layer in layers.items()}
-    checkpoint_file.write(Path(path), Content(described, fingerprints, state))
+    networks = networks_of([origin for m in layers.values() if (origin := origin_of(m))])
+    described = {name: _describe(layer, networks) for name, layer in layers.items()}
+    checkpoint_file.write(Path(path), Content(described, fingerprints, state, networks))
 
 
 def load(model: Model, path: str | Path) -> Model:
@@ -83,20 +86,16 @@ def load(model: Model, path: str | Path) -> Model:
     content = _without_prefix(checkpoint_file.read(path), state)
     _compare_layers(content.layers, layers, path)
     _compare_tensors(content, state, path)
-    found = {
-        key: _find_frozen(key, content, state[key], layers, path)
-        for key in content.frozen
-        if key not in content.tensors
-    }
+    found = _find_frozen(content, state, layers, path)
     check_can_materialise(model)
     materialise(model)
-    unchanged = {key for key, tensor in found.items() if tensor is state[key]}
     tensors = {**content.tensors, **found}
     model.load_state_dict({key: tensors[name] for key, name in own_names(model).items()})
     for key in content.frozen:
-        name = key.rpartition(".")[0]
-        if key not in unchanged or layers[name].seed is None:
+        if found.get(key) is not state[key]:
+            name = key.rpartition(".")[0]
             layers[name].seed = content.layers[name]["seed"]
+            set_origin(layers[name], _origin(content, name))
     return model
 
 
@@ -112,7 +111,7 @@ def load_plain(path: str | Path) -> dict[str, Tensor]:
             filters.
     """
     path = Path(path)
-    layers, frozen, tensors = checkpoint_file.read(path)
+    layers, frozen, tensors, _ = checkpoint_file.read(path)
     if missing := sorted(frozen.keys() - tensors.keys()):
         raise ValueError(f"{path} lacks {missing[0]}; expected a file of save(..., frozen=True)")
     for name, layer in layers.items():
@@ -165,8 +164,19 @@ def _configuration(layer: MaskedConv2d) -> Layer:
         "frozen_mode": layer.frozen_mode,
         "weight_shape": list(layer.weight_shape),
         "dtype": type_name(layer.learned.dtype),
-        "seed": layer.seed,
     }
+
+
+def _describe(layer: MaskedConv2d, networks: list[dict[str, Any]]) -> Layer:
+    """The configuration, and from where its frozen filters are."""
+    origin = origin_of(layer)
+    place = origin and {"network": networks.index(origin.network), "layer": origin.layer}
+    return {**_configuration(layer), "seed": layer.seed, "origin": place}
+
+
+def _origin(content: Content, name: str) -> Origin | None:
+    place = content.layers[name].get("origin")
+    return place and Origin(content.networks[place["network"]], place["layer"])
 
 
 def _described(value: Any) -> str:
@@ -187,8 +197,8 @@ def _without_prefix(content: Content, state: dict[str, Tensor]) -> Content:
     def stripped(part: dict[str, Any]) -> dict[str, Any]:
         return {name.removeprefix(prefix): value for name, value in part.items()}
 
-    layers, frozen, tensors = content
-    return Content(stripped(layers), stripped(frozen), stripped(tensors))
+    layers, frozen, tensors, networks = content
+    return Content(stripped(layers), stripped(frozen), stripped(tensors), networks)
 
 
 def _compare_layers(saved: dict[str, Layer], layers: dict[str, MaskedConv2d], path: Path) -> None:
@@ -198,7 +208,7 @@ def _compare_layers(saved: dict[str, Layer], layers: dict[str, MaskedConv2d], pa
         )
     for name, layer in layers.items():
         for key, value in _configuration(layer).items():
-            if key != "seed" and saved[name].get(key, value) != value:
+            if saved[name].get(key, value) != value:
                 raise ValueError(f"{path}: {name}.{key} is {saved[name][key]}; expected {value}")
 
 
@@ -221,24 +231,49 @@ def _compare_tensors(content: Content, state: dict[str, Tensor], path: Path) -> 
 
 
 def _find_frozen(
+    content: Content, state: dict[str, Tensor], layers: dict[str, MaskedConv2d], path: Path
+) -> dict[str, Tensor]:
+    """The frozen filters that the file leaves out: the model's own, or drawn again."""
+    origins, found = Origins(), {}
+    for key in content.frozen:
+        if key not in content.tensors:
+            candidates = _candidates(key, content, state[key], layers, origins)
+            right = (one for one in candidates if fingerprint(one) == content.frozen[key])
+            try:
+                tensor = next(right, None)
+            except ValueError as error:
+                raise ValueError(f"{path}, header: {key} cannot be drawn again: {error}") from None
+            if tensor is None:
+                fault = (
+                    "is on the meta device"
+                    if state[key].is_meta
+                    else "is not what the file was saved with (SHA-256)"
+                )
+                raise ValueError(
+                    f"{path}: {key} of the model {fault}, and the file neither holds it nor gives "
+                    "it by a seed; expected a model made with the same seed, or a file of "
+                    "save(..., frozen=True)"
+                )
+            found[key] = tensor
+    return found
+
+
+def _candidates(
     key: str,
     content: Content,
     own: Tensor,
     layers: dict[str, MaskedConv2d],
-    path: Path,
-) -> Tensor:
-    """The frozen filters that the file was saved with: the model's, or drawn from the seed."""
-    expected = content.frozen[key]
-    if not own.is_meta and fingerprint(own) == expected:
-        return own
+    origins: Origins,
+) -> Iterator[Tensor]:
+    """What frozen filters may be, that which costs least first."""
     name, _, buffer = key.rpartition(".")
+    if not own.is_meta:
+        yield own
     seed = content.layers[name]["seed"]
     if seed is not None:
-        drawn = getattr(layers[name].drawn_from(seed), buffer)
-        if fingerprint(drawn) == expected:
-            return drawn
-    state = "is on the meta device" if own.is_meta else f"is not what {path} was saved with"
-    raise ValueError(
-        f"{path}: {key} of the model {state} (SHA-256), and the file does not "
-        f"hold it; expected a model made with the same seed, or a file of save(..., frozen=True)"
-    )
+        yield getattr(layers[name].drawn_from(seed), buffer)
+    origin = _origin(content, name)
+    if origin is not None:
+        drawn = origins.draw(origin, buffer, own.dtype)
+        if drawn is not None:
+            yield drawn

@@ -26,6 +26,7 @@ from maskedconv.schema import (
     optional,
     read_json,
     record,
+    scalar,
     seed,
     text,
 )
@@ -51,8 +52,13 @@ _first_header = record(
         "frozen": mapping_of(text),
     }
 )
+_origin = record({"network": count, "layer": text})
 _header = record(
-    {"layers": mapping_of(record({**_layer, "dtype": text})), "tensors": mapping_of(text)}
+    {
+        "layers": mapping_of(record({**_layer, "dtype": text, "origin": optional(_origin)})),
+        "tensors": mapping_of(text),
+        "networks": list_of(mapping_of(optional(scalar))),
+    }
 )
 
 
@@ -60,14 +66,17 @@ class Content(NamedTuple):
     """What a file holds.
 
     Attributes:
-        layers: configuration of each masked layer, by its name in the model.
+        layers: configuration of each masked layer, by its name in the model. "origin", if it is not
+            null, is an index of ``networks`` and a name in that network.
         frozen: SHA-256 of all frozen filters and their biases, by their names.
         tensors: what is stored, by its name; with or without the frozen filters.
+        networks: arguments of ``models.create``.
     """
 
     layers: dict[str, Layer]
     frozen: dict[str, str]
     tensors: dict[str, Tensor]
+    networks: list[dict[str, Any]]
 
 
 def write(path: Path, content: Content) -> None:
@@ -85,6 +94,7 @@ def write(path: Path, content: Content) -> None:
             "format": _FORMAT,
             "layers": content.layers,
             "frozen": content.frozen,
+            "networks": content.networks,
             "tensors": {key: fingerprint(tensor) for key, tensor in tensors.items()},
         }
     )
@@ -111,10 +121,10 @@ def read(path: Path) -> Content:
             raise ValueError(f"{place} is damaged (its SHA-256 is not the one beside it)")
         read_json(written, _header, place)
     else:
-        header.pop("tensors", None)
+        header = {key: header[key] for key in ("layers", "frozen")}
         tensors = _strip_wrapper(header, tensors)
     _check_digests(header, tensors, path)
-    content = Content(header["layers"], header["frozen"], tensors)
+    content = Content(header["layers"], header["frozen"], tensors, header.get("networks", []))
     _check_layers(content, path)
     return content
 
@@ -203,6 +213,8 @@ def _check_layers(content: Content, path: Path) -> None:
                 f"{place}.num_learned is {layer['num_learned']}; expected at most what "
                 f"weight_shape {layer['weight_shape']} has in dimension {layer['slice_dim']}"
             )
+        if (origin := layer.get("origin")) and origin["network"] >= len(content.networks):
+            raise ValueError(f"{place}.origin.network is {origin['network']}; there is no such")
         expected = shapes(name, layer)
         there = {key: content.tensors[key] for key in expected if key in content.tensors}
         types = {key: type_name(tensor.dtype) for key, tensor in there.items()}

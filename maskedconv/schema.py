@@ -14,7 +14,7 @@ from typing import Any
 
 Schema = Callable[[Any], None]
 
-# Larger integers are no size of a tensor, and larger ones still overflow when they are divided.
+# Larger integers are no size of a tensor and no seed; still larger ones overflow when divided.
 _LARGEST = 2**63
 
 
@@ -80,9 +80,15 @@ def number(value: Any) -> None:
     if isinstance(value, float):
         if math.isfinite(value):
             return
-    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST:
+    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2 * _LARGEST:
         return
     raise _misfit(value, "a finite number")
+
+
+def scalar(value: Any) -> None:
+    """A string, a finite number, true or false."""
+    if not isinstance(value, bool):
+        (text if isinstance(value, str) else number)(value)
 
 
 def count(value: Any) -> None:
@@ -93,7 +99,11 @@ def count(value: Any) -> None:
 
 def seed(value: Any) -> None:
     """An integer that torch takes as a seed: of 64 bits, signed or not."""
-    if isinstance(value, bool) or not isinstance(value, int) or not -_LARGEST <= value < 2**64:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or not -_LARGEST <= value < 2 * _LARGEST
+    ):
         raise _misfit(value, "an integer of 64 bits")
 
 

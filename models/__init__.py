@@ -57,7 +57,8 @@ def create(
         num_classes: size of the logits ``[N, num_classes]``.
         learned, slice_dim, frozen: as in ``MaskedConv2d``. Fully connected layers are learned.
         seed: makes every weight a function of the seed alone: the same for each ``learned``,
-            ``slice_dim`` and ``frozen``, but for what is zeroed. None draws from torch's generator.
+            ``slice_dim`` and ``frozen``, but for what is zeroed. It is remembered, so that
+            ``maskedconv.load`` can draw frozen filters again. None draws from torch's generator.
         options:
             in_channels (3), image_size (32): of the input ``[N, in_channels, H, W]``.
             init: "he" (default), N(0, 2 / (kH kW O)); or "authors", as the authors' code began:
@@ -78,11 +79,13 @@ def create(
     """
     family, arguments = parse(name)
     learned = slices.check_learned(learned)
-    slices.check_slice_dim(slice_dim)
+    slice_dim = slices.check_slice_dim(slice_dim)
     slices.check_frozen(frozen)
     check_count("num_classes", num_classes)
     if seed is not None:
         check_count("seed", seed, minimum=0)
+    masking = {"learned": learned, "slice_dim": slice_dim, "frozen": frozen}
+    asked = {"name": name, "num_classes": num_classes, **masking, "seed": seed, **options}
     network = getattr(_module(family), family.network)
     known = _options(network)
     unknown = sorted(options.keys() - known - {"init", "bn_learned"})
@@ -97,10 +100,12 @@ def create(
         options["init"] = "default" if init == "authors" and split else "he"
     model = _build(
         partial(network, num_classes=num_classes, **arguments, **options),
-        {"learned": learned, "slice_dim": slice_dim, "frozen": frozen},
+        masking,
         seed,
     )
     _warn_of_none_learned(model, learned)
+    if seed is not None:
+        _remember(model, asked)
     if not bn_learned:
         _freeze_batch_norm(model)
     return model
@@ -136,6 +141,12 @@ def _warn_of_none_learned(model: nn.Module, learned: float | int) -> None:
     from maskedconv.none_learned import warn_of_none_learned
 
     warn_of_none_learned(masked_layers(model), learned, stacklevel=4)
+
+
+def _remember(model: nn.Module, asked: dict[str, Any]) -> None:
+    from maskedconv.origin import remember_origin
+
+    remember_origin(model, asked)
 
 
 def _freeze_batch_norm(model: nn.Module) -> None:

@@ -135,6 +135,16 @@ def test_a_start_that_is_not_there_fails_the_run(dataset, tmp_path):
     assert row["error_type"] == "FileNotFoundError"
 
 
+@pytest.mark.parametrize("name", ["conv1.weight", "fc.bias", "bn.bias"])
+def test_a_start_of_another_type_is_named(kept, name):
+    folder, _ = kept
+    model = build_model(SMALL, 2, SHAPE)
+    module = model.get_submodule(name.rpartition(".")[0])
+    module.to(torch.float16)
+    with pytest.raises(ValueError, match=rf"safetensors: {name} is torch.float32; expected"):
+        start_from(model, folder, SMALL.key)
+
+
 @pytest.mark.parametrize("changes", [{}, {"keep": False, "start": "0" * 16}])
 def test_weights_need_a_folder(changes, dataset):
     with pytest.raises(ValueError, match="folder is None; expected one"):

@@ -18,6 +18,7 @@ from maskedconv.schema import (
     one_of,
     optional,
     record,
+    scalar,
     text,
 )
 
@@ -46,13 +47,8 @@ def row(value: Any) -> None:
 
 
 def _option(value: Any) -> None:
-    list_of(_scalar, 2)(value)
+    list_of(scalar, 2)(value)
     text(value[0])
-
-
-def _scalar(value: Any) -> None:
-    if not isinstance(value, str | bool):
-        number(value)
 
 
 def _first_layer(value: Any) -> None:

@@ -46,10 +46,19 @@ def start_from(model: nn.Module, folder: Path, key: str) -> None:
     """Gives ``model`` every value of the kept run ``key``, whatever of it each of them learns.
 
     Raises:
-        FileNotFoundError, ValueError: the file is not there or is damaged.
+        FileNotFoundError, ValueError: the file is not there or is damaged, or has values of
+            another type than the network.
         RuntimeError: it is of another network.
     """
-    model.load_state_dict(load_plain(weights_path(folder, key)))
+    path = weights_path(folder, key)
+    values, types = load_plain(path), {name: t.dtype for name, t in model.state_dict().items()}
+    for name, module in model.named_modules():
+        if isinstance(module, MaskedConv2d):
+            types |= {f"{name}.weight": module.learned.dtype, f"{name}.bias": module.learned.dtype}
+    for name, value in values.items():
+        if value.dtype != types.get(name, value.dtype):
+            raise ValueError(f"{path}: {name} is {value.dtype}; expected {types[name]}")
+    model.load_state_dict(values)
 
 
 def describe_layers(model: nn.Module) -> list[Row]:
