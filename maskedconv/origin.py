@@ -42,8 +42,11 @@ def origin_of(layer: MaskedConv2d) -> Origin | None:
 
 
 def set_origin(layer: MaskedConv2d, origin: Origin | None) -> None:
-    """Has the layer remember ``origin``."""
-    vars(layer)["_origin"] = origin
+    """Has the layer remember ``origin``, or forget the one that it has."""
+    if origin is None:
+        vars(layer).pop("_origin", None)
+    else:
+        vars(layer)["_origin"] = origin
 
 
 class Origins:

@@ -37,11 +37,10 @@ KINDS = ("plain", "compiled", "compiled inside", "data parallel", "both")
 
 @pytest.mark.parametrize("saved", KINDS)
 @pytest.mark.parametrize("loaded", KINDS)
-@pytest.mark.parametrize("frozen", [False, True])
-def test_wrappers_do_not_matter(tmp_path, saved, loaded, frozen):
+def test_wrappers_do_not_matter(tmp_path, saved, loaded):
     model, other = network(1), network(2)
     nn.init.normal_(model[1].running_mean)
-    save(wrapped(saved, model), tmp_path / "m", frozen=frozen)
+    save(wrapped(saved, model), tmp_path / "m")
     plain = nn.Sequential(
         *copy.deepcopy(model[:2]), copy.deepcopy(getattr(model[2], "_orig_mod", model[2]))
     )
