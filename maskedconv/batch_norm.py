@@ -15,6 +15,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from maskedconv.ops.bn_relu import Normalisation
 from maskedconv.ops.geometry import dense
+from maskedconv.tracing import is_traced
 
 
 class Moments(NamedTuple):
@@ -40,10 +41,11 @@ def is_plain_norm(norm: nn.Module, input: Tensor) -> TypeGuard[nn.BatchNorm2d]:
     """Whether ``norm`` does to ``input`` what :func:`normalisation` says, and nothing else.
 
     Any other module in a BatchNorm's place has to be called, and so has a BatchNorm with an input
-    that it would refuse, or that holds no value.
+    that it would refuse, or that holds no value. So has any module while a graph is traced.
     """
     return (
         type(norm) is nn.BatchNorm2d
+        and not is_traced(input)
         and not is_intercepted(norm)
         and input.dim() == 4
         and input.size(1) == norm.num_features

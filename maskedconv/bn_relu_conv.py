@@ -112,8 +112,8 @@ def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
         return conv(_activate(input, norm))
     assert isinstance(conv, nn.Conv2d)
     # Of the pairs for "same" padding and of the numbers alike.
-    left, _, top, _ = conv._reversed_padding_repeated_twice
-    geometry = geometry_of(conv.stride, (top, left), conv.dilation, conv.groups)
+    padding = conv._reversed_padding_repeated_twice[::-2]
+    geometry = geometry_of(conv.stride, padding, conv.dilation, conv.groups)
     if not parts.zeros:
         return _apply(input, norm, parts, geometry, dtype)
     if parts.slice_dim == 0:
@@ -142,8 +142,8 @@ def _parts(conv: nn.Module, channels: int) -> _Parts | None:
     if type(conv) not in (MaskedConv2d, nn.Conv2d) or is_intercepted(conv):
         return None
     assert isinstance(conv, nn.Conv2d)
-    left, right, top, bottom = conv._reversed_padding_repeated_twice
-    if conv.padding_mode != "zeros" or left != right or top != bottom:
+    pads = conv._reversed_padding_repeated_twice
+    if conv.padding_mode != "zeros" or pads[::2] != pads[1::2]:
         return None
     if conv.in_channels != channels:
         return None

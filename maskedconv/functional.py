@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from maskedconv import slices
 from maskedconv.autograd import MaskedConvolution, Means, NoFilters, joined_bias
 from maskedconv.ops import KeptBank
-from maskedconv.ops.choice import Choice, check_backend, forced_backend, record
+from maskedconv.ops.choice import Choice, check_backend, forced_backend, is_free, record
 from maskedconv.ops.geometry import (
     ConvGeometry,
     Pair,
@@ -23,6 +23,7 @@ from maskedconv.ops.geometry import (
     pair,
 )
 from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
+from maskedconv.tracing import is_traced
 
 _WHOLE = Choice(
     "weight_grad",
@@ -77,6 +78,11 @@ def masked_conv2d(
         RuntimeError: the backend cannot run here; the message says why.
         TypeError: input and filters differ in type, outside of autocast.
     """
+    if is_traced(input):
+        weight = whole_weight(learned, frozen, slice_dim=slice_dim, zeros=zeros)
+        rest = zeros if slice_dim == 0 else 0
+        plain_bias = whole_bias(bias, frozen_bias, zeros=rest)
+        return F.conv2d(input, weight, plain_bias, stride, padding, dilation, groups)
     _check(input, learned, frozen, bias, frozen_bias, groups, slice_dim, zeros)
     filters = [0 if part is None else part.size(0) for part in (learned, frozen)]
     whole = slice_dim == 0 and groups == 1 and whole_is_faster(learned.shape, sum(filters))
@@ -116,6 +122,10 @@ def convolve(
         return batch.squeeze(0)
     if zeros:
         return _zeroed(input, learned, bias, geometry, slice_dim, zeros, means)
+    if not torch.is_grad_enabled():
+        return _without_gradients(
+            input, learned, frozen, bias, frozen_bias, geometry, slice_dim, means
+        )
     # There is nothing to leave out of the weight gradient, or nothing is saved by it.
     whole = learned.requires_grad and (frozen is None or (means.whole and learned.is_cpu))
     if whole and not forced_backend(means.backend):
@@ -123,6 +133,20 @@ def convolve(
     return MaskedConvolution.apply(
         input, learned, frozen, bias, frozen_bias, geometry, slice_dim, means
     )
+
+
+def _without_gradients(
+    input: Tensor,
+    learned: Tensor,
+    frozen: Tensor | None,
+    bias: Tensor | None,
+    frozen_bias: Tensor | None,
+    geometry: ConvGeometry,
+    slice_dim: int,
+    means: Means,
+) -> Tensor:
+    weight = means.pack(input, learned, frozen, slice_dim, is_free(means.backend))
+    return torch.conv2d(input, weight, joined_bias(bias, frozen_bias, input.dtype), *geometry)
 
 
 def _whole(
@@ -159,10 +183,17 @@ def check_input(input: Tensor, channels: int, groups: int) -> None:
 def whole_weight(learned: Tensor, frozen: Tensor | None, *, slice_dim: int, zeros: int) -> Tensor:
     """The bank ``[O, I / groups, kH, kW]``, differentiable towards ``learned``; always a copy."""
     if zeros:
-        shape = list(learned.shape)
-        shape[slice_dim] = zeros
-        frozen = learned.new_zeros(shape)
+        return F.pad(learned, (0, 0) * (3 - slice_dim) + (0, zeros))
     return learned.clone() if frozen is None else torch.cat((learned, frozen), dim=slice_dim)
+
+
+def whole_bias(bias: Tensor | None, frozen_bias: Tensor | None, *, zeros: int) -> Tensor | None:
+    """The bias ``[O]`` of learned, frozen and ``zeros`` zero filters, a copy; None without one."""
+    parts = [part for part in (bias, frozen_bias) if part is not None]
+    if not parts:
+        return None
+    whole = torch.cat(parts)
+    return F.pad(whole, (0, zeros)) if zeros else whole
 
 
 def _check(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,18 @@ from maskedconv.ops import KeptBank
 from maskedconv.ops.choice import check_backend
 from maskedconv.ops.geometry import Pair, geometry_of
 from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
-from maskedconv.written_through import written_through
+from maskedconv.plain_state import split_plain
+from maskedconv.tracing import is_traced
+from maskedconv.written_through import is_of, written_through
+
+
+# So that the error can say more than Python's own.
+_NOT_GIVEN = cast(float, None)
+_LEARNED_MISSING = (
+    "learned is missing; expected a fraction as a float or a count as an int, as in "
+    "MaskedConv2d(16, 32, 3, learned=0.1). Code that copies a layer by type(layer)(16, 32, 3) is "
+    "made for nn.Conv2d: give it plain convolutions (layer.to_conv2d(), maskedconv.merge_(model))"
+)
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -75,7 +85,7 @@ class MaskedConv2d(nn.Conv2d):
         bias: bool = True,
         padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
         *,
-        learned: float | int,
+        learned: float | int = _NOT_GIVEN,
         slice_dim: int = 0,
         frozen: slices.Frozen = "random",
         seed: int | None = None,
@@ -83,6 +93,8 @@ class MaskedConv2d(nn.Conv2d):
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if learned is _NOT_GIVEN:
+            raise TypeError(_LEARNED_MISSING)
         slices.check_learned(learned)
         check_backend(backend)
         self._check_seed(seed)
@@ -160,8 +172,12 @@ class MaskedConv2d(nn.Conv2d):
         self.register_buffer("bias_frozen", bias[learned_bias:].clone() if frozen_bias else None)
 
     def reset_parameters(self) -> None:
-        """Draws the whole bank and bias as ``nn.Conv2d`` does, from ``seed`` when there is one."""
-        if self.learned.is_meta:
+        """Draws the whole bank and bias as ``nn.Conv2d`` does, from ``seed`` when there is one.
+
+        Parts on the meta device have no values; where all are there, nothing is drawn.
+        """
+        parts = (self.learned, self.frozen, self.bias_learned, self.bias_frozen)
+        if all(part.is_meta for part in parts if part is not None and part.numel()):
             return
         generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
         dtype = self.learned.dtype
@@ -176,21 +192,68 @@ class MaskedConv2d(nn.Conv2d):
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """The whole bank ``[O, I / groups, kH, kW]``; differentiable towards ``learned``."""
-        whole = functional.whole_weight(
-            self.learned, self.frozen, slice_dim=self.slice_dim, zeros=self.num_zeros
-        )
-        return written_through(whole, self._write_weight)
+        whole = self._whole_weight()
+        return written_through(whole.clone() if whole is self.frozen else whole, self._write_weight)
+
+    @weight.setter
+    def weight(self, value: Tensor) -> None:
+        self._refuse_unless_own("weight", value, self._write_weight)
+
+    @weight.deleter
+    def weight(self) -> None:
+        self._refuse("weight")
 
     @property
     def bias(self) -> Tensor | None:  # type: ignore[override]
         """The whole bias ``[O]``, or None; differentiable towards ``bias_learned``."""
+        whole = self._whole_bias()
+        return None if whole is None else written_through(whole, self._write_bias)
+
+    @bias.setter
+    def bias(self, value: Tensor | None) -> None:
+        if value is not None or self.has_bias:
+            self._refuse_unless_own("bias", value, self._write_bias)
+
+    @bias.deleter
+    def bias(self) -> None:
+        self._refuse("bias")
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As of ``nn.Module``; ``weight`` and ``bias`` are no parameters here (AttributeError)."""
+        if name in ("weight", "bias"):
+            self._refuse(name)
+        super().register_parameter(name, param)
+
+    def _refuse_unless_own(self, name: str, value: object, write: Any) -> None:
+        """``weight *= 2`` ends in an assignment of what is written through already."""
+        if not is_of(value, write):
+            self._refuse(name)
+
+    def _refuse(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"{name} of a MaskedConv2d is assembled from its learned and frozen parts and cannot be "
+            f"replaced or deleted: copy values into it (`conv.{name}.data.copy_(values)`), or make "
+            "a plain convolution first (`conv.to_conv2d()`, `maskedconv.merge_(model)`)"
+        )
+
+    def _whole_weight(self) -> Tensor:
+        """The parts of the bank as one tensor; ``frozen`` itself where nothing is learned."""
+        learned, frozen = _with_values(self.learned, self.frozen)
+        if frozen is not None and not self.num_learned:
+            return frozen
+        return functional.whole_weight(
+            learned, frozen, slice_dim=self.slice_dim, zeros=self.num_zeros
+        )
+
+    def _whole_bias(self) -> Tensor | None:
+        """The whole bias as one new tensor; None where there is none."""
         if not self.has_bias:
             return None
-        parts = [part for part in (self.bias_learned, self.bias_frozen) if part is not None]
-        known = sum(part.numel() for part in parts)
-        if known < self.out_channels:
-            parts.append(self.learned.new_zeros(self.out_channels - known))
-        return written_through(torch.cat(parts), self._write_bias)
+        bias, frozen = _with_values(self.bias_learned, self.bias_frozen)
+        zeros = self.num_zeros if self.slice_dim == 0 else 0
+        if bias is None and frozen is None:
+            return self.learned.new_zeros(zeros)
+        return functional.whole_bias(bias, frozen, zeros=zeros)
 
     @torch.no_grad()
     def _write_weight(self, weight: Tensor) -> None:
@@ -208,6 +271,8 @@ class MaskedConv2d(nn.Conv2d):
             self.bias_frozen.copy_(bias[count:])
 
     def forward(self, input: Tensor) -> Tensor:
+        if is_traced(input):
+            return self._conv_forward(input, self._whole_weight(), self._whole_bias())
         if input.dim() != 4 or input.size(1) != self.in_channels:
             functional.check_input(input, self.in_channels, self.groups)
         padding: Pair | str = self.padding
@@ -246,52 +311,10 @@ class MaskedConv2d(nn.Conv2d):
         error_msgs: list[str],
     ) -> None:
         """Also takes the ``weight`` and ``bias`` of a plain convolution's state dict."""
-        bias_count = self.num_learned if self.slice_dim == 0 else self.out_channels
-        self._split_plain(
-            state_dict, prefix, "weight", "", self.weight_shape, self.slice_dim, self.num_learned,
-            error_msgs,
-        )  # fmt: skip
-        if self.has_bias:
-            self._split_plain(
-                state_dict, prefix, "bias", "bias_", (self.out_channels,), 0, bias_count, error_msgs
-            )
+        split_plain(self, state_dict, prefix, local_metadata, error_msgs)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-
-    def _split_plain(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        plain: str,
-        own: str,
-        shape: tuple[int, ...],
-        dim: int,
-        count: int,
-        error_msgs: list[str],
-    ) -> None:
-        """Replaces a plain convolution's entry of a state dict by the slices kept here."""
-        whole = state_dict.get(prefix + plain)
-        if whole is None:
-            return
-        if tuple(whole.shape) != shape:
-            error_msgs.append(
-                f"size mismatch for {prefix}{plain}: the state dict has {list(whole.shape)}, "
-                f"the layer expects {list(shape)}."
-            )
-            return
-        del state_dict[prefix + plain]
-        learned, rest = whole.split((count, shape[dim] - count), dim)
-        if count:
-            state_dict[f"{prefix}{own}learned"] = learned
-        if f"{own}frozen" in self._buffers and self._buffers[f"{own}frozen"] is not None:
-            state_dict[f"{prefix}{own}frozen"] = rest
-        elif rest.numel() and rest.count_nonzero():
-            warnings.warn(
-                f"{prefix}{plain}: {int(rest.count_nonzero())} values outside of the learned slice "
-                "are not zero and were dropped, as this layer has frozen='zero'",
-                stacklevel=2,
-            )
 
     @classmethod
     def from_conv2d(
@@ -372,3 +395,15 @@ class MaskedConv2d(nn.Conv2d):
                 frozen = isinstance(part, nn.Parameter) and not part.requires_grad
                 setattr(conv, name, nn.Parameter(values, requires_grad=not frozen))
         return conv.train(self.training)
+
+
+def _with_values(*parts: Tensor | None) -> tuple[Any, ...]:
+    """The parts; NaN for those on the meta device where another has values."""
+    known = [part for part in parts if isinstance(part, Tensor)]
+    real = [part for part in known if not part.is_meta]
+    if len(real) in (0, len(known)):
+        return parts
+    return tuple(
+        real[0].new_full(part.shape, math.nan) if isinstance(part, Tensor) and part.is_meta else part
+        for part in parts
+    )

@@ -10,6 +10,7 @@ from torch import Tensor
 from maskedconv.autograd import once_differentiable_lazily
 from maskedconv.batch_norm import Moments, batch_moments
 from maskedconv.ops.geometry import memory_format_of
+from maskedconv.tracing import is_traced
 
 
 class GrowingFeatures:
@@ -27,12 +28,12 @@ class GrowingFeatures:
     """
 
     def __init__(self, first: Tensor, channels: int) -> None:
-        size = (first.size(0), channels, *first.shape[2:])
         self._buffer: Tensor | None = None
         self._moments: Moments | None = None
-        if torch.compiler.is_compiling():  # which manages memory itself
+        if torch.compiler.is_compiling() or is_traced(first):  # which manages memory itself
             self.whole = first
             return
+        size = (first.size(0), channels, *first.shape[2:])
         self._buffer = torch.empty(
             size, dtype=first.dtype, device=first.device, memory_format=memory_format_of(first)
         )

@@ -148,7 +148,7 @@ def test_initialisers_are_written_through(slice_dim, frozen):
 def test_what_cannot_be_written_through_raises():
     layer = layer_of()
     for change in (
-        lambda: setattr(layer.weight, "data", torch.zeros(6, 4, 3, 3)),
+        lambda: setattr(layer.weight, "data", torch.zeros(6, 4, 3, 1)),
         lambda: setattr(layer.weight, "grad", torch.zeros(6, 4, 3, 3)),
         lambda: setattr(layer.weight, "requires_grad", False),
         lambda: layer.weight.requires_grad_(False),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import index
 from typing import NamedTuple
 
 import torch
@@ -22,13 +23,22 @@ Pair = int | tuple[int, ...]
 
 
 def pair(value: Pair) -> tuple[int, int]:
-    """(rows, columns), of one number for both or of the two."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+    """(rows, columns), of one number for both, alone or in a sequence, or of the two.
+
+    Raises:
+        ValueError: another number of values.
+    """
+    if type(value) is int:
+        return value, value
+    numbers = tuple(value) if isinstance(value, Iterable) else (value,)
+    if len(numbers) not in (1, 2):
+        raise ValueError(f"a pair is {value!r}; expected one number or (rows, columns)")
+    return index(numbers[0]), index(numbers[-1])
 
 
 def geometry_of(stride: Pair, padding: Pair, dilation: Pair, groups: int) -> ConvGeometry:
     """The geometry of what a convolution is told."""
-    return ConvGeometry(pair(stride), pair(padding), pair(dilation), groups)
+    return ConvGeometry(pair(stride), pair(padding), pair(dilation), index(groups))
 
 
 def output_size(

@@ -1,0 +1,62 @@
+"""State dicts of plain convolutions, for layers that keep their filters in parts."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from maskedconv.nn import MaskedConv2d
+
+
+class _Entry(NamedTuple):
+    """A plain entry ``name``, whose first ``count`` indices of ``dim`` are ``<own>learned``."""
+
+    name: str
+    own: str
+    shape: tuple[int, ...]
+    dim: int
+    count: int
+
+
+def split_plain(
+    layer: MaskedConv2d,
+    state_dict: dict[str, Any],
+    prefix: str,
+    local_metadata: dict[str, Any],
+    error_msgs: list[str],
+) -> None:
+    """Replaces a plain convolution's ``weight`` and ``bias`` by the slices that ``layer`` keeps.
+
+    Args:
+        state_dict: changed in place. Like the others, as of ``_load_from_state_dict``.
+    """
+    bias_count = layer.num_learned if layer.slice_dim == 0 else layer.out_channels
+    entries = [_Entry("weight", "", layer.weight_shape, layer.slice_dim, layer.num_learned)]
+    if layer.has_bias:
+        entries.append(_Entry("bias", "bias_", (layer.out_channels,), 0, bias_count))
+    # A tensor that becomes the layer's own must not be a view of the other part's memory.
+    copied = local_metadata.get("assign_to_params_buffers", False)
+    for entry in entries:
+        whole = state_dict.get(prefix + entry.name)
+        if whole is None:
+            continue
+        if tuple(whole.shape) != entry.shape:
+            error_msgs.append(
+                f"size mismatch for {prefix}{entry.name}: the state dict has {list(whole.shape)}, "
+                f"the layer expects {list(entry.shape)}."
+            )
+            continue
+        del state_dict[prefix + entry.name]
+        sizes = (entry.count, entry.shape[entry.dim] - entry.count)
+        learned, rest = (p.clone() if copied else p for p in whole.split(sizes, entry.dim))
+        if entry.count:
+            state_dict[f"{prefix}{entry.own}learned"] = learned
+        if layer._buffers.get(f"{entry.own}frozen") is not None:
+            state_dict[f"{prefix}{entry.own}frozen"] = rest
+        elif not rest.is_meta and rest.count_nonzero():
+            warnings.warn(
+                f"{prefix}{entry.name}: {int(rest.count_nonzero())} values outside of the learned "
+                "slice are not zero and were dropped, as this layer has frozen='zero'",
+                stacklevel=2,
+            )
