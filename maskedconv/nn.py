@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv import functional, slices
+from maskedconv.assembled import AssembledConv2d
 from maskedconv.autograd import Means
 from maskedconv.convertible import arguments_of, check_exact, plain_like
 from maskedconv.ops import KeptBank
@@ -18,8 +19,6 @@ from maskedconv.ops.geometry import Pair, geometry_of
 from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
 from maskedconv.plain_state import split_plain
 from maskedconv.tracing import is_traced
-from maskedconv.written_through import is_of, written_through
-
 
 # So that the error can say more than Python's own.
 _NOT_GIVEN = cast(float, None)
@@ -30,7 +29,7 @@ _LEARNED_MISSING = (
 )
 
 
-class MaskedConv2d(nn.Conv2d):
+class MaskedConv2d(AssembledConv2d):
     """Drop-in for ``nn.Conv2d``: the first ``n`` indices of one weight dimension are learned.
 
     The bank ``[O, I / groups, kH, kW]`` is always sliced as PyTorch stores it. So with ``groups``,
@@ -59,7 +58,9 @@ class MaskedConv2d(nn.Conv2d):
         bias_learned: Parameter, the bias of the learned filters (``slice_dim`` 0), else all of it.
         bias_frozen: buffer, the bias of the frozen random filters, or None.
         weight, bias: the whole bank ``[O, I / groups, kH, kW]`` and bias ``[O]``, assembled anew at
-            each access; in-place changes to them (``nn.init``) are written through.
+            each access. In-place changes to them (``nn.init``, ``.data``) are written through;
+            replacing or deleting them raises. In compiled code they can be read only: a change in
+            place there is lost.
 
     Input ``[N, C, H, W]`` or ``[C, H, W]``, output as ``nn.Conv2d``. No double backward.
 
@@ -67,11 +68,6 @@ class MaskedConv2d(nn.Conv2d):
         TypeError, ValueError: ``learned``, ``slice_dim``, ``frozen`` or ``backend`` is not one of
             the above, or what ``nn.Conv2d`` raises for its own arguments.
     """
-
-    learned: Tensor
-    frozen: Tensor | None
-    bias_learned: nn.Parameter | None
-    bias_frozen: Tensor | None
 
     def __init__(
         self,
@@ -130,16 +126,6 @@ class MaskedConv2d(nn.Conv2d):
             raise TypeError(f"seed is {seed!r} ({type(seed).__name__}); expected an int or None")
 
     @property
-    def num_frozen(self) -> int:
-        """How many indices of the slice dimension are not learned."""
-        return self.weight_shape[self.slice_dim] - self.num_learned
-
-    @property
-    def num_zeros(self) -> int:
-        """How many indices of the slice dimension are zero."""
-        return self.num_frozen if self.frozen_mode == "zero" else 0
-
-    @property
     def backend(self) -> str | None:
         """The backend that must run its operators; None to choose."""
         return self.means.backend or None
@@ -188,87 +174,6 @@ class MaskedConv2d(nn.Conv2d):
             bound = 1 / math.sqrt(max(1, math.prod(self.weight_shape[1:])))
             bias = torch.empty(self.out_channels, dtype=dtype, device="cpu")
             self._write_bias(nn.init.uniform_(bias, -bound, bound, generator=generator))
-
-    @property
-    def weight(self) -> Tensor:  # type: ignore[override]
-        """The whole bank ``[O, I / groups, kH, kW]``; differentiable towards ``learned``."""
-        whole = self._whole_weight()
-        return written_through(whole.clone() if whole is self.frozen else whole, self._write_weight)
-
-    @weight.setter
-    def weight(self, value: Tensor) -> None:
-        self._refuse_unless_own("weight", value, self._write_weight)
-
-    @weight.deleter
-    def weight(self) -> None:
-        self._refuse("weight")
-
-    @property
-    def bias(self) -> Tensor | None:  # type: ignore[override]
-        """The whole bias ``[O]``, or None; differentiable towards ``bias_learned``."""
-        whole = self._whole_bias()
-        return None if whole is None else written_through(whole, self._write_bias)
-
-    @bias.setter
-    def bias(self, value: Tensor | None) -> None:
-        if value is not None or self.has_bias:
-            self._refuse_unless_own("bias", value, self._write_bias)
-
-    @bias.deleter
-    def bias(self) -> None:
-        self._refuse("bias")
-
-    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """As of ``nn.Module``; ``weight`` and ``bias`` are no parameters here (AttributeError)."""
-        if name in ("weight", "bias"):
-            self._refuse(name)
-        super().register_parameter(name, param)
-
-    def _refuse_unless_own(self, name: str, value: object, write: Any) -> None:
-        """``weight *= 2`` ends in an assignment of what is written through already."""
-        if not is_of(value, write):
-            self._refuse(name)
-
-    def _refuse(self, name: str) -> NoReturn:
-        raise AttributeError(
-            f"{name} of a MaskedConv2d is assembled from its learned and frozen parts and cannot be "
-            f"replaced or deleted: copy values into it (`conv.{name}.data.copy_(values)`), or make "
-            "a plain convolution first (`conv.to_conv2d()`, `maskedconv.merge_(model)`)"
-        )
-
-    def _whole_weight(self) -> Tensor:
-        """The parts of the bank as one tensor; ``frozen`` itself where nothing is learned."""
-        learned, frozen = _with_values(self.learned, self.frozen)
-        if frozen is not None and not self.num_learned:
-            return frozen
-        return functional.whole_weight(
-            learned, frozen, slice_dim=self.slice_dim, zeros=self.num_zeros
-        )
-
-    def _whole_bias(self) -> Tensor | None:
-        """The whole bias as one new tensor; None where there is none."""
-        if not self.has_bias:
-            return None
-        bias, frozen = _with_values(self.bias_learned, self.bias_frozen)
-        zeros = self.num_zeros if self.slice_dim == 0 else 0
-        if bias is None and frozen is None:
-            return self.learned.new_zeros(zeros)
-        return functional.whole_bias(bias, frozen, zeros=zeros)
-
-    @torch.no_grad()
-    def _write_weight(self, weight: Tensor) -> None:
-        self.learned.copy_(weight.narrow(self.slice_dim, 0, self.num_learned))
-        if self.frozen is not None:
-            self.frozen.copy_(weight.narrow(self.slice_dim, self.num_learned, self.num_frozen))
-
-    @torch.no_grad()
-    def _write_bias(self, bias: Tensor) -> None:
-        count = 0
-        if self.bias_learned is not None:
-            count = self.bias_learned.numel()
-            self.bias_learned.copy_(bias[:count])
-        if self.bias_frozen is not None:
-            self.bias_frozen.copy_(bias[count:])
 
     def forward(self, input: Tensor) -> Tensor:
         if is_traced(input):
@@ -395,15 +300,3 @@ class MaskedConv2d(nn.Conv2d):
                 frozen = isinstance(part, nn.Parameter) and not part.requires_grad
                 setattr(conv, name, nn.Parameter(values, requires_grad=not frozen))
         return conv.train(self.training)
-
-
-def _with_values(*parts: Tensor | None) -> tuple[Any, ...]:
-    """The parts; NaN for those on the meta device where another has values."""
-    known = [part for part in parts if isinstance(part, Tensor)]
-    real = [part for part in known if not part.is_meta]
-    if len(real) in (0, len(known)):
-        return parts
-    return tuple(
-        real[0].new_full(part.shape, math.nan) if isinstance(part, Tensor) and part.is_meta else part
-        for part in parts
-    )

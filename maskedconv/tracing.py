@@ -18,5 +18,7 @@ def is_traced(input: Any) -> bool:
         input: of the module that is called; ``torch.fx`` passes a Proxy.
     """
     if torch.compiler.is_compiling():
-        return torch.compiler.is_exporting()
+        # The flag itself: inside of torch.compile is_exporting() is true, whether it exports or not
+        # (torch 2.11, torch/_dynamo/variables/torch.py, tracing_state_functions).
+        return torch.compiler._is_exporting_flag
     return isinstance(input, Proxy) or torch._C._is_tracing()

@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
-from torch.fx import Proxy
 from torch.utils._pytree import tree_leaves
 
-from maskedconv.read_only import read_only
 from maskedconv.tracing import is_traced
 
 _ATTRIBUTES = vars(torch._C.TensorBase)
@@ -20,7 +18,6 @@ _ATTRIBUTES = vars(torch._C.TensorBase)
 _NOT_KEPT = {
     Tensor.requires_grad_,
     Tensor.detach_,
-    Tensor.set_,
     Tensor.resize_,
     Tensor.resize_as_,
     Tensor.share_memory_,
@@ -70,12 +67,16 @@ class _WrittenThrough(Tensor):
             for tensor, version in zip(watched, versions, strict=True):
                 if tensor._version != version:
                     tensor._write(tensor._whole)
-            if func is _GRAD and result is None and args[0].requires_grad:
+            if func == _GRAD and result is None and args[0].requires_grad:
                 raise _refusal("weight.grad")
             if func in _ARRAYS and not result.flags.owndata:
                 # NumPy's changes would not be seen.
                 result.setflags(write=False)
             return _follow_views(result, watched)
+
+    def set_(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Always raises; PyTorch does not ask ``__torch_function__`` about it."""
+        raise _refusal("weight.set_")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "data" or self._is_view:
@@ -118,16 +119,14 @@ def written_through(whole: Tensor, write: Callable[[Tensor], None]) -> Tensor:
     values. Whatever would be lost raises RuntimeError: setting ``.grad`` or ``requires_grad``,
     hooks, other memory. NumPy gets a view that cannot be written.
 
-    While torch.compile traces, any change in place raises. While a graph is exported or traced,
-    and for tensors without values (FakeTensor), it is ``whole`` itself.
+    In compiled code, while a graph is exported or traced, and for tensors without values
+    (FakeTensor) it is ``whole`` itself, to be read only: nothing there sees a change in place.
 
     Raises:
         TypeError: ``whole`` is another subclass of Tensor.
     """
-    if isinstance(whole, (Proxy, FakeTensor)) or is_traced(whole):
+    if torch.compiler.is_compiling() or is_traced(whole) or isinstance(whole, FakeTensor):
         return whole
-    if torch.compiler.is_compiling():
-        return read_only(whole)
     if type(whole) is not Tensor:
         raise TypeError(
             f"weight and bias cannot be assembled from parts that are {type(whole).__name__}: "

@@ -133,7 +133,8 @@ def _build(network: Any, masking: dict[str, Any], seed: int | None) -> nn.Module
     device = torch.get_default_device()
     with drawn_on_cpu(seed):
         model = network(partial(MaskedConv2d, **masking))
-    return model.to(device)
+    # Where it is there already this is left out, as PyTorch cannot move FakeTensors.
+    return model if device.type in ("cpu", "meta") else model.to(device)
 
 
 def _warn_of_none_learned(model: nn.Module, learned: float | int) -> None:

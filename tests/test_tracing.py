@@ -171,3 +171,17 @@ def test_without_gradients_it_is_one_convolution(name, dtype):
             torch.testing.assert_close(out, expected)
             layer.weight.mul_(0.5)
             plain.weight.mul_(0.5)
+
+
+def test_compiled_for_this_process_it_is_the_operator():
+    """torch.compile is no export: backward computes the learned slice alone."""
+    layer, x = example("random")
+    targets = []
+
+    def backend(graph, _):
+        targets.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    torch._dynamo.reset()
+    torch.compile(layer, fullgraph=True, backend=backend)(x)
+    assert any("autograd_function_apply" in target for target in targets), targets

@@ -1,0 +1,132 @@
+"""A convolution whose weight and bias are assembled from a learned and a frozen part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import nan
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from maskedconv import functional, slices
+from maskedconv.written_through import is_of, written_through
+
+
+class AssembledConv2d(nn.Conv2d):
+    """``weight`` and ``bias`` of :class:`maskedconv.MaskedConv2d`, and how they are written.
+
+    They are no parameters: assembled anew at each access, changed in place through to the parts,
+    and never replaced or deleted (AttributeError).
+    """
+
+    learned: Tensor
+    frozen: Tensor | None
+    bias_learned: nn.Parameter | None
+    bias_frozen: Tensor | None
+    slice_dim: int
+    frozen_mode: slices.Frozen
+    weight_shape: tuple[int, ...]
+    num_learned: int
+    has_bias: bool
+
+    @property
+    def num_frozen(self) -> int:
+        """How many indices of the slice dimension are not learned."""
+        return self.weight_shape[self.slice_dim] - self.num_learned
+
+    @property
+    def num_zeros(self) -> int:
+        """How many indices of the slice dimension are zero."""
+        return self.num_frozen if self.frozen_mode == "zero" else 0
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The whole weight ``[O, I / groups, kH, kW]``; differentiable towards ``learned``."""
+        whole = self._whole_weight()
+        return written_through(whole.clone() if whole is self.frozen else whole, self._write_weight)
+
+    @weight.setter
+    def weight(self, value: Tensor) -> None:
+        self._refuse_unless_own("weight", value, self._write_weight)
+
+    @weight.deleter
+    def weight(self) -> None:
+        self._refuse("weight")
+
+    @property
+    def bias(self) -> Tensor | None:  # type: ignore[override]
+        """The whole bias ``[O]``, or None; differentiable towards ``bias_learned``."""
+        whole = self._whole_bias()
+        return None if whole is None else written_through(whole, self._write_bias)
+
+    @bias.setter
+    def bias(self, value: Tensor | None) -> None:
+        if value is not None or self.has_bias:
+            self._refuse_unless_own("bias", value, self._write_bias)
+
+    @bias.deleter
+    def bias(self) -> None:
+        self._refuse("bias")
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As of ``nn.Module``; AttributeError for ``weight`` and ``bias``."""
+        if name in ("weight", "bias"):
+            self._refuse(name)
+        super().register_parameter(name, param)
+
+    def _refuse_unless_own(self, name: str, value: object, write: Callable[[Tensor], None]) -> None:
+        """``weight *= 2`` ends in an assignment of what is written through already."""
+        if not is_of(value, write):
+            self._refuse(name)
+
+    def _refuse(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"{name} of a MaskedConv2d is assembled from its learned and frozen parts and cannot "
+            f"be replaced or deleted: copy values into it (`conv.{name}.data.copy_(values)`), or "
+            "make a plain convolution first (`conv.to_conv2d()`, `maskedconv.merge_(model)`)"
+        )
+
+    def _whole_weight(self) -> Tensor:
+        """The parts of the weight as one tensor; ``frozen`` itself where nothing is learned."""
+        learned, frozen = _with_values(self.learned, self.frozen)
+        if frozen is not None and not self.num_learned:
+            return frozen
+        return functional.whole_weight(
+            learned, frozen, slice_dim=self.slice_dim, zeros=self.num_zeros
+        )
+
+    def _whole_bias(self) -> Tensor | None:
+        """The whole bias as one new tensor; None where there is none."""
+        if not self.has_bias:
+            return None
+        bias, frozen = _with_values(self.bias_learned, self.bias_frozen)
+        zeros = self.num_zeros if self.slice_dim == 0 else 0
+        if bias is None and frozen is None:
+            return self.learned.new_zeros(zeros)
+        return functional.whole_bias(bias, frozen, zeros=zeros)
+
+    @torch.no_grad()
+    def _write_weight(self, weight: Tensor) -> None:
+        self.learned.copy_(weight.narrow(self.slice_dim, 0, self.num_learned))
+        if self.frozen is not None:
+            self.frozen.copy_(weight.narrow(self.slice_dim, self.num_learned, self.num_frozen))
+
+    @torch.no_grad()
+    def _write_bias(self, bias: Tensor) -> None:
+        count = 0
+        if self.bias_learned is not None:
+            count = self.bias_learned.numel()
+            self.bias_learned.copy_(bias[:count])
+        if self.bias_frozen is not None:
+            self.bias_frozen.copy_(bias[count:])
+
+
+def _with_values(*parts: Tensor | None) -> tuple[Any, ...]:
+    """The parts; NaN for those on the meta device where another has values."""
+    known = [part for part in parts if isinstance(part, Tensor)]
+    real = [part for part in known if not part.is_meta]
+    if len(real) in (0, len(known)):
+        return parts
+    like = real[0]
+    return tuple(p if p is None or not p.is_meta else like.new_full(p.shape, nan) for p in parts)
