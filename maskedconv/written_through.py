@@ -15,7 +15,7 @@ from maskedconv.tracing import is_traced
 _ATTRIBUTES = vars(torch._C.TensorBase)
 
 # On an assembled tensor these would change nothing that the module keeps.
-_NOT_KEPT = {
+_NOT_KEPT: set[Any] = {
     Tensor.requires_grad_,
     Tensor.detach_,
     Tensor.resize_,
@@ -27,8 +27,8 @@ _NOT_KEPT = {
     *(_ATTRIBUTES[name].__set__ for name in ("requires_grad", "data", "grad")),
 }
 _GRAD = _ATTRIBUTES["grad"].__get__
-_ARRAYS = {Tensor.numpy, Tensor.__array__}
-_COPIES = {Tensor.__deepcopy__, Tensor.__reduce_ex__}
+_ARRAYS: set[Any] = {Tensor.numpy, Tensor.__array__}
+_COPIES: set[Any] = {Tensor.__deepcopy__, Tensor.__reduce_ex__}
 
 
 def _refusal(name: str) -> RuntimeError:
@@ -44,7 +44,7 @@ class _WrittenThrough(Tensor):
 
     _whole: Tensor
     _write: Callable[[Tensor], None]
-    _is_view: bool
+    _is_part: bool
 
     @classmethod
     def __torch_function__(
@@ -79,7 +79,7 @@ class _WrittenThrough(Tensor):
         raise _refusal("weight.set_")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name != "data" or self._is_view:
+        if name != "data" or self._is_part:
             raise _refusal(f"weight.{name}")
         kinds = [(t.shape, t.dtype, t.device) for t in (value, self._whole)]
         if kinds[0] != kinds[1]:
@@ -102,13 +102,13 @@ def _follow_views(result: Any, watched: list[_WrittenThrough]) -> Any:
         return result
     for tensor in watched:
         if result.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr() != 0:
-            return _mark(result, tensor._whole, tensor._write, is_view=True)
+            return _mark(result, tensor._whole, tensor._write, is_part=True)
     return result
 
 
-def _mark(tensor: Tensor, whole: Tensor, write: Callable[[Tensor], None], is_view: bool) -> Tensor:
+def _mark(tensor: Tensor, whole: Tensor, write: Callable[[Tensor], None], is_part: bool) -> Tensor:
     marked = tensor.as_subclass(_WrittenThrough)
-    vars(marked).update(_whole=whole, _write=write, _is_view=is_view)
+    vars(marked).update(_whole=whole, _write=write, _is_part=is_view)
     return marked
 
 
@@ -132,9 +132,9 @@ def written_through(whole: Tensor, write: Callable[[Tensor], None]) -> Tensor:
             f"weight and bias cannot be assembled from parts that are {type(whole).__name__}: "
             "read `learned` and `frozen`, `bias_learned` and `bias_frozen`"
         )
-    return _mark(whole, whole.detach(), write, is_view=False)
+    return _mark(whole, whole.detach(), write, is_part=False)
 
 
 def is_of(value: object, write: Callable[[Tensor], None]) -> bool:
     """Whether ``value`` is what :func:`written_through` made for ``write``, and not a view."""
-    return isinstance(value, _WrittenThrough) and value._write == write and not value._is_view
+    return isinstance(value, _WrittenThrough) and value._write == write and not value._is_part
