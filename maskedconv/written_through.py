@@ -108,7 +108,7 @@ def _follow_views(result: Any, watched: list[_WrittenThrough]) -> Any:
 
 def _mark(tensor: Tensor, whole: Tensor, write: Callable[[Tensor], None], is_part: bool) -> Tensor:
     marked = tensor.as_subclass(_WrittenThrough)
-    vars(marked).update(_whole=whole, _write=write, _is_part=is_view)
+    vars(marked).update(_whole=whole, _write=write, _is_part=is_part)
     return marked
 
 
