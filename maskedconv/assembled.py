@@ -41,7 +41,7 @@ class AssembledConv2d(nn.Conv2d):
         return self.num_frozen if self.frozen_mode == "zero" else 0
 
     @property
-    def weight(self) -> Tensor:  # type: ignore[override]
+    def weight(self) -> Tensor:
         """The whole weight ``[O, I / groups, kH, kW]``; differentiable towards ``learned``."""
         whole = self._whole_weight()
         return written_through(whole.clone() if whole is self.frozen else whole, self._write_weight)
@@ -55,7 +55,7 @@ class AssembledConv2d(nn.Conv2d):
         self._refuse("weight")
 
     @property
-    def bias(self) -> Tensor | None:  # type: ignore[override]
+    def bias(self) -> Tensor | None:
         """The whole bias ``[O]``, or None; differentiable towards ``bias_learned``."""
         whole = self._whole_bias()
         return None if whole is None else written_through(whole, self._write_bias)

@@ -112,7 +112,7 @@ def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
         return conv(_activate(input, norm))
     assert isinstance(conv, nn.Conv2d)
     # Of the pairs for "same" padding and of the numbers alike.
-    padding = conv._reversed_padding_repeated_twice[::-2]
+    padding = tuple(conv._reversed_padding_repeated_twice[::-2])
     geometry = geometry_of(conv.stride, padding, conv.dilation, conv.groups)
     if not parts.zeros:
         return _apply(input, norm, parts, geometry, dtype)

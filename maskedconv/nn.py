@@ -21,7 +21,7 @@ from maskedconv.plain_state import split_plain
 from maskedconv.tracing import is_traced
 
 # So that the error can say more than Python's own.
-_NOT_GIVEN = cast(float, None)
+_NOT_GIVEN = cast(float, object())
 _LEARNED_MISSING = (
     "learned is missing; expected a fraction as a float or a count as an int, as in "
     "MaskedConv2d(16, 32, 3, learned=0.1). Code that copies a layer by type(layer)(16, 32, 3) is "

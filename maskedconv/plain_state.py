@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class _Entry(NamedTuple):
-    """A plain entry ``name``, whose first ``count`` indices of ``dim`` are ``<own>learned``."""
+    """A plain entry ``name``, whose first ``learned`` indices of ``dim`` are ``<own>learned``."""
 
     name: str
     own: str
     shape: tuple[int, ...]
     dim: int
-    count: int
+    learned: int
 
 
 def split_plain(
@@ -48,9 +48,9 @@ def split_plain(
             )
             continue
         del state_dict[prefix + entry.name]
-        sizes = (entry.count, entry.shape[entry.dim] - entry.count)
+        sizes = (entry.learned, entry.shape[entry.dim] - entry.learned)
         learned, rest = (p.clone() if copied else p for p in whole.split(sizes, entry.dim))
-        if entry.count:
+        if entry.learned:
             state_dict[f"{prefix}{entry.own}learned"] = learned
         if layer._buffers.get(f"{entry.own}frozen") is not None:
             state_dict[f"{prefix}{entry.own}frozen"] = rest
