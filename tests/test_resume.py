@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -214,6 +215,20 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
             checkpoint.write({"batch": 2})
     assert Checkpoint(path, {}, 0).take() == {"batch": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_whole_file_of_something_else_is_told_and_left(tmp_path, capsys):
+    path = tmp_path / "run.pt"
+    for content in (b"", b"no pickle", b"\x80\x04]\x94."):
+        path.write_bytes(hashlib.sha256(content).digest() + content)
+        assert Checkpoint(path, {}, 0).take() is None
+        assert "cannot be read by this version" in capsys.readouterr().err
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    (tmp_path / ".run.pt.0123.partial").touch()
+    Checkpoint(tmp_path / "run.pt", {}, 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_divergence_after_the_interruption_keeps_the_epochs_before(dataset, tmp_path, monkeypatch):

@@ -13,7 +13,6 @@ import hashlib
 import importlib
 import json
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -24,6 +23,7 @@ from typing import Any
 
 import torch
 
+from maskedconv.io import replace_file
 from maskedconv.ops import native
 from maskedconv.ops.choice import Ranking
 
@@ -70,7 +70,7 @@ class RankingCache:
         content = {"environment": self._environment, "rankings": rankings}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(self._path, json.dumps(content, indent=1))
+            replace_file(self._path, json.dumps(content, indent=1).encode())
         except OSError as error:
             return str(error)
         return ""
@@ -120,19 +120,6 @@ class RankingCache:
                 pass
             os.close(handle)
             return None
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes the file whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 @functools.cache
