@@ -65,7 +65,7 @@ def run_in(site, code, cwd):
         "if getattr(finder, '__name__', '') != '_EditableFinder']; "
     )
     path = f"sys.path.append({str(site)!r}); sys.path.insert(0, {str(cwd)!r}); sys.argv = ['x']; "
-    return run(sys.executable, "-c", hide_editable + path + code, cwd=cwd)
+    return run(sys.executable, "-c", hide_editable + path + code, cwd=cwd, PYTHONPATH="")
 
 
 @pytest.mark.parametrize("cwd", [ROOT, Path("/")], ids=["root", "elsewhere"])
