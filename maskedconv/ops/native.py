@@ -16,7 +16,7 @@ def _load() -> tuple[ModuleType | None, str]:
         return importlib.import_module("maskedconv._C"), ""
     except ModuleNotFoundError:
         reason = left_out().get("native", "nothing was built for this Python")
-        return None, f"maskedconv was installed without its native module: {reason}"
+        return None, f"maskedconv._C is not installed: {reason}"
     except ImportError as error:
         return None, f"maskedconv._C does not load: {error}"
 
