@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import maskedconv.distributed  # noqa: F401 (a hook on DistributedDataParallel)
 from maskedconv import functional, slices
 from maskedconv.assembled import AssembledConv2d
 from maskedconv.autograd import Means

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from maskedconv import MaskedConv2d
 
@@ -69,3 +73,93 @@ def worker(rank, wrap, folder):
 @pytest.mark.parametrize("wrap", ["ddp", "fsdp2"])
 def test_two_processes_learn_what_one_would(wrap, tmp_path):
     torch.multiprocessing.spawn(worker, args=(wrap, str(tmp_path)), nprocs=2)
+
+
+# What DistributedDataParallel and FSDP2 send, in bytes.
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that each collective is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "c10d":
+            tensors = [t for t in tree_leaves(args[0]) if isinstance(t, torch.Tensor)]
+            self.bytes[func._opname] += sum(t.nbytes for t in tensors)
+        return func(*args, **(kwargs or {}))
+
+
+def bigger_network(seed):
+    """Nested, with a layer in two places and BatchNorm."""
+    shared = MaskedConv2d(8, 8, 3, padding=1, learned=0.25, seed=seed)
+    block = nn.Sequential(shared, nn.BatchNorm2d(8), nn.ReLU(), shared)
+    return nn.Sequential(
+        MaskedConv2d(3, 8, 3, padding=1, learned=2, seed=seed), nn.ModuleDict({"a": block})["a"],
+        MaskedConv2d(8, 8, 1, learned=0, seed=seed), nn.Conv2d(8, 2, 1),
+    )  # fmt: skip
+
+
+def join(rank, folder):
+    torch.set_num_threads(1)
+    store = dist.FileStore(os.path.join(folder, "store"), 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+
+
+def sizes(model):
+    learned = sum(p.nbytes for p in model.parameters())
+    frozen = sum(b.nbytes for m in model.modules() if isinstance(m, MaskedConv2d)
+                 for b in m.buffers(recurse=False))  # fmt: skip
+    return learned, frozen, sum(b.nbytes for b in model.buffers()) - frozen
+
+
+def traffic_worker(rank, compiled, folder):
+    join(rank, folder)
+    model = bigger_network(seed=rank)  # other filters in each process
+    learned, frozen, statistics = sizes(model)
+    with Traffic() as start:
+        wrapped = DistributedDataParallel(model)
+    assert start.bytes["broadcast_"] >= learned + frozen + statistics
+    other = bigger_network(seed=0)
+    for name, buffer in other.named_buffers():
+        if "frozen" in name:
+            assert torch.equal(model.get_buffer(name), buffer), name
+    versions = [b._version for name, b in model.named_buffers() if "frozen" in name]
+    called = torch.compile(wrapped, backend="eager") if compiled else wrapped
+    for step in range(3):
+        with nullcontext(Traffic()) if compiled else Traffic() as traffic:
+            called(torch.randn(2, 3, 8, 8)).sum().backward()
+        if not compiled:
+            # In the second step it also sends the order of its buckets, a few numbers.
+            extra = traffic.bytes["broadcast_"] - statistics
+            assert traffic.bytes["allreduce_"] == learned, traffic.bytes
+            assert 0 <= extra <= 64 * (step == 1), (step, traffic.bytes)
+    assert versions == [b._version for name, b in model.named_buffers() if "frozen" in name]
+    assert not wrapped._forward_pre_hooks
+    copy.deepcopy(model)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_data_parallel_sends_the_learned_share(compiled, tmp_path):
+    torch.multiprocessing.spawn(traffic_worker, args=(compiled, str(tmp_path)), nprocs=2)
+
+
+def fsdp_traffic_worker(rank, folder):
+    join(rank, folder)
+    model = bigger_network(seed=0)
+    learned, frozen, _ = sizes(model)
+    sharded = fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (2,)))
+    sharded(torch.randn(2, 3, 8, 8)).sum().backward()
+    with Traffic() as traffic:
+        sharded(torch.randn(2, 3, 8, 8)).sum().backward()
+    # All-gathered for forward, reduced in backward; uneven shards are padded.
+    assert traffic.bytes, "nothing was counted"
+    assert sum(traffic.bytes.values()) <= 2 * learned + frozen / 2
+    dist.destroy_process_group()
+
+
+def test_fsdp2_sends_the_learned_share(tmp_path):
+    torch.multiprocessing.spawn(fsdp_traffic_worker, args=(str(tmp_path),), nprocs=2)

@@ -1,0 +1,47 @@
+"""DistributedDataParallel sends the frozen filters once, when it is made, and not at every step.
+
+It broadcasts all buffers before each forward pass, and asks no layer which of its buffers change.
+So it is told by name (``parameters_to_ignore``), in the moment before its first forward pass: by
+then it has made the processes' filters equal.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from maskedconv.assembled import AssembledConv2d
+
+_HANDLE = "_frozen_filters_handle"
+
+
+def _frozen_names(module: nn.Module) -> set[str]:
+    """The names of all buffers of the masked layers in ``module``; training changes none of them.
+
+    A layer that stands in several places has several names.
+    """
+    return {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, layer in module.named_modules(remove_duplicate=False)
+        if isinstance(layer, AssembledConv2d)
+        for name in layer._buffers
+    }
+
+
+def _leave_out_frozen(parallel: DistributedDataParallel, arguments: Any) -> None:
+    """Before the first forward pass, and then no more."""
+    vars(parallel).pop(_HANDLE).remove()
+    parallel.parameters_to_ignore |= _frozen_names(parallel.module)
+    parallel._assign_modules_buffers()
+
+
+def _on_registration(owner: nn.Module, name: str, module: nn.Module | None) -> None:
+    """PyTorch calls this for every submodule that any module gets."""
+    if isinstance(owner, DistributedDataParallel) and name == "module" and module is not None:
+        vars(owner)[_HANDLE] = owner.register_forward_pre_hook(_leave_out_frozen)
+
+
+register_module_module_registration_hook(_on_registration)
