@@ -21,6 +21,7 @@ from maskedconv.ops.geometry import (
     memory_format_of,
     output_size,
     pair,
+    whole_numbers,
 )
 from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
 from maskedconv.tracing import is_traced
@@ -92,7 +93,8 @@ def masked_conv2d(
         if slice_dim >= 2:
             kernel[slice_dim - 2] += zeros if frozen is None else frozen.size(slice_dim)
         input, padding = evenly_padded(input, kernel, stride, padding, dilation)
-    geometry = geometry_of(stride, padding, dilation, groups)
+    numbers = (("stride", stride), ("padding", padding), ("dilation", dilation))
+    geometry = geometry_of(*(whole_numbers(name, value) for name, value in numbers), groups)
     return convolve(input, learned, frozen, bias, frozen_bias, geometry, slice_dim, zeros, means)
 
 

@@ -16,7 +16,7 @@ from maskedconv.autograd import Means
 from maskedconv.convertible import arguments_of, check_exact, plain_like
 from maskedconv.ops import KeptBank
 from maskedconv.ops.choice import check_backend
-from maskedconv.ops.geometry import Pair, geometry_of
+from maskedconv.ops.geometry import Pair, geometry_of, whole_numbers
 from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
 from maskedconv.plain_state import split_plain
 from maskedconv.tracing import is_traced
@@ -95,6 +95,9 @@ class MaskedConv2d(AssembledConv2d):
         slices.check_learned(learned)
         check_backend(backend)
         self._check_seed(seed)
+        stride, dilation = whole_numbers("stride", stride), whole_numbers("dilation", dilation)
+        if not isinstance(padding, str):
+            padding = whole_numbers("padding", padding)
         # A plain convolution without memory checks PyTorch's own arguments and works out its
         # derived attributes (pairs, "same" padding), whatever they are in this version of torch.
         shape: tuple[Any, ...] = (

@@ -127,12 +127,18 @@ def _options(network: type) -> set[str]:
 def _build(network: Any, masking: dict[str, Any], seed: int | None) -> nn.Module:
     import torch
 
+    from maskedconv.convolutions import masked_layers
     from maskedconv.models.initialisation import drawn_on_cpu
     from maskedconv.nn import MaskedConv2d
 
     device = torch.get_default_device()
     with drawn_on_cpu(seed):
         model = network(partial(MaskedConv2d, **masking))
+    if any(parameter.is_meta for parameter in model.parameters()):
+        # Where parameters are not drawn (accelerate's init_empty_weights), frozen filters are drawn
+        # from other random numbers than the seed gives: they have no values then either.
+        for _, layer in masked_layers(model):
+            layer.to("meta")
     # Where it is there already this is left out, as PyTorch cannot move FakeTensors.
     return model if device.type in ("cpu", "meta") else model.to(device)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from operator import index
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex, cast
 
 import torch
 from torch import Tensor
@@ -23,22 +23,33 @@ Pair = int | tuple[int, ...]
 
 
 def pair(value: Pair) -> tuple[int, int]:
-    """(rows, columns), of one number for both, alone or in a sequence, or of the two.
+    """(rows, columns), of one number for both, alone or in a sequence, or of the two."""
+    if isinstance(value, int):
+        return value, value
+    numbers = value if isinstance(value, tuple) else whole_numbers("a pair", value)
+    return pair(numbers) if isinstance(numbers, int) else (numbers[0], numbers[-1])
+
+
+def whole_numbers(argument: str, value: object) -> Pair:
+    """``value`` as Python's own int, or as a tuple of one or two of them; NumPy's are taken too.
 
     Raises:
-        ValueError: another number of values.
+        TypeError, ValueError: something else.
     """
-    if type(value) is int:
-        return value, value
-    numbers = tuple(value) if isinstance(value, Iterable) else (value,)
+    try:
+        if not isinstance(value, Iterable):
+            return index(cast(SupportsIndex, value))
+        numbers = tuple(index(number) for number in value)
+    except TypeError:
+        raise TypeError(f"{argument} is {value!r}; expected an int or a pair of ints") from None
     if len(numbers) not in (1, 2):
-        raise ValueError(f"a pair is {value!r}; expected one number or (rows, columns)")
-    return index(numbers[0]), index(numbers[-1])
+        raise ValueError(f"{argument} is {value!r}; expected one int or (rows, columns)")
+    return numbers
 
 
 def geometry_of(stride: Pair, padding: Pair, dilation: Pair, groups: int) -> ConvGeometry:
     """The geometry of what a convolution is told."""
-    return ConvGeometry(pair(stride), pair(padding), pair(dilation), index(groups))
+    return ConvGeometry(pair(stride), pair(padding), pair(dilation), groups)
 
 
 def output_size(
