@@ -88,13 +88,13 @@ def masked_conv2d(
     filters = [0 if part is None else part.size(0) for part in (learned, frozen)]
     whole = slice_dim == 0 and groups == 1 and whole_is_faster(learned.shape, sum(filters))
     means = Means(check_backend(backend), bank, whole)
+    stride, dilation = whole_numbers("stride", stride), whole_numbers("dilation", dilation)
     if isinstance(padding, str):
         kernel = list(learned.shape[2:])
         if slice_dim >= 2:
             kernel[slice_dim - 2] += zeros if frozen is None else frozen.size(slice_dim)
         input, padding = evenly_padded(input, kernel, stride, padding, dilation)
-    numbers = (("stride", stride), ("padding", padding), ("dilation", dilation))
-    geometry = geometry_of(*(whole_numbers(name, value) for name, value in numbers), groups)
+    geometry = geometry_of(stride, whole_numbers("padding", padding), dilation, groups)
     return convolve(input, learned, frozen, bias, frozen_bias, geometry, slice_dim, zeros, means)
 
 

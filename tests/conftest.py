@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -9,3 +11,6 @@ import torch
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+    if "torch._dynamo" in sys.modules:
+        # Else one test's compilations count towards the next one's limit.
+        torch._dynamo.reset()

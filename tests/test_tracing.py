@@ -182,6 +182,5 @@ def test_compiled_for_this_process_it_is_the_operator():
         targets.extend(str(node.target) for node in graph.graph.nodes)
         return graph
 
-    torch._dynamo.reset()
     torch.compile(layer, fullgraph=True, backend=backend)(x)
     assert any("autograd_function_apply" in target for target in targets), targets

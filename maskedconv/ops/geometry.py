@@ -23,11 +23,8 @@ Pair = int | tuple[int, ...]
 
 
 def pair(value: Pair) -> tuple[int, int]:
-    """(rows, columns), of one number for both, alone or in a sequence, or of the two."""
-    if isinstance(value, int):
-        return value, value
-    numbers = value if isinstance(value, tuple) else whole_numbers("a pair", value)
-    return pair(numbers) if isinstance(numbers, int) else (numbers[0], numbers[-1])
+    """(rows, columns), of one number for both, alone or in a tuple, or of the two."""
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
 def whole_numbers(argument: str, value: object) -> Pair:
