@@ -28,17 +28,21 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m bench.steps --rounds 7
 	$(BIN)/python -m bench.networks
 
-# The native module with the address and undefined-behaviour sanitizers, in a copy of the package.
+# The native module with the address and undefined-behaviour sanitizers, in a copy of the package,
+# with each instruction set that this processor has.
+SANITIZED_TESTS := weight_grad pack_filters layer bn_relu not_finite checked_arguments
+SANITIZED_ISAS = $(shell $(BIN)/python -c \
+	"from maskedconv import _C; print(*_C.build_info()['isas_available'])")
 sanitize: $(VENV)/installed-test
 	rm -rf build/sanitized && mkdir -p build/sanitized
 	cp -r maskedconv build/sanitized/ && cp -r models build/sanitized/maskedconv/
 	rm -f build/sanitized/maskedconv/_C*.so
 	MASKEDCONV_SANITIZE=1 MASKEDCONV_CUDA=0 MASKEDCONV_NATIVE=1 \
 		$(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized
-	cd build/sanitized && LD_PRELOAD="$$(c++ -print-file-name=libasan.so)" \
-		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. $(abspath $(BIN))/python -m pytest -q \
-		-p no:cacheprovider ../../tests/test_weight_grad.py ../../tests/test_pack_filters.py \
-		../../tests/test_layer.py ../../tests/test_bn_relu.py
+	cd build/sanitized && for isa in $(SANITIZED_ISAS); do \
+		LD_PRELOAD="$$(c++ -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 \
+		MASKEDCONV_ISA=$$isa PYTHONPATH=. $(abspath $(BIN))/python -m pytest -q \
+		-p no:cacheprovider $(SANITIZED_TESTS:%=../../tests/test_%.py) || exit 1; done
 
 # With an interpreter that has the package and the tests' requirements; no environment is made.
 gpu-check:

@@ -20,14 +20,16 @@ bool all_finite(const float* values, int64_t count) {
 
 } // namespace
 
-void weight_grad_cpu(const WeightGrad& p, int threads) {
+bool weight_grad_cpu(const WeightGrad& p, int threads) {
     const Kernels& kernels = chosen_kernels();
     const auto way = can_fold(p) ? weight_grad_folded : weight_grad_by_taps;
     way(p, threads, kernels);
     // These ways multiply zeros, too, which turn what is not finite into NaN where it does not
     // belong.
-    if (!all_finite(p.out, p.filters * p.kernel.rows * p.kernel.columns * p.channels))
-        weight_grad_exactly(p, threads, kernels);
+    if (all_finite(p.out, p.filters * p.kernel.rows * p.kernel.columns * p.channels))
+        return false;
+    weight_grad_exactly(p, threads, kernels);
+    return true;
 }
 
 } // namespace maskedconv

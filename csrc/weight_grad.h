@@ -33,6 +33,8 @@ struct WeightGrad {
 // (hundreds in single precision, these sums in double), and the threads' sums are added in their
 // order: the same result each time for the same number of threads. A value that is not finite
 // reaches the elements that it is a factor of, and no others.
-void weight_grad_cpu(const WeightGrad& problem, int threads);
+//
+// Whether it was computed once more, as a result was not finite.
+bool weight_grad_cpu(const WeightGrad& problem, int threads);
 
 } // namespace maskedconv

@@ -76,6 +76,7 @@ class WeightGradEmulation:
     def __init__(self, library, multiprocessors=2, shared_bytes=160 * 1024):
         self.library = library
         self.library.emulated_error.restype = ctypes.c_char_p
+        self.library.emulated_computed_again.restype = ctypes.c_int64
         self.limits = (multiprocessors, shared_bytes)
 
     def sizes(self, problem):
@@ -112,4 +113,9 @@ class WeightGradEmulation:
         )  # fmt: skip
         if failed:
             raise RuntimeError(self.library.emulated_error().decode())
+        operands = (input, grad, problem.scale, problem.shift)
+        finite = all(part is None or bool(part.isfinite().all()) for part in operands)
+        # Computed again they would be right, which hides what was wrong with them.
+        if finite and (again := self.library.emulated_computed_again()):
+            raise RuntimeError(f"{again} sums of finite products were not finite")
         return out.permute(0, 3, 1, 2)

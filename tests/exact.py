@@ -1,10 +1,46 @@
-"""The weight gradient of exactly the products that there are, in float64; a strict comparison."""
+"""The weight gradient of exactly the products that there are, in float64; a strict comparison.
+
+And problems with one value that is not finite."""
 
 from __future__ import annotations
 
 from itertools import product
 
 import torch
+
+NAN, INF = float("nan"), float("inf")
+VALUES = (NAN, INF, -INF)
+
+
+def poisoned(tensor, index, value):
+    """A copy of the same strides with one other element."""
+    copy = tensor.clone(memory_format=torch.preserve_format)
+    copy[index] = value
+    return copy
+
+
+def poisoned_problems(problem):
+    """With one value in a corner or at another border of the input or of a learned gradient."""
+    for value, name in product(VALUES, ("input", "grad_output")):
+        tensor = getattr(problem, name)
+        rows, columns = tensor.shape[2:]
+        channel = min(1, problem.shape[1 if name == "input" else 0] - 1)
+        for row, column in ((0, 0), (rows // 2, columns - 1)):
+            yield problem._replace(**{name: poisoned(tensor, (-1, channel, row, column), value)})
+    if problem.scale is not None:
+        yield problem._replace(scale=poisoned(problem.scale, 0, NAN))
+        yield problem._replace(shift=poisoned(problem.shift, 0, INF))
+
+
+def edge_views(*shape):
+    """Tensors of ``[N, C, H, W]``, of as many kinds of strides as there are."""
+    n, c, h, w = shape
+    yield torch.randn(shape)
+    yield torch.randn(n, h, w, c).permute(0, 3, 1, 2)
+    yield torch.randn(n, h, w, c + 3).permute(0, 3, 1, 2)[:, :c]
+    yield torch.randn(n, w, h, c).permute(0, 3, 2, 1)
+    yield torch.randn(1, 1, 1, c).permute(0, 3, 1, 2).expand(shape)
+    yield torch.randn(n, h, 2 * w, c).permute(0, 3, 1, 2)[..., ::2]
 
 
 def _met(output, size, tap, stride, padding, dilation):

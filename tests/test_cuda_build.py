@@ -51,7 +51,7 @@ def test_weight_grad_keeps_everything_in_registers(architecture, tmp_path):
                 assert names.count(name) == 1, name
                 kernel = next(kernel for full, kernel in kernels.items() if name in full)
                 assert int(kernel["registers"]) * threads <= REGISTERS, name
-    assert len(kernels) == 13  # and the kernel that adds up the splits
+    assert len(kernels) == 15  # and for each type the kernel that finishes the sums
     check_memory(kernels)
 
 

@@ -10,18 +10,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import product
 from types import SimpleNamespace
 
 import emulation
 import pytest
 import torch
+from exact import assert_same, edge_views, exact_weight_grad, poisoned_problems
 
 from maskedconv.ops import native
 from maskedconv.ops.geometry import ConvGeometry
 from maskedconv.ops.pack_filters import cuda as pack_filters_cuda
 from maskedconv.ops.pack_filters.problem import PackProblem
 from maskedconv.ops.weight_grad import cuda as weight_grad_cuda
-from maskedconv.ops.weight_grad.problem import WeightGradProblem
+from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
 pytestmark = pytest.mark.skipif(
     emulation.compiler() is None, reason="there is no C++ compiler to build the emulation"
@@ -119,6 +121,38 @@ def error_of(result, problem):
 def test_weight_grad(kernel, case, dtype, prologue):
     problem = make_problem(case, dtype, prologue)
     assert error_of(kernel.run(problem), problem) < TOLERANCE
+
+
+POISONED_CASES = {
+    "3x3": (2, 20, 5, (5, 4), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "all differ": (2, 17, 9, (5, 6), (3, 2), (1, 2), (2, 0), (2, 1)),
+}
+# Of the activation, which the kernel rounds to the type.
+ROUNDED = {torch.float32: 2**-11, torch.bfloat16: 2**-8, torch.float16: 2**-11}
+
+
+@pytest.mark.parametrize("prologue", [False, True], ids=["plain", "prologue"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", POISONED_CASES)
+def test_what_is_not_finite(kernel, name, dtype, prologue):
+    """It reaches the elements that it is a factor of, and no others."""
+    problems = list(poisoned_problems(make_problem(POISONED_CASES[name], dtype, prologue)))
+    for problem in problems[::2]:  # of each value in each operand one
+        tolerance = ROUNDED[dtype] if prologue else TOLERANCE
+        assert_same(kernel.run(problem), exact_weight_grad(problem), tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_sizes_of_one(kernel, dtype):
+    for filters, channels, rows, columns in product((1, 2), repeat=4):
+        grad = torch.randn(1, filters + 1, rows, columns).bfloat16().to(dtype)
+        shape = torch.Size((filters, channels, 3, 1))
+        geometry = ConvGeometry((1, 1), (1, 0), (1, 1), 1)
+        for input in edge_views(1, channels, rows, columns):
+            input = input.bfloat16().to(dtype)
+            problem = WeightGradProblem(input, grad, shape, 0, geometry)
+            if not outside_the_kernels(problem):
+                assert_same(kernel.run(problem), exact_weight_grad(problem), TOLERANCE)
 
 
 @pytest.mark.parametrize("pitch", [0, 1, 2, 4, 8])
@@ -318,6 +352,31 @@ def test_pack_filters_from_python_to_the_kernel():
     packed = pack_filters_cuda.run(problem)
     assert packed.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(packed, torch.cat((learned, frozen)).half())
+
+
+SPLITS_ARGUMENTS = {
+    "type": "float16", "x_shape": (2, 4, 5, 5), "shape": (3, 4, 3, 3), "stride": (1, 1),
+    "padding": (1, 1), "dilation": (1, 1), "multiprocessors": 2, "shared_bytes": 160 * 1024,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"type": "float64"}, "type is float64; expected float32, bfloat16 or float16"),
+        ({"x_shape": (0, 4, 5, 5)}, "there is nothing to add up"),
+        ({"shape": (0, 4, 3, 3)}, "there is nothing to add up"),
+        ({"shape": (3, 4, 8, 3)}, "there is nothing to add up"),
+        ({"shape": (3, 5, 3, 3)}, "the filters' number of channels is 5; expected 4"),
+        ({"stride": (0, 1)}, "stride is 0"),
+    ],
+    ids=str,
+)
+def test_the_module_refuses(emulated_module, changes, message):
+    splits = emulated_module.weight_grad_cuda_splits
+    assert splits(*SPLITS_ARGUMENTS.values()) > 0
+    with pytest.raises(ValueError, match=f"^weight_grad_cuda_splits: {message}"):
+        splits(*{**SPLITS_ARGUMENTS, **changes}.values())
 
 
 def test_what_the_cuda_backend_does_not_take(monkeypatch, emulated_module):

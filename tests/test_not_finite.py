@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 import torch
-from exact import assert_same, exact_weight_grad
+from exact import NAN, VALUES, assert_same, exact_weight_grad, poisoned, poisoned_problems
 from test_bn_relu import ALL, EPS, expected_of
 from test_weight_grad import SHAPES, TOLERANCES, make_problem
 from torch import nn
@@ -16,29 +16,6 @@ from maskedconv import BNReLUConv2d, MaskedConv2d, models
 from maskedconv.ops.bn_relu import BACKENDS as BN_RELU
 from maskedconv.ops.bn_relu import Normalisation, NormProblem
 from maskedconv.ops.weight_grad import BACKENDS as WEIGHT_GRAD
-
-NAN, INF = float("nan"), float("inf")
-VALUES = (NAN, INF, -INF)
-
-
-def poisoned(tensor, index, value):
-    """A copy of the same strides with one other element."""
-    copy = tensor.clone(memory_format=torch.preserve_format)
-    copy[index] = value
-    return copy
-
-
-def poisoned_problems(problem):
-    """With one value in a corner or at another border of the input or of a learned gradient."""
-    for value, name in product(VALUES, ("input", "grad_output")):
-        tensor = getattr(problem, name)
-        rows, columns = tensor.shape[2:]
-        channel = min(1, problem.shape[1 if name == "input" else 0] - 1)
-        for row, column in ((0, 0), (rows // 2, columns - 1)):
-            yield problem._replace(**{name: poisoned(tensor, (-1, channel, row, column), value)})
-    if problem.scale is not None:
-        yield problem._replace(scale=poisoned(problem.scale, 0, NAN))
-        yield problem._replace(shift=poisoned(problem.shift, 0, INF))
 
 
 @pytest.mark.parametrize(
@@ -144,9 +121,8 @@ def test_a_fused_block_as_three_modules(value, where, training):
         finite = value64.isfinite()
         assert gradient.isfinite()[finite].all()
         assert_same(gradient[finite], value64[finite], 1e-4)
-    assert (
-        not all(bool(gradient.isfinite().all()) for gradient in (output, *found)) or value == -INF
-    )
+    everything_is_finite = all(bool(part.isfinite().all()) for part in (output, *found))
+    assert not everything_is_finite or value == -torch.inf
 
 
 def modules_of(block, input, grad, training):

@@ -135,14 +135,19 @@ def test_weight_grad(layer, target, tmp_path):
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"sm_{target.arch}")
-def test_sum_of_parts(target, tmp_path):
-    from maskedconv.ops.weight_grad.triton_kernels import sum_parts_kernel
+def test_finish(target, tmp_path):
+    from maskedconv.ops.weight_grad import triton_finish as finish
 
-    tensors = {"parts_ptr": torch.float32, "out_ptr": torch.float32}
-    numbers = {"elements": 14400, "parts": 66}
+    dtype = list(POINTERS)[TARGETS.index(target)]
+    tensors = {"x_ptr": dtype, "grad_ptr": dtype}
+    tensors |= dict.fromkeys(("scale_ptr", "shift_ptr", "parts_ptr", "out_ptr"), torch.float32)
+    numbers = {name: 1 if name in ("grad_channel",) else 640 for name in finish.SIZES}
+    numbers |= {"elements": 14400, "parts": 66, "images": 8}
+    constants = dict.fromkeys(finish.CONSTANTS, 3) | {"PROLOGUE": True, "UPCAST": False}
     compiled = compile_as_launched(
-        sum_parts_kernel, target.arch, tensors, numbers, weight_grad.SUM_BLOCK
-    )
+        finish.finish_kernel, target.arch, tensors, numbers,
+        {**constants, **weight_grad.FINISH_BLOCK},
+    )  # fmt: skip
     check_resources(compiled, target, tmp_path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from maskedconv.ops.choice import choose
 from maskedconv.ops.geometry import ConvGeometry
-from maskedconv.ops.weight_grad import BACKENDS, WeightGradProblem, rank, weight_grad
+from maskedconv.ops.weight_grad import BACKENDS, WeightGradProblem, native, rank, weight_grad
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 # kernel, stride, padding, dilation
@@ -35,6 +37,19 @@ def _poisoned_memory():
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def _computed_once(monkeypatch):
+    """What is not finite is computed again, which would hide what was wrong with it."""
+    compiled = native._COMPILED
+
+    def weight_grad_once(*arguments):
+        assert not compiled.weight_grad(*arguments)
+
+    if compiled is not None:
+        only = SimpleNamespace(weight_grad=weight_grad_once)
+        monkeypatch.setattr(native, "_COMPILED", only)
 
 
 def make_problem(shape, channels, filters, size, batch=2, dtype=torch.float32, prologue=False):

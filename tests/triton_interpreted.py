@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from itertools import product
+from unittest import mock
 
 import pytest
 import torch
+from exact import assert_same, edge_views, exact_weight_grad, poisoned_problems
 
 from maskedconv.ops import triton_runtime
 from maskedconv.ops.geometry import ConvGeometry
@@ -18,6 +21,7 @@ from maskedconv.ops.pack_filters import PackProblem
 from maskedconv.ops.pack_filters import triton as pack_filters
 from maskedconv.ops.weight_grad import WeightGradProblem, triton_config
 from maskedconv.ops.weight_grad import triton as weight_grad
+from maskedconv.ops.weight_grad import triton_finish as finish
 
 assert triton_runtime.interpreted(), "set TRITON_INTERPRET=1 before Python starts"
 
@@ -77,9 +81,26 @@ def make_problem(case, dtype=torch.float32, prologue=False, grad_format=torch.ch
     )  # fmt: skip
 
 
+class FinishesWithoutInput:
+    """The last kernel with an input of NaN: it would compute again, and hide, a NaN before it."""
+
+    kernel = finish.finish_kernel
+
+    def __getitem__(self, grid):
+        def launch(input, *rest, **constants):
+            span = 1 + sum((n - 1) * s for n, s in zip(input.shape, input.stride(), strict=True))
+            nan = torch.full((span,), torch.nan, dtype=input.dtype)
+            return self.kernel[grid](
+                nan.as_strided(input.shape, input.stride()), *rest, **constants
+            )
+
+        return launch
+
+
 def check(problem):
     assert weight_grad.cannot_run(problem) == ""
-    grad = weight_grad.run(problem)
+    with mock.patch.object(finish, "finish_kernel", FinishesWithoutInput()):
+        grad = weight_grad.run(problem)
     assert (grad.shape, grad.dtype) == (problem.shape, torch.float32)
     input = problem.input.double()
     if problem.scale is not None:
@@ -128,6 +149,47 @@ def test_any_split_of_the_pixels(case, processors, monkeypatch):
     problem = make_problem((2 * batch, *rest))
     check(problem)
     assert torch.equal(weight_grad.run(problem), weight_grad.run(problem))
+
+
+# As CASES, and small: the interpreter takes a while for each pixel.
+POISONED_CASES = {
+    "pairs": (2, 5, (3, 4), 3, (3, 3), (1, 1), (1, 1), (1, 1)),
+    "taps": (1, 3, (4, 3), 9, (3, 3), (1, 1), (1, 1), (1, 1)),
+    "strided": (1, 4, (5, 4), 3, (3, 2), (2, 2), (1, 0), (1, 1)),
+    "dilated": (1, 2, (4, 5), 2, (3, 3), (1, 1), (2, 1), (2, 1)),
+    "1x1/2": (2, 3, (4, 3), 3, (1, 1), (2, 2), (0, 0), (1, 1)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize("prologue", [False, True], ids=["plain", "bn-relu"])
+@pytest.mark.parametrize("case", POISONED_CASES)
+def test_what_is_not_finite(case, prologue, monkeypatch):
+    """It reaches the elements that it is a factor of, and no others; see triton_finish.py."""
+    monkeypatch.setattr(weight_grad, "FINISH_BLOCK", {"BLOCK_PARTS": 4, "BLOCK": 512})
+    problems = list(poisoned_problems(make_problem(POISONED_CASES[case], prologue=prologue)))
+    for problem in problems[::2]:  # of each value in each operand one
+        assert_same(weight_grad.run(problem), exact_weight_grad(problem), TOLERANCE)
+
+
+def test_edge_shapes():
+    """Sizes of 0 and 1: what it says that it takes it computes."""
+    taken = 0
+    for (batch, rows, columns, channels, filters), kernel in product(
+        product((0, 1), repeat=5), ((1, 1), (3, 1))
+    ):
+        padding = (kernel[0] // 2, 0)
+        for input in edge_views(batch, channels, rows, columns):
+            grad = torch.randn(batch, filters + 1, rows, columns)
+            shape = torch.Size((filters, channels, *kernel))
+            geometry = ConvGeometry((1, 1), padding, (1, 1), 1)
+            problem = WeightGradProblem(input, grad, shape, 0, geometry)
+            reason = weight_grad.cannot_run(problem)
+            assert reason in ("", "there is nothing to add up")
+            if not reason:
+                taken += 1
+                assert_same(weight_grad.run(problem), exact_weight_grad(problem), TOLERANCE)
+    assert taken == 2 * 6
 
 
 def before_a_fence(tensor):

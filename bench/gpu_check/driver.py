@@ -119,8 +119,8 @@ def _call_kernel(
     wide, grad = arrays
     x_shape = [shape.batch, shape.channels, shape.size, shape.size]
     grad_shape = [shape.batch, shape.out_channels, shape.out_size, shape.out_size]
-    kernel, stride = [shape.kernel] * 2, [shape.stride] * 2
-    geometry = (shape.filters, kernel, stride, [shape.padding] * 2, [1, 1])
+    filters = [shape.filters, shape.channels, shape.kernel, shape.kernel]
+    geometry = (filters, [shape.stride] * 2, [shape.padding] * 2, [1, 1])
     operands = (
         shape.dtype, memory.upload(wide), x_shape, strides(wide),
         memory.upload(grad), grad_shape, strides(grad), *geometry,

@@ -12,6 +12,7 @@
 
 namespace maskedconv {
 
+// NaN stays NaN, as in PyTorch.
 __device__ __forceinline__ float relu(float value) { return value < 0.0f ? 0.0f : value; }
 
 // Type-dependent parts of the 16-bit fragments.

@@ -3,11 +3,12 @@
 //   sum[channel, (tap, filter)] += x[pixel, channel] * grad_output[pixel shifted by tap, filter]
 //
 // x is read once; taps, strides and padding only decide where in a small part of grad_output a
-// pixel looks. Blocks add up their own tiles of pixels, a second kernel adds up the blocks.
+// pixel looks. Blocks add up their own tiles of pixels, a second kernel finishes their sums.
 #include <initializer_list>
 
 #include "fragments.h"
 #include "weight_grad_cuda.h"
+#include "weight_grad_finish.h"
 #include "weight_grad_tiles.h"
 
 namespace maskedconv {
@@ -218,23 +219,6 @@ __global__ void __launch_bounds__(max_warps(kM) * 32)
         store_sums(a, warp, sum);
 }
 
-struct AddSplitsArguments {
-    const float* sums; // [splits, elements]
-    float* out;
-    int64_t elements;
-    int splits;
-};
-
-__global__ void add_splits_kernel(const AddSplitsArguments a) {
-    const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
-    if (i >= a.elements)
-        return;
-    float sum = 0.0f;
-    for (int split = 0; split < a.splits; ++split)
-        sum += a.sums[split * a.elements + i];
-    a.out[i] = sum;
-}
-
 // The widest copy that all of these are multiples of: 16, 8 or 4 bytes, or one element.
 int copy_bytes(const void* data, std::initializer_list<int64_t> strides, int element) {
     int64_t bits = static_cast<int64_t>(reinterpret_cast<uintptr_t>(data));
@@ -246,6 +230,7 @@ int copy_bytes(const void* data, std::initializer_list<int64_t> strides, int ele
     return element;
 }
 
+// The products, and what follows them.
 template <typename T> void launch_kernel(const WeightGradArguments& a, uintptr_t stream) {
     const Plan& plan = a.plan;
     const dim3 grid(plan.splits, plan.channel_blocks, plan.column_blocks);
@@ -256,6 +241,12 @@ template <typename T> void launch_kernel(const WeightGradArguments& a, uintptr_t
     if (plan.m_tiles == 2)
         kernel = prologue ? &weight_grad_kernel<T, 2, true> : &weight_grad_kernel<T, 2, false>;
     launch("weight_grad", kernel, grid, plan.threads(), plan.shared_bytes, stream, a);
+    const WeightGrad& p = a.problem;
+    const int64_t elements = p.filters * p.kernel.rows * p.kernel.columns * p.channels;
+    constexpr int kThreads = 256;
+    const dim3 blocks(static_cast<unsigned>(ceil_div(elements, kThreads)));
+    launch("weight_grad", &finish_kernel<T>, blocks, kThreads, 0, stream,
+           FinishArguments{p, a.sums, elements, plan.splits});
 }
 
 } // namespace
@@ -284,13 +275,6 @@ void weight_grad_cuda(const WeightGrad& p, CudaType type, const CudaLimits& limi
         launch_kernel<__nv_bfloat16>(a, stream);
     else
         launch_kernel<__half>(a, stream);
-    if (a.plan.splits == 1)
-        return;
-    const int64_t elements = p.filters * p.kernel.rows * p.kernel.columns * p.channels;
-    constexpr int kThreads = 256;
-    const dim3 grid(static_cast<unsigned>(ceil_div(elements, kThreads)));
-    launch("weight_grad", &add_splits_kernel, grid, kThreads, 0, stream,
-           AddSplitsArguments{workspace, p.out, elements, a.plan.splits});
 }
 
 } // namespace maskedconv

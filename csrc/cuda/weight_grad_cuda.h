@@ -19,7 +19,7 @@ int weight_grad_cuda_splits(const WeightGrad& problem, CudaType type, const Cuda
 
 // Launches on `stream` (a cudaStream_t) of the current device; throws std::runtime_error.
 // `problem.type` is not read. Sums in a fixed order: the same result each time on one kind of GPU.
-// A value of grad_output that is not finite may make other taps of its filter NaN too.
+// A value that is not finite reaches the elements that it is a factor of, and no others.
 void weight_grad_cuda(const WeightGrad& problem, CudaType type, const CudaLimits& limits,
                       float* workspace, uintptr_t stream);
 

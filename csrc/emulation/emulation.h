@@ -322,11 +322,17 @@ inline void mma_tf32(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b
     });
 }
 
-// To the nearest of 10 bits of mantissa, ties away from zero.
+// To the nearest of 10 bits of mantissa, ties away from zero; NaN becomes the one that hardware
+// has.
 inline uint32_t round_to_tf32(float value) {
     const uint32_t bits = __float_as_uint(value);
+    if (std::isnan(value))
+        return 0x7fffffffu;
     return std::isfinite(value) ? (bits + 0x1000u) & 0xffffe000u : bits;
 }
+
+inline int64_t computed_again = 0; // elements, since it was set to 0
+inline void count_computed_again() { ++computed_again; }
 
 inline void __syncthreads() { emulation::block->barrier(); }
 

@@ -14,7 +14,7 @@ namespace {
 
 } // namespace
 
-void weight_grad_cpu(const WeightGrad&, int) { missing("weight_grad"); }
+bool weight_grad_cpu(const WeightGrad&, int) { missing("weight_grad"); }
 void bn_relu_cpu(const NormInput&, float*, int) { missing("bn_relu"); }
 void bn_relu_backward_cpu(const NormInput&, const NormBackward&, int) { missing("bn_relu"); }
 

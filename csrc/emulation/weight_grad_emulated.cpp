@@ -22,6 +22,9 @@ WeightGrad problem_of(const int64_t* sizes) {
 
 extern "C" {
 
+// Elements of the last weight_grad.
+int64_t emulated_computed_again() { return computed_again; }
+
 const char* emulated_error() { return last_error.c_str(); }
 
 // `plan`: m_tiles, channel, column and pixel warps, channel and column blocks, splits, tiles and
@@ -52,6 +55,7 @@ int emulated_weight_grad(unsigned seed, int type, const void* x, const int64_t* 
     const CudaType cuda_type = static_cast<CudaType>(type);
     try {
         seed_emulation(seed);
+        computed_again = 0;
         const int64_t splits = weight_grad_cuda_splits(p, cuda_type, limits);
         const int64_t elements = p.filters * p.kernel.rows * p.kernel.columns * p.channels;
         std::vector<float> workspace(splits * elements, NAN);

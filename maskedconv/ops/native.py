@@ -6,7 +6,8 @@ import importlib
 import os
 from types import ModuleType
 
-from maskedconv.build_notes import left_out
+import torch
+from torch import Tensor
 
 ISA_VARIABLE = "MASKEDCONV_ISA"  # read by csrc/kernels.cpp
 
@@ -15,8 +16,10 @@ def _load() -> tuple[ModuleType | None, str]:
     try:
         return importlib.import_module("maskedconv._C"), ""
     except ModuleNotFoundError:
-        reason = left_out().get("native", "nothing was built for this Python")
-        return None, f"maskedconv._C is not installed: {reason}"
+        return None, (
+            "maskedconv._C is not installed: no C++ compiler was found when maskedconv was "
+            "installed, or MASKEDCONV_NATIVE=0 was set"
+        )
     except ImportError as error:
         return None, f"maskedconv._C does not load: {error}"
 
@@ -38,3 +41,16 @@ def why_missing() -> str:
     if wanted := os.environ.get(ISA_VARIABLE):
         raise RuntimeError(f"{ISA_VARIABLE} is {wanted!r}, but {REASON}")
     return REASON
+
+
+def of_channels(part: Tensor, channels: int) -> Tensor:
+    """One number a channel, ``[C]``, as the kernels for the CPU read them: float32, side by side.
+
+    Raises:
+        ValueError: they are of another number of channels.
+    """
+    if part.shape != (channels,):
+        raise ValueError(
+            f"what a BatchNorm does to a channel is {list(part.shape)}; expected [{channels}]"
+        )
+    return part.to(torch.float32).contiguous()

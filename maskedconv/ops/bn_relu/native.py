@@ -56,12 +56,12 @@ def run_backward(
     needs_input = needs[0]
     grad_input = (grad if in_place else _empty_like(input)) if needs_input else None
     grad_weight, grad_bias = (
-        torch.empty_like(norm.mean) if needed and like is not None else None
+        torch.empty(input.size(1), dtype=torch.float32) if needed and like is not None else None
         for needed, like in zip(needs[1:], norm[:2], strict=True)
     )
     scale, shift = _scale_shift(problem)
     mean, inverse_deviation = (
-        part.to(torch.float32).contiguous() for part in (norm.mean, norm.inverse_deviation())
+        native.of_channels(part, input.size(1)) for part in (norm.mean, norm.inverse_deviation())
     )
     _COMPILED.bn_relu_backward(
         *_pixels(input), address(scale), address(shift), address(grad), address(mean),
@@ -83,8 +83,9 @@ def _pixels(input: Tensor) -> tuple[int, int, int, int]:
 
 
 def _scale_shift(problem: NormProblem) -> tuple[Tensor, Tensor]:
-    scale, shift = problem.norm.scale_shift()
-    return scale.to(torch.float32).contiguous(), shift.to(torch.float32).contiguous()
+    channels = problem.input.size(1)
+    scale, shift = (native.of_channels(part, channels) for part in problem.norm.scale_shift())
+    return scale, shift
 
 
 def _empty_like(input: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """weight_grad on CUDA, by the compiled kernel of csrc/cuda/weight_grad.cu.
 
-Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen. A gradient
-value that is not finite can make every tap of its filter NaN: it meets zeros there.
+Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen.
 """
 
 from __future__ import annotations
@@ -80,9 +79,8 @@ def _splits(
     module = native.module()
     if module is None:
         raise RuntimeError(native.REASON)
-    filters, _, *kernel = shape
     splits = module.weight_grad_cuda_splits(
-        _TYPES[dtype], input_shape, filters, kernel,
+        _TYPES[dtype], input_shape, shape,
         geometry.stride, geometry.padding, geometry.dilation, *limits,
     )  # fmt: skip
     return int(splits)
@@ -115,7 +113,7 @@ def run(problem: WeightGradProblem) -> Tensor:
             _TYPES[input.dtype],
             address(input), input.shape, input.stride(),
             address(grad_output), grad_output.shape, grad_output.stride(),
-            filters, kernel, geometry.stride, geometry.padding, geometry.dilation,
+            problem.shape, geometry.stride, geometry.padding, geometry.dilation,
             *pointers, *_limits(input.device), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     return out.permute(0, 3, 1, 2)

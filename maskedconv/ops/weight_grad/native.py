@@ -36,13 +36,13 @@ def run(problem: WeightGradProblem) -> Tensor:
     out = torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last, device="cpu")
     scale_at = shift_at = 0
     if scale is not None and shift is not None:
-        scale, shift = (part.to(torch.float32).contiguous() for part in (scale, shift))
+        scale, shift = (native.of_channels(part, shape[1]) for part in (scale, shift))
         scale_at, shift_at = address(scale), address(shift)
     _COMPILED.weight_grad(
         _TYPES[input.dtype],
         address(input), input.shape, input.stride(),
         address(grad_output), grad_output.shape, grad_output.stride(),
-        shape[0], shape[2:], geometry.stride, geometry.padding, geometry.dilation,
+        shape, geometry.stride, geometry.padding, geometry.dilation,
         scale_at, shift_at, address(out), torch.get_num_threads(),
     )  # fmt: skip
     return out

@@ -1,8 +1,6 @@
 """weight_grad by the Triton kernels of ``triton_kernels.py``.
 
 Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen.
-A non-finite input value can reach every tap of its channel, also those that padding or stride keep
-from it: it meets zeros there.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from maskedconv.ops.weight_grad import triton_config
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-SUM_BLOCK = {"BLOCK_PARTS": 32, "BLOCK": 64}
+FINISH_BLOCK = {"BLOCK_PARTS": 32, "BLOCK": 64}
 _INT32 = 2**31
 
 
@@ -83,6 +81,7 @@ def _without_skipped_pixels(problem: WeightGradProblem) -> WeightGradProblem:
 
 def _launch(problem: WeightGradProblem) -> Tensor:
     """The products of every part of the pixels, then their sum, on PyTorch's current stream."""
+    from maskedconv.ops.weight_grad import triton_finish as finish
     from maskedconv.ops.weight_grad import triton_kernels as kernels
 
     filters, channels, *kernel = problem.shape
@@ -104,10 +103,12 @@ def _launch(problem: WeightGradProblem) -> Tensor:
         problem.input, problem.grad_output, *prologue, parts,
         **sizes, tiles=split.tiles, **constants, num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
-    if split.parts > 1:
-        elements = out.numel()
-        blocks = math.ceil(elements / SUM_BLOCK["BLOCK"])
-        kernels.sum_parts_kernel[(blocks,)](parts, out, elements, split.parts, **SUM_BLOCK)
+    finish.finish_kernel[(math.ceil(out.numel() / FINISH_BLOCK["BLOCK"]),)](
+        problem.input, problem.grad_output, *prologue, parts, out,
+        out.numel(), split.parts, problem.input.size(0),
+        **{name: sizes[name] for name in finish.SIZES},
+        **{name: constants[name] for name in finish.CONSTANTS}, **FINISH_BLOCK,
+    )  # fmt: skip
     return out.permute(0, 3, 1, 2)
 
 

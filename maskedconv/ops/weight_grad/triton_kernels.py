@@ -1,8 +1,9 @@
-"""weight_grad in Triton: a product with the roles reversed, and the sum of its parts.
+"""weight_grad in Triton: a product with the roles reversed.
 
 ``dW[o, tap, c] = sum over input pixels of x[pixel, c] * grad[pixel shifted by the tap, o]`` is one
 matrix product of channels by (filters, taps) over the input's pixels. The input is read once; taps,
-stride, padding and dilation act on the few channels of the gradient. Not yet run on a GPU.
+stride, padding and dilation act on the few channels of the gradient. ``triton_finish.py`` has the
+kernel that follows. Not yet run on a GPU.
 
 Letters in shape comments: P input pixels, C channels, N columns of a block. Offsets within an image
 are int32, those of an image int64.
@@ -23,6 +24,15 @@ _PLAIN = [
 
 
 @triton.jit
+def _activation(x, scale, shift, UPCAST: tl.constexpr):
+    """``relu(x * scale + shift)`` in the type of the product. NaN stays NaN, as in PyTorch."""
+    activation = x.to(tl.float32) * scale + shift
+    activation = tl.where(activation < 0.0, 0.0, activation)
+    # The interpreter truncates where a GPU rounds: there the product stays in float32.
+    return activation if UPCAST else activation.to(x.dtype)
+
+
+@triton.jit
 def _input_tile(
     x_ptr, scale, shift, offset, channel, channels, live,
     PROLOGUE: tl.constexpr, UPCAST: tl.constexpr,
@@ -31,9 +41,7 @@ def _input_tile(
     mask = (channel < channels)[:, None] & live[None, :]
     x = tl.load(x_ptr + channel[:, None] + offset[None, :], mask=mask, other=0.0)
     if PROLOGUE:
-        activation = tl.maximum(x.to(tl.float32) * scale[:, None] + shift[:, None], 0.0)
-        # The interpreter truncates where a GPU rounds: there the product stays in float32.
-        x = activation if UPCAST else activation.to(x.dtype)
+        x = _activation(x, scale[:, None], shift[:, None], UPCAST)
     elif UPCAST:
         x = x.to(tl.float32)
     return x
@@ -168,18 +176,3 @@ def taps_kernel(
     for tap in tl.static_range(TAPS):
         to = (filter * TAPS + tap) * channels
         tl.store(out_ptr + to[None, :] + channel[:, None], accs[tap], mask=mask)
-
-
-@triton.jit
-def sum_parts_kernel(
-    parts_ptr, out_ptr, elements, parts, BLOCK_PARTS: tl.constexpr, BLOCK: tl.constexpr
-):
-    """``out[i]``, the sum of ``parts[part, i]`` over the parts, always in the same order."""
-    element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    acc = tl.zeros([BLOCK_PARTS, BLOCK], tl.float32)
-    for first in range(0, parts, BLOCK_PARTS):
-        part = first + tl.arange(0, BLOCK_PARTS)
-        mask = (part < parts)[:, None] & (element < elements)[None, :]
-        at = part.to(tl.int64)[:, None] * elements + element[None, :]
-        acc += tl.load(parts_ptr + at, mask=mask, other=0.0)
-    tl.store(out_ptr + element, tl.sum(acc, axis=0), mask=element < elements)

@@ -1,0 +1,237 @@
+"""The compiled module refuses what it cannot read, and takes the edge shapes that it should."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from exact import assert_same, edge_views, exact_weight_grad
+
+from maskedconv.ops import native
+from maskedconv.ops.bn_relu import BACKENDS as BN_RELU
+from maskedconv.ops.bn_relu import Normalisation, NormProblem
+from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.pack_filters import BACKENDS as PACK_FILTERS
+from maskedconv.ops.pack_filters import PackProblem
+from maskedconv.ops.weight_grad import BACKENDS as WEIGHT_GRAD
+from maskedconv.ops.weight_grad import WeightGradProblem
+
+pytestmark = pytest.mark.skipif(native.module() is None, reason=native.REASON)
+
+FLOATS = torch.zeros(4096)
+AT = FLOATS.data_ptr()
+HUGE = 2**62
+
+
+def refused(name, arguments, changes, message):
+    """Called with ``changes`` among the arguments, which are right without them."""
+    call = getattr(native.module(), name)
+    call(*arguments.values())
+    assert not changes.keys() - arguments.keys()
+    with pytest.raises(ValueError, match=f"^{name}: {message}"):
+        call(*{**arguments, **changes}.values())
+
+
+WEIGHT_GRAD_ARGUMENTS = {
+    "type": "float32", "x": AT, "x_shape": (2, 4, 5, 5), "x_strides": (100, 1, 20, 4),
+    "grad": AT, "grad_shape": (2, 6, 5, 5), "grad_strides": (150, 1, 30, 6),
+    "shape": (3, 4, 3, 3), "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1),
+    "scale": AT, "shift": AT, "out": AT + 8192, "threads": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"type": "float16"}, "type is float16; expected float32 or bfloat16"),
+        ({"x": 0}, "x is a null pointer; expected 200 elements"),
+        ({"grad": 0}, "grad is a null pointer; expected 300 elements"),
+        ({"out": 0}, "out is a null pointer; expected 108 elements"),
+        ({"shift": 0}, "shift is a null pointer"),
+        ({"scale": 0}, "scale is a null pointer"),
+        ({"x_shape": (-2, 4, 5, 5)}, "a size of x is -2"),
+        ({"x_shape": (HUGE, 4, 5, 5)}, "a size of x is 4611686018427387904"),
+        ({"x_shape": (2, 5, 5, 5)}, "the filters' number of channels is 4; expected 5"),
+        ({"x_strides": (100, 25, 5, 1)}, "the channels of x lie 25 elements apart"),
+        ({"x_strides": (-100, 1, 20, 4)}, "x has a stride of -100"),
+        ({"x_strides": (HUGE, 1, HUGE, HUGE)}, "x is larger than memory"),
+        ({"grad_strides": (150, -1, 30, 6)}, "grad has a stride of -1"),
+        ({"grad_shape": (1, 6, 5, 5)}, "the number of images of grad is 1; expected 2"),
+        ({"grad_shape": (2, 2, 5, 5)}, "the number of channels of grad is 2; expected 3 to"),
+        ({"grad_shape": (2, 6, 6, 5)}, "the number of rows of grad is 6; expected 5"),
+        ({"grad_shape": (2, 6, 5, 4)}, "the number of columns of grad is 4; expected 5"),
+        ({"grad_shape": (2, 6, 5, -1)}, "grad has a size of -1"),
+        ({"shape": (3, 4, 0, 3)}, "a size of the filters is 0; expected 1"),
+        ({"shape": (-3, 4, 3, 3)}, "a size of the filters is -3"),
+        ({"shape": (3, 4, 8, 3)}, "the number of rows of grad is 5; expected 0"),
+        ({"stride": (0, 1)}, "stride is 0; expected 1"),
+        ({"padding": (1, -1)}, "padding is -1; expected 0"),
+        ({"dilation": (0, 1)}, "dilation is 0; expected 1"),
+        ({"threads": 0}, "threads is 0; expected 1"),
+    ],
+    ids=str,
+)
+def test_weight_grad_refuses(changes, message):
+    refused("weight_grad", WEIGHT_GRAD_ARGUMENTS, changes, message)
+
+
+PACK_ARGUMENTS = {
+    "out": AT, "out_strides": (12, 4, 2, 1), "out_size": 4, "in_size": 4,
+    "learned": AT + 4096, "learned_strides": (12, 4, 2, 1),
+    "frozen": AT + 8192, "frozen_strides": (12, 4, 2, 1),
+    "shape": (5, 3, 2, 2), "num_learned": 2, "slice_dim": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"out_size": 3}, "no conversion from elements of 4 bytes to 3"),
+        ({"slice_dim": 4}, "slice_dim is 4; expected 0 to 3"),
+        ({"slice_dim": -1}, "slice_dim is -1; expected 0 to 3"),
+        ({"num_learned": 6}, "num_learned is 6; expected 0 to 5"),
+        ({"num_learned": -1}, "num_learned is -1"),
+        ({"out": 0}, "out is a null pointer; expected 60 elements"),
+        ({"learned": 0}, "learned is a null pointer; expected 24 elements"),
+        ({"frozen": 0}, "frozen is a null pointer; expected 36 elements"),
+        ({"shape": (5, -3, 2, 2)}, "out has a size of -3"),
+        ({"shape": (5, HUGE, 2, 2)}, "out is larger than memory"),
+        ({"learned_strides": (12, 4, -2, 1)}, "learned has a stride of -2"),
+        ({"frozen_strides": (HUGE, 4, 2, 1)}, "frozen is larger than memory"),
+    ],
+    ids=str,
+)
+def test_pack_filters_refuses(changes, message):
+    refused("pack_filters", PACK_ARGUMENTS, changes, message)
+
+
+ALL = (True, True, True)
+PIXELS = {"x": AT, "x_pixel": 8, "pixels": 20, "channels": 5, "scale": AT, "shift": AT}
+RUN = {**PIXELS, "out": AT + 8192, "threads": 1}
+BACKWARD = {
+    **PIXELS, "grad": AT, "mean": AT, "inverse_deviation": AT, "of_batch": True,
+    "grad_x": AT + 8192, "grad_weight": AT + 4096, "grad_bias": AT + 6144, "threads": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("bn_relu", RUN), ("bn_relu_backward", BACKWARD)])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": 0}, "x is a null pointer; expected 100 elements"),
+        ({"scale": 0}, "scale is a null pointer; expected 5 elements"),
+        ({"shift": 0}, "shift is a null pointer; expected 5 elements"),
+        ({"x_pixel": 4}, "x_pixel is 4; expected at least 5"),
+        ({"x_pixel": HUGE}, "x is larger than memory"),
+        ({"pixels": -1}, "x has a size of -1"),
+        ({"channels": -5}, "channels is -5; expected 0"),
+        ({"threads": 0}, "threads is 0; expected 1"),
+    ],
+    ids=str,
+)
+def test_bn_relu_refuses(name, arguments, changes, message):
+    refused(name, arguments, changes, message)
+
+
+@pytest.mark.parametrize("name", ["grad", "mean", "inverse_deviation"])
+def test_the_backward_of_bn_relu_refuses(name):
+    refused("bn_relu_backward", BACKWARD, {name: 0}, f"{name} is a null pointer")
+    refused("bn_relu", RUN, {"out": 0}, "out is a null pointer")
+
+
+SIZES = list(product((0, 1), (0, 1, 2), (0, 1), (0, 1, 2), (0, 1)))  # N, H, W, C and n
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("kernel", "padding"), [((1, 1), 0), ((2, 3), 1)], ids=str)
+def test_weight_grad_of_edge_shapes(kernel, padding, dtype):
+    """What the backend says that it takes it computes; what it refuses the reference computes."""
+    backend, taken = WEIGHT_GRAD["native"], 0
+    for (batch, rows, columns, channels, filters), prologue in product(SIZES, (False, True)):
+        output = [n + 2 * padding - k + 1 for n, k in zip((rows, columns), kernel, strict=True)]
+        if min(output) < 0:
+            continue
+        affine = torch.randn(2, channels).unbind() if prologue else (None, None)
+        geometry = ConvGeometry((1, 1), (padding, padding), (1, 1), 1)
+        shape = torch.Size((filters, channels, *kernel))
+        for x, grad in zip(
+            edge_views(batch, channels, rows, columns),
+            edge_views(batch, filters + 1, *output),
+            strict=True,
+        ):
+            problem = WeightGradProblem(x.to(dtype), grad.to(dtype), shape, 0, geometry, *affine)
+            expected = exact_weight_grad(problem)
+            assert_same(WEIGHT_GRAD["reference"].run(problem), expected, 0.02)
+            if not backend.cannot_run(problem):
+                taken += 1
+                assert_same(backend.run(problem), expected, 0.02)
+    assert taken > 20
+
+
+def test_the_kernel_of_weight_grad_takes_nothing_to_add_up():
+    """Also where the backend would leave it to the reference."""
+    for empty in ("batch", "channels", "filters", "rows"):
+        sizes = {"batch": 2, "channels": 4, "filters": 3, "rows": 5, empty: 0}
+        rows = sizes["rows"]
+        out = torch.full((sizes["filters"], 3, 3, sizes["channels"]), torch.nan)
+        native.module().weight_grad(*{
+            **WEIGHT_GRAD_ARGUMENTS,
+            "x_shape": (sizes["batch"], sizes["channels"], rows, 5),
+            "x_strides": (1, 77, 1, 1) if empty != "filters" else (100, 1, 20, 4),
+            "grad_shape": (sizes["batch"], 6, rows, 5),
+            "shape": (sizes["filters"], sizes["channels"], 3, 3), "out": out.data_ptr(),
+        }.values())  # fmt: skip
+        assert torch.equal(out, torch.zeros_like(out))
+
+
+def test_a_batch_norm_of_other_channels():
+    norm = Normalisation(None, None, torch.zeros(3), torch.ones(3), 1e-3, False)
+    x = torch.randn(2, 4, 5, 5).contiguous(memory_format=torch.channels_last)
+    message = r"what a BatchNorm does to a channel is \[3\]; expected \[4\]"
+    with pytest.raises(ValueError, match=message):
+        BN_RELU["native"].run(NormProblem(x, norm))
+    with pytest.raises(ValueError, match=message):
+        BN_RELU["native"].run_backward(NormProblem(x, norm), x, ALL, None, False)
+    problem = WeightGradProblem(
+        x, x, torch.Size((2, 4, 1, 1)), 0, ConvGeometry((1, 1), (0, 0), (1, 1), 1),
+        *norm.scale_shift(),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        WEIGHT_GRAD["native"].run(problem)
+
+
+def test_bn_relu_of_edge_shapes():
+    taken = 0
+    for shape in product((0, 1, 2), repeat=4):
+        channels = shape[1]
+        norm = Normalisation(*torch.rand(4, channels).unbind(), 1e-3, False)
+        for x, grad in zip(edge_views(*shape), edge_views(*shape), strict=True):
+            problem = NormProblem(x, norm)
+            results = [
+                (
+                    backend.run(problem),
+                    *backend.run_backward(problem, grad, ALL, None, False),
+                )
+                for backend in BN_RELU.values()
+                if not backend.cannot_run(problem)
+            ]
+            taken += len(results) - 1
+            for expected, *others in zip(*results, strict=True):
+                for value in others:
+                    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
+    assert taken > 50
+
+
+@pytest.mark.parametrize("slice_dim", range(4))
+def test_pack_filters_of_edge_shapes(slice_dim):
+    for shape in product((0, 1, 2), repeat=4):
+        for whole, count in product(edge_views(*shape), range(shape[slice_dim] + 1)):
+            learned = whole.narrow(slice_dim, 0, count)
+            frozen = whole.narrow(slice_dim, count, shape[slice_dim] - count)
+            for dtype, memory_format in product(
+                (torch.float32, torch.bfloat16), (torch.contiguous_format, torch.channels_last)
+            ):
+                problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format)
+                assert PACK_FILTERS["native"].cannot_run(problem) == ""
+                assert torch.equal(PACK_FILTERS["native"].run(problem), whole.to(dtype))
