@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
-from maskedconv.ops.choice import is_free
+from maskedconv.ops.choice import is_free, is_recording
 from maskedconv.ops.geometry import ConvGeometry, bank_format, memory_format_of
 from maskedconv.ops.library import convolution_grads
 from maskedconv.ops.weight_grad import prefers_library
@@ -26,19 +26,23 @@ class Means(NamedTuple):
 
     Attributes:
         backend: of the operators; empty for a choice.
-        bank: of the layer, which keeps it between calls; None to pack it anew.
         whole: on the CPU PyTorch's gradient of all filters is the faster, by
             :func:`maskedconv.ops.weight_grad.cpu_table.whole_is_faster`.
     """
 
     backend: str = ""
-    bank: ops.KeptBank | None = None
     whole: bool = False
 
     def pack(
         self, input: Tensor, learned: Tensor, frozen: Tensor | None, slice_dim: int, free: bool
     ) -> Tensor:
         """The whole bank for ``input``, in its type: as of :func:`maskedconv.ops.pack_filters`.
+
+        It is packed at every call, also where that converts all filters (under autocast, as
+        PyTorch does). A bank kept between calls would be stale after a change through ``.data``,
+        which leaves no trace, and to look for one costs as much as the conversion. The conversion
+        took 0.4 % of a training step of one image (WRN-28-4, bfloat16, one thread of a CPU without
+        instructions for it).
 
         Args:
             free: as of :func:`maskedconv.ops.choice.is_free`.
@@ -48,15 +52,13 @@ class Means(NamedTuple):
         if unasked and frozen is not None and frozen.dtype is dtype:
             # What the choice comes to on the CPU, without asking.
             bank = torch.cat((learned, frozen), slice_dim)
-            if bank.is_contiguous(memory_format=torch.channels_last) or input.is_contiguous():
+            last = bank.is_contiguous(memory_format=torch.channels_last)
+            if last or input.is_contiguous():
+                if is_recording():
+                    ops.record_pack(learned, frozen, slice_dim, last)
                 return bank
         memory_format = bank_format(input, learned, frozen)
-        # torch.compile fuses the packing, and cannot trace what is kept between calls.
-        if self.bank is None or torch.compiler.is_compiling():
-            pack = ops.pack_filters
-        else:
-            pack = self.bank.pack
-        return pack(learned, frozen, slice_dim, dtype, memory_format, self.backend)
+        return ops.pack_filters(learned, frozen, slice_dim, dtype, memory_format, self.backend)
 
 
 def once_differentiable_lazily(
@@ -111,9 +113,7 @@ class MaskedConvolution(torch.autograd.Function):
             kept = ops.keep_for_weight_grad(
                 input, learned.shape, slice_dim, weight.size(0), geometry.groups
             )
-        # A kept bank is written to again: autograd is to see whether that changed it.
-        source = None if weight.dtype is learned.dtype else learned
-        ctx.save_for_backward(kept, *((weight, source) if needs_input else (None, None)))
+        ctx.save_for_backward(kept, weight if needs_input else None)
         ctx.input_shape = None if kept is input else input.shape
         ctx.learned = learned.shape, learned.dtype, None if bias is None else bias.dtype
         ctx.plan = geometry, slice_dim, means.backend, free
@@ -122,7 +122,7 @@ class MaskedConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        kept, weight, _ = ctx.saved_tensors
+        kept, weight = ctx.saved_tensors
         geometry, slice_dim, backend, free = ctx.plan
         shape, dtype, bias_dtype = ctx.learned
         grad_input = grad_learned = grad_bias = problem = None

@@ -27,7 +27,8 @@ def explain(layer: nn.Module, input: Tensor) -> Explanation:
     Args:
         layer: a MaskedConv2d, or any module that holds some.
         input: what it would be called with; ``[N, C, H, W]``. Only its shape, type, device and
-            memory format matter.
+            memory format matter: its gradient is asked for, as within a network, and the output's
+            gradient is a tensor like the output.
 
     Returns:
         What was chosen for each operator, with the reason why each other backend cannot run.
@@ -38,5 +39,5 @@ def explain(layer: nn.Module, input: Tensor) -> Explanation:
     """
     with recorded_choices() as choices, torch.enable_grad():
         output = copy.deepcopy(layer)(input.detach().requires_grad_())
-        output.float().sum().backward()
+        output.backward(torch.ones_like(output))
     return Explanation(choices)

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from maskedconv import slices
 from maskedconv.autograd import MaskedConvolution, Means, NoFilters, joined_bias
-from maskedconv.ops import KeptBank
 from maskedconv.ops.choice import Choice, check_backend, forced_backend, is_free, record
 from maskedconv.ops.geometry import (
     ConvGeometry,
@@ -48,7 +47,6 @@ def masked_conv2d(
     slice_dim: int = 0,
     zeros: int = 0,
     backend: str | None = None,
-    bank: KeptBank | None = None,
 ) -> Tensor:
     """``F.conv2d(input, cat([learned, frozen], slice_dim), cat([bias, frozen_bias]), ...)``.
 
@@ -69,7 +67,6 @@ def masked_conv2d(
         zeros: how many zero indices follow the learned ones, instead of ``frozen``; they are not
             computed.
         backend: "reference", "native", "triton" or "cuda" must run the operators; None to choose.
-        bank: what one layer keeps of its packed filters between calls; None to pack them anew.
 
     Returns:
         ``[N, O, Ho, Wo]`` or ``[O, Ho, Wo]``, in the memory format that ``F.conv2d`` would choose.
@@ -87,7 +84,7 @@ def masked_conv2d(
     _check(input, learned, frozen, bias, frozen_bias, groups, slice_dim, zeros)
     filters = [0 if part is None else part.size(0) for part in (learned, frozen)]
     whole = slice_dim == 0 and groups == 1 and whole_is_faster(learned.shape, sum(filters))
-    means = Means(check_backend(backend), bank, whole)
+    means = Means(check_backend(backend), whole)
     stride, dilation = whole_numbers("stride", stride), whole_numbers("dilation", dilation)
     if isinstance(padding, str):
         kernel = list(learned.shape[2:])

@@ -14,7 +14,6 @@ from maskedconv import functional, slices
 from maskedconv.assembled import AssembledConv2d
 from maskedconv.autograd import Means
 from maskedconv.convertible import arguments_of, check_exact, plain_like
-from maskedconv.ops import KeptBank
 from maskedconv.ops.choice import check_backend
 from maskedconv.ops.geometry import Pair, geometry_of, whole_numbers
 from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
@@ -117,7 +116,7 @@ class MaskedConv2d(AssembledConv2d):
         learned_shape = torch.Size((self.num_learned, *self.weight_shape[1:]))
         plain_slice = slice_dim == 0 and groups == 1
         whole = plain_slice and whole_is_faster(learned_shape, out_channels)
-        self.means = Means(check_backend(backend), KeptBank(), whole)
+        self.means = Means(check_backend(backend), whole)
         # Padding that is not a number of zeros is done before the convolution.
         zero_padding = 0 if padding_mode != "zeros" or isinstance(padding, str) else padding
         self._geometry = geometry_of(self.stride, zero_padding, self.dilation, groups)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 import maskedconv
+from maskedconv.bn_relu_conv import BNReLUConv2d
 from maskedconv.ops import native
+from maskedconv.ops.choice import recorded_choices
 
 x = torch.randn(2, 8, 6, 6).to(memory_format=torch.channels_last)
 
@@ -52,3 +56,65 @@ def test_nothing_to_choose_and_nothing_changed():
     assert layer.learned.grad is None
     with torch.no_grad():
         assert len(maskedconv.explain(nn.Sequential(layer), x)) == 2
+
+
+FUSED = {
+    "masked": lambda: layer_of(),
+    "rows": lambda: layer_of(slice_dim=2),
+    "zero": lambda: layer_of(frozen="zero"),
+    "groups": lambda: layer_of(groups=2),
+    "narrow": lambda: maskedconv.MaskedConv2d(24, 24, 1, learned=20),
+    "fused": lambda: BNReLUConv2d(nn.BatchNorm2d(8), layer_of()),
+    "fused_1x1": lambda: BNReLUConv2d(
+        nn.BatchNorm2d(8), maskedconv.MaskedConv2d(8, 12, 1, learned=2)
+    ),
+}
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("make", FUSED.values(), ids=FUSED)
+def test_what_is_recorded_is_what_runs(make, memory_format, autocast, monkeypatch):
+    """The same kernels in the same order, whether someone listens or not."""
+    layer, calls = make(), []
+    conv = getattr(layer, "conv", layer)
+    input = torch.randn(2, conv.in_channels, 6, 6).to(memory_format=memory_format)
+    for operator, backends in [
+        (name, sys.modules[f"maskedconv.ops.{name}"].BACKENDS)
+        for name in ("pack_filters", "weight_grad", "bn_relu")
+    ]:
+        for name, backend in backends.items():
+            for function in ("run", "run_backward"):
+                if hasattr(backend, function):
+                    monkeypatch.setattr(
+                        backend,
+                        function,
+                        counted(calls, operator, name, getattr(backend, function)),
+                    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        out = layer(input.clone().requires_grad_())
+        out.backward(torch.ones_like(out))
+        plain, calls[:] = list(calls), []
+        choices = maskedconv.explain(layer, input)
+    assert calls == plain
+    recorded = [(choice.operator, choice.backend) for choice in choices]
+    for operator, name in plain:
+        # A backward pass is an operator of its own name.
+        assert (operator, name) in recorded or (f"{operator}_backward", name) in recorded
+
+
+def counted(calls, operator, name, original):
+    def run(*arguments):
+        calls.append((operator, name))
+        return original(*arguments)
+
+    return run
+
+
+def test_a_gradient_that_no_kernel_can_read_is_named():
+    layer = layer_of()
+    with recorded_choices() as choices:
+        out = layer(x)
+        torch.autograd.grad(out, layer.learned, torch.ones(2, *out.shape), is_grads_batched=True)
+    assert choices[-1].backend == "reference"
+    assert "reads bare memory" in choices[-1].reason

@@ -1,7 +1,12 @@
 """The operators under the layer: one folder each, with its reference and its backends."""
 
-from maskedconv.ops.pack_filters import pack_filters
-from maskedconv.ops.pack_filters.kept import KeptBank
+from maskedconv.ops.pack_filters import pack_filters, record_pack
 from maskedconv.ops.weight_grad import WeightGradProblem, keep_for_weight_grad, weight_grad
 
-__all__ = ["KeptBank", "WeightGradProblem", "keep_for_weight_grad", "pack_filters", "weight_grad"]
+__all__ = [
+    "WeightGradProblem",
+    "keep_for_weight_grad",
+    "pack_filters",
+    "record_pack",
+    "weight_grad",
+]

@@ -65,6 +65,11 @@ def recorded_choices() -> Iterator[list[Choice]]:
         _recorders[:] = [other for other in _recorders if other is not choices]
 
 
+def is_recording() -> bool:
+    """Whether someone listens to the choices."""
+    return bool(_recorders)
+
+
 def record(choice: Choice) -> None:
     """Adds ``choice`` to the lists of :func:`recorded_choices`."""
     for choices in _recorders:
@@ -95,11 +100,12 @@ def forced_backend(argument: str) -> str:
 
 
 def is_free(argument: str) -> bool:
-    """Whether nothing forces a backend, nobody listens to the choices and nothing is compiled.
+    """Whether nothing forces a backend and nothing is compiled.
 
-    An operator may then go straight to what :func:`choose` would come to.
+    An operator may then go straight to what :func:`choose` would come to, and says so by
+    :func:`record_chosen` where someone listens.
     """
-    return not (torch.compiler.is_compiling() or argument or _recorders or _KEY in _VARIABLES)
+    return not (torch.compiler.is_compiling() or argument or _KEY in _VARIABLES)
 
 
 def backend_for(
@@ -141,13 +147,16 @@ def choose(
     """
     chosen, why = backend_for(backends, problem, rank)
     if _recorders:
-        record(Choice(operator, chosen, why, _refusals(backends, problem)))
+        record_chosen(operator, backends, problem, chosen, why)
     return chosen
 
 
-def _refusals(backends: Mapping[str, Any], problem: Any) -> dict[str, str]:
-    """Why each backend that cannot run cannot; empty where no kernel can read the tensors."""
-    if why_not_plain(problem.tensors()):
-        return {}
-    reasons = {name: backend.cannot_run(problem) for name, backend in backends.items()}
-    return {name: reason for name, reason in reasons.items() if reason}
+def record_chosen(
+    operator: str, backends: Mapping[str, Any], problem: Any, chosen: str, why: str
+) -> None:
+    """Records that ``chosen`` computes ``problem``, with the reason why each other cannot."""
+    reasons = {}
+    if not why_not_plain(problem.tensors()):  # which says it of all kernels
+        reasons = {name: backend.cannot_run(problem) for name, backend in backends.items()}
+    refused = {name: reason for name, reason in reasons.items() if reason}
+    record(Choice(operator, chosen, why, refused))

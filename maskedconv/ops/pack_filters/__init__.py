@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import measured
-from maskedconv.ops.choice import Ranking, choose
+from maskedconv.ops.choice import Ranking, choose, record_chosen
 from maskedconv.ops.pack_filters import cuda, native, reference, triton
 from maskedconv.ops.pack_filters.problem import PackProblem
 
@@ -59,6 +59,13 @@ def pack_filters(
         return torch.ops.maskedconv.pack_filters(learned, frozen, slice_dim, dtype, last, backend)
     problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format, backend).resolved()
     return BACKENDS[choose("pack_filters", BACKENDS, problem, rank)].run(problem)
+
+
+def record_pack(learned: Tensor, frozen: Tensor, slice_dim: int, channels_last: bool) -> None:
+    """Records a bank on the CPU, in the filters' type, that ``torch.cat`` packed without asking."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    problem = PackProblem(learned, frozen, slice_dim, learned.dtype, memory_format)
+    record_chosen("pack_filters", BACKENDS, problem, "reference", _ON_CPU.reason)
 
 
 _LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")

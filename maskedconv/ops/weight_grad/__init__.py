@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import measured
-from maskedconv.ops.choice import Ranking, backend_for, choose
+from maskedconv.ops.choice import Ranking, backend_for, choose, is_recording, record_chosen
 from maskedconv.ops.geometry import (
     ConvGeometry,
     filter_runs,
@@ -103,7 +103,10 @@ def weight_grad(problem: WeightGradProblem, dtype: torch.dtype, free: bool = Fal
         RuntimeError: the backend that it or ``problem`` names cannot run here.
     """
     if free and _is_plain_on_cpu(problem):
-        grad = BACKENDS["native" if _takes_kernel(problem) else "reference"].run(problem)
+        backend = "native" if _takes_kernel(problem) else "reference"
+        if is_recording():
+            record_chosen("weight_grad", BACKENDS, problem, backend, rank(problem).reason)
+        grad = BACKENDS[backend].run(problem)
         return grad if grad.dtype is dtype else grad.to(dtype)
     if torch.compiler.is_compiling():
         flat = (*problem[:2], list(problem.shape), problem.slice_dim, *problem.geometry)
