@@ -38,17 +38,27 @@ def run_backward(
 
 
 def _normalised(problem: NormProblem) -> Tensor:
-    """``input * scale[c] + shift[c]`` in new dense memory and in the type of the input."""
-    return normalised(problem.input, *problem.norm.scale_shift())
+    """``bn(input)`` in new dense memory and in the type of the input."""
+    input, norm, *_ = problem
+    if _is_one_product(input, norm.mean.dtype):
+        return normalised(input, *norm.scale_shift())
+    weight, bias = (None if part is None else part.to(norm.mean.dtype) for part in norm[:2])
+    return torch.native_batch_norm(
+        dense(input), weight, bias, norm.mean, norm.var, False, 0.0, norm.eps
+    )[0]
 
 
 def normalised(input: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """``input * scale[c] + shift[c]`` of scale and shift ``[C]``, as :func:`_normalised`."""
-    if memory_format_of(input) == torch.channels_last and input.dtype == scale.dtype:
+    if _is_one_product(input, scale.dtype):
         return torch.addcmul(shift.view(-1, 1, 1), input, scale.view(-1, 1, 1))
-    # With mean 0 and variance 1; faster in channels-first memory, and takes mixed types.
     mean, var = torch.zeros_like(scale), torch.ones_like(scale)
     return torch.native_batch_norm(dense(input), scale, shift, mean, var, False, 0.0, 0.0)[0]
+
+
+def _is_one_product(input: Tensor, dtype: torch.dtype) -> bool:
+    """Else the library's BatchNorm is faster, and takes mixed types."""
+    return memory_format_of(input) == torch.channels_last and input.dtype == dtype
 
 
 def _batch_norm_backward(problem: NormProblem, grad: Tensor, needs: Needs) -> Gradients:
