@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import maskedconv.ops  # noqa: F401  registers the operators
 from maskedconv import models
 
 
