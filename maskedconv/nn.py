@@ -64,6 +64,9 @@ class MaskedConv2d(AssembledConv2d):
 
     Input ``[N, C, H, W]`` or ``[C, H, W]``, output as ``nn.Conv2d``. No double backward.
 
+    DistributedDataParallel sends the frozen filters once, when it is made. FSDP2 does not send
+    them: every process must make the layer from the same seed, or load the same values.
+
     Raises:
         TypeError, ValueError: ``learned``, ``slice_dim``, ``frozen`` or ``backend`` is not one of
             the above, or what ``nn.Conv2d`` raises for its own arguments.
