@@ -31,7 +31,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("step", "case", "names"), CASES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("step", "case", "names"),
+    CASES,
+    ids=lambda value: str(value)[:40] if isinstance(value, str) else "",
+)
 def test_case(tmp_path, step, case, names):
     planned = plan.steps(rehearse=True, runs=(REHEARSED_RUN,))
     assert case in next(s.cases for s in planned if s.name == step)

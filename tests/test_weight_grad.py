@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from precision import assert_as_exact
 
 from maskedconv.ops.choice import choose
 from maskedconv.ops.geometry import ConvGeometry
@@ -199,3 +200,21 @@ def test_the_argument_goes_before_the_environment(monkeypatch):
     assert choose("weight_grad", BACKENDS, problem, rank) == "reference"
     with pytest.raises(RuntimeError, match=r"argument backend is 'cuda', which cannot run: "):
         weight_grad(problem._replace(backend="cuda"), torch.float32)
+
+
+@pytest.mark.parametrize("slice_dim", [0, 1])
+@pytest.mark.parametrize("channels", [1, 3, 4, 7, 8])
+@pytest.mark.parametrize("stride", [(2, 2), (1, 3)])
+def test_strided_1x1_filters_of_few_channels(channels, stride, slice_dim):
+    """oneDNN's own gradient of these corrupts the heap: many times, so that it would be seen."""
+    x = torch.randn(2, channels, 8, 9).to(memory_format=torch.channels_last)
+    grad = torch.randn(2, 32, 7 // stride[0] + 1, 8 // stride[1] + 1)
+    problem = WeightGradProblem(
+        x, grad.to(memory_format=torch.channels_last), torch.Size((32, channels, 1, 1)), slice_dim,
+        ConvGeometry(stride, (0, 0), (1, 1), 1), backend="reference",
+    )  # fmt: skip
+    expected = torch.nn.grad.conv2d_weight(x.double(), problem.shape, grad.double(), stride)
+    for _ in range(20):
+        result = weight_grad(problem, torch.float32)
+    plain = torch.nn.grad.conv2d_weight(x.contiguous(), problem.shape, grad, stride)
+    assert_as_exact([result], [plain], [expected])

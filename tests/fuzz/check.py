@@ -33,7 +33,8 @@ def check(case: Case) -> str:
     if case.special == "nan weight" and (parameter := next(module.parameters(), None)) is not None:
         with torch.no_grad():
             parameter[(0,) * parameter.dim()] = float("nan")
-    plain = _plain(case, module)
+    # In channels_last, oneDNN's weight gradient of strided 1x1 filters may corrupt the heap.
+    plain = _plain(case, module).to(memory_format=torch.contiguous_format)
     exact = copy.deepcopy(plain).double()
     expected = _attempt(case, exact, values.double(), "contiguous")
     theirs = _attempt(case, plain, values, "contiguous")
@@ -256,7 +257,7 @@ def _differences(
         second = again[name]
         if second is None or not _same_bits(value.detach(), second.detach()):
             yield f"{name}: two runs differ"
-        finite, problem = _finite(value, plain, expected, case.frozen == "zero")
+        finite, problem = _finite(value, plain, expected, case)
         if problem:
             yield f"{name}: {problem}"
             continue
@@ -270,15 +271,16 @@ def _kind(value: Tensor | None) -> str:
     return "None" if value is None else "a tensor"
 
 
-def _finite(value: Tensor, plain: Tensor, exact: Tensor, zeroed: bool) -> tuple[Tensor, str]:
-    """The elements to compare; a problem if some are finite that are not in plain modules.
+def _finite(value: Tensor, plain: Tensor, exact: Tensor, case: Case) -> tuple[Tensor, str]:
+    """The elements to compare; a problem if others are finite than in plain modules.
 
     Plain modules in two precisions may differ: their algorithms multiply the padding or do not.
     Zeroed filters are not computed; plain modules multiply their zeros with what is not finite.
+    A slice of kernel rows or columns is a shorter kernel, whose larger output is filled with zeros.
     """
     ours, low, high = (t.detach().isfinite() for t in (value, plain, exact))
-    if not zeroed and bool((ours & ~low & ~high).any()):
+    if case.frozen != "zero" and bool((ours & ~low & ~high).any()):
         return ours, "finite where plain modules are not"
-    if bool((~ours & low & high).any()):
+    if case.slice_dim < 2 and bool((~ours & low & high).any()):
         return ours, "not finite where plain modules are"
     return ours & low & high, ""
