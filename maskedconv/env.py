@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 PACKAGES = ("maskedconv", "torch", "torchvision", "triton", "numpy", "pybind11")
@@ -21,6 +22,7 @@ def _version(package: str) -> str | None:
 
 
 def _backends() -> dict[str, str]:
+    from maskedconv.build_notes import left_out
     from maskedconv.ops import native
 
     triton = _version("triton")
@@ -34,12 +36,16 @@ def _backends() -> dict[str, str]:
     if module is not None:
         info = module.build_info()
         states["native"] = info["isa_error"] or f"runs ({info['compiler']}, {info['isa']})"
-        states["cuda"] = (
-            f"built for sm {info['cuda_archs']}; {NOT_RUN}"
-            if info["cuda_archs"]
-            else "not built: no nvcc was found when maskedconv was installed, or MASKEDCONV_CUDA=0"
-        )
+        states["cuda"] = _cuda(info["cuda_archs"], left_out(str(Path(str(module.__file__)).parent)))
     return states
+
+
+def _cuda(archs: str, left_out: dict[str, str]) -> str:
+    """The state of the CUDA part: what it was built for, and what was left out."""
+    reason = left_out.get("cuda", "")
+    if not archs:
+        return f"not built: {reason or 'maskedconv was built where nothing was noted down'}"
+    return f"built for sm {archs}{f' ({reason})' if reason else ''}; {NOT_RUN}"
 
 
 def _instruction_set() -> dict[str, str]:

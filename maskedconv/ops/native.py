@@ -9,6 +9,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from maskedconv.build_notes import left_out
+
 ISA_VARIABLE = "MASKEDCONV_ISA"  # read by csrc/kernels.cpp
 
 
@@ -16,10 +18,8 @@ def _load() -> tuple[ModuleType | None, str]:
     try:
         return importlib.import_module("maskedconv._C"), ""
     except ModuleNotFoundError:
-        return None, (
-            "maskedconv._C is not installed: no C++ compiler was found when maskedconv was "
-            "installed, or MASKEDCONV_NATIVE=0 was set"
-        )
+        reason = left_out().get("native", "nothing was built for this Python")
+        return None, f"maskedconv._C is not installed: {reason}"
     except ImportError as error:
         return None, f"maskedconv._C does not load: {error}"
 
