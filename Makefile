@@ -2,24 +2,36 @@
 #
 #   PYTHON=...     interpreter for the virtual environment (CPython 3.11 or newer)
 #   VENV=...       where that environment is
-#   ARGS=...       options for the command, e.g. make reproduce ARGS="fig2 --epochs 1"
+#   CONSTRAINTS=... the versions in it; for the newest PyTorch beside the default one:
+#                  make test CONSTRAINTS=constraints/torch-2.14.txt VENV=.venv-2.14
+#   ARGS=...       options for the command, e.g. make reproduce ARGS="fig2 --epochs 1",
+#                  make test ARGS="-n 0 tests/test_layer.py" in one process,
+#                  make test ARGS="-p randomly" in a random order
 
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints/torch-2.11.txt
 ARGS ?=
+OMP_NUM_THREADS ?= 1
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --progress-bar off -c $(CONSTRAINTS)
-SOURCES := setup.py pyproject.toml $(CONSTRAINTS) $(wildcard csrc/* csrc/*/*)
+# Says what the installation had to leave out, as pip does not show it.
+LEFT_OUT := $(BIN)/python -c 'from maskedconv.build_notes import left_out; \
+	[print(f"maskedconv is without {part}: {why}") for part, why in left_out().items()]'
+SOURCES := setup.py native_build.py pyproject.toml $(CONSTRAINTS) $(wildcard csrc/* csrc/*/*)
 
-.PHONY: reproduce test bench gpu-check sanitize lint format clean
+.PHONY: reproduce test fuzz bench gpu-check sanitize lint format clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/python -m maskedconv.reproduce $(ARGS)
 
 test: $(VENV)/installed-test
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# Random layers and networks against float64 plain modules; five minutes, unless ARGS says otherwise.
+fuzz: $(VENV)/installed-test
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m pytest bench --benchmark-columns=median,iqr --benchmark-sort=name
@@ -70,6 +82,7 @@ $(VENV)/bin/python:
 $(VENV)/installed: $(SOURCES) | $(VENV)/bin/python
 	@echo "installing into $(VENV) (about 5 GB with PyTorch's CUDA libraries; minutes the first time)"
 	$(INSTALL) -e '.[reproduce]'
+	@$(LEFT_OUT)
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

@@ -66,7 +66,7 @@ def build(tmp_path, compilers):
         environment["PATH"] += f":{shell_tools(tmp_path)}"
         command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(target)]
         return Built(target, subprocess.run(
-            command, cwd=source, env=environment, capture_output=True, text=True, timeout=300,
+            command, cwd=source, env=environment, capture_output=True, text=True, timeout=1200,
             check=False,
         ))  # fmt: skip
 

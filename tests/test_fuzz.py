@@ -58,11 +58,11 @@ def test_a_case_that_ends_the_process_is_reported(tmp_path):
     )
     start = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", "--minutes", "1", "--cases", "1"],
+        [sys.executable, "-m", "tests.fuzz", "--minutes", "10", "--cases", "1"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "the process ended with 9" in done.stdout
     assert repr(draw(0, 0)) in done.stdout
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 300

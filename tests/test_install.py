@@ -21,7 +21,7 @@ WHERE = "import maskedconv.models, maskedconv._C; print(maskedconv.models.__file
 def run(*command, cwd=None, **environment):
     result = subprocess.run(
         [str(part) for part in command],
-        cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
+        cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=1200,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout.strip()

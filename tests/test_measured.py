@@ -252,5 +252,5 @@ def test_processes_that_start_together_take_one_choice(tmp_path):
         )
         for rank in range(2)
     ]
-    first, second = (process.communicate(timeout=120)[0] for process in ranks)
+    first, second = (process.communicate(timeout=600)[0] for process in ranks)
     assert first == second != ""

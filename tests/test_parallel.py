@@ -130,7 +130,7 @@ def test_run_of_another_runner_is_asked_for_again(store):
         assert mine
         datasets = {("digits", 5): digits()}
         rows = threads.submit(run_parallel, [config], datasets, observer, setup, 2, 0.05)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 300
         while observer.waits < 2:
             assert time.monotonic() < end
             time.sleep(0.02)

@@ -46,7 +46,7 @@ def killed(tmp_path_factory):
     """Folder of runs that were killed at random moments, and how often each was."""
     folder = tmp_path_factory.mktemp("killed")
     command = [sys.executable, killed_runs.__file__, folder]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     return folder, json.loads(done.stdout)

@@ -159,7 +159,7 @@ def test_claim_is_exclusive_and_ends_with_a_killed_holder(store):
     ready = context.Queue()
     holder = context.Process(target=_hold, args=(store.out, ready))
     holder.start()
-    assert ready.get(timeout=10)
+    assert ready.get(timeout=600)
     with store.claim("a") as mine, store.claim("b") as other:
         assert not mine
         assert other

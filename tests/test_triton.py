@@ -41,7 +41,7 @@ def test_importing_the_backends_does_not_need_triton():
         "from maskedconv.ops.weight_grad import triton\n"
         "from maskedconv.ops.pack_filters import triton\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
 
 
 def test_every_choice_is_listed():

@@ -105,12 +105,25 @@ def test_the_layers_cover_every_configuration():
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"sm_{target.arch}")
 @pytest.mark.parametrize("layer", LAYERS)
 def test_weight_grad(layer, target, tmp_path):
+    # Types and prologues alternate, so that over the layers each target meets all of them.
+    turn = list(LAYERS).index(layer) + TARGETS.index(target)
+    compiled = compile_weight_grad(layer, target, list(POINTERS)[turn % 3], turn % 2 == 1)
+    check_resources(compiled, target, tmp_path)
+    assert target.instruction in compiled.asm["ptx"]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_weight_grad_where_shared_memory_is_tightest(layer, tmp_path):
+    """float32 tiles are the largest; a prologue may have the input's tile stored a second time."""
+    compiled = compile_weight_grad(layer, TARGETS[0], torch.float32, True)
+    check_resources(compiled, TARGETS[0], tmp_path)
+
+
+def compile_weight_grad(layer, target, dtype, with_prologue):
     from maskedconv.ops.weight_grad import triton_kernels as kernels
 
     channels, out_channels, learned, size, stride, padding, length = LAYERS[layer]
-    # Types and prologues alternate, so that over the layers each target meets all of them.
-    turn = list(LAYERS).index(layer) + TARGETS.index(target)
-    dtype, prologue = list(POINTERS)[turn % 3], torch.float32 if turn % 2 else None
+    prologue = torch.float32 if with_prologue else None
     output = (length + 2 * padding - size) // stride + 1
     problem = WeightGradProblem(
         torch.empty(8, length, length, channels, device="meta").permute(0, 3, 1, 2),
@@ -125,13 +138,11 @@ def test_weight_grad(layer, target, tmp_path):
     assert not constants["UPCAST"]
     tensors = {"x_ptr": dtype, "grad_ptr": dtype, "out_ptr": torch.float32}
     tensors |= {"scale_ptr": prologue, "shift_ptr": prologue}
-    compiled = compile_as_launched(
+    return compile_as_launched(
         kernels.taps_kernel if config.per_tap else kernels.pairs_kernel, target.arch,
         tensors, {**sizes, "tiles": 7}, constants,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
-    check_resources(compiled, target, tmp_path)
-    assert target.instruction in compiled.asm["ptx"]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"sm_{target.arch}")
