@@ -32,6 +32,8 @@ def make_optimizer(
     Raises:
         ValueError: there is no such optimiser, or it refuses a value.
     """
+    if nesterov and name != "sgd":
+        raise ValueError(f"nesterov is True; expected False with optimizer {name}")
     if name == "sgd":
         return SGD(
             parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
@@ -56,8 +58,13 @@ def make_scheduler(
     """The schedule ``name``, stepped once an epoch; see ``maskedconv.training.train``.
 
     Raises:
-        ValueError: there is no such schedule.
+        ValueError: there is no such schedule, or it has no use for the milestones.
     """
+    if milestones and (name == "cosine" or min(milestones) < 1):
+        raise ValueError(
+            f"milestones is {milestones} with schedule {name}; expected epochs from 1 with step, "
+            "none with cosine"
+        )
     if name == "step":
         return MultiStepLR(optimizer, list(milestones), gamma)
     if name == "cosine":

@@ -35,6 +35,7 @@ from maskedconv.experiments.planning import (
     check_same_data,
     data_keys,
     make_plan,
+    name_unused_folders,
     write_plan,
 )
 from maskedconv.experiments.presets import PRESETS
@@ -128,6 +129,8 @@ def main(
             data.describe(name)
         check_device(device, threads)
         check_checkpoint_minutes(checkpoint_minutes)
+        if verbose and not (list_ or dry_run):
+            raise ValueError("verbose is for --list and --dry-run; expected one of them with it")
         asked = parse_parallel(parallel)
         experiments = registry.select(ids or [])
         found = open_device(device, None)
@@ -137,6 +140,7 @@ def main(
             print_items(plan, verbose)
             return
         _name_other_data(plan, settings)
+        name_unused_folders(plan, source)
         check_data(plan, settings, source, needed=not dry_run)
         store = Store(out or Path("runs") / preset)
         at_once, threads = share_out(asked, threads or settings.threads, found.type, count_cores())

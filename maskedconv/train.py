@@ -24,12 +24,13 @@ from maskedconv.experiments.commandline import (
 from maskedconv.experiments.config import INITS, OPTIMIZERS, TRAINED, Option
 from maskedconv.experiments.images import Source
 from maskedconv.experiments.progress import duration
+from maskedconv.experiments.runner import CHECKPOINT_SECONDS
 from maskedconv.experiments.store import Row, StoreError
 from maskedconv.slices import FROZEN_MODES
 
 if TYPE_CHECKING:
     from maskedconv.data import Dataset
-    from maskedconv.training import Epoch
+    from maskedconv.history import Epoch
 
 _HEADER = "epoch       lr  train loss  top-1 %  test loss  top-1 %       s"
 
@@ -76,8 +77,11 @@ def main(
         bool, typer.Option("--keep", help="Store the final weights in the folder, too.")
     ] = False,
     checkpoint_minutes: Annotated[
-        float, typer.Option(help="How often the run is saved in the folder while it goes on.")
-    ] = 2.0,
+        float | None,
+        typer.Option(
+            help="How often the run is saved in the folder while it goes on.", show_default="2.0"
+        ),
+    ] = None,
 ) -> None:
     """Train one network of which only a part is learned.
 
@@ -85,15 +89,20 @@ def main(
     """
     with usage_errors():
         check_device(device, threads)
-        check_checkpoint_minutes(checkpoint_minutes)
         if keep and out is None:
             raise ValueError("keep is True; expected --out FOLDER for the weights")
+        if checkpoint_minutes is not None and out is None:
+            raise ValueError(
+                f"checkpoint_minutes is {checkpoint_minutes}; expected --out FOLDER for checkpoints"
+            )
+        minutes = CHECKPOINT_SECONDS / 60 if checkpoint_minutes is None else checkpoint_minutes
+        check_checkpoint_minutes(minutes)
         if momentum is None and optimizer == "yellowfin":
             momentum = 0.0
         share = parse_learned(learned)
         options = tuple(parse_option(text) for text in option or ())
         source = Source({} if data_dir is None else {"": data_dir}, download)
-        source.check((dataset, subset))
+        data.check(dataset, data_dir, download, subset)
         torch_device = open_device(device, threads)
         config = RunConfig(
             **_recipe(
@@ -125,7 +134,8 @@ def main(
             store.prepare()
         images = source.load((dataset, subset), torch_device)
         _check_model(config, images)
-    row = _run(config, images, store, 60 * checkpoint_minutes)
+    _say_what_is_not_obvious(config, store)
+    row = _run(config, images, store, 60 * minutes)
     if row["status"] == "failed":
         say(f"error: {row['error']}")
         raise typer.Exit(SOME_FAILED)
@@ -135,6 +145,8 @@ def main(
         f"{row['learned_parameters']:,} of {row['total_parameters']:,} parameters learned, "
         f"{duration(row['seconds'])}"
     )
+    if store is not None and "weights" in row:
+        print(f"weights: {store.out / row['weights']}")
 
 
 def parse_learned(text: str) -> float | int:
@@ -175,6 +187,19 @@ def _check_model(config: RunConfig, images: Dataset) -> None:
     from maskedconv.experiments.execute import build_model
 
     build_model(config, images.num_classes, images.image_shape)
+
+
+def _say_what_is_not_obvious(config: RunConfig, store: Store | None) -> None:
+    if not config.keep:
+        how = "--keep" if store is not None else "--out FOLDER --keep"
+        say(f"note: the final weights will not be stored; {how} stores them")
+    late = [epoch for epoch in config.milestones if epoch >= config.epochs]
+    if late:
+        epochs = ", ".join(map(str, late))
+        say(
+            f"note: the learning rate is not lowered after epoch {epochs} of the recipe, as the "
+            f"run has {config.epochs}"
+        )
 
 
 def _run(config: RunConfig, images: Dataset, store: Store | None, checkpoint_seconds: float) -> Row:

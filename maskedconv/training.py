@@ -3,76 +3,26 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from maskedconv.data import Dataset, test_batches, train_batches
 from maskedconv.experiments.checkpoints import Checkpoint
 from maskedconv.experiments.precision import resolve_amp
+from maskedconv.history import Diverged, Epoch, History
 from maskedconv.optimizers import make_optimizer, make_scheduler
+from maskedconv.position import Position, Sums
+
+__all__ = ["evaluate", "predict", "train"]
 
 # On a CPU, activations beyond 32 MB leave malloc's heap, and fetching their pages anew for every
 # batch costs more than the convolutions; a GPU wants larger batches to be busy.
 CPU_TEST_BATCH_SIZE = 128
 GPU_TEST_BATCH_SIZE = 1000
-# Of a position: what has a state_dict.
-_STATEFUL = ("model", "optimizer", "scheduler")
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One epoch's result: mean losses, top-1 in percent, its learning rate and wall time.
-
-    ``train_loss`` and ``train_top1`` are those of the batches as they were learned from;
-    ``seconds`` covers training and evaluation.
-    """
-
-    epoch: int
-    train_loss: float
-    train_top1: float
-    test_loss: float
-    test_top1: float
-    seconds: float
-    lr: float
-
-
-@dataclass
-class History:
-    """The epochs of a run, in order; the first is epoch 1."""
-
-    epochs: list[Epoch] = field(default_factory=list)
-
-    @property
-    def last_top1(self) -> float | None:
-        """Top-1 on the test set after the last epoch, in percent; None before the first."""
-        return self.epochs[-1].test_top1 if self.epochs else None
-
-    @property
-    def best(self) -> Epoch | None:
-        """The (first) epoch of the best top-1 on the test set, which is what the paper prints."""
-        return max(self.epochs, key=lambda item: item.test_top1, default=None)
-
-
-class Diverged(ArithmeticError):
-    """The loss of an epoch was not finite.
-
-    Attributes:
-        epoch: the epoch, from 1.
-        history: the epochs before it.
-    """
-
-    def __init__(self, epoch: int, history: History) -> None:
-        super().__init__(f"the training loss is not finite in epoch {epoch}")
-        self.epoch = epoch
-        self.history = history
 
 
 def train(
@@ -115,7 +65,7 @@ def train(
     Raises:
         ValueError: ``epochs`` is below 1, ``schedule`` or ``optimizer`` is unknown, or there is
             nothing to learn.
-        Diverged: the loss of an epoch is not finite.
+        Diverged: a loss of an epoch is not finite, or a value of the network after it.
         StoreError: the checkpoint cannot be written.
     """
     if epochs < 1:
@@ -129,7 +79,7 @@ def train(
         optimizer, learned, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
     )
     scheduler = make_scheduler(schedule, updates, epochs, milestones, gamma)
-    position = _Position(model, updates, scheduler, device)
+    position = Position(model, updates, scheduler, device)
     if checkpoint is not None and (state := checkpoint.take()) is not None:
         position.restore(state)
     history = position.history
@@ -146,9 +96,12 @@ def train(
             batches = train_batches(dataset, batch_size, seed, epoch, first_batch=position.batch)
             _train_epoch(forward, position, batches, amp, checkpoint)
             train_loss, train_top1 = position.sums.means()
-            if not math.isfinite(train_loss):
-                raise Diverged(epoch, history)
+            found = "the training loss" if not math.isfinite(train_loss) else _not_finite(model)
+            if found:
+                raise Diverged(found, epoch, history)
             test_loss, test_top1 = evaluate(model, dataset, amp=amp)
+        if not math.isfinite(test_loss):
+            raise Diverged("the test loss", epoch, history)
         scheduler.step()
         seconds = position.seconds
         result = Epoch(epoch, train_loss, train_top1, test_loss, test_top1, seconds, epoch_lr)
@@ -164,7 +117,7 @@ def evaluate(
     model: nn.Module, dataset: Dataset, batch_size: int | None = None, amp: bool = False
 ) -> tuple[float, float]:
     """Mean cross-entropy and top-1 in percent on the test set; leaves the model in eval mode."""
-    sums = _Sums(dataset.device)
+    sums = Sums(dataset.device)
     for logits, labels in _answers(model, dataset, batch_size, amp):
         with _autocast(dataset.device, amp):
             loss = F.cross_entropy(logits, labels)
@@ -197,7 +150,7 @@ def _answers(
 
 def _train_epoch(
     model: Callable[[Tensor], Tensor],
-    position: _Position,
+    position: Position,
     batches: Iterator[tuple[Tensor, Tensor]],
     amp: bool,
     checkpoint: Checkpoint | None,
@@ -220,81 +173,18 @@ def _train_epoch(
         raise ValueError("dataset has no training images")
 
 
-class _Position:
-    """How far training has come: everything that what follows depends on.
+def _not_finite(model: nn.Module) -> str:
+    """The name of a parameter or buffer with a NaN or an infinity in it; "" if there is none.
 
-    Attributes:
-        history: of the epochs that are over.
-        batch: batches of the present epoch that are over, with their ``sums``.
+    A loss may stay finite: a maximum, such as ReLU's on some paths, can lose a NaN on its way.
     """
-
-    def __init__(
-        self, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler, device: torch.device
-    ) -> None:
-        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
-        self.history = History()
-        self._device = device
-        self._begin_epoch()
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of the present epoch so far."""
-        return self._seconds_before + time.perf_counter() - self._start
-
-    def end_epoch(self, result: Epoch) -> None:
-        """Adds ``result`` to the history; the next epoch begins."""
-        self.history.epochs.append(result)
-        self._begin_epoch()
-
-    def _begin_epoch(self) -> None:
-        self.batch, self.sums = 0, _Sums(self._device)
-        self._seconds_before, self._start = 0.0, time.perf_counter()
-
-    def state(self) -> dict[str, Any]:
-        """All of it as tensors and JSON values; waits for the device."""
-        # Order and augmentation have generators of their own; dropout draws from the global ones.
-        cuda = self._device.type == "cuda"
-        return {
-            **{name: getattr(self, name).state_dict() for name in _STATEFUL},
-            "history": [asdict(epoch) for epoch in self.history.epochs],
-            "batch": self.batch,
-            "sums": vars(self.sums),
-            "seconds": self.seconds,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(self._device) if cuda else None,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes to where :meth:`state` was."""
-        for name in _STATEFUL:
-            getattr(self, name).load_state_dict(state[name])
-        self.history.epochs[:] = [Epoch(**epoch) for epoch in state["history"]]
-        self.batch, self._seconds_before = state["batch"], state["seconds"]
-        for name, value in state["sums"].items():
-            moved = value.to(self._device) if isinstance(value, Tensor) else value
-            setattr(self.sums, name, moved)
-        torch.set_rng_state(state["random"])
-        if state["random_cuda"] is not None:
-            torch.cuda.set_rng_state(state["random_cuda"], self._device)
-
-
-class _Sums:
-    """Loss and correct answers summed on the device, so that no step waits for the host."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), device=device, dtype=torch.float64)
-        self.correct = torch.zeros((), device=device, dtype=torch.int64)
-        self.count = 0
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """One batch: mean ``loss`` [], ``logits`` [B, classes], ``labels`` [B]."""
-        self.loss += loss * len(labels)
-        self.correct += (logits.argmax(1) == labels).sum()
-        self.count += len(labels)
-
-    def means(self) -> tuple[float, float]:
-        """Mean loss, and top-1 in percent."""
-        return self.loss.item() / self.count, 100.0 * self.correct.item() / self.count
+    named = [
+        (name, value)
+        for name, value in chain(model.named_parameters(), model.named_buffers())
+        if value.is_floating_point()
+    ]
+    finite = torch.stack([value.detach().isfinite().all() for _, value in named]).tolist()
+    return next((name for (name, _), good in zip(named, finite, strict=True) if not good), "")
 
 
 def _autocast(device: torch.device, enabled: bool) -> torch.autocast:

@@ -45,6 +45,10 @@ class YellowFin(Optimizer):
 
     The host does not wait for the device. ``state_dict`` holds all that a run needs to go on.
 
+    Norms are taken in float64, where no finite float32 gradient overflows. A gradient with a NaN or
+    an infinity in it (or of a norm beyond float64's) makes every parameter NaN in that step: the
+    training has diverged, and what watches its loss or its parameters sees it at once.
+
     Args:
         params: parameters or parameter groups; what is tuned is shared by all groups.
         lr, momentum: of the first step.
@@ -126,7 +130,7 @@ class YellowFin(Optimizer):
         """Running averages with this step's gradient, and the factor that shortens it to follow."""
         old = self._shared_state.get(_TUNER) or _empty_tuner(parameters[0].device)
         gradients = [p.grad for p in parameters if p.grad is not None]
-        length = torch.nn.utils.get_total_norm(gradients).double()
+        length = _norm(gradients)
         followed = measured = torch.ones_like(length)
         if self.clip is not None:
             followed = measured = (self.clip / length).clamp(max=1)
@@ -134,6 +138,8 @@ class YellowFin(Optimizer):
             limit = (old["h_max"] / self._debias(old)).sqrt() / length
             measured = torch.minimum(measured, _OUTLIER * limit)
             followed = torch.minimum(measured, limit)
+        # Adds nothing to a finite step and makes one that is not finite NaN throughout.
+        followed = followed + 0 * length
         norm = measured * length
         curvature = norm.square() + _EPS
         window = torch.cat([old["window"], curvature[None]])[-self.window :]
@@ -153,7 +159,8 @@ class YellowFin(Optimizer):
         new["distance"] = averaged("distance", new["norm"] / new["h"])
         averages = [self._state_of(p, "gradient_average") for p in parameters]
         torch._foreach_mul_(averages, self.beta)
-        torch._foreach_add_(averages, torch._foreach_mul(gradients, (1 - self.beta) * measured))
+        # Two factors, as their product may be too small for float32.
+        torch._foreach_add_(averages, torch._foreach_mul(gradients, measured), alpha=1 - self.beta)
         return new, followed
 
     def _tune(self, tuner: dict[str, Any], parameters: list[Tensor]) -> dict[str, Any]:
@@ -162,7 +169,7 @@ class YellowFin(Optimizer):
             return tuner
         debias = self._debias(tuner)
         averages = [self._state_of(p, "gradient_average") for p in parameters]
-        mean = torch.nn.utils.get_total_norm(averages).double() / debias
+        mean = _norm(averages) / debias
         momentum, rate = single_step(
             variance=(tuner["h"] / debias - mean.square()).clamp(min=_EPS),
             distance=tuner["distance"] / debias,
@@ -226,6 +233,12 @@ def single_step(
     ratio = (h_max / h_min).sqrt()
     root = torch.maximum(free, (ratio - 1) / (ratio + 1))
     return root.square(), (1 - root).square() / h_min
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    """Norm of all the tensors' values together, float64 [] on the device of the first."""
+    norms = torch._foreach_norm(tensors, 2, dtype=torch.float64)
+    return torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
 
 
 def _empty_tuner(device: torch.device) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from maskedconv.models.registry import NAMES, Family, parse
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Recipe", "available", "create", "recipe"]
+__all__ = ["Recipe", "available", "create", "options", "recipe"]
 
 _INITS = ("he", "authors")
 
@@ -36,6 +36,18 @@ def recipe(name: str) -> Recipe:
     """
     family, _ = parse(name)
     return getattr(_module(family), family.recipe)
+
+
+def options(name: str) -> frozenset[str]:
+    """The ``options`` that :func:`create` takes for ``name``, besides ``bn_learned``.
+
+    ``init``, which every network takes, is among them where it makes a difference.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    family, _ = parse(name)
+    return frozenset(_options(getattr(_module(family), family.network)))
 
 
 def create(

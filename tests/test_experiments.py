@@ -47,7 +47,7 @@ def test_key_is_stable():
         {"epochs": 9},
         {"lr": 0.01},
         {"milestones": (60,)},
-        {"schedule": "cosine"},
+        {"schedule": "cosine", "milestones": ()},
         {"dropout": 0.3},
         {"seed": 1},
         {"subset": 10},

@@ -203,6 +203,32 @@ def test_divergence_names_the_epoch_and_keeps_the_others(dataset):
     assert [epoch.epoch for epoch in caught.value.history.epochs] == [1, 2]
 
 
+def test_a_value_that_is_not_finite_is_divergence_though_the_losses_are(dataset):
+    model = network()
+    model.register_buffer("statistic", torch.zeros(2))
+    model.register_parameter("unused", nn.Parameter(torch.zeros(2)))
+
+    def poison(epoch):
+        model.statistic[1] = -math.inf
+
+    with pytest.raises(Diverged, match="^statistic is not finite in epoch 2$"):
+        run(model, dataset, epochs=3, on_epoch=poison)
+    model.statistic.zero_()
+    model.unused.data[0] = math.nan
+    with pytest.raises(Diverged, match="^unused is not finite in epoch 1$") as caught:
+        run(model, dataset, epochs=3)
+    assert caught.value.history.epochs == []
+
+
+def test_a_test_loss_that_is_not_finite_is_divergence(dataset):
+    class OnlyTrains(nn.Module):
+        def forward(self, x):
+            return x if self.training else x * math.inf
+
+    with pytest.raises(Diverged, match="^the test loss is not finite in epoch 1$"):
+        run(nn.Sequential(network(), OnlyTrains()), dataset, epochs=2)
+
+
 def test_best_is_the_first_of_the_best():
     tops = [10.0, 50.0, 50.0, 40.0]
     history = History([Epoch(n, 1, 1, 1, top, 1, 1) for n, top in enumerate(tops, start=1)])

@@ -250,3 +250,36 @@ def test_groups_have_their_own_schedule_and_closures_are_called():
 def test_bad_arguments_are_named(changes, words):
     with pytest.raises(ValueError, match=words):
         YellowFin([nn.Parameter(torch.ones(1))], **changes)
+
+
+@pytest.mark.parametrize("size", [1e20, 3e38, 1e-30])
+@pytest.mark.parametrize("clip", [None, 2.0])
+def test_gradients_whose_squares_overflow_are_followed_as_in_float64(size, clip):
+    """Steps of float32 are those of float64, whose squared norm is finite."""
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        parameter = nn.Parameter(torch.tensor([3.0, -2.0], dtype=dtype))
+        optimizer = YellowFin([parameter], lr=1e-25, window=3, clip=clip)
+        for step in range(6):
+            parameter.grad = size * torch.tensor([1.0, 0.5 - 0.1 * step], dtype=dtype)
+            optimizer.step()
+        rate, momentum = optimizer.tuned
+        results.append([*parameter.tolist(), rate, momentum])
+    assert all(map(math.isfinite, results[0]))
+    assert results[0] == pytest.approx(results[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("steps_before", [0, 3])
+def test_a_gradient_that_is_not_finite_makes_every_parameter_nan_at_once(bad, steps_before):
+    parameters = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))]
+    optimizer = YellowFin(parameters, clip=2.0)
+    for step in range(steps_before + 1):
+        for parameter in parameters:
+            assert parameter.isfinite().all()
+            parameter.grad = torch.full_like(parameter, 0.1)
+        if step == steps_before:
+            parameters[1].grad[0] = bad
+        optimizer.step()
+    for parameter in parameters:
+        assert parameter.isnan().all()

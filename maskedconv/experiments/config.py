@@ -21,6 +21,9 @@ AMP = ("bf16", "off")
 # The beta1 that Adam is run with: its place in a configuration is the momentum.
 ADAM_MOMENTUM = 0.9
 _KEY = re.compile(r"[0-9a-f]{16}")
+# Settings of a network that are fields of their own, or follow from the images.
+_NO_OPTIONS = ("learned", "slice_dim", "frozen", "seed", "init", "bn_learned", "dropout")
+_NO_OPTIONS += ("num_classes", "in_channels", "image_size")
 Option = str | int | float | bool
 
 
@@ -103,10 +106,38 @@ class RunConfig:
             raise ValueError(
                 f"lr is {self.lr} and dropout is {self.dropout}; expected lr > 0 and dropout < 1"
             )
+        self._check_parts()
         self._check_optimizer()
+        self._check_schedule()
         self._check_ensemble()
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        self._check_options()
         object.__setattr__(self, "options", tuple(sorted((n, v) for n, v in self.options)))
+
+    def _check_parts(self) -> None:
+        if self.trained == "bn" and not self.bn_learned:
+            raise ValueError("trained is 'bn' and bn_learned is False: nothing would be learned")
+        if self.learns_all_slices and (self.slice_dim or self.frozen != "random"):
+            raise ValueError(
+                f"slice_dim is {self.slice_dim} and frozen is {self.frozen!r}; expected 0 and "
+                "'random' with learned 1.0, which leaves no slice frozen"
+            )
+
+    def _check_schedule(self) -> None:
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for epoch in self.milestones:
+            _check_int("milestones", epoch, 1)
+        if self.schedule == "cosine" and self.milestones:
+            raise ValueError(f"milestones is {self.milestones}; expected none with schedule cosine")
+
+    def _check_options(self) -> None:
+        names = [name for name, _ in self.options]
+        if double := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"option {double[0]} is given twice")
+        if taken := sorted(set(names) & set(_NO_OPTIONS)):
+            raise ValueError(
+                f"option {taken[0]} is none of the model's own here; it has a setting of its own "
+                "or follows from the images"
+            )
 
     def _check_optimizer(self) -> None:
         if self.optimizer == "adam" and self.momentum != ADAM_MOMENTUM:
@@ -115,6 +146,8 @@ class RunConfig:
             )
         if self.optimizer != "sgd" and self.nesterov:
             raise ValueError(f"nesterov is True; expected False with optimizer {self.optimizer}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov is True; expected a momentum above 0 with it")
 
     def _check_ensemble(self) -> None:
         if self.start and not _KEY.fullmatch(self.start):
@@ -138,8 +171,16 @@ class RunConfig:
             for field in fields(self)
             if (value := getattr(self, field.name)) != field.default
         }
+        if self.trained != "all" and not self.bn_learned:
+            # Such runs learned BatchNorm once, and may not pass for ones that do not.
+            kept["bn_learned"] = "never"
         text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def learns_all_slices(self) -> bool:
+        """Whether ``learned`` is the fraction 1.0 (and not the count 1)."""
+        return isinstance(self.learned, float) and self.learned == 1.0
 
     @property
     def all_epochs(self) -> int:
@@ -170,7 +211,7 @@ class RunConfig:
         parts = [self.model, self._label_learned()]
         if self.slice_dim:
             parts.append(f"of {SLICE_DIMS[self.slice_dim]}")
-        if self.learned != 1.0 or isinstance(self.learned, int):
+        if not self.learns_all_slices:
             parts.append(self.frozen)
         if not self.bn_learned:
             parts.append("without BN")
@@ -191,7 +232,7 @@ class RunConfig:
             return f"only {self.trained}"
         if isinstance(self.learned, int):
             return f"k={self.learned}"
-        return "all weights" if self.learned == 1.0 else f"p={_short(self.learned)}"
+        return "all weights" if self.learns_all_slices else f"p={_short(self.learned)}"
 
     def with_seed(self, seed: int) -> RunConfig:
         """The same run from another seed."""

@@ -21,8 +21,9 @@ from maskedconv.data import Dataset
 from maskedconv.experiments.checkpoints import Checkpoint
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.rows import epochs_of
+from maskedconv.history import History
 from maskedconv.nn import MaskedConv2d
-from maskedconv.training import History, predict
+from maskedconv.training import predict
 
 Fit = Callable[[nn.Module, int], History]
 

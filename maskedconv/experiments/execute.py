@@ -21,9 +21,10 @@ from maskedconv.experiments.ensemble import freeze_unlearned_, train_members
 from maskedconv.experiments.rows import results
 from maskedconv.experiments.store import Row, StoreError
 from maskedconv.experiments.weights import keep_weights, start_from, weights_path
+from maskedconv.history import Diverged, Epoch, History
 from maskedconv.memory import peak_resident
 from maskedconv.selection import select_learned_
-from maskedconv.training import Diverged, Epoch, History, train
+from maskedconv.training import train
 
 
 def build_model(
@@ -32,8 +33,10 @@ def build_model(
     """The network of ``config`` for images of ``image_shape`` (C, H, W), on the CPU.
 
     Raises:
-        ValueError, TypeError: what ``maskedconv.models.create`` and ``select_learned_`` refuse.
+        ValueError, TypeError: what ``maskedconv.models.create`` and ``select_learned_`` refuse; a
+            setting that changes nothing for this network.
     """
+    _check_init(config)
     options: dict[str, Any] = dict(config.options)
     if config.dropout:
         options["dropout"] = config.dropout
@@ -51,8 +54,20 @@ def build_model(
         **options,
     )
     if config.trained != "all":
-        select_learned_(model, config.trained)
+        select_learned_(model, config.trained, bn_learned=config.bn_learned)
+    named = "bn_learned is False" if not config.bn_learned else "trained is 'bn'"
+    about_bn = not config.bn_learned or config.trained == "bn"
+    if about_bn and not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        raise ValueError(f"{named}, but {config.model} has no BatchNorm")
     return model
+
+
+def _check_init(config: RunConfig) -> None:
+    split_matters = "init" in models.options(config.model) and not config.learns_all_slices
+    if config.init == "authors" and not split_matters:
+        raise ValueError(
+            f"init is 'authors', but {config.label()} starts from the same values with 'he'"
+        )
 
 
 def execute(

@@ -55,6 +55,13 @@ def check_data(plan: Plan, settings: Settings, source: Source, needed: bool) -> 
             say(f"note: {error}")
 
 
+def name_unused_folders(plan: Plan, source: Source) -> None:
+    """Says which of the folders given on the command line no run of the plan reads."""
+    read = {name for name, _ in data_keys(plan)}
+    if unused := sorted(set(source.folders) - read - {""}):
+        say(f"note: none of these runs reads the images of {' and '.join(unused)}")
+
+
 def _without(key: DataKey, plan: Plan, settings: Settings) -> str:
     """How to do without a data set, if more than that one was asked for."""
     if len(data_keys(plan)) == 1:

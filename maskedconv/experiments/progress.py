@@ -14,7 +14,7 @@ from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.store import Row
 
 if TYPE_CHECKING:
-    from maskedconv.training import Epoch
+    from maskedconv.history import Epoch
 
 
 class ConsoleObserver:

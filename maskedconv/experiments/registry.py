@@ -110,7 +110,7 @@ def _fig4(settings: Settings) -> list[RunConfig]:
     """Figure 1's runs of two networks, and each but the reference again with fixed BatchNorm."""
     models = (settings.densenet.model, settings.wrn.model)
     with_bn = [run for run in _fig1(settings) if run.model in models]
-    without_bn = [replace(run, bn_learned=False) for run in with_bn if not _learns_all(run)]
+    without_bn = [replace(run, bn_learned=False) for run in with_bn if not run.learns_all_slices]
     return [*with_bn, *without_bn]
 
 
@@ -158,7 +158,7 @@ def _table2(settings: Settings) -> list[RunConfig]:
         run
         for run in _fig5(settings)
         if run.dataset == settings.datasets[0]
-        and (run.learned in TABLE2_FRACTIONS or _learns_all(run))
+        and (run.learned in TABLE2_FRACTIONS or run.learns_all_slices)
     ]
 
 
@@ -209,10 +209,6 @@ def _ensembles(settings: Settings, fields: dict[str, Any]) -> Iterator[RunConfig
                 **optimizer,
                 **fields,
             )
-
-
-def _learns_all(run: RunConfig) -> bool:
-    return isinstance(run.learned, float) and run.learned == ALL_WEIGHTS
 
 
 _LISTED = (

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from maskedconv.training import History
+from maskedconv.history import History
 
 
 def results(history: History) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from maskedconv.experiments.store import Loaded, Row, Store, is_final
 
 if TYPE_CHECKING:
     from maskedconv.data import Dataset
-    from maskedconv.training import Epoch
+    from maskedconv.history import Epoch
 
 POLL_SECONDS = 1.0
 CHECKPOINT_SECONDS = 120.0

@@ -24,7 +24,7 @@ from maskedconv.experiments.store import Store, StoreError
 
 if TYPE_CHECKING:
     from maskedconv.data import Dataset
-    from maskedconv.training import Epoch
+    from maskedconv.history import Epoch
 
 
 class WorkerError(RuntimeError):

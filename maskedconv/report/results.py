@@ -259,7 +259,7 @@ def signed(number: float, digits: int = 1) -> str:
 
 def is_reference(config: RunConfig) -> bool:
     """Whether the run learns every weight of the network."""
-    return config.trained == "all" and isinstance(config.learned, float) and config.learned == 1.0
+    return config.trained == "all" and config.learns_all_slices
 
 
 def _settings(entry: dict[str, Any], rows: dict[str, dict[str, Any]]) -> list[Setting]:
