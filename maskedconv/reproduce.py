@@ -208,11 +208,15 @@ def _run(
                 checkpoint_seconds=setup.checkpoint_seconds,
             )
     except KeyboardInterrupt:
+        from maskedconv.experiments.checkpoints import has_checkpoint
+
         loaded = store.load()
-        kept = sum(loaded.finished(run.key) is not None for run in configs)
+        left = [run for run in configs if loaded.finished(run.key) is None]
+        begun = sum(has_checkpoint(store.out, run) for run in left)
         say(
-            f"interrupted: {kept} of {len(configs)} finished runs are kept in {store.out}; "
-            "the same command goes on from there"
+            f"interrupted: {len(configs) - len(left)} of {len(configs)} finished runs are kept in "
+            f"{store.out}, {begun} more are saved as far as they are; the same command goes on "
+            "from there"
         )
         raise typer.Exit(INTERRUPTED) from None
     except (StoreError, WorkerError) as error:

@@ -216,12 +216,21 @@ def _run(config: RunConfig, images: Dataset, store: Store | None, checkpoint_sec
         )
         return rows[config.key]
     except KeyboardInterrupt:
-        kept = "" if store is None else "; the same command goes on from its last checkpoint"
-        say(f"interrupted: the run is not finished{kept}")
+        say(f"interrupted: the run is not finished; {_what_is_kept(config, store)}")
         raise typer.Exit(INTERRUPTED) from None
     except StoreError as error:
         say(f"error: {error}")
         raise typer.Exit(SOME_FAILED) from error
+
+
+def _what_is_kept(config: RunConfig, store: Store | None) -> str:
+    from maskedconv.experiments.checkpoints import has_checkpoint
+
+    if store is None:
+        return "nothing of it is kept, as there was no --out FOLDER"
+    if not has_checkpoint(store.out, config):
+        return "nothing of it is kept, the same command starts anew"
+    return "the same command goes on from its last checkpoint"
 
 
 class _Printer:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.data import Dataset, test_batches, train_batches
+from maskedconv.experiments import interrupts
 from maskedconv.experiments.checkpoints import Checkpoint
 from maskedconv.experiments.precision import resolve_amp
 from maskedconv.history import Diverged, Epoch, History
@@ -67,6 +70,8 @@ def train(
             nothing to learn.
         Diverged: a loss of an epoch is not finite, or a value of the network after it.
         StoreError: the checkpoint cannot be written.
+        KeyboardInterrupt: somebody asked to stop (see ``experiments.interrupts``); the checkpoint
+            is written.
     """
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; expected at least 1")
@@ -99,10 +104,14 @@ def train(
             found = "the training loss" if not math.isfinite(train_loss) else _not_finite(model)
             if found:
                 raise Diverged(found, epoch, history)
-            test_loss, test_top1 = evaluate(model, dataset, amp=amp)
+            stop = partial(_save_if_asked_to_stop, position, checkpoint)
+            test_loss, test_top1 = evaluate(model, dataset, amp=amp, before_batch=stop)
         if not math.isfinite(test_loss):
             raise Diverged("the test loss", epoch, history)
-        scheduler.step()
+        with warnings.catch_warnings():
+            # A training that goes on behind an epoch's last batch has made no step of its own.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            scheduler.step()
         seconds = position.seconds
         result = Epoch(epoch, train_loss, train_top1, test_loss, test_top1, seconds, epoch_lr)
         position.end_epoch(result)
@@ -114,11 +123,15 @@ def train(
 
 
 def evaluate(
-    model: nn.Module, dataset: Dataset, batch_size: int | None = None, amp: bool = False
+    model: nn.Module,
+    dataset: Dataset,
+    batch_size: int | None = None,
+    amp: bool = False,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> tuple[float, float]:
     """Mean cross-entropy and top-1 in percent on the test set; leaves the model in eval mode."""
     sums = Sums(dataset.device)
-    for logits, labels in _answers(model, dataset, batch_size, amp):
+    for logits, labels in _answers(model, dataset, batch_size, amp, before_batch):
         with _autocast(dataset.device, amp):
             loss = F.cross_entropy(logits, labels)
         sums.add(loss, logits, labels)
@@ -135,7 +148,11 @@ def predict(
 
 @torch.no_grad()
 def _answers(
-    model: nn.Module, dataset: Dataset, batch_size: int | None, amp: bool
+    model: nn.Module,
+    dataset: Dataset,
+    batch_size: int | None,
+    amp: bool,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits [B, classes] and labels [B] of the test set, batch by batch."""
     model.eval()
@@ -143,6 +160,7 @@ def _answers(
         CPU_TEST_BATCH_SIZE if dataset.device.type == "cpu" else GPU_TEST_BATCH_SIZE
     )
     for images, labels in test_batches(dataset, batch_size):
+        before_batch()
         with _autocast(dataset.device, amp):
             logits = model(images)
         yield logits, labels
@@ -171,6 +189,12 @@ def _train_epoch(
         position.batch += 1
     if not position.sums.count:
         raise ValueError("dataset has no training images")
+
+
+def _save_if_asked_to_stop(position: Position, checkpoint: Checkpoint | None) -> None:
+    """Evaluation changes nothing of the position, and may be long: it is left at any batch."""
+    if checkpoint is not None and interrupts.requested():
+        checkpoint.write(position.state())
 
 
 def _not_finite(model: nn.Module) -> str:

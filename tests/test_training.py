@@ -211,11 +211,11 @@ def test_a_value_that_is_not_finite_is_divergence_though_the_losses_are(dataset)
     def poison(epoch):
         model.statistic[1] = -math.inf
 
-    with pytest.raises(Diverged, match="^statistic is not finite in epoch 2$"):
+    with pytest.raises(Diverged, match=r"^statistic is not finite in epoch 2$"):
         run(model, dataset, epochs=3, on_epoch=poison)
     model.statistic.zero_()
     model.unused.data[0] = math.nan
-    with pytest.raises(Diverged, match="^unused is not finite in epoch 1$") as caught:
+    with pytest.raises(Diverged, match=r"^unused is not finite in epoch 1$") as caught:
         run(model, dataset, epochs=3)
     assert caught.value.history.epochs == []
 
@@ -225,7 +225,7 @@ def test_a_test_loss_that_is_not_finite_is_divergence(dataset):
         def forward(self, x):
             return x if self.training else x * math.inf
 
-    with pytest.raises(Diverged, match="^the test loss is not finite in epoch 1$"):
+    with pytest.raises(Diverged, match=r"^the test loss is not finite in epoch 1$"):
         run(nn.Sequential(network(), OnlyTrains()), dataset, epochs=2)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from maskedconv.experiments import interrupts
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.store import StoreError
 from maskedconv.io import remove_partial_files, replacing
@@ -55,14 +56,15 @@ class Checkpoint:
         return taken
 
     def due(self) -> bool:
-        """Whether it is time to write."""
-        return time.monotonic() - self._written >= self._every
+        """Whether it is time to write, or somebody asks to stop."""
+        return interrupts.requested() or time.monotonic() - self._written >= self._every
 
     def write(self, training: State) -> None:
         """Replaces the file, whole or not at all.
 
         Raises:
             StoreError: it cannot be written.
+            KeyboardInterrupt: it is written, and somebody asks to stop.
         """
         buffer = io.BytesIO()
         state = {"context": self.context, "training": training, "seconds": self.seconds}
@@ -78,6 +80,8 @@ class Checkpoint:
                 f"the checkpoint {self._path} cannot be written: {error.strerror}"
             ) from error
         self._written = time.monotonic()
+        if interrupts.requested():
+            raise KeyboardInterrupt
 
     def _read(self) -> State:
         try:
@@ -108,6 +112,11 @@ class Checkpoint:
 def checkpoint_path(folder: Path, config: RunConfig) -> Path:
     """Where the checkpoint of a run is, in the output folder ``folder``."""
     return folder / ".checkpoints" / f"{config.key}.pt"
+
+
+def has_checkpoint(folder: Path, config: RunConfig) -> bool:
+    """Whether there is a checkpoint of the run."""
+    return checkpoint_path(folder, config).exists()
 
 
 def remove_checkpoint(folder: Path, config: RunConfig) -> None:

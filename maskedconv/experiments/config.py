@@ -22,8 +22,12 @@ AMP = ("bf16", "off")
 ADAM_MOMENTUM = 0.9
 _KEY = re.compile(r"[0-9a-f]{16}")
 # Settings of a network that are fields of their own, or follow from the images.
-_NO_OPTIONS = ("learned", "slice_dim", "frozen", "seed", "init", "bn_learned", "dropout")
-_NO_OPTIONS += ("num_classes", "in_channels", "image_size")
+_NO_OPTIONS = frozenset(
+    (
+        *("learned", "slice_dim", "frozen", "seed", "init", "bn_learned", "dropout"),
+        *("num_classes", "in_channels", "image_size"),
+    )
+)
 Option = str | int | float | bool
 
 
@@ -133,7 +137,7 @@ class RunConfig:
         names = [name for name, _ in self.options]
         if double := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"option {double[0]} is given twice")
-        if taken := sorted(set(names) & set(_NO_OPTIONS)):
+        if taken := sorted(set(names) & _NO_OPTIONS):
             raise ValueError(
                 f"option {taken[0]} is none of the model's own here; it has a setting of its own "
                 "or follows from the images"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.images import DataKey
+from maskedconv.experiments.interrupts import sigterm_interrupts
 from maskedconv.experiments.runner import POLL_SECONDS, Observer, not_run
 from maskedconv.experiments.store import Row, Store, StoreError
 from maskedconv.experiments.workers import Pool, Setup, WorkerError, saved
@@ -62,7 +63,8 @@ def run_parallel(
 ) -> dict[str, Row]:
     """As ``runner.run_all``, with up to ``workers`` runs at once, each in a process of its own.
 
-    A run whose process dies is given to another; the second time it is a failed row.
+    A run whose process dies is given to another; the second time it is a failed row. An interrupt,
+    which SIGTERM is too, has the processes save their runs; the second one ends them at once.
 
     Raises:
         StoreError: a row, a checkpoint or a file of weights cannot be written.
@@ -71,7 +73,7 @@ def run_parallel(
     schedule = _Schedule({config.key: config for config in configs}, poll_seconds)
     if not schedule.pending:
         return {}
-    with saved(datasets) as images, Pool(setup, images) as pool:
+    with sigterm_interrupts(), saved(datasets) as images, Pool(setup, images) as pool:
         while schedule.pending:
             while len(pool.busy) < workers and (config := schedule.next()):
                 pool.give(config)

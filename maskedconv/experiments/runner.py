@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from maskedconv.experiments import interrupts
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.store import Loaded, Row, Store, is_final
 
@@ -83,7 +84,12 @@ def attempt(
     progress: Progress,
     checkpoint_seconds: float,
 ) -> Row | None:
-    """The run's row, from the folder or from doing it; None while another process is doing it."""
+    """The run's row, from the folder or from doing it; None while another process is doing it.
+
+    Raises:
+        KeyboardInterrupt: the process was asked to stop; what was done of the run is saved.
+        StoreError: as :func:`run_all`.
+    """
     with store.claim(config.key) as mine:
         loaded = store.load()
         row = loaded.finished(config.key)
@@ -93,7 +99,8 @@ def attempt(
             row = not_run(config, reason, "StartFailed")
             store.append(row)
             return row
-        return _run_one(config, store, dataset_of(config), progress, checkpoint_seconds)
+        with interrupts.noted():
+            return _run_one(config, store, dataset_of(config), progress, checkpoint_seconds)
 
 
 def not_run(config: RunConfig, error: str, error_type: str) -> Row:

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from maskedconv.experiments.commandline import open_device
+from maskedconv.experiments import interrupts
+from maskedconv.experiments.commandline import open_device, say
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.images import DataKey, data_key
 from maskedconv.experiments.runner import CHECKPOINT_SECONDS, attempt
@@ -64,11 +65,20 @@ class Pool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for connection, process in self._processes.items():
-            connection.close()
-            process.terminate()
-        for process in self._processes.values():
-            process.join()
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and self.busy:
+            say(interrupts.SAVING)
+        try:
+            # Asked to stop first: a busy process that finds nobody listening ends unsaved.
+            for process in self._processes.values():
+                process.terminate()
+            for connection in self._processes:
+                connection.close()
+            for process in self._processes.values():
+                process.join()
+        except KeyboardInterrupt:
+            for process in self._processes.values():
+                process.kill()
+            raise
 
     def give(self, config: RunConfig) -> None:
         """Has an idle process, or a new one, do the run."""
@@ -180,6 +190,8 @@ def _work(connection: Connection, setup: Setup, images: Path) -> None:
         except StoreError as error:
             teller.tell("store", str(error))
             return
+        except KeyboardInterrupt:
+            return
         teller.tell("row", row)
 
 
@@ -200,4 +212,5 @@ class _Teller:
             self._connection.send(event)
         except OSError:
             # Without a scheduler the run is nobody's, and its failure to tell is none of its own.
-            os._exit(1)
+            if not interrupts.requested():
+                os._exit(1)

@@ -1,0 +1,79 @@
+"""Ctrl-C and SIGTERM while runs go on: the first has them saved, the second stops at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SAVING = "interrupted: saving what is going on (once more: stop at once)"
+_Handler = Callable[[int, Any], None]
+# Signals belong to the process, and so does this.
+_noted = False
+
+
+def requested() -> bool:
+    """Whether a signal within :func:`noted` asks to save and stop."""
+    return _noted
+
+
+@contextmanager
+def noted() -> Iterator[None]:
+    """In here the first signal is only noted, for :func:`requested`; the second interrupts.
+
+    Leaving it after a signal raises KeyboardInterrupt. A signal that the process ignores stays
+    ignored. Does nothing outside of the main thread, where no signal arrives.
+    """
+    global _noted
+    _noted = False
+    try:
+        with _handled(_note):
+            yield
+    finally:
+        again, _noted = _noted, False
+    if again:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """In here SIGTERM raises KeyboardInterrupt, as SIGINT does."""
+    with _handled(_interrupt, (signal.SIGTERM,)):
+        yield
+
+
+@contextmanager
+def _handled(
+    handler: _Handler, numbers: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in numbers}
+    replaced = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
+    try:
+        for number in replaced:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, old in replaced.items():
+            signal.signal(number, old)
+
+
+def _note(number: int, frame: Any) -> None:
+    global _noted
+    if _noted:
+        raise KeyboardInterrupt
+    _noted = True
+    # A process of several leaves the word to the one that started it. Printing is no business of a
+    # handler, which may run within another print.
+    if multiprocessing.parent_process() is None:
+        os.write(2, f"{SAVING}\n".encode())
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

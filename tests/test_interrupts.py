@@ -1,0 +1,213 @@
+"""Ctrl-C and SIGTERM: the first saves what is going on, the second stops at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+
+import killed_runs
+import pytest
+from commands import call
+
+from maskedconv import train, training
+from maskedconv.experiments import Store, interrupts
+from maskedconv.experiments.checkpoints import has_checkpoint
+from maskedconv.experiments.images import data_key
+from maskedconv.experiments.parallel import run_parallel
+from maskedconv.experiments.runner import run_all
+from maskedconv.experiments.workers import Setup
+
+RUN = replace(killed_runs.SMALL, epochs=2, keep=False)
+HERE = os.getpid
+
+
+class Quiet:
+    """Observes nothing; ``at_epoch`` is called with each epoch's number."""
+
+    def __init__(self, at_epoch=lambda epoch: None):
+        self._at_epoch = at_epoch
+
+    def started(self, config):
+        pass
+
+    def epoch(self, config, epoch):
+        self._at_epoch(epoch.epoch)
+
+    def finished(self, config, row):
+        pass
+
+    def waiting(self, runs):
+        pass
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return killed_runs.small_dataset()
+
+
+def do(out, dataset, observer=None):
+    store = Store(out)
+    store.prepare()
+    rows = run_all([RUN], store, lambda _: dataset, observer or Quiet(), checkpoint_seconds=1e9)
+    return without_times(rows[RUN.key])
+
+
+def without_times(row):
+    assert row["status"] == "done", row
+    return [{**epoch, "seconds": 0} for epoch in row["history"]]
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, tmp_path_factory):
+    return do(tmp_path_factory.mktemp("whole"), dataset)
+
+
+def signal_at_batch(monkeypatch, name, number, count, times=1):
+    """Has this process send itself the signal before batch ``count`` of ``training.name``."""
+    plain = getattr(training, name)
+    seen = []
+
+    def batches(*arguments, **options):
+        for batch in plain(*arguments, **options):
+            seen.append(batch)
+            if len(seen) == count:
+                for _ in range(times):
+                    os.kill(HERE(), number)
+            yield batch
+
+    monkeypatch.setattr(training, name, batches)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("train_batches", 1),
+        ("train_batches", 3),
+        ("train_batches", 14),
+        ("test_batches", 1),
+        ("test_batches", 3),
+    ],
+)
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    name, count, number, whole, dataset, tmp_path, monkeypatch, capfd
+):
+    """Wherever it is: within an epoch, at its last batch, while it is evaluated."""
+    before = signal.getsignal(number)
+    monkeypatch.setattr(training, "CPU_TEST_BATCH_SIZE", 10)
+    with monkeypatch.context() as patch:
+        signal_at_batch(patch, name, number, count)
+        with pytest.raises(KeyboardInterrupt):
+            do(tmp_path, dataset)
+    assert has_checkpoint(tmp_path, RUN)
+    assert "once more: stop at once" in capfd.readouterr().err
+    assert signal.getsignal(number) is before
+    assert not interrupts.requested()
+    batches = []
+    plain = training.train_batches
+    monkeypatch.setattr(
+        training,
+        "train_batches",
+        lambda *a, **o: (batches.append(batch) or batch for batch in plain(*a, **o)),
+    )
+    assert do(tmp_path, dataset) == whole
+    # Of ten an epoch; the batch at hand is not begun, but for a run's first.
+    assert len(batches) == 20 - (max(1, count - 1) if name == "train_batches" else 10)
+    assert not has_checkpoint(tmp_path, RUN)
+
+
+def test_an_interrupt_at_the_end_of_an_epoch(whole, dataset, tmp_path):
+    at_epoch = lambda epoch: os.kill(HERE(), signal.SIGINT)  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        do(tmp_path, dataset, Quiet(at_epoch))
+    seen = []
+    assert do(tmp_path, dataset, Quiet(seen.append)) == whole
+    assert seen == [1, 2]
+
+
+def test_the_second_stops_at_once(dataset, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        signal_at_batch(patch, "train_batches", signal.SIGINT, 3, times=2)
+        with pytest.raises(KeyboardInterrupt):
+            do(tmp_path, dataset)
+    assert not has_checkpoint(tmp_path, RUN)
+
+
+def test_an_interrupt_behind_the_training_keeps_the_row(dataset, tmp_path, monkeypatch):
+    append = Store.append
+
+    def interrupted(self, row):
+        os.kill(HERE(), signal.SIGINT)
+        append(self, row)
+
+    monkeypatch.setattr(Store, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        do(tmp_path, dataset)
+    assert Store(tmp_path).load().finished(RUN.key)
+
+
+def test_what_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts.noted():
+            os.kill(HERE(), signal.SIGINT)
+            assert not interrupts.requested()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_runs_at_once_are_saved_too(number, whole, dataset, tmp_path, capfd):
+    long = replace(RUN, epochs=400)
+    store = Store(tmp_path)
+    store.prepare()
+    observer = Quiet(lambda epoch: os.kill(HERE(), number) if epoch == 1 else None)
+    setup = Setup(tmp_path, "cpu", 1, 1e9)
+    with pytest.raises(KeyboardInterrupt):
+        run_parallel([long], {data_key(long): dataset}, observer, setup, 2)
+    assert "saving what is going on" in capfd.readouterr().err
+    assert has_checkpoint(tmp_path, long)
+    epochs, told = [], Quiet(lambda epoch: epochs.append(epoch) or os.kill(HERE(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run_all([long], store, lambda _: dataset, told, checkpoint_seconds=1e9)
+    assert epochs[:1] == [1]
+
+
+TRAIN = ("--model", "wrn_10_1", "--epochs", "3", "--subset", "5", "--learned", "0.5")
+
+
+def interrupting(monkeypatch, times):
+    epoch = train._Printer.epoch
+
+    def interrupted(self, config, result):
+        epoch(self, config, result)
+        for _ in range(times):
+            os.kill(HERE(), signal.SIGINT)
+
+    monkeypatch.setattr(train._Printer, "epoch", interrupted)
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        (1, "the same command goes on from its last checkpoint"),
+        (2, "nothing of it is kept, the same command starts anew"),
+    ],
+)
+def test_train_says_what_is_so(times, words, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupting(patch, times)
+        result = call(train, *TRAIN, "--out", tmp_path)
+    assert result.exit_code == 130, result.output
+    assert words in result.stderr
+    again = call(train, *TRAIN, "--out", tmp_path)
+    assert again.exit_code == 0
+    assert [line.split()[0] for line in again.stdout.splitlines()] == ["epoch", *"123", "last"]
+
+
+def test_train_without_a_folder_says_that_nothing_is_kept(monkeypatch):
+    interrupting(monkeypatch, 1)
+    result = call(train, *TRAIN)
+    assert result.exit_code == 130
+    assert "nothing of it is kept, as there was no --out FOLDER" in result.stderr
