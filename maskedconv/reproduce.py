@@ -29,7 +29,6 @@ from maskedconv.experiments.listing import print_estimate, print_items
 from maskedconv.experiments.parallel import count_cores, parse_parallel, run_parallel, share_out
 from maskedconv.experiments.planning import (
     Plan,
-    all_runs,
     check_data,
     check_folder,
     check_same_data,
@@ -41,7 +40,7 @@ from maskedconv.experiments.planning import (
 from maskedconv.experiments.presets import PRESETS
 from maskedconv.experiments.presets import settings as settings_of
 from maskedconv.experiments.progress import ConsoleObserver, duration
-from maskedconv.experiments.runner import run_all
+from maskedconv.experiments.runner import run_all, unique
 from maskedconv.experiments.store import Row, StoreError
 from maskedconv.experiments.workers import Setup, WorkerError
 
@@ -152,8 +151,9 @@ def main(
         store.prepare()
         # Processes move the images to the device themselves.
         images_on = found if at_once == 1 else open_device("cpu", threads)
-        datasets = _open(store, plan, settings, source, images_on)
-    rows = _run(plan, store, datasets, setup, at_once)
+        datasets, trained = _open(store, plan, settings, source, images_on)
+    _name_same_runs(trained)
+    rows = _run(unique(trained.values()), store, datasets, setup, at_once)
     if not no_report:
         _draw(store.out)
     print(f"wall time: {duration(time.perf_counter() - start)}")
@@ -174,8 +174,12 @@ def _name_other_data(plan: Plan, settings: Settings) -> None:
 
 def _open(
     store: Store, plan: Plan, settings: Settings, source: Source, device: torch.device
-) -> dict[DataKey, Dataset]:
-    """Loads the data, and writes the plan once it is sure that the folder is for these runs."""
+) -> tuple[dict[DataKey, Dataset], dict[str, RunConfig]]:
+    """Loads the data, and writes the plan once it is sure that the folder is for these runs.
+
+    Returns:
+        The data, and the run that is trained for each run of the plan, by key.
+    """
     check_folder(store, settings)
     loaded = store.load()
     for problem in loaded.problems:
@@ -183,14 +187,25 @@ def _open(
     datasets = {key: source.load(key, device) for key in data_keys(plan)}
     check_same_data(store, loaded, datasets)
     command = shlex.join(["python", "-m", "maskedconv.reproduce", *sys.argv[1:]])
-    write_plan(store, plan, settings, datasets, command)
-    return datasets
+    return datasets, write_plan(store, plan, settings, datasets, command)
+
+
+def _name_same_runs(trained: dict[str, RunConfig]) -> None:
+    others = len(trained) - len(unique(trained.values()))
+    if others:
+        say(
+            f"{others} of {len(trained)} runs learn the same slices of the same network as another "
+            "one: it is trained once for all of them"
+        )
 
 
 def _run(
-    plan: Plan, store: Store, datasets: dict[DataKey, Dataset], setup: Setup, at_once: int
+    configs: list[RunConfig],
+    store: Store,
+    datasets: dict[DataKey, Dataset],
+    setup: Setup,
+    at_once: int,
 ) -> dict[str, Row]:
-    configs = all_runs(plan)
     loaded = store.load()
     rows = {run.key: row for run in configs if (row := loaded.finished(run.key))}
     pending = [run for run in configs if run.key not in rows]

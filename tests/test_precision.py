@@ -118,9 +118,9 @@ def test_a_training_without_a_word_takes_what_is_fast(monkeypatch, cpu):
     asked = []
     evaluate = training.evaluate
 
-    def watched(model, dataset, amp):
+    def watched(model, dataset, amp, **options):
         asked.append(amp)
-        return evaluate(model, dataset, amp=amp)
+        return evaluate(model, dataset, amp=amp, **options)
 
     monkeypatch.setattr(training, "evaluate", watched)
     digits = data.load("digits", subset=2)

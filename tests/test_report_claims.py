@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 from report_samples import config, results_of, row, small_plan, small_top1, write_folder
 
 from maskedconv.experiments.config import RunConfig
-from maskedconv.report import paper
-from maskedconv.report.claims import CLAIMS, judge
+from maskedconv.report import paper, write
+from maskedconv.report.claims import CLAIMS, _judge_one, judge
 from maskedconv.report.criteria import case
+from maskedconv.report.criteria.measured import Measured, accuracy, exceeds
 from maskedconv.report.results import Results, load
+
+YELLOWFIN = {"optimizer": "yellowfin", "momentum": 0.0}
 
 
 def verdicts(results: Results) -> dict[str, str]:
@@ -54,9 +58,91 @@ def test_claims_fall_on_results_of_the_opposite_shape(tmp_path):
 def test_a_claim_that_holds_in_some_cases_is_partly_reproduced(tmp_path):
     runs = [config(model, learned=1) for model in ("wrn_10_1", "densenet_bc_16_12")]
     results = results_of(
-        tmp_path, {"fig1": runs}, lambda run: 29.9 if run.model == "wrn_10_1" else 30.0
+        tmp_path, {"fig1": runs}, lambda run: 20.0 if run.model == "wrn_10_1" else 40.0
     )
     assert verdicts(results)["one-filter"] == "partly"
+
+
+@pytest.mark.parametrize(
+    ("tops", "status"),
+    [
+        ((17.01, 17.35), "undecided"),
+        ((17.35, 17.01), "undecided"),
+        ((17.01, 19.0), "reproduced"),
+        ((19.0, 17.01), "not"),
+    ],
+)
+def test_a_difference_within_the_spread_of_seeds_decides_nothing(tops, status, tmp_path):
+    """Of 10,000 images at 17 % one seed is good to .63 points, a difference to .89."""
+    less, more = (config("wrn_28_4", dataset="cifar10", learned=p, **YELLOWFIN) for p in (0.1, 0.4))
+    plan = {"table3": [less, more]}
+    of = {less.key: tops[0], more.key: tops[1]}
+    results = results_of(tmp_path, plan, lambda run: of[run.key])
+    (verdict,) = [one for one in judge(results) if one.claim.id == "tiny-imagenet"]
+    assert verdict.status == status
+    assert ("1 undecided" in verdict.summary) is (status == "undecided")
+    page = write(tmp_path / "out").with_suffix(".md").read_text()
+    assert ("**undecided**" in page) is (status == "undecided")
+
+
+def test_several_seeds_have_their_own_spread(tmp_path):
+    """A third of a point decides where seeds differ by a tenth, and not where they do by one."""
+    for name, apart, status in (("a", 0.1, "reproduced"), ("b", 1.0, "undecided")):
+        runs = [
+            config("wrn_28_4", dataset="cifar10", learned=p, seed=seed, **YELLOWFIN)
+            for p in (0.1, 0.4)
+            for seed in (0, 1)
+        ]
+        tops = {run.key: 17.01 + (run.learned == 0.4) * 0.34 + apart * run.seed for run in runs}
+        results = results_of(tmp_path / name, {"table3": runs}, lambda run, of=tops: of[run.key])
+        assert verdicts(results)["tiny-imagenet"] == status
+
+
+@pytest.mark.parametrize(
+    ("cases", "status"),
+    [
+        ((True, True), "reproduced"),
+        ((False, False), "not"),
+        ((True, False, None), "partly"),
+        ((True, None), "undecided"),
+        ((False, None), "undecided"),
+        ((None,), "undecided"),
+        ((), "not run"),
+    ],
+)
+def test_open_cases_leave_a_claim_open_unless_the_others_differ(cases, status):
+    claim = replace(
+        CLAIMS[0], cases=lambda _: iter([case.Case("one", holds, "") for holds in cases])
+    )
+    assert _judge_one(claim, []).status == status
+
+
+@pytest.mark.parametrize(
+    ("difference", "spread", "by", "outcome"),
+    [
+        (3.0, 0.5, 2.0, True),
+        (2.4, 0.5, 2.0, None),
+        (1.6, 0.5, 2.0, None),
+        (1.0, 0.5, 2.0, False),
+        (0.34, 0.5, 2.0, None),
+        (-3.0, 0.5, 2.0, False),
+        (0.0, 0.0, 0.0, None),
+        (1e-9, 0.0, 0.0, True),
+    ],
+)
+def test_what_a_difference_decides(difference, spread, by, outcome):
+    assert exceeds(Measured(difference, spread), by) is outcome
+
+
+def test_the_spread_of_one_seed(tmp_path):
+    """Binomial of the test images that were there, and half a point."""
+    run = config("wrn_10_1", dataset="cifar10", learned=1)
+    for note, images in (("", 10_000), ("CIFAR-10; 2,000 of 10,000 test images", 2_000)):
+        out = write_folder(tmp_path / str(images), {"fig1": [run]}, lambda run: 50.0)
+        (out / "results.jsonl").write_text(json.dumps(row(run, 50.0, data_note=note)) + "\n")
+        (setting,) = load(out).settings("fig1")
+        assert setting.test_images == images
+        assert accuracy(setting).spread == pytest.approx(math.sqrt(2500 / images + 0.25))
 
 
 def test_the_papers_own_table1_meets_the_criteria_as_the_report_says(tmp_path):
@@ -71,13 +157,15 @@ def test_the_papers_own_table1_meets_the_criteria_as_the_report_says(tmp_path):
         lambda run: paper.TABLE1[(run.model, run.dataset)][run.trained],
     )
     by_id = {verdict.claim.id: verdict for verdict in judge(results)}
-    assert by_id["bn-alone"].status == "reproduced"
+    # WRN's 30.20 % is as near to three times chance as another seed may be.
+    assert by_id["bn-alone"].status == "undecided"
+    assert [case.holds for case in by_id["bn-alone"].cases] == [True, True, None, True]
     assert by_id["block-beats-fc"].status == "partly"
-    missed = [case.name for case in by_id["block-beats-fc"].cases if not case.holds]
+    missed = [case.name for case in by_id["block-beats-fc"].cases if case.holds is False]
     assert missed == ["densenet_bc_100_12, CIFAR-100"]
 
 
-def test_the_authors_figure2_meets_the_criterion(tmp_path):
+def test_the_authors_figure2_meets_the_criterion_as_far_as_one_seed_tells(tmp_path):
     stored = {
         (run.learned, type(run.learned), run.slice_dim): run.top1
         for run in paper.author_runs()
@@ -92,7 +180,12 @@ def test_the_authors_figure2_meets_the_criterion(tmp_path):
         {"fig2": runs},
         lambda run: stored[(run.learned, type(run.learned), run.slice_dim)],
     )
-    assert verdicts(results)["filters-best"] == "reproduced"
+    (verdict,) = [one for one in judge(results) if one.claim.id == "filters-best"]
+    assert {case.name.split(", ")[-1]: case.holds for case in verdict.cases} == {
+        "p = 0.1": True,
+        "k = 1": True,
+        "k = 5": None,
+    }
 
 
 def full_runs() -> dict[str, list[RunConfig]]:
@@ -122,10 +215,12 @@ def test_the_papers_full_runs_meet_their_criteria(tmp_path):
 
 
 def test_full_runs_off_by_more_than_the_threshold_do_not(tmp_path):
-    off = results_of(tmp_path / "a", full_runs(), lambda run: printed(run) - 2.1)
+    off = results_of(tmp_path / "a", full_runs(), lambda run: printed(run) - 3.1)
     assert (verdicts(off)["one-filter-full"], verdicts(off)["tenth-full"]) == ("not", "not")
-    near = results_of(tmp_path / "b", full_runs(), lambda run: printed(run) + 1.9)
-    assert verdicts(near)["tenth-full"] == "reproduced"
+    near = results_of(tmp_path / "b", full_runs(), lambda run: printed(run) + 1.1)
+    assert verdicts(near)["one-filter-full"] == "reproduced"
+    edge = results_of(tmp_path / "c", full_runs(), lambda run: printed(run) + 1.9)
+    assert verdicts(edge)["one-filter-full"] == "undecided"
 
 
 @pytest.mark.parametrize(
@@ -152,17 +247,22 @@ def test_the_papers_table3_meets_the_criterion_and_an_inversion_shows(tmp_path):
     tops = {learned: top1 for learned, (top1, _) in paper.TABLE3.items()}
     same = results_of(tmp_path / "a", {"table3": runs}, lambda run: tops[run.learned])
     assert verdicts(same)["tiny-imagenet"] == "reproduced"
-    tops[0.7] = 36.0
+    tops[0.7] = 38.0
     other = results_of(tmp_path / "b", {"table3": runs}, lambda run: tops[run.learned])
     assert verdicts(other)["tiny-imagenet"] == "partly"
 
 
 @pytest.mark.parametrize(
     ("shared_gain", "whole_gain", "status"),
-    [(2.54, 4.65, "reproduced"), (2.0, 4.65, "not"), (0.0, -1.0, "not")],
+    [
+        (4.0, 4.65, "reproduced"),
+        (2.54, 4.65, "undecided"),
+        (1.0, 4.65, "not"),
+        (0.0, -1.0, "not"),
+    ],
 )
 def test_ensembles_are_judged_by_the_better_optimizer(tmp_path, shared_gain, whole_gain, status):
-    start = config(keep=True)
+    start = config(dataset="cifar10", keep=True)
     gains = {0.4: shared_gain, 1.0: whole_gain}
     rows = []
     for learned, gain in gains.items():
@@ -181,10 +281,12 @@ def test_ensembles_are_judged_by_the_better_optimizer(tmp_path, shared_gain, who
 
 def test_bn_helps_needs_runs_of_both_kinds(tmp_path):
     runs = [config("wrn_10_1", learned=0.1, bn_learned=bn) for bn in (True, False)]
-    both = results_of(tmp_path / "a", {"fig4": runs}, lambda run: 50.0 if run.bn_learned else 48.0)
+    both = results_of(tmp_path / "a", {"fig4": runs}, lambda run: 50.0 if run.bn_learned else 40.0)
     assert verdicts(both)["bn-helps"] == "reproduced"
-    less = results_of(tmp_path / "b", {"fig4": runs}, lambda run: 50.0 if run.bn_learned else 48.1)
+    less = results_of(tmp_path / "b", {"fig4": runs}, lambda run: 50.0 if run.bn_learned else 60.0)
     assert verdicts(less)["bn-helps"] == "not"
+    even = results_of(tmp_path / "d", {"fig4": runs}, lambda run: 50.0 if run.bn_learned else 48.1)
+    assert verdicts(even)["bn-helps"] == "undecided"
     one = results_of(tmp_path / "c", {"fig4": runs[:1]}, lambda run: 50.0)
     assert verdicts(one)["bn-helps"] == "not run"
 
@@ -200,7 +302,7 @@ def test_divergence_counts_as_chance_and_other_failures_as_nothing(tmp_path):
 
 def test_chance_depends_on_the_number_of_classes(tmp_path):
     run = config("wrn_28_4", dataset="cifar100", learned=1)
-    low = results_of(tmp_path / "a", {"fig1": [run]}, lambda run: 3.0)
+    low = results_of(tmp_path / "a", {"fig1": [run]}, lambda run: 5.0)
     assert verdicts(low)["one-filter"] == "reproduced"
     unknown = results_of(
         tmp_path / "b", {"fig1": [replace(run, dataset="folder")]}, lambda run: 90.0

@@ -76,7 +76,7 @@ _config = record(
         "options": list_of(_option),
     },
 )
-_run = record({"key": text, "config": _config})
+_run = record({"key": text, "config": _config}, {"same_as": text})
 _numbers = ("train_loss", "train_top1", "test_loss", "seconds", "lr")
 # None where a loss was not finite.
 _history = list_of(

@@ -9,7 +9,9 @@ from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.images import DataKey, Size, Source, data_key
 from maskedconv.experiments.planning import Plan, all_runs, data_keys
 from maskedconv.experiments.progress import duration
-from maskedconv.experiments.store import Store
+from maskedconv.experiments.runner import unique
+from maskedconv.experiments.same import trained_for
+from maskedconv.experiments.store import Loaded, Store
 
 if TYPE_CHECKING:
     import torch
@@ -19,17 +21,27 @@ Sizes = dict[DataKey, Size]
 
 def print_items(plan: Plan, every_run: bool) -> None:
     """A line for each item with the number of its runs, and one for each run if asked for."""
+    trained = trained_for(all_runs(plan), Loaded())
     counted: set[str] = set()
     for experiment, runs in plan.items():
         new = {run.key for run in runs} - counted
         shared = f", {len(runs) - len(new)} of them above" if len(new) < len(runs) else ""
-        count = f"{len(runs)} runs{shared}"
+        same = sum(trained[run.key] is not run for run in runs)
+        equals = f", {same} of them the same network as another" if same else ""
+        count = f"{len(runs)} runs{shared}{equals}"
         print(f"{experiment.id:<8}{experiment.reference:<10}{experiment.title} ({count})")
         if every_run:
             for run in runs:
-                print(f"  {run.key}  {run.label()}{'' if run.key in new else ' (above)'}")
+                above = "" if run.key in new else " (above)"
+                print(f"  {run.key}  {run.label()}{above}{_same(run, trained[run.key])}")
         counted |= new
-    print(f"{'total':<18}{len(counted)} runs")
+    networks = len(unique(trained.values()))
+    once = f", {networks} networks to train" if networks < len(counted) else ""
+    print(f"{'total':<18}{len(counted)} runs{once}")
+
+
+def _same(run: RunConfig, trained: RunConfig) -> str:
+    return "" if trained is run else f" (the same network as {trained.key})"
 
 
 def print_estimate(
@@ -41,7 +53,8 @@ def print_estimate(
     sizes = {key: source.size(key, device) for key in data_keys(plan)}
     loaded = store.load()
     configs = all_runs(plan)
-    pending = [run for run in configs if not loaded.finished(run.key)]
+    trained = trained_for(configs, loaded)
+    pending = [run for run in unique(trained.values()) if not loaded.finished(run.key)]
     say("timing a batch of each network ...")
     seconds = estimate(pending, sizes, device)
     # Runs that share a GPU take turns; those that share a CPU have cores of their own.
@@ -51,7 +64,8 @@ def print_estimate(
     counted: set[str] = set()
     print(f"{'':8}{'runs':>6}{'to do':>7}{'epochs':>8}{'images':>14}  time")
     for experiment, runs in plan.items():
-        mine = [run for run in runs if run.key in seconds and run.key not in counted]
+        needed = unique(trained[run.key] for run in runs)
+        mine = [run for run in needed if run.key in seconds and run.key not in counted]
         counted |= {run.key for run in mine}
         print(f"{experiment.id:8}{len(runs):6}{_amount(mine, sizes, seconds, speed_up)}")
         if every_run:

@@ -13,6 +13,7 @@ from maskedconv.experiments.images import FETCHED, DataKey, Source, data_key
 from maskedconv.experiments.presets import Settings
 from maskedconv.experiments.registry import Experiment
 from maskedconv.experiments.runner import unique
+from maskedconv.experiments.same import trained_for
 from maskedconv.experiments.store import Loaded, Row, Store
 
 if TYPE_CHECKING:
@@ -113,13 +114,18 @@ def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Datase
 
 def write_plan(
     store: Store, plan: Plan, settings: Settings, datasets: dict[DataKey, Dataset], command: str
-) -> None:
-    """Adds the plan to the folder's; StoreError if it cannot be written."""
+) -> dict[str, RunConfig]:
+    """Adds the plan to the folder's; returns the run that is trained for each, by key.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    trained = trained_for(all_runs(plan), store.load())
     entries: dict[str, Row] = {
         experiment.id: {
             "title": experiment.title,
             "command": command,
-            "runs": [{"key": run.key, "config": run.to_json()} for run in runs],
+            "runs": [_entry(run, trained[run.key]) for run in runs],
         }
         for experiment, runs in plan.items()
     }
@@ -134,3 +140,9 @@ def write_plan(
             "experiments": entries,
         }
     )
+    return trained
+
+
+def _entry(run: RunConfig, trained: RunConfig) -> Row:
+    entry: Row = {"key": run.key, "config": run.to_json()}
+    return entry if trained is run else {**entry, "same_as": trained.key}

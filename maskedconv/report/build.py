@@ -9,6 +9,7 @@ from pathlib import Path
 from maskedconv.io import replace_file
 from maskedconv.report import appendix, items, paper
 from maskedconv.report.claims import judge
+from maskedconv.report.criteria.measured import SEED_SPREAD
 from maskedconv.report.document import Document, Scorecard, Section, Text
 from maskedconv.report.render import html, markdown
 from maskedconv.report.results import Results, dataset_title, family, network_label
@@ -77,20 +78,28 @@ def _scorecard(results: Results) -> list[Text | Scorecard]:
     return [
         Text(
             "Every criterion was fixed before the runs and is the same for every preset. A claim "
-            "counts as reproduced if all its cases hold, partly if some do, not if none does."
+            "counts as reproduced if all its cases hold, partly if some do, not if none does. A "
+            "case that hangs on a difference within the spread of seeds is undecided, and so is a "
+            "claim that such cases could turn. The spread is the standard deviation over seeds; "
+            "with one seed it is the binomial error of the test images and an assumed "
+            f"{SEED_SPREAD:g} points between seeds."
         ),
         Scorecard(judge(results)),
     ]
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
-    runs = list(results.runs().values())
+    runs, settings = list(results.runs().values()), len(results.asked())
     seeds = {run.config.seed for run in runs}
     done, failed = sum(run.done for run in runs), sum(run.failed for run in runs)
     facts = [
         ("Preset", str(results.plan.get("preset", "unknown"))),
         ("Data", _datasets(results)),
-        ("Runs", f"{done} done, {failed} failed, {len(runs) - done - failed} not run"),
+        (
+            "Runs",
+            f"{done} done, {failed} failed, {len(runs) - done - failed} not run"
+            + (f"; they are {settings} settings of the figures" if settings > len(runs) else ""),
+        ),
         ("Seeds", str(len(seeds))),
         ("Precision", results.precision or "nothing was run"),
         (
@@ -112,13 +121,14 @@ def table_of_runs(results: Results) -> str:
                 used.setdefault(run.config.key, []).append(name)
     text = io.StringIO()
     writer: csv.DictWriter[str] | None = None
-    for key, run in results.runs().items():
+    for key, run in results.asked().items():
         config = run.config.to_json()
         config["options"] = ";".join(f"{name}={value}" for name, value in run.config.options)
         config["milestones"] = ";".join(str(epoch) for epoch in run.config.milestones)
         row = run.row or {}
         values = {
             "key": key,
+            "trained_as": run.trained,
             "experiments": ";".join(used[key]),
             "family": family(run.config.model),
             "network": network_label(run.config),

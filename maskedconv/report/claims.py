@@ -2,8 +2,10 @@
 
 The criteria and their thresholds were fixed before any run and are the same for every preset. A
 claim is decided case by case (a network on a data set, or one setting): reproduced if every case
-holds, partly if some do, not if none does, not run if there is no case. Accuracy is that of the
-best test epoch, as in the paper, averaged over seeds; a run that diverged counts as chance.
+holds, partly if some do and some do not, not if none does, not run if there is no case; undecided
+if the cases that our runs leave open could make it another of these. Accuracy is that of the best
+test epoch, as in the paper, averaged over seeds; a run that diverged counts as chance. A case is
+open where it hangs on a difference within the spread of seeds: see ``criteria.measured``.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a claim: ``reproduced``, ``partly``, ``not`` or ``not run``."""
+    """What became of a claim: ``reproduced``, ``partly``, ``not``, ``undecided`` or ``not run``."""
 
     claim: Claim
     status: str
@@ -50,7 +52,9 @@ class Verdict:
             needed = " has the network, images and epochs of the printed number"
             decides = needed if self.claim.printed else " decides it"
             return f"no finished run of {self.claim.needs}{decides}"
-        return f"{sum(case.holds for case in self.cases)} of {len(self.cases)} cases hold"
+        held = f"{_count(self.cases, True)} of {len(self.cases)} cases hold"
+        still_open = _count(self.cases, None)
+        return f"{held}, {still_open} undecided" if still_open else held
 
 
 def judge(results: Results) -> list[Verdict]:
@@ -60,14 +64,20 @@ def judge(results: Results) -> list[Verdict]:
 
 def _judge_one(claim: Claim, settings: list[Setting]) -> Verdict:
     cases = tuple(claim.cases(settings))
-    held = sum(case.holds for case in cases)
+    held, fell = _count(cases, True), _count(cases, False)
     if not cases:
         status = "not run"
-    elif held == len(cases):
-        status = "reproduced"
+    elif held and fell:
+        status = "partly"
+    elif held + fell < len(cases):
+        status = "undecided"
     else:
-        status = "partly" if held else "not"
+        status = "reproduced" if held else "not"
     return Verdict(claim, status, cases)
+
+
+def _count(cases: tuple[Case, ...], holds: bool | None) -> int:
+    return sum(case.holds is holds for case in cases)
 
 
 CLAIMS = (

@@ -11,6 +11,7 @@ STATUSES = {
     "reproduced": "reproduced",
     "partly": "partly reproduced",
     "not": "not reproduced",
+    "undecided": "undecided",
     "not run": "not run",
 }
 
@@ -82,8 +83,7 @@ def _scorecard(scorecard: Scorecard) -> str:
             f"  - Criterion: {_escaped(claim.criterion)}",
         ]
         lines += [
-            f"  - {'holds' if case.holds else 'does not hold'}: {_escaped(case.name)}: "
-            f"{_escaped(case.evidence)}"
+            f"  - {case.outcome}: {_escaped(case.name)}: {_escaped(case.evidence)}"
             for case in verdict.cases
         ]
         parts.append("\n".join(lines))

@@ -27,6 +27,7 @@ FAMILIES = {
 
 _PRECISIONS = {"off": "float32", "bf16": "bfloat16 (autocast)"}
 # How maskedconv.data notes a folder that holds a part of a data set.
+_TEST_IMAGES = re.compile(r"([\d,]+) of [\d,]+ test images")
 _EXCERPT = re.compile(r"[\d,]+ of [\d,]+ (training|test) images")
 
 
@@ -53,10 +54,16 @@ class Stat:
 
 @dataclass(frozen=True)
 class Run:
-    """One planned run and its row, or None where it was not run."""
+    """One planned run and its row, or None where it was not run.
+
+    Attributes:
+        trained: key of the run that was trained for it: its own, or that of a run which learns the
+            same slices of the same network.
+    """
 
     config: RunConfig
     row: dict[str, Any] | None
+    trained: str
 
     @property
     def done(self) -> bool:
@@ -110,6 +117,14 @@ class Setting:
         """Whether all the images of the data set were there, as the rows' notes tell."""
         notes = (str(row.get("data_note") or "") for row in self.rows)
         return self.config.subset is None and not any(_EXCERPT.search(note) for note in notes)
+
+    @property
+    def test_images(self) -> int | None:
+        """How many images accuracies are of; None where that is not known."""
+        for row in self.rows:
+            if found := _TEST_IMAGES.search(str(row.get("data_note") or "")):
+                return int(found[1].replace(",", ""))
+        return data.describe(self.config.dataset).test_size
 
     def after(self, epoch: int) -> Stat | None:
         """Accuracy after the given epoch, counted from 1."""
@@ -171,14 +186,17 @@ class Results:
         for settings in self.experiments.values():
             yield from settings
 
-    def runs(self) -> dict[str, Run]:
+    def asked(self) -> dict[str, Run]:
         """Every planned run by its key; a run that two experiments share is there once."""
-        return {
-            run.config.key: run
-            for settings in self.experiments.values()
-            for setting in settings
-            for run in setting.runs
-        }
+        return {run.config.key: run for setting in self.all_settings() for run in setting.runs}
+
+    def runs(self) -> dict[str, Run]:
+        """Every run that is trained, by its key; one that is trained for several is there once."""
+        found: dict[str, Run] = {}
+        for key, run in self.asked().items():
+            if run.trained == key or run.trained not in found:
+                found[run.trained] = run
+        return found
 
     @property
     def precision(self) -> str:
@@ -207,7 +225,8 @@ def load(out: Path) -> Results:
     experiments = {
         name: _settings(entry, loaded.rows) for name, entry in plan["experiments"].items()
     }
-    planned = {run["key"] for entry in plan["experiments"].values() for run in entry["runs"]}
+    runs = [run for entry in plan["experiments"].values() for run in entry["runs"]]
+    planned = {run.get("same_as", run["key"]) for run in runs} | {run["key"] for run in runs}
     unplanned = len(loaded.rows.keys() - planned)
     return Results(plan, experiments, loaded.problems, unplanned)
 
@@ -269,5 +288,6 @@ def _settings(entry: dict[str, Any], rows: dict[str, dict[str, Any]]) -> list[Se
         # Each seed of an ensemble starts from another run.
         same_but_seed = {**config.with_seed(0).to_json(), "start": bool(config.start)}
         name_of_setting = json.dumps(same_but_seed, sort_keys=True)
-        grouped.setdefault(name_of_setting, []).append(Run(config, rows.get(planned["key"])))
+        trained = planned.get("same_as", planned["key"])
+        grouped.setdefault(name_of_setting, []).append(Run(config, rows.get(trained), trained))
     return [Setting(tuple(runs)) for runs in grouped.values()]

@@ -50,6 +50,24 @@ def epochs_text(settings: Iterable[Setting]) -> str:
     return f"{text} epoch" if numbers == [1] else f"{text} epochs"
 
 
+def one_network(settings: Iterable[Setting]) -> list[Block]:
+    """Names the settings that one training stands for, as they learn the same slices."""
+    equals: dict[str, list[Setting]] = {}
+    for setting in settings:
+        equals.setdefault(setting.runs[0].trained, []).append(setting)
+    names = [
+        " = ".join(
+            f"{setting_label(s.config)} of {SLICE_DIMS[s.config.slice_dim]}, {s.config.frozen}"
+            for s in group
+        )
+        for group in equals.values()
+        if len(group) > 1
+    ]
+    if not names:
+        return []
+    return [Text(f"Learn the same slices, and were trained once: {'; '.join(names)}.")]
+
+
 def file_name(*parts: str) -> str:
     """A file name of letters, digits, dots, dashes and underscores."""
     text = "-".join(parts).replace(", ", "-").replace(" ", "-")

@@ -1,8 +1,4 @@
-"""What every criterion is made of: cases, thresholds, and settings grouped by network.
-
-Accuracy is that of the best test epoch, as in the paper, averaged over seeds; a run that diverged
-counts as chance.
-"""
+"""What every criterion is made of: cases, thresholds, and settings grouped by network."""
 
 from __future__ import annotations
 
@@ -30,21 +26,16 @@ HIGH_LR = 0.1
 
 @dataclass(frozen=True)
 class Case:
-    """One instance of a claim that our runs decide."""
+    """One instance of a claim; ``holds`` is None where our runs leave it open."""
 
     name: str
-    holds: bool
+    holds: bool | None
     evidence: str
 
-
-def accuracy(setting: Setting | None) -> float | None:
-    """Mean accuracy of the best epochs; chance if every run diverged; None if none was run."""
-    if setting is None:
-        return None
-    if setting.best is not None:
-        return setting.best.mean
-    diverged = any((run.row or {}).get("error_type") == "Diverged" for run in setting.failures)
-    return setting.chance if diverged else None
+    @property
+    def outcome(self) -> str:
+        """``holds`` in words."""
+        return {True: "holds", False: "does not hold", None: "undecided"}[self.holds]
 
 
 def named(config: RunConfig) -> str:

@@ -9,10 +9,16 @@ from maskedconv.report import ensembles, paper
 from maskedconv.report.criteria.case import (
     CLEAR,
     Case,
-    accuracy,
     by_network,
     named,
     with_rest,
+)
+from maskedconv.report.criteria.measured import (
+    Measured,
+    accuracy,
+    all_of,
+    exceeds,
+    measured,
 )
 from maskedconv.report.results import Setting, dataset_title, signed
 
@@ -38,31 +44,35 @@ def tenth_full(settings: list[Setting]) -> Iterator[Case]:
                 theirs = [numbers[0.1, frozen] for frozen in ("random", "zero")]
                 yield Case(
                     named(group[0].config),
-                    random > zero and _near(random, theirs[0]) and _near(zero, theirs[1]),
+                    all_of(
+                        exceeds(random - zero), _near(random, theirs[0]), _near(zero, theirs[1])
+                    ),
                     f"random {_beside(random, theirs[0])}; zeroed {_beside(zero, theirs[1])}",
                 )
 
 
-def _near(ours: float, printed: float) -> bool:
-    return abs(ours - printed) <= CLEAR
+def _near(ours: Measured, printed: float) -> bool | None:
+    off = abs(ours.value - printed)
+    return exceeds(Measured(CLEAR - off, ours.spread))
 
 
-def _beside(ours: float, printed: float) -> str:
-    return f"{ours:.2f} % against the printed {printed:g} % ({signed(ours - printed)})"
+def _beside(ours: Measured, printed: float) -> str:
+    return f"{ours} against the printed {printed:g} % ({signed(ours.value - printed)})"
 
 
 def rises_with_fraction(settings: list[Setting]) -> Iterator[Case]:
     for group in by_network(settings, ("wrn",)):
-        known = sorted(
-            (float(setting.config.learned), top1)
+        known = {
+            setting.config.learned: top1
             for setting in group
             if isinstance(setting.config.learned, float) and (top1 := accuracy(setting)) is not None
-        )
-        for (small, less), (large, more) in pairwise(known):
+        }
+        for small, large in pairwise(sorted(known)):
+            less, more = known[small], known[large]
             yield Case(
                 f"{named(group[0].config)}, {100 * small:g} % to {100 * large:g} %",
-                more > less,
-                f"{less:.2f} % and {more:.2f} %",
+                exceeds(more - less),
+                f"{less} and {more}",
             )
 
 
@@ -75,13 +85,15 @@ def sharing_keeps_gain(settings: list[Setting]) -> Iterator[Case]:
             if shared is not None and whole is not None:
                 yield Case(
                     f"{name}, {dataset_title(dataset)}",
-                    whole > 0 and shared >= whole / 2,
-                    f"sharing 60 % gains {signed(shared, 2)} points, sharing nothing "
-                    f"{signed(whole, 2)}",
+                    all_of(exceeds(whole), exceeds(shared - whole / 2)),
+                    f"sharing 60 % gains {signed(shared.value, 2)} points, sharing nothing "
+                    f"{signed(whole.value, 2)}",
                 )
 
 
-def _gain(setting: Setting | None) -> float | None:
+def _gain(setting: Setting | None) -> Measured | None:
     if setting is None or setting.ensemble is None or setting.last is None:
         return None
-    return setting.ensemble.mean - setting.last.mean
+    # The members answer the same images as they do together: one error, not two.
+    ensemble = measured(setting.ensemble, setting)
+    return ensemble.over(setting.last.mean)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from statistics import fmean
 
 from maskedconv.report.criteria.case import (
     CLEAR,
@@ -13,11 +12,11 @@ from maskedconv.report.criteria.case import (
     WITH_BN,
     WITHOUT_BN,
     Case,
-    accuracy,
     by_network,
     learns_little,
     named,
 )
+from maskedconv.report.criteria.measured import Measured, accuracy, exceeds, mean
 from maskedconv.report.results import (
     Setting,
     dataset_title,
@@ -32,7 +31,7 @@ def stays_at_chance(name: str, little: bool) -> Callable[[list[Setting]], Iterat
         for group in by_network(settings, (name,)):
             whole = accuracy(next((s for s in group if is_reference(s.config)), None))
             # At chance with every weight learned, too little learned is not what ails it.
-            context = "" if whole is None else f"; with all weights {whole:.2f} %"
+            context = "" if whole is None else f"; with all weights {whole}"
             for setting in group:
                 config, top1, chance = setting.config, accuracy(setting), setting.chance
                 if config.lr != HIGH_LR or (little and not learns_little(config)):
@@ -41,36 +40,35 @@ def stays_at_chance(name: str, little: bool) -> Callable[[list[Setting]], Iterat
                     continue
                 yield Case(
                     f"{named(config)}, {setting_label(config)} {config.frozen}",
-                    top1 <= NEAR * chance,
-                    f"{top1:.2f} % against {chance:g} % by chance{context}",
+                    exceeds(Measured(NEAR * chance) - top1),
+                    f"{top1} against {chance:g} % by chance{context}",
                 )
 
     return cases
 
 
 def bn_networks_win(settings: list[Setting]) -> Iterator[Case]:
-    plain: dict[tuple[str, str], float] = {}
-    with_bn: dict[tuple[str, str], list[float]] = {}
+    plain: dict[tuple[str, str], Measured] = {}
+    with_bn: dict[tuple[str, str], list[Measured]] = {}
     for setting in settings:
         config, top1 = setting.config, accuracy(setting)
         if top1 is None or config.frozen != "random" or is_reference(config):
             continue
         where = (dataset_title(config.dataset), setting_label(config))
         if family(config.model) in WITHOUT_BN:
-            plain[where] = max(top1, plain.get(where, 0.0))
+            plain[where] = max(top1, plain.get(where, top1), key=lambda one: one.value)
         elif family(config.model) in WITH_BN:
             with_bn.setdefault(where, []).append(top1)
     for where, accuracies in with_bn.items():
         if where in plain:
             yield Case(
                 ", ".join(where),
-                fmean(accuracies) - plain[where] >= CLEAR,
-                f"with BatchNorm {fmean(accuracies):.2f} % on average, without at best "
-                f"{plain[where]:.2f} %",
+                exceeds(mean(accuracies) - plain[where], CLEAR),
+                f"with BatchNorm {mean(accuracies)} on average, without at best {plain[where]}",
             )
 
 
-def _parts(settings: list[Setting]) -> Iterator[tuple[Setting, dict[str, float]]]:
+def _parts(settings: list[Setting]) -> Iterator[tuple[Setting, dict[str, Measured]]]:
     for group in by_network(settings, ("densenet", "wrn")):
         accuracies = {s.config.trained: top1 for s in group if (top1 := accuracy(s)) is not None}
         yield group[0], accuracies
@@ -81,8 +79,8 @@ def bn_alone(settings: list[Setting]) -> Iterator[Case]:
         if "bn" in top1 and setting.chance is not None:
             yield Case(
                 named(setting.config),
-                top1["bn"] >= FAR * setting.chance,
-                f"{top1['bn']:.2f} % against {setting.chance:g} % by chance",
+                exceeds(top1["bn"].over(FAR * setting.chance)),
+                f"{top1['bn']} against {setting.chance:g} % by chance",
             )
 
 
@@ -90,9 +88,9 @@ def block_beats_fc(settings: list[Setting]) -> Iterator[Case]:
     for setting, top1 in _parts(settings):
         blocks = {part: top1[part] for part in ("block2", "block3") if part in top1}
         if "fc" in top1 and blocks:
-            part = max(blocks, key=lambda name: blocks[name])
+            part = max(blocks, key=lambda name: blocks[name].value)
             yield Case(
                 named(setting.config),
-                blocks[part] - top1["fc"] >= CLEAR,
-                f"{part} {blocks[part]:.2f} %, fc {top1['fc']:.2f} %",
+                exceeds(blocks[part] - top1["fc"], CLEAR),
+                f"{part} {blocks[part]}, fc {top1['fc']}",
             )

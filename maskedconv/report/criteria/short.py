@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import fmean
 
 from maskedconv.report.criteria.case import (
     CLEAR,
@@ -12,12 +11,12 @@ from maskedconv.report.criteria.case import (
     SMALL,
     WITH_BN,
     Case,
-    accuracy,
     by_network,
     learns_little,
     named,
     with_rest,
 )
+from maskedconv.report.criteria.measured import Measured, accuracy, all_of, exceeds, mean
 from maskedconv.report.fits import fit_settings
 from maskedconv.report.results import Setting, is_reference, setting_label, signed
 
@@ -29,15 +28,15 @@ def one_filter(settings: list[Setting]) -> Iterator[Case]:
         if setting is not None and setting.chance is not None and top1 is not None:
             yield Case(
                 named(setting.config),
-                top1 >= FAR * setting.chance,
-                f"{top1:.2f} % against {setting.chance:g} % by chance",
+                exceeds(top1.over(FAR * setting.chance)),
+                f"{top1} against {setting.chance:g} % by chance",
             )
 
 
-def _gaps(group: list[Setting]) -> dict[str, tuple[Setting, float]]:
+def _gaps(group: list[Setting]) -> dict[str, tuple[Setting, Measured]]:
     """Random minus zeroed, in points, for every setting that was run both ways."""
     zeroed = with_rest(group, "zero")
-    gaps: dict[str, tuple[Setting, float]] = {}
+    gaps: dict[str, tuple[Setting, Measured]] = {}
     for label, setting in with_rest(group, "random").items():
         random, zero = accuracy(setting), accuracy(zeroed.get(label))
         if random is not None and zero is not None and not is_reference(setting.config):
@@ -49,27 +48,28 @@ def random_beats_zero(settings: list[Setting]) -> Iterator[Case]:
     for group in by_network(settings, WITH_BN):
         gaps = {name: gap for name, (s, gap) in _gaps(group).items() if learns_little(s.config)}
         if gaps:
-            mean = fmean(gaps.values())
-            each = ", ".join(f"{name}: {signed(gap)}" for name, gap in gaps.items())
-            yield Case(
-                named(group[0].config), mean >= CLEAR, f"mean {signed(mean)} points ({each})"
-            )
+            yield _on_average(group[0], gaps)
+
+
+def _on_average(setting: Setting, gaps: dict[str, Measured]) -> Case:
+    found = mean(list(gaps.values()))
+    each = ", ".join(f"{name}: {signed(gap.value)}" for name, gap in gaps.items())
+    evidence = f"mean {signed(found.value)} points ({each})"
+    return Case(named(setting.config), exceeds(found, CLEAR), evidence)
 
 
 def gap_closes(settings: list[Setting]) -> Iterator[Case]:
     for group in by_network(settings, WITH_BN):
-        fractions = sorted(
-            (s.config.learned, gap)
-            for s, gap in _gaps(group).values()
-            if isinstance(s.config.learned, float)
-        )
-        if len(fractions) < 2 or fractions[0][0] > SMALL or fractions[-1][0] < 0.4:
+        found = _gaps(group).values()
+        gaps = {s.config.learned: gap for s, gap in found if isinstance(s.config.learned, float)}
+        if len(gaps) < 2 or min(gaps) > SMALL or max(gaps) < 0.4:
             continue
-        (small, gap), (large, rest) = fractions[0], fractions[-1]
+        small, large = min(gaps), max(gaps)
+        gap, rest = gaps[small], gaps[large]
         yield Case(
             named(group[0].config),
-            gap > 0 and rest < gap / 2,
-            f"{signed(gap)} points at p = {small:g}, {signed(rest)} at p = {large:g}",
+            all_of(exceeds(gap), exceeds(gap / 2 - rest)),
+            f"{signed(gap.value)} points at p = {small:g}, {signed(rest.value)} at p = {large:g}",
         )
 
 
@@ -83,8 +83,8 @@ def filters_beat_channels(settings: list[Setting]) -> Iterator[Case]:
             if setting.config.slice_dim == 0 and ours is not None and theirs is not None:
                 yield Case(
                     f"{named(setting.config)}, {label}",
-                    ours - theirs >= CLEAR,
-                    f"filters {ours:.2f} %, input channels {theirs:.2f} %",
+                    exceeds(ours - theirs, CLEAR),
+                    f"filters {ours}, input channels {theirs}",
                 )
 
 
@@ -102,7 +102,7 @@ def log_linear(settings: list[Setting]) -> Iterator[Case]:
 
 def bn_helps(settings: list[Setting]) -> Iterator[Case]:
     for group in by_network(settings, ("densenet", "wrn")):
-        found: dict[tuple[str, str], dict[bool, float]] = {}
+        found: dict[tuple[str, str], dict[bool, Measured]] = {}
         for setting in group:
             config, top1 = setting.config, accuracy(setting)
             if top1 is not None and learns_little(config):
@@ -114,8 +114,4 @@ def bn_helps(settings: list[Setting]) -> Iterator[Case]:
             if len(top1) == 2
         }
         if gains:
-            mean = fmean(gains.values())
-            each = ", ".join(f"{name}: {signed(gain)}" for name, gain in gains.items())
-            yield Case(
-                named(group[0].config), mean >= CLEAR, f"mean {signed(mean)} points ({each})"
-            )
+            yield _on_average(group[0], gains)

@@ -28,6 +28,7 @@ from maskedconv.report.tables import (
     epochs_text,
     file_name,
     networks,
+    one_network,
     order,
     pairs,
 )
@@ -63,7 +64,7 @@ def build(settings: list[Setting], folder: Path) -> list[Block]:
                         )
                     )
             blocks += [Figure(f"{where}. Accuracy of the best epoch.", pictures), fig2_table(group)]
-    return [*blocks, *comparison(settings)]
+    return [*blocks, *one_network(settings), *comparison(settings)]
 
 
 def slice_panel(settings: list[Setting], top: float) -> Draw:

@@ -1,0 +1,69 @@
+"""Runs that are one network by construction: asked for in other words, learning the same slices.
+
+One row of a kernel is a tenth of its three rows as well as two fifths of them; five of three rows
+are all of the kernel, as five of three columns are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from maskedconv import data
+from maskedconv.experiments.config import Option, RunConfig
+from maskedconv.experiments.store import Loaded
+from maskedconv.slices import num_learned
+
+
+def trained_for(configs: Iterable[RunConfig], loaded: Loaded) -> dict[str, RunConfig]:
+    """The run that is trained for each of ``configs``, by key.
+
+    That is the run itself where it is finished or unlike any other; else the first of its equals
+    that is finished; else the first of them.
+    """
+    groups: dict[Any, list[RunConfig]] = {}
+    for config in configs:
+        groups.setdefault(_network(config), []).append(config)
+    found = {}
+    for equals in groups.values():
+        finished = [config for config in equals if loaded.finished(config.key)]
+        first = (finished or equals)[0]
+        found |= {run.key: run if run in finished or run is first else first for run in equals}
+    return found
+
+
+def _network(config: RunConfig) -> Any:
+    """Equal for runs that are one network; the key where the weights are named by it."""
+    if config.keep or config.start:
+        return config.key
+    rest = replace(config, learned=1.0, slice_dim=0, frozen="random").key
+    banks = _banks(config.model, config.options, data.describe(config.dataset).channels)
+    dim = config.slice_dim
+    try:
+        counts = tuple(num_learned(config.learned, bank[dim], dim) for bank in banks)
+    except ValueError:
+        return config.key  # More filters than there are: the run will say so.
+    if counts == tuple(bank[dim] for bank in banks):
+        # The authors' beginning is another for a network that is split, if only in words.
+        return rest, config.init == "authors" and config.learns_all_slices
+    return rest, config.frozen, dim, counts
+
+
+@cache
+def _banks(
+    model: str, options: tuple[tuple[str, Option], ...], channels: int
+) -> tuple[tuple[int, ...], ...]:
+    """Shapes ``[O, I, kH, kW]`` of all filter banks of a network."""
+    import torch
+
+    from maskedconv import models
+    from maskedconv.nn import MaskedConv2d
+
+    chosen: dict[str, Any] = dict(options)
+    with torch.random.fork_rng(devices=()):
+        network = models.create(model, in_channels=channels, **chosen)
+    return tuple(
+        tuple(layer.weight_shape) for layer in network.modules() if isinstance(layer, MaskedConv2d)
+    )
