@@ -24,7 +24,7 @@ from maskedconv.experiments.commandline import (
     say,
     usage_errors,
 )
-from maskedconv.experiments.images import DataKey, Source, data_key, parse_folders
+from maskedconv.experiments.images import DataKey, Source, data_key, parse_folders, size_of
 from maskedconv.experiments.listing import print_estimate, print_items
 from maskedconv.experiments.parallel import count_cores, parse_parallel, run_parallel, share_out
 from maskedconv.experiments.planning import (
@@ -42,7 +42,8 @@ from maskedconv.experiments.presets import settings as settings_of
 from maskedconv.experiments.progress import ConsoleObserver, duration
 from maskedconv.experiments.runner import run_all, unique
 from maskedconv.experiments.store import Row, StoreError
-from maskedconv.experiments.workers import Setup, WorkerError
+from maskedconv.experiments.time_left import TimeLeft
+from maskedconv.experiments.workers import Setup, WorkerError, Workers
 
 if TYPE_CHECKING:
     import torch
@@ -146,7 +147,8 @@ def main(
         setup = Setup(store.out, found.type, threads, 60 * checkpoint_minutes)
         open_device(device, threads)
         if dry_run:
-            print_estimate(plan, source, store, found, at_once, verbose)
+            sizes = {key: source.size(key, found) for key in data_keys(plan)}
+            print_estimate(plan, sizes, store, Workers(at_once, found.type, threads), verbose)
             return
         store.prepare()
         # Processes move the images to the device themselves.
@@ -212,7 +214,7 @@ def _run(
     if rows:
         say(f"{len(rows)} of {len(configs)} runs are in {store.out} already")
     try:
-        with ConsoleObserver(pending) as observer:
+        with ConsoleObserver(pending, _time_left(pending, datasets, setup, at_once)) as observer:
             if at_once > 1:
                 return rows | run_parallel(pending, datasets, observer, setup, at_once)
             return rows | run_all(
@@ -237,6 +239,20 @@ def _run(
     except (StoreError, WorkerError) as error:
         say(f"error: {error}; finished runs are kept, the same command goes on from there")
         raise typer.Exit(SOME_FAILED) from error
+
+
+def _time_left(
+    pending: list[RunConfig], datasets: dict[DataKey, Dataset], setup: Setup, at_once: int
+) -> TimeLeft | None:
+    """What tells the time left, where there is a terminal to show it on and time to be told."""
+    if not (pending and sys.stderr.isatty()):
+        return None
+    from maskedconv.experiments.estimate import coarse_estimate, total_seconds
+
+    say("timing some batches of each network ...")
+    sizes = {key: size_of(dataset) for key, dataset in datasets.items()}
+    workers = Workers(at_once, setup.device, setup.threads)
+    return TimeLeft(pending, coarse_estimate(pending, sizes, workers), at_once, total_seconds)
 
 
 def _draw(out: Path) -> None:

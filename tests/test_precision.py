@@ -18,6 +18,7 @@ from maskedconv.experiments.estimate import estimate
 from maskedconv.experiments.execute import execute
 from maskedconv.experiments.images import Size
 from maskedconv.experiments.precision import is_slow, resolve_amp
+from maskedconv.experiments.workers import Workers
 from maskedconv.report import write
 
 X86 = "processor\t: 0\nflags\t\t: fpu avx2 {}\n"
@@ -93,7 +94,7 @@ def test_every_part_of_a_run_computes_in_it(amp, dtype, tmp_path, monkeypatch):
     assert result["config"]["amp"] == amp
     assert found == {dtype}
     found.clear()
-    estimate([start], {("digits", 2): Size(10, (1, 8, 8), 20, 20)}, torch.device("cpu"))
+    estimate([start], {("digits", 2): Size(10, (1, 8, 8), 20, 20)}, Workers(1, "cpu", 1))
     assert found == {dtype}
 
 

@@ -1,112 +1,120 @@
-"""How long runs will take on this machine, from a few training steps of each network."""
+"""How long runs will take on this machine, from a few batches of each kind of them."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import heapq
+import multiprocessing
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
-from maskedconv.data import Dataset
+from maskedconv.experiments.commandline import open_device
 from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.execute import build_model
 from maskedconv.experiments.images import DataKey, Size, data_key
-from maskedconv.training import evaluate, train
+from maskedconv.experiments.same import learned_share
+from maskedconv.experiments.timing import Job, Pace, measure
+from maskedconv.experiments.workers import Workers
 
-WARM_UP_IMAGES = 16
-# Of each network: small ones are timed more than once.
-TIMING_SECONDS = 0.3
+Sizes = Mapping[DataKey, Size]
+_Kind = tuple[object, ...]
 
 
-def estimate(
-    configs: Iterable[RunConfig], sizes: dict[DataKey, Size], device: torch.device
-) -> dict[str, float]:
-    """Seconds that each run will take, by key.
+def estimate(configs: Iterable[RunConfig], sizes: Sizes, workers: Workers) -> dict[str, float]:
+    """Seconds that each run will take, by key, where ``workers`` are at work.
 
-    One run of each network, size of the images and optimizer is timed for a batch and stands for
-    the others, which is near enough to decide whether to start: learning fewer filters saves less
-    than half of the time.
+    Runs are of one kind if they differ in the share that they learn alone. Of each kind those of
+    the smallest and the largest share are timed, as many at once as the runs will be, and what is
+    between them is interpolated.
     """
-    paces: dict[tuple[object, ...], _Pace] = {}
+    kinds: dict[_Kind, dict[float, RunConfig]] = {}
+    runs = list(configs)
+    for run in runs:
+        kinds.setdefault(_kind(run, sizes), {}).setdefault(learned_share(run), run)
+    ends = {
+        (kind, share): shares[share]
+        for kind, shares in kinds.items()
+        for share in {min(shares), max(shares)}
+    }
+    jobs = [Job(run, sizes[data_key(run)]) for run in ends.values()]
+    paces = dict(zip(ends, _measure_all(jobs, workers), strict=True))
     seconds = {}
-    for config in configs:
-        size = sizes[data_key(config)]
-        network = (config.model, config.options, size.num_classes, size.image_shape)
-        kind = (*network, config.batch_size, config.optimizer, config.amp)
-        if kind not in paces:
-            paces[kind] = _measure(config, size, device)
-        pace = paces[kind]
-        epoch = size.train_images * pace.train + size.test_images * pace.test
-        # An ensemble's members answer once more, together.
-        together = config.members * size.test_images * pace.test
-        seconds[config.key] = config.all_epochs * epoch + together
+    for run in runs:
+        kind, share = _kind(run, sizes), learned_share(run)
+        low, high = min(kinds[kind]), max(kinds[kind])
+        size = sizes[data_key(run)]
+        few, many = (_run_seconds(run, size, paces[kind, end]) for end in (low, high))
+        between = (share - low) / (high - low) if high > low else 0.0
+        seconds[run.key] = few + between * (many - few)
     return seconds
 
 
-@dataclass(frozen=True)
-class _Pace:
-    """Seconds per image of training and of evaluation."""
-
-    train: float
-    test: float
-
-
-def _measure(config: RunConfig, size: Size, device: torch.device) -> _Pace:
-    model = build_model(config, size.num_classes, size.image_shape)
-    images = min(config.batch_size, size.train_images)
-    warm_up = _noise(size, min(WARM_UP_IMAGES, images), device)
-    batch = _noise(size, images, device)
-    amp = config.amp == "bf16"
-
-    def train_on(dataset: Dataset) -> None:
-        train(
-            model,
-            dataset,
-            epochs=1,
-            batch_size=config.batch_size,
-            lr=1e-6,
-            momentum=config.momentum,
-            optimizer=config.optimizer,
-            amp=amp,
-        )
-
-    train_on(warm_up)
-    # train() evaluates as well, on as many images.
-    test = _seconds(lambda: evaluate(model, batch, amp=amp))
-    both = _seconds(lambda: train_on(batch))
-    return _Pace(max(both - test, test) / images, test / images)
+def coarse_estimate(
+    configs: Iterable[RunConfig], sizes: Sizes, workers: Workers
+) -> dict[str, float]:
+    """As :func:`estimate`, from one run of each network: quick, and good for a first guess."""
+    runs = list(configs)
+    first: dict[_Kind, RunConfig] = {}
+    for run in runs:
+        first.setdefault(_network(run, sizes), run)
+    jobs = [Job(run, sizes[data_key(run)]) for run in first.values()]
+    alone = Workers(1, workers.device, workers.threads)
+    paces = dict(zip(first, _measure_all(jobs, alone), strict=True))
+    return {
+        run.key: _run_seconds(run, sizes[data_key(run)], paces[_network(run, sizes)])
+        for run in runs
+    }
 
 
-def _seconds(action: Callable[[], object]) -> float:
-    """The shortest of as many calls as ``TIMING_SECONDS`` allow."""
-    best, spent = math.inf, 0.0
-    while spent < TIMING_SECONDS:
-        start = time.perf_counter()
-        action()
-        seconds = time.perf_counter() - start
-        best, spent = min(best, seconds), spent + seconds
-    return best
+def total_seconds(runs: Iterable[RunConfig], seconds: Mapping[str, float], at_once: int) -> float:
+    """When the last of ``runs`` is over if ``at_once`` go on, each taken in order when one ends.
+
+    A run that starts from another's weights waits for it.
+    """
+    free = [0.0] * at_once
+    ends: dict[str, float] = {}
+    for run in runs:
+        begin = max(heapq.heappop(free), ends.get(run.start, 0.0))
+        ends[run.key] = begin + seconds[run.key]
+        heapq.heappush(free, ends[run.key])
+    return max(ends.values(), default=0.0)
 
 
-def _noise(size: Size, count: int, device: torch.device) -> Dataset:
-    """``count`` images to train on and as many to test."""
-    generator = torch.Generator().manual_seed(0)
-    channels = size.image_shape[0]
+def _network(run: RunConfig, sizes: Sizes) -> _Kind:
+    size = sizes[data_key(run)]
+    return run.model, run.options, size.num_classes, size.image_shape, run.batch_size, run.amp
 
-    images = torch.randint(256, (count, *size.image_shape), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(size.num_classes, (count,), generator=generator)
-    return Dataset(
-        name="noise",
-        train_images=images,
-        train_labels=labels,
-        test_images=images,
-        test_labels=labels,
-        classes=tuple(str(label) for label in range(size.num_classes)),
-        mean=(0.5,) * channels,
-        std=(0.25,) * channels,
-        crop_padding=0,
-        flip=False,
-        note="",
-    ).to(device)
+
+def _kind(run: RunConfig, sizes: Sizes) -> _Kind:
+    # With everything learned there is nothing that could be zeroed: it is the end of both.
+    return *_network(run, sizes), run.optimizer, run.trained, run.slice_dim, run.frozen
+
+
+def _run_seconds(run: RunConfig, size: Size, pace: Pace) -> float:
+    epoch = size.train_images * pace.train + size.test_images * pace.test
+    # An ensemble's members answer once more, together.
+    together = run.members * size.test_images * pace.test
+    return pace.start + run.all_epochs * epoch + together
+
+
+def _measure_all(jobs: list[Job], workers: Workers) -> list[Pace]:
+    if workers.count == 1 or len(jobs) < 2:
+        device = open_device(workers.device, workers.threads)
+        return [measure(job, device) for job in jobs]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        workers.count, context, _begin, (workers.device, workers.threads)
+    ) as pool:
+        return list(pool.map(_measure_here, jobs))
+
+
+_device = torch.device("cpu")
+
+
+def _begin(device: str, threads: int | None) -> None:
+    global _device
+    _device = open_device(device, threads)
+
+
+def _measure_here(job: Job) -> Pace:
+    return measure(job, _device)

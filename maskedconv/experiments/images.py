@@ -40,6 +40,12 @@ class Size:
     test_images: int
 
 
+def size_of(dataset: Dataset) -> Size:
+    """The size of a dataset that is loaded."""
+    counts = len(dataset.train_images), len(dataset.test_images)
+    return Size(dataset.num_classes, dataset.image_shape, *counts)
+
+
 @dataclass(frozen=True)
 class Source:
     """The folders given on the command line, and whether to fetch what is missing.
@@ -81,9 +87,7 @@ class Source:
         classes, side = facts.num_classes, facts.image_size
         train, test = facts.train_size, facts.test_size
         if classes is None or side is None or train is None or test is None:
-            dataset = self.load(key, device)
-            counts = len(dataset.train_images), len(dataset.test_images)
-            return Size(dataset.num_classes, dataset.image_shape, *counts)
+            return size_of(self.load(key, device))
         with suppress(data.MissingDataError):
             source = find_source(name, self.folder(name), self._fetches(name), subset)
             if source.listing is not None:

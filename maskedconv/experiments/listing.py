@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from maskedconv.experiments.commandline import say
 from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.images import DataKey, Size, Source, data_key
-from maskedconv.experiments.planning import Plan, all_runs, data_keys
+from maskedconv.experiments.images import DataKey, Size, data_key
+from maskedconv.experiments.planning import Plan, all_runs
 from maskedconv.experiments.progress import duration
 from maskedconv.experiments.runner import unique
 from maskedconv.experiments.same import trained_for
 from maskedconv.experiments.store import Loaded, Store
 
 if TYPE_CHECKING:
-    import torch
+    from maskedconv.experiments.workers import Workers
 
-Sizes = dict[DataKey, Size]
+Sizes = Mapping[DataKey, Size]
 
 
 def print_items(plan: Plan, every_run: bool) -> None:
@@ -45,37 +46,37 @@ def _same(run: RunConfig, trained: RunConfig) -> str:
 
 
 def print_estimate(
-    plan: Plan, source: Source, store: Store, device: torch.device, at_once: int, every_run: bool
+    plan: Plan, sizes: Sizes, store: Store, workers: Workers, every_run: bool
 ) -> None:
     """What is still to be done of each item, and for how long; shared runs are counted once."""
-    from maskedconv.experiments.estimate import estimate
+    from maskedconv.experiments.estimate import estimate, total_seconds
 
-    sizes = {key: source.size(key, device) for key in data_keys(plan)}
     loaded = store.load()
     configs = all_runs(plan)
     trained = trained_for(configs, loaded)
     pending = [run for run in unique(trained.values()) if not loaded.finished(run.key)]
-    say("timing a batch of each network ...")
-    seconds = estimate(pending, sizes, device)
-    # Runs that share a GPU take turns; those that share a CPU have cores of their own.
-    speed_up = at_once if device.type == "cpu" else 1
+    say("timing some batches of each kind of run ...")
+    seconds = estimate(pending, sizes, workers)
+    # Runs at once were timed at once, on a GPU that they share as well.
+    speed_up = workers.count
     if speed_up > 1:
-        say(f"times of the items are those of {at_once} runs at once")
+        say(f"times of the items are those of {speed_up} runs at once")
     counted: set[str] = set()
     print(f"{'':8}{'runs':>6}{'to do':>7}{'epochs':>8}{'images':>14}  time")
     for experiment, runs in plan.items():
         needed = unique(trained[run.key] for run in runs)
         mine = [run for run in needed if run.key in seconds and run.key not in counted]
         counted |= {run.key for run in mine}
-        print(f"{experiment.id:8}{len(runs):6}{_amount(mine, sizes, seconds, speed_up)}")
+        took = sum(seconds[run.key] for run in mine) / speed_up
+        print(f"{experiment.id:8}{len(runs):6}{_amount(mine, sizes, took)}")
         if every_run:
             for run in mine:
-                print(f"  {_amount([run], sizes, seconds, 1)}  {run.label()}")
-    print(f"{'total':8}{len(configs):6}{_amount(pending, sizes, seconds, speed_up)}")
+                print(f"  {_amount([run], sizes, seconds[run.key])}  {run.label()}")
+    total = total_seconds(pending, seconds, workers.count)
+    print(f"{'total':8}{len(configs):6}{_amount(pending, sizes, total)}")
 
 
-def _amount(runs: list[RunConfig], sizes: Sizes, seconds: dict[str, float], speed_up: int) -> str:
+def _amount(runs: list[RunConfig], sizes: Sizes, seconds: float) -> str:
     epochs = sum(run.all_epochs for run in runs)
     images = sum(run.all_epochs * sizes[data_key(run)].train_images for run in runs)
-    time_ = duration(sum(seconds[run.key] for run in runs) / speed_up)
-    return f"{len(runs):7}{epochs:8,}{images:14,}  about {time_}"
+    return f"{len(runs):7}{epochs:8,}{images:14,}  about {duration(seconds)}"

@@ -7,26 +7,33 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
+from rich.text import Text
 
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.store import Row
+from maskedconv.experiments.time_left import TimeLeft
 
 if TYPE_CHECKING:
     from maskedconv.history import Epoch
 
 
 class ConsoleObserver:
-    """Tells the terminal how the runs go; a context manager around them."""
+    """Tells the terminal how the runs go; a context manager around them.
 
-    def __init__(self, configs: Collection[RunConfig]) -> None:
+    Args:
+        configs: the runs.
+        time_left: asked for the time that they still take; without it none is shown.
+    """
+
+    def __init__(self, configs: Collection[RunConfig], time_left: TimeLeft | None = None) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._time_left = time_left
         self._bar = Progress(
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:3.0f} %"),
-            TimeRemainingColumn(),
-            TextColumn("left "),
+            *([_TimeLeftColumn(time_left)] if time_left else []),
             # What is left of the line is for the text; the numbers stay readable.
             TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
             expand=True,
@@ -55,17 +62,23 @@ class ConsoleObserver:
 
     def started(self, config: RunConfig) -> None:
         self._wait_told = False
+        if self._time_left:
+            self._time_left.started(config)
         # A run that was begun before, by a process that died, begins anew.
         self._bar.advance(self._task, -self._epochs_shown.pop(config.key, 0))
         self._bar.update(self._task, description=config.label())
 
     def epoch(self, config: RunConfig, epoch: Epoch) -> None:
         self._epochs_shown[config.key] = self._epochs_shown.get(config.key, 0) + 1
+        if self._time_left:
+            self._time_left.epoch(config, epoch)
         text = f"{config.label()}: epoch {epoch.epoch}/{config.epochs}, {epoch.test_top1:.2f} %"
         self._bar.update(self._task, advance=1, description=text)
 
     def finished(self, config: RunConfig, row: Row) -> None:
         self._finished += 1
+        if self._time_left:
+            self._time_left.finished(config)
         # The epochs of a run that diverged, or that another runner did.
         self._bar.advance(self._task, config.all_epochs - self._epochs_shown.pop(config.key, 0))
         width = len(str(self._runs))
@@ -79,6 +92,15 @@ class ConsoleObserver:
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False)
+
+
+class _TimeLeftColumn(ProgressColumn):
+    def __init__(self, time_left: TimeLeft) -> None:
+        super().__init__()
+        self._time_left = time_left
+
+    def render(self, task: Task) -> Text:
+        return Text(f"about {duration(self._time_left.seconds)} left ")
 
 
 def _outcome(row: Row) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
+from math import prod
 from typing import Any
 
 from maskedconv import data
@@ -34,12 +35,24 @@ def trained_for(configs: Iterable[RunConfig], loaded: Loaded) -> dict[str, RunCo
     return found
 
 
+def learned_share(config: RunConfig) -> float:
+    """Share of the filter banks' values that are learned; 0 where there are too few filters."""
+    banks = _banks_of(config)
+    dim = config.slice_dim
+    try:
+        learned = [num_learned(config.learned, bank[dim], dim) for bank in banks]
+    except ValueError:
+        return 0.0
+    pairs = list(zip(learned, banks, strict=True))
+    return sum(n * prod(bank) / bank[dim] for n, bank in pairs) / sum(map(prod, banks))
+
+
 def _network(config: RunConfig) -> Any:
     """Equal for runs that are one network; the key where the weights are named by it."""
     if config.keep or config.start:
         return config.key
     rest = replace(config, learned=1.0, slice_dim=0, frozen="random").key
-    banks = _banks(config.model, config.options, data.describe(config.dataset).channels)
+    banks = _banks_of(config)
     dim = config.slice_dim
     try:
         counts = tuple(num_learned(config.learned, bank[dim], dim) for bank in banks)
@@ -49,6 +62,10 @@ def _network(config: RunConfig) -> Any:
         # The authors' beginning is another for a network that is split, if only in words.
         return rest, config.init == "authors" and config.learns_all_slices
     return rest, config.frozen, dim, counts
+
+
+def _banks_of(config: RunConfig) -> tuple[tuple[int, ...], ...]:
+    return _banks(config.model, config.options, data.describe(config.dataset).channels)
 
 
 @cache

@@ -42,6 +42,15 @@ class Setup:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
 
 
+@dataclass(frozen=True)
+class Workers:
+    """What runs are timed for: processes at once, their device, CPU threads of each."""
+
+    count: int
+    device: str
+    threads: int | None
+
+
 class Pool:
     """The processes, started as they are needed; a context manager around their use.
 
