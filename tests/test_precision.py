@@ -83,7 +83,7 @@ def test_every_part_of_a_run_computes_in_it(amp, dtype, tmp_path, monkeypatch):
     monkeypatch.setattr(nn.functional, "linear", seen)
     digits = data.load("digits", subset=2)
     small = {"options": (("width", 0.125),), "batch_size": 16}
-    start = config("alexnet", learned=0.1, subset=2, epochs=1, keep=True, amp=amp, **small)
+    start = config("alexnet", learned=0.5, subset=2, epochs=1, keep=True, amp=amp, **small)
     Store(tmp_path).prepare()
     assert execute(start, digits, folder=tmp_path)["status"] == "done"
     assert found == {dtype}

@@ -27,7 +27,7 @@ def trained_for(configs: Iterable[RunConfig], loaded: Loaded) -> dict[str, RunCo
     groups: dict[Any, list[RunConfig]] = {}
     for config in configs:
         groups.setdefault(_network(config), []).append(config)
-    found = {}
+    found: dict[str, RunConfig] = {}
     for equals in groups.values():
         finished = [config for config in equals if loaded.finished(config.key)]
         first = (finished or equals)[0]
