@@ -11,7 +11,7 @@ import pytest
 import report_samples
 import torch
 from commands import SMALL as SMALL_ARGUMENTS
-from commands import SMALL_RUNS, call, keys, start, wait_for_rows
+from commands import SMALL_RUNS, call, keys, start, time_nothing, wait_for_rows
 
 from maskedconv import reproduce, train
 from maskedconv.experiments import Store, execute
@@ -142,7 +142,8 @@ def test_two_runners_share_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "kept"), [(Diverged(1, History()), True), (RuntimeError("out of memory"), False)]
+    ("error", "kept"),
+    [(Diverged("the training loss", 1, History()), True), (RuntimeError("out of memory"), False)],
 )
 def test_failed_runs_are_named_and_the_others_kept(tmp_path, monkeypatch, error, kept):
     def fails_for_fc(model, dataset, **settings):
@@ -215,6 +216,7 @@ def test_cuda_without_a_gpu_exits_2(tmp_path):
 
 def test_list_and_dry_run_write_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    time_nothing(monkeypatch)
     listed = call(reproduce, "--list")
     assert listed.exit_code == 0
     names = [line.split()[0] for line in listed.stdout.splitlines()]
@@ -240,7 +242,8 @@ def test_list_and_dry_run_write_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dry_run_needs_no_images_and_leaves_out_what_is_done(finished, tmp_path):
+def test_dry_run_needs_no_images_and_leaves_out_what_is_done(finished, tmp_path, monkeypatch):
+    time_nothing(monkeypatch)
     out, _ = finished
     result = call(reproduce, *SMALL, "--dry-run", "--out", out)
     assert result.stdout.splitlines()[-1].split()[:4] == ["total", "12", "0", "0"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import report_samples
-from commands import SMALL, SMALL_RUNS, call, keys, start, wait_for_rows
+from commands import SMALL, SMALL_RUNS, call, keys, start, time_nothing, wait_for_rows
 from image_files import write_folder
 
 from maskedconv import reproduce
@@ -149,7 +149,8 @@ def test_plan_of_several_data_sets(tmp_path):
     assert list(plan["experiments"]) == ["fig1"]
 
 
-def test_table3_on_another_data_set_is_told(tmp_path):
+def test_table3_on_another_data_set_is_told(tmp_path, monkeypatch):
+    time_nothing(monkeypatch)
     images = write_folder(tmp_path / "images")
     options = ("--dataset", "folder", "--data-dir", images, "--dry-run", "--epochs", "1")
     result = call(reproduce, "table3", "fig6", *options)
@@ -158,7 +159,8 @@ def test_table3_on_another_data_set_is_told(tmp_path):
     assert "run on folder" not in result.stderr
 
 
-def test_dry_run_counts_the_images_that_are_there(tmp_path):
+def test_dry_run_counts_the_images_that_are_there(tmp_path, monkeypatch):
+    time_nothing(monkeypatch)
     cifar = write_folder(tmp_path / "cifar", [str(n) for n in range(10)], size=32)
     options = ("--dataset", "cifar10", "--data-dir", cifar, "--epochs", "1", "--dry-run")
     result = call(reproduce, "table1", "--parallel", "1", *options)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from commands import call
+from commands import call, time_nothing
 from report_samples import config
 from torch import nn
 
@@ -157,7 +157,8 @@ def test_train_says_what_would_be_ignored(arguments, words):
     assert words in result.stderr
 
 
-def test_reproduce_says_what_would_be_ignored(tmp_path):
+def test_reproduce_says_what_would_be_ignored(tmp_path, monkeypatch):
+    time_nothing(monkeypatch)
     result = call(reproduce, "fig6", "--verbose", "--out", tmp_path)
     assert result.exit_code == 2
     assert "verbose is for --list and --dry-run" in result.stderr

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from commands import call, keys
+from commands import call, keys, time_nothing
 from report_samples import config, row
 
 from maskedconv import reproduce
@@ -106,7 +106,8 @@ def figure2(tmp_path_factory):
     return out, call(reproduce, *FIG2, "--out", out)
 
 
-def test_each_is_trained_once_and_told(figure2, tmp_path):
+def test_each_is_trained_once_and_told(figure2, tmp_path, monkeypatch):
+    time_nothing(monkeypatch)
     out, result = figure2
     assert result.exit_code == 0, result.output
     assert "11 of 32 runs learn the same slices of the same network as another" in result.stderr
