@@ -54,7 +54,7 @@ def choose(channels: int, filters: int, taps: int) -> Configuration:
     warps = 8 if block_channels == 128 or columns == 128 or (taps == 1 and columns == 64) else 4
     # A thread keeps the addresses of its part of a tile in registers: narrower tiles need fewer.
     # With a gradient tile a tap, 64 pixels in float32 would also need 168 KiB of shared memory.
-    narrow = columns // warps > 8 or (per_tap and (warps == 4 or taps > 1))
+    narrow = columns // warps >= 8 or (per_tap and (warps == 4 or taps > 1))
     block_pixels, stages = (32, 4) if narrow else (64, 3)
     return Configuration(per_tap, block_channels, block_pixels, columns, warps, stages)
 
