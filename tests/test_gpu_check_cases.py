@@ -65,4 +65,6 @@ def test_a_kernel_that_is_wrong_by_more_than_rounding_is_called_wrong(monkeypatc
 def test_a_kernel_that_cannot_run_here_is_said_so():
     module = importlib.import_module("bench.gpu_check.cases.numbers")
     row = worker.run_case(module, "numbers", f"{DENSE} | cuda", Rehearsed(), OPTIONS)
-    assert (row["status"], "for cuda" in row["reason"]) == ("not here", True)
+    assert row["status"] == "not here"
+    # Built with CUDA, its kernel is for another device; built without, it is not there.
+    assert "for cuda" in row["reason"] or "CUDA" in row["reason"]
