@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 # True of FakeTensor, DTensor and other subclasses with an own dispatch, of the wrappers of
 # torch.func, of functional tensors, and of the meta device and sparse layouts.
@@ -19,16 +20,25 @@ _stands_for_another = torch._C._dispatch_isTensorSubclassLike
 _active_modes = torch._C._len_torch_dispatch_stack
 
 
+_PLAIN_TYPES = (Tensor, Parameter)
+
+
 def is_plain(tensor: Tensor) -> bool:
-    """Whether the memory of ``tensor`` holds its values, as its strides say."""
-    return not (
-        tensor.is_neg()
-        or tensor.is_conj()
-        or tensor._is_zerotensor()
-        or _stands_for_another(tensor)
-        or tensor.is_mkldnn
-        or _active_modes()
-    )
+    """Whether the memory of ``tensor`` holds its values, as its strides say.
+
+    Complex numbers are left out, as no kernel takes them. Asked twice in every backward pass, so in
+    the order in which the usual tensor is known soonest.
+    """
+    if _active_modes() or tensor.is_neg():
+        return False
+    if type(tensor) not in _PLAIN_TYPES and _stands_for_another(tensor):
+        return False
+    try:
+        # Zero for gradients of zeros, and an error for the wrappers of torch.func and for layouts
+        # without strides.
+        return bool(tensor.data_ptr() or not tensor.numel())
+    except RuntimeError:
+        return False
 
 
 def resolved(tensor: Tensor) -> Tensor:
@@ -36,7 +46,7 @@ def resolved(tensor: Tensor) -> Tensor:
 
     Gradients pass through neither. A tensor that stands for another stays as it is.
     """
-    if _stands_for_another(tensor):
+    if (is_plain(tensor) and not tensor.is_complex()) or _stands_for_another(tensor):
         return tensor
     if tensor._is_zerotensor():
         return torch.zeros_like(tensor)
@@ -64,7 +74,7 @@ def address(tensor: Tensor) -> int:
     Raises:
         RuntimeError: its values are not in its memory.
     """
-    pointer = 0 if tensor.is_neg() or tensor.is_conj() else tensor.data_ptr()
+    pointer = 0 if tensor.is_neg() else tensor.data_ptr()
     if not pointer and tensor.numel():
         raise RuntimeError(
             f"a kernel was to read a tensor without memory of its own: {type(tensor).__name__}, "

@@ -10,7 +10,7 @@ from torch import Tensor
 from maskedconv.ops.bn_relu import native, reference
 from maskedconv.ops.bn_relu.problem import Gradients, Needs, Normalisation, NormProblem
 from maskedconv.ops.choice import Choice, Ranking, choose, forced_backend, record
-from maskedconv.ops.plain import why_not_plain
+from maskedconv.ops.plain import resolved, why_not_plain
 
 __all__ = ["BACKENDS", "NormProblem", "Normalisation", "bn_relu", "bn_relu_backward", "runs_native"]
 
@@ -33,7 +33,7 @@ def bn_relu(problem: NormProblem) -> Tensor:
     """
     if torch.compiler.is_compiling():  # which fuses PyTorch's operators itself
         return reference.run(problem)
-    problem = problem.resolved()
+    problem = NormProblem(resolved(problem.input), problem.norm, problem.backend)
     return _backend(problem, "bn_relu").run(problem)
 
 
@@ -56,9 +56,10 @@ def bn_relu_backward(
     """
     if torch.compiler.is_compiling():
         return reference.run_backward(problem, grad, needs, activation, in_place)
-    problem = problem._replace(grad=grad).resolved()
+    input, grad = resolved(problem.input), resolved(grad)
+    problem = NormProblem(input, problem.norm, problem.backend, grad)
     backend = _backend(problem, "bn_relu_backward")
-    return backend.run_backward(problem, problem.grad, needs, activation, in_place)
+    return backend.run_backward(problem, grad, needs, activation, in_place)
 
 
 def runs_native(problem: NormProblem) -> bool:

@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from maskedconv.ops.plain import resolved
-
 
 class Normalisation(NamedTuple):
     """What a BatchNorm does to its input: ``(x - mean) / sqrt(var + eps) * weight + bias``.
@@ -64,11 +62,6 @@ class NormProblem(NamedTuple):
     def tensors(self) -> tuple[Tensor, ...]:
         """What a kernel reads."""
         return (self.input,) if self.grad is None else (self.input, self.grad)
-
-    def resolved(self) -> NormProblem:
-        """The same problem of tensors as of :func:`maskedconv.ops.plain.resolved`."""
-        grad = None if self.grad is None else resolved(self.grad)
-        return self._replace(input=resolved(self.input), grad=grad)
 
 
 # Of the input, γ and β; what is not asked for is None.

@@ -17,6 +17,8 @@ def cannot_run(problem: PackProblem) -> str:
         return native.why_missing()
     if learned.device.type != "cpu" or frozen.device.type != "cpu":
         return f"its kernel is for the CPU; the filters are on {learned.device}"
+    if dtype.is_complex:
+        return f"its kernel is for real numbers, not {dtype}"
     if learned.dtype != frozen.dtype:
         return f"the learned filters are {learned.dtype}, the frozen ones {frozen.dtype}"
     if learned.dtype != dtype and (learned.dtype, dtype) != (torch.float32, torch.bfloat16):
