@@ -153,3 +153,14 @@ def test_a_folder_from_before_is_read_and_kept(figure2, tmp_path):
     write(tmp_path)
     assert "32 done, 0 failed" in (tmp_path / "report.md").read_text()
     assert len(keys(tmp_path)) == 32
+
+
+def test_items_that_share_runs_are_no_equals():
+    """Figure 3 shows figure 1's runs: the same keys, and none of them another's network."""
+    listed = call(reproduce, "fig1", "fig3", "fig2", "--list").stdout
+    assert "(77 runs)" in listed
+    assert "(77 runs, 77 of them above)" in listed
+    assert "(32 runs, 11 of them the same network as another)" in listed
+    plan = {item: EXPERIMENTS[item].runs(settings("quick")) for item in ("fig1", "fig3")}
+    trained = trained_for([run for runs in plan.values() for run in runs], Loaded())
+    assert all(trained[run.key] == run for runs in plan.values() for run in runs)

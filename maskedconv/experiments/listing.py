@@ -27,7 +27,7 @@ def print_items(plan: Plan, every_run: bool) -> None:
     for experiment, runs in plan.items():
         new = {run.key for run in runs} - counted
         shared = f", {len(runs) - len(new)} of them above" if len(new) < len(runs) else ""
-        same = sum(trained[run.key] is not run for run in runs)
+        same = sum(trained[run.key].key != run.key for run in runs)
         equals = f", {same} of them the same network as another" if same else ""
         count = f"{len(runs)} runs{shared}{equals}"
         print(f"{experiment.id:<8}{experiment.reference:<10}{experiment.title} ({count})")
@@ -42,7 +42,7 @@ def print_items(plan: Plan, every_run: bool) -> None:
 
 
 def _same(run: RunConfig, trained: RunConfig) -> str:
-    return "" if trained is run else f" (the same network as {trained.key})"
+    return "" if trained.key == run.key else f" (the same network as {trained.key})"
 
 
 def print_estimate(

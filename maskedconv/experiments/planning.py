@@ -145,4 +145,4 @@ def write_plan(
 
 def _entry(run: RunConfig, trained: RunConfig) -> Row:
     entry: Row = {"key": run.key, "config": run.to_json()}
-    return entry if trained is run else {**entry, "same_as": trained.key}
+    return entry if trained.key == run.key else {**entry, "same_as": trained.key}
