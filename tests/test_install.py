@@ -27,13 +27,17 @@ def run(*command, cwd=None, **environment):
     return result.stdout.strip()
 
 
-def build_wheel(folder, **environment):
-    """A wheel of a copy of the sources, built with the build requirements that are installed."""
-    source = folder / "source"
+def copy_sources(folder):
+    """The sources without what was built from them."""
     ignored = shutil.ignore_patterns(
         ".git", ".venv*", "build", "runs", "*.so", "_build.json", "__pycache__"
     )
-    shutil.copytree(ROOT, source, ignore=ignored)
+    return shutil.copytree(ROOT, folder / "source", ignore=ignored)
+
+
+def build_wheel(folder, **environment):
+    """A wheel of a copy of the sources, built with the build requirements that are installed."""
+    source = copy_sources(folder)
     run(
         sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index",
         "-w", folder, source, MASKEDCONV_CUDA="0", **environment,
@@ -102,9 +106,11 @@ def test_the_python_part_alone_is_for_every_python(tmp_path):
     assert notes == {"native": "MASKEDCONV_NATIVE=0", "cuda": "MASKEDCONV_NATIVE=0"}
 
 
-def test_env_says_what_was_built_and_what_not(installed):
+def test_env_says_what_was_built_and_what_not(installed, tmp_path):
     """It asks the notes of the module that is loaded, not those of the folder it starts in."""
-    for cwd in (ROOT, Path("/")):
+    source = copy_sources(tmp_path)
+    (source / "maskedconv" / "_build.json").write_text('{"cuda": "a note of another build"}')
+    for cwd in (source, Path("/")):
         states = json.loads(run_in(installed, "sys.argv += ['--json']; " + ENV, cwd))["backends"]
         assert re.fullmatch(r"runs \(.+, .+\)", states["native"])
         assert states["cuda"] == "not built: MASKEDCONV_CUDA=0"
