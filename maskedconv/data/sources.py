@@ -1,4 +1,4 @@
-"""Where a dataset's images are, checked as far as can be without reading them (free of torch)."""
+"""Locates a dataset's images and checks what it can without reading them. Free of torch."""
 
 from __future__ import annotations
 

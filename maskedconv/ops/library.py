@@ -28,8 +28,8 @@ def convolution_grads(
         grad_input, _ = convolution_grads(grad_output, input, weight, geometry, needs)
         return grad_input, grad_weight
     grad_input, grad_weight, _ = _convolution_backward(
-        _usual_strides(grad_output), _usual_strides(input), weight, None, geometry.stride, geometry.padding, geometry.dilation,
-        False, (0, 0), geometry.groups, (*needs, False),
+        _usual_strides(grad_output), _usual_strides(input), weight, None, geometry.stride,
+        geometry.padding, geometry.dilation, False, (0, 0), geometry.groups, (*needs, False),
     )  # fmt: skip
     return grad_input, grad_weight
 
