@@ -35,14 +35,14 @@ def convert_(
     """Replaces the model's ``nn.Conv2d`` by :class:`MaskedConv2d`, in place.
 
     The conversion keeps device, dtype, memory format, training mode, ``requires_grad`` of weight
-    and bias, the learned part of their gradients, forward and backward hooks, and custom attributes. A
-    layer that appears twice in the model is replaced by one layer. Optimizers must be created after
-    the conversion, because the parameters are new.
+    and bias, the learned part of their gradients, forward and backward hooks, and attributes.
+    A layer that appears twice in the model is replaced by one layer. Optimizers must be created
+    after the conversion, because the parameters are new.
 
     The conversion skips every layer that is more than a plain ``nn.Conv2d``, and one warning names
     the skipped layers: subclasses, parametrized or pruned layers, layers with hooks on parameters
-    or on the state dict, layers that share a parameter, layers that are also held outside the model's
-    modules (in a plain list, say), and layers selected under only one of their names. See
+    or on the state dict, layers that share a parameter, layers that are also held outside the
+    model's modules (in a plain list, say), and layers selected under only one of their names. See
     :func:`maskedconv.conversion_report`. Objects outside ``model`` are not searched.
 
     Args:
