@@ -85,8 +85,8 @@ def device_name(device: str) -> str:
 def as_text(record: dict[str, Any]) -> str:
     """JSON with one row a line and numbers of five digits, as the repository keeps the files."""
     head, tail = json.dumps({**record, "rows": []}, indent=1).rsplit("[]", 1)
-    rows = (json.dumps(_short(row), separators=(",", ":")) for row in record["rows"])
-    return f"{head}[\n{',\n'.join(rows)}\n]{tail}\n"
+    rows = ",\n".join(json.dumps(_short(row), separators=(",", ":")) for row in record["rows"])
+    return f"{head}[\n{rows}\n]{tail}\n"
 
 
 def _short(value: Any) -> Any:
