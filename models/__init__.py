@@ -139,7 +139,7 @@ def _options(network: type) -> set[str]:
 def _build(network: Any, masking: dict[str, Any], seed: int | None) -> nn.Module:
     import torch
 
-    from maskedconv.convolutions import masked_layers
+    from maskedconv.conversion.convolutions import masked_layers
     from maskedconv.models.initialisation import drawn_on_cpu
     from maskedconv.nn import MaskedConv2d
 
@@ -156,8 +156,8 @@ def _build(network: Any, masking: dict[str, Any], seed: int | None) -> nn.Module
 
 
 def _warn_of_none_learned(model: nn.Module, learned: float | int) -> None:
-    from maskedconv.convolutions import masked_layers
-    from maskedconv.none_learned import warn_of_none_learned
+    from maskedconv.conversion.convolutions import masked_layers
+    from maskedconv.conversion.none_learned import warn_of_none_learned
 
     warn_of_none_learned(masked_layers(model), learned, stacklevel=4)
 

@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskedconv import slices
-from maskedconv.carrying import carry_module, carry_parameter
-from maskedconv.convolutions import grouped, masked_layers, obstacles, plain_convolutions
+from maskedconv.conversion.carrying import carry_module, carry_parameter
+from maskedconv.conversion.convolutions import grouped, masked_layers, obstacles, plain_convolutions
+from maskedconv.conversion.none_learned import warn_of_all_frozen, warn_of_none_learned
+from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
 from maskedconv.nn import MaskedConv2d
-from maskedconv.none_learned import warn_of_all_frozen, warn_of_none_learned
-from maskedconv.stale_optimizers import warn_of_stale_optimizers
 
 Model = TypeVar("Model", bound=nn.Module)
 Patterns = str | Sequence[str] | None
