@@ -87,7 +87,14 @@ def _plain_in_channels_last(
     for filters in (torch.contiguous_format, torch.channels_last):
         for layout in ("contiguous", "channels_last", case.layout):
             plain = _plain(case, module).to(memory_format=filters)
+            _fill_free_memory()
             yield _twice(case, plain, values, layout)
+
+
+def _fill_free_memory() -> None:
+    """Memory that is allocated next holds NaN, so that what reads it before writing shows."""
+    blocks = [torch.full((2**size,), float("nan")) for size in range(4, 16) for _ in range(8)]
+    del blocks
 
 
 def run_plain_in_channels_last(case: Case) -> None:
