@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from maskedconv.convertible import fresh, further_attributes, obstacle
 from maskedconv.nn import MaskedConv2d
+from maskedconv.nn.convertible import fresh, further_attributes, obstacle
 from maskedconv.sharing import shared_parts
 
 # As many names as one line bears.

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.autograd import once_differentiable_lazily
-from maskedconv.batch_norm import Moments, batch_moments
+from maskedconv.functional.autograd import once_differentiable_lazily
+from maskedconv.functional.batch_norm import Moments, batch_moments
 from maskedconv.ops.geometry import memory_format_of
 from maskedconv.tracing import is_traced
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedconv.batch_norm import is_plain_norm
+from maskedconv.functional.batch_norm import is_plain_norm
 
 
 class ConvFactory(Protocol):

@@ -13,8 +13,7 @@ from precision import assert_as_exact, rms_error
 from torch import nn
 from torch.nn import functional as F
 
-from maskedconv.bn_relu_conv import BNReLUConv2d, bn_relu, bn_relu_conv, bn_relu_convs
-from maskedconv.nn import MaskedConv2d
+from maskedconv.nn import BNReLUConv2d, MaskedConv2d, bn_relu, bn_relu_conv, bn_relu_convs
 
 GEOMETRIES = {
     "3x3": {"kernel_size": 3, "padding": 1},

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import maskedconv
-from maskedconv.bn_relu_conv import BNReLUConv2d
+from maskedconv.nn import BNReLUConv2d
 from maskedconv.ops import native
 from maskedconv.ops.choice import recorded_choices
 

@@ -206,7 +206,7 @@ def test_the_argument_goes_before_the_environment(monkeypatch):
 @pytest.mark.parametrize("channels", [1, 3, 4, 7, 8])
 @pytest.mark.parametrize("stride", [(2, 2), (1, 3)])
 def test_strided_1x1_filters_of_few_channels(channels, stride, slice_dim):
-    """oneDNN's own gradient of these writes beyond its memory: many times, so that it would be seen.
+    """oneDNN writes beyond its memory: repeated, so that it would be seen.
 
     PyTorch's error is that of the same sum without a stride, over the pixels that are read.
     """

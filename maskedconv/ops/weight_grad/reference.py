@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.bn_relu.reference import normalised
 from maskedconv.ops.geometry import ConvGeometry, filter_runs, memory_format_of, output_size
-from maskedconv.ops.library import convolution_grads
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
 _BLOCK = 8  # filters that PyTorch's library for the CPU takes at once

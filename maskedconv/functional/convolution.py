@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskedconv import slices
-from maskedconv.autograd import MaskedConvolution, Means, NoFilters, joined_bias
+from maskedconv.functional.autograd import MaskedConvolution, Means, NoFilters, joined_bias
 from maskedconv.ops.choice import Choice, check_backend, forced_backend, is_free, record
 from maskedconv.ops.geometry import (
     ConvGeometry,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from maskedconv import ops
-from maskedconv.autograd import Means, joined_bias, once_differentiable_lazily
+from maskedconv.functional.autograd import Means, joined_bias, once_differentiable_lazily
+from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.bn_relu import (
     Normalisation,
     NormProblem,
@@ -22,7 +23,6 @@ from maskedconv.ops.bn_relu import (
     runs_native,
 )
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of
-from maskedconv.ops.library import convolution_grads
 from maskedconv.ops.weight_grad import WeightGradProblem, prefers_library
 
 

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import maskedconv.distributed  # noqa: F401 (a hook on DistributedDataParallel)
-from maskedconv import functional, slices
-from maskedconv.assembled import AssembledConv2d
-from maskedconv.autograd import Means
-from maskedconv.convertible import arguments_of, check_exact, plain_like
+import maskedconv.nn.distributed  # noqa: F401 (a hook on DistributedDataParallel)
+from maskedconv import slices
+from maskedconv.functional import convolution
+from maskedconv.functional.autograd import Means
+from maskedconv.nn.assembled import AssembledConv2d
+from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
+from maskedconv.nn.plain_state import split_plain
 from maskedconv.ops.choice import check_backend
 from maskedconv.ops.geometry import Pair, geometry_of, whole_numbers
 from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
-from maskedconv.plain_state import split_plain
 from maskedconv.tracing import is_traced
 
 # So that the error can say more than Python's own.
@@ -185,13 +186,13 @@ class MaskedConv2d(AssembledConv2d):
         if is_traced(input):
             return self._conv_forward(input, self._whole_weight(), self._whole_bias())
         if input.dim() != 4 or input.size(1) != self.in_channels:
-            functional.check_input(input, self.in_channels, self.groups)
+            convolution.check_input(input, self.in_channels, self.groups)
         padding: Pair | str = self.padding
         if self.padding_mode != "zeros":
             pads = self._reversed_padding_repeated_twice
             input, padding = F.pad(input, pads, mode=self.padding_mode), (0, 0)
         elif isinstance(padding, str):
-            input, padding = functional.evenly_padded(
+            input, padding = convolution.evenly_padded(
                 input, self.kernel_size, self.stride, padding, self.dilation
             )
         geometry = self._geometry
@@ -201,7 +202,7 @@ class MaskedConv2d(AssembledConv2d):
             if not torch.compiler.is_compiling():
                 self._geometry = geometry
         zeros = self.num_zeros if self.frozen_mode == "zero" else 0
-        return functional.convolve(
+        return convolution.convolve(
             input, self.learned, self.frozen, self.bias_learned, self.bias_frozen, geometry,
             self.slice_dim, zeros, self.means,
         )  # fmt: skip

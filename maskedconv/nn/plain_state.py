@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from maskedconv.nn import MaskedConv2d
+    from maskedconv.nn.masked_conv2d import MaskedConv2d
 
 
 class _Entry(NamedTuple):

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
+from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.choice import is_free, is_recording
 from maskedconv.ops.geometry import ConvGeometry, bank_format, memory_format_of
-from maskedconv.ops.library import convolution_grads
 from maskedconv.ops.weight_grad import prefers_library
 
 

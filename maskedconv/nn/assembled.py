@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from maskedconv import functional, slices
-from maskedconv.written_through import is_of, written_through
+from maskedconv import slices
+from maskedconv.functional import convolution
+from maskedconv.nn.written_through import is_of, written_through
 
 
 class AssembledConv2d(nn.Conv2d):
@@ -92,7 +93,7 @@ class AssembledConv2d(nn.Conv2d):
         learned, frozen = _with_values(self.learned, self.frozen)
         if frozen is not None and not self.num_learned:
             return frozen
-        return functional.whole_weight(
+        return convolution.whole_weight(
             learned, frozen, slice_dim=self.slice_dim, zeros=self.num_zeros
         )
 
@@ -104,7 +105,7 @@ class AssembledConv2d(nn.Conv2d):
         zeros = self.num_zeros if self.slice_dim == 0 else 0
         if bias is None and frozen is None:
             return self.learned.new_zeros(zeros)
-        return functional.whole_bias(bias, frozen, zeros=zeros)
+        return convolution.whole_bias(bias, frozen, zeros=zeros)
 
     @torch.no_grad()
     def _write_weight(self, weight: Tensor) -> None:

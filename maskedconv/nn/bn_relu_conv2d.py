@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedconv.autograd import Means
-from maskedconv.batch_norm import Moments, is_intercepted, is_plain_norm, normalisation
-from maskedconv.bn_relu_autograd import BatchNormReLU, BatchNormReLUConvolution, Plan
-from maskedconv.nn import MaskedConv2d
+from maskedconv.functional.autograd import Means
+from maskedconv.functional.batch_norm import Moments, is_intercepted, is_plain_norm, normalisation
+from maskedconv.functional.bn_relu_autograd import BatchNormReLU, BatchNormReLUConvolution, Plan
+from maskedconv.nn.masked_conv2d import MaskedConv2d
 from maskedconv.ops.bn_relu import Normalisation
 from maskedconv.ops.choice import is_free
 from maskedconv.ops.geometry import ConvGeometry, geometry_of, memory_format_of, output_size
