@@ -13,7 +13,7 @@ from maskedconv.ops.bn_relu import (
     bn_relu,
     bn_relu_backward,
 )
-from maskedconv.ops.choice import recorded_choices
+from maskedconv.ops.dispatch import recorded_decisions
 from maskedconv.ops.geometry import pixel_pitch
 
 EPS = 1e-3
@@ -159,7 +159,7 @@ def test_choice(monkeypatch):
     for forced, expected in (("", best), ("reference", "reference"), ("cuda", "reference")):
         if forced:
             monkeypatch.setenv("MASKEDCONV_BACKEND", forced)
-        with recorded_choices() as choices:
+        with recorded_decisions() as choices:
             bn_relu(problem)
             bn_relu_backward(problem, grad, ALL)
         assert [choice.backend for choice in choices] == [expected] * 2

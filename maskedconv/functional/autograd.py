@@ -16,49 +16,41 @@ from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
 from maskedconv.ops.aten import convolution_grads
-from maskedconv.ops.choice import is_free, is_recording
-from maskedconv.ops.geometry import ConvGeometry, bank_format, memory_format_of
-from maskedconv.ops.weight_grad import prefers_library
+from maskedconv.ops.dispatch import settled
+from maskedconv.ops.geometry import ConvGeometry, memory_format_of, weight_format
+from maskedconv.ops.weight_grad import uses_reference
 
 
-class Means(NamedTuple):
-    """How a convolution is to be computed, not what: the same numbers but for rounding.
+class ExecutionOptions(NamedTuple):
+    """Options that affect speed, not results, except for rounding.
 
     Attributes:
-        backend: of the operators; empty for a choice.
-        whole: on the CPU PyTorch's gradient of all filters is the faster, by
-            :func:`maskedconv.ops.weight_grad.cpu_table.whole_is_faster`.
+        backend: the one that must run the operators; empty for none in particular.
+        jointly: on the CPU, PyTorch's gradient of all filters is the fastest, by
+            :func:`maskedconv.ops.weight_grad.jointly.all_filters_are_faster`.
     """
 
     backend: str = ""
-    whole: bool = False
+    jointly: bool = False
 
-    def pack(
-        self, input: Tensor, learned: Tensor, frozen: Tensor | None, slice_dim: int, free: bool
-    ) -> Tensor:
-        """The whole bank for ``input``, in its type: as of :func:`maskedconv.ops.pack_filters`.
 
-        It is packed at every call, also where that converts all filters (under autocast, as
-        PyTorch does). A bank kept between calls would be stale after a change through ``.data``,
-        which leaves no trace, and to look for one costs as much as the conversion. The conversion
-        took 0.4 % of a training step of one image (WRN-28-4, bfloat16, one thread of a CPU without
-        instructions for it).
+def packed_weight(
+    input: Tensor,
+    learned: Tensor,
+    frozen: Tensor | None,
+    slice_dim: int,
+    backend: str,
+) -> Tensor:
+    """The full weight for ``input``, in its type: as of :func:`maskedconv.ops.pack_filters`.
 
-        Args:
-            free: as of :func:`maskedconv.ops.choice.is_free`.
-        """
-        dtype = input.dtype
-        unasked = free and learned.is_cpu and learned.dtype is dtype and learned.numel() > 0
-        if unasked and frozen is not None and frozen.dtype is dtype:
-            # What the choice comes to on the CPU, without asking.
-            bank = torch.cat((learned, frozen), slice_dim)
-            last = bank.is_contiguous(memory_format=torch.channels_last)
-            if last or input.is_contiguous():
-                if is_recording():
-                    ops.record_pack(learned, frozen, slice_dim, last)
-                return bank
-        memory_format = bank_format(input, learned, frozen)
-        return ops.pack_filters(learned, frozen, slice_dim, dtype, memory_format, self.backend)
+    It is packed at every call, also where that converts all filters (under autocast, as PyTorch
+    does). A weight kept between calls would be stale after a change through ``.data``, which leaves
+    no trace, and to look for one costs as much as the conversion. The conversion took 0.4 % of a
+    training step of one image (WRN-28-4, bfloat16, one thread of a CPU without instructions for
+    it).
+    """
+    memory_format = weight_format(input, learned, frozen)
+    return ops.pack_filters(learned, frozen, slice_dim, input.dtype, memory_format, backend)
 
 
 def once_differentiable_lazily(
@@ -97,10 +89,10 @@ class MaskedConvolution(torch.autograd.Function):
         frozen_bias: Tensor | None,
         geometry: ConvGeometry,
         slice_dim: int,
-        means: Means,
+        options: ExecutionOptions,
     ) -> Tensor:
-        free = is_free(means.backend)
-        weight = means.pack(input, learned, frozen, slice_dim, free)
+        backend = settled(options.backend)
+        weight = packed_weight(input, learned, frozen, slice_dim, backend)
         whole_bias = None
         if bias is not None or frozen_bias is not None:
             whole_bias = joined_bias(bias, frozen_bias, input.dtype)
@@ -116,14 +108,14 @@ class MaskedConvolution(torch.autograd.Function):
         ctx.save_for_backward(kept, weight if needs_input else None)
         ctx.input_shape = None if kept is input else input.shape
         ctx.learned = learned.shape, learned.dtype, None if bias is None else bias.dtype
-        ctx.plan = geometry, slice_dim, means.backend, free
+        ctx.plan = geometry, slice_dim, backend
         return torch.conv2d(input, weight, whole_bias, *geometry)
 
     @staticmethod
     @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         kept, weight = ctx.saved_tensors
-        geometry, slice_dim, backend, free = ctx.plan
+        geometry, slice_dim, backend = ctx.plan
         shape, dtype, bias_dtype = ctx.learned
         grad_input = grad_learned = grad_bias = problem = None
         if kept is not None:
@@ -131,13 +123,11 @@ class MaskedConvolution(torch.autograd.Function):
                 kept, grad_output, shape, slice_dim, geometry, None, None, backend
             )
         if weight is not None:
-            together = (
-                problem is not None and weight.shape == shape and prefers_library(problem, free)
-            )
+            # If everything is learned, one call shares what both gradients need.
+            jointly = problem is not None and weight.shape == shape and uses_reference(problem)
             input = kept if ctx.input_shape is None else _like_input(ctx.input_shape, weight)
-            # Where everything is learned one call shares what both gradients need.
             grad_input, grad_learned = convolution_grads(
-                grad_output, input, weight, geometry, (True, together)
+                grad_output, input, weight, geometry, (True, jointly)
             )
         if ctx.needs_input_grad[3]:
             count = shape[0] if slice_dim == 0 else grad_output.size(1)
@@ -145,7 +135,7 @@ class MaskedConvolution(torch.autograd.Function):
         if grad_learned is not None:
             grad_learned = grad_learned.to(dtype)
         elif problem is not None:
-            grad_learned = ops.weight_grad(problem, dtype, free)
+            grad_learned = ops.weight_grad(problem, dtype)
         return grad_input, grad_learned, None, grad_bias, None, None, None, None
 
 

@@ -13,17 +13,21 @@ import torch
 from torch import Tensor
 
 from maskedconv import ops
-from maskedconv.functional.autograd import Means, joined_bias, once_differentiable_lazily
+from maskedconv.functional.autograd import (
+    joined_bias,
+    once_differentiable_lazily,
+    packed_weight,
+)
 from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.bn_relu import (
     Normalisation,
     NormProblem,
     bn_relu,
     bn_relu_backward,
-    runs_native,
+    runs_kernel,
 )
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of
-from maskedconv.ops.weight_grad import WeightGradProblem, prefers_library
+from maskedconv.ops.weight_grad import WeightGradProblem, uses_reference
 
 
 class BatchNormReLU(torch.autograd.Function):
@@ -56,8 +60,9 @@ class BatchNormReLU(torch.autograd.Function):
 
 
 class Plan(NamedTuple):
-    """What :class:`BatchNormReLUConvolution` is told besides tensors; ``dtype`` it computes in, and
-    ``free`` is as of :func:`maskedconv.ops.choice.is_free`.
+    """The arguments of :class:`BatchNormReLUConvolution` besides tensors.
+
+    ``dtype`` is the type that it computes in.
     """
 
     geometry: ConvGeometry
@@ -65,8 +70,7 @@ class Plan(NamedTuple):
     dtype: torch.dtype
     eps: float
     of_batch: bool
-    means: Means
-    free: bool
+    backend: str
 
 
 class BatchNormReLUConvolution(torch.autograd.Function):
@@ -87,7 +91,7 @@ class BatchNormReLUConvolution(torch.autograd.Function):
         plan: Plan,
     ) -> Tensor:
         norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.of_batch)
-        x = bn_relu(NormProblem(input, norm, plan.means.backend)).to(plan.dtype)
+        x = bn_relu(NormProblem(input, norm, plan.backend)).to(plan.dtype)
         ctx.save_for_backward(input, bn_weight, bn_bias, mean, var, learned, frozen)
         ctx.plan = plan
         ctx.bias = None if bias is None else (bias.size(0), bias.dtype)
@@ -105,7 +109,7 @@ class BatchNormReLUConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[7]:
             count, dtype = ctx.bias
             grad_bias = grad_output.narrow(1, 0, count).sum((0, 2, 3)).to(dtype)
-        problem = NormProblem(input, norm, plan.means.backend)
+        problem = NormProblem(input, norm, plan.backend)
         needs = (any(norm_needs), ctx.needs_input_grad[5])
         activation, grad_x, grad_learned = _conv_backward(
             grad_output, problem, learned, frozen, plan, needs
@@ -133,12 +137,12 @@ def _conv_backward(
     if needs_learned and frozen is not None:
         problem = WeightGradProblem(
             input, grad_output, learned.shape, plan.slice_dim, plan.geometry, *norm.scale_shift(),
-            plan.means.backend,
+            plan.backend,
         )  # fmt: skip
         # Where the activation has to be computed anyway, it lies in dense memory.
-        at_hand = needs_x and not runs_native(norm_problem)
-        if _kernel_recomputes(problem, at_hand, plan.free):
-            grad_learned = ops.weight_grad(problem, learned.dtype, plan.free)
+        at_hand = needs_x and not runs_kernel(norm_problem)
+        if _kernel_recomputes(problem, at_hand):
+            grad_learned = ops.weight_grad(problem, learned.dtype)
             needs_learned = False
     if not (needs_x or needs_learned):
         return None, None, grad_learned
@@ -163,7 +167,7 @@ def _conv_backward(
     return activation, grad_x, grad_learned
 
 
-def _kernel_recomputes(problem: WeightGradProblem, at_hand: bool, free: bool) -> bool:
+def _kernel_recomputes(problem: WeightGradProblem, at_hand: bool) -> bool:
     """Whether a kernel computes the activation while it loads the BatchNorm's input.
 
     Not where that is a view of a wider tensor and the activation is ``at_hand``, in dense memory:
@@ -176,7 +180,7 @@ def _kernel_recomputes(problem: WeightGradProblem, at_hand: bool, free: bool) ->
         return False
     if at_hand and not input.is_contiguous(memory_format=memory_format_of(input)):
         return False
-    return not prefers_library(problem, free)
+    return not uses_reference(problem)
 
 
 def _weight_grad(x: Tensor, grad_output: Tensor, learned: Tensor, plan: Plan) -> Tensor:
@@ -184,11 +188,10 @@ def _weight_grad(x: Tensor, grad_output: Tensor, learned: Tensor, plan: Plan) ->
     filters = grad_output.size(1)
     kept = ops.keep_for_weight_grad(x, learned.shape, slice_dim, filters, geometry.groups)
     problem = WeightGradProblem(
-        kept, grad_output, learned.shape, slice_dim, geometry, None, None, plan.means.backend
+        kept, grad_output, learned.shape, slice_dim, geometry, None, None, plan.backend
     )
-    return ops.weight_grad(problem, learned.dtype, plan.free)
+    return ops.weight_grad(problem, learned.dtype)
 
 
 def _pack(x: Tensor, learned: Tensor, frozen: Tensor | None, plan: Plan) -> Tensor:
-    """The whole bank."""
-    return plan.means.pack(x, learned, frozen, plan.slice_dim, plan.free)
+    return packed_weight(x, learned, frozen, plan.slice_dim, plan.backend)

@@ -9,8 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskedconv import slices
-from maskedconv.functional.autograd import MaskedConvolution, Means, NoFilters, joined_bias
-from maskedconv.ops.choice import Choice, check_backend, forced_backend, is_free, record
+from maskedconv.functional.autograd import (
+    ExecutionOptions,
+    MaskedConvolution,
+    NoFilters,
+    joined_bias,
+    packed_weight,
+)
+from maskedconv.ops.dispatch import Decision, check_backend, override_of, record
 from maskedconv.ops.geometry import (
     ConvGeometry,
     Pair,
@@ -22,15 +28,10 @@ from maskedconv.ops.geometry import (
     pair,
     whole_numbers,
 )
-from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
+from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
 from maskedconv.tracing import is_traced
 
-_WHOLE = Choice(
-    "weight_grad",
-    "reference",
-    "all filters along with the input's gradient: faster by the table for the CPU",
-    {},
-)
+_JOINTLY = Decision("weight_grad", "reference", "all filters along with the input's gradient is the fastest", {})
 
 
 def masked_conv2d(
@@ -83,8 +84,8 @@ def masked_conv2d(
         return F.conv2d(input, weight, plain_bias, stride, padding, dilation, groups)
     _check(input, learned, frozen, bias, frozen_bias, groups, slice_dim, zeros)
     filters = [0 if part is None else part.size(0) for part in (learned, frozen)]
-    whole = slice_dim == 0 and groups == 1 and whole_is_faster(learned.shape, sum(filters))
-    means = Means(check_backend(backend), whole)
+    jointly = slice_dim == 0 and groups == 1 and all_filters_are_faster(learned.shape, sum(filters))
+    options = ExecutionOptions(check_backend(backend), jointly)
     stride, dilation = whole_numbers("stride", stride), whole_numbers("dilation", dilation)
     if isinstance(padding, str):
         kernel = list(learned.shape[2:])
@@ -92,7 +93,7 @@ def masked_conv2d(
             kernel[slice_dim - 2] += zeros if frozen is None else frozen.size(slice_dim)
         input, padding = evenly_padded(input, kernel, stride, padding, dilation)
     geometry = geometry_of(stride, whole_numbers("padding", padding), dilation, groups)
-    return convolve(input, learned, frozen, bias, frozen_bias, geometry, slice_dim, zeros, means)
+    return convolve(input, learned, frozen, bias, frozen_bias, geometry, slice_dim, zeros, options)
 
 
 def convolve(
@@ -104,7 +105,7 @@ def convolve(
     geometry: ConvGeometry,
     slice_dim: int,
     zeros: int,
-    means: Means,
+    options: ExecutionOptions,
 ) -> Tensor:
     """:func:`masked_conv2d` for arguments that are known to fit together.
 
@@ -116,21 +117,21 @@ def convolve(
     if input.dim() == 3:
         batch = convolve(
             input.unsqueeze(0), learned, frozen, bias, frozen_bias, geometry, slice_dim, zeros,
-            means,
+            options,
         )  # fmt: skip
         return batch.squeeze(0)
     if zeros:
-        return _zeroed(input, learned, bias, geometry, slice_dim, zeros, means)
+        return _zeroed(input, learned, bias, geometry, slice_dim, zeros, options)
     if not torch.is_grad_enabled():
         return _without_gradients(
-            input, learned, frozen, bias, frozen_bias, geometry, slice_dim, means
+            input, learned, frozen, bias, frozen_bias, geometry, slice_dim, options
         )
     # There is nothing to leave out of the weight gradient, or nothing is saved by it.
-    whole = learned.requires_grad and (frozen is None or (means.whole and learned.is_cpu))
-    if whole and not forced_backend(means.backend):
-        return _whole(input, learned, frozen, bias, frozen_bias, geometry)
+    all_filters = frozen is None or (options.jointly and input.is_cpu)
+    if all_filters and learned.requires_grad and not override_of(options.backend):
+        return _plain(input, learned, frozen, bias, frozen_bias, geometry)
     return MaskedConvolution.apply(
-        input, learned, frozen, bias, frozen_bias, geometry, slice_dim, means
+        input, learned, frozen, bias, frozen_bias, geometry, slice_dim, options
     )
 
 
@@ -142,13 +143,13 @@ def _without_gradients(
     frozen_bias: Tensor | None,
     geometry: ConvGeometry,
     slice_dim: int,
-    means: Means,
+    options: ExecutionOptions,
 ) -> Tensor:
-    weight = means.pack(input, learned, frozen, slice_dim, is_free(means.backend))
+    weight = packed_weight(input, learned, frozen, slice_dim, options.backend)
     return torch.conv2d(input, weight, joined_bias(bias, frozen_bias, input.dtype), *geometry)
 
 
-def _whole(
+def _plain(
     input: Tensor,
     learned: Tensor,
     frozen: Tensor | None,
@@ -156,16 +157,14 @@ def _whole(
     frozen_bias: Tensor | None,
     geometry: ConvGeometry,
 ) -> Tensor:
+    """PyTorch's own convolution and gradients."""
     weight = learned
     if frozen is not None:
         weight = torch.cat((learned, frozen))
-        record(_WHOLE)
+        record(_JOINTLY)
     if weight.dtype is not input.dtype:
         weight = weight.to(input.dtype)
-    whole_bias = None
-    if bias is not None or frozen_bias is not None:
-        whole_bias = joined_bias(bias, frozen_bias, input.dtype)
-    return torch.conv2d(input, weight, whole_bias, *geometry)
+    return torch.conv2d(input, weight, joined_bias(bias, frozen_bias, input.dtype), *geometry)
 
 
 def check_input(input: Tensor, channels: int, groups: int) -> None:
@@ -301,12 +300,12 @@ def _zeroed_filters(
     bias: Tensor | None,
     geometry: ConvGeometry,
     zeros: int,
-    means: Means,
+    options: ExecutionOptions,
 ) -> Tensor:
     """Output filters past the learned ones are zero: only the learned ones are computed."""
     count, out_channels = learned.size(0), learned.size(0) + zeros
     if count and geometry.groups == 1:
-        output = MaskedConvolution.apply(input, learned, None, bias, None, geometry, 0, means)
+        output = MaskedConvolution.apply(input, learned, None, bias, None, geometry, 0, options)
         return F.pad(output, (0, 0, 0, 0, 0, zeros))
     kernel, memory_format = list(learned.shape[2:]), memory_format_of(input)
     outputs = []
@@ -317,7 +316,9 @@ def _zeroed_filters(
         part_bias = None if bias is None else _narrowed(bias, 0, run.first, run.end)
         part_geometry = geometry._replace(groups=run.groups)
         outputs.append(
-            MaskedConvolution.apply(channels, part, None, part_bias, None, part_geometry, 0, means)
+            MaskedConvolution.apply(
+                channels, part, None, part_bias, None, part_geometry, 0, options
+            )
         )
     if not outputs:
         return NoFilters.apply(input, _output_shape(input, out_channels, kernel, geometry))
@@ -326,13 +327,17 @@ def _zeroed_filters(
 
 
 def _zeroed_channels(
-    input: Tensor, learned: Tensor, bias: Tensor | None, geometry: ConvGeometry, means: Means
+    input: Tensor,
+    learned: Tensor,
+    bias: Tensor | None,
+    geometry: ConvGeometry,
+    options: ExecutionOptions,
 ) -> Tensor:
     """Input channels past the learned ones meet zeros: they are neither read nor kept."""
     channels = first_channels(input, learned.size(1), geometry.groups)
     # In memory of its own, so that backward does not keep the channels that are not read.
     channels = channels.contiguous(memory_format=memory_format_of(input))
-    return MaskedConvolution.apply(channels, learned, None, bias, None, geometry, 0, means)
+    return MaskedConvolution.apply(channels, learned, None, bias, None, geometry, 0, options)
 
 
 def _zeroed_taps(
@@ -341,10 +346,10 @@ def _zeroed_taps(
     bias: Tensor | None,
     geometry: ConvGeometry,
     shape: tuple[int, ...],
-    means: Means,
+    options: ExecutionOptions,
 ) -> Tensor:
     """A shorter kernel; the output rows and columns past those of the whole kernel are cut off."""
-    output = MaskedConvolution.apply(input, learned, None, bias, None, geometry, 0, means)
+    output = MaskedConvolution.apply(input, learned, None, bias, None, geometry, 0, options)
     cut = output[:, :, : shape[2], : shape[3]]
     return cut.contiguous(memory_format=memory_format_of(output))
 
@@ -356,10 +361,10 @@ def _zeroed(
     geometry: ConvGeometry,
     slice_dim: int,
     zeros: int,
-    means: Means,
+    options: ExecutionOptions,
 ) -> Tensor:
     if slice_dim == 0:
-        return _zeroed_filters(input, learned, bias, geometry, zeros, means)
+        return _zeroed_filters(input, learned, bias, geometry, zeros, options)
     kernel = list(learned.shape[2:])
     if slice_dim >= 2:
         kernel[slice_dim - 2] += zeros
@@ -368,8 +373,8 @@ def _zeroed(
         output = NoFilters.apply(input, shape)
         return output if bias is None else output + bias.to(output.dtype).view(-1, 1, 1)
     if slice_dim == 1:
-        return _zeroed_channels(input, learned, bias, geometry, means)
-    return _zeroed_taps(input, learned, bias, geometry, shape, means)
+        return _zeroed_channels(input, learned, bias, geometry, options)
+    return _zeroed_taps(input, learned, bias, geometry, shape, options)
 
 
 def _output_shape(

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedconv.functional.autograd import Means
+from maskedconv.functional.autograd import ExecutionOptions
 from maskedconv.functional.batch_norm import Moments, is_intercepted, is_plain_norm, normalisation
 from maskedconv.functional.bn_relu_autograd import BatchNormReLU, BatchNormReLUConvolution, Plan
 from maskedconv.nn.masked_conv2d import MaskedConv2d
 from maskedconv.ops.bn_relu import Normalisation
-from maskedconv.ops.choice import is_free
+from maskedconv.ops.dispatch import settled
 from maskedconv.ops.geometry import ConvGeometry, geometry_of, memory_format_of, output_size
 
 
@@ -97,7 +97,7 @@ class _Parts(NamedTuple):
     frozen_bias: Tensor | None
     slice_dim: int
     zeros: int
-    means: Means
+    options: ExecutionOptions
 
 
 def _activate(input: Tensor, norm: Normalisation) -> Tensor:
@@ -132,8 +132,7 @@ def _apply(
     input: Tensor, norm: Normalisation, parts: _Parts, geometry: ConvGeometry, dtype: torch.dtype
 ) -> Tensor:
     slice_dim = 0 if parts.zeros else parts.slice_dim
-    free = is_free(parts.means.backend)
-    plan = Plan(geometry, slice_dim, dtype, norm.eps, norm.of_batch, parts.means, free)
+    plan = Plan(geometry, slice_dim, dtype, norm.eps, norm.of_batch, settled(parts.options.backend))
     return BatchNormReLUConvolution.apply(input, *norm[:4], *parts[:4], plan)
 
 
@@ -148,13 +147,13 @@ def _parts(conv: nn.Module, channels: int) -> _Parts | None:
     if conv.in_channels != channels:
         return None
     if not isinstance(conv, MaskedConv2d):
-        return _Parts(conv.weight, None, conv.bias, None, 0, 0, Means())
+        return _Parts(conv.weight, None, conv.bias, None, 0, 0, ExecutionOptions())
     zeros = conv.num_zeros
     if zeros and (conv.groups != 1 or not conv.num_learned):
         return None
     return _Parts(
         conv.learned, conv.frozen, conv.bias_learned, conv.bias_frozen, conv.slice_dim, zeros,
-        conv.means,
+        conv.options,
     )  # fmt: skip
 
 

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 import maskedconv.nn.distributed  # noqa: F401 (a hook on DistributedDataParallel)
 from maskedconv import slices
 from maskedconv.functional import convolution
-from maskedconv.functional.autograd import Means
+from maskedconv.functional.autograd import ExecutionOptions
 from maskedconv.nn.assembled import AssembledConv2d
 from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
 from maskedconv.nn.plain_state import split_plain
-from maskedconv.ops.choice import check_backend
+from maskedconv.ops.dispatch import check_backend
 from maskedconv.ops.geometry import Pair, geometry_of, whole_numbers
-from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
+from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
 from maskedconv.tracing import is_traced
 
 # So that the error can say more than Python's own.
@@ -117,10 +117,10 @@ class MaskedConv2d(AssembledConv2d):
         self.num_learned = slices.num_learned(learned, self.weight_shape[slice_dim], slice_dim)
         self.has_bias = bias
         self.seed = seed
-        learned_shape = torch.Size((self.num_learned, *self.weight_shape[1:]))
+        learned_shape = (self.num_learned, *self.weight_shape[1:])
         plain_slice = slice_dim == 0 and groups == 1
-        whole = plain_slice and whole_is_faster(learned_shape, out_channels)
-        self.means = Means(check_backend(backend), whole)
+        jointly = plain_slice and all_filters_are_faster(learned_shape, out_channels)
+        self.options = ExecutionOptions(check_backend(backend), jointly)
         # Padding that is not a number of zeros is done before the convolution.
         zero_padding = 0 if padding_mode != "zeros" or isinstance(padding, str) else padding
         self._geometry = geometry_of(self.stride, zero_padding, self.dilation, groups)
@@ -135,11 +135,11 @@ class MaskedConv2d(AssembledConv2d):
     @property
     def backend(self) -> str | None:
         """The backend that must run its operators; None to choose."""
-        return self.means.backend or None
+        return self.options.backend or None
 
     @backend.setter
     def backend(self, backend: str | None) -> None:
-        self.means = self.means._replace(backend=check_backend(backend))
+        self.options = self.options._replace(backend=check_backend(backend))
 
     def _allocate(self, device: torch.device | None, dtype: torch.dtype) -> None:
         def part(size: int) -> Tensor:
@@ -204,7 +204,7 @@ class MaskedConv2d(AssembledConv2d):
         zeros = self.num_zeros if self.frozen_mode == "zero" else 0
         return convolution.convolve(
             input, self.learned, self.frozen, self.bias_learned, self.bias_frozen, geometry,
-            self.slice_dim, zeros, self.means,
+            self.slice_dim, zeros, self.options,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

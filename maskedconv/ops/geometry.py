@@ -152,7 +152,7 @@ def pixel_pitch(tensor: Tensor) -> int:
     return pitch if pitch >= channels else 0
 
 
-def bank_format(input: Tensor, learned: Tensor, frozen: Tensor | None) -> torch.memory_format:
+def weight_format(input: Tensor, learned: Tensor, frozen: Tensor | None) -> torch.memory_format:
     """channels_last when the images or the filters are, as PyTorch's convolution decides too."""
     if memory_format_of(input) is torch.channels_last:
         return torch.channels_last

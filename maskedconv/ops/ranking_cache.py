@@ -19,17 +19,23 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from maskedconv.io import replace_file
 from maskedconv.ops import native
-from maskedconv.ops.choice import Ranking
 
 VARIABLE = "MASKEDCONV_CACHE_DIR"
 LOCK_SECONDS = 120.0  # for the measurements of another process
 _MOST_BYTES = 16 << 20  # a larger file is damaged
+
+
+class Ranking(NamedTuple):
+    """Backends from the fastest to one that takes every problem, and what that order is from."""
+
+    names: tuple[str, ...]
+    reason: str
 
 
 def folder() -> Path:

@@ -14,6 +14,7 @@ from maskedconv.ops.bn_relu.problem import Gradients, Needs, NormProblem
 from maskedconv.ops.geometry import memory_format_of, pixel_pitch
 from maskedconv.ops.plain import address
 
+DEVICES: tuple[str, ...] = ("cpu",)
 _COMPILED = native.module()
 
 

@@ -1,10 +1,13 @@
-"""What is asked of bn_relu."""
+"""The problem that bn_relu solves, or its backward pass."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from torch import Tensor
+
+from maskedconv.ops.plain import resolved
 
 
 class Normalisation(NamedTuple):
@@ -62,6 +65,16 @@ class NormProblem(NamedTuple):
     def tensors(self) -> tuple[Tensor, ...]:
         """What a kernel reads."""
         return (self.input,) if self.grad is None else (self.input, self.grad)
+
+    def kind(self) -> Hashable:
+        """Everything that the decision for a backend may depend on."""
+        input = self.input
+        return input.device, input.dtype, input.shape, input.stride()
+
+    def resolved(self) -> NormProblem:
+        """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""
+        grad = None if self.grad is None else resolved(self.grad)
+        return self._replace(input=resolved(self.input), grad=grad)
 
 
 # Of the input, γ and β; what is not asked for is None.

@@ -7,25 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.ops import measured
-from maskedconv.ops.choice import Ranking, choose, record_chosen
+from maskedconv.ops.dispatch import Operator, dispatch
 from maskedconv.ops.pack_filters import cuda, native, reference, triton
 from maskedconv.ops.pack_filters.problem import PackProblem
 
-__all__ = ["BACKENDS", "PackProblem", "pack_filters"]
+__all__ = ["BACKENDS", "OPERATOR", "PackProblem", "pack_filters"]
 
 BACKENDS = {"reference": reference, "native": native, "triton": triton, "cuda": cuda}
-
-
-# torch.cat was faster than the compiled kernel for every bank that was tried.
-_ON_CPU = Ranking(("reference",), "always the faster on the CPU")
-
-
-def rank(problem: PackProblem) -> Ranking:
-    """Backends from the fastest to the one that always runs, for this problem."""
-    if problem.learned.is_cuda:
-        return measured.ranking("pack_filters", BACKENDS, problem)
-    return _ON_CPU
+OPERATOR = Operator("pack_filters", BACKENDS)
 
 
 def pack_filters(
@@ -57,15 +46,9 @@ def pack_filters(
     if torch.compiler.is_compiling():
         last = memory_format == torch.channels_last
         return torch.ops.maskedconv.pack_filters(learned, frozen, slice_dim, dtype, last, backend)
-    problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format, backend).resolved()
-    return BACKENDS[choose("pack_filters", BACKENDS, problem, rank)].run(problem)
-
-
-def record_pack(learned: Tensor, frozen: Tensor, slice_dim: int, channels_last: bool) -> None:
-    """Records a bank on the CPU, in the filters' type, that ``torch.cat`` packed without asking."""
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    problem = PackProblem(learned, frozen, slice_dim, learned.dtype, memory_format)
-    record_chosen("pack_filters", BACKENDS, problem, "reference", _ON_CPU.reason)
+    problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format, backend)
+    implementation, problem = dispatch(OPERATOR, problem)
+    return implementation.run(problem)
 
 
 _LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")

@@ -1,12 +1,14 @@
-"""What is asked of pack_filters."""
+"""The problem that pack_filters solves."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from maskedconv.ops.kinds import describe_cuda
 from maskedconv.ops.plain import resolved
 
 
@@ -29,6 +31,13 @@ class PackProblem(NamedTuple):
     def tensors(self) -> tuple[Tensor, Tensor]:
         """What a kernel reads."""
         return self.learned, self.frozen
+
+    def kind(self) -> Hashable:
+        """Everything that the decision for a backend may depend on."""
+        learned, frozen, slice_dim, dtype, memory_format, _ = self
+        if learned.is_cuda:
+            return describe_cuda(learned, frozen), slice_dim, dtype, memory_format
+        return learned.device, frozen.device, learned.dtype, frozen.dtype, dtype
 
     def resolved(self) -> PackProblem:
         """The same problem of tensors as of :func:`maskedconv.ops.plain.resolved`."""

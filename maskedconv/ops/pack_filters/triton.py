@@ -13,6 +13,7 @@ from torch import Tensor
 from maskedconv.ops import triton_runtime
 from maskedconv.ops.pack_filters.problem import PackProblem
 
+DEVICES: tuple[str, ...] = ("cuda",)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LAUNCH = {"BLOCK": 1024, "num_warps": 4}
 _INT32 = 2**31 - 2**16

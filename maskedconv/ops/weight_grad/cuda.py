@@ -16,6 +16,7 @@ from maskedconv.ops.geometry import ConvGeometry
 from maskedconv.ops.plain import address
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
+DEVICES: tuple[str, ...] = ("cuda",)
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 

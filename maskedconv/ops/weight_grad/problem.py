@@ -1,13 +1,15 @@
-"""What is asked of weight_grad."""
+"""The problem that weight_grad solves."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.kinds import describe_cuda
 from maskedconv.ops.plain import resolved
 
 
@@ -37,6 +39,16 @@ class WeightGradProblem(NamedTuple):
     def tensors(self) -> tuple[Tensor, Tensor]:
         """What a kernel reads."""
         return self.input, self.grad_output
+
+    def kind(self) -> Hashable:
+        """Everything that the decision for a backend may depend on."""
+        input, grad, shape, slice_dim, geometry, scale, *_ = self
+        if input.is_cuda:
+            return describe_cuda(input, grad), shape, slice_dim, geometry, scale is not None
+        return (
+            input.device, input.dtype, input.shape, input.stride(), grad.dtype, shape, slice_dim,
+            geometry,
+        )  # fmt: skip
 
     def is_empty(self) -> bool:
         """Whether there is nothing to add up, or nowhere to."""
