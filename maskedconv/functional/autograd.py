@@ -15,23 +15,24 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
+from maskedconv.functional.filter_bank import joined_bias
 from maskedconv.ops.aten import convolution_grads
-from maskedconv.ops.dispatch import settled
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of, weight_format
 from maskedconv.ops.weight_grad import uses_reference
 
 
-class ExecutionOptions(NamedTuple):
-    """Options that affect speed, not results, except for rounding.
+class ConvPlan(NamedTuple):
+    """The arguments of :class:`MaskedConvolution` besides tensors.
 
     Attributes:
-        backend: the one that must run the operators; empty for none in particular.
-        jointly: on the CPU, PyTorch's gradient of all filters is the fastest, by
-            :func:`maskedconv.ops.weight_grad.jointly.all_filters_are_faster`.
+        geometry: of the convolution.
+        slice_dim: the dimension of the weight that is learned in part.
+        backend: as of :func:`maskedconv.ops.dispatch.settled`.
     """
 
-    backend: str = ""
-    jointly: bool = False
+    geometry: ConvGeometry
+    slice_dim: int
+    backend: str
 
 
 def packed_weight(
@@ -66,16 +67,6 @@ def once_differentiable_lazily(
     return chosen
 
 
-def joined_bias(
-    bias: Tensor | None, frozen_bias: Tensor | None, dtype: torch.dtype
-) -> Tensor | None:
-    """The bias of all filters, differentiable; None where there is none."""
-    if bias is not None and frozen_bias is not None:
-        return torch.cat((bias.to(dtype), frozen_bias.to(dtype)))
-    part = frozen_bias if bias is None else bias
-    return None if part is None else part.to(dtype)
-
-
 class MaskedConvolution(torch.autograd.Function):
     """``conv2d(input, [learned; frozen], [bias; frozen_bias])``, filters packed on the way."""
 
@@ -87,11 +78,9 @@ class MaskedConvolution(torch.autograd.Function):
         frozen: Tensor | None,
         bias: Tensor | None,
         frozen_bias: Tensor | None,
-        geometry: ConvGeometry,
-        slice_dim: int,
-        options: ExecutionOptions,
+        plan: ConvPlan,
     ) -> Tensor:
-        backend = settled(options.backend)
+        geometry, slice_dim, backend = plan
         weight = packed_weight(input, learned, frozen, slice_dim, backend)
         whole_bias = None
         if bias is not None or frozen_bias is not None:
@@ -108,7 +97,7 @@ class MaskedConvolution(torch.autograd.Function):
         ctx.save_for_backward(kept, weight if needs_input else None)
         ctx.input_shape = None if kept is input else input.shape
         ctx.learned = learned.shape, learned.dtype, None if bias is None else bias.dtype
-        ctx.plan = geometry, slice_dim, backend
+        ctx.plan = plan
         return torch.conv2d(input, weight, whole_bias, *geometry)
 
     @staticmethod
@@ -136,7 +125,7 @@ class MaskedConvolution(torch.autograd.Function):
             grad_learned = grad_learned.to(dtype)
         elif problem is not None:
             grad_learned = ops.weight_grad(problem, dtype)
-        return grad_input, grad_learned, None, grad_bias, None, None, None, None
+        return grad_input, grad_learned, None, grad_bias, None, None
 
 
 def _like_input(shape: torch.Size, weight: Tensor) -> Tensor:

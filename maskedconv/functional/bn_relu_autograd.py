@@ -14,10 +14,10 @@ from torch import Tensor
 
 from maskedconv import ops
 from maskedconv.functional.autograd import (
-    joined_bias,
     once_differentiable_lazily,
     packed_weight,
 )
+from maskedconv.functional.filter_bank import joined_bias
 from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.bn_relu import (
     Normalisation,
@@ -59,18 +59,21 @@ class BatchNormReLU(torch.autograd.Function):
         return *grads, None, None, None, None
 
 
-class Plan(NamedTuple):
+class BNReLUPlan(NamedTuple):
     """The arguments of :class:`BatchNormReLUConvolution` besides tensors.
 
-    ``dtype`` is the type that it computes in.
+    Attributes:
+        geometry, slice_dim, backend: as of :class:`maskedconv.functional.autograd.ConvPlan`.
+        dtype: the type that the convolution computes in.
+        eps, of_batch: as of :class:`maskedconv.ops.bn_relu.Normalisation`.
     """
 
     geometry: ConvGeometry
     slice_dim: int
+    backend: str
     dtype: torch.dtype
     eps: float
     of_batch: bool
-    backend: str
 
 
 class BatchNormReLUConvolution(torch.autograd.Function):
@@ -88,7 +91,7 @@ class BatchNormReLUConvolution(torch.autograd.Function):
         frozen: Tensor | None,
         bias: Tensor | None,
         frozen_bias: Tensor | None,
-        plan: Plan,
+        plan: BNReLUPlan,
     ) -> Tensor:
         norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.of_batch)
         x = bn_relu(NormProblem(input, norm, plan.backend)).to(plan.dtype)
@@ -102,7 +105,7 @@ class BatchNormReLUConvolution(torch.autograd.Function):
     @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, bn_weight, bn_bias, mean, var, learned, frozen = ctx.saved_tensors
-        plan: Plan = ctx.plan
+        plan: BNReLUPlan = ctx.plan
         norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.of_batch)
         norm_needs = tuple(ctx.needs_input_grad[:3])
         grad_bias = None
@@ -127,7 +130,7 @@ def _conv_backward(
     norm_problem: NormProblem,
     learned: Tensor,
     frozen: Tensor | None,
-    plan: Plan,
+    plan: BNReLUPlan,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The activation where it was computed again, and the gradients of it and of the filters."""
@@ -183,7 +186,7 @@ def _kernel_recomputes(problem: WeightGradProblem, at_hand: bool) -> bool:
     return not uses_reference(problem)
 
 
-def _weight_grad(x: Tensor, grad_output: Tensor, learned: Tensor, plan: Plan) -> Tensor:
+def _weight_grad(x: Tensor, grad_output: Tensor, learned: Tensor, plan: BNReLUPlan) -> Tensor:
     geometry, slice_dim = plan.geometry, plan.slice_dim
     filters = grad_output.size(1)
     kept = ops.keep_for_weight_grad(x, learned.shape, slice_dim, filters, geometry.groups)
@@ -193,5 +196,5 @@ def _weight_grad(x: Tensor, grad_output: Tensor, learned: Tensor, plan: Plan) ->
     return ops.weight_grad(problem, learned.dtype)
 
 
-def _pack(x: Tensor, learned: Tensor, frozen: Tensor | None, plan: Plan) -> Tensor:
+def _pack(x: Tensor, learned: Tensor, frozen: Tensor | None, plan: BNReLUPlan) -> Tensor:
     return packed_weight(x, learned, frozen, plan.slice_dim, plan.backend)

@@ -11,8 +11,10 @@ from torch.nn import functional as F
 
 import maskedconv.nn.distributed  # noqa: F401 (a hook on DistributedDataParallel)
 from maskedconv import slices
-from maskedconv.functional import convolution
-from maskedconv.functional.autograd import ExecutionOptions
+from maskedconv.functional.checks import check_input
+from maskedconv.functional.convolution import convolve
+from maskedconv.functional.filter_bank import ExecutionOptions
+from maskedconv.functional.padding import evenly_padded
 from maskedconv.nn.assembled import AssembledConv2d
 from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
 from maskedconv.nn.plain_state import split_plain
@@ -184,15 +186,15 @@ class MaskedConv2d(AssembledConv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         if is_traced(input):
-            return self._conv_forward(input, self._whole_weight(), self._whole_bias())
+            return self._conv_forward(input, self._full_weight(), self._full_bias())
         if input.dim() != 4 or input.size(1) != self.in_channels:
-            convolution.check_input(input, self.in_channels, self.groups)
+            check_input(input, self.in_channels, self.groups)
         padding: Pair | str = self.padding
         if self.padding_mode != "zeros":
             pads = self._reversed_padding_repeated_twice
             input, padding = F.pad(input, pads, mode=self.padding_mode), (0, 0)
         elif isinstance(padding, str):
-            input, padding = convolution.evenly_padded(
+            input, padding = evenly_padded(
                 input, self.kernel_size, self.stride, padding, self.dilation
             )
         geometry = self._geometry
@@ -201,11 +203,7 @@ class MaskedConv2d(AssembledConv2d):
             geometry = geometry_of(self.stride, padding, self.dilation, self.groups)
             if not torch.compiler.is_compiling():
                 self._geometry = geometry
-        zeros = self.num_zeros if self.frozen_mode == "zero" else 0
-        return convolution.convolve(
-            input, self.learned, self.frozen, self.bias_learned, self.bias_frozen, geometry,
-            self.slice_dim, zeros, self.options,
-        )  # fmt: skip
+        return convolve(input, self.filter_bank, geometry, self.options)
 
     def extra_repr(self) -> str:
         size = self.weight_shape[self.slice_dim]
