@@ -57,7 +57,7 @@ def packed_weight(
 def once_differentiable_lazily(
     backward: Callable[..., tuple[Tensor | None, ...]],
 ) -> Callable[..., tuple[Tensor | None, ...]]:
-    """PyTorch's once_differentiable, whose own calls are left out where no graph is built."""
+    """PyTorch's once_differentiable, without its own calls if no graph is built."""
     checked = once_differentiable(backward)
 
     @functools.wraps(backward)
@@ -86,16 +86,16 @@ class MaskedConvolution(torch.autograd.Function):
         if bias is not None or frozen_bias is not None:
             whole_bias = joined_bias(bias, frozen_bias, input.dtype)
         needs_input, needs_learned = ctx.needs_input_grad[:2]
-        kept = None
+        saved_input = None
         # Without the call in the usual case: a step of a first layer notices it.
         if needs_learned and slice_dim == 0 and geometry.groups == 1:
-            kept = input
+            saved_input = input
         elif needs_learned:
-            kept = ops.keep_for_weight_grad(
+            saved_input = ops.input_to_save(
                 input, learned.shape, slice_dim, weight.size(0), geometry.groups
             )
-        ctx.save_for_backward(kept, weight if needs_input else None)
-        ctx.input_shape = None if kept is input else input.shape
+        ctx.save_for_backward(saved_input, weight if needs_input else None)
+        ctx.input_shape = None if saved_input is input else input.shape
         ctx.learned = learned.shape, learned.dtype, None if bias is None else bias.dtype
         ctx.plan = plan
         return torch.conv2d(input, weight, whole_bias, *geometry)
@@ -103,18 +103,18 @@ class MaskedConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        kept, weight = ctx.saved_tensors
+        saved_input, weight = ctx.saved_tensors
         geometry, slice_dim, backend = ctx.plan
         shape, dtype, bias_dtype = ctx.learned
         grad_input = grad_learned = grad_bias = problem = None
-        if kept is not None:
+        if saved_input is not None:
             problem = ops.WeightGradProblem(
-                kept, grad_output, shape, slice_dim, geometry, None, None, backend
+                saved_input, grad_output, shape, slice_dim, geometry, None, None, backend
             )
         if weight is not None:
             # If everything is learned, one call shares what both gradients need.
             jointly = problem is not None and weight.shape == shape and uses_reference(problem)
-            input = kept if ctx.input_shape is None else _like_input(ctx.input_shape, weight)
+            input = saved_input if ctx.input_shape is None else _like_input(ctx.input_shape, weight)
             grad_input, grad_learned = convolution_grads(
                 grad_output, input, weight, geometry, (True, jointly)
             )
@@ -129,7 +129,7 @@ class MaskedConvolution(torch.autograd.Function):
 
 
 def _like_input(shape: torch.Size, weight: Tensor) -> Tensor:
-    """Stands for the input, of which its gradient needs the shape and not the values."""
+    """Stands for the input: its gradient needs the shape, not the values."""
     return torch.empty(
         shape, dtype=weight.dtype, device=weight.device, memory_format=memory_format_of(weight)
     )

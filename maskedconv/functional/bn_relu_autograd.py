@@ -1,7 +1,7 @@
 """The autograd.Functions of BatchNorm and ReLU, alone or with the convolution behind them.
 
 They keep the BatchNorm's input and what has one number a channel. Backward computes the activation
-again in one element-wise pass, or leaves that to the weight gradient's kernel, and packs the bank
+again in one element-wise pass, or leaves that to the weight gradient's kernel, and packs the weight
 again. Not differentiable twice, no ``torch.func`` transforms.
 """
 
@@ -31,7 +31,7 @@ from maskedconv.ops.weight_grad import WeightGradProblem, uses_reference
 
 
 class BatchNormReLU(torch.autograd.Function):
-    """``relu(bn(input))`` of ``[N, C, H, W]``, of which only ``input`` is kept for backward."""
+    """``relu(bn(input))`` of ``[N, C, H, W]``; saves only ``input`` for backward."""
 
     @staticmethod
     def forward(
@@ -42,18 +42,18 @@ class BatchNormReLU(torch.autograd.Function):
         mean: Tensor,
         var: Tensor,
         eps: float,
-        of_batch: bool,
+        uses_batch_stats: bool,
     ) -> Tensor:
-        norm = Normalisation(weight, bias, mean, var, eps, of_batch)
+        norm = Normalisation(weight, bias, mean, var, eps, uses_batch_stats)
         ctx.save_for_backward(input, weight, bias, mean, var)
-        ctx.eps, ctx.of_batch = eps, of_batch
+        ctx.eps, ctx.uses_batch_stats = eps, uses_batch_stats
         return bn_relu(NormProblem(input, norm))
 
     @staticmethod
     @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight, bias, mean, var = ctx.saved_tensors
-        norm = Normalisation(weight, bias, mean, var, ctx.eps, ctx.of_batch)
+        norm = Normalisation(weight, bias, mean, var, ctx.eps, ctx.uses_batch_stats)
         problem = NormProblem(input, norm)
         grads = bn_relu_backward(problem, grad_output, tuple(ctx.needs_input_grad[:3]))
         return *grads, None, None, None, None
@@ -65,7 +65,7 @@ class BNReLUPlan(NamedTuple):
     Attributes:
         geometry, slice_dim, backend: as of :class:`maskedconv.functional.autograd.ConvPlan`.
         dtype: the type that the convolution computes in.
-        eps, of_batch: as of :class:`maskedconv.ops.bn_relu.Normalisation`.
+        eps, uses_batch_stats: as of :class:`maskedconv.ops.bn_relu.Normalisation`.
     """
 
     geometry: ConvGeometry
@@ -73,7 +73,7 @@ class BNReLUPlan(NamedTuple):
     backend: str
     dtype: torch.dtype
     eps: float
-    of_batch: bool
+    uses_batch_stats: bool
 
 
 class BatchNormReLUConvolution(torch.autograd.Function):
@@ -93,7 +93,7 @@ class BatchNormReLUConvolution(torch.autograd.Function):
         frozen_bias: Tensor | None,
         plan: BNReLUPlan,
     ) -> Tensor:
-        norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.of_batch)
+        norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.uses_batch_stats)
         x = bn_relu(NormProblem(input, norm, plan.backend)).to(plan.dtype)
         ctx.save_for_backward(input, bn_weight, bn_bias, mean, var, learned, frozen)
         ctx.plan = plan
@@ -106,7 +106,7 @@ class BatchNormReLUConvolution(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, bn_weight, bn_bias, mean, var, learned, frozen = ctx.saved_tensors
         plan: BNReLUPlan = ctx.plan
-        norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.of_batch)
+        norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.uses_batch_stats)
         norm_needs = tuple(ctx.needs_input_grad[:3])
         grad_bias = None
         if ctx.needs_input_grad[7]:
@@ -133,7 +133,7 @@ def _conv_backward(
     plan: BNReLUPlan,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The activation where it was computed again, and the gradients of it and of the filters."""
+    """The activation if it was computed again, and the gradients of activation and filters."""
     needs_x, needs_learned = needs
     input, norm, *_ = norm_problem
     grad_learned = activation = None
@@ -142,7 +142,7 @@ def _conv_backward(
             input, grad_output, learned.shape, plan.slice_dim, plan.geometry, *norm.scale_shift(),
             plan.backend,
         )  # fmt: skip
-        # Where the activation has to be computed anyway, it lies in dense memory.
+        # If the activation has to be computed anyway, it lies in dense memory.
         at_hand = needs_x and not runs_kernel(norm_problem)
         if _kernel_recomputes(problem, at_hand):
             grad_learned = ops.weight_grad(problem, learned.dtype)
@@ -156,16 +156,16 @@ def _conv_backward(
         # The input's gradient needs the shape of this, and not the values.
         layout = memory_format_of(input)
         x = torch.empty(input.shape, dtype=plan.dtype, device=input.device, memory_format=layout)
-    together = needs_learned and frozen is None
+    jointly = needs_learned and frozen is None
     if needs_learned and frozen is not None:
         grad_learned = _weight_grad(x, grad_output, learned, plan)
     grad_x = None
-    if needs_x or together:
+    if needs_x or jointly:
         weight = _pack(x, learned, frozen, plan)
         grad_x, grad_weight = convolution_grads(
-            grad_output, x, weight, plan.geometry, (needs_x, together)
+            grad_output, x, weight, plan.geometry, (needs_x, jointly)
         )
-        if together:
+        if jointly:
             grad_learned = grad_weight.to(learned.dtype)
     return activation, grad_x, grad_learned
 
@@ -189,9 +189,9 @@ def _kernel_recomputes(problem: WeightGradProblem, at_hand: bool) -> bool:
 def _weight_grad(x: Tensor, grad_output: Tensor, learned: Tensor, plan: BNReLUPlan) -> Tensor:
     geometry, slice_dim = plan.geometry, plan.slice_dim
     filters = grad_output.size(1)
-    kept = ops.keep_for_weight_grad(x, learned.shape, slice_dim, filters, geometry.groups)
+    saved_input = ops.input_to_save(x, learned.shape, slice_dim, filters, geometry.groups)
     problem = WeightGradProblem(
-        kept, grad_output, learned.shape, slice_dim, geometry, None, None, plan.backend
+        saved_input, grad_output, learned.shape, slice_dim, geometry, None, None, plan.backend
     )
     return ops.weight_grad(problem, learned.dtype)
 

@@ -18,7 +18,7 @@ from maskedconv.ops.geometry import ConvGeometry, Pair, geometry_of, whole_numbe
 from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
 from maskedconv.tracing import is_traced
 
-_JOINTLY = Decision("weight_grad", "reference", "all filters along with the input's gradient is the fastest", {})
+_JOINTLY = Decision("weight_grad", "reference", "all filters along with the input's gradient", {})
 
 
 def masked_conv2d(

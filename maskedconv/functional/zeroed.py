@@ -16,10 +16,10 @@ from maskedconv.functional.autograd import NoFilters
 from maskedconv.functional.filter_bank import FilterBank, narrowed
 from maskedconv.ops.geometry import (
     ConvGeometry,
-    filter_runs,
     first_channels,
     memory_format_of,
     output_size,
+    split_at_group_boundary,
 )
 
 # Computes a convolution of filters without zeros, of all or the first channels of an input.
@@ -64,7 +64,7 @@ def _zero_filters(
     if count and geometry.groups == 1:
         return F.pad(compute(input, bank.first_filters(0, count), geometry), surplus)
     memory_format, outputs = memory_format_of(input), []
-    for run in filter_runs(count, out_channels, input.size(1), geometry.groups):
+    for run in split_at_group_boundary(count, out_channels, input.size(1), geometry.groups):
         channels = narrowed(input, 1, run.first_channel, run.end_channel)
         channels = channels.contiguous(memory_format=memory_format)
         filters = bank.first_filters(run.first, run.end)

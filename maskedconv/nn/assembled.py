@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from maskedconv import slices
 from maskedconv.functional.filter_bank import FilterBank
+from maskedconv.nn.plain_state import split_plain
 from maskedconv.nn.written_through import is_of, written_through
 
 
@@ -77,6 +78,22 @@ class AssembledConv2d(nn.Conv2d):
         if name in ("weight", "bias"):
             self._refuse(name)
         super().register_parameter(name, param)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Also takes the ``weight`` and ``bias`` of a plain convolution's state dict."""
+        split_plain(self, state_dict, prefix, local_metadata, error_msgs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def _refuse_unless_own(self, name: str, value: object, write: Callable[[Tensor], None]) -> None:
         """``weight *= 2`` ends in an assignment of what is written through already."""

@@ -2,7 +2,7 @@
 
 The three modules one after another keep the BatchNorm's input and the convolution's, which is as
 large. Here backward computes the convolution's input again from the BatchNorm's, in one
-element-wise pass, or leaves that to the weight gradient's kernel; the bank is packed anew as well.
+element-wise pass, or leaves that to the weight gradient's kernel, and packs the weight anew.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
 
     def compute(channels: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:
         part = norm if channels.size(1) == input.size(1) else norm.first(channels.size(1))
-        plan = BNReLUPlan(geometry, bank.slice_dim, backend, dtype, part.eps, part.of_batch)
+        plan = BNReLUPlan(geometry, bank.slice_dim, backend, dtype, part.eps, part.uses_batch_stats)
         return BatchNormReLUConvolution.apply(channels, *part[:4], *bank[:4], plan)
 
     if bank.zeros:

@@ -1,4 +1,4 @@
-"""MaskedConv2d: an nn.Conv2d of which only a slice of the filter bank is learned."""
+"""MaskedConv2d: an nn.Conv2d that learns only a slice of its weight."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from maskedconv.functional.filter_bank import ExecutionOptions
 from maskedconv.functional.padding import evenly_padded
 from maskedconv.nn.assembled import AssembledConv2d
 from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
-from maskedconv.nn.plain_state import split_plain
 from maskedconv.ops.dispatch import check_backend
 from maskedconv.ops.geometry import Pair, geometry_of, whole_numbers
 from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
 from maskedconv.tracing import is_traced
 
-# So that the error can say more than Python's own.
+# The default of `learned`, so that the error can say more than Python's own.
 _NOT_GIVEN = cast(float, object())
 _LEARNED_MISSING = (
     "learned is missing; expected a fraction as a float or a count as an int, as in "
@@ -35,9 +34,9 @@ _LEARNED_MISSING = (
 class MaskedConv2d(AssembledConv2d):
     """Drop-in for ``nn.Conv2d``: the first ``n`` indices of one weight dimension are learned.
 
-    The bank ``[O, I / groups, kH, kW]`` is always sliced as PyTorch stores it. So with ``groups``,
-    dimension 0 learns the first n of all O filters (of a depthwise convolution: the filters of the
-    first channels), and dimension 1 the first channels *of each group*.
+    The weight ``[O, I / groups, kH, kW]`` is always sliced as PyTorch stores it. So with
+    ``groups``, dimension 0 learns the first n of all O filters (a depthwise convolution learns the
+    filters of its first channels), and dimension 1 the first channels *of each group*.
 
     Source: Rosenfeld & Tsotsos 2018, section 3. The paper learns the first n filters, the authors'
     code the last n; this layer learns the first.
@@ -47,7 +46,7 @@ class MaskedConv2d(AssembledConv2d):
         learned: a float in [0, 1] is a fraction of the slice dimension, an int a count;
             ``1`` is one filter, ``1.0`` all of them. See :func:`maskedconv.slices.num_learned`.
         slice_dim: 0 output filters, 1 input channels, 2 kernel rows, 3 kernel columns.
-        frozen: ``"random"`` keeps the rest of the bank at its random start, ``"zero"`` makes it
+        frozen: ``"random"`` keeps the rest of the weight at its random start, ``"zero"`` makes it
             zero (it is then neither stored nor computed).
         backend: "reference", "native", "triton" or "cuda" must run its operators, which is an error
             where it cannot; None (the default) to choose. See :func:`maskedconv.explain`.
@@ -55,13 +54,13 @@ class MaskedConv2d(AssembledConv2d):
             ``nn.Conv2d`` does. Values are always drawn on the CPU.
 
     Attributes:
-        learned: Parameter, the learned slice of the bank; an empty tensor outside of
+        learned: Parameter, the learned slice of the weight; an empty tensor outside of
             ``parameters()`` and ``state_dict()`` when nothing is learned.
-        frozen: buffer, the rest of the bank; None when there is none or it is zero.
+        frozen: buffer, the rest of the weight; None if there is none or it is zero.
         bias_learned: Parameter, the bias of the learned filters (``slice_dim`` 0), else all of it.
         bias_frozen: buffer, the bias of the frozen random filters, or None.
-        weight, bias: the whole bank ``[O, I / groups, kH, kW]`` and bias ``[O]``, assembled anew at
-            each access. In-place changes to them (``nn.init``, ``.data``) are written through;
+        weight, bias: the full ``[O, I / groups, kH, kW]`` and ``[O]``, assembled anew at each
+            access. In-place changes to them (``nn.init``, ``.data``) are written through;
             replacing or deleting them raises. In compiled code they can be read only: a change in
             place there is lost.
 
@@ -99,7 +98,7 @@ class MaskedConv2d(AssembledConv2d):
             raise TypeError(_LEARNED_MISSING)
         slices.check_learned(learned)
         check_backend(backend)
-        self._check_seed(seed)
+        slices.check_seed(seed)
         stride, dilation = whole_numbers("stride", stride), whole_numbers("dilation", dilation)
         if not isinstance(padding, str):
             padding = whole_numbers("padding", padding)
@@ -128,11 +127,6 @@ class MaskedConv2d(AssembledConv2d):
         self._geometry = geometry_of(self.stride, zero_padding, self.dilation, groups)
         self._allocate(torch.device(device) if device is not None else None, plain.weight.dtype)
         self.reset_parameters()
-
-    @staticmethod
-    def _check_seed(seed: int | None) -> None:
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-            raise TypeError(f"seed is {seed!r} ({type(seed).__name__}); expected an int or None")
 
     @property
     def backend(self) -> str | None:
@@ -167,9 +161,9 @@ class MaskedConv2d(AssembledConv2d):
         self.register_buffer("bias_frozen", bias[learned_bias:].clone() if frozen_bias else None)
 
     def reset_parameters(self) -> None:
-        """Draws the whole bank and bias as ``nn.Conv2d`` does, from ``seed`` when there is one.
+        """Draws the full weight and bias as ``nn.Conv2d`` does, from ``seed`` when there is one.
 
-        Parts on the meta device have no values; where all are there, nothing is drawn.
+        Parts on the meta device have no values; if all are there, nothing is drawn.
         """
         parts = (self.learned, self.frozen, self.bias_learned, self.bias_frozen)
         if all(part.is_meta for part in parts if part is not None and part.numel()):
@@ -210,22 +204,6 @@ class MaskedConv2d(AssembledConv2d):
         own = f"learned={self.num_learned}/{size}, slice_dim={self.slice_dim}"
         return f"{super().extra_repr()}, {own}, frozen={self.frozen_mode!r}"
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Also takes the ``weight`` and ``bias`` of a plain convolution's state dict."""
-        split_plain(self, state_dict, prefix, local_metadata, error_msgs)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-
     @classmethod
     def from_conv2d(
         cls,
@@ -239,8 +217,8 @@ class MaskedConv2d(AssembledConv2d):
         """A layer with the geometry, device, dtype and mode of ``conv``.
 
         The learned slice starts at ``conv``'s values. The rest keeps them too (``"keep"``), is
-        drawn anew from ``seed`` (``"random"``), or is dropped (``"zero"``). What is learned
-        requires a gradient where ``conv``'s weight and bias do. Hooks and further attributes stay
+        drawn anew from ``seed`` (``"random"``), or is dropped (``"zero"``). The learned
+        parts require a gradient if ``conv``'s weight and bias do. Hooks and further attributes stay
         with ``conv``; :func:`maskedconv.convert_` moves them.
 
         Raises:
@@ -296,12 +274,12 @@ class MaskedConv2d(AssembledConv2d):
         check_exact(self, MaskedConv2d, "the layer")
         weight = self.weight
         conv = plain_like(self, weight.dtype)
-        for name, whole, part in (
+        for name, full, part in (
             ("weight", weight, self.learned),
             ("bias", self.bias, self.bias_learned),
         ):
-            if whole is not None:
-                values = whole.detach().as_subclass(Tensor).clone()
+            if full is not None:
+                values = full.detach().as_subclass(Tensor).clone()
                 frozen = isinstance(part, nn.Parameter) and not part.requires_grad
                 setattr(conv, name, nn.Parameter(values, requires_grad=not frozen))
         return conv.train(self.training)

@@ -93,7 +93,7 @@ def _measure(
 
 
 def _telling(reference: Any, problem: Any) -> tuple[Any, Tensor]:
-    """A problem of the same kind whose result tells a right kernel from a wrong one, and it.
+    """A problem of the same kind that tells a right kernel from a wrong one, and its result.
 
     The problem itself, unless its result is zero (the gradient of a block that ends in a γ of 0) or
     not finite (the first steps under a loss scale): then one of random values.

@@ -95,7 +95,7 @@ class RankingCache:
     def locked(self) -> Iterator[None]:
         """Within, no other process measures; a thread may enter again.
 
-        Where files cannot be locked, and after :data:`LOCK_SECONDS`, it goes on without.
+        If files cannot be locked, and after :data:`LOCK_SECONDS`, it goes on without.
         """
         with self._thread_lock:
             handle = self._lock() if self._depth == 0 else None
@@ -137,7 +137,7 @@ def cache_for(device: torch.device) -> RankingCache:
 
 
 def describe(device: torch.device) -> dict[str, str]:
-    """What rankings depend on besides the problem."""
+    """Everything that rankings depend on besides the problem."""
     versions = {}
     for package in ("maskedconv", "torch", "triton"):
         with suppress(metadata.PackageNotFoundError):

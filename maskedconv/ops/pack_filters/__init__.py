@@ -1,4 +1,4 @@
-"""pack_filters: learned and frozen filters to one bank, in the compute dtype and memory format."""
+"""pack_filters: learned and frozen filters as one weight, in compute dtype and memory format."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ def pack_filters(
     memory_format: torch.memory_format,
     backend: str = "",
 ) -> Tensor:
-    """One bank ``[O, I / groups, kH, kW]`` of the learned slice followed by the frozen one.
+    """One weight ``[O, I / groups, kH, kW]`` of the learned slice followed by the frozen one.
 
-    Not differentiable. Where there is nothing to assemble, the result may be ``learned`` or
+    Not differentiable. If there is nothing to assemble, the result may be ``learned`` or
     ``frozen`` itself. While torch.compile traces, the call becomes the registered operator
     ``maskedconv::pack_filters``.
 
     Args:
-        learned, frozen: the two slices, alike but for dimension ``slice_dim``; frozen may be None.
+        learned, frozen: the two slices, alike except for dimension ``slice_dim``; frozen may be
+            None.
         dtype, memory_format: of the result.
-        backend: the one that must pack; empty for a choice.
+        backend: the one that must pack; empty for none in particular.
 
     Raises:
         ValueError: MASKEDCONV_BACKEND names no backend.
         RuntimeError: the backend that it or the argument names cannot run here.
     """
     if frozen is None or learned.size(slice_dim) == 0:
-        whole = learned if frozen is None else frozen
-        return whole.to(dtype).contiguous(memory_format=memory_format)
+        weight = learned if frozen is None else frozen
+        return weight.to(dtype).contiguous(memory_format=memory_format)
     if torch.compiler.is_compiling():
         last = memory_format == torch.channels_last
         return torch.ops.maskedconv.pack_filters(learned, frozen, slice_dim, dtype, last, backend)

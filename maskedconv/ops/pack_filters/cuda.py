@@ -31,7 +31,7 @@ def cannot_run(problem: PackProblem) -> str:
 
 
 def run(problem: PackProblem) -> Tensor:
-    """The bank, on PyTorch's current stream."""
+    """The weight, on PyTorch's current stream."""
     module = native.module()
     if module is None:
         raise RuntimeError(native.REASON)

@@ -30,7 +30,7 @@ def cannot_run(problem: PackProblem) -> str:
 
 
 def run(problem: PackProblem) -> Tensor:
-    """The bank."""
+    """The weight."""
     module = native.module()
     if module is None:
         raise RuntimeError(native.REASON)

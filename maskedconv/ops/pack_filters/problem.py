@@ -13,12 +13,12 @@ from maskedconv.ops.plain import resolved
 
 
 class PackProblem(NamedTuple):
-    """One bank of the learned slice followed by the frozen one.
+    """A weight of the learned slice followed by the frozen one.
 
     Attributes:
-        learned, frozen: the two slices, alike but for dimension ``slice_dim``; both not empty.
-        dtype, memory_format: of the bank ``[O, I / groups, kH, kW]``.
-        backend: the one that must compute it; empty for a choice.
+        learned, frozen: the two slices, alike except for dimension ``slice_dim``; both not empty.
+        dtype, memory_format: of the weight ``[O, I / groups, kH, kW]``.
+        backend: the one that must compute it; empty for none in particular.
     """
 
     learned: Tensor
@@ -29,7 +29,7 @@ class PackProblem(NamedTuple):
     backend: str = ""
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """What a kernel reads."""
+        """The tensors that a kernel reads."""
         return self.learned, self.frozen
 
     def kind(self) -> Hashable:
@@ -46,7 +46,7 @@ class PackProblem(NamedTuple):
 
     @property
     def shape(self) -> list[int]:
-        """Of the bank."""
+        """The shape of the weight."""
         shape = list(self.learned.shape)
         shape[self.slice_dim] += self.frozen.size(self.slice_dim)
         return shape

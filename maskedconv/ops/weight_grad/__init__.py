@@ -1,4 +1,4 @@
-"""weight_grad: the gradient of the learned slice of a filter bank, and of nothing else.
+"""weight_grad: the gradient of the learned slice of a weight, and of nothing else.
 
 ``dW[o, i, r, c] = sum over n, h, w of grad_output[n, o, h, w] * x[n, i, h s + r d - p, ...]`` for
 the learned indices of one dimension only. Each slice dimension is a smaller convolution's weight
@@ -15,9 +15,9 @@ from torch import Tensor
 from maskedconv.ops.dispatch import Operator, chosen_backend, dispatch
 from maskedconv.ops.geometry import (
     ConvGeometry,
-    filter_runs,
     first_channels,
     memory_format_of,
+    split_at_group_boundary,
 )
 from maskedconv.ops.weight_grad import cuda, native, reference, triton
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
@@ -26,7 +26,7 @@ __all__ = [
     "BACKENDS",
     "OPERATOR",
     "WeightGradProblem",
-    "keep_for_weight_grad",
+    "input_to_save",
     "uses_reference",
     "weight_grad",
 ]
@@ -34,20 +34,20 @@ __all__ = [
 BACKENDS = {"reference": reference, "native": native, "triton": triton, "cuda": cuda}
 
 
-def keep_for_weight_grad(
+def input_to_save(
     input: Tensor, learned_shape: torch.Size, slice_dim: int, out_channels: int, groups: int
 ) -> Tensor:
-    """What of ``input [N, C, H, W]`` the gradient of the learned slice needs, in memory of its own.
+    """The part of ``input [N, C, H, W]`` that the gradient of the learned slice needs.
 
-    The whole input is returned as it is; a part of its channels is copied, so that the rest can be
-    freed.
+    All of the input is returned as it is; a part of its channels is copied, so that the rest can
+    be freed.
     """
     if slice_dim == 0 and groups == 1:
         return input
     if slice_dim == 1:
         part = first_channels(input, learned_shape[1], groups)
     elif slice_dim == 0:
-        runs = filter_runs(learned_shape[0], out_channels, input.size(1), groups)
+        runs = split_at_group_boundary(learned_shape[0], out_channels, input.size(1), groups)
         part = input.narrow(1, 0, runs[-1].end_channel if runs else 0)
     else:
         return input

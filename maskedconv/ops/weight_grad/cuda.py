@@ -21,7 +21,7 @@ _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "
 
 
 class _Limits(NamedTuple):
-    """What the kernel's choice of tiles needs to know of a GPU."""
+    """The sizes of a GPU that decide the kernel's tiles."""
 
     multiprocessors: int
     shared_bytes: int  # of memory that one block may have

@@ -17,14 +17,14 @@ class WeightGradProblem(NamedTuple):
     """Gradient of the learned slice, from the layer's input and its output's gradient.
 
     Attributes:
-        input: ``[N, C, H, W]``, what is kept of the layer's input.
+        input: ``[N, C, H, W]``, the part of the layer's input that was saved.
         grad_output: ``[N, O, Ho, Wo]``, of any strides; ``slice_dim`` 0 reads its first channels.
-        shape: of the learned slice of the bank ``[O, C / groups, kH, kW]``.
-        slice_dim: the dimension that it is a slice of.
-        geometry: of the whole convolution.
+        shape: of the learned slice of the weight ``[O, C / groups, kH, kW]``.
+        slice_dim: the dimension that is sliced.
+        geometry: of the convolution with all filters.
         scale, shift: ``[C]``, float32 (float64 for double): the convolution's input was
             ``relu(input * scale + shift)``; None where it is ``input`` itself.
-        backend: the one that must compute it; empty for a choice.
+        backend: the one that must compute it; empty for none in particular.
     """
 
     input: Tensor
@@ -37,7 +37,7 @@ class WeightGradProblem(NamedTuple):
     backend: str = ""
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """What a kernel reads."""
+        """The tensors that a kernel reads."""
         return self.input, self.grad_output
 
     def kind(self) -> Hashable:
@@ -61,7 +61,7 @@ class WeightGradProblem(NamedTuple):
 
 
 def outside_the_kernels(problem: WeightGradProblem) -> str:
-    """Empty for what every compiled kernel is made for, else what this problem is instead."""
+    """Empty if every compiled kernel is made for such a problem, else the reason why none is."""
     input = problem.input
     if problem.slice_dim != 0:
         return (
