@@ -13,10 +13,10 @@ import torch
 from bench.layers import Layer
 from bench.timing import Quantiles, Samples, quantiles, ratio
 from maskedconv import env
-from maskedconv.ops.choice import NAMES
+from maskedconv.ops import dispatch
 
 FOLDER = Path(__file__).parent / "results"
-OURS = (*NAMES, "maskedconv")
+OURS = (*dispatch.backend_names(), "maskedconv")
 Row = dict[str, Any]
 
 

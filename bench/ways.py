@@ -1,28 +1,27 @@
-"""What the table for the CPU rests on: each way of computing a layer's gradients, side by side.
+"""What the dispatch on the CPU rests on: each way of computing a layer's gradients, side by side.
 
 ``python -m bench.ways`` measures forward and backward of every convolution of the paper's networks
 with the compiled kernel, with PyTorch's sliced operator and with PyTorch's gradient of all filters,
-and says where ``maskedconv/ops/weight_grad/cpu_table.py`` chooses one that is slower than another.
+and says where the dispatch takes one that is slower than another.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from bench import results
 from bench.layers import NETWORKS, Layer, layers_of, numbers_of_filters, plain, tensors
 from bench.results import Row, row
 from bench.timing import time_together
 from maskedconv import MaskedConv2d
-from maskedconv.ops.geometry import ConvGeometry
-from maskedconv.ops.weight_grad import WeightGradProblem, cpu_table
+from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
 
-# As the package has the operator by this name.
-_operator = sys.modules["maskedconv.ops.weight_grad"]
-WAYS = ("kernel", "library", "all filters")
+BACKENDS = {"kernel": None, "library": "reference"}
+WAYS = (*BACKENDS, "all filters")
 LEAST = 0.02  # of the time; less is not worth a rule
 
 
@@ -34,16 +33,19 @@ def steps(layer: Layer, learned: int) -> dict[str, Callable[[], None]]:
 
     def step_of(way: str) -> Callable[[], None]:
         module = MaskedConv2d.from_conv2d(conv, learned=learned)
-        module.means = module.means._replace(whole=way == "all filters")
+        module.backend = BACKENDS.get(way)
 
-        def takes_kernel(problem: WeightGradProblem) -> bool:
-            return way == "kernel"
+        def forward() -> Tensor:
+            if way in BACKENDS:
+                return module(x)
+            assert module.frozen is not None
+            weight = torch.cat((module.learned, module.frozen))
+            return F.conv2d(x, weight, None, layer.stride, layer.padding)
 
         def step() -> None:
-            _operator._takes_kernel = takes_kernel  # type: ignore[attr-defined]
             x.grad = None
             module.zero_grad()
-            module(x).backward(grad)
+            forward().backward(grad)
 
         return step
 
@@ -51,14 +53,9 @@ def steps(layer: Layer, learned: int) -> dict[str, Callable[[], None]]:
 
 
 def chosen(layer: Layer, learned: int) -> str:
-    """The way that the table chooses."""
-    shape = torch.Size((learned, layer.in_channels, layer.kernel, layer.kernel))
-    if cpu_table.whole_is_faster(shape, layer.out_channels):
-        return "all filters"
-    x, grad = tensors(layer._replace(batch=1), "cpu", torch.float32)
-    geometry = ConvGeometry((layer.stride,) * 2, (layer.padding,) * 2, (1, 1), 1)
-    problem = WeightGradProblem(x, grad, shape, 0, geometry)
-    return "kernel" if cpu_table.native_is_faster(problem) else "library"
+    """The way that runs."""
+    shape = (learned, layer.in_channels, layer.kernel, layer.kernel)
+    return "all filters" if all_filters_are_faster(shape, layer.out_channels) else "kernel"
 
 
 def measure(rounds: int) -> list[Row]:
@@ -70,15 +67,15 @@ def measure(rounds: int) -> list[Row]:
             if learned == layer.out_channels:
                 continue
             samples = time_together(steps(layer, learned), "cpu", rounds)
-            choice = chosen(layer, learned)
-            rows.append(row("ways", layer, learned, "random", None, samples, chosen=choice))
+            way = chosen(layer, learned)
+            rows.append(row("ways", layer, learned, "random", None, samples, chosen=way))
         print(f"\r{position} of {len(layers)} layers", end="", flush=True)
     print()
     return rows
 
 
 def regrets(rows: list[Row]) -> str:
-    """Where another way is faster than the one that the table chooses, as Markdown."""
+    """Where another way is faster than the one that runs, as Markdown."""
     lines = []
     for row_ in rows:
         times = {way: row_["ms"][way].p50 for way in WAYS}

@@ -21,7 +21,7 @@ __path__ = extend_path(__path__, __name__)
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BNReLUConv2d": "bn_relu_conv",
+    "BNReLUConv2d": "nn",
     "ConversionReport": "conversion.convolutions",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
@@ -59,14 +59,13 @@ if TYPE_CHECKING:
     from maskedconv import functional as functional
     from maskedconv import models as models
     from maskedconv import nn as nn
-    from maskedconv.bn_relu_conv import BNReLUConv2d
     from maskedconv.checkpoint import load, save
     from maskedconv.conversion.convert import convert_, merge_
     from maskedconv.conversion.convolutions import ConversionReport, conversion_report
     from maskedconv.counting import ParameterCount, count_parameters
     from maskedconv.explanation import explain
     from maskedconv.functional import masked_conv2d
-    from maskedconv.nn import MaskedConv2d
+    from maskedconv.nn import BNReLUConv2d, MaskedConv2d
     from maskedconv.selection import select_learned_
     from maskedconv.yellowfin import YellowFin
 

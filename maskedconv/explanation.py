@@ -1,4 +1,4 @@
-"""Which backend computes what of a layer, and why not another."""
+"""Explains which backends run for a layer, and why."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from maskedconv.ops.choice import Choice, recorded_choices
+from maskedconv.ops.dispatch import Decision, recorded_decisions
 
 
-class Explanation(tuple[Choice, ...]):
-    """The choices of one forward and backward pass, in their order; prints as text."""
+class Explanation(tuple[Decision, ...]):
+    """The decisions of one forward and backward pass, in their order; prints as text."""
 
     __slots__ = ()
 
     def __str__(self) -> str:
         if not self:
             return "nothing to choose: the layer has no filters to pack, and none to learn in part"
-        return "\n".join(str(choice) for choice in self)
+        return "\n".join(str(decision) for decision in self)
 
 
 def explain(layer: nn.Module, input: Tensor) -> Explanation:
@@ -31,13 +31,13 @@ def explain(layer: nn.Module, input: Tensor) -> Explanation:
             gradient is a tensor like the output.
 
     Returns:
-        What was chosen for each operator, with the reason why each other backend cannot run.
+        The decision for each operator, with the reasons why other backends cannot run.
 
     Raises:
         ValueError, TypeError, RuntimeError: what the layer raises for this input, or
             MASKEDCONV_BACKEND names a backend that cannot run.
     """
-    with recorded_choices() as choices, torch.enable_grad():
+    with recorded_decisions() as decisions, torch.enable_grad():
         output = copy.deepcopy(layer)(input.detach().requires_grad_())
         output.backward(torch.ones_like(output))
-    return Explanation(choices)
+    return Explanation(decisions)

@@ -1,7 +1,7 @@
-"""Which part of a filter bank is learned: the arithmetic of slices, and checks of what was asked.
+"""The learned part of a convolution's weight: the arithmetic of slices, and checks of arguments.
 
-A bank is a convolution's ``weight [O, I / groups, kH, kW]``; the learned slice is the first ``n``
-indices of one of its four dimensions (Rosenfeld & Tsotsos 2018, section 3). Free of torch.
+The learned slice is the first ``n`` indices of one of the four dimensions of the weight
+``[O, I / groups, kH, kW]`` (Rosenfeld & Tsotsos 2018, section 3). This module imports no torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SLICE_DIMS = {0: "output filters", 1: "input channels", 2: "kernel rows", 3: "ke
 
 
 def check_slice_dim(slice_dim: int) -> int:
-    """Returns ``slice_dim``; ValueError unless it is one of the four dimensions of a bank."""
+    """Returns ``slice_dim``; ValueError unless it is one of the four dimensions of a weight."""
     if isinstance(slice_dim, bool) or slice_dim not in SLICE_DIMS:
         names = ", ".join(f"{dim} ({name})" for dim, name in SLICE_DIMS.items())
         raise ValueError(f"slice_dim is {slice_dim!r}; expected one of {names}")
@@ -53,6 +53,12 @@ def check_learned(learned: object) -> float | int:
             f"learned is {fraction}; expected a fraction in [0, 1] (a count is an int)"
         )
     return fraction
+
+
+def check_seed(seed: object) -> None:
+    """TypeError unless ``seed`` is an int or None."""
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise TypeError(f"seed is {seed!r} ({type(seed).__name__}); expected an int or None")
 
 
 def num_learned(learned: object, size: int, slice_dim: int = 0) -> int:

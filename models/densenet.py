@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedconv.batch_norm import Moments, uses_batch_moments
-from maskedconv.bn_relu_conv import bn_relu, bn_relu_conv
+from maskedconv.functional.batch_norm import Moments, uses_batch_moments
 from maskedconv.models.checks import check_count
 from maskedconv.models.features import GrowingFeatures
 from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import ConvFactory, global_average
 from maskedconv.models.recipe import Recipe
+from maskedconv.nn import bn_relu, bn_relu_conv
 
 # Rosenfeld & Tsotsos 2018, section 4, with the schedule of the authors' code.
 RECIPE = Recipe(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from maskedconv.autograd import once_differentiable_lazily
-from maskedconv.batch_norm import Moments, batch_moments
+from maskedconv.functional.appending import append_channels
+from maskedconv.functional.batch_norm import Moments, batch_moments
 from maskedconv.ops.geometry import memory_format_of
 from maskedconv.tracing import is_traced
 
 
 class GrowingFeatures:
-    """What ``torch.cat((whole, new), 1)`` after each layer would hold, without its copies.
+    """Holds what ``torch.cat((whole, new), 1)`` after each layer would, without its copies.
 
     Every state is a view of the first channels of one buffer, so that backward keeps the buffer
     once, however many layers read it. Changing a state in place raises.
@@ -37,7 +35,7 @@ class GrowingFeatures:
         self._buffer = torch.empty(
             size, dtype=first.dtype, device=first.device, memory_format=memory_format_of(first)
         )
-        self.whole = _Append.apply(None, first, self._buffer)
+        self.whole = append_channels(None, first, self._buffer)
 
     def append(self, new: Tensor) -> None:
         """Adds ``new [N, K, H, W]`` behind the channels so far."""
@@ -45,7 +43,7 @@ class GrowingFeatures:
             self._buffer = None
             self.whole = torch.cat((self.whole, new), 1)
         else:
-            self.whole = _Append.apply(self.whole, new, self._buffer)
+            self.whole = append_channels(self.whole, new, self._buffer)
 
     def moments(self) -> Moments:
         """Of each channel in this batch; those of earlier channels are not computed again."""
@@ -57,23 +55,3 @@ class GrowingFeatures:
             self._moments = Moments(*both)
         assert self._moments is not None
         return self._moments
-
-
-class _Append(torch.autograd.Function):
-    """Writes ``new`` behind the channels ``whole`` of ``buffer``; returns the longer view."""
-
-    @staticmethod
-    def forward(ctx: Any, whole: Tensor | None, new: Tensor, buffer: Tensor) -> Tensor:
-        start = 0 if whole is None else whole.size(1)
-        ctx.start, ctx.new = start, new.size(1)
-        # `data` counts its changes apart: appending does not touch the channels before, which
-        # autograd may have saved.
-        view = buffer.data[:, : start + new.size(1)]
-        view[:, start:].copy_(new)
-        return view
-
-    @staticmethod
-    @once_differentiable_lazily
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        before = grad_output[:, : ctx.start] if ctx.start else None
-        return before, grad_output.narrow(1, ctx.start, ctx.new), None

@@ -1,4 +1,4 @@
-"""What several networks are built from."""
+"""Parts of several networks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedconv.batch_norm import is_plain_norm
+from maskedconv.functional.batch_norm import is_plain_norm
 
 
 class ConvFactory(Protocol):
-    """Makes a network's convolutions: ``nn.Conv2d``, or MaskedConv2d with a share of learning."""
+    """Makes a network's convolutions: ``nn.Conv2d``, or MaskedConv2d with a fraction to learn."""
 
     def __call__(
         self, in_channels: int, out_channels: int, kernel_size: int, **arguments: Any
@@ -19,8 +19,8 @@ class ConvFactory(Protocol):
 
 
 def norm_relu(norm: nn.Module, input: Tensor) -> Tensor:
-    """``relu(norm(input))``, in place where ``norm`` is a plain BatchNorm, whose backward does not
-    read its output. What another module returns may be its input, or belong to someone else.
+    """``relu(norm(input))``, in place if ``norm`` is a plain BatchNorm: its backward does not read
+    its output. Another module may return its input, or a tensor that belongs to someone else.
     """
     return F.relu(norm(input), inplace=is_plain_norm(norm, input))
 

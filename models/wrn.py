@@ -7,11 +7,11 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedconv.bn_relu_conv import bn_relu, bn_relu_conv, bn_relu_convs
 from maskedconv.models.checks import check_count, check_dropout
 from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import ConvFactory, global_average
 from maskedconv.models.recipe import Recipe
+from maskedconv.nn import bn_relu, bn_relu_conv, bn_relu_convs
 
 # Rosenfeld & Tsotsos 2018, section 4, with the schedule of the authors' code.
 RECIPE = Recipe(

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import maskedconv
-from maskedconv.bn_relu_conv import BNReLUConv2d
+from maskedconv.nn import BNReLUConv2d
 
 x = torch.randn(2, 4, 6, 6)
 

@@ -13,23 +13,23 @@ from maskedconv.ops.bn_relu import (
     bn_relu,
     bn_relu_backward,
 )
-from maskedconv.ops.choice import recorded_choices
+from maskedconv.ops.dispatch import recorded_decisions
 from maskedconv.ops.geometry import pixel_pitch
 
 EPS = 1e-3
 ALL = (True, True, True)
 
 
-def make_problem(shape, surplus=0, affine=True, of_batch=True, dtype=torch.float32):
+def make_problem(shape, surplus=0, affine=True, uses_batch_stats=True, dtype=torch.float32):
     """``input`` is the first channels of a channels_last tensor with ``surplus`` more."""
     batch, channels, rows, columns = shape
     wide = torch.randn(batch, channels + surplus, rows, columns, dtype=dtype) * 2 + 1
     input = wide.to(memory_format=torch.channels_last)[:, :channels]
     weight, bias = (torch.randn(channels, dtype=dtype) if affine else None for _ in range(2))
     mean, var = torch.randn(channels, dtype=dtype), torch.rand(channels, dtype=dtype) + 0.5
-    if of_batch:
+    if uses_batch_stats:
         var, mean = torch.var_mean(input, (0, 2, 3), correction=0)
-    return NormProblem(input, Normalisation(weight, bias, mean, var, EPS, of_batch))
+    return NormProblem(input, Normalisation(weight, bias, mean, var, EPS, uses_batch_stats))
 
 
 def expected_of(problem, grad):
@@ -39,8 +39,8 @@ def expected_of(problem, grad):
         None if part is None else part.double().requires_grad_()
         for part in (problem.input.detach(), *norm[:2])
     )
-    moments = (None, None) if norm.of_batch else (norm.mean.double(), norm.var.double())
-    result = F.relu(F.batch_norm(x, *moments, weight, bias, norm.of_batch, 0.0, EPS))
+    moments = (None, None) if norm.uses_batch_stats else (norm.mean.double(), norm.var.double())
+    result = F.relu(F.batch_norm(x, *moments, weight, bias, norm.uses_batch_stats, 0.0, EPS))
     result.backward(grad.double())
     return result.detach(), tuple(None if part is None else part.grad for part in (x, weight, bias))
 
@@ -68,22 +68,22 @@ def close(value, expected):
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-@pytest.mark.parametrize("of_batch", [False, True], ids=["constants", "moments of the batch"])
+@pytest.mark.parametrize("uses_batch_stats", [False, True], ids=["constants", "batch"])
 @pytest.mark.parametrize("affine", [False, True], ids=["plain", "affine"])
 @pytest.mark.parametrize("surplus", [0, 5], ids=["dense", "view"])
 @pytest.mark.parametrize("shape", [(3, 19, 7, 5), (2, 64, 8, 8), (5, 1, 3, 4), (6, 21, 1, 1)])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_equals_autograd(backend, shape, surplus, affine, of_batch, in_place):
-    check(backend, make_problem(shape, surplus, affine, of_batch), in_place=in_place)
+def test_equals_autograd(backend, shape, surplus, affine, uses_batch_stats, in_place):
+    check(backend, make_problem(shape, surplus, affine, uses_batch_stats), in_place=in_place)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "needs", [(True, False, False), (False, True, True), (False, False, True), (False,) * 3]
 )
-@pytest.mark.parametrize("of_batch", [False, True])
-def test_what_is_not_needed_is_none(backend, needs, of_batch):
-    check(backend, make_problem((2, 9, 4, 4), of_batch=of_batch), needs)
+@pytest.mark.parametrize("uses_batch_stats", [False, True])
+def test_what_is_not_needed_is_none(backend, needs, uses_batch_stats):
+    check(backend, make_problem((2, 9, 4, 4), uses_batch_stats=uses_batch_stats), needs)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -106,7 +106,7 @@ def test_no_pixels(backend):
 )
 def test_native_at_any_shape(shape, surplus, affine):
     # Moments of the batch may have a variance of next to nothing where there are few pixels.
-    check("native", make_problem(shape, surplus, affine, of_batch=False))
+    check("native", make_problem(shape, surplus, affine, uses_batch_stats=False))
 
 
 def test_many_pixels_far_from_zero():
@@ -159,7 +159,7 @@ def test_choice(monkeypatch):
     for forced, expected in (("", best), ("reference", "reference"), ("cuda", "reference")):
         if forced:
             monkeypatch.setenv("MASKEDCONV_BACKEND", forced)
-        with recorded_choices() as choices:
+        with recorded_decisions() as choices:
             bn_relu(problem)
             bn_relu_backward(problem, grad, ALL)
         assert [choice.backend for choice in choices] == [expected] * 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +12,7 @@ from precision import assert_as_exact, rms_error
 from torch import nn
 from torch.nn import functional as F
 
-from maskedconv.bn_relu_conv import BNReLUConv2d, bn_relu, bn_relu_conv, bn_relu_convs
-from maskedconv.nn import MaskedConv2d
+from maskedconv.nn import BNReLUConv2d, MaskedConv2d, bn_relu, bn_relu_conv, bn_relu_convs
 
 GEOMETRIES = {
     "3x3": {"kernel_size": 3, "padding": 1},
@@ -222,8 +220,9 @@ def test_in_single_precision_and_channels_last(slice_dim, frozen, norm, training
     compare(layer, wide[:, :6], rtol=1e-4, atol=1e-4)
 
 
-def test_a_kernel_that_can_recomputes_the_activation_itself(monkeypatch):
+def test_a_kernel_that_can_recomputes_the_activation_itself(monkeypatch, request):
     from maskedconv.ops import native as compiled
+    from maskedconv.ops.dispatch import forget_decisions
     from maskedconv.ops.weight_grad import BACKENDS, reference
 
     problems = []
@@ -232,9 +231,10 @@ def test_a_kernel_that_can_recomputes_the_activation_itself(monkeypatch):
         problems.append(problem)
         return reference.run(problem)
 
-    kernel = SimpleNamespace(run=run, cannot_run=lambda problem: "")
+    kernel = SimpleNamespace(run=run, cannot_run=lambda problem: "", DEVICES=("cpu",))
     monkeypatch.setitem(BACKENDS, "native", kernel)
-    monkeypatch.setattr(sys.modules["maskedconv.ops.weight_grad"], "_taken", {})
+    request.addfinalizer(forget_decisions)
+    forget_decisions()
     layer, x = layer_of(), images(2, 6, 9, 8)
     compare(layer, x, steps=1)
     fused, plain = problems

@@ -313,6 +313,9 @@ def test_pack_filters(pack_filters, slice_dim, dtype, memory_format):
     assert torch.equal(out, whole.to(dtype))
 
 
+LIMITS = (2, 160 * 1024)  # multiprocessors of the pretended GPU, bytes of its shared memory
+
+
 @pytest.fixture(scope="module")
 def emulated_module(tmp_path_factory):
     return emulation.build_module(tmp_path_factory.mktemp("module"))
@@ -324,21 +327,24 @@ def pretended_gpu(emulated_module, monkeypatch):
     monkeypatch.setattr(native, "module", lambda: emulated_module)
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
-    monkeypatch.setattr(weight_grad_cuda, "_limits", lambda _: (2, 160 * 1024))
-    weight_grad_cuda._splits.cache_clear()
+    properties = SimpleNamespace(
+        multi_processor_count=LIMITS[0], shared_memory_per_block_optin=LIMITS[1]
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     torch.use_deterministic_algorithms(True)  # new tensors start as NaN
     yield
     torch.use_deterministic_algorithms(False)
-    weight_grad_cuda._splits.cache_clear()
 
 
 @pytest.mark.usefixtures("pretended_gpu")
 @pytest.mark.parametrize("name", ["3x3", "all differ"])
 @pytest.mark.parametrize("batch", [1, 40])
-def test_weight_grad_from_python_to_the_kernel(name, batch):
+def test_weight_grad_from_python_to_the_kernel(emulated_module, name, batch):
     """Arguments of the backend, the bindings and the kernel fit together."""
     problem = make_problem((batch, *CASES[name][1:]), torch.bfloat16, prologue=True, pitch=3)
-    assert (weight_grad_cuda._splits_of(problem) > 1) == (batch > 1)
+    sizes = problem.input.shape, problem.shape, *problem.geometry[:3]
+    splits = emulated_module.weight_grad_cuda_splits("bfloat16", *sizes, *LIMITS)
+    assert (splits > 1) == (batch > 1)
     result = weight_grad_cuda.run(problem)
     assert result.shape == problem.shape
     assert result.dtype == torch.float32

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import maskedconv
-from maskedconv.bn_relu_conv import BNReLUConv2d
+from maskedconv.nn import BNReLUConv2d
 from maskedconv.ops import triton_runtime
 from maskedconv.ops.geometry import dense, geometry_of
 from maskedconv.ops.weight_grad import BACKENDS, WeightGradProblem
@@ -197,7 +197,7 @@ def test_relu_of_nothing_keeps_statistics():
     bn = nn.BatchNorm2d(3)
     other = copy.deepcopy(bn)
     x = torch.randn(0, 3, 4, 4)
-    assert torch.equal(maskedconv.bn_relu_conv.bn_relu(x, bn), F.relu(other(x)))
+    assert torch.equal(maskedconv.nn.bn_relu(x, bn), F.relu(other(x)))
     for ours, theirs in zip(bn.buffers(), other.buffers(), strict=True):
         assert torch.equal(ours, theirs)
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import maskedconv
-from maskedconv.bn_relu_conv import BNReLUConv2d
+from maskedconv.nn import BNReLUConv2d
 from maskedconv.ops import native
-from maskedconv.ops.choice import recorded_choices
+from maskedconv.ops.dispatch import recorded_decisions
 
 x = torch.randn(2, 8, 6, 6).to(memory_format=torch.channels_last)
 
@@ -26,7 +26,7 @@ def test_names_the_backend_of_each_operator():
     assert [(c.operator, c.backend) for c in choices] == [
         ("pack_filters", "reference"), ("weight_grad", expected),
     ]  # fmt: skip
-    assert "by the table for the CPU" in str(choices)
+    assert "the first that can run" in str(choices)
 
 
 def test_says_why_another_cannot_run():
@@ -113,7 +113,7 @@ def counted(calls, operator, name, original):
 
 def test_a_gradient_that_no_kernel_can_read_is_named():
     layer = layer_of()
-    with recorded_choices() as choices:
+    with recorded_decisions() as choices:
         out = layer(x)
         torch.autograd.grad(out, layer.learned, torch.ones(2, *out.shape), is_grads_batched=True)
     assert choices[-1].backend == "reference"

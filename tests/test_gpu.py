@@ -15,7 +15,7 @@ from test_weight_grad import SHAPES, expected_of, make_problem
 from torch.nn import functional as F
 
 from maskedconv import MaskedConv2d, explain, models
-from maskedconv.ops import measured, ranking_cache
+from maskedconv.ops import dispatch, ranking_cache
 from maskedconv.ops.pack_filters import BACKENDS as PACKERS
 from maskedconv.ops.pack_filters import PackProblem
 from maskedconv.ops.weight_grad import BACKENDS
@@ -30,7 +30,7 @@ def _tf32(monkeypatch, tmp_path):
     """float32 problems go to tensor cores, as the kernels expect; choices start unmade."""
     monkeypatch.setenv("MASKEDCONV_CACHE_DIR", str(tmp_path))
     ranking_cache.cache_for.cache_clear()
-    monkeypatch.setattr(measured, "_rankings", {})
+    dispatch.forget_decisions()
     monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
 
 

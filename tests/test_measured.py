@@ -15,7 +15,9 @@ from test_weight_grad import SHAPES, expected_of, make_problem
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from maskedconv.ops import measured, timing
+from maskedconv.ops import dispatch, measured, timing
+from maskedconv.ops.dispatch import Operator
+from maskedconv.ops.kinds import describe_cuda
 from maskedconv.ops.ranking_cache import RankingCache
 
 # The package has the operator by this name.
@@ -28,9 +30,20 @@ class Problem(NamedTuple):
     values: Tensor
     backend: str = ""
 
+    def tensors(self):
+        return (self.values,)
+
+    def kind(self):
+        return describe_cuda(self.values)
+
+    def resolved(self):
+        return self
+
 
 class Backend:
     """Doubles the values, plus an error; the kernel and Python take so many milliseconds."""
+
+    DEVICES = ("cuda",)
 
     def __init__(self, milliseconds, error=0.0, refuses="", raises=None, python=0.1):
         self.milliseconds, self.error, self.refuses = milliseconds, error, refuses
@@ -54,7 +67,6 @@ def simulation(monkeypatch, tmp_path):
     simulation = Simulation()
     cache = RankingCache(tmp_path / "cache" / "rankings.json", ENVIRONMENT)
     monkeypatch.setattr(timing, "perf_counter", simulation.perf_counter)
-    monkeypatch.setattr(measured, "_rankings", {})
     monkeypatch.setattr(measured, "CudaQueue", lambda device: SimulatedQueue(simulation))
     monkeypatch.setattr(measured, "cache_for", lambda device: cache)
     return simulation
@@ -71,10 +83,6 @@ def rank(simulation):
     return rank
 
 
-def in_a_new_process(monkeypatch):
-    monkeypatch.setattr(measured, "_rankings", {})
-
-
 def test_the_fastest_comes_first_and_is_measured_once(rank):
     backends = {"reference": Backend(3.0), "triton": Backend(1.0), "cuda": Backend(2.0)}
     ranking = rank(backends)
@@ -83,7 +91,7 @@ def test_the_fastest_comes_first_and_is_measured_once(rank):
         "the fastest when timed: triton 1.000 ms, cuda 2.000 ms, reference 3.000 ms"
     )
     runs = backends["cuda"].runs
-    assert rank(backends) is ranking
+    assert rank(backends) == ranking
     assert backends["cuda"].runs == runs
     rank(backends, torch.arange(1.0, 6))
     assert backends["cuda"].runs > runs
@@ -128,12 +136,11 @@ def test_what_cannot_run_is_not_tried(rank):
         (Backend(1.0, raises=RuntimeError("no such launch")), "RuntimeError: no such launch"),
     ],
 )
-def test_a_wrong_kernel_is_named_and_left_out_in_every_process(rank, monkeypatch, wrong, message):
+def test_a_wrong_kernel_is_named_and_left_out_in_every_process(rank, wrong, message):
     for _ in range(2):
         with pytest.warns(UserWarning, match=message):
             ranking = rank({"reference": Backend(3.0), "cuda": wrong})
         assert ranking.names == ("reference",)
-        in_a_new_process(monkeypatch)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0], ids=str)
@@ -176,15 +183,47 @@ def test_nothing_is_timed_while_a_graph_is_captured(rank, monkeypatch):
     monkeypatch.setattr(SimulatedQueue, "capturing", True)
     assert rank(backends) is measured.UNMEASURED
     assert backends["cuda"].runs == 0
-    monkeypatch.setattr(SimulatedQueue, "capturing", False)
-    known = rank(backends)
+
+
+class OnGpu(Tensor):
+    """Says that it is on a GPU, without one."""
+
+    is_cuda = True
+    device = torch.device("cuda")
+
+
+@pytest.fixture
+def operator(simulation):
+    backends = {"reference": Backend(3.0), "cuda": Backend(1.0)}
+    for backend in backends.values():
+        backend.simulation = simulation
+    yield Operator("double", backends)
+    del dispatch._operators["double"]
+    dispatch.forget_decisions()
+
+
+def test_a_decision_outlasts_the_capture_of_a_graph_and_one_made_in_it_does_not(
+    operator, monkeypatch
+):
+    problem = Problem(torch.arange(1.0, 5).as_subclass(OnGpu))
     monkeypatch.setattr(SimulatedQueue, "capturing", True)
-    assert rank(backends) is known
+    assert dispatch.chosen_backend(operator, problem) is operator.backends["reference"]
+    monkeypatch.setattr(SimulatedQueue, "capturing", False)
+    assert dispatch.chosen_backend(operator, problem) is operator.backends["cuda"]
+    runs = operator.backends["cuda"].runs
+    assert runs > 0
+    monkeypatch.setattr(SimulatedQueue, "capturing", True)
+    assert dispatch.chosen_backend(operator, problem) is operator.backends["cuda"]
+    assert operator.backends["cuda"].runs == runs
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert dispatch.chosen_backend(operator, problem) is operator.backends["reference"]
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
-def test_a_later_process_takes_the_same_choice_untimed(rank, monkeypatch):
+def test_a_later_process_takes_the_same_ranking_untimed(rank):
     first = rank({"reference": Backend(3.0), "triton": Backend(1.0), "cuda": Backend(2.0)})
-    in_a_new_process(monkeypatch)
     backends = {"reference": Backend(3.0), "triton": Backend(2.0), "cuda": Backend(1.0)}
     assert rank(backends) == first
     assert not any(backend.runs for backend in backends.values())
@@ -229,7 +268,7 @@ def test_the_reference_does_not_compute_the_activation_in_float32(run):
 TWO_RANKS = """
 import sys, time
 from pathlib import Path
-from maskedconv.ops.choice import Ranking
+from maskedconv.ops.ranking_cache import Ranking
 from maskedconv.ops.ranking_cache import RankingCache
 
 cache = RankingCache(Path(sys.argv[1]) / "rankings.json", {})

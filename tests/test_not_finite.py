@@ -52,7 +52,7 @@ def test_the_exact_gradient_is_pytorchs():
         assert_same(found[finite], expected[finite], 1e-12)
 
 
-def norm_problem(where, value, of_batch):
+def norm_problem(where, value, uses_batch_stats):
     """And the gradient of its result; ``value`` is in one element of ``where``."""
     parts = {
         "input": torch.randn(3, 19, 5, 4).contiguous(memory_format=torch.channels_last),
@@ -61,22 +61,22 @@ def norm_problem(where, value, of_batch):
     }
     index = (1, 2, 3, 1) if parts[where].dim() == 4 else 2
     parts[where] = poisoned(parts[where], index, value)
-    if of_batch:
+    if uses_batch_stats:
         parts["var"], parts["mean"] = torch.var_mean(parts["input"], (0, 2, 3), correction=0)
     norm = Normalisation(
-        *(parts[name] for name in ("weight", "bias", "mean", "var")), EPS, of_batch
+        *(parts[name] for name in ("weight", "bias", "mean", "var")), EPS, uses_batch_stats
     )
     return NormProblem(parts["input"], norm), parts["grad"]
 
 
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize(
-    ("where", "of_batch"),
+    ("where", "uses_batch_stats"),
     [*product(("input", "grad", "weight", "bias"), (False, True)), ("mean", False), ("var", False)],
 )
 @pytest.mark.parametrize("backend", BN_RELU)
-def test_bn_relu(backend, where, of_batch, value):
-    problem, grad = norm_problem(where, value, of_batch)
+def test_bn_relu(backend, where, uses_batch_stats, value):
+    problem, grad = norm_problem(where, value, uses_batch_stats)
     if reason := BN_RELU[backend].cannot_run(problem):
         pytest.skip(reason)
     result, grads = expected_of(problem, grad)

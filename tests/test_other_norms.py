@@ -10,9 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from maskedconv import models
-from maskedconv.bn_relu_conv import BNReLUConv2d, bn_relu, bn_relu_conv, bn_relu_convs
 from maskedconv.models import densenet, resnet, wrn
-from maskedconv.nn import MaskedConv2d
+from maskedconv.nn import BNReLUConv2d, MaskedConv2d, bn_relu, bn_relu_conv, bn_relu_convs
 
 
 class ChannelNorm(nn.LayerNorm):

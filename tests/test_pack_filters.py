@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskedconv.ops import native, pack_filters
-from maskedconv.ops.choice import choose
-from maskedconv.ops.pack_filters import BACKENDS, PackProblem, rank
+from maskedconv.ops.dispatch import chosen_backend
+from maskedconv.ops.pack_filters import BACKENDS, OPERATOR, PackProblem
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 CASTS = [
@@ -88,11 +88,11 @@ def test_choice_of_backend(monkeypatch):
     def chosen(dtype):
         parts = torch.randn(2, 2, 3, 3), torch.randn(3, 2, 3, 3)
         problem = PackProblem(*parts, 0, dtype, torch.contiguous_format)
-        return choose("pack_filters", BACKENDS, problem, rank)
+        return chosen_backend(OPERATOR, problem)
 
     monkeypatch.delenv("MASKEDCONV_BACKEND", raising=False)
-    assert chosen(torch.float32) == "reference"
-    assert chosen(torch.float16) == "reference"
+    assert chosen(torch.float32) is BACKENDS["reference"]
+    assert chosen(torch.float16) is BACKENDS["reference"]
     monkeypatch.setenv("MASKEDCONV_BACKEND", "metal")
     with pytest.raises(ValueError, match="MASKEDCONV_BACKEND is 'metal'; expected one of"):
         chosen(torch.float32)

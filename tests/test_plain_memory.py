@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.testing._internal.two_tensor import TwoTensor
 
 import maskedconv
-from maskedconv.bn_relu_conv import BNReLUConv2d
+from maskedconv.nn import BNReLUConv2d
 from maskedconv.ops import plain
 from maskedconv.ops.pack_filters import BACKENDS as PACKS
 from maskedconv.ops.pack_filters import PackProblem, pack_filters

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from maskedconv.ops import ranking_cache
-from maskedconv.ops.choice import Ranking
-from maskedconv.ops.ranking_cache import RankingCache
+from maskedconv.ops.ranking_cache import Ranking, RankingCache
 
 BACKENDS = ("reference", "triton", "cuda")
 RANKING = Ranking(("cuda", "reference"), "timed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from maskedconv.convertible import MOVED_HOOKS, further_attributes
+from maskedconv.nn.convertible import MOVED_HOOKS, further_attributes
 
 
 def carry_module(old: nn.Conv2d, new: nn.Conv2d) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from maskedconv.conversion.sharing import shared_parts
-from maskedconv.convertible import fresh, further_attributes, obstacle
 from maskedconv.nn import MaskedConv2d
+from maskedconv.nn.convertible import fresh, further_attributes, obstacle
 
 # As many names as one line bears.
 _NAMED = 4

@@ -1,12 +1,11 @@
 """The operators under the layer: one folder each, with its reference and its backends."""
 
-from maskedconv.ops.pack_filters import pack_filters, record_pack
-from maskedconv.ops.weight_grad import WeightGradProblem, keep_for_weight_grad, weight_grad
+from maskedconv.ops.pack_filters import pack_filters
+from maskedconv.ops.weight_grad import WeightGradProblem, input_to_save, weight_grad
 
 __all__ = [
     "WeightGradProblem",
-    "keep_for_weight_grad",
+    "input_to_save",
     "pack_filters",
-    "record_pack",
     "weight_grad",
 ]

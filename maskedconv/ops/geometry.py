@@ -1,4 +1,4 @@
-"""What the operators need to know of a convolution besides its tensors."""
+"""The geometry of a convolution, and memory formats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class ConvGeometry(NamedTuple):
-    """What a convolution does besides its filters; pairs are (rows, columns), in pixels."""
+    """A convolution except for its filters; pairs are (rows, columns), in pixels."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -45,14 +45,14 @@ def whole_numbers(argument: str, value: object) -> Pair:
 
 
 def geometry_of(stride: Pair, padding: Pair, dilation: Pair, groups: int) -> ConvGeometry:
-    """The geometry of what a convolution is told."""
+    """The geometry from the arguments of a convolution."""
     return ConvGeometry(pair(stride), pair(padding), pair(dilation), groups)
 
 
 def output_size(
     image: Sequence[int], kernel: Sequence[int], geometry: ConvGeometry
 ) -> tuple[int, int]:
-    """Rows and columns of a convolution's output, from those of an image and of the whole kernel.
+    """Rows and columns of a convolution's output, from those of an image and of the kernel.
 
     Raises:
         RuntimeError: the kernel is larger than the padded image, as PyTorch's convolution says.
@@ -73,7 +73,7 @@ def output_size(
 
 
 class FilterRun(NamedTuple):
-    """Output filters [first, end) that form ``groups`` whole groups, or a part of one group."""
+    """Output filters [first, end) that form ``groups`` complete groups, or a part of one group."""
 
     first: int
     end: int
@@ -82,19 +82,21 @@ class FilterRun(NamedTuple):
     groups: int
 
 
-def filter_runs(count: int, out_channels: int, in_channels: int, groups: int) -> list[FilterRun]:
+def split_at_group_boundary(
+    count: int, out_channels: int, in_channels: int, groups: int
+) -> list[FilterRun]:
     """The first ``count`` of ``out_channels`` filters as at most two ordinary convolutions.
 
-    One with all the groups whose filters are all among them, one with the rest of a group.
+    One convolution of the complete groups, one of the rest of a group.
     """
     out_group, in_group = out_channels // groups, in_channels // groups
-    whole, rest = divmod(count, out_group)
+    complete, rest = divmod(count, out_group)
     runs = []
-    if whole:
-        runs.append(FilterRun(0, whole * out_group, 0, whole * in_group, whole))
+    if complete:
+        runs.append(FilterRun(0, complete * out_group, 0, complete * in_group, complete))
     if rest:
-        channel = whole * in_group
-        runs.append(FilterRun(whole * out_group, count, channel, channel + in_group, 1))
+        channel = complete * in_group
+        runs.append(FilterRun(complete * out_group, count, channel, channel + in_group, 1))
     return runs
 
 
@@ -116,7 +118,7 @@ def dense(tensor: Tensor, memory_format: torch.memory_format | None = None) -> T
     """``[N, C, H, W]`` itself, or a copy without gaps: the library is slow with views of wider
     tensors.
 
-    Where a dimension is 1 its stride says nothing, and the library's kernels differ in what they
+    If a dimension is 1 its stride says nothing, and the library's kernels differ in what they
     conclude from it: they get the strides that a new tensor has.
 
     Args:
@@ -152,7 +154,7 @@ def pixel_pitch(tensor: Tensor) -> int:
     return pitch if pitch >= channels else 0
 
 
-def bank_format(input: Tensor, learned: Tensor, frozen: Tensor | None) -> torch.memory_format:
+def weight_format(input: Tensor, learned: Tensor, frozen: Tensor | None) -> torch.memory_format:
     """channels_last when the images or the filters are, as PyTorch's convolution decides too."""
     if memory_format_of(input) is torch.channels_last:
         return torch.channels_last

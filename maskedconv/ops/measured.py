@@ -1,4 +1,4 @@
-"""The order of an operator's backends on CUDA: timed once for each kind of problem, and kept.
+"""The order of an operator's backends on CUDA: timed once for each kind of problem.
 
 Before a backend is timed its result is held against the reference's, so that a kernel that is wrong
 on some GPU is reported and left out rather than fast. Rankings are kept on disk, too
@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from maskedconv.ops.choice import Ranking
-from maskedconv.ops.ranking_cache import cache_for
+from maskedconv.ops.kinds import ALIGNMENT
+from maskedconv.ops.ranking_cache import Ranking, cache_for
 from maskedconv.ops.timing import CudaQueue, queued_times
 
 REPETITIONS = 7
 # Of the largest value: sums of products of half precision or TF32 in another order.
 TOLERANCE = 0.02
 UNMEASURED = Ranking(("reference",), "PyTorch's own, as nothing can be timed here")
-_ALIGNMENT = 16  # bytes of the widest load; kernels take other paths where less is aligned
-
-_rankings: dict[Hashable, Ranking] = {}
 Run = Callable[[Any], Tensor]
 
 
@@ -34,27 +31,26 @@ def ranking(
 ) -> Ranking:
     """Backends that can compute ``problem`` on its CUDA device, the fastest first.
 
-    Timed at the first problem of its kind (device, types, shapes, strides, alignment, geometry).
-    PyTorch's own operators alone, untimed, where a result must not depend on timings
-    (``torch.use_deterministic_algorithms``), and in the capture of a CUDA graph for kinds that were
-    not timed before it.
+    Timed once for each kind of problem. PyTorch's own operators alone, untimed, where a result must
+    not depend on timings (``torch.use_deterministic_algorithms``), and for a kind that was not
+    timed before during the capture of a CUDA graph.
 
     Args:
+        problem: as of :class:`maskedconv.ops.dispatch.Problem`.
         otherwise: what the caller runs where the reference comes first, if that is not the
             reference itself; timed in its place.
+
+    Returns:
+        The ranking; :data:`UNMEASURED` holds for this call only.
     """
     if torch.are_deterministic_algorithms_enabled():
         return UNMEASURED
-    kind = (operator, *(_kind(value) for value in problem))
-    found = _rankings.get(kind)
-    if found is not None:
-        return found
-    device = next(value.device for value in problem if isinstance(value, Tensor))
+    device = problem.tensors()[0].device
     queue, cache = CudaQueue(device), cache_for(device)
     if queue.is_capturing():
         return UNMEASURED
     # The device's number is this process's own.
-    key = repr(kind).replace(f"{device!r}, ", "")
+    key = repr((operator, problem.kind())).replace(f"{device!r}, ", "")
     with cache.locked():
         found = cache.find(key, backends)
         if found is None:
@@ -62,15 +58,7 @@ def ranking(
             reason = "" if faults else cache.add(key, found)
             if reason:
                 found = found._replace(reason=f"{found.reason}; not kept on disk: {reason}")
-    _rankings[kind] = found
     return found
-
-
-def _kind(value: Any) -> Hashable:
-    if isinstance(value, Tensor):
-        aligned = value.data_ptr() % _ALIGNMENT
-        return value.device, value.dtype, value.shape, value.stride(), aligned
-    return value
 
 
 def _measure(
@@ -105,7 +93,7 @@ def _measure(
 
 
 def _telling(reference: Any, problem: Any) -> tuple[Any, Tensor]:
-    """A problem of the same kind whose result tells a right kernel from a wrong one, and it.
+    """A problem of the same kind that tells a right kernel from a wrong one, and its result.
 
     The problem itself, unless its result is zero (the gradient of a block that ends in a γ of 0) or
     not finite (the first steps under a loss scale): then one of random values.
@@ -123,7 +111,7 @@ def _random_like(tensor: Tensor) -> Tensor:
     """Normal values, of the same strides and alignment; PyTorch's own generators do not move."""
     if not tensor.numel():
         return tensor
-    first = tensor.data_ptr() % _ALIGNMENT // tensor.element_size()
+    first = tensor.data_ptr() % ALIGNMENT // tensor.element_size()
     span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     values = torch.empty(first + span, dtype=tensor.dtype, device=tensor.device)
     values.normal_(generator=torch.Generator(tensor.device).manual_seed(0))
@@ -131,7 +119,7 @@ def _random_like(tensor: Tensor) -> Tensor:
 
 
 def _fault(result: Tensor, expected: Tensor) -> str:
-    """Empty when the result is the expected one but for rounding."""
+    """Empty when the result is the expected one except for rounding."""
     if result.shape != expected.shape:
         return f"gives the shape {tuple(result.shape)}, not {tuple(expected.shape)}"
     if not expected.numel():

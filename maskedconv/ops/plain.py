@@ -2,7 +2,7 @@
 
 PyTorch negates and conjugates lazily, keeps gradients of zeros without memory, and has subclasses
 and transforms whose tensors only stand for others. Its own operators know all of these; a pointer
-does not. Every operator asks :func:`resolved` and :func:`why_not_plain` before it chooses a kernel,
+does not. The dispatch asks :func:`resolved` and :func:`why_not_plain` before it takes a kernel,
 and every kernel takes its pointers from :func:`address` (Triton takes them itself).
 """
 
@@ -69,7 +69,7 @@ def why_not_plain(tensors: Iterable[Tensor]) -> str:
 
 
 def address(tensor: Tensor) -> int:
-    """Where the memory of ``tensor`` begins, for a kernel.
+    """The address of the memory of ``tensor``, for a kernel.
 
     Raises:
         RuntimeError: its values are not in its memory.

@@ -19,17 +19,23 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from maskedconv.io import replace_file
 from maskedconv.ops import native
-from maskedconv.ops.choice import Ranking
 
 VARIABLE = "MASKEDCONV_CACHE_DIR"
 LOCK_SECONDS = 120.0  # for the measurements of another process
 _MOST_BYTES = 16 << 20  # a larger file is damaged
+
+
+class Ranking(NamedTuple):
+    """Backends from the fastest to one that takes every problem, and what that order is from."""
+
+    names: tuple[str, ...]
+    reason: str
 
 
 def folder() -> Path:
@@ -89,7 +95,7 @@ class RankingCache:
     def locked(self) -> Iterator[None]:
         """Within, no other process measures; a thread may enter again.
 
-        Where files cannot be locked, and after :data:`LOCK_SECONDS`, it goes on without.
+        If files cannot be locked, and after :data:`LOCK_SECONDS`, it goes on without.
         """
         with self._thread_lock:
             handle = self._lock() if self._depth == 0 else None
@@ -131,7 +137,7 @@ def cache_for(device: torch.device) -> RankingCache:
 
 
 def describe(device: torch.device) -> dict[str, str]:
-    """What rankings depend on besides the problem."""
+    """Everything that rankings depend on besides the problem."""
     versions = {}
     for package in ("maskedconv", "torch", "triton"):
         with suppress(metadata.PackageNotFoundError):

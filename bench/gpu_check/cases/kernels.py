@@ -14,7 +14,7 @@ from bench.gpu_check.problems import about_shape, by_name, problem_of
 from bench.gpu_check.record import NotHere
 from bench.layers import Layer
 from bench.timing import quantiles
-from maskedconv.ops.library import convolution_grads
+from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.weight_grad import BACKENDS, WeightGradProblem, reference
 
 REPETITIONS = {"cuda": 30, "cpu": 3}

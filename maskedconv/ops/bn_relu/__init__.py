@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from maskedconv.ops.bn_relu import native, reference
 from maskedconv.ops.bn_relu.problem import Gradients, Needs, Normalisation, NormProblem
-from maskedconv.ops.choice import Choice, Ranking, choose, forced_backend, record
-from maskedconv.ops.plain import resolved, why_not_plain
+from maskedconv.ops.dispatch import Operator, chosen_backend, dispatch
 
-__all__ = ["BACKENDS", "NormProblem", "Normalisation", "bn_relu", "bn_relu_backward", "runs_native"]
+__all__ = [
+    "BACKENDS",
+    "BACKWARD",
+    "FORWARD",
+    "NormProblem",
+    "Normalisation",
+    "bn_relu",
+    "bn_relu_backward",
+    "runs_kernel",
+]
 
 BACKENDS = {"reference": reference, "native": native}
-
-_RANKING = Ranking(("native", "reference"), "the first that can")
-
-
-def rank(problem: NormProblem) -> Ranking:
-    """Backends from the fastest to the one that always runs, for this problem."""
-    return _RANKING
+FORWARD = Operator("bn_relu", BACKENDS, ignores_override=True)
+BACKWARD = Operator("bn_relu_backward", BACKENDS, ignores_override=True)
 
 
 def bn_relu(problem: NormProblem) -> Tensor:
@@ -33,8 +34,8 @@ def bn_relu(problem: NormProblem) -> Tensor:
     """
     if torch.compiler.is_compiling():  # which fuses PyTorch's operators itself
         return reference.run(problem)
-    problem = NormProblem(resolved(problem.input), problem.norm, problem.backend)
-    return _backend(problem, "bn_relu").run(problem)
+    backend, problem = dispatch(FORWARD, problem)
+    return backend.run(problem)
 
 
 def bn_relu_backward(
@@ -56,22 +57,13 @@ def bn_relu_backward(
     """
     if torch.compiler.is_compiling():
         return reference.run_backward(problem, grad, needs, activation, in_place)
-    input, grad = resolved(problem.input), resolved(grad)
-    problem = NormProblem(input, problem.norm, problem.backend, grad)
-    backend = _backend(problem, "bn_relu_backward")
-    return backend.run_backward(problem, grad, needs, activation, in_place)
+    problem = NormProblem(problem.input, problem.norm, problem.backend, grad)
+    backend, problem = dispatch(BACKWARD, problem)
+    return backend.run_backward(problem, problem.grad, needs, activation, in_place)
 
 
-def runs_native(problem: NormProblem) -> bool:
-    """Whether the compiled passes compute this, which read a view as fast as dense memory."""
-    if torch.compiler.is_compiling() or forced_backend(problem.backend) not in ("", "native"):
+def runs_kernel(problem: NormProblem) -> bool:
+    """Whether a kernel computes this. It reads a view as fast as dense memory."""
+    if torch.compiler.is_compiling():
         return False
-    return not (why_not_plain(problem.tensors()) or native.cannot_run(problem))
-
-
-def _backend(problem: NormProblem, operator: str) -> Any:
-    forced = forced_backend(problem.backend)
-    if forced and forced not in BACKENDS:
-        record(Choice(operator, "reference", f"{forced} has no kernel for it", {}))
-        return reference
-    return BACKENDS[choose(operator, BACKENDS, problem, rank)]
+    return chosen_backend(FORWARD, problem) is not reference

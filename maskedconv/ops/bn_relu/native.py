@@ -14,6 +14,7 @@ from maskedconv.ops.bn_relu.problem import Gradients, Needs, NormProblem
 from maskedconv.ops.geometry import memory_format_of, pixel_pitch
 from maskedconv.ops.plain import address
 
+DEVICES: tuple[str, ...] = ("cpu",)
 _COMPILED = native.module()
 
 
@@ -65,8 +66,8 @@ def run_backward(
     )
     _COMPILED.bn_relu_backward(
         *_pixels(input), address(scale), address(shift), address(grad), address(mean),
-        address(inverse_deviation), norm.of_batch, _pointer(grad_input), _pointer(grad_weight),
-        _pointer(grad_bias), torch.get_num_threads(),
+        address(inverse_deviation), norm.uses_batch_stats, _pointer(grad_input),
+        _pointer(grad_weight), _pointer(grad_bias), torch.get_num_threads(),
     )  # fmt: skip
     if grad_weight is not None and norm.weight is not None:
         grad_weight = grad_weight.to(norm.weight.dtype)
@@ -76,7 +77,7 @@ def run_backward(
 
 
 def _pixels(input: Tensor) -> tuple[int, int, int, int]:
-    """Where they are, how far apart, how many and of how many channels."""
+    """Address, distance, number and channels of the pixels."""
     channels = input.size(1)
     count = input.numel() // max(1, channels)
     return address(input), pixel_pitch(input), count, channels

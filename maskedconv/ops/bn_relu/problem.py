@@ -1,20 +1,23 @@
-"""What is asked of bn_relu."""
+"""The problem that bn_relu solves, or its backward pass."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from torch import Tensor
 
+from maskedconv.ops.plain import resolved
+
 
 class Normalisation(NamedTuple):
-    """What a BatchNorm does to its input: ``(x - mean) / sqrt(var + eps) * weight + bias``.
+    """The arithmetic of a BatchNorm: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
     Attributes:
         weight, bias: γ and β, ``[C]``, or None.
         mean, var: of each channel, the variance biased, both ``[C]``, float32 (float64 for double).
-        of_batch: whether the moments are those of the input itself, so that backward goes through
-            them, or constants.
+        uses_batch_stats: the moments are those of the input itself, so that backward goes through
+            them; else they are constants.
     """
 
     weight: Tensor | None
@@ -22,13 +25,13 @@ class Normalisation(NamedTuple):
     mean: Tensor
     var: Tensor
     eps: float
-    of_batch: bool
+    uses_batch_stats: bool
 
     def first(self, count: int) -> Normalisation:
-        """That of the first ``count`` channels."""
+        """The normalisation of the first ``count`` channels."""
         weight, bias = (None if part is None else part[:count] for part in self[:2])
         return Normalisation(
-            weight, bias, self.mean[:count], self.var[:count], self.eps, self.of_batch
+            weight, bias, self.mean[:count], self.var[:count], self.eps, self.uses_batch_stats
         )
 
     def inverse_deviation(self) -> Tensor:
@@ -49,9 +52,9 @@ class NormProblem(NamedTuple):
 
     Attributes:
         input: ``[N, C, H, W]``; also a view of the first channels of a wider tensor.
-        norm: what the BatchNorm does.
-        backend: the one that must compute it; empty for a choice.
-        grad: that of the result, where the gradients are asked for.
+        norm: the BatchNorm.
+        backend: the one that must compute it; empty for none in particular.
+        grad: the gradient of the result, if the problem is the backward pass.
     """
 
     input: Tensor
@@ -60,10 +63,20 @@ class NormProblem(NamedTuple):
     grad: Tensor | None = None
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """What a kernel reads."""
+        """The tensors that a kernel reads."""
         return (self.input,) if self.grad is None else (self.input, self.grad)
 
+    def kind(self) -> Hashable:
+        """Everything that the decision for a backend may depend on."""
+        input = self.input
+        return input.device, input.dtype, input.shape, input.stride()
 
-# Of the input, γ and β; what is not asked for is None.
+    def resolved(self) -> NormProblem:
+        """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""
+        grad = None if self.grad is None else resolved(self.grad)
+        return self._replace(input=resolved(self.input), grad=grad)
+
+
+# The gradients of the input, γ and β; None for one that is not needed.
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 Needs = tuple[bool, bool, bool]

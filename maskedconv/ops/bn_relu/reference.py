@@ -64,8 +64,8 @@ def _is_one_product(input: Tensor, dtype: torch.dtype) -> bool:
 def _batch_norm_backward(problem: NormProblem, grad: Tensor, needs: Needs) -> Gradients:
     """From the gradient of ``bn(input)``."""
     input, norm, *_ = problem
-    running = (None, None) if norm.of_batch else (norm.mean, norm.var)
-    used = (norm.mean, norm.inverse_deviation()) if norm.of_batch else (None, None)
+    running = (None, None) if norm.uses_batch_stats else (norm.mean, norm.var)
+    used = (norm.mean, norm.inverse_deviation()) if norm.uses_batch_stats else (None, None)
     weight = None if norm.weight is None else norm.weight.to(norm.mean.dtype)
     if input.numel() == 0:  # the library's kernel for the CPU divides by the size
         grads = (input, torch.zeros_like(norm.mean), torch.zeros_like(norm.mean))
@@ -76,7 +76,7 @@ def _batch_norm_backward(problem: NormProblem, grad: Tensor, needs: Needs) -> Gr
         layout = memory_format_of(input) if known else torch.contiguous_format
         grads = torch.ops.aten.native_batch_norm_backward(
             dense(grad, layout), dense(input, layout), weight, *running, *used,
-            norm.of_batch, norm.eps, needs,
+            norm.uses_batch_stats, norm.eps, needs,
         )  # fmt: skip
     types = (input, norm.weight, norm.bias)
     grad_input, grad_weight, grad_bias = (

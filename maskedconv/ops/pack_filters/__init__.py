@@ -1,4 +1,4 @@
-"""pack_filters: learned and frozen filters to one bank, in the compute dtype and memory format."""
+"""pack_filters: learned and frozen filters as one weight, in compute dtype and memory format."""
 
 from __future__ import annotations
 
@@ -7,25 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.ops import measured
-from maskedconv.ops.choice import Ranking, choose, record_chosen
+from maskedconv.ops.dispatch import Operator, dispatch
 from maskedconv.ops.pack_filters import cuda, native, reference, triton
 from maskedconv.ops.pack_filters.problem import PackProblem
 
-__all__ = ["BACKENDS", "PackProblem", "pack_filters"]
+__all__ = ["BACKENDS", "OPERATOR", "PackProblem", "pack_filters"]
 
 BACKENDS = {"reference": reference, "native": native, "triton": triton, "cuda": cuda}
-
-
-# torch.cat was faster than the compiled kernel for every bank that was tried.
-_ON_CPU = Ranking(("reference",), "always the faster on the CPU")
-
-
-def rank(problem: PackProblem) -> Ranking:
-    """Backends from the fastest to the one that always runs, for this problem."""
-    if problem.learned.is_cuda:
-        return measured.ranking("pack_filters", BACKENDS, problem)
-    return _ON_CPU
+OPERATOR = Operator("pack_filters", BACKENDS)
 
 
 def pack_filters(
@@ -36,36 +25,31 @@ def pack_filters(
     memory_format: torch.memory_format,
     backend: str = "",
 ) -> Tensor:
-    """One bank ``[O, I / groups, kH, kW]`` of the learned slice followed by the frozen one.
+    """One weight ``[O, I / groups, kH, kW]`` of the learned slice followed by the frozen one.
 
-    Not differentiable. Where there is nothing to assemble, the result may be ``learned`` or
+    Not differentiable. If there is nothing to assemble, the result may be ``learned`` or
     ``frozen`` itself. While torch.compile traces, the call becomes the registered operator
     ``maskedconv::pack_filters``.
 
     Args:
-        learned, frozen: the two slices, alike but for dimension ``slice_dim``; frozen may be None.
+        learned, frozen: the two slices, alike except for dimension ``slice_dim``; frozen may be
+            None.
         dtype, memory_format: of the result.
-        backend: the one that must pack; empty for a choice.
+        backend: the one that must pack; empty for none in particular.
 
     Raises:
         ValueError: MASKEDCONV_BACKEND names no backend.
         RuntimeError: the backend that it or the argument names cannot run here.
     """
     if frozen is None or learned.size(slice_dim) == 0:
-        whole = learned if frozen is None else frozen
-        return whole.to(dtype).contiguous(memory_format=memory_format)
+        weight = learned if frozen is None else frozen
+        return weight.to(dtype).contiguous(memory_format=memory_format)
     if torch.compiler.is_compiling():
         last = memory_format == torch.channels_last
         return torch.ops.maskedconv.pack_filters(learned, frozen, slice_dim, dtype, last, backend)
-    problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format, backend).resolved()
-    return BACKENDS[choose("pack_filters", BACKENDS, problem, rank)].run(problem)
-
-
-def record_pack(learned: Tensor, frozen: Tensor, slice_dim: int, channels_last: bool) -> None:
-    """Records a bank on the CPU, in the filters' type, that ``torch.cat`` packed without asking."""
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    problem = PackProblem(learned, frozen, slice_dim, learned.dtype, memory_format)
-    record_chosen("pack_filters", BACKENDS, problem, "reference", _ON_CPU.reason)
+    problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format, backend)
+    implementation, problem = dispatch(OPERATOR, problem)
+    return implementation.run(problem)
 
 
 _LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")

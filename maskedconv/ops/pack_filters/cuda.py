@@ -12,6 +12,7 @@ from maskedconv.ops import native
 from maskedconv.ops.pack_filters.problem import PackProblem
 from maskedconv.ops.plain import address
 
+DEVICES: tuple[str, ...] = ("cuda",)
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -30,7 +31,7 @@ def cannot_run(problem: PackProblem) -> str:
 
 
 def run(problem: PackProblem) -> Tensor:
-    """The bank, on PyTorch's current stream."""
+    """The weight, on PyTorch's current stream."""
     module = native.module()
     if module is None:
         raise RuntimeError(native.REASON)

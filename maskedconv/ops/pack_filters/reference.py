@@ -14,7 +14,7 @@ def cannot_run(problem: PackProblem) -> str:
 
 
 def run(problem: PackProblem) -> Tensor:
-    """The bank."""
+    """The weight."""
     learned, frozen, slice_dim, dtype, memory_format, _ = problem
     if not (learned.dtype is frozen.dtype is dtype):
         learned, frozen = learned.to(dtype), frozen.to(dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 from maskedconv.ops import triton_runtime
 from maskedconv.ops.pack_filters.problem import PackProblem
 
+DEVICES: tuple[str, ...] = ("cuda",)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LAUNCH = {"BLOCK": 1024, "num_warps": 4}
 _INT32 = 2**31 - 2**16
@@ -29,12 +30,12 @@ def cannot_run(problem: PackProblem) -> str:
     if not math.prod(problem.shape):
         return "there is nothing to pack"
     if math.prod(problem.shape) >= _INT32:
-        return f"a bank of {math.prod(problem.shape)} elements is too large for 32-bit indices"
+        return f"a weight of {math.prod(problem.shape)} elements is too large for 32-bit indices"
     return triton_runtime.cannot_launch(learned.device)
 
 
 def run(problem: PackProblem) -> Tensor:
-    """The bank, on PyTorch's current stream."""
+    """The weight, on PyTorch's current stream."""
     if problem.learned.device.type == "cpu":
         return _launch(problem)
     with torch.cuda.device(problem.learned.device):
@@ -45,17 +46,17 @@ def _launch(problem: PackProblem) -> Tensor:
     from maskedconv.ops.pack_filters.triton_kernels import pack_filters_kernel
 
     learned, frozen = problem.learned, problem.frozen
-    bank = torch.empty(
+    weight = torch.empty(
         problem.shape, dtype=problem.dtype, device=learned.device,
         memory_format=problem.memory_format,
     )  # fmt: skip
     # Dimensions from the slowest to the fastest: [O, I, kH, kW] or, channels_last, [O, kH, kW, I].
-    order = (0, 1, 2, 3) if bank.is_contiguous() else (0, 2, 3, 1)
-    grid = (math.ceil(bank.numel() / LAUNCH["BLOCK"]),)
+    order = (0, 1, 2, 3) if weight.is_contiguous() else (0, 2, 3, 1)
+    grid = (math.ceil(weight.numel() / LAUNCH["BLOCK"]),)
     pack_filters_kernel[grid](
-        learned, frozen, bank,
-        bank.numel(), *(bank.size(dim) for dim in order[1:]), learned.size(problem.slice_dim),
+        learned, frozen, weight,
+        weight.numel(), *(weight.size(dim) for dim in order[1:]), learned.size(problem.slice_dim),
         *(learned.stride(dim) for dim in order), *(frozen.stride(dim) for dim in order),
         SLICE=order.index(problem.slice_dim), **LAUNCH,
     )  # fmt: skip
-    return bank
+    return weight

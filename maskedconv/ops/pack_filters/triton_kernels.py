@@ -1,4 +1,4 @@
-"""pack_filters in Triton: one launch, in the bank's memory order. Not yet run on a GPU."""
+"""pack_filters in Triton: one launch, in the weight's memory order. Not yet run on a GPU."""
 
 # Triton's functions take values that Python's types do not describe.
 # mypy: ignore-errors
@@ -16,9 +16,9 @@ def pack_filters_kernel(
     learned0, learned1, learned2, learned3, frozen0, frozen1, frozen2, frozen3,
     SLICE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """``BLOCK`` elements of a bank ``[size0, size1, size2, size3]`` that has no gaps.
+    """``BLOCK`` elements of a weight ``[size0, size1, size2, size3]`` that has no gaps.
 
-    Dimensions are numbered as they lie in the bank's memory, the slowest first, also in the strides
+    Dimensions are numbered as they lie in the weight's memory, slowest first, also in the strides
     of the two parts. Indices below ``split`` of dimension ``SLICE`` are learned.
     """
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

@@ -16,11 +16,12 @@ from maskedconv.ops.geometry import ConvGeometry
 from maskedconv.ops.plain import address
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
+DEVICES: tuple[str, ...] = ("cuda",)
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 class _Limits(NamedTuple):
-    """What the kernel's choice of tiles needs to know of a GPU."""
+    """The sizes of a GPU that decide the kernel's tiles."""
 
     multiprocessors: int
     shared_bytes: int  # of memory that one block may have

@@ -9,6 +9,7 @@ from maskedconv.ops import native
 from maskedconv.ops.plain import address
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
+DEVICES: tuple[str, ...] = ("cpu",)
 _COMPILED = native.module()
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 

@@ -1,13 +1,15 @@
-"""What is asked of weight_grad."""
+"""The problem that weight_grad solves."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.kinds import describe_cuda
 from maskedconv.ops.plain import resolved
 
 
@@ -15,14 +17,14 @@ class WeightGradProblem(NamedTuple):
     """Gradient of the learned slice, from the layer's input and its output's gradient.
 
     Attributes:
-        input: ``[N, C, H, W]``, what is kept of the layer's input.
+        input: ``[N, C, H, W]``, the part of the layer's input that was saved.
         grad_output: ``[N, O, Ho, Wo]``, of any strides; ``slice_dim`` 0 reads its first channels.
-        shape: of the learned slice of the bank ``[O, C / groups, kH, kW]``.
-        slice_dim: the dimension that it is a slice of.
-        geometry: of the whole convolution.
+        shape: of the learned slice of the weight ``[O, C / groups, kH, kW]``.
+        slice_dim: the dimension that is sliced.
+        geometry: of the convolution with all filters.
         scale, shift: ``[C]``, float32 (float64 for double): the convolution's input was
             ``relu(input * scale + shift)``; None where it is ``input`` itself.
-        backend: the one that must compute it; empty for a choice.
+        backend: the one that must compute it; empty for none in particular.
     """
 
     input: Tensor
@@ -35,8 +37,18 @@ class WeightGradProblem(NamedTuple):
     backend: str = ""
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """What a kernel reads."""
+        """The tensors that a kernel reads."""
         return self.input, self.grad_output
+
+    def kind(self) -> Hashable:
+        """Everything that the decision for a backend may depend on."""
+        input, grad, shape, slice_dim, geometry, scale, *_ = self
+        if input.is_cuda:
+            return describe_cuda(input, grad), shape, slice_dim, geometry, scale is not None
+        return (
+            input.device, input.dtype, input.shape, input.stride(), grad.dtype, shape, slice_dim,
+            geometry,
+        )  # fmt: skip
 
     def is_empty(self) -> bool:
         """Whether there is nothing to add up, or nowhere to."""
@@ -49,7 +61,7 @@ class WeightGradProblem(NamedTuple):
 
 
 def outside_the_kernels(problem: WeightGradProblem) -> str:
-    """Empty for what every compiled kernel is made for, else what this problem is instead."""
+    """Empty if every compiled kernel is made for such a problem, else the reason why none is."""
     input = problem.input
     if problem.slice_dim != 0:
         return (

@@ -6,9 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.bn_relu.reference import normalised
-from maskedconv.ops.geometry import ConvGeometry, filter_runs, memory_format_of, output_size
-from maskedconv.ops.library import convolution_grads
+from maskedconv.ops.geometry import (
+    ConvGeometry,
+    memory_format_of,
+    output_size,
+    split_at_group_boundary,
+)
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
 _BLOCK = 8  # filters that PyTorch's library for the CPU takes at once
@@ -33,7 +38,7 @@ def run(problem: WeightGradProblem) -> Tensor:
         first = _plain(input, grad_output.narrow(1, 0, count), (count, *shape[1:]), geometry)
         return first if count == shape[0] else first[: shape[0]]
     in_channels = shape[1] * geometry.groups
-    runs = filter_runs(shape[0], grad_output.size(1), in_channels, geometry.groups)
+    runs = split_at_group_boundary(shape[0], grad_output.size(1), in_channels, geometry.groups)
     grads = [
         _plain(
             input.narrow(1, run.first_channel, run.end_channel - run.first_channel),
@@ -47,11 +52,11 @@ def run(problem: WeightGradProblem) -> Tensor:
 
 
 def _in_blocks(filters: int, out_channels: int) -> int:
-    """As many filters as fill whole blocks, where that is little more: PyTorch's library for the
+    """As many filters as fill complete blocks, if that is little more: PyTorch's library for the
     CPU is slower where a block is broken.
     """
-    whole = min(out_channels, -(-filters // _BLOCK) * _BLOCK)
-    return whole if _BLOCK * (whole - filters) <= filters else filters
+    complete = min(out_channels, -(-filters // _BLOCK) * _BLOCK)
+    return complete if _BLOCK * (complete - filters) <= filters else filters
 
 
 def without_prologue(problem: WeightGradProblem) -> WeightGradProblem:

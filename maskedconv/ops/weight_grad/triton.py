@@ -16,6 +16,7 @@ from maskedconv.ops import triton_runtime
 from maskedconv.ops.weight_grad import triton_config
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
+DEVICES: tuple[str, ...] = ("cuda",)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 FINISH_BLOCK = {"BLOCK_PARTS": 32, "BLOCK": 64}
 _INT32 = 2**31

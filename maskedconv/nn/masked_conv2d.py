@@ -1,4 +1,4 @@
-"""MaskedConv2d: an nn.Conv2d of which only a slice of the filter bank is learned."""
+"""MaskedConv2d: an nn.Conv2d that learns only a slice of its weight."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import maskedconv.distributed  # noqa: F401 (a hook on DistributedDataParallel)
-from maskedconv import functional, slices
-from maskedconv.assembled import AssembledConv2d
-from maskedconv.autograd import Means
-from maskedconv.convertible import arguments_of, check_exact, plain_like
-from maskedconv.ops.choice import check_backend
+import maskedconv.nn.distributed  # noqa: F401 (a hook on DistributedDataParallel)
+from maskedconv import slices
+from maskedconv.functional.checks import check_input
+from maskedconv.functional.convolution import convolve
+from maskedconv.functional.filter_bank import ExecutionOptions
+from maskedconv.functional.padding import evenly_padded
+from maskedconv.nn.assembled import AssembledConv2d
+from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
+from maskedconv.ops.dispatch import check_backend
 from maskedconv.ops.geometry import Pair, geometry_of, whole_numbers
-from maskedconv.ops.weight_grad.cpu_table import whole_is_faster
-from maskedconv.plain_state import split_plain
+from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
 from maskedconv.tracing import is_traced
 
-# So that the error can say more than Python's own.
+# The default of `learned`, so that the error can say more than Python's own.
 _NOT_GIVEN = cast(float, object())
 _LEARNED_MISSING = (
     "learned is missing; expected a fraction as a float or a count as an int, as in "
@@ -32,9 +34,9 @@ _LEARNED_MISSING = (
 class MaskedConv2d(AssembledConv2d):
     """Drop-in for ``nn.Conv2d``: the first ``n`` indices of one weight dimension are learned.
 
-    The bank ``[O, I / groups, kH, kW]`` is always sliced as PyTorch stores it. So with ``groups``,
-    dimension 0 learns the first n of all O filters (of a depthwise convolution: the filters of the
-    first channels), and dimension 1 the first channels *of each group*.
+    The weight ``[O, I / groups, kH, kW]`` is always sliced as PyTorch stores it. So with
+    ``groups``, dimension 0 learns the first n of all O filters (a depthwise convolution learns the
+    filters of its first channels), and dimension 1 the first channels *of each group*.
 
     Source: Rosenfeld & Tsotsos 2018, section 3. The paper learns the first n filters, the authors'
     code the last n; this layer learns the first.
@@ -44,7 +46,7 @@ class MaskedConv2d(AssembledConv2d):
         learned: a float in [0, 1] is a fraction of the slice dimension, an int a count;
             ``1`` is one filter, ``1.0`` all of them. See :func:`maskedconv.slices.num_learned`.
         slice_dim: 0 output filters, 1 input channels, 2 kernel rows, 3 kernel columns.
-        frozen: ``"random"`` keeps the rest of the bank at its random start, ``"zero"`` makes it
+        frozen: ``"random"`` keeps the rest of the weight at its random start, ``"zero"`` makes it
             zero (it is then neither stored nor computed).
         backend: "reference", "native", "triton" or "cuda" must run its operators, which is an error
             where it cannot; None (the default) to choose. See :func:`maskedconv.explain`.
@@ -52,13 +54,13 @@ class MaskedConv2d(AssembledConv2d):
             ``nn.Conv2d`` does. Values are always drawn on the CPU.
 
     Attributes:
-        learned: Parameter, the learned slice of the bank; an empty tensor outside of
+        learned: Parameter, the learned slice of the weight; an empty tensor outside of
             ``parameters()`` and ``state_dict()`` when nothing is learned.
-        frozen: buffer, the rest of the bank; None when there is none or it is zero.
+        frozen: buffer, the rest of the weight; None if there is none or it is zero.
         bias_learned: Parameter, the bias of the learned filters (``slice_dim`` 0), else all of it.
         bias_frozen: buffer, the bias of the frozen random filters, or None.
-        weight, bias: the whole bank ``[O, I / groups, kH, kW]`` and bias ``[O]``, assembled anew at
-            each access. In-place changes to them (``nn.init``, ``.data``) are written through;
+        weight, bias: the full ``[O, I / groups, kH, kW]`` and ``[O]``, assembled anew at each
+            access. In-place changes to them (``nn.init``, ``.data``) are written through;
             replacing or deleting them raises. In compiled code they can be read only: a change in
             place there is lost.
 
@@ -96,7 +98,7 @@ class MaskedConv2d(AssembledConv2d):
             raise TypeError(_LEARNED_MISSING)
         slices.check_learned(learned)
         check_backend(backend)
-        self._check_seed(seed)
+        slices.check_seed(seed)
         stride, dilation = whole_numbers("stride", stride), whole_numbers("dilation", dilation)
         if not isinstance(padding, str):
             padding = whole_numbers("padding", padding)
@@ -116,29 +118,24 @@ class MaskedConv2d(AssembledConv2d):
         self.num_learned = slices.num_learned(learned, self.weight_shape[slice_dim], slice_dim)
         self.has_bias = bias
         self.seed = seed
-        learned_shape = torch.Size((self.num_learned, *self.weight_shape[1:]))
+        learned_shape = (self.num_learned, *self.weight_shape[1:])
         plain_slice = slice_dim == 0 and groups == 1
-        whole = plain_slice and whole_is_faster(learned_shape, out_channels)
-        self.means = Means(check_backend(backend), whole)
+        jointly = plain_slice and all_filters_are_faster(learned_shape, out_channels)
+        self.options = ExecutionOptions(check_backend(backend), jointly)
         # Padding that is not a number of zeros is done before the convolution.
         zero_padding = 0 if padding_mode != "zeros" or isinstance(padding, str) else padding
         self._geometry = geometry_of(self.stride, zero_padding, self.dilation, groups)
         self._allocate(torch.device(device) if device is not None else None, plain.weight.dtype)
         self.reset_parameters()
 
-    @staticmethod
-    def _check_seed(seed: int | None) -> None:
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-            raise TypeError(f"seed is {seed!r} ({type(seed).__name__}); expected an int or None")
-
     @property
     def backend(self) -> str | None:
         """The backend that must run its operators; None to choose."""
-        return self.means.backend or None
+        return self.options.backend or None
 
     @backend.setter
     def backend(self, backend: str | None) -> None:
-        self.means = self.means._replace(backend=check_backend(backend))
+        self.options = self.options._replace(backend=check_backend(backend))
 
     def _allocate(self, device: torch.device | None, dtype: torch.dtype) -> None:
         def part(size: int) -> Tensor:
@@ -164,9 +161,9 @@ class MaskedConv2d(AssembledConv2d):
         self.register_buffer("bias_frozen", bias[learned_bias:].clone() if frozen_bias else None)
 
     def reset_parameters(self) -> None:
-        """Draws the whole bank and bias as ``nn.Conv2d`` does, from ``seed`` when there is one.
+        """Draws the full weight and bias as ``nn.Conv2d`` does, from ``seed`` when there is one.
 
-        Parts on the meta device have no values; where all are there, nothing is drawn.
+        Parts on the meta device have no values; if all are there, nothing is drawn.
         """
         parts = (self.learned, self.frozen, self.bias_learned, self.bias_frozen)
         if all(part.is_meta for part in parts if part is not None and part.numel()):
@@ -183,15 +180,15 @@ class MaskedConv2d(AssembledConv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         if is_traced(input):
-            return self._conv_forward(input, self._whole_weight(), self._whole_bias())
+            return self._conv_forward(input, self._full_weight(), self._full_bias())
         if input.dim() != 4 or input.size(1) != self.in_channels:
-            functional.check_input(input, self.in_channels, self.groups)
+            check_input(input, self.in_channels, self.groups)
         padding: Pair | str = self.padding
         if self.padding_mode != "zeros":
             pads = self._reversed_padding_repeated_twice
             input, padding = F.pad(input, pads, mode=self.padding_mode), (0, 0)
         elif isinstance(padding, str):
-            input, padding = functional.evenly_padded(
+            input, padding = evenly_padded(
                 input, self.kernel_size, self.stride, padding, self.dilation
             )
         geometry = self._geometry
@@ -200,32 +197,12 @@ class MaskedConv2d(AssembledConv2d):
             geometry = geometry_of(self.stride, padding, self.dilation, self.groups)
             if not torch.compiler.is_compiling():
                 self._geometry = geometry
-        zeros = self.num_zeros if self.frozen_mode == "zero" else 0
-        return functional.convolve(
-            input, self.learned, self.frozen, self.bias_learned, self.bias_frozen, geometry,
-            self.slice_dim, zeros, self.means,
-        )  # fmt: skip
+        return convolve(input, self.filter_bank, geometry, self.options)
 
     def extra_repr(self) -> str:
         size = self.weight_shape[self.slice_dim]
         own = f"learned={self.num_learned}/{size}, slice_dim={self.slice_dim}"
         return f"{super().extra_repr()}, {own}, frozen={self.frozen_mode!r}"
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Also takes the ``weight`` and ``bias`` of a plain convolution's state dict."""
-        split_plain(self, state_dict, prefix, local_metadata, error_msgs)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
 
     @classmethod
     def from_conv2d(
@@ -240,8 +217,8 @@ class MaskedConv2d(AssembledConv2d):
         """A layer with the geometry, device, dtype and mode of ``conv``.
 
         The learned slice starts at ``conv``'s values. The rest keeps them too (``"keep"``), is
-        drawn anew from ``seed`` (``"random"``), or is dropped (``"zero"``). What is learned
-        requires a gradient where ``conv``'s weight and bias do. Hooks and further attributes stay
+        drawn anew from ``seed`` (``"random"``), or is dropped (``"zero"``). The learned
+        parts require a gradient if ``conv``'s weight and bias do. Hooks and further attributes stay
         with ``conv``; :func:`maskedconv.convert_` moves them.
 
         Raises:
@@ -297,12 +274,12 @@ class MaskedConv2d(AssembledConv2d):
         check_exact(self, MaskedConv2d, "the layer")
         weight = self.weight
         conv = plain_like(self, weight.dtype)
-        for name, whole, part in (
+        for name, full, part in (
             ("weight", weight, self.learned),
             ("bias", self.bias, self.bias_learned),
         ):
-            if whole is not None:
-                values = whole.detach().as_subclass(Tensor).clone()
+            if full is not None:
+                values = full.detach().as_subclass(Tensor).clone()
                 frozen = isinstance(part, nn.Parameter) and not part.requires_grad
                 setattr(conv, name, nn.Parameter(values, requires_grad=not frozen))
         return conv.train(self.training)

@@ -18,9 +18,10 @@ def convolution_grads(
     geometry: ConvGeometry,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of ``input`` and ``weight``; what ``needs`` does not ask for is None.
+    """The gradients of ``input`` and ``weight``; one that ``needs`` does not ask for is None.
 
-    Of what is not asked for the values do not matter, only shape, type and memory format.
+    The values of ``input`` matter only to the weight's gradient, and those of ``weight`` only to
+    the input's; otherwise shape, type and memory format are enough.
     """
     if needs[1] and input.is_cpu and _skips_pixels(weight, geometry):
         grad_weight = _grad_of_pixels_read(grad_output, input, weight, geometry)

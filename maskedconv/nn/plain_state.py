@@ -6,11 +6,11 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from maskedconv.nn import MaskedConv2d
+    from maskedconv.nn.assembled import AssembledConv2d
 
 
 class _Entry(NamedTuple):
-    """A plain entry ``name``, whose first ``learned`` indices of ``dim`` are ``<own>learned``."""
+    """A plain entry ``name``; its first ``learned`` indices of ``dim`` are ``<own>learned``."""
 
     name: str
     own: str
@@ -20,7 +20,7 @@ class _Entry(NamedTuple):
 
 
 def split_plain(
-    layer: MaskedConv2d,
+    layer: AssembledConv2d,
     state_dict: dict[str, Any],
     prefix: str,
     local_metadata: dict[str, Any],
@@ -38,18 +38,18 @@ def split_plain(
     # A tensor that becomes the layer's own must not be a view of the other part's memory.
     copied = local_metadata.get("assign_to_params_buffers", False)
     for entry in entries:
-        whole = state_dict.get(prefix + entry.name)
-        if whole is None:
+        full = state_dict.get(prefix + entry.name)
+        if full is None:
             continue
-        if tuple(whole.shape) != entry.shape:
+        if tuple(full.shape) != entry.shape:
             error_msgs.append(
-                f"size mismatch for {prefix}{entry.name}: the state dict has {list(whole.shape)}, "
+                f"size mismatch for {prefix}{entry.name}: the state dict has {list(full.shape)}, "
                 f"the layer expects {list(entry.shape)}."
             )
             continue
         del state_dict[prefix + entry.name]
         sizes = (entry.learned, entry.shape[entry.dim] - entry.learned)
-        learned, rest = (p.clone() if copied else p for p in whole.split(sizes, entry.dim))
+        learned, rest = (p.clone() if copied else p for p in full.split(sizes, entry.dim))
         if entry.learned:
             state_dict[f"{prefix}{entry.own}learned"] = learned
         if layer._buffers.get(f"{entry.own}frozen") is not None:

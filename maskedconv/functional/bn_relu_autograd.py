@@ -1,7 +1,7 @@
 """The autograd.Functions of BatchNorm and ReLU, alone or with the convolution behind them.
 
 They keep the BatchNorm's input and what has one number a channel. Backward computes the activation
-again in one element-wise pass, or leaves that to the weight gradient's kernel, and packs the bank
+again in one element-wise pass, or leaves that to the weight gradient's kernel, and packs the weight
 again. Not differentiable twice, no ``torch.func`` transforms.
 """
 
@@ -13,21 +13,25 @@ import torch
 from torch import Tensor
 
 from maskedconv import ops
-from maskedconv.autograd import Means, joined_bias, once_differentiable_lazily
+from maskedconv.functional.autograd import (
+    once_differentiable_lazily,
+    packed_weight,
+)
+from maskedconv.functional.filter_bank import joined_bias
+from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.bn_relu import (
     Normalisation,
     NormProblem,
     bn_relu,
     bn_relu_backward,
-    runs_native,
+    runs_kernel,
 )
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of
-from maskedconv.ops.library import convolution_grads
-from maskedconv.ops.weight_grad import WeightGradProblem, prefers_library
+from maskedconv.ops.weight_grad import WeightGradProblem, uses_reference
 
 
 class BatchNormReLU(torch.autograd.Function):
-    """``relu(bn(input))`` of ``[N, C, H, W]``, of which only ``input`` is kept for backward."""
+    """``relu(bn(input))`` of ``[N, C, H, W]``; saves only ``input`` for backward."""
 
     @staticmethod
     def forward(
@@ -38,35 +42,38 @@ class BatchNormReLU(torch.autograd.Function):
         mean: Tensor,
         var: Tensor,
         eps: float,
-        of_batch: bool,
+        uses_batch_stats: bool,
     ) -> Tensor:
-        norm = Normalisation(weight, bias, mean, var, eps, of_batch)
+        norm = Normalisation(weight, bias, mean, var, eps, uses_batch_stats)
         ctx.save_for_backward(input, weight, bias, mean, var)
-        ctx.eps, ctx.of_batch = eps, of_batch
+        ctx.eps, ctx.uses_batch_stats = eps, uses_batch_stats
         return bn_relu(NormProblem(input, norm))
 
     @staticmethod
     @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight, bias, mean, var = ctx.saved_tensors
-        norm = Normalisation(weight, bias, mean, var, ctx.eps, ctx.of_batch)
+        norm = Normalisation(weight, bias, mean, var, ctx.eps, ctx.uses_batch_stats)
         problem = NormProblem(input, norm)
         grads = bn_relu_backward(problem, grad_output, tuple(ctx.needs_input_grad[:3]))
         return *grads, None, None, None, None
 
 
-class Plan(NamedTuple):
-    """What :class:`BatchNormReLUConvolution` is told besides tensors; ``dtype`` it computes in, and
-    ``free`` is as of :func:`maskedconv.ops.choice.is_free`.
+class BNReLUPlan(NamedTuple):
+    """The arguments of :class:`BatchNormReLUConvolution` besides tensors.
+
+    Attributes:
+        geometry, slice_dim, backend: as of :class:`maskedconv.functional.autograd.ConvPlan`.
+        dtype: the type that the convolution computes in.
+        eps, uses_batch_stats: as of :class:`maskedconv.ops.bn_relu.Normalisation`.
     """
 
     geometry: ConvGeometry
     slice_dim: int
+    backend: str
     dtype: torch.dtype
     eps: float
-    of_batch: bool
-    means: Means
-    free: bool
+    uses_batch_stats: bool
 
 
 class BatchNormReLUConvolution(torch.autograd.Function):
@@ -84,10 +91,10 @@ class BatchNormReLUConvolution(torch.autograd.Function):
         frozen: Tensor | None,
         bias: Tensor | None,
         frozen_bias: Tensor | None,
-        plan: Plan,
+        plan: BNReLUPlan,
     ) -> Tensor:
-        norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.of_batch)
-        x = bn_relu(NormProblem(input, norm, plan.means.backend)).to(plan.dtype)
+        norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.uses_batch_stats)
+        x = bn_relu(NormProblem(input, norm, plan.backend)).to(plan.dtype)
         ctx.save_for_backward(input, bn_weight, bn_bias, mean, var, learned, frozen)
         ctx.plan = plan
         ctx.bias = None if bias is None else (bias.size(0), bias.dtype)
@@ -98,14 +105,14 @@ class BatchNormReLUConvolution(torch.autograd.Function):
     @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, bn_weight, bn_bias, mean, var, learned, frozen = ctx.saved_tensors
-        plan: Plan = ctx.plan
-        norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.of_batch)
+        plan: BNReLUPlan = ctx.plan
+        norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.uses_batch_stats)
         norm_needs = tuple(ctx.needs_input_grad[:3])
         grad_bias = None
         if ctx.needs_input_grad[7]:
             count, dtype = ctx.bias
             grad_bias = grad_output.narrow(1, 0, count).sum((0, 2, 3)).to(dtype)
-        problem = NormProblem(input, norm, plan.means.backend)
+        problem = NormProblem(input, norm, plan.backend)
         needs = (any(norm_needs), ctx.needs_input_grad[5])
         activation, grad_x, grad_learned = _conv_backward(
             grad_output, problem, learned, frozen, plan, needs
@@ -123,22 +130,22 @@ def _conv_backward(
     norm_problem: NormProblem,
     learned: Tensor,
     frozen: Tensor | None,
-    plan: Plan,
+    plan: BNReLUPlan,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The activation where it was computed again, and the gradients of it and of the filters."""
+    """The activation if it was computed again, and the gradients of activation and filters."""
     needs_x, needs_learned = needs
     input, norm, *_ = norm_problem
     grad_learned = activation = None
     if needs_learned and frozen is not None:
         problem = WeightGradProblem(
             input, grad_output, learned.shape, plan.slice_dim, plan.geometry, *norm.scale_shift(),
-            plan.means.backend,
+            plan.backend,
         )  # fmt: skip
-        # Where the activation has to be computed anyway, it lies in dense memory.
-        at_hand = needs_x and not runs_native(norm_problem)
-        if _kernel_recomputes(problem, at_hand, plan.free):
-            grad_learned = ops.weight_grad(problem, learned.dtype, plan.free)
+        # If the activation has to be computed anyway, it lies in dense memory.
+        at_hand = needs_x and not runs_kernel(norm_problem)
+        if _kernel_recomputes(problem, at_hand):
+            grad_learned = ops.weight_grad(problem, learned.dtype)
             needs_learned = False
     if not (needs_x or needs_learned):
         return None, None, grad_learned
@@ -149,21 +156,21 @@ def _conv_backward(
         # The input's gradient needs the shape of this, and not the values.
         layout = memory_format_of(input)
         x = torch.empty(input.shape, dtype=plan.dtype, device=input.device, memory_format=layout)
-    together = needs_learned and frozen is None
+    jointly = needs_learned and frozen is None
     if needs_learned and frozen is not None:
         grad_learned = _weight_grad(x, grad_output, learned, plan)
     grad_x = None
-    if needs_x or together:
+    if needs_x or jointly:
         weight = _pack(x, learned, frozen, plan)
         grad_x, grad_weight = convolution_grads(
-            grad_output, x, weight, plan.geometry, (needs_x, together)
+            grad_output, x, weight, plan.geometry, (needs_x, jointly)
         )
-        if together:
+        if jointly:
             grad_learned = grad_weight.to(learned.dtype)
     return activation, grad_x, grad_learned
 
 
-def _kernel_recomputes(problem: WeightGradProblem, at_hand: bool, free: bool) -> bool:
+def _kernel_recomputes(problem: WeightGradProblem, at_hand: bool) -> bool:
     """Whether a kernel computes the activation while it loads the BatchNorm's input.
 
     Not where that is a view of a wider tensor and the activation is ``at_hand``, in dense memory:
@@ -176,19 +183,18 @@ def _kernel_recomputes(problem: WeightGradProblem, at_hand: bool, free: bool) ->
         return False
     if at_hand and not input.is_contiguous(memory_format=memory_format_of(input)):
         return False
-    return not prefers_library(problem, free)
+    return not uses_reference(problem)
 
 
-def _weight_grad(x: Tensor, grad_output: Tensor, learned: Tensor, plan: Plan) -> Tensor:
+def _weight_grad(x: Tensor, grad_output: Tensor, learned: Tensor, plan: BNReLUPlan) -> Tensor:
     geometry, slice_dim = plan.geometry, plan.slice_dim
     filters = grad_output.size(1)
-    kept = ops.keep_for_weight_grad(x, learned.shape, slice_dim, filters, geometry.groups)
+    saved_input = ops.input_to_save(x, learned.shape, slice_dim, filters, geometry.groups)
     problem = WeightGradProblem(
-        kept, grad_output, learned.shape, slice_dim, geometry, None, None, plan.means.backend
+        saved_input, grad_output, learned.shape, slice_dim, geometry, None, None, plan.backend
     )
-    return ops.weight_grad(problem, learned.dtype, plan.free)
+    return ops.weight_grad(problem, learned.dtype)
 
 
-def _pack(x: Tensor, learned: Tensor, frozen: Tensor | None, plan: Plan) -> Tensor:
-    """The whole bank."""
-    return plan.means.pack(x, learned, frozen, plan.slice_dim, plan.free)
+def _pack(x: Tensor, learned: Tensor, frozen: Tensor | None, plan: BNReLUPlan) -> Tensor:
+    return packed_weight(x, learned, frozen, plan.slice_dim, plan.backend)

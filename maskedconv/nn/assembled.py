@@ -9,8 +9,10 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from maskedconv import functional, slices
-from maskedconv.written_through import is_of, written_through
+from maskedconv import slices
+from maskedconv.functional.filter_bank import FilterBank
+from maskedconv.nn.plain_state import split_plain
+from maskedconv.nn.written_through import is_of, written_through
 
 
 class AssembledConv2d(nn.Conv2d):
@@ -42,9 +44,11 @@ class AssembledConv2d(nn.Conv2d):
 
     @property
     def weight(self) -> Tensor:
-        """The whole weight ``[O, I / groups, kH, kW]``; differentiable towards ``learned``."""
-        whole = self._whole_weight()
-        return written_through(whole.clone() if whole is self.frozen else whole, self._write_weight)
+        """The full weight ``[O, I / groups, kH, kW]``; differentiable towards ``learned``."""
+        weight = self._full_weight()
+        if weight is self.frozen:
+            weight = weight.clone()
+        return written_through(weight, self._write_weight)
 
     @weight.setter
     def weight(self, value: Tensor) -> None:
@@ -56,9 +60,9 @@ class AssembledConv2d(nn.Conv2d):
 
     @property
     def bias(self) -> Tensor | None:
-        """The whole bias ``[O]``, or None; differentiable towards ``bias_learned``."""
-        whole = self._whole_bias()
-        return None if whole is None else written_through(whole, self._write_bias)
+        """The full bias ``[O]``, or None; differentiable towards ``bias_learned``."""
+        bias = self._full_bias()
+        return None if bias is None else written_through(bias, self._write_bias)
 
     @bias.setter
     def bias(self, value: Tensor | None) -> None:
@@ -70,10 +74,26 @@ class AssembledConv2d(nn.Conv2d):
         self._refuse("bias")
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """As of ``nn.Module``; AttributeError for ``weight`` and ``bias``."""
+        """As ``nn.Module`` does; AttributeError for ``weight`` and ``bias``."""
         if name in ("weight", "bias"):
             self._refuse(name)
         super().register_parameter(name, param)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Also takes the ``weight`` and ``bias`` of a plain convolution's state dict."""
+        split_plain(self, state_dict, prefix, local_metadata, error_msgs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def _refuse_unless_own(self, name: str, value: object, write: Callable[[Tensor], None]) -> None:
         """``weight *= 2`` ends in an assignment of what is written through already."""
@@ -87,24 +107,30 @@ class AssembledConv2d(nn.Conv2d):
             "make a plain convolution first (`conv.to_conv2d()`, `maskedconv.merge_(model)`)"
         )
 
-    def _whole_weight(self) -> Tensor:
-        """The parts of the weight as one tensor; ``frozen`` itself where nothing is learned."""
+    @property
+    def filter_bank(self) -> FilterBank:
+        """The parts of weight and bias."""
+        learned, frozen, zeros = self.learned, self.frozen, self.num_zeros
+        if not self.has_bias:
+            return FilterBank(learned, frozen, None, None, self.slice_dim, zeros)
+        biases = self.bias_learned, self.bias_frozen
+        return FilterBank(learned, frozen, *biases, self.slice_dim, zeros)
+
+    def _full_weight(self) -> Tensor:
+        """The parts of the weight as one tensor; ``frozen`` itself if nothing is learned."""
         learned, frozen = _with_values(self.learned, self.frozen)
         if frozen is not None and not self.num_learned:
             return frozen
-        return functional.whole_weight(
-            learned, frozen, slice_dim=self.slice_dim, zeros=self.num_zeros
-        )
+        return self.filter_bank._replace(learned=learned, frozen=frozen).full_weight()
 
-    def _whole_bias(self) -> Tensor | None:
-        """The whole bias as one new tensor; None where there is none."""
+    def _full_bias(self) -> Tensor | None:
+        """The full bias as one new tensor; None if there is none."""
         if not self.has_bias:
             return None
         bias, frozen = _with_values(self.bias_learned, self.bias_frozen)
-        zeros = self.num_zeros if self.slice_dim == 0 else 0
         if bias is None and frozen is None:
-            return self.learned.new_zeros(zeros)
-        return functional.whole_bias(bias, frozen, zeros=zeros)
+            return self.learned.new_zeros(self.num_zeros if self.slice_dim == 0 else 0)
+        return self.filter_bank._replace(bias=bias, frozen_bias=frozen).full_bias()
 
     @torch.no_grad()
     def _write_weight(self, weight: Tensor) -> None:

@@ -1,6 +1,6 @@
-"""The moments that a BatchNorm normalises with, apart from the normalisation.
+"""The moments that a BatchNorm normalises with, separate from the normalisation.
 
-With the moments of each channel at hand, ``relu(bn(x))`` is ``relu(x * scale + shift)``: one
+Once the moments of each channel are known, ``relu(bn(x))`` is ``relu(x * scale + shift)``: one
 element-wise pass (:mod:`maskedconv.ops.bn_relu`), which backward repeats instead of keeping its
 result.
 """
@@ -38,7 +38,7 @@ def is_intercepted(module: nn.Module) -> bool:
 
 
 def is_plain_norm(norm: nn.Module, input: Tensor) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether ``norm`` does to ``input`` what :func:`normalisation` says, and nothing else.
+    """Whether :func:`normalisation` describes all that ``norm`` does to ``input``.
 
     Any other module in a BatchNorm's place has to be called, and so has a BatchNorm with an input
     that it would refuse, or that holds no value. So has any module while a graph is traced.
@@ -57,10 +57,10 @@ def is_plain_norm(norm: nn.Module, input: Tensor) -> TypeGuard[nn.BatchNorm2d]:
 
 def uses_batch_moments(norm: nn.Module, input: Tensor) -> bool:
     """Whether ``norm`` is plain, and normalises with the moments of ``input``."""
-    return is_plain_norm(norm, input) and _of_batch(norm)
+    return is_plain_norm(norm, input) and _uses_batch_stats(norm)
 
 
-def _of_batch(bn: nn.BatchNorm2d) -> bool:
+def _uses_batch_stats(bn: nn.BatchNorm2d) -> bool:
     return bn.training or bn.running_mean is None
 
 
@@ -87,13 +87,13 @@ def normalisation(
     Raises:
         ValueError: in training, with a single value for each channel.
     """
-    if not _of_batch(bn):
+    if not _uses_batch_stats(bn):
         assert bn.running_mean is not None
         assert bn.running_var is not None
         # Copies: a forward pass in training may change the originals before backward.
         dtype = _moments_type(input)
         mean, var = (t.detach().to(dtype, copy=True) for t in (bn.running_mean, bn.running_var))
-        return Normalisation(bn.weight, bn.bias, mean, var, bn.eps, of_batch=False)
+        return Normalisation(bn.weight, bn.bias, mean, var, bn.eps, uses_batch_stats=False)
     count = input.numel() // max(1, input.size(1))
     if count <= 1:
         raise ValueError(
@@ -103,7 +103,7 @@ def normalisation(
     moments = moments or batch_moments(input)
     if bn.training and bn.track_running_stats:
         _update_running(bn, moments, count)
-    return Normalisation(bn.weight, bn.bias, *moments, bn.eps, of_batch=True)
+    return Normalisation(bn.weight, bn.bias, *moments, bn.eps, uses_batch_stats=True)
 
 
 @torch.no_grad()
@@ -114,11 +114,11 @@ def _update_running(bn: nn.BatchNorm2d, moments: Moments, count: int) -> None:
     if bn.running_mean is None or bn.running_var is None:
         return
     dtype = bn.running_mean.dtype
-    share: float | Tensor = 0.0 if bn.momentum is None else bn.momentum
+    fraction: float | Tensor = 0.0 if bn.momentum is None else bn.momentum
     if bn.momentum is None and bn.num_batches_tracked is not None:
-        share = bn.num_batches_tracked.to(dtype).reciprocal()
-    bn.running_mean.lerp_(moments.mean.to(dtype), share)
-    bn.running_var.lerp_((moments.var * (count / (count - 1))).to(dtype), share)
+        fraction = bn.num_batches_tracked.to(dtype).reciprocal()
+    bn.running_mean.lerp_(moments.mean.to(dtype), fraction)
+    bn.running_var.lerp_((moments.var * (count / (count - 1))).to(dtype), fraction)
 
 
 def _moments_type(input: Tensor) -> torch.dtype:

@@ -2,25 +2,29 @@
 
 The three modules one after another keep the BatchNorm's input and the convolution's, which is as
 large. Here backward computes the convolution's input again from the BatchNorm's, in one
-element-wise pass, or leaves that to the weight gradient's kernel; the bank is packed anew as well.
+element-wise pass, or leaves that to the weight gradient's kernel, and packs the weight anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedconv.autograd import Means
-from maskedconv.batch_norm import Moments, is_intercepted, is_plain_norm, normalisation
-from maskedconv.bn_relu_autograd import BatchNormReLU, BatchNormReLUConvolution, Plan
-from maskedconv.nn import MaskedConv2d
+from maskedconv.functional.batch_norm import Moments, is_intercepted, is_plain_norm, normalisation
+from maskedconv.functional.bn_relu_autograd import (
+    BatchNormReLU,
+    BatchNormReLUConvolution,
+    BNReLUPlan,
+)
+from maskedconv.functional.filter_bank import FilterBank
+from maskedconv.functional.zeroed import convolve_zeroed
+from maskedconv.nn.masked_conv2d import MaskedConv2d
 from maskedconv.ops.bn_relu import Normalisation
-from maskedconv.ops.choice import is_free
-from maskedconv.ops.geometry import ConvGeometry, geometry_of, memory_format_of, output_size
+from maskedconv.ops.dispatch import settled
+from maskedconv.ops.geometry import ConvGeometry, geometry_of
 
 
 class BNReLUConv2d(nn.Module):
@@ -88,74 +92,45 @@ def bn_relu(input: Tensor, bn: nn.Module, moments: Moments | None = None) -> Ten
     return _activate(input, normalisation(input, bn, moments))
 
 
-class _Parts(NamedTuple):
-    """A convolution's filters and biases; ``zeros`` as in ``functional.masked_conv2d``."""
-
-    learned: Tensor
-    frozen: Tensor | None
-    bias: Tensor | None
-    frozen_bias: Tensor | None
-    slice_dim: int
-    zeros: int
-    means: Means
-
-
 def _activate(input: Tensor, norm: Normalisation) -> Tensor:
     return BatchNormReLU.apply(input, *norm)
 
 
 def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
-    """``conv`` of the activation, in one step where the convolution allows that."""
-    parts = _parts(conv, input.size(1))
-    dtype = None if parts is None else _compute_type(input, parts.learned)
-    if parts is None or dtype is None:
+    """``conv`` of the activation, in one step if the convolution allows that."""
+    bank = _filter_bank(conv, input.size(1))
+    dtype = None if bank is None else _compute_type(input, bank.learned)
+    if bank is None or dtype is None:
         return conv(_activate(input, norm))
     assert isinstance(conv, nn.Conv2d)
-    # Of the pairs for "same" padding and of the numbers alike.
+    # Handles both explicit padding and "same".
     padding = tuple(conv._reversed_padding_repeated_twice[::-2])
     geometry = geometry_of(conv.stride, padding, conv.dilation, conv.groups)
-    if not parts.zeros:
-        return _apply(input, norm, parts, geometry, dtype)
-    if parts.slice_dim == 0:
-        return F.pad(_apply(input, norm, parts, geometry, dtype), (0, 0, 0, 0, 0, parts.zeros))
-    if parts.slice_dim == 1:
-        # In memory of its own, so that backward does not keep the channels that are not read.
-        count = parts.learned.size(1)
-        channels = input.narrow(1, 0, count).contiguous(memory_format=memory_format_of(input))
-        return _apply(channels, norm.first(count), parts, geometry, dtype)
-    rows, columns = output_size(input.shape[2:], conv.kernel_size, geometry)
-    output = _apply(input, norm, parts, geometry, dtype)
-    return output[:, :, :rows, :columns].contiguous(memory_format=memory_format_of(output))
+    backend = settled(conv.options.backend if isinstance(conv, MaskedConv2d) else "")
+
+    def compute(channels: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:
+        part = norm if channels.size(1) == input.size(1) else norm.first(channels.size(1))
+        plan = BNReLUPlan(geometry, bank.slice_dim, backend, dtype, part.eps, part.uses_batch_stats)
+        return BatchNormReLUConvolution.apply(channels, *part[:4], *bank[:4], plan)
+
+    if bank.zeros:
+        return convolve_zeroed(input, bank, geometry, compute)
+    return compute(input, bank, geometry)
 
 
-def _apply(
-    input: Tensor, norm: Normalisation, parts: _Parts, geometry: ConvGeometry, dtype: torch.dtype
-) -> Tensor:
-    slice_dim = 0 if parts.zeros else parts.slice_dim
-    free = is_free(parts.means.backend)
-    plan = Plan(geometry, slice_dim, dtype, norm.eps, norm.of_batch, parts.means, free)
-    return BatchNormReLUConvolution.apply(input, *norm[:4], *parts[:4], plan)
-
-
-def _parts(conv: nn.Module, channels: int) -> _Parts | None:
-    """Of a convolution of ``channels`` that the Function takes; else None."""
+def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:
+    """The filters of a convolution of ``channels`` that the Function takes; else None."""
     if type(conv) not in (MaskedConv2d, nn.Conv2d) or is_intercepted(conv):
         return None
     assert isinstance(conv, nn.Conv2d)
     pads = conv._reversed_padding_repeated_twice
-    if conv.padding_mode != "zeros" or pads[::2] != pads[1::2]:
-        return None
-    if conv.in_channels != channels:
+    if conv.padding_mode != "zeros" or pads[::2] != pads[1::2] or conv.in_channels != channels:
         return None
     if not isinstance(conv, MaskedConv2d):
-        return _Parts(conv.weight, None, conv.bias, None, 0, 0, Means())
-    zeros = conv.num_zeros
-    if zeros and (conv.groups != 1 or not conv.num_learned):
+        return FilterBank(conv.weight, None, conv.bias)
+    if conv.num_zeros and (conv.groups != 1 or not conv.num_learned):
         return None
-    return _Parts(
-        conv.learned, conv.frozen, conv.bias_learned, conv.bias_frozen, conv.slice_dim, zeros,
-        conv.means,
-    )  # fmt: skip
+    return conv.filter_bank
 
 
 def _compute_type(input: Tensor, learned: Tensor) -> torch.dtype | None:

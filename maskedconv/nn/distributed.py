@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from maskedconv.assembled import AssembledConv2d
+from maskedconv.nn.assembled import AssembledConv2d
 
 _HANDLE = "_frozen_filters_handle"
 

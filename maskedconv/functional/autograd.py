@@ -1,0 +1,149 @@
+"""The one autograd.Function: a convolution whose weight gradient covers the learned slice only.
+
+A plain ``forward(ctx, ...)`` costs a few microseconds a call, a third of ``setup_context`` or of a
+registered operator with autograd. Its price: no double backward and no ``torch.func`` transforms.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from maskedconv import ops
+from maskedconv.functional.filter_bank import joined_bias
+from maskedconv.ops.aten import convolution_grads
+from maskedconv.ops.geometry import ConvGeometry, memory_format_of, weight_format
+from maskedconv.ops.weight_grad import uses_reference
+
+
+class ConvPlan(NamedTuple):
+    """The arguments of :class:`MaskedConvolution` besides tensors.
+
+    Attributes:
+        geometry: of the convolution.
+        slice_dim: the dimension of the weight that is learned in part.
+        backend: as of :func:`maskedconv.ops.dispatch.settled`.
+    """
+
+    geometry: ConvGeometry
+    slice_dim: int
+    backend: str
+
+
+def packed_weight(
+    input: Tensor,
+    learned: Tensor,
+    frozen: Tensor | None,
+    slice_dim: int,
+    backend: str,
+) -> Tensor:
+    """The full weight for ``input``, in its type: as of :func:`maskedconv.ops.pack_filters`.
+
+    It is packed at every call, also where that converts all filters (under autocast, as PyTorch
+    does). A weight kept between calls would be stale after a change through ``.data``, which leaves
+    no trace, and to look for one costs as much as the conversion. The conversion took 0.4 % of a
+    training step of one image (WRN-28-4, bfloat16, one thread of a CPU without instructions for
+    it).
+    """
+    memory_format = weight_format(input, learned, frozen)
+    return ops.pack_filters(learned, frozen, slice_dim, input.dtype, memory_format, backend)
+
+
+def once_differentiable_lazily(
+    backward: Callable[..., tuple[Tensor | None, ...]],
+) -> Callable[..., tuple[Tensor | None, ...]]:
+    """PyTorch's once_differentiable, without its own calls if no graph is built."""
+    checked = once_differentiable(backward)
+
+    @functools.wraps(backward)
+    def chosen(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return (checked if torch.is_grad_enabled() else backward)(ctx, *grads)
+
+    return chosen
+
+
+class MaskedConvolution(torch.autograd.Function):
+    """``conv2d(input, [learned; frozen], [bias; frozen_bias])``, filters packed on the way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        learned: Tensor,
+        frozen: Tensor | None,
+        bias: Tensor | None,
+        frozen_bias: Tensor | None,
+        plan: ConvPlan,
+    ) -> Tensor:
+        geometry, slice_dim, backend = plan
+        weight = packed_weight(input, learned, frozen, slice_dim, backend)
+        whole_bias = None
+        if bias is not None or frozen_bias is not None:
+            whole_bias = joined_bias(bias, frozen_bias, input.dtype)
+        needs_input, needs_learned = ctx.needs_input_grad[:2]
+        saved_input = None
+        # Without the call in the usual case: a step of a first layer notices it.
+        if needs_learned and slice_dim == 0 and geometry.groups == 1:
+            saved_input = input
+        elif needs_learned:
+            saved_input = ops.input_to_save(
+                input, learned.shape, slice_dim, weight.size(0), geometry.groups
+            )
+        ctx.save_for_backward(saved_input, weight if needs_input else None)
+        ctx.input_shape = None if saved_input is input else input.shape
+        ctx.learned = learned.shape, learned.dtype, None if bias is None else bias.dtype
+        ctx.plan = plan
+        return torch.conv2d(input, weight, whole_bias, *geometry)
+
+    @staticmethod
+    @once_differentiable_lazily
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        saved_input, weight = ctx.saved_tensors
+        geometry, slice_dim, backend = ctx.plan
+        shape, dtype, bias_dtype = ctx.learned
+        grad_input = grad_learned = grad_bias = problem = None
+        if saved_input is not None:
+            problem = ops.WeightGradProblem(
+                saved_input, grad_output, shape, slice_dim, geometry, None, None, backend
+            )
+        if weight is not None:
+            # If everything is learned, one call shares what both gradients need.
+            jointly = problem is not None and weight.shape == shape and uses_reference(problem)
+            input = saved_input if ctx.input_shape is None else _like_input(ctx.input_shape, weight)
+            grad_input, grad_learned = convolution_grads(
+                grad_output, input, weight, geometry, (True, jointly)
+            )
+        if ctx.needs_input_grad[3]:
+            count = shape[0] if slice_dim == 0 else grad_output.size(1)
+            grad_bias = grad_output.narrow(1, 0, count).sum((0, 2, 3)).to(bias_dtype)
+        if grad_learned is not None:
+            grad_learned = grad_learned.to(dtype)
+        elif problem is not None:
+            grad_learned = ops.weight_grad(problem, dtype)
+        return grad_input, grad_learned, None, grad_bias, None, None
+
+
+def _like_input(shape: torch.Size, weight: Tensor) -> Tensor:
+    """Stands for the input: its gradient needs the shape, not the values."""
+    return torch.empty(
+        shape, dtype=weight.dtype, device=weight.device, memory_format=memory_format_of(weight)
+    )
+
+
+class NoFilters(torch.autograd.Function):
+    """A convolution without filters: zeros, which send a zero gradient to the input."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, shape: tuple[int, ...]) -> Tensor:
+        ctx.shape, ctx.memory_format = input.shape, memory_format_of(input)
+        return input.new_zeros(shape).contiguous(memory_format=ctx.memory_format)
+
+    @staticmethod
+    @once_differentiable_lazily
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return grad_output.new_zeros(ctx.shape).contiguous(memory_format=ctx.memory_format), None

@@ -1,0 +1,140 @@
+"""masked_conv2d: a convolution with filters in two parts, one learned and one frozen or zero."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskedconv.functional.autograd import ConvPlan, MaskedConvolution, packed_weight
+from maskedconv.functional.checks import check_arguments
+from maskedconv.functional.filter_bank import ExecutionOptions, FilterBank, joined_bias
+from maskedconv.functional.padding import evenly_padded
+from maskedconv.functional.zeroed import convolve_zeroed
+from maskedconv.ops.dispatch import Decision, check_backend, override_of, record, settled
+from maskedconv.ops.geometry import ConvGeometry, Pair, geometry_of, whole_numbers
+from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
+from maskedconv.tracing import is_traced
+
+_JOINTLY = Decision("weight_grad", "reference", "all filters along with the input's gradient", {})
+
+
+def masked_conv2d(
+    input: Tensor,
+    learned: Tensor,
+    frozen: Tensor | None = None,
+    bias: Tensor | None = None,
+    frozen_bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    *,
+    slice_dim: int = 0,
+    zeros: int = 0,
+    backend: str | None = None,
+) -> Tensor:
+    """``F.conv2d(input, cat([learned, frozen], slice_dim), cat([bias, frozen_bias]), ...)``.
+
+    Gradients are computed for ``input``, ``learned`` and ``bias``, never for the frozen parts; of
+    the weight gradient only the learned slice is computed. Not differentiable twice.
+
+    Source: Rosenfeld & Tsotsos 2018, section 3.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``.
+        learned: the learned slice of the weight ``[O, C / groups, kH, kW]``: n indices of dimension
+            ``slice_dim``, n >= 0.
+        frozen: the rest of the weight; None if there is none, or if it is zero.
+        bias: the learned part of the bias: ``[n]`` for ``slice_dim`` 0, else ``[O]``.
+        frozen_bias: the bias of the frozen filters, ``[O - n]``; only for ``slice_dim`` 0.
+        stride, padding, dilation, groups: as in ``F.conv2d``.
+        slice_dim: 0 output filters, 1 input channels, 2 kernel rows, 3 kernel columns.
+        zeros: the number of zero indices that follow the learned ones, instead of ``frozen``; they
+            are not computed.
+        backend: "reference", "native", "triton" or "cuda" must run the operators; None to choose.
+
+    Returns:
+        ``[N, O, Ho, Wo]`` or ``[O, Ho, Wo]``, in the memory format that ``F.conv2d`` would choose.
+
+    Raises:
+        ValueError: shapes, ``slice_dim`` or ``zeros`` do not fit together; no such backend.
+        RuntimeError: the backend cannot run here; the message says why.
+        TypeError: input and filters differ in type, outside of autocast.
+    """
+    bank = FilterBank(learned, frozen, bias, frozen_bias, slice_dim, zeros)
+    if is_traced(input):
+        return F.conv2d(
+            input, bank.full_weight(), bank.full_bias(), stride, padding, dilation, groups
+        )
+    check_arguments(input, bank, groups)
+    stride, dilation = whole_numbers("stride", stride), whole_numbers("dilation", dilation)
+    out_channels, _, *kernel = bank.shape
+    if isinstance(padding, str):
+        input, padding = evenly_padded(input, kernel, stride, padding, dilation)
+    geometry = geometry_of(stride, whole_numbers("padding", padding), dilation, groups)
+    jointly = slice_dim == 0 and groups == 1 and all_filters_are_faster(learned.shape, out_channels)
+    return convolve(input, bank, geometry, ExecutionOptions(check_backend(backend), jointly))
+
+
+def convolve(
+    input: Tensor, bank: FilterBank, geometry: ConvGeometry, options: ExecutionOptions
+) -> Tensor:
+    """:func:`masked_conv2d` for arguments that are known to fit together.
+
+    Between the layers of a network little Python is in the processor's caches: each function
+    called here costs some microseconds more than where it is called in a loop.
+    """
+    learned, frozen, bias, frozen_bias, slice_dim, zeros = bank
+    if not input.is_cpu or input.dtype is not learned.dtype or torch.is_autocast_enabled("cpu"):
+        input = _cast_input(input, learned)
+    if input.dim() == 3:
+        return convolve(input.unsqueeze(0), bank, geometry, options).squeeze(0)
+    backend = settled(options.backend)
+    if zeros:
+        return convolve_zeroed(input, bank, geometry, partial(_convolve_nonzero, backend))
+    if not torch.is_grad_enabled():
+        weight = packed_weight(input, learned, frozen, slice_dim, backend)
+        return torch.conv2d(input, weight, joined_bias(bias, frozen_bias, input.dtype), *geometry)
+    # There is nothing to leave out of the weight gradient, or nothing is saved by it.
+    all_filters = frozen is None or (options.jointly and input.is_cpu)
+    if all_filters and learned.requires_grad and not override_of(options.backend):
+        return _convolve_plainly(input, bank, geometry)
+    plan = ConvPlan(geometry, slice_dim, backend)
+    return MaskedConvolution.apply(input, learned, frozen, bias, frozen_bias, plan)
+
+
+def _convolve_nonzero(
+    backend: str, input: Tensor, bank: FilterBank, geometry: ConvGeometry
+) -> Tensor:
+    plan = ConvPlan(geometry, bank.slice_dim, backend)
+    return MaskedConvolution.apply(input, *bank[:4], plan)
+
+
+def _convolve_plainly(input: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:
+    """PyTorch's own convolution and gradients."""
+    learned, frozen, bias, frozen_bias, *_ = bank
+    weight = learned
+    if frozen is not None:
+        weight = torch.cat((learned, frozen))
+        record(_JOINTLY)
+    if weight.dtype is not input.dtype:
+        weight = weight.to(input.dtype)
+    return torch.conv2d(input, weight, joined_bias(bias, frozen_bias, input.dtype), *geometry)
+
+
+def _cast_input(input: Tensor, learned: Tensor) -> Tensor:
+    """The input in the type that the convolution computes in; the filters follow it."""
+    device = input.device.type
+    # The meta device has no autocast, and asking for it is an error.
+    autocast = device != "meta" and torch.is_autocast_enabled(device)
+    if autocast and input.dtype != torch.float64:
+        return input.to(torch.get_autocast_dtype(device))
+    if input.dtype != learned.dtype:
+        raise TypeError(
+            f"input is {input.dtype}, but the filters are {learned.dtype}; expected the same type "
+            "(or an autocast region)"
+        )
+    return input
