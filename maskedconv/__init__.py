@@ -25,7 +25,7 @@ _HOMES = {
     "ConversionReport": "convolutions",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
-    "YellowFin": "yellowfin",
+    "YellowFin": "optim.yellowfin",
     "conversion_report": "convolutions",
     "convert_": "convert",
     "count_parameters": "counting",
@@ -67,8 +67,8 @@ if TYPE_CHECKING:
     from maskedconv.explanation import explain
     from maskedconv.functional import masked_conv2d
     from maskedconv.nn import MaskedConv2d
+    from maskedconv.optim.yellowfin import YellowFin
     from maskedconv.selection import select_learned_
-    from maskedconv.yellowfin import YellowFin
 
 
 def __getattr__(name: str) -> Any:

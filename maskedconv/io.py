@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all. Free of torch."""
+"""Atomic file writing: a file is replaced as a whole or not at all. Free of torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+
+class StoreError(OSError):
+    """A folder of results cannot be used; the message says why."""
 
 
 @contextmanager

@@ -21,16 +21,17 @@ from maskedconv.experiments.commandline import (
     say,
     usage_errors,
 )
-from maskedconv.experiments.config import INITS, OPTIMIZERS, TRAINED, Option
+from maskedconv.experiments.config import INITS, TRAINED, Option
 from maskedconv.experiments.images import Source
 from maskedconv.experiments.progress import duration
 from maskedconv.experiments.runner import CHECKPOINT_SECONDS
 from maskedconv.experiments.store import Row, StoreError
+from maskedconv.optim import OPTIMIZERS
 from maskedconv.slices import FROZEN_MODES
 
 if TYPE_CHECKING:
     from maskedconv.data import Dataset
-    from maskedconv.history import Epoch
+    from maskedconv.training.history import Epoch
 
 _HEADER = "epoch       lr  train loss  top-1 %  test loss  top-1 %       s"
 

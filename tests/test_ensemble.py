@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from maskedconv import count_parameters, data, select_learned_
 from maskedconv.experiments import ensemble
-from maskedconv.experiments.checkpoints import Checkpoint, checkpoint_path
+from maskedconv.experiments.checkpoints import checkpoint_path
 from maskedconv.experiments.ensemble import freeze_unlearned_, member_seed, train_members
 from maskedconv.experiments.execute import build_model, execute
 from maskedconv.models import create
 from maskedconv.training import train
+from maskedconv.training.checkpoint import Checkpoint
 
 START = replace(SMALL, learned=1.0, epochs=1)
 MEMBERS = replace(START, keep=False, start=START.key, members=3, learned=0.25, epochs=2)

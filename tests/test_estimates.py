@@ -19,7 +19,7 @@ from maskedconv.experiments.same import learned_share
 from maskedconv.experiments.time_left import TimeLeft
 from maskedconv.experiments.timing import Job, Pace, measure
 from maskedconv.experiments.workers import Workers
-from maskedconv.history import Epoch
+from maskedconv.training.history import Epoch
 
 SIZE = Size(10, (1, 8, 8), 1000, 300)
 SIZES = {("digits", None): SIZE}

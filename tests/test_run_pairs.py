@@ -14,7 +14,7 @@ from maskedconv import count_parameters, data, models, reproduce, select_learned
 from maskedconv.checkpoint import load_plain
 from maskedconv.experiments import Store
 from maskedconv.experiments.execute import build_model, execute
-from maskedconv.optimizers import make_optimizer, make_scheduler
+from maskedconv.optim.factory import make_optimizer, make_scheduler
 
 WRN = ("--model", "wrn_10_1", "--epochs", "1", "--subset", "2")
 ALEXNET = ("--model", "alexnet", "--option", "width=0.125", "--epochs", "1", "--subset", "2")

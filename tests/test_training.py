@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from maskedconv import MaskedConv2d, data
 from maskedconv.data import Dataset
-from maskedconv.optimizers import make_optimizer
+from maskedconv.optim.factory import make_optimizer
 from maskedconv.training import Diverged, Epoch, History, evaluate, predict, train
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from maskedconv.experiments.precision import is_slow, resolve_amp
 from maskedconv.experiments.store import StoreError
-from maskedconv.memory import keep_freed_memory
+from maskedconv.training.memory import keep_freed_memory
+from maskedconv.training.precision import is_slow, resolve_amp
 
 if TYPE_CHECKING:
     import torch

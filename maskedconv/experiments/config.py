@@ -11,13 +11,13 @@ import re
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
+from maskedconv.checks import check_choice
+from maskedconv.optim import OPTIMIZERS, SCHEDULES
 from maskedconv.slices import SLICE_DIMS, check_frozen, check_learned, check_slice_dim
+from maskedconv.training.precision import AMP
 
 TRAINED = ("all", "bn", "conv1", "block1", "block2", "block3", "fc")
 INITS = ("he", "authors")
-SCHEDULES = ("step", "cosine")
-OPTIMIZERS = ("sgd", "adam", "yellowfin")
-AMP = ("bf16", "off")
 # The beta1 that Adam is run with: its place in a configuration is the momentum.
 ADAM_MOMENTUM = 0.9
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -246,12 +246,6 @@ class RunConfig:
 def _short(number: float) -> str:
     text = f"{number:g}"
     return text.removeprefix("0") if text.startswith("0.") else text
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """ValueError naming ``name`` unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
 
 
 def _check_int(name: str, value: int, smallest: int) -> None:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from maskedconv.checkpoint import save
 from maskedconv.data import Dataset
-from maskedconv.experiments.checkpoints import Checkpoint
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.rows import epochs_of
-from maskedconv.history import History
 from maskedconv.nn import MaskedConv2d
-from maskedconv.training import predict
+from maskedconv.training.checkpoint import Checkpoint
+from maskedconv.training.evaluation import predict
+from maskedconv.training.history import History
 
 Fit = Callable[[nn.Module, int], History]
 

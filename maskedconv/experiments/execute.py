@@ -15,16 +15,17 @@ from torch import nn
 from maskedconv import env, models
 from maskedconv.counting import count_parameters
 from maskedconv.data import Dataset
-from maskedconv.experiments.checkpoints import Checkpoint, checkpoint_path
+from maskedconv.experiments.checkpoints import checkpoint_path
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.ensemble import freeze_unlearned_, train_members
 from maskedconv.experiments.rows import results
 from maskedconv.experiments.store import Row, StoreError
 from maskedconv.experiments.weights import keep_weights, start_from, weights_path
-from maskedconv.history import Diverged, Epoch, History
-from maskedconv.memory import peak_resident
 from maskedconv.selection import select_learned_
-from maskedconv.training import train
+from maskedconv.training.checkpoint import Checkpoint
+from maskedconv.training.history import Diverged, Epoch, History
+from maskedconv.training.loop import train
+from maskedconv.training.memory import peak_resident
 
 
 def build_model(

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.images import DataKey
-from maskedconv.experiments.interrupts import sigterm_interrupts
 from maskedconv.experiments.runner import POLL_SECONDS, Observer, not_run
 from maskedconv.experiments.store import Row, Store, StoreError
 from maskedconv.experiments.workers import Pool, Setup, WorkerError, saved
+from maskedconv.training.interrupts import sigterm_interrupts
 
 if TYPE_CHECKING:
     from maskedconv.data import Dataset

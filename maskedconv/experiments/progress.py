@@ -16,7 +16,7 @@ from maskedconv.experiments.store import Row
 from maskedconv.experiments.time_left import TimeLeft
 
 if TYPE_CHECKING:
-    from maskedconv.history import Epoch
+    from maskedconv.training.history import Epoch
 
 
 class ConsoleObserver:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from maskedconv.history import History
+from maskedconv.training.history import History
 
 
 def results(history: History) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from maskedconv.experiments import interrupts
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.store import Loaded, Row, Store, is_final
+from maskedconv.training import interrupts
 
 if TYPE_CHECKING:
     from maskedconv.data import Dataset
-    from maskedconv.history import Epoch
+    from maskedconv.training.history import Epoch
 
 POLL_SECONDS = 1.0
 CHECKPOINT_SECONDS = 120.0

@@ -19,14 +19,12 @@ from typing import Any
 
 from maskedconv.experiments import formats
 from maskedconv.experiments.formats import SCHEMA
-from maskedconv.io import remove_partial_files, replace_file
+from maskedconv.io import StoreError, remove_partial_files, replace_file
 from maskedconv.schema import SchemaError, read_json
 
+__all__ = ["Loaded", "Row", "Store", "StoreError", "is_final"]
+
 Row = dict[str, Any]
-
-
-class StoreError(OSError):
-    """The output folder cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from maskedconv.experiments.config import RunConfig
 
 if TYPE_CHECKING:
-    from maskedconv.history import Epoch
+    from maskedconv.training.history import Epoch
 
 _Group = tuple[object, ...]
 _Total = Callable[[Iterable[RunConfig], Mapping[str, float], int], float]

@@ -14,7 +14,8 @@ from maskedconv.data import Dataset
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.execute import build_model
 from maskedconv.experiments.images import Size
-from maskedconv.training import CPU_TEST_BATCH_SIZE, GPU_TEST_BATCH_SIZE, evaluate, train
+from maskedconv.training.evaluation import CPU_TEST_BATCH_SIZE, GPU_TEST_BATCH_SIZE, evaluate
+from maskedconv.training.loop import train
 
 # Timed batches: this many, of fewer images where they would take longer than this.
 BATCHES = 4

@@ -16,16 +16,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from maskedconv.experiments import interrupts
 from maskedconv.experiments.commandline import open_device, say
 from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.images import DataKey, data_key
 from maskedconv.experiments.runner import CHECKPOINT_SECONDS, attempt
 from maskedconv.experiments.store import Store, StoreError
+from maskedconv.training import interrupts
 
 if TYPE_CHECKING:
     from maskedconv.data import Dataset
-    from maskedconv.history import Epoch
+    from maskedconv.training.history import Epoch
 
 
 class WorkerError(RuntimeError):

@@ -1,4 +1,4 @@
-"""The optimisers and learning-rate schedules of the training loop, by name."""
+"""The optimizers and learning-rate schedules of the training loop, by name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from maskedconv.experiments.config import OPTIMIZERS, SCHEDULES
-from maskedconv.yellowfin import YellowFin
+from maskedconv.optim import OPTIMIZERS, SCHEDULES
+from maskedconv.optim.yellowfin import YellowFin
 
 # Of the authors' runs with YellowFin (Rosenfeld & Tsotsos 2018, table 3).
 _YELLOWFIN_CLIP = 2.0
@@ -25,12 +25,12 @@ def make_optimizer(
     weight_decay: float,
     nesterov: bool,
 ) -> Optimizer:
-    """The optimiser ``name`` of ``parameters``.
+    """The optimizer ``name`` of ``parameters``.
 
     ``momentum`` is SGD's, Adam's beta1, or where YellowFin starts; ``nesterov`` is SGD's.
 
     Raises:
-        ValueError: there is no such optimiser, or it refuses a value.
+        ValueError: there is no such optimizer, or it refuses a value.
     """
     if nesterov and name != "sgd":
         raise ValueError(f"nesterov is True; expected False with optimizer {name}")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskedconv.experiments.config import AMP, check_choice
+from maskedconv.checks import check_choice
 
+AMP = ("bf16", "off")
 ASKED = ("auto", *AMP)
 _CPU_FACTS = Path("/proc/cpuinfo")
 # Linux's names for units that multiply bfloat16: of x86 by tiles, of x86 and ARM by vectors.

@@ -1,4 +1,4 @@
-"""The one training loop, on images that already are on the compute device."""
+"""The training loop, on images that are already on the compute device."""
 
 from __future__ import annotations
 
@@ -12,20 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedconv.data import Dataset, test_batches, train_batches
-from maskedconv.experiments import interrupts
-from maskedconv.experiments.checkpoints import Checkpoint
-from maskedconv.experiments.precision import resolve_amp
-from maskedconv.history import Diverged, Epoch, History
-from maskedconv.optimizers import make_optimizer, make_scheduler
-from maskedconv.position import Position, Sums
-
-__all__ = ["evaluate", "predict", "train"]
-
-# On a CPU, activations beyond 32 MB leave malloc's heap, and fetching their pages anew for every
-# batch costs more than the convolutions; a GPU wants larger batches to be busy.
-CPU_TEST_BATCH_SIZE = 128
-GPU_TEST_BATCH_SIZE = 1000
+from maskedconv.data import Dataset, train_batches
+from maskedconv.optim.factory import make_optimizer, make_scheduler
+from maskedconv.training import interrupts
+from maskedconv.training.checkpoint import Checkpoint
+from maskedconv.training.evaluation import autocast, evaluate
+from maskedconv.training.history import Diverged, Epoch, History
+from maskedconv.training.precision import resolve_amp
+from maskedconv.training.state import Position
 
 
 def train(
@@ -70,7 +64,7 @@ def train(
             nothing to learn.
         Diverged: a loss of an epoch is not finite, or a value of the network after it.
         StoreError: the checkpoint cannot be written.
-        KeyboardInterrupt: somebody asked to stop (see ``experiments.interrupts``); the checkpoint
+        KeyboardInterrupt: somebody asked to stop (see ``training.interrupts``); the checkpoint
             is written.
     """
     if epochs < 1:
@@ -122,50 +116,6 @@ def train(
     return history
 
 
-def evaluate(
-    model: nn.Module,
-    dataset: Dataset,
-    batch_size: int | None = None,
-    amp: bool = False,
-    before_batch: Callable[[], None] = lambda: None,
-) -> tuple[float, float]:
-    """Mean cross-entropy and top-1 in percent on the test set; leaves the model in eval mode."""
-    sums = Sums(dataset.device)
-    for logits, labels in _answers(model, dataset, batch_size, amp, before_batch):
-        with _autocast(dataset.device, amp):
-            loss = F.cross_entropy(logits, labels)
-        sums.add(loss, logits, labels)
-    return sums.means()
-
-
-def predict(
-    model: nn.Module, dataset: Dataset, batch_size: int | None = None, amp: bool = False
-) -> Tensor:
-    """Softmax float32 [N, classes] on the test set; leaves the model in eval mode."""
-    answers = _answers(model, dataset, batch_size, amp)
-    return torch.cat([logits.float().softmax(1) for logits, _ in answers])
-
-
-@torch.no_grad()
-def _answers(
-    model: nn.Module,
-    dataset: Dataset,
-    batch_size: int | None,
-    amp: bool,
-    before_batch: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits [B, classes] and labels [B] of the test set, batch by batch."""
-    model.eval()
-    batch_size = batch_size or (
-        CPU_TEST_BATCH_SIZE if dataset.device.type == "cpu" else GPU_TEST_BATCH_SIZE
-    )
-    for images, labels in test_batches(dataset, batch_size):
-        before_batch()
-        with _autocast(dataset.device, amp):
-            logits = model(images)
-        yield logits, labels
-
-
 def _train_epoch(
     model: Callable[[Tensor], Tensor],
     position: Position,
@@ -179,7 +129,7 @@ def _train_epoch(
         # Not behind the last batch: the end of the epoch has its own.
         if position.batch and checkpoint is not None and checkpoint.due():
             checkpoint.write(position.state())
-        with _autocast(images.device, amp):
+        with autocast(images.device, amp):
             logits = model(images)
             loss = F.cross_entropy(logits, labels)
         position.optimizer.zero_grad(set_to_none=True)
@@ -209,8 +159,3 @@ def _not_finite(model: nn.Module) -> str:
     ]
     finite = torch.stack([value.detach().isfinite().all() for _, value in named]).tolist()
     return next((name for (name, _), good in zip(named, finite, strict=True) if not good), "")
-
-
-def _autocast(device: torch.device, enabled: bool) -> torch.autocast:
-    # Entered anew for every batch: autocast keeps its copies of the weights until it is left.
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from maskedconv.history import Epoch, History
+from maskedconv.training.history import Epoch, History
 
 # Of a position: what has a state_dict.
 _STATEFUL = ("model", "optimizer", "scheduler")
