@@ -12,22 +12,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskedconv import data
-from maskedconv.experiments import EXPERIMENTS, RunConfig, Store, registry
-from maskedconv.experiments.commandline import (
+from maskedconv.cli.listing import print_estimate, print_items
+from maskedconv.cli.options import (
     AMP_HELP,
     INTERRUPTED,
     SOME_FAILED,
     check_checkpoint_minutes,
     check_device,
     open_amp,
-    open_device,
-    say,
     usage_errors,
 )
-from maskedconv.experiments.images import DataKey, Source, data_key, parse_folders, size_of
-from maskedconv.experiments.listing import print_estimate, print_items
-from maskedconv.experiments.parallel import count_cores, parse_parallel, run_parallel, share_out
-from maskedconv.experiments.planning import (
+from maskedconv.cli.progress import ConsoleObserver
+from maskedconv.console import duration, say
+from maskedconv.experiments import EXPERIMENTS, registry
+from maskedconv.experiments.presets import PRESETS
+from maskedconv.experiments.presets import settings as settings_of
+from maskedconv.runs import RunConfig, Store
+from maskedconv.runs.images import DataKey, Source, data_key, parse_folders, size_of
+from maskedconv.runs.parallel import count_cores, parse_parallel, run_parallel, share_out
+from maskedconv.runs.planning import (
     Plan,
     check_data,
     check_folder,
@@ -37,13 +40,11 @@ from maskedconv.experiments.planning import (
     name_unused_folders,
     write_plan,
 )
-from maskedconv.experiments.presets import PRESETS
-from maskedconv.experiments.presets import settings as settings_of
-from maskedconv.experiments.progress import ConsoleObserver, duration
-from maskedconv.experiments.runner import run_all, unique
-from maskedconv.experiments.store import Row, StoreError
-from maskedconv.experiments.time_left import TimeLeft
-from maskedconv.experiments.workers import Setup, WorkerError, Workers
+from maskedconv.runs.sequential import run_all, unique
+from maskedconv.runs.store import Row, StoreError
+from maskedconv.runs.time_left import TimeLeft
+from maskedconv.runs.workers import Setup, WorkerError, Workers
+from maskedconv.training.device import open_device
 
 if TYPE_CHECKING:
     import torch
@@ -225,7 +226,7 @@ def _run(
                 checkpoint_seconds=setup.checkpoint_seconds,
             )
     except KeyboardInterrupt:
-        from maskedconv.experiments.checkpoints import has_checkpoint
+        from maskedconv.runs.checkpoints import has_checkpoint
 
         loaded = store.load()
         left = [run for run in configs if loaded.finished(run.key) is None]
@@ -247,7 +248,7 @@ def _time_left(
     """What tells the time left, where there is a terminal to show it on and time to be told."""
     if not (pending and sys.stderr.isatty()):
         return None
-    from maskedconv.experiments.estimate import coarse_estimate, total_seconds
+    from maskedconv.runs.estimate import coarse_estimate, total_seconds
 
     say("timing some batches of each network ...")
     sizes = {key: size_of(dataset) for key, dataset in datasets.items()}

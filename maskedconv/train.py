@@ -9,25 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskedconv import data
-from maskedconv.experiments import RunConfig, Store
-from maskedconv.experiments.commandline import (
+from maskedconv.cli.options import (
     AMP_HELP,
     INTERRUPTED,
     SOME_FAILED,
     check_checkpoint_minutes,
     check_device,
     open_amp,
-    open_device,
-    say,
     usage_errors,
 )
-from maskedconv.experiments.config import INITS, TRAINED, Option
-from maskedconv.experiments.images import Source
-from maskedconv.experiments.progress import duration
-from maskedconv.experiments.runner import CHECKPOINT_SECONDS
-from maskedconv.experiments.store import Row, StoreError
+from maskedconv.console import duration, say
 from maskedconv.optim import OPTIMIZERS
+from maskedconv.runs import RunConfig, Store
+from maskedconv.runs.config import INITS, TRAINED, Option
+from maskedconv.runs.images import Source
+from maskedconv.runs.sequential import CHECKPOINT_SECONDS
+from maskedconv.runs.store import Row, StoreError
 from maskedconv.slices import FROZEN_MODES
+from maskedconv.training.device import open_device
 
 if TYPE_CHECKING:
     from maskedconv.data import Dataset
@@ -185,7 +184,7 @@ def _recipe(model: str, **given: Any) -> dict[str, Any]:
 
 def _check_model(config: RunConfig, images: Dataset) -> None:
     """Errors of the network's arguments belong to the user, not to the run."""
-    from maskedconv.experiments.execute import build_model
+    from maskedconv.runs.execute import build_model
 
     build_model(config, images.num_classes, images.image_shape)
 
@@ -204,8 +203,8 @@ def _say_what_is_not_obvious(config: RunConfig, store: Store | None) -> None:
 
 
 def _run(config: RunConfig, images: Dataset, store: Store | None, checkpoint_seconds: float) -> Row:
-    from maskedconv.experiments.execute import execute
-    from maskedconv.experiments.runner import run_all
+    from maskedconv.runs.execute import execute
+    from maskedconv.runs.sequential import run_all
 
     printer = _Printer()
     print(_HEADER, flush=True)
@@ -225,7 +224,7 @@ def _run(config: RunConfig, images: Dataset, store: Store | None, checkpoint_sec
 
 
 def _what_is_kept(config: RunConfig, store: Store | None) -> str:
-    from maskedconv.experiments.checkpoints import has_checkpoint
+    from maskedconv.runs.checkpoints import has_checkpoint
 
     if store is None:
         return "nothing of it is kept, as there was no --out FOLDER"

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.presets import settings
 from maskedconv.experiments.registry import EXPERIMENTS
 from maskedconv.report.results import Results, load
+from maskedconv.runs.config import RunConfig
 
 Top1 = Callable[[RunConfig], float | None]
 SIZES = {"densenet": 40_000, "wrn": 78_000, "vgg19": 320_000, "alexnet": 45_000}

@@ -12,11 +12,11 @@ from killed_runs import SMALL
 from torch.nn import functional as F
 
 from maskedconv import count_parameters, data, select_learned_
-from maskedconv.experiments import ensemble
-from maskedconv.experiments.checkpoints import checkpoint_path
-from maskedconv.experiments.ensemble import freeze_unlearned_, member_seed, train_members
-from maskedconv.experiments.execute import build_model, execute
 from maskedconv.models import create
+from maskedconv.runs import ensemble
+from maskedconv.runs.checkpoints import checkpoint_path
+from maskedconv.runs.ensemble import freeze_unlearned_, member_seed, train_members
+from maskedconv.runs.execute import build_model, execute
 from maskedconv.training import train
 from maskedconv.training.checkpoint import Checkpoint
 

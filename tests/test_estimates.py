@@ -11,14 +11,14 @@ from commands import call
 from report_samples import config
 
 from maskedconv import data, reproduce
-from maskedconv.experiments import estimate as estimating
-from maskedconv.experiments import timing
-from maskedconv.experiments.estimate import coarse_estimate, estimate, total_seconds
-from maskedconv.experiments.images import Size, data_key
-from maskedconv.experiments.same import learned_share
-from maskedconv.experiments.time_left import TimeLeft
-from maskedconv.experiments.timing import Job, Pace, measure
-from maskedconv.experiments.workers import Workers
+from maskedconv.runs import estimate as estimating
+from maskedconv.runs import timing
+from maskedconv.runs.estimate import coarse_estimate, estimate, total_seconds
+from maskedconv.runs.images import Size, data_key
+from maskedconv.runs.same import learned_share
+from maskedconv.runs.time_left import TimeLeft
+from maskedconv.runs.timing import Job, Pace, measure
+from maskedconv.runs.workers import Workers
 from maskedconv.training.history import Epoch
 
 SIZE = Size(10, (1, 8, 8), 1000, 300)
@@ -204,7 +204,7 @@ def test_a_terminal_is_told_the_time_left(monkeypatch):
 
 
 def test_the_bar_shows_it():
-    from maskedconv.experiments.progress import ConsoleObserver, _TimeLeftColumn
+    from maskedconv.cli.progress import ConsoleObserver, _TimeLeftColumn
 
     run = config(epochs=2)
     left = TimeLeft([run], {run.key: 400.0}, 1, total_seconds, Clock())

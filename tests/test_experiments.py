@@ -11,10 +11,11 @@ from dataclasses import replace
 import pytest
 
 from maskedconv import count_parameters
-from maskedconv.experiments import EXPERIMENTS, RunConfig
-from maskedconv.experiments.execute import build_model
+from maskedconv.experiments import EXPERIMENTS
 from maskedconv.experiments.presets import PRESETS, settings
 from maskedconv.experiments.registry import select
+from maskedconv.runs import RunConfig
+from maskedconv.runs.execute import build_model
 
 CONFIG = RunConfig(
     model="wrn_28_4",

@@ -30,9 +30,14 @@ def run(*command, cwd=None, **environment):
 def copy_sources(folder):
     """The sources without what was built from them."""
     ignored = shutil.ignore_patterns(
-        ".git", ".venv*", "build", "runs", "*.so", "_build.json", "__pycache__"
+        ".git", ".venv*", "build", "*.so", "_build.json", "__pycache__"
     )
-    return shutil.copytree(ROOT, folder / "source", ignore=ignored)
+
+    def ignore(path, names):
+        # The results of a user's runs; the package has a folder of the same name.
+        return ignored(path, names) | ({"runs"} & set(names) if path == str(ROOT) else set())
+
+    return shutil.copytree(ROOT, folder / "source", ignore=ignore)
 
 
 def build_wheel(folder, **environment):

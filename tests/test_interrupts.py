@@ -11,12 +11,12 @@ import pytest
 from commands import call
 
 from maskedconv import train
-from maskedconv.experiments import Store
-from maskedconv.experiments.checkpoints import has_checkpoint
-from maskedconv.experiments.images import data_key
-from maskedconv.experiments.parallel import run_parallel
-from maskedconv.experiments.runner import run_all
-from maskedconv.experiments.workers import Setup
+from maskedconv.runs import Store
+from maskedconv.runs.checkpoints import has_checkpoint
+from maskedconv.runs.images import data_key
+from maskedconv.runs.parallel import run_parallel
+from maskedconv.runs.sequential import run_all
+from maskedconv.runs.workers import Setup
 from maskedconv.training import evaluation, interrupts, loop
 
 RUN = replace(killed_runs.SMALL, epochs=2, keep=False)

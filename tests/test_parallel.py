@@ -16,10 +16,11 @@ from commands import SMALL, SMALL_RUNS, call
 
 from maskedconv import data, reproduce
 from maskedconv.data import Dataset
-from maskedconv.experiments import EXPERIMENTS, Store
-from maskedconv.experiments.parallel import _Schedule, parse_parallel, run_parallel, share_out
+from maskedconv.experiments import EXPERIMENTS
 from maskedconv.experiments.presets import settings
-from maskedconv.experiments.workers import Setup, WorkerError
+from maskedconv.runs import Store
+from maskedconv.runs.parallel import _Schedule, parse_parallel, run_parallel, share_out
+from maskedconv.runs.workers import Setup, WorkerError
 
 TWO = (*SMALL, "--parallel", "2", "--threads", "1")
 RUNS = EXPERIMENTS["table1"].runs(settings("quick", epochs=1, subset=5))

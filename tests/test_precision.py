@@ -12,12 +12,12 @@ from report_samples import config, row, write_folder
 from torch import nn
 
 from maskedconv import data, reproduce, train, training
-from maskedconv.experiments import RunConfig, Store, ensemble
-from maskedconv.experiments.estimate import estimate
-from maskedconv.experiments.execute import execute
-from maskedconv.experiments.images import Size
-from maskedconv.experiments.workers import Workers
 from maskedconv.report import write
+from maskedconv.runs import RunConfig, Store, ensemble
+from maskedconv.runs.estimate import estimate
+from maskedconv.runs.execute import execute
+from maskedconv.runs.images import Size
+from maskedconv.runs.workers import Workers
 from maskedconv.training import loop, precision
 from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.precision import is_slow, resolve_amp

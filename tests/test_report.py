@@ -15,12 +15,12 @@ import pytest
 from report_samples import config, results_of, row, small_plan, small_top1, write_folder
 
 from maskedconv import report
-from maskedconv.experiments import StoreError
 from maskedconv.report.appendix import only
 from maskedconv.report.build import notice
 from maskedconv.report.fits import fit_line
 from maskedconv.report.results import Stat, load, setting_label
 from maskedconv.report.tables import cell
+from maskedconv.runs import StoreError
 
 
 @pytest.fixture(scope="module")

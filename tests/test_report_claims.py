@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 from report_samples import config, results_of, row, small_plan, small_top1, write_folder
 
-from maskedconv.experiments.config import RunConfig
 from maskedconv.report import paper, write
 from maskedconv.report.claims import CLAIMS, _judge_one, judge
 from maskedconv.report.criteria import case
 from maskedconv.report.criteria.measured import Measured, accuracy, exceeds
 from maskedconv.report.results import Results, load
+from maskedconv.runs.config import RunConfig
 
 YELLOWFIN = {"optimizer": "yellowfin", "momentum": 0.0}
 

@@ -13,7 +13,6 @@ import pytest
 from report_samples import config, results_of, row, small_plan, small_top1, write_folder
 
 from maskedconv import report
-from maskedconv.experiments.config import RunConfig
 from maskedconv.report import curves, paper
 from maskedconv.report.build import notice
 from maskedconv.report.document import Figure, Table, Text
@@ -23,6 +22,7 @@ from maskedconv.report.items.table1 import table1_table
 from maskedconv.report.learned import learned_table
 from maskedconv.report.results import Results, load
 from maskedconv.report.tables import comparison, networks
+from maskedconv.runs.config import RunConfig
 
 
 def test_the_authors_runs_are_read_whole():

@@ -14,7 +14,7 @@ from commands import SMALL as SMALL_ARGUMENTS
 from commands import SMALL_RUNS, call, keys, start, time_nothing, wait_for_rows
 
 from maskedconv import reproduce, train
-from maskedconv.experiments import Store, execute
+from maskedconv.runs import Store, execute
 from maskedconv.training import Diverged, History
 
 # One by one, in the command's own process.

@@ -12,9 +12,10 @@ from commands import SMALL, SMALL_RUNS, call, keys, start, time_nothing, wait_fo
 from image_files import write_folder
 
 from maskedconv import reproduce
-from maskedconv.experiments import EXPERIMENTS, Store, execute
+from maskedconv.experiments import EXPERIMENTS
 from maskedconv.experiments.presets import settings
-from maskedconv.experiments.runner import run_all
+from maskedconv.runs import Store, execute
+from maskedconv.runs.sequential import run_all
 
 ONE_BY_ONE = (*SMALL, "--parallel", "1", "--threads", "1")
 

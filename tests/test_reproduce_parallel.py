@@ -9,8 +9,9 @@ from pathlib import Path
 
 from commands import SMALL, SMALL_RUNS, keys, start, wait_for_rows
 
-from maskedconv.experiments import EXPERIMENTS, Store
+from maskedconv.experiments import EXPERIMENTS
 from maskedconv.experiments.presets import settings
+from maskedconv.runs import Store
 
 TWO = (*SMALL, "--parallel", "2", "--threads", "1")
 RUNS = EXPERIMENTS["table1"].runs(settings("quick", epochs=40, subset=5))

@@ -14,10 +14,10 @@ import torch
 from killed_runs import OPTIMIZERS, SMALL
 from safetensors.torch import load_file
 
-from maskedconv.experiments import RunConfig
-from maskedconv.experiments.checkpoints import checkpoint_path, remove_checkpoint
-from maskedconv.experiments.execute import execute
-from maskedconv.experiments.store import StoreError
+from maskedconv.runs import RunConfig
+from maskedconv.runs.checkpoints import checkpoint_path, remove_checkpoint
+from maskedconv.runs.execute import execute
+from maskedconv.runs.store import StoreError
 from maskedconv.training import loop
 from maskedconv.training.checkpoint import Checkpoint
 

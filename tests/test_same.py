@@ -11,13 +11,14 @@ from commands import call, keys, time_nothing
 from report_samples import config, row
 
 from maskedconv import reproduce
-from maskedconv.experiments import EXPERIMENTS, Store
-from maskedconv.experiments.execute import build_model
+from maskedconv.experiments import EXPERIMENTS
 from maskedconv.experiments.presets import settings
-from maskedconv.experiments.same import trained_for
-from maskedconv.experiments.store import Loaded
 from maskedconv.nn import MaskedConv2d
 from maskedconv.report import write
+from maskedconv.runs import Store
+from maskedconv.runs.execute import build_model
+from maskedconv.runs.same import trained_for
+from maskedconv.runs.store import Loaded
 
 FIG2 = ("fig2", "--epochs", "1", "--subset", "2", "--device", "cpu", "--parallel", "1")
 
@@ -92,7 +93,7 @@ def test_finished_rows_are_taken_whichever_of_the_equals_they_are_of():
 
 
 def test_planning_draws_nothing_from_the_callers_generator():
-    from maskedconv.experiments import same
+    from maskedconv.runs import same
 
     same._banks.cache_clear()
     before = torch.get_rng_state()

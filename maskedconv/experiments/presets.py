@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from maskedconv.experiments.config import Option
+from maskedconv.runs.config import Option
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from maskedconv.experiments.config import RunConfig
 from maskedconv.experiments.presets import Network, Settings
+from maskedconv.runs.config import RunConfig
 
 FROZEN = ("random", "zero")
 ALL_WEIGHTS = 1.0

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from maskedconv.console import duration
 from maskedconv.report import curves
 from maskedconv.report.document import Block, Command, Section, Table, Text
 from maskedconv.report.results import Results, Run
@@ -104,7 +105,7 @@ def _environment(results: Results) -> list[Block]:
     memory = max(row.get("peak_memory_bytes") or 0 for row in rows)
     table = [
         ["runs", str(len(rows))],
-        ["time in all", duration(seconds)],
+        ["time in all", duration(seconds, rough=True)],
         ["largest peak memory", f"{memory / 2**20:,.0f} MiB"],
         ["device", _distinct(row.get("device") for row in rows)],
     ]
@@ -118,14 +119,6 @@ def _environment(results: Results) -> list[Block]:
 def _distinct(values: Iterable[Any]) -> str:
     texts = dict.fromkeys(str(value) for value in values if value is not None)
     return "; ".join(texts) or NOTHING
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say it, such as ``1 h 05 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _commands(results: Results, out: Path) -> list[Block]:

@@ -6,6 +6,7 @@ import csv
 import io
 from pathlib import Path
 
+from maskedconv.console import duration
 from maskedconv.io import replace_file
 from maskedconv.report import appendix, items, paper
 from maskedconv.report.claims import judge
@@ -104,7 +105,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         ("Precision", results.precision or "nothing was run"),
         (
             "Training time",
-            appendix.duration(sum((run.row or {}).get("seconds") or 0 for run in runs)),
+            duration(sum((run.row or {}).get("seconds") or 0 for run in runs), rough=True),
         ),
     ]
     if command := results.plan.get("command"):

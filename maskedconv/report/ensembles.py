@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-from maskedconv.experiments.config import RunConfig
 from maskedconv.report.results import Setting, network_label
+from maskedconv.runs.config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from maskedconv.experiments.config import RunConfig
 from maskedconv.report.document import Table
 from maskedconv.report.drawing import Draw, accuracy_axis, legend, ordered_labels, points
 from maskedconv.report.results import (
@@ -19,6 +18,7 @@ from maskedconv.report.results import (
 )
 from maskedconv.report.style import BLACK, FROZEN_COLOURS
 from maskedconv.report.tables import best, count, last, networks, order, pairs, share
+from maskedconv.runs.config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
-from maskedconv.experiments.config import RunConfig
 from maskedconv.report.results import Setting, Stat, family
+from maskedconv.runs.config import RunConfig
 
 PARTS = ("bn", "conv1", "block1", "block2", "block3", "fc")
 

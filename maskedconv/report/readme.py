@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from maskedconv.console import duration
 from maskedconv.report import paper
-from maskedconv.report.appendix import duration
 from maskedconv.report.build import notice
 from maskedconv.report.claims import judge
 from maskedconv.report.document import Table
@@ -60,7 +60,7 @@ def _origin(results: Results) -> str:
         *(note for note in data if note),
         *devices,
         *filter(None, [results.precision]),
-        f"{duration(seconds)} of training",
+        f"{duration(seconds, rough=True)} of training",
     ]
     return f"{'; '.join(facts)}. Accuracy: top-1 on the test images, %, best epoch."
 

@@ -14,8 +14,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from maskedconv import data
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.store import Store
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.store import Store
 
 FAMILIES = {
     "densenet": "DenseNet",

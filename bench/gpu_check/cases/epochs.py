@@ -12,10 +12,10 @@ import torch
 from bench.gpu_check.author_epochs import published
 from bench.gpu_check.device import Device
 from maskedconv.data import Dataset
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.execute import execute
-from maskedconv.experiments.images import Source
 from maskedconv.models import recipe
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.execute import execute
+from maskedconv.runs.images import Source
 
 
 @functools.cache

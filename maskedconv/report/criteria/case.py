@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from maskedconv.experiments.config import RunConfig
 from maskedconv.report.results import (
     Setting,
     dataset_title,
@@ -13,6 +12,7 @@ from maskedconv.report.results import (
     network_label,
     setting_label,
 )
+from maskedconv.runs.config import RunConfig
 
 FAR = 3.0  # times chance: far above it
 NEAR = 1.5  # times chance: still at it

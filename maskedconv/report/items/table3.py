@@ -9,7 +9,6 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from maskedconv import data
-from maskedconv.experiments.config import Option
 from maskedconv.report import paper
 from maskedconv.report.document import Block, Figure, Table, Text
 from maskedconv.report.drawing import Draw, accuracy_axis, draw, legend, points, top_of
@@ -26,6 +25,7 @@ from maskedconv.report.tables import (
     last,
     networks,
 )
+from maskedconv.runs.config import Option
 
 MODEL, DATASET = "wrn_28_4", "tiny-imagenet"
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from maskedconv.experiments.commandline import say
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.images import DataKey, Size, data_key
-from maskedconv.experiments.planning import Plan, all_runs
-from maskedconv.experiments.progress import duration
-from maskedconv.experiments.runner import unique
-from maskedconv.experiments.same import trained_for
-from maskedconv.experiments.store import Loaded, Store
+from maskedconv.console import duration, say
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.images import DataKey, Size, data_key
+from maskedconv.runs.planning import Plan, all_runs
+from maskedconv.runs.same import trained_for
+from maskedconv.runs.sequential import unique
+from maskedconv.runs.store import Loaded, Store
 
 if TYPE_CHECKING:
-    from maskedconv.experiments.workers import Workers
+    from maskedconv.runs.workers import Workers
 
 Sizes = Mapping[DataKey, Size]
 
@@ -49,7 +48,7 @@ def print_estimate(
     plan: Plan, sizes: Sizes, store: Store, workers: Workers, every_run: bool
 ) -> None:
     """What is still to be done of each item, and for how long; shared runs are counted once."""
-    from maskedconv.experiments.estimate import estimate, total_seconds
+    from maskedconv.runs.estimate import estimate, total_seconds
 
     loaded = store.load()
     configs = all_runs(plan)

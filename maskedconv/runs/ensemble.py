@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from maskedconv.checkpoint import save
 from maskedconv.data import Dataset
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.rows import epochs_of
 from maskedconv.nn import MaskedConv2d
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.row import epochs_of
 from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.evaluation import predict
 from maskedconv.training.history import History

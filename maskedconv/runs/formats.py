@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from maskedconv.data import available
-from maskedconv.experiments.config import RunConfig
+from maskedconv.runs.config import RunConfig
 from maskedconv.schema import (
     Misfit,
     Schema,

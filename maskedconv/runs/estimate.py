@@ -9,12 +9,12 @@ from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
-from maskedconv.experiments.commandline import open_device
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.images import DataKey, Size, data_key
-from maskedconv.experiments.same import learned_share
-from maskedconv.experiments.timing import Job, Pace, measure
-from maskedconv.experiments.workers import Workers
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.images import DataKey, Size, data_key
+from maskedconv.runs.same import learned_share
+from maskedconv.runs.timing import Job, Pace, measure
+from maskedconv.runs.workers import Workers
+from maskedconv.training.device import open_device
 
 Sizes = Mapping[DataKey, Size]
 _Kind = tuple[object, ...]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.store import Loaded, Row, Store, is_final
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.store import Loaded, Row, Store, is_final
 from maskedconv.training import interrupts
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def _run_one(
     progress: Progress,
     checkpoint_seconds: float,
 ) -> Row:
-    from maskedconv.experiments.checkpoints import remove_checkpoint
-    from maskedconv.experiments.execute import execute
+    from maskedconv.runs.checkpoints import remove_checkpoint
+    from maskedconv.runs.execute import execute
 
     progress.started(config)
     row = execute(

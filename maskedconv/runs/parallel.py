@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.images import DataKey
-from maskedconv.experiments.runner import POLL_SECONDS, Observer, not_run
-from maskedconv.experiments.store import Row, Store, StoreError
-from maskedconv.experiments.workers import Pool, Setup, WorkerError, saved
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.images import DataKey
+from maskedconv.runs.sequential import POLL_SECONDS, Observer, not_run
+from maskedconv.runs.store import Row, Store, StoreError
+from maskedconv.runs.workers import Pool, Setup, WorkerError, saved
 from maskedconv.training.interrupts import sigterm_interrupts
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maskedconv.experiments import formats
-from maskedconv.experiments.formats import SCHEMA
 from maskedconv.io import StoreError, remove_partial_files, replace_file
+from maskedconv.runs import formats
+from maskedconv.runs.formats import SCHEMA
 from maskedconv.schema import SchemaError, read_json
 
 __all__ = ["Loaded", "Row", "Store", "StoreError", "is_final"]

@@ -13,8 +13,8 @@ from math import prod
 from typing import Any
 
 from maskedconv import data
-from maskedconv.experiments.config import Option, RunConfig
-from maskedconv.experiments.store import Loaded
+from maskedconv.runs.config import Option, RunConfig
+from maskedconv.runs.store import Loaded
 from maskedconv.slices import num_learned
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskedconv.experiments.config import RunConfig
 from maskedconv.io import remove_partial_files
+from maskedconv.runs.config import RunConfig
 
 
 def checkpoint_path(folder: Path, config: RunConfig) -> Path:

@@ -11,9 +11,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.store import Row
-from maskedconv.experiments.time_left import TimeLeft
+from maskedconv.console import duration
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.store import Row
+from maskedconv.runs.time_left import TimeLeft
 
 if TYPE_CHECKING:
     from maskedconv.training.history import Epoch
@@ -109,12 +110,3 @@ def _outcome(row: Row) -> str:
     other = "ensemble_top1" if "ensemble_top1" in row else "best_top1"
     top1 = f"{row['last_top1']:6.2f} % ({other.removesuffix('_top1')} {row[other]:6.2f})"
     return f"{top1}  {row['learned_parameters']:>10,} learned"
-
-
-def duration(seconds: float) -> str:
-    """``seconds`` for people, such as ``1 h 05 min``, ``3 min 20 s`` or ``4.2 s``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

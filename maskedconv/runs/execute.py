@@ -15,12 +15,12 @@ from torch import nn
 from maskedconv import env, models
 from maskedconv.counting import count_parameters
 from maskedconv.data import Dataset
-from maskedconv.experiments.checkpoints import checkpoint_path
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.ensemble import freeze_unlearned_, train_members
-from maskedconv.experiments.rows import results
-from maskedconv.experiments.store import Row, StoreError
-from maskedconv.experiments.weights import keep_weights, start_from, weights_path
+from maskedconv.runs.checkpoints import checkpoint_path
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.ensemble import freeze_unlearned_, train_members
+from maskedconv.runs.row import results
+from maskedconv.runs.store import Row, StoreError
+from maskedconv.runs.weights import keep_weights, start_from, weights_path
 from maskedconv.selection import select_learned_
 from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.history import Diverged, Epoch, History

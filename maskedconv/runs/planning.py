@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from maskedconv import data
-from maskedconv.experiments.commandline import say
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.images import FETCHED, DataKey, Source, data_key
+from maskedconv.console import say
 from maskedconv.experiments.presets import Settings
 from maskedconv.experiments.registry import Experiment
-from maskedconv.experiments.runner import unique
-from maskedconv.experiments.same import trained_for
-from maskedconv.experiments.store import Loaded, Row, Store
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.images import FETCHED, DataKey, Source, data_key
+from maskedconv.runs.same import trained_for
+from maskedconv.runs.sequential import unique
+from maskedconv.runs.store import Loaded, Row, Store
 
 if TYPE_CHECKING:
     from maskedconv.data import Dataset

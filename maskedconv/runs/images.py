@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from maskedconv import data
 from maskedconv.data.sources import find_source
-from maskedconv.experiments.config import RunConfig
+from maskedconv.runs.config import RunConfig
 
 if TYPE_CHECKING:
     import torch

@@ -11,9 +11,9 @@ from torch import nn
 
 from maskedconv import data
 from maskedconv.data import Dataset
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.execute import build_model
-from maskedconv.experiments.images import Size
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.execute import build_model
+from maskedconv.runs.images import Size
 from maskedconv.training.evaluation import CPU_TEST_BATCH_SIZE, GPU_TEST_BATCH_SIZE, evaluate
 from maskedconv.training.loop import train
 

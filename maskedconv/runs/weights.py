@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from maskedconv.checkpoint import load_plain, save
-from maskedconv.experiments.store import Row, StoreError
 from maskedconv.nn import MaskedConv2d
+from maskedconv.runs.store import Row, StoreError
 
 _FOLDER = "weights"
 

@@ -1,33 +1,28 @@
-"""What the commands share: options, exit codes, and the device. Free of torch until asked."""
+"""Options, exit codes and usage errors of the commands. Free of torch."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
-from maskedconv.experiments.store import StoreError
-from maskedconv.training.memory import keep_freed_memory
+from maskedconv.checks import check_choice
+from maskedconv.console import say
+from maskedconv.io import StoreError
+from maskedconv.training.device import DEVICES
 from maskedconv.training.precision import is_slow, resolve_amp
 
 if TYPE_CHECKING:
     import torch
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-DEVICES = ("auto", "cpu", "cuda")
 AMP_HELP = (
     "bf16 computes in bfloat16 under autocast, off in float32; auto: bf16 on CUDA and on a CPU "
     "with AMX."
 )
-
-
-def say(text: str) -> None:
-    """One line on stderr; stdout belongs to results."""
-    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -46,8 +41,7 @@ def usage_errors() -> Iterator[None]:
 
 def check_device(device: str, threads: int | None) -> None:
     """ValueError unless ``device`` is one of ``DEVICES`` and ``threads`` at least 1, or None."""
-    if device not in DEVICES:
-        raise ValueError(f"device is {device!r}; expected one of {', '.join(DEVICES)}")
+    check_choice("device", device, DEVICES)
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; expected at least 1")
 
@@ -56,25 +50,6 @@ def check_checkpoint_minutes(minutes: float) -> None:
     """ValueError unless ``minutes`` is a time between two checkpoints: finite, and at least 0."""
     if not 0 <= minutes < math.inf:
         raise ValueError(f"checkpoint_minutes is {minutes}; expected a number, at least 0")
-
-
-def open_device(device: str, threads: int | None) -> torch.device:
-    """The device to run on, with the number of CPU threads set.
-
-    Raises:
-        ValueError: "cuda" where torch finds no GPU.
-    """
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    found = torch.cuda.is_available()
-    if device == "cuda" and not found:
-        raise ValueError("device is 'cuda', but torch finds no GPU; expected cpu or auto here")
-    if device == "cuda" or (device == "auto" and found):
-        return torch.device("cuda")
-    keep_freed_memory()
-    return torch.device("cpu")
 
 
 def open_amp(asked: str, device: torch.device) -> str:

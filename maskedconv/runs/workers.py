@@ -16,12 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from maskedconv.experiments.commandline import open_device, say
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.images import DataKey, data_key
-from maskedconv.experiments.runner import CHECKPOINT_SECONDS, attempt
-from maskedconv.experiments.store import Store, StoreError
+from maskedconv.console import say
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.images import DataKey, data_key
+from maskedconv.runs.sequential import CHECKPOINT_SECONDS, attempt
+from maskedconv.runs.store import Store, StoreError
 from maskedconv.training import interrupts
+from maskedconv.training.device import open_device
 
 if TYPE_CHECKING:
     from maskedconv.data import Dataset

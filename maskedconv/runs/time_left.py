@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from maskedconv.experiments.config import RunConfig
+from maskedconv.runs.config import RunConfig
 
 if TYPE_CHECKING:
     from maskedconv.training.history import Epoch
