@@ -1,4 +1,4 @@
-"""``python -m maskedconv.reproduce``: runs the paper's figures and tables and draws the report."""
+"""``python -m maskedconv.reproduce``: runs figures and tables of papers and draws the report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskedconv import data
+from maskedconv import data, papers
+from maskedconv.checks import check_choice
 from maskedconv.cli.listing import print_estimate, print_items
 from maskedconv.cli.options import (
     AMP_HELP,
@@ -24,9 +25,6 @@ from maskedconv.cli.options import (
 )
 from maskedconv.cli.progress import ConsoleObserver
 from maskedconv.console import duration, say
-from maskedconv.experiments import EXPERIMENTS, registry
-from maskedconv.experiments.presets import PRESETS
-from maskedconv.experiments.presets import settings as settings_of
 from maskedconv.runs import RunConfig, Store
 from maskedconv.runs.images import DataKey, Source, data_key, parse_folders, size_of
 from maskedconv.runs.parallel import count_cores, parse_parallel, run_parallel, share_out
@@ -36,10 +34,10 @@ from maskedconv.runs.planning import (
     check_folder,
     check_same_data,
     data_keys,
-    make_plan,
     name_unused_folders,
     write_plan,
 )
+from maskedconv.runs.preset import Request
 from maskedconv.runs.sequential import run_all, unique
 from maskedconv.runs.store import Row, StoreError
 from maskedconv.runs.time_left import TimeLeft
@@ -50,18 +48,16 @@ if TYPE_CHECKING:
     import torch
 
     from maskedconv.data import Dataset
-    from maskedconv.experiments.presets import Settings
 
 FAILURES_SHOWN = 20
-TINY = "tiny-imagenet"
 
 
 def main(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(help=f"{', '.join(EXPERIMENTS)}, or all (the default).", metavar="[ID]..."),
+        typer.Argument(help=f"{', '.join(papers.ITEMS)}, or all (the default).", metavar="[ID]..."),
     ] = None,
-    preset: Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}.")] = "quick",
+    preset: Annotated[str, typer.Option(help=f"{', '.join(papers.PRESETS)}.")] = "quick",
     dataset: Annotated[
         str | None,
         typer.Option(help=f"{', '.join(data.available())}; by default the preset's."),
@@ -108,7 +104,7 @@ def main(
     ] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Draw no report.")] = False,
 ) -> None:
-    """Run the figures and tables of Rosenfeld & Tsotsos 2018 and draw a report of them.
+    """Run the figures and tables of the papers and draw a report of them.
 
     Without options: small networks on scikit-learn's digits, a few minutes on a CPU. Runs that are
     already in the folder are not repeated, so an interrupted command goes on where it was.
@@ -118,33 +114,32 @@ def main(
     start = time.perf_counter()
     with usage_errors():
         source = Source(parse_folders(data_dir or []), download)
-        settings = settings_of(
-            preset,
-            dataset=dataset,
-            tiny_dataset=TINY if TINY in source.folders else None,
-            epochs=epochs,
-            subset=subset,
-            seeds=seeds,
+        request = Request(
+            preset, dataset, frozenset(source.folders), epochs=epochs, subset=subset, seeds=seeds
         )
-        for name in settings.datasets:
-            data.describe(name)
+        check_choice("preset", preset, papers.PRESETS)
+        if dataset is not None:
+            data.describe(dataset)
         check_device(device, threads)
         check_checkpoint_minutes(checkpoint_minutes)
         if verbose and not (list_ or dry_run):
             raise ValueError("verbose is for --list and --dry-run; expected one of them with it")
         asked = parse_parallel(parallel)
-        experiments = registry.select(ids or [])
+        items = papers.select(ids or [])
         found = open_device(device, None)
-        settings = replace(settings, amp=open_amp(amp, found))
-        plan = make_plan(experiments, settings)
+        request = replace(request, amp=open_amp(amp, found))
+        plan = papers.make_plan(items, request)
         if list_:
             print_items(plan, verbose)
             return
-        _name_other_data(plan, settings)
+        for remark in papers.remarks(items, request):
+            say(f"note: {remark}")
         name_unused_folders(plan, source)
-        check_data(plan, settings, source, needed=not dry_run)
+        check_data(plan, source, needed=not dry_run)
         store = Store(out or Path("runs") / preset)
-        at_once, threads = share_out(asked, threads or settings.threads, found.type, count_cores())
+        at_once, threads = share_out(
+            asked, threads or plan.preset.threads, found.type, count_cores()
+        )
         setup = Setup(store.out, found.type, threads, 60 * checkpoint_minutes)
         open_device(device, threads)
         if dry_run:
@@ -154,7 +149,7 @@ def main(
         store.prepare()
         # Processes move the images to the device themselves.
         images_on = found if at_once == 1 else open_device("cpu", threads)
-        datasets, trained = _open(store, plan, settings, source, images_on)
+        datasets, trained = _open(store, plan, source, images_on)
     _name_same_runs(trained)
     rows = _run(unique(trained.values()), store, datasets, setup, at_once)
     if not no_report:
@@ -165,32 +160,22 @@ def main(
         raise typer.Exit(SOME_FAILED)
 
 
-def _name_other_data(plan: Plan, settings: Settings) -> None:
-    """Says if table 3 is not run on what it is about."""
-    items = [item.id for item in plan if item.id in ("fig6", "table3")]
-    if items and settings.tiny_dataset != PRESETS[settings.preset].tiny_dataset:
-        say(
-            f"note: {' and '.join(items)} run on {settings.tiny_dataset}; "
-            f"--data-dir {TINY}=DIR runs them on Tiny-ImageNet"
-        )
-
-
 def _open(
-    store: Store, plan: Plan, settings: Settings, source: Source, device: torch.device
+    store: Store, plan: Plan, source: Source, device: torch.device
 ) -> tuple[dict[DataKey, Dataset], dict[str, RunConfig]]:
     """Loads the data, and writes the plan once it is sure that the folder is for these runs.
 
     Returns:
         The data, and the run that is trained for each run of the plan, by key.
     """
-    check_folder(store, settings)
+    check_folder(store, plan.preset)
     loaded = store.load()
     for problem in loaded.problems:
         say(f"note: {problem}")
     datasets = {key: source.load(key, device) for key in data_keys(plan)}
     check_same_data(store, loaded, datasets)
     command = shlex.join(["python", "-m", "maskedconv.reproduce", *sys.argv[1:]])
-    return datasets, write_plan(store, plan, settings, datasets, command)
+    return datasets, write_plan(store, plan, datasets, command)
 
 
 def _name_same_runs(trained: dict[str, RunConfig]) -> None:

@@ -13,17 +13,17 @@ import pytest
 import report_samples
 import torch
 from commands import SMALL, SMALL_RUNS, call
+from report_samples import preset_of
 
 from maskedconv import data, reproduce
 from maskedconv.data import Dataset
-from maskedconv.experiments import EXPERIMENTS
-from maskedconv.experiments.presets import settings
+from maskedconv.papers import ITEMS
 from maskedconv.runs import Store
 from maskedconv.runs.parallel import _Schedule, parse_parallel, run_parallel, share_out
 from maskedconv.runs.workers import Setup, WorkerError
 
 TWO = (*SMALL, "--parallel", "2", "--threads", "1")
-RUNS = EXPERIMENTS["table1"].runs(settings("quick", epochs=1, subset=5))
+RUNS = ITEMS["table1"].runs(preset_of("quick", epochs=1, subset=5))
 
 
 def results(out):
@@ -140,7 +140,7 @@ def test_run_of_another_runner_is_asked_for_again(store):
 
 
 def test_dependent_runs_wait_for_their_start():
-    start_, *ensembles = EXPERIMENTS["table4"].runs(settings("quick"))
+    start_, *ensembles = ITEMS["table4"].runs(preset_of("quick"))
     schedule = _Schedule({run.key: run for run in [*ensembles, start_]}, poll_seconds=1)
     assert schedule.next() == start_
     assert schedule.next() is None

@@ -13,7 +13,7 @@ import torch
 from commands import SMALL as SMALL_ARGUMENTS
 from commands import SMALL_RUNS, call, keys, start, time_nothing, wait_for_rows
 
-from maskedconv import reproduce, train
+from maskedconv import papers, reproduce, train
 from maskedconv.runs import Store, execute
 from maskedconv.training import Diverged, History
 
@@ -220,7 +220,7 @@ def test_list_and_dry_run_write_nothing(tmp_path, monkeypatch):
     listed = call(reproduce, "--list")
     assert listed.exit_code == 0
     names = [line.split()[0] for line in listed.stdout.splitlines()]
-    assert names == [*reproduce.EXPERIMENTS, "total"]
+    assert names == [*papers.ITEMS, "total"]
     assert "Figure 4  BatchNorm learned or not (42 runs, 22 of them above)" in listed.stdout
     every = call(reproduce, "table3", "fig6", "--list", "--verbose", "--preset", "paper")
     lines = every.stdout.splitlines()

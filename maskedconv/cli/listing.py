@@ -23,7 +23,7 @@ def print_items(plan: Plan, every_run: bool) -> None:
     """A line for each item with the number of its runs, and one for each run if asked for."""
     trained = trained_for(all_runs(plan), Loaded())
     counted: set[str] = set()
-    for experiment, runs in plan.items():
+    for experiment, runs in plan.runs.items():
         new = {run.key for run in runs} - counted
         shared = f", {len(runs) - len(new)} of them above" if len(new) < len(runs) else ""
         same = sum(trained[run.key].key != run.key for run in runs)
@@ -62,7 +62,7 @@ def print_estimate(
         say(f"times of the items are those of {speed_up} runs at once")
     counted: set[str] = set()
     print(f"{'':8}{'runs':>6}{'to do':>7}{'epochs':>8}{'images':>14}  time")
-    for experiment, runs in plan.items():
+    for experiment, runs in plan.runs.items():
         needed = unique(trained[run.key] for run in runs)
         mine = [run for run in needed if run.key in seconds and run.key not in counted]
         counted |= {run.key for run in mine}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from maskedconv.console import duration
 from maskedconv.io import replace_file
-from maskedconv.report import appendix, items, paper
+from maskedconv.report import appendix
 from maskedconv.report.claims import judge
-from maskedconv.report.criteria.measured import SEED_SPREAD
 from maskedconv.report.document import Document, Scorecard, Section, Text
+from maskedconv.report.measured import SEED_SPREAD
 from maskedconv.report.render import html, markdown
 from maskedconv.report.results import Results, dataset_title, family, network_label
 
@@ -21,20 +21,33 @@ def build(results: Results, out: Path) -> Path:
     folder = out / "figures"
     folder.mkdir(exist_ok=True)
     document = Document(
-        title="Learning a part of each filter bank",
+        title=" and ".join(paper.title for paper in results.papers),
         notice=notice(results),
         facts=_facts(results),
         sections=[
             Section("scorecard", "Scorecard of the paper's claims", _scorecard(results)),
-            *items.sections(results, folder),
+            *_items(results, folder),
             *appendix.sections(results, folder, out),
         ],
+        sources=[paper.source for paper in results.papers],
     )
     replace_file(out / "results.csv", table_of_runs(results).encode())
     replace_file(out / "report.md", markdown(document).encode())
     page = out / "report.html"
     replace_file(page, html(document).encode())
     return page
+
+
+def _items(results: Results, folder: Path) -> list[Section]:
+    """A section for every planned figure and table; its panels go to ``folder``."""
+    return [
+        Section(
+            item.id,
+            f"{item.reference}: {results.title(item.id)}",
+            item.build(results.settings(item.id), folder),
+        )
+        for item in results.items
+    ]
 
 
 def notice(results: Results) -> str:
@@ -56,9 +69,9 @@ def notice(results: Results) -> str:
 def _cuts(results: Results) -> list[str]:
     cuts = []
     if any(
-        setting.config.epochs < paper.epochs(name, setting.config)
-        for name in results.experiments
-        for setting in results.settings(name)
+        setting.config.epochs < item.printed_epochs(setting.config)
+        for item in results.items
+        for setting in results.settings(item.id)
     ):
         cuts.append("trained for fewer epochs")
     subsets = {run.config.subset for run in results.runs().values() if run.config.subset}

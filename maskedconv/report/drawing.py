@@ -6,22 +6,25 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import Formatter, LogLocator, NullLocator
+from typing import TYPE_CHECKING
 
 from maskedconv.io import replace_file
 from maskedconv.report.document import Picture
-from maskedconv.report.results import Setting, Stat, setting_label, setting_order
+from maskedconv.report.results import SeedGroup, Stat, setting_label, setting_order
 from maskedconv.report.style import GREY, PANEL, figure_style
 
-Draw = Callable[[Axes], None]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.ticker import Formatter
+
+Draw = Callable[["Axes"], None]
 
 
 def draw(folder: Path, name: str, title: str, alt: str, panel: Draw) -> Picture:
     """Draws one panel and stores it as ``<name>.svg`` and ``<name>.png`` in ``folder``."""
+    from matplotlib.figure import Figure
+
     with figure_style():
         figure = Figure(figsize=PANEL, layout="constrained")
         axes = figure.add_subplot()
@@ -38,13 +41,13 @@ def draw(folder: Path, name: str, title: str, alt: str, panel: Draw) -> Picture:
     return Picture(name, alt, svg.getvalue())
 
 
-def top_of(settings: Iterable[Setting]) -> float:
+def top_of(settings: Iterable[SeedGroup]) -> float:
     """The next ten above the best accuracy, for the panels of one figure to share as their top."""
     best = max((setting.best.mean for setting in settings if setting.best), default=100.0)
     return max(10.0, 10 * math.ceil(best / 10))
 
 
-def ordered_labels(settings: Iterable[Setting]) -> list[str]:
+def ordered_labels(settings: Iterable[SeedGroup]) -> list[str]:
     """The settings' labels, each once, in the order that an axis has them."""
     ordered = sorted(settings, key=lambda setting: setting_order(setting.config))
     return list(dict.fromkeys(setting_label(setting.config) for setting in ordered))
@@ -84,12 +87,14 @@ def log_axis(axes: Axes, label: str, formatter: Formatter) -> None:
 
 def log_ticks(axis: Axis, formatter: Formatter) -> None:
     """Ticks at 1 and 3 of each decade of a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     axis.set_major_locator(LogLocator(subs=(1, 3)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(formatter)
 
 
-def accuracy_axis(axes: Axes, settings: Sequence[Setting], top: float) -> None:
+def accuracy_axis(axes: Axes, settings: Sequence[SeedGroup], top: float) -> None:
     """The y axis of test accuracy from 0, with a line at chance where that is known."""
     axes.set_ylabel("test top-1, %")
     axes.set_ylim(0, 1.03 * top)

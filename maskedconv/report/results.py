@@ -1,4 +1,4 @@
-"""The rows of a plan, gathered for the report: runs that differ only in their seed are one setting.
+"""The rows of a plan, gathered for the report: runs that differ only in their seed are one group.
 
 All accuracies are top-1 on the test images, in percent.
 """
@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskedconv import data
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.store import Store
+
+if TYPE_CHECKING:
+    from maskedconv.report.item import Item, Paper
 
 FAMILIES = {
     "densenet": "DenseNet",
@@ -83,7 +86,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Setting:
+class SeedGroup:
     """The runs of one configuration; they differ only in their seed."""
 
     runs: tuple[Run, ...]
@@ -170,18 +173,25 @@ class Results:
         experiments: id of each planned experiment -> its settings, in the plan's order.
         problems: what could not be read, for people.
         unplanned: number of rows that belong to no planned experiment.
+        papers: the papers of the planned experiments.
     """
 
     plan: dict[str, Any]
-    experiments: dict[str, list[Setting]] = field(default_factory=dict)
+    experiments: dict[str, list[SeedGroup]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     unplanned: int = 0
+    papers: tuple[Paper[Any], ...] = ()
 
-    def settings(self, experiment: str) -> list[Setting]:
+    @property
+    def items(self) -> list[Item[Any]]:
+        """The planned figures and tables, in the papers' order."""
+        return [i for paper in self.papers for i in paper.items if i.id in self.experiments]
+
+    def settings(self, experiment: str) -> list[SeedGroup]:
         """Settings of an experiment; none if it is not in the plan."""
         return self.experiments.get(experiment, [])
 
-    def all_settings(self) -> Iterator[Setting]:
+    def all_settings(self) -> Iterator[SeedGroup]:
         """Settings of every experiment; one that two share comes twice."""
         for settings in self.experiments.values():
             yield from settings
@@ -208,8 +218,8 @@ class Results:
         return str(self.plan["experiments"][experiment].get("title") or experiment)
 
 
-def load(out: Path) -> Results:
-    """Reads ``plan.json`` and ``results.jsonl`` of a folder.
+def load(out: Path, papers: Sequence[Paper[Any]]) -> Results:
+    """Reads ``plan.json`` and ``results.jsonl`` of a folder with experiments of ``papers``.
 
     Raises:
         FileNotFoundError: there is no plan.
@@ -228,11 +238,12 @@ def load(out: Path) -> Results:
     runs = [run for entry in plan["experiments"].values() for run in entry["runs"]]
     planned = {run.get("same_as", run["key"]) for run in runs} | {run["key"] for run in runs}
     unplanned = len(loaded.rows.keys() - planned)
-    return Results(plan, experiments, loaded.problems, unplanned)
+    there = [p for p in papers if any(item.id in experiments for item in p.items)]
+    return Results(plan, experiments, loaded.problems, unplanned, tuple(there or papers))
 
 
 def family(model: str) -> str:
-    """The paper's architecture that a model belongs to, such as ``densenet``; "" if to none."""
+    """The architecture that a model belongs to, such as ``densenet``; "" if it is of another."""
     return next((name for name in FAMILIES if model.startswith(name)), "")
 
 
@@ -281,7 +292,7 @@ def is_reference(config: RunConfig) -> bool:
     return config.trained == "all" and config.learns_all_slices
 
 
-def _settings(entry: dict[str, Any], rows: dict[str, dict[str, Any]]) -> list[Setting]:
+def _settings(entry: dict[str, Any], rows: dict[str, dict[str, Any]]) -> list[SeedGroup]:
     grouped: dict[str, list[Run]] = {}
     for planned in entry["runs"]:
         config = RunConfig.from_json(planned["config"])
@@ -290,4 +301,4 @@ def _settings(entry: dict[str, Any], rows: dict[str, dict[str, Any]]) -> list[Se
         name_of_setting = json.dumps(same_but_seed, sort_keys=True)
         trained = planned.get("same_as", planned["key"])
         grouped.setdefault(name_of_setting, []).append(Run(config, rows.get(trained), trained))
-    return [Setting(tuple(runs)) for runs in grouped.values()]
+    return [SeedGroup(tuple(runs)) for runs in grouped.values()]

@@ -1,17 +1,18 @@
-"""What a command is going to run, the data that this needs, and the plan in the output folder."""
+"""The plan of a command: its runs, the data that they need, and plan.json in the output folder."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from maskedconv import data
 from maskedconv.console import say
-from maskedconv.experiments.presets import Settings
-from maskedconv.experiments.registry import Experiment
 from maskedconv.runs.config import RunConfig
+from maskedconv.runs.experiment import Experiment
 from maskedconv.runs.images import FETCHED, DataKey, Source, data_key
+from maskedconv.runs.preset import Preset
 from maskedconv.runs.same import trained_for
 from maskedconv.runs.sequential import unique
 from maskedconv.runs.store import Loaded, Row, Store
@@ -19,17 +20,23 @@ from maskedconv.runs.store import Loaded, Row, Store
 if TYPE_CHECKING:
     from maskedconv.data import Dataset
 
-Plan = dict[Experiment, list[RunConfig]]
 
+@dataclass(frozen=True)
+class Plan:
+    """What a command runs.
 
-def make_plan(experiments: Iterable[Experiment], settings: Settings) -> Plan:
-    """The runs of each experiment."""
-    return {experiment: experiment.runs(settings) for experiment in experiments}
+    Attributes:
+        runs: the runs of each experiment.
+        preset: what they were made of.
+    """
+
+    runs: Mapping[Experiment[Any], list[RunConfig]]
+    preset: Preset
 
 
 def all_runs(plan: Plan) -> list[RunConfig]:
     """Every run of the plan once."""
-    return unique(run for runs in plan.values() for run in runs)
+    return unique(run for runs in plan.runs.values() for run in runs)
 
 
 def data_keys(plan: Plan) -> list[DataKey]:
@@ -37,7 +44,7 @@ def data_keys(plan: Plan) -> list[DataKey]:
     return list(dict.fromkeys(data_key(run) for run in all_runs(plan)))
 
 
-def check_data(plan: Plan, settings: Settings, source: Source, needed: bool) -> None:
+def check_data(plan: Plan, source: Source, needed: bool) -> None:
     """Cheap checks that the images are there; where they are not ``needed``, a warning only.
 
     Raises:
@@ -52,7 +59,7 @@ def check_data(plan: Plan, settings: Settings, source: Source, needed: bool) -> 
             source.check(key)
         except data.DataError as error:
             if needed or not isinstance(error, data.MissingDataError):
-                raise ValueError(f"{error}{_without(key, plan, settings)}") from error
+                raise ValueError(f"{error}{_without(key, plan)}") from error
             say(f"note: {error}")
 
 
@@ -63,39 +70,41 @@ def name_unused_folders(plan: Plan, source: Source) -> None:
         say(f"note: none of these runs reads the images of {' and '.join(unused)}")
 
 
-def _without(key: DataKey, plan: Plan, settings: Settings) -> str:
+def _without(key: DataKey, plan: Plan) -> str:
     """How to do without a data set, if more than that one was asked for."""
     if len(data_keys(plan)) == 1:
         return ""
-    needing = [item.id for item, runs in plan.items() if any(data_key(run) == key for run in runs)]
-    others = [item.id for item in plan if item.id not in needing]
+    needing = [
+        item.id for item, runs in plan.runs.items() if any(data_key(run) == key for run in runs)
+    ]
+    others = [item.id for item in plan.runs if item.id not in needing]
     hints = ["folders of several data sets are given as --data-dir NAME=DIR"]
     if others:
         hints.append(
             f"only {' and '.join(needing)} need {key[0]}: to leave that out, name the other items "
             f"({' '.join(others)})"
         )
-    if len(settings.datasets) > 1 and key[0] in settings.datasets:
-        names = " and ".join(settings.datasets)
+    if len(plan.preset.datasets) > 1 and key[0] in plan.preset.datasets:
+        names = " and ".join(plan.preset.datasets)
         hints.append(
-            f"the preset {settings.preset} is for {names}; --dataset takes one of them alone"
+            f"the preset {plan.preset.name} is for {names}; --dataset takes one of them alone"
         )
     return f" ({'; '.join(hints)})"
 
 
-def check_folder(store: Store, settings: Settings) -> None:
+def check_folder(store: Store, preset: Preset) -> None:
     """ValueError if the folder holds runs of another preset, data set or precision."""
-    names = ", ".join(settings.datasets)
+    names = ", ".join(preset.datasets)
     old = store.read_plan()
-    if old is not None and (old["preset"], old["dataset"]) != (settings.preset, names):
+    if old is not None and (old["preset"], old["dataset"]) != (preset.name, names):
         raise ValueError(
             f"{store.out} holds the preset {old['preset']} on {old['dataset']}, not "
-            f"{settings.preset} on {names}; choose another folder with --out"
+            f"{preset.name} on {names}; choose another folder with --out"
         )
     # A plan without it is from before there was a choice.
-    if old is not None and (amp := old.get("amp", "off")) != settings.amp:
+    if old is not None and (amp := old.get("amp", "off")) != preset.amp:
         raise ValueError(
-            f"{store.out} holds runs of --amp {amp}, not {settings.amp}; --amp {amp} goes on with "
+            f"{store.out} holds runs of --amp {amp}, not {preset.amp}; --amp {amp} goes on with "
             "them, --out names another folder"
         )
 
@@ -113,7 +122,7 @@ def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Datase
 
 
 def write_plan(
-    store: Store, plan: Plan, settings: Settings, datasets: dict[DataKey, Dataset], command: str
+    store: Store, plan: Plan, datasets: dict[DataKey, Dataset], command: str
 ) -> dict[str, RunConfig]:
     """Adds the plan to the folder's; returns the run that is trained for each, by key.
 
@@ -127,13 +136,13 @@ def write_plan(
             "command": command,
             "runs": [_entry(run, trained[run.key]) for run in runs],
         }
-        for experiment, runs in plan.items()
+        for experiment, runs in plan.runs.items()
     }
     store.merge_plan(
         {
-            "preset": settings.preset,
-            "dataset": ", ".join(settings.datasets),
-            "amp": settings.amp,
+            "preset": plan.preset.name,
+            "dataset": ", ".join(plan.preset.datasets),
+            "amp": plan.preset.amp,
             "data_notes": {name: dataset.note for (name, _), dataset in datasets.items()},
             "command": command,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

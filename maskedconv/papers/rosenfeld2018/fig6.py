@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import StrMethodFormatter
-
+from maskedconv.papers.rosenfeld2018 import table3
+from maskedconv.papers.rosenfeld2018.printed import always
 from maskedconv.report.document import Block, Figure, Picture, Table, Text
 from maskedconv.report.drawing import Draw, draw, legend, log_ticks
-from maskedconv.report.results import Setting, dataset_title
+from maskedconv.report.item import Item
+from maskedconv.report.results import SeedGroup, dataset_title
 from maskedconv.report.style import BLACK, BLUE, GREY, RED
 from maskedconv.report.tables import NOTHING, datasets, file_name, networks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Statistic of a row -> what it is called, and the unit of the axis.
 STATISTICS = {"mean_abs": "mean |w|", "variance": "variance of w"}
@@ -33,7 +35,7 @@ class Layer:
     frozen: dict[str, float] | None
 
 
-def build(settings: list[Setting], folder: Path) -> list[Block]:
+def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
     """Panels of each statistic, the first layers' filters, and a table of medians."""
     blocks: list[Block] = [
         Text(
@@ -57,7 +59,7 @@ def build(settings: list[Setting], folder: Path) -> list[Block]:
     return blocks
 
 
-def layers(setting: Setting) -> list[Layer]:
+def layers(setting: SeedGroup) -> list[Layer]:
     """The convolutions of a setting in the network's order; none if no weights were kept."""
     rows = [row["layers"] for row in setting.rows if row.get("layers")]
     return [
@@ -86,7 +88,7 @@ def _values(found: list[Layer], part: str, statistic: str) -> list[tuple[int, fl
     ]
 
 
-def _limits(settings: list[Setting], statistic: str) -> tuple[float, float]:
+def _limits(settings: list[SeedGroup], statistic: str) -> tuple[float, float]:
     values = [
         value
         for setting in settings
@@ -97,7 +99,7 @@ def _limits(settings: list[Setting], statistic: str) -> tuple[float, float]:
 
 
 def _layers_picture(
-    folder: Path, setting: Setting, where: str, statistic: str, limits: tuple[float, float]
+    folder: Path, setting: SeedGroup, where: str, statistic: str, limits: tuple[float, float]
 ) -> Picture:
     found, label = layers(setting), STATISTICS[statistic]
     ranges = []
@@ -115,6 +117,7 @@ def _layers_picture(
 
 def layers_panel(found: list[Layer], statistic: str, limits: tuple[float, float]) -> Draw:
     """A statistic of each convolution on a log axis, learned beside fixed weights."""
+    from matplotlib.ticker import StrMethodFormatter
 
     def panel(axes: Axes) -> None:
         for part, label, colour, marker, hollow in _PARTS:
@@ -133,7 +136,7 @@ def layers_panel(found: list[Layer], statistic: str, limits: tuple[float, float]
     return panel
 
 
-def _filters_figure(folder: Path, settings: list[Setting], where: str) -> Figure:
+def _filters_figure(folder: Path, settings: list[SeedGroup], where: str) -> Figure:
     pictures = []
     for setting in settings:
         first = next((row["first_layer"] for row in setting.rows if row.get("first_layer")), None)
@@ -157,6 +160,7 @@ def _filters_figure(folder: Path, settings: list[Setting], where: str) -> Figure
 def filters_panel(first: dict[str, Any]) -> Draw:
     """The filters ``[O, I, kH, kW]`` of the first convolution as tiles, learned ones framed."""
     import numpy as np
+    from matplotlib.patches import Rectangle
 
     count, channels, height, width = first["shape"]
     weights = np.asarray(first["values"], float).reshape(first["shape"])
@@ -187,11 +191,11 @@ def filters_panel(first: dict[str, Any]) -> Draw:
     return panel
 
 
-def _percent(setting: Setting) -> str:
+def _percent(setting: SeedGroup) -> str:
     return f"{100 * setting.config.learned:g} %"
 
 
-def _table(where: str, settings: list[Setting]) -> Table:
+def _table(where: str, settings: list[SeedGroup]) -> Table:
     rows = []
     for setting in settings:
         found = layers(setting)
@@ -219,3 +223,13 @@ def _table(where: str, settings: list[Setting]) -> Table:
 
 def _median(values: list[float]) -> str:
     return f"{median(values):.3g}" if values else NOTHING
+
+
+ITEM = Item(
+    "fig6",
+    "Magnitudes of learned and fixed weights per layer",
+    "Figure 6",
+    table3.runs,
+    build,
+    printed_epochs=always(45),
+)

@@ -1,59 +1,30 @@
-"""How large an experiment is run: quick, short, or as in the paper.
-
-A preset names the networks, the data, the settings and the epochs; :mod:`registry` makes runs of
-them. Free of torch.
-"""
+"""How large the experiments are run: quick, short, or as in the paper. Free of torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from maskedconv.runs.config import Option
+from maskedconv.runs.preset import Network, Preset, Request
 
 
-@dataclass(frozen=True)
-class Network:
-    """One of the paper's networks as a preset runs it.
-
-    Attributes:
-        model: name for ``maskedconv.models.create``.
-        lrs: learning rates to run; empty for that of the model's recipe alone.
-        options: further options of the model.
-    """
-
-    model: str
-    lrs: tuple[float, ...] = ()
-    options: tuple[tuple[str, Option], ...] = ()
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the experiments are to be made of.
+@dataclass(frozen=True, kw_only=True)
+class RosenfeldPreset(Preset):
+    """The networks, data and slices of the paper's experiments, or smaller ones.
 
     Attributes:
-        preset: its name.
-        datasets: run each of them.
-        tiny_dataset: of table3 and fig6.
+        tiny_dataset: the data set of table3 and fig6.
         densenet, wrn, wide, vgg19, vgg19_bn, alexnet: the paper's networks, or small ones of their
-            kind; ``wide`` is fig5's in place of ``wrn``.
+            kind; fig5 has ``wide`` in place of ``wrn``.
         fractions, counts: what is learned in fig1 and fig4.
         slice_fractions, slice_counts: what is learned in fig2.
         full_fractions, full_counts: what is learned in fig5.
         tiny_fractions: what is learned in table3.
         ensemble_fractions, ensemble_members: what each of so many members learns in table4.
-        epochs: per experiment id; where an id is not there, those of the networks' recipes.
-        batch_size: in place of the recipes', or None.
-        seeds: how many seeds, from 0.
-        subset, tiny_subset: training images per class of ``datasets`` and of ``tiny_dataset``, or
-            None for all.
-        threads: of the CPU, or None for torch's choice.
-        amp: "bf16" or "off".
+        tiny_subset: training images per class of ``tiny_dataset``, or None for all.
     """
 
-    preset: str
-    datasets: tuple[str, ...]
     tiny_dataset: str
     densenet: Network
     wrn: Network
@@ -67,16 +38,10 @@ class Settings:
     slice_counts: tuple[int, ...]
     full_fractions: tuple[float, ...]
     full_counts: tuple[int, ...]
-    epochs: Mapping[str, int]
     tiny_fractions: tuple[float, ...] = (0.1, 0.4, 0.7, 1.0)
     ensemble_fractions: tuple[float, ...] = (0.1, 0.4, 0.7, 1.0)
     ensemble_members: int = 5
-    batch_size: int | None = None
-    seeds: int = 1
-    subset: int | None = None
     tiny_subset: int | None = None
-    threads: int | None = None
-    amp: str = "off"
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -89,8 +54,8 @@ EPOCHS_OF = ("fig1", "fig2", "fig5", "table1", "table3", "table4")
 # Rosenfeld & Tsotsos 2018, section 4. AlexNet and VGG-19 without BatchNorm do not train at the
 # paper's learning rate of .1; the authors' reference runs of them used .01.
 _WITHOUT_BN_LRS = (0.1, 0.01)
-_PAPER = Settings(
-    preset="paper",
+_PAPER = RosenfeldPreset(
+    name="paper",
     datasets=("cifar10", "cifar100"),
     tiny_dataset="tiny-imagenet",
     densenet=Network("densenet_bc_100_12"),
@@ -110,7 +75,7 @@ _PAPER = Settings(
 )
 _SHORT = replace(
     _PAPER,
-    preset="short",
+    name="short",
     datasets=("cifar10",),
     # A tenth of CIFAR-10: for an hour of a GPU, or a night of a CPU with 16 cores.
     subset=500,
@@ -119,8 +84,8 @@ _SHORT = replace(
     ),
 )
 _EIGHTH = (("width", 0.125),)
-_QUICK = Settings(
-    preset="quick",
+_QUICK = RosenfeldPreset(
+    name="quick",
     datasets=("digits",),
     tiny_dataset="digits",
     densenet=Network("densenet_bc_16_12"),
@@ -142,42 +107,38 @@ _QUICK = Settings(
     # Layers of so few values gain nothing from a second thread, and lose much on a busy machine.
     threads=1,
 )
-PRESETS: Mapping[str, Settings] = MappingProxyType(
-    {settings.preset: settings for settings in (_QUICK, _SHORT, _PAPER)}
+PRESETS: Mapping[str, RosenfeldPreset] = MappingProxyType(
+    {preset.name: preset for preset in (_QUICK, _SHORT, _PAPER)}
 )
+TINY = "tiny-imagenet"
 
 
-def settings(
-    preset: str,
-    *,
-    dataset: str | None = None,
-    tiny_dataset: str | None = None,
-    epochs: int | None = None,
-    subset: int | None = None,
-    seeds: int = 1,
-) -> Settings:
-    """The settings of ``preset`` with what was asked for in place of its own.
+def adapt(preset: RosenfeldPreset, request: Request) -> RosenfeldPreset:
+    """``preset`` with the options of the command line.
 
-    ``dataset`` takes the place of every data set of the preset, and ``tiny_dataset`` that of
-    table3 and fig6 in either.
-
-    Raises:
-        ValueError: an unknown preset (the message lists them); epochs, subset or seeds below 1.
+    A data set that is asked for takes the place of all; Tiny-ImageNet comes back for table3 and
+    fig6 if its folder is named.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}")
-    for name, value in (("epochs", epochs), ("subset", subset), ("seeds", seeds)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
-    chosen = replace(PRESETS[preset], seeds=seeds)
-    if dataset is not None:
-        chosen = replace(chosen, datasets=(dataset,), tiny_dataset=dataset)
-    if tiny_dataset is not None:
-        chosen = replace(chosen, tiny_dataset=tiny_dataset)
-    if subset is not None:
-        chosen = replace(chosen, subset=subset, tiny_subset=subset)
+    chosen = replace(preset, seeds=request.seeds, amp=request.amp)
+    if request.dataset is not None:
+        chosen = replace(chosen, datasets=(request.dataset,), tiny_dataset=request.dataset)
+    if TINY in request.folders:
+        chosen = replace(chosen, tiny_dataset=TINY)
+    if request.subset is not None:
+        chosen = replace(chosen, subset=request.subset, tiny_subset=request.subset)
     elif chosen.tiny_dataset in chosen.datasets:
         chosen = replace(chosen, tiny_subset=chosen.subset)
-    if epochs is not None:
-        chosen = replace(chosen, epochs=MappingProxyType(dict.fromkeys(EPOCHS_OF, epochs)))
+    if request.epochs is not None:
+        chosen = replace(chosen, epochs=MappingProxyType(dict.fromkeys(EPOCHS_OF, request.epochs)))
     return chosen
+
+
+def remarks(preset: RosenfeldPreset, ids: Sequence[str]) -> list[str]:
+    """Says that table 3 is run on other data than the paper's."""
+    items = [name for name in ids if name in ("fig6", "table3")]
+    if not items or preset.tiny_dataset == PRESETS[preset.name].tiny_dataset:
+        return []
+    return [
+        f"{' and '.join(items)} run on {preset.tiny_dataset}; "
+        f"--data-dir {TINY}=DIR runs them on Tiny-ImageNet"
+    ]

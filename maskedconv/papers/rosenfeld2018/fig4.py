@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from maskedconv.papers.rosenfeld2018 import fig1
+from maskedconv.papers.rosenfeld2018.author_runs import comparison
+from maskedconv.papers.rosenfeld2018.criteria import (
+    CLEAR,
+    SMALL,
+    by_network,
+    learns_little,
+    on_average,
+)
+from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
+from maskedconv.papers.rosenfeld2018.printed import always
+from maskedconv.report import short_tables as short
+from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Picture, Table, Text
 from maskedconv.report.drawing import draw, top_of
+from maskedconv.report.item import Item
 from maskedconv.report.learned import Mark, learned_panel
+from maskedconv.report.measured import Measured, accuracy
 from maskedconv.report.results import (
-    Setting,
+    SeedGroup,
     dataset_title,
     is_reference,
     sentence,
@@ -18,7 +35,6 @@ from maskedconv.report.results import (
 from maskedconv.report.style import BLUE, ORANGE
 from maskedconv.report.tables import (
     best,
-    comparison,
     count,
     datasets,
     difference,
@@ -26,6 +42,16 @@ from maskedconv.report.tables import (
     file_name,
     networks,
 )
+from maskedconv.runs.config import RunConfig
+
+
+def runs(preset: RosenfeldPreset) -> list[RunConfig]:
+    """Figure 1's runs of two networks, and each but the reference again with fixed BatchNorm."""
+    models = (preset.densenet.model, preset.wrn.model)
+    with_bn = [run for run in fig1.runs(preset) if run.model in models]
+    without_bn = [replace(run, bn_learned=False) for run in with_bn if not run.learns_all_slices]
+    return [*with_bn, *without_bn]
+
 
 _MARKS = (
     Mark(lambda run: not run.bn_learned, "BN fixed", ORANGE, "s", True),
@@ -34,7 +60,7 @@ _MARKS = (
 _RESTS = (("random", "the rest random"), ("zero", "the rest zeroed"))
 
 
-def build(settings: list[Setting], folder: Path) -> list[Block]:
+def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
     """Panels and table of each data set, and the authors' runs."""
     blocks: list[Block] = [
         Text(
@@ -56,7 +82,7 @@ def build(settings: list[Setting], folder: Path) -> list[Block]:
 
 
 def _picture(
-    folder: Path, dataset: str, name: str, settings: list[Setting], frozen: str, top: float
+    folder: Path, dataset: str, name: str, settings: list[SeedGroup], frozen: str, top: float
 ) -> Picture:
     rest = dict(_RESTS)[frozen]
     chosen = [s for s in settings if s.config.frozen == frozen or is_reference(s.config)]
@@ -70,9 +96,9 @@ def _picture(
     return draw(folder, file, f"{name}, {rest}", alt, panel)
 
 
-def _pairs(settings: list[Setting]) -> list[tuple[str, Setting | None, Setting | None]]:
+def _pairs(settings: list[SeedGroup]) -> list[tuple[str, SeedGroup | None, SeedGroup | None]]:
     """Each setting but the reference with BatchNorm learned and with it fixed, by its label."""
-    found: dict[str, dict[bool, Setting]] = {}
+    found: dict[str, dict[bool, SeedGroup]] = {}
     for setting in sorted(settings, key=lambda s: setting_order(s.config)):
         if not is_reference(setting.config):
             both = found.setdefault(setting_label(setting.config), {})
@@ -80,7 +106,7 @@ def _pairs(settings: list[Setting]) -> list[tuple[str, Setting | None, Setting |
     return [(label, both.get(True), both.get(False)) for label, both in found.items()]
 
 
-def bn_table(settings: list[Setting]) -> Table:
+def bn_table(settings: list[SeedGroup]) -> Table:
     """Every setting of one data set with BatchNorm learned, fixed, and the difference."""
     rows = []
     for name, group in networks(settings).items():
@@ -116,3 +142,66 @@ def bn_table(settings: list[Setting]) -> Table:
         frozenset(range(3, 8)),
         grouped=True,
     )
+
+
+def short_tables(settings: list[SeedGroup]) -> list[Table]:
+    """The tables for a README."""
+
+    def with_without(found: list[SeedGroup]) -> str:
+        by_bn = {setting.config.bn_learned: setting for setting in found}
+        return f"{short.one(by_bn.get(True))} / {short.one(by_bn.get(False))}"
+
+    return [
+        short.pivot(
+            f"Figure 4, {name}, {dataset_title(dataset)}: BatchNorm learned / fixed",
+            short.ordered(s for s in group if not is_reference(s.config)),
+            lambda setting: "zeroed" if setting.config.frozen == "zero" else "random",
+            short.label,
+            with_without,
+        )
+        for dataset, here in datasets(settings).items()
+        for name, group in networks(here).items()
+    ]
+
+
+def bn_helps(settings: list[SeedGroup]) -> Iterator[Case]:
+    for group in by_network(settings, ("densenet", "wrn")):
+        found: dict[tuple[str, str], dict[bool, Measured]] = {}
+        for setting in group:
+            config, top1 = setting.config, accuracy(setting)
+            if top1 is not None and learns_little(config):
+                rest = "zeroed" if config.frozen == "zero" else config.frozen
+                found.setdefault((setting_label(config), rest), {})[config.bn_learned] = top1
+        gains = {
+            " ".join(split): top1[True] - top1[False]
+            for split, top1 in found.items()
+            if len(top1) == 2
+        }
+        if gains:
+            yield on_average(group[0], gains)
+
+
+CLAIMS = (
+    Claim(
+        "bn-helps",
+        "Learning BatchNorm's affine parameters as well adds accuracy, most where little is "
+        "learned.",
+        "figure 4",
+        f"Settings with p ≤ {SMALL:g} or a number of filters: with minus without is at least "
+        f"{CLEAR:g} points on average.",
+        bn_helps,
+    ),
+)
+
+
+ITEM = Item(
+    "fig4",
+    "BatchNorm learned or not",
+    "Figure 4",
+    runs,
+    build,
+    short_tables,
+    claims=CLAIMS,
+    printed_epochs=always(10),
+    curves=True,
+)

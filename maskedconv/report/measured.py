@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maskedconv.report.results import Setting, Stat
+from maskedconv.report.results import SeedGroup, Stat
 
 SEED_SPREAD = 0.5  # points by which one seed is taken to differ from another
 
@@ -64,7 +64,7 @@ def all_of(*outcomes: bool | None) -> bool | None:
     return None if None in outcomes else True
 
 
-def accuracy(setting: Setting | None) -> Measured | None:
+def accuracy(setting: SeedGroup | None) -> Measured | None:
     """That of the best epochs; chance if every run diverged; None if none was run."""
     if setting is None:
         return None
@@ -74,11 +74,11 @@ def accuracy(setting: Setting | None) -> Measured | None:
     return Measured(setting.chance) if diverged and setting.chance is not None else None
 
 
-def measured(stat: Stat, setting: Setting) -> Measured:
+def measured(stat: Stat, setting: SeedGroup) -> Measured:
     """An accuracy of ``setting`` with its spread."""
     if stat.sd is not None:
         return Measured(stat.mean, stat.sd)
-    share = min(max(stat.mean / 100, 0.0), 1.0)
+    fraction = min(max(stat.mean / 100, 0.0), 1.0)
     images = setting.test_images
-    binomial = 100 * math.sqrt(share * (1 - share) / images) if images else 0.0
+    binomial = 100 * math.sqrt(fraction * (1 - fraction) / images) if images else 0.0
     return Measured(stat.mean, math.hypot(binomial, SEED_SPREAD))

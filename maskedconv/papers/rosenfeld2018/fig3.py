@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, FuncFormatter
-
+from maskedconv.papers.rosenfeld2018 import fig1
+from maskedconv.papers.rosenfeld2018.criteria import LINEAR_R2, WITH_BN, by_network, named
+from maskedconv.papers.rosenfeld2018.printed import always
+from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Picture, Table, Text
 from maskedconv.report.drawing import Draw, accuracy_axis, draw, legend, log_axis, top_of
 from maskedconv.report.fits import Fit, fit_settings, log_fraction
+from maskedconv.report.item import Item
 from maskedconv.report.results import (
     FAMILIES,
-    Setting,
+    SeedGroup,
     dataset_title,
     family,
     is_reference,
@@ -25,8 +28,11 @@ from maskedconv.report.results import (
 from maskedconv.report.style import FAMILY_MARKS, GREY
 from maskedconv.report.tables import datasets, file_name, networks
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-def build(settings: list[Setting], folder: Path) -> list[Block]:
+
+def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
     """Panels and fitted lines of each data set."""
     blocks: list[Block] = [
         Text(
@@ -70,8 +76,8 @@ def _fig3_picture(folder: Path, dataset: str, name: str, panel: Draw) -> Picture
     return draw(folder, file_name("fig3", dataset, name), title, alt, panel)
 
 
-def _at_highest_rate(settings: list[Setting]) -> list[list[Setting]]:
-    by_network: dict[str, list[Setting]] = {}
+def _at_highest_rate(settings: list[SeedGroup]) -> list[list[SeedGroup]]:
+    by_network: dict[str, list[SeedGroup]] = {}
     for setting in settings:
         by_network.setdefault(network_label(setting.config), []).append(setting)
     return [
@@ -80,8 +86,9 @@ def _at_highest_rate(settings: list[Setting]) -> list[list[Setting]]:
     ]
 
 
-def learned_parameters_panel(networks: list[list[Setting]], top: float) -> Draw:
+def learned_parameters_panel(networks: list[list[SeedGroup]], top: float) -> Draw:
     """Figure 3: accuracy against learned parameters on a log axis, zeroed settings hollow."""
+    from matplotlib.ticker import EngFormatter
 
     def panel(axes: Axes) -> None:
         for settings in networks:
@@ -113,8 +120,9 @@ def learned_parameters_panel(networks: list[list[Setting]], top: float) -> Draw:
     return panel
 
 
-def fits_panel(networks: list[list[Setting]], top: float) -> Draw:
+def fits_panel(networks: list[list[SeedGroup]], top: float) -> Draw:
     """Figure 3's lines: accuracy against the fraction learned, the rest random."""
+    from matplotlib.ticker import FuncFormatter
 
     def panel(axes: Axes) -> None:
         for settings in networks:
@@ -147,7 +155,7 @@ def _percent(fraction: float, _place: int | None) -> str:
     return f"{100 * fraction:g}"
 
 
-def fits_table(label: str, settings: list[Setting]) -> Table:
+def fits_table(label: str, settings: list[SeedGroup]) -> Table:
     """The fitted lines of one data set."""
     rows = []
     for name, group in networks(settings).items():
@@ -171,3 +179,45 @@ def fits_table(label: str, settings: list[Setting]) -> Table:
         frozenset(range(2, 6)),
         grouped=True,
     )
+
+
+def short_tables(settings: list[SeedGroup]) -> list[Table]:
+    """The tables for a README."""
+    found = [(dataset_title(name), here) for name, here in datasets(settings).items()]
+    return [fits_table(f"figure 3, {label}", here) for label, here in found]
+
+
+def log_linear(settings: list[SeedGroup]) -> Iterator[Case]:
+    for group in by_network(settings, WITH_BN):
+        fit = fit_settings([s for s in group if s.config.frozen == "random"])
+        if fit is not None and fit.n >= 4:
+            yield Case(
+                named(group[0].config),
+                fit.low > 0 and fit.r2 >= LINEAR_R2,
+                f"{signed(fit.slope)} points a tenfold (95 %: {signed(fit.low)} to "
+                f"{signed(fit.high)}), R² {fit.r2:.2f}, {fit.n} settings",
+            )
+
+
+CLAIMS = (
+    Claim(
+        "log-linear",
+        "Accuracy grows about linearly with the logarithm of the number of learned parameters.",
+        "figure 3",
+        "Each network with BatchNorm, random frozen filters, at least four settings: the line's "
+        f"slope is positive with 95 % confidence and R² is at least {LINEAR_R2:g}.",
+        log_linear,
+    ),
+)
+
+
+ITEM = Item(
+    "fig3",
+    "Accuracy against the logarithm of learned parameters",
+    "Figure 3",
+    fig1.runs,
+    build,
+    short_tables,
+    claims=CLAIMS,
+    printed_epochs=always(10),
+)
