@@ -21,8 +21,8 @@ from maskedconv.cli.options import (
 from maskedconv.console import duration, say
 from maskedconv.optim import OPTIMIZERS
 from maskedconv.runs import RunConfig, Store
-from maskedconv.runs.config import INITS, TRAINED, Option
 from maskedconv.runs.images import Source
+from maskedconv.runs.parts import INITS, TRAINED, Option
 from maskedconv.runs.sequential import CHECKPOINT_SECONDS
 from maskedconv.runs.store import Row, StoreError
 from maskedconv.slices import FROZEN_MODES
