@@ -38,8 +38,9 @@ from maskedconv.runs.planning import (
     write_plan,
 )
 from maskedconv.runs.preset import Request
+from maskedconv.runs.row import Row
 from maskedconv.runs.sequential import run_all, unique
-from maskedconv.runs.store import Row, StoreError
+from maskedconv.runs.store import StoreError
 from maskedconv.runs.time_left import TimeLeft
 from maskedconv.runs.workers import Setup, WorkerError, Workers
 from maskedconv.training.device import open_device

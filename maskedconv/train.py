@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,8 +24,9 @@ from maskedconv.optim import OPTIMIZERS
 from maskedconv.runs import RunConfig, Store
 from maskedconv.runs.images import Source
 from maskedconv.runs.parts import INITS, TRAINED, Option
+from maskedconv.runs.row import Row
 from maskedconv.runs.sequential import CHECKPOINT_SECONDS
-from maskedconv.runs.store import Row, StoreError
+from maskedconv.runs.store import StoreError
 from maskedconv.slices import FROZEN_MODES
 from maskedconv.training.device import open_device
 
@@ -255,7 +257,7 @@ class _Printer:
     def waiting(self, runs: int) -> None:
         say("another process is doing this run; waiting for it")
 
-    def _print(self, epoch: dict[str, Any]) -> None:
+    def _print(self, epoch: Mapping[str, Any]) -> None:
         print(
             f"{epoch['epoch']:5}{epoch['lr']:9.5f}{epoch['train_loss']:12.4f}"
             f"{epoch['train_top1']:9.2f}{epoch['test_loss']:11.4f}{epoch['test_top1']:9.2f}"

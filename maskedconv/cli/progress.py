@@ -13,7 +13,7 @@ from rich.text import Text
 
 from maskedconv.console import duration
 from maskedconv.runs.config import RunConfig
-from maskedconv.runs.store import Row
+from maskedconv.runs.row import Row
 from maskedconv.runs.time_left import TimeLeft
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class _TimeLeftColumn(ProgressColumn):
 def _outcome(row: Row) -> str:
     if row["status"] != "done":
         return f"FAILED: {row['error']}"
-    other = "ensemble_top1" if "ensemble_top1" in row else "best_top1"
-    top1 = f"{row['last_top1']:6.2f} % ({other.removesuffix('_top1')} {row[other]:6.2f})"
+    ensemble = "ensemble_top1" in row
+    name, other = ("ensemble", row["ensemble_top1"]) if ensemble else ("best", row["best_top1"])
+    top1 = f"{row['last_top1']:6.2f} % ({name} {other:6.2f})"
     return f"{top1}  {row['learned_parameters']:>10,} learned"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 from maskedconv.console import duration
@@ -118,7 +119,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         ("Precision", results.precision or "nothing was run"),
         (
             "Training time",
-            duration(sum((run.row or {}).get("seconds") or 0 for run in runs), rough=True),
+            duration(sum(run.seconds for run in runs), rough=True),
         ),
     ]
     if command := results.plan.get("command"):
@@ -139,7 +140,7 @@ def table_of_runs(results: Results) -> str:
         config = run.config.to_json()
         config["options"] = ";".join(f"{name}={value}" for name, value in run.config.options)
         config["milestones"] = ";".join(str(epoch) for epoch in run.config.milestones)
-        row = run.row or {}
+        row: Mapping[str, object] = run.row or {}
         values = {
             "key": key,
             "trained_as": run.trained,

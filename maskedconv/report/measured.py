@@ -70,7 +70,7 @@ def accuracy(setting: SeedGroup | None) -> Measured | None:
         return None
     if setting.best is not None:
         return measured(setting.best, setting)
-    diverged = any((run.row or {}).get("error_type") == "Diverged" for run in setting.failures)
+    diverged = any(run.diverged for run in setting.failures)
     return Measured(setting.chance) if diverged and setting.chance is not None else None
 
 

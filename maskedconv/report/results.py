@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskedconv import data
 from maskedconv.runs.config import RunConfig
+from maskedconv.runs.row import EpochRow, Row
 from maskedconv.runs.store import Store
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Run:
     """
 
     config: RunConfig
-    row: dict[str, Any] | None
+    row: Row | None
     trained: str
 
     @property
@@ -77,12 +78,21 @@ class Run:
         return self.row is not None and self.row["status"] == "failed"
 
     @property
-    def history(self) -> list[dict[str, Any]]:
-        return (self.row or {}).get("history") or []
+    def history(self) -> list[EpochRow]:
+        return [] if self.row is None else self.row.get("history") or []
 
     @property
     def error(self) -> str:
-        return str((self.row or {}).get("error") or "no reason stored")
+        return (self.row and self.row.get("error")) or "no reason stored"
+
+    @property
+    def diverged(self) -> bool:
+        return self.row is not None and self.row.get("error_type") == "Diverged"
+
+    @property
+    def seconds(self) -> float:
+        """Wall time; 0 if it was not run."""
+        return (self.row and self.row.get("seconds")) or 0.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,7 @@ class SeedGroup:
         return self._stat(lambda row: row.get("ensemble_top1"))
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """Rows of the finished runs."""
         return [run.row for run in self.runs if run.row is not None and run.done]
 
@@ -141,11 +151,11 @@ class SeedGroup:
 
     @property
     def learned_parameters(self) -> int | None:
-        return self._count("learned_parameters")
+        return self._first(lambda row: row.get("learned_parameters"))
 
     @property
     def total_parameters(self) -> int | None:
-        return self._count("total_parameters")
+        return self._first(lambda row: row.get("total_parameters"))
 
     @property
     def chance(self) -> float | None:
@@ -153,15 +163,14 @@ class SeedGroup:
         classes = data.describe(self.config.dataset).num_classes
         return None if classes is None else 100 / classes
 
-    def _stat(self, value: Callable[[dict[str, Any]], float | None]) -> Stat | None:
+    def _stat(self, value: Callable[[Row], float | None]) -> Stat | None:
         values = [value(row) for row in self.rows]
         return Stat.of(number for number in values if number is not None)
 
-    def _count(self, name: str) -> int | None:
-        for run in self.runs:
-            if run.row is not None and run.row.get(name) is not None:
-                return int(run.row[name])
-        return None
+    def _first(self, value: Callable[[Row], int | None]) -> int | None:
+        """The value of the first row that has it."""
+        values = (value(run.row) for run in self.runs if run.row is not None)
+        return next((number for number in values if number is not None), None)
 
 
 @dataclass(frozen=True)
@@ -292,7 +301,7 @@ def is_reference(config: RunConfig) -> bool:
     return config.trained == "all" and config.learns_all_slices
 
 
-def _settings(entry: dict[str, Any], rows: dict[str, dict[str, Any]]) -> list[SeedGroup]:
+def _settings(entry: dict[str, Any], rows: dict[str, Row]) -> list[SeedGroup]:
     grouped: dict[str, list[Run]] = {}
     for planned in entry["runs"]:
         config = RunConfig.from_json(planned["config"])

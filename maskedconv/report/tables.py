@@ -83,7 +83,7 @@ def cell(setting: SeedGroup | None, stat: Stat | None) -> str:
 
 
 def _diverged(setting: SeedGroup) -> bool:
-    return all((run.row or {}).get("error_type") == "Diverged" for run in setting.failures)
+    return all(run.diverged for run in setting.failures)
 
 
 def best(setting: SeedGroup | None) -> str:

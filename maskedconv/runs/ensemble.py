@@ -20,7 +20,7 @@ from maskedconv.checkpoint import save
 from maskedconv.data import Dataset
 from maskedconv.nn import MaskedConv2d
 from maskedconv.runs.config import RunConfig
-from maskedconv.runs.row import epochs_of
+from maskedconv.runs.row import EnsembleOutcome, epochs_of
 from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.evaluation import predict
 from maskedconv.training.history import History
@@ -30,7 +30,7 @@ Fit = Callable[[nn.Module, int], History]
 
 def train_members(
     start: nn.Module, config: RunConfig, dataset: Dataset, fit: Fit, checkpoint: Checkpoint
-) -> dict[str, Any]:
+) -> EnsembleOutcome:
     """Trains ``config.members`` copies of ``start``, which stays as it is; returns the row's part.
 
     That is: ``members``, each with its ``history`` and last ``top1`` on the test set in percent;
@@ -58,7 +58,7 @@ def train_members(
     right = summed.argmax(1) == dataset.test_labels.cpu()
     mean = round(statistics.fmean(row["top1"] for row in rows), 6)
     return {
-        "members": [{name: row[name] for name in ("top1", "history")} for row in rows],
+        "members": [{"top1": row["top1"], "history": row["history"]} for row in rows],
         "ensemble_top1": round(100.0 * right.double().mean().item(), 6),
         "last_top1": mean,
         "best_top1": mean,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -18,8 +17,8 @@ from maskedconv.data import Dataset
 from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.ensemble import freeze_unlearned_, train_members
-from maskedconv.runs.row import results
-from maskedconv.runs.store import Row, StoreError
+from maskedconv.runs.row import Row, begin_row, fail, outcome
+from maskedconv.runs.store import StoreError
 from maskedconv.runs.weights import keep_weights, start_from, weights_path
 from maskedconv.selection import select_learned_
 from maskedconv.training.checkpoint import Checkpoint
@@ -96,34 +95,32 @@ def execute(
     """
     if folder is None and (config.keep or config.start):
         raise ValueError(f"folder is None; expected one, for the weights of {config.label()}")
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    row = begin_row(config)
     start = time.perf_counter()
     _reset_peak_memory(dataset.device)
     checkpoint = (
         None if folder is None else _checkpoint(config, dataset, folder, checkpoint_seconds)
     )
-    row: Row = {"key": config.key, "config": config.to_json(), "started": started}
     try:
         _do(config, dataset, on_epoch, folder, checkpoint, row)
-        row |= {"status": "done", "error": None, "error_type": None}
+        row.update({"status": "done", "error": None, "error_type": None})
     except StoreError:
         raise
     except Exception as error:
         history = error.history if isinstance(error, Diverged) else History()
-        row |= {
-            "status": "failed",
-            "error": str(error) or type(error).__name__,
-            "error_type": type(error).__name__,
-            **results(history),
-        }
+        name = type(error).__name__
+        fail(row, str(error) or name, name, history)
     seconds = time.perf_counter() - start if checkpoint is None else checkpoint.seconds
-    return row | {
-        "seconds": round(seconds, 3),
-        "peak_memory_bytes": _peak_memory(dataset.device),
-        "device": describe_device(dataset.device),
-        "versions": versions(),
-        "data_note": dataset.note,
-    }
+    row.update(
+        {
+            "seconds": round(seconds, 3),
+            "peak_memory_bytes": _peak_memory(dataset.device),
+            "device": describe_device(dataset.device),
+            "versions": versions(),
+            "data_note": dataset.note,
+        }
+    )
+    return row
 
 
 def _do(
@@ -149,12 +146,12 @@ def _do(
 
     if config.members and folder is not None and checkpoint is not None:
         freeze_unlearned_(model)
-        row |= train_members(model, config, dataset, fit, checkpoint)
+        row.update(cast(Row, train_members(model, config, dataset, fit, checkpoint)))
         row["stored_bytes"]["shared"] = weights_path(folder, config.start).stat().st_size
         return
-    row |= results(fit(model, config.seed))
+    row.update(cast(Row, outcome(fit(model, config.seed))))
     if config.keep and folder is not None:
-        row |= keep_weights(model, folder, config.key)
+        row.update(cast(Row, keep_weights(model, folder, config.key)))
 
 
 def _train(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.images import DataKey
+from maskedconv.runs.row import Row
 from maskedconv.runs.sequential import POLL_SECONDS, Observer, not_run
-from maskedconv.runs.store import Row, Store, StoreError
+from maskedconv.runs.store import Store, StoreError
 from maskedconv.runs.workers import Pool, Setup, WorkerError, saved
 from maskedconv.training.interrupts import sigterm_interrupts
 

@@ -15,7 +15,7 @@ from maskedconv.runs.images import FETCHED, DataKey, Source, data_key
 from maskedconv.runs.preset import Preset
 from maskedconv.runs.same import trained_for
 from maskedconv.runs.sequential import unique
-from maskedconv.runs.store import Loaded, Row, Store
+from maskedconv.runs.store import Loaded, Store
 
 if TYPE_CHECKING:
     from maskedconv.data import Dataset
@@ -112,8 +112,8 @@ def check_folder(store: Store, preset: Preset) -> None:
 def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Dataset]) -> None:
     """A JPEG copy and the original have one name; ValueError if their results would be mixed."""
     for row in loaded.rows.values():
-        config = row.get("config", {})
-        dataset = datasets.get((config.get("dataset"), config.get("subset")))
+        config = row["config"]
+        dataset = datasets.get((config["dataset"], config.get("subset")))
         if dataset is not None and row.get("data_note") not in (None, dataset.note):
             raise ValueError(
                 f"{store.out} holds results of other data: {row['data_note']!r}, not "
@@ -130,7 +130,7 @@ def write_plan(
         StoreError: it cannot be written.
     """
     trained = trained_for(all_runs(plan), store.load())
-    entries: dict[str, Row] = {
+    entries: dict[str, Any] = {
         experiment.id: {
             "title": experiment.title,
             "command": command,
@@ -152,6 +152,6 @@ def write_plan(
     return trained
 
 
-def _entry(run: RunConfig, trained: RunConfig) -> Row:
-    entry: Row = {"key": run.key, "config": run.to_json()}
+def _entry(run: RunConfig, trained: RunConfig) -> dict[str, Any]:
+    entry: dict[str, Any] = {"key": run.key, "config": run.to_json()}
     return entry if trained.key == run.key else {**entry, "same_as": trained.key}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from maskedconv.runs.config import RunConfig
-from maskedconv.runs.store import Loaded, Row, Store, is_final
+from maskedconv.runs.row import Row, begin_row, fail
+from maskedconv.runs.store import Loaded, Store, is_final
 from maskedconv.training import interrupts
+from maskedconv.training.history import History
 
 if TYPE_CHECKING:
     from maskedconv.data import Dataset
@@ -104,20 +105,11 @@ def attempt(
 
 
 def not_run(config: RunConfig, error: str, error_type: str) -> Row:
-    """The row of a run that failed before or without its own doing."""
-    return {
-        "key": config.key,
-        "config": config.to_json(),
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "status": "failed",
-        "error": error,
-        "error_type": error_type,
-        "history": [],
-        "last_top1": None,
-        "best_top1": None,
-        "best_epoch": None,
-        "seconds": 0.0,
-    }
+    """The row of a run that failed before it began, or with its process."""
+    row = begin_row(config)
+    fail(row, error, error_type, History())
+    row["seconds"] = 0.0
+    return row
 
 
 def _start_lacks(config: RunConfig, loaded: Loaded) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -20,11 +19,12 @@ from typing import Any
 from maskedconv.io import StoreError, remove_partial_files, replace_file
 from maskedconv.runs import formats
 from maskedconv.runs.formats import SCHEMA
+from maskedconv.runs.row import Row, read_row, write_row
 from maskedconv.schema import SchemaError, read_json
 
-__all__ = ["Loaded", "Row", "Store", "StoreError", "is_final"]
+__all__ = ["Loaded", "Store", "StoreError", "is_final"]
 
-Row = dict[str, Any]
+Plan = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Store:
             if not line.strip():
                 continue
             try:
-                row = read_json(line, formats.row, f"{self.results} line {number}")
+                row = read_row(line, f"{self.results} line {number}")
             except SchemaError as error:
                 loaded.problems.append(f"{error}; line skipped")
                 continue
@@ -98,7 +98,7 @@ class Store:
 
     def append(self, row: Row) -> None:
         """Adds one row, whole or not at all, and waits until it is on disk."""
-        line = json.dumps(_finite({"schema": SCHEMA, **row}), allow_nan=False).encode() + b"\n"
+        line = write_row(row)
         with _explained(self.out), self._locked(fcntl.LOCK_EX):
             handle = os.open(self.results, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:
@@ -130,7 +130,7 @@ class Store:
         finally:
             os.close(handle)
 
-    def read_plan(self) -> Row | None:
+    def read_plan(self) -> Plan | None:
         """The plan, None if there is none; StoreError if it is not one, naming the place."""
         try:
             return read_json(self.plan.read_bytes(), formats.plan, self.plan)
@@ -143,7 +143,7 @@ class Store:
         except OSError as error:
             raise StoreError(f"{self.plan} cannot be read: {error.strerror}") from error
 
-    def merge_plan(self, plan: Row) -> None:
+    def merge_plan(self, plan: Plan) -> None:
         """Writes ``plan``, keeping experiments and data sets that only the plan on disk has.
 
         Its ``data_note`` becomes the text of all ``data_notes``.
@@ -170,17 +170,6 @@ class Store:
             yield
         finally:
             os.close(handle)
-
-
-def _finite(value: Any) -> Any:
-    """``value`` with NaN and infinities as None, which JSON has a word for."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
 
 
 @contextmanager

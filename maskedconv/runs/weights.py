@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from maskedconv.checkpoint import load_plain, save
 from maskedconv.nn import MaskedConv2d
-from maskedconv.runs.store import Row, StoreError
+from maskedconv.runs.row import FirstLayer, KeptWeights, LayerRow, WeightsPart
+from maskedconv.runs.store import StoreError
 
 _FOLDER = "weights"
 
@@ -20,7 +20,7 @@ def weights_path(folder: Path, key: str) -> Path:
     return folder / _FOLDER / f"{key}.safetensors"
 
 
-def keep_weights(model: nn.Module, folder: Path, key: str) -> Row:
+def keep_weights(model: nn.Module, folder: Path, key: str) -> KeptWeights:
     """Writes the weights and returns what the row says of them.
 
     ``weights`` is the file relative to ``folder``; ``layers`` and ``first_layer`` are as
@@ -61,20 +61,21 @@ def start_from(model: nn.Module, folder: Path, key: str) -> None:
     model.load_state_dict(values)
 
 
-def describe_layers(model: nn.Module) -> list[Row]:
+def describe_layers(model: nn.Module) -> list[LayerRow]:
     """Mean |w| and (population) variance of every MaskedConv2d, in the model's order.
 
     Learned and frozen weights apart, None where there are none; zeroed weights are not there. The
     figure's source: Rosenfeld & Tsotsos 2018, figure 6.
     """
-    return [
-        {"name": name, "kind": "conv", **_describe(layer)}
-        for name, layer in model.named_modules()
-        if isinstance(layer, MaskedConv2d)
-    ]
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, MaskedConv2d)]
+    found: list[LayerRow] = []
+    for name, layer in layers:
+        learned, frozen = _describe(layer)
+        found.append({"name": name, "kind": "conv", "learned": learned, "frozen": frozen})
+    return found
 
 
-def describe_first_layer(model: nn.Module) -> Row | None:
+def describe_first_layer(model: nn.Module) -> FirstLayer | None:
     """The filters of the first MaskedConv2d, ``[O, I, kH, kW]`` flattened; None without one.
 
     ``learned`` of them, the first, are learned. Values have four significant digits.
@@ -90,16 +91,16 @@ def describe_first_layer(model: nn.Module) -> Row | None:
     return None
 
 
-def _describe(layer: MaskedConv2d) -> dict[str, Any]:
+def _describe(layer: MaskedConv2d) -> tuple[WeightsPart | None, WeightsPart | None]:
     learned, frozen = layer.learned.detach().flatten(), layer.learned.new_empty(0)
     if layer.frozen is not None:
         frozen = layer.frozen.flatten()
     if not layer.learned.requires_grad:
         learned, frozen = learned[:0], torch.cat([learned, frozen])
-    return {"learned": _statistics(learned), "frozen": _statistics(frozen)}
+    return _statistics(learned), _statistics(frozen)
 
 
-def _statistics(values: Tensor) -> dict[str, float] | None:
+def _statistics(values: Tensor) -> WeightsPart | None:
     if not values.numel():
         return None
     values = values.double()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from maskedconv.papers.rosenfeld2018 import table3
 from maskedconv.papers.rosenfeld2018.printed import always
@@ -17,6 +17,7 @@ from maskedconv.report.item import Item
 from maskedconv.report.results import SeedGroup, dataset_title
 from maskedconv.report.style import BLACK, BLUE, GREY, RED
 from maskedconv.report.tables import NOTHING, datasets, file_name, networks
+from maskedconv.runs.row import FirstLayer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -157,7 +158,7 @@ def _filters_figure(folder: Path, settings: list[SeedGroup], where: str) -> Figu
     )
 
 
-def filters_panel(first: dict[str, Any]) -> Draw:
+def filters_panel(first: FirstLayer) -> Draw:
     """The filters ``[O, I, kH, kW]`` of the first convolution as tiles, learned ones framed."""
     import numpy as np
     from matplotlib.patches import Rectangle
