@@ -26,8 +26,8 @@ from maskedconv.cli.options import (
 from maskedconv.cli.progress import ConsoleObserver
 from maskedconv.console import duration, say
 from maskedconv.runs import RunConfig, Store
-from maskedconv.runs.images import DataKey, Source, data_key, parse_folders, size_of
-from maskedconv.runs.parallel import count_cores, parse_parallel, run_parallel, share_out
+from maskedconv.runs.images import DataKey, DataLocations, data_key, parse_folders, size_of
+from maskedconv.runs.parallel import count_cores, divide_cores, parse_parallel, run_parallel
 from maskedconv.runs.planning import (
     Plan,
     check_data,
@@ -42,7 +42,7 @@ from maskedconv.runs.row import Row
 from maskedconv.runs.sequential import run_all, unique
 from maskedconv.runs.store import StoreError
 from maskedconv.runs.time_left import TimeLeft
-from maskedconv.runs.workers import Setup, WorkerError, Workers
+from maskedconv.runs.workers import WorkerConfig, WorkerError, Workers
 from maskedconv.training.device import open_device
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ def main(
     """
     start = time.perf_counter()
     with usage_errors():
-        source = Source(parse_folders(data_dir or []), download)
+        locations = DataLocations(parse_folders(data_dir or []), download)
         request = Request(
-            preset, dataset, frozenset(source.folders), epochs=epochs, subset=subset, seeds=seeds
+            preset, dataset, frozenset(locations.folders), epochs=epochs, subset=subset, seeds=seeds
         )
         check_choice("preset", preset, papers.PRESETS)
         if dataset is not None:
@@ -135,24 +135,24 @@ def main(
             return
         for remark in papers.remarks(items, request):
             say(f"note: {remark}")
-        name_unused_folders(plan, source)
-        check_data(plan, source, needed=not dry_run)
+        name_unused_folders(plan, locations)
+        check_data(plan, locations, needed=not dry_run)
         store = Store(out or Path("runs") / preset)
-        at_once, threads = share_out(
+        at_once, threads = divide_cores(
             asked, threads or plan.preset.threads, found.type, count_cores()
         )
-        setup = Setup(store.out, found.type, threads, 60 * checkpoint_minutes)
+        worker_config = WorkerConfig(store.out, found.type, threads, 60 * checkpoint_minutes)
         open_device(device, threads)
         if dry_run:
-            sizes = {key: source.size(key, found) for key in data_keys(plan)}
+            sizes = {key: locations.size(key, found) for key in data_keys(plan)}
             print_estimate(plan, sizes, store, Workers(at_once, found.type, threads), verbose)
             return
         store.prepare()
         # Processes move the images to the device themselves.
         images_on = found if at_once == 1 else open_device("cpu", threads)
-        datasets, trained = _open(store, plan, source, images_on)
+        datasets, trained = _open(store, plan, locations, images_on)
     _name_same_runs(trained)
-    rows = _run(unique(trained.values()), store, datasets, setup, at_once)
+    rows = _run(unique(trained.values()), store, datasets, worker_config, at_once)
     if not no_report:
         _draw(store.out)
     print(f"wall time: {duration(time.perf_counter() - start)}")
@@ -162,7 +162,7 @@ def main(
 
 
 def _open(
-    store: Store, plan: Plan, source: Source, device: torch.device
+    store: Store, plan: Plan, locations: DataLocations, device: torch.device
 ) -> tuple[dict[DataKey, Dataset], dict[str, RunConfig]]:
     """Loads the data, and writes the plan once it is sure that the folder is for these runs.
 
@@ -173,7 +173,7 @@ def _open(
     loaded = store.load()
     for problem in loaded.problems:
         say(f"note: {problem}")
-    datasets = {key: source.load(key, device) for key in data_keys(plan)}
+    datasets = {key: locations.load(key, device) for key in data_keys(plan)}
     check_same_data(store, loaded, datasets)
     command = shlex.join(["python", "-m", "maskedconv.reproduce", *sys.argv[1:]])
     return datasets, write_plan(store, plan, datasets, command)
@@ -192,7 +192,7 @@ def _run(
     configs: list[RunConfig],
     store: Store,
     datasets: dict[DataKey, Dataset],
-    setup: Setup,
+    worker_config: WorkerConfig,
     at_once: int,
 ) -> dict[str, Row]:
     loaded = store.load()
@@ -201,15 +201,17 @@ def _run(
     if rows:
         say(f"{len(rows)} of {len(configs)} runs are in {store.out} already")
     try:
-        with ConsoleObserver(pending, _time_left(pending, datasets, setup, at_once)) as observer:
+        with ConsoleObserver(
+            pending, _time_left(pending, datasets, worker_config, at_once)
+        ) as observer:
             if at_once > 1:
-                return rows | run_parallel(pending, datasets, observer, setup, at_once)
+                return rows | run_parallel(pending, datasets, observer, worker_config, at_once)
             return rows | run_all(
                 pending,
                 store,
                 lambda run: datasets[data_key(run)],
                 observer,
-                checkpoint_seconds=setup.checkpoint_seconds,
+                checkpoint_seconds=worker_config.checkpoint_seconds,
             )
     except KeyboardInterrupt:
         from maskedconv.runs.checkpoints import has_checkpoint
@@ -229,16 +231,19 @@ def _run(
 
 
 def _time_left(
-    pending: list[RunConfig], datasets: dict[DataKey, Dataset], setup: Setup, at_once: int
+    pending: list[RunConfig],
+    datasets: dict[DataKey, Dataset],
+    worker_config: WorkerConfig,
+    at_once: int,
 ) -> TimeLeft | None:
-    """What tells the time left, where there is a terminal to show it on and time to be told."""
+    """Estimates the time left, if there is a terminal to show it on."""
     if not (pending and sys.stderr.isatty()):
         return None
     from maskedconv.runs.estimate import coarse_estimate, total_seconds
 
     say("timing some batches of each network ...")
     sizes = {key: size_of(dataset) for key, dataset in datasets.items()}
-    workers = Workers(at_once, setup.device, setup.threads)
+    workers = Workers(at_once, worker_config.device, worker_config.threads)
     return TimeLeft(pending, coarse_estimate(pending, sizes, workers), at_once, total_seconds)
 
 

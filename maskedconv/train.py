@@ -22,7 +22,7 @@ from maskedconv.cli.options import (
 from maskedconv.console import duration, say
 from maskedconv.optim import OPTIMIZERS
 from maskedconv.runs import RunConfig, Store
-from maskedconv.runs.images import Source
+from maskedconv.runs.images import DataLocations
 from maskedconv.runs.parts import INITS, TRAINED, Option
 from maskedconv.runs.row import Row
 from maskedconv.runs.sequential import CHECKPOINT_SECONDS
@@ -101,9 +101,9 @@ def main(
         check_checkpoint_minutes(minutes)
         if momentum is None and optimizer == "yellowfin":
             momentum = 0.0
-        share = parse_learned(learned)
+        fraction = parse_learned(learned)
         options = tuple(parse_option(text) for text in option or ())
-        source = Source({} if data_dir is None else {"": data_dir}, download)
+        locations = DataLocations({} if data_dir is None else {"": data_dir}, download)
         data.check(dataset, data_dir, download, subset)
         torch_device = open_device(device, threads)
         config = RunConfig(
@@ -117,7 +117,7 @@ def main(
             ),
             model=model,
             dataset=dataset,
-            learned=share,
+            learned=fraction,
             slice_dim=slice_dim,
             frozen=frozen,
             trained=trained,
@@ -134,7 +134,7 @@ def main(
         store = None if out is None else Store(out)
         if store is not None:
             store.prepare()
-        images = source.load((dataset, subset), torch_device)
+        images = locations.load((dataset, subset), torch_device)
         _check_model(config, images)
     _say_what_is_not_obvious(config, store)
     row = _run(config, images, store, 60 * minutes)
@@ -175,11 +175,11 @@ def parse_option(text: str) -> tuple[str, Option]:
 
 
 def _recipe(model: str, **given: Any) -> dict[str, Any]:
-    """How the network was trained in its source, with what was given in place of it."""
+    """How the network was trained in its locations, with what was given in place of it."""
     from maskedconv.models import recipe
 
     found = asdict(recipe(model))
-    # Dropout belongs to the source's run of all weights; here it is asked for.
+    # Dropout belongs to the source's run of all weights; here it is an option.
     del found["dropout"]
     return found | {name: value for name, value in given.items() if value is not None}
 

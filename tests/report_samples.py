@@ -11,8 +11,8 @@ from typing import Any
 from maskedconv.papers import ITEMS, PAPERS
 from maskedconv.papers.rosenfeld2018 import PAPER
 from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
+from maskedconv.report.loading import load as load_with
 from maskedconv.report.results import Results
-from maskedconv.report.results import load as load_with
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.preset import Request
 

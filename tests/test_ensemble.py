@@ -96,7 +96,7 @@ def test_members_differ_by_seed_and_share_what_is_frozen(dataset, tmp_path):
 
     def fit(model, seed):
         trained.append((seed, model))
-        return train(model, dataset, epochs=1, batch_size=16, lr=0.02, seed=seed)
+        return train(model, dataset, replace(MEMBERS, epochs=1, batch_size=16, lr=0.02, seed=seed))
 
     checkpoint = Checkpoint(tmp_path / "run.pt", {}, 1000)
     result = train_members(start, replace(MEMBERS, seed=7), dataset, fit, checkpoint)

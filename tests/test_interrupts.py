@@ -16,7 +16,7 @@ from maskedconv.runs.checkpoints import has_checkpoint
 from maskedconv.runs.images import data_key
 from maskedconv.runs.parallel import run_parallel
 from maskedconv.runs.sequential import run_all
-from maskedconv.runs.workers import Setup
+from maskedconv.runs.workers import WorkerConfig
 from maskedconv.training import evaluation, interrupts, loop
 
 RUN = replace(killed_runs.SMALL, epochs=2, keep=False)
@@ -165,9 +165,9 @@ def test_runs_at_once_are_saved_too(number, whole, dataset, tmp_path, capfd):
     store = Store(tmp_path)
     store.prepare()
     observer = Quiet(lambda epoch: os.kill(HERE(), number) if epoch == 1 else None)
-    setup = Setup(tmp_path, "cpu", 1, 1e9)
+    worker_config = WorkerConfig(tmp_path, "cpu", 1, 1e9)
     with pytest.raises(KeyboardInterrupt):
-        run_parallel([long], {data_key(long): dataset}, observer, setup, 2)
+        run_parallel([long], {data_key(long): dataset}, observer, worker_config, 2)
     assert "saving what is going on" in capfd.readouterr().err
     assert has_checkpoint(tmp_path, long)
     epochs, told = [], Quiet(lambda epoch: epochs.append(epoch) or os.kill(HERE(), signal.SIGINT))

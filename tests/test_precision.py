@@ -116,7 +116,7 @@ def test_an_ensembles_answers_are_in_its_precision(monkeypatch, tmp_path):
     assert asked == [True, True]
 
 
-def test_a_training_without_a_word_takes_what_is_fast(monkeypatch, cpu):
+def test_a_training_is_in_the_precision_of_its_configuration(monkeypatch):
     asked = []
     evaluate = loop.evaluate
 
@@ -126,10 +126,9 @@ def test_a_training_without_a_word_takes_what_is_fast(monkeypatch, cpu):
 
     monkeypatch.setattr(loop, "evaluate", watched)
     digits = data.load("digits", subset=2)
-    for flags in ("amx_bf16", "avx512f"):
-        cpu(X86.format(flags))
+    for amp in ("bf16", "off"):
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-        training.train(model, digits, epochs=1, batch_size=16, lr=0.1)
+        training.train(model, digits, config(epochs=1, batch_size=16, amp=amp))
     assert asked == [True, False]
 
 

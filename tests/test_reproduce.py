@@ -146,10 +146,10 @@ def test_two_runners_share_a_folder(tmp_path):
     [(Diverged("the training loss", 1, History()), True), (RuntimeError("out of memory"), False)],
 )
 def test_failed_runs_are_named_and_the_others_kept(tmp_path, monkeypatch, error, kept):
-    def fails_for_fc(model, dataset, **settings):
+    def fails_for_fc(model, dataset, config, **options):
         if sum(p.requires_grad for p in model.conv1.parameters()) == 0:
             raise error
-        return real(model, dataset, **settings)
+        return real(model, dataset, config, **options)
 
     real = execute.train
     monkeypatch.setattr(execute, "train", fails_for_fc)

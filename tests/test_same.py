@@ -94,7 +94,7 @@ def test_finished_rows_are_taken_whichever_of_the_equals_they_are_of():
 def test_planning_draws_nothing_from_the_callers_generator():
     from maskedconv.runs import same
 
-    same._banks.cache_clear()
+    same._weight_shapes.cache_clear()
     before = torch.get_rng_state()
     trained_for([config(learned=0.3), config(learned=0.2)], Loaded())
     assert torch.equal(torch.get_rng_state(), before)

@@ -24,7 +24,7 @@ def write(out: Path | str) -> Path:
     """
     from maskedconv.papers import PAPERS
     from maskedconv.report.build import build
-    from maskedconv.report.results import load
+    from maskedconv.report.loading import load
 
     return build(load(Path(out), PAPERS), Path(out))
 
@@ -39,7 +39,7 @@ def readme_tables(out: Path | str, items: Sequence[str] = ()) -> str:
         ValueError: an item that the plan does not have; or as :func:`write`.
     """
     from maskedconv.papers import PAPERS
+    from maskedconv.report.loading import load
     from maskedconv.report.readme import tables
-    from maskedconv.report.results import load
 
     return tables(load(Path(out), PAPERS), items)

@@ -11,7 +11,7 @@ import torch
 
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.images import DataKey, Size, data_key
-from maskedconv.runs.same import learned_share
+from maskedconv.runs.same import learned_fraction
 from maskedconv.runs.timing import Job, Pace, measure
 from maskedconv.runs.workers import Workers
 from maskedconv.training.device import open_device
@@ -23,28 +23,28 @@ _Kind = tuple[object, ...]
 def estimate(configs: Iterable[RunConfig], sizes: Sizes, workers: Workers) -> dict[str, float]:
     """Seconds that each run will take, by key, where ``workers`` are at work.
 
-    Runs are of one kind if they differ in the share that they learn alone. Of each kind those of
-    the smallest and the largest share are timed, as many at once as the runs will be, and what is
-    between them is interpolated.
+    Runs of one kind differ only in the fraction that they learn. The runs of the smallest and the
+    largest fraction of each kind are timed, as many at once as there will be; the others are
+    interpolated.
     """
     kinds: dict[_Kind, dict[float, RunConfig]] = {}
     runs = list(configs)
     for run in runs:
-        kinds.setdefault(_kind(run, sizes), {}).setdefault(learned_share(run), run)
+        kinds.setdefault(_kind(run, sizes), {}).setdefault(learned_fraction(run), run)
     ends = {
-        (kind, share): shares[share]
-        for kind, shares in kinds.items()
-        for share in {min(shares), max(shares)}
+        (kind, fraction): fractions[fraction]
+        for kind, fractions in kinds.items()
+        for fraction in {min(fractions), max(fractions)}
     }
     jobs = [Job(run, sizes[data_key(run)]) for run in ends.values()]
     paces = dict(zip(ends, _measure_all(jobs, workers), strict=True))
     seconds = {}
     for run in runs:
-        kind, share = _kind(run, sizes), learned_share(run)
+        kind, fraction = _kind(run, sizes), learned_fraction(run)
         low, high = min(kinds[kind]), max(kinds[kind])
         size = sizes[data_key(run)]
         few, many = (_run_seconds(run, size, paces[kind, end]) for end in (low, high))
-        between = (share - low) / (high - low) if high > low else 0.0
+        between = (fraction - low) / (high - low) if high > low else 0.0
         seconds[run.key] = few + between * (many - few)
     return seconds
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -142,7 +143,9 @@ def _do(
     row["total_parameters"] = counts.total
 
     def fit(network: nn.Module, seed: int) -> History:
-        return _train(config, network, dataset, seed, on_epoch, checkpoint)
+        told = _forgetting_the_first_peak(on_epoch, dataset.device, config.epochs)
+        chosen = replace(config, seed=seed)
+        return train(network, dataset, chosen, on_epoch=told, checkpoint=checkpoint)
 
     if config.members and folder is not None and checkpoint is not None:
         freeze_unlearned_(model)
@@ -152,34 +155,6 @@ def _do(
     row.update(cast(Row, outcome(fit(model, config.seed))))
     if config.keep and folder is not None:
         row.update(cast(Row, keep_weights(model, folder, config.key)))
-
-
-def _train(
-    config: RunConfig,
-    model: nn.Module,
-    dataset: Dataset,
-    seed: int,
-    on_epoch: Callable[[Epoch], None] | None,
-    checkpoint: Checkpoint | None,
-) -> History:
-    return train(
-        model,
-        dataset,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        milestones=config.milestones,
-        gamma=config.gamma,
-        nesterov=config.nesterov,
-        schedule=config.schedule,
-        optimizer=config.optimizer,
-        seed=seed,
-        amp=config.amp == "bf16",
-        on_epoch=_forgetting_the_first_peak(on_epoch, dataset.device, config.epochs),
-        checkpoint=checkpoint,
-    )
 
 
 def _forgetting_the_first_peak(

@@ -47,7 +47,7 @@ def size_of(dataset: Dataset) -> Size:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataLocations:
     """The folders given on the command line, and whether to fetch what is missing.
 
     ``folders`` has the data sets' names as keys, and "" for every one that is not named.
@@ -83,9 +83,9 @@ class Source:
         Of a data set that is not there, the size as published.
         """
         name, subset = key
-        facts = data.describe(name)
-        classes, side = facts.num_classes, facts.image_size
-        train, test = facts.train_size, facts.test_size
+        info = data.describe(name)
+        classes, side = info.num_classes, info.image_size
+        train, test = info.train_size, info.test_size
         if classes is None or side is None or train is None or test is None:
             return size_of(self.load(key, device))
         with suppress(data.MissingDataError):
@@ -94,14 +94,14 @@ class Source:
                 train = len(source.listing.train.paths)
                 test = len(source.listing.test.paths)
         train = train if subset is None else subset * classes
-        return Size(classes, (facts.channels, side, side), train, test)
+        return Size(classes, (info.channels, side, side), train, test)
 
     def _fetches(self, name: str) -> bool:
         return self.download and name in FETCHED
 
 
 def parse_folders(texts: Iterable[str]) -> dict[str, Path]:
-    """``["cifar10=a", "b"]`` as the ``folders`` of a :class:`Source`.
+    """``["cifar10=a", "b"]`` as the ``folders`` of a :class:`DataLocations`.
 
     Raises:
         ValueError: two folders for one data set, or two for all of them.

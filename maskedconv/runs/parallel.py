@@ -12,7 +12,7 @@ from maskedconv.runs.images import DataKey
 from maskedconv.runs.row import Row
 from maskedconv.runs.sequential import POLL_SECONDS, Observer, not_run
 from maskedconv.runs.store import Store, StoreError
-from maskedconv.runs.workers import Pool, Setup, WorkerError, saved
+from maskedconv.runs.workers import Pool, WorkerConfig, WorkerError, saved
 from maskedconv.training.interrupts import sigterm_interrupts
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def parse_parallel(text: str) -> int | None:
     return int(text)
 
 
-def share_out(
+def divide_cores(
     parallel: int | None, threads: int | None, device: str, cores: int
 ) -> tuple[int, int | None]:
     """How many runs go at once, and the threads of each (None: torch's choice).
@@ -58,7 +58,7 @@ def run_parallel(
     configs: Iterable[RunConfig],
     datasets: dict[DataKey, Dataset],
     observer: Observer,
-    setup: Setup,
+    worker_config: WorkerConfig,
     workers: int,
     poll_seconds: float = POLL_SECONDS,
 ) -> dict[str, Row]:
@@ -74,7 +74,7 @@ def run_parallel(
     schedule = _Schedule({config.key: config for config in configs}, poll_seconds)
     if not schedule.pending:
         return {}
-    with sigterm_interrupts(), saved(datasets) as images, Pool(setup, images) as pool:
+    with sigterm_interrupts(), saved(datasets) as images, Pool(worker_config, images) as pool:
         while schedule.pending:
             while len(pool.busy) < workers and (config := schedule.next()):
                 pool.give(config)
@@ -82,8 +82,8 @@ def run_parallel(
                 observer.waiting(len(schedule.pending))
                 time.sleep(poll_seconds)
                 continue
-            for config, event in pool.events(poll_seconds if schedule.held else None):
-                _take(config, event, schedule, observer, Store(setup.out))
+            for config, event in pool.events(poll_seconds if schedule.deferred else None):
+                _take(config, event, schedule, observer, Store(worker_config.out))
     return schedule.rows
 
 
@@ -96,7 +96,7 @@ def _take(
         case ("epoch", epoch):
             observer.epoch(config, epoch)
         case ("row", None):
-            schedule.hold(config)
+            schedule.defer(config)
         case ("row", row):
             schedule.finish(config, row)
             observer.finished(config, row)
@@ -118,7 +118,7 @@ class _Schedule:
         self.pending = pending
         self.rows: dict[str, Row] = {}
         # Runs that another runner has, and when to ask for them again.
-        self.held: dict[str, float] = {}
+        self.deferred: dict[str, float] = {}
         self._given: set[str] = set()
         self._deaths: dict[str, int] = {}
         self._unstarted = 0
@@ -128,17 +128,17 @@ class _Schedule:
         """The next run, which counts as given; None while there is none."""
         now = time.monotonic()
         for key, config in self.pending.items():
-            waits = config.start in self.pending or self.held.get(key, now) > now
+            waits = config.start in self.pending or self.deferred.get(key, now) > now
             if key not in self._given and not waits:
                 self._given.add(key)
-                self.held.pop(key, None)
+                self.deferred.pop(key, None)
                 return config
         return None
 
-    def hold(self, config: RunConfig) -> None:
+    def defer(self, config: RunConfig) -> None:
         """Another runner has it."""
         self._given.remove(config.key)
-        self.held[config.key] = time.monotonic() + self._poll_seconds
+        self.deferred[config.key] = time.monotonic() + self._poll_seconds
 
     def finish(self, config: RunConfig, row: Row) -> None:
         """Its row is there."""

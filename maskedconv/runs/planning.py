@@ -11,7 +11,7 @@ from maskedconv import data
 from maskedconv.console import say
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.experiment import Experiment
-from maskedconv.runs.images import FETCHED, DataKey, Source, data_key
+from maskedconv.runs.images import FETCHED, DataKey, DataLocations, data_key
 from maskedconv.runs.preset import Preset
 from maskedconv.runs.same import trained_for
 from maskedconv.runs.sequential import unique
@@ -44,29 +44,29 @@ def data_keys(plan: Plan) -> list[DataKey]:
     return list(dict.fromkeys(data_key(run) for run in all_runs(plan)))
 
 
-def check_data(plan: Plan, source: Source, needed: bool) -> None:
+def check_data(plan: Plan, locations: DataLocations, needed: bool) -> None:
     """Cheap checks that the images are there; where they are not ``needed``, a warning only.
 
     Raises:
         ValueError: they are not, or not as they should be; says what helps, and what to leave out.
     """
     keys = data_keys(plan)
-    if source.download and not any(name in FETCHED for name, _ in keys):
+    if locations.download and not any(name in FETCHED for name, _ in keys):
         names = ", ".join(name for name, _ in keys)
         raise ValueError(f"download: only {' and '.join(FETCHED)} can be fetched, not {names}")
     for key in keys:
         try:
-            source.check(key)
+            locations.check(key)
         except data.DataError as error:
             if needed or not isinstance(error, data.MissingDataError):
                 raise ValueError(f"{error}{_without(key, plan)}") from error
             say(f"note: {error}")
 
 
-def name_unused_folders(plan: Plan, source: Source) -> None:
+def name_unused_folders(plan: Plan, locations: DataLocations) -> None:
     """Says which of the folders given on the command line no run of the plan reads."""
     read = {name for name, _ in data_keys(plan)}
-    if unused := sorted(set(source.folders) - read - {""}):
+    if unused := sorted(set(locations.folders) - read - {""}):
         say(f"note: none of these runs reads the images of {' and '.join(unused)}")
 
 

@@ -35,16 +35,16 @@ def trained_for(configs: Iterable[RunConfig], loaded: Loaded) -> dict[str, RunCo
     return found
 
 
-def learned_share(config: RunConfig) -> float:
-    """Share of the filter banks' values that are learned; 0 where there are too few filters."""
-    banks = _banks_of(config)
+def learned_fraction(config: RunConfig) -> float:
+    """Fraction of the filters' values that are learned; 0 if there are too few filters."""
+    shapes = _weight_shapes_of(config)
     dim = config.slice_dim
     try:
-        learned = [num_learned(config.learned, bank[dim], dim) for bank in banks]
+        learned = [num_learned(config.learned, shape[dim], dim) for shape in shapes]
     except ValueError:
         return 0.0
-    pairs = list(zip(learned, banks, strict=True))
-    return sum(n * prod(bank) / bank[dim] for n, bank in pairs) / sum(map(prod, banks))
+    pairs = list(zip(learned, shapes, strict=True))
+    return sum(n * prod(shape) / shape[dim] for n, shape in pairs) / sum(map(prod, shapes))
 
 
 def _network(config: RunConfig) -> Any:
@@ -52,27 +52,27 @@ def _network(config: RunConfig) -> Any:
     if config.keep or config.start:
         return config.key
     rest = replace(config, learned=1.0, slice_dim=0, frozen="random").key
-    banks = _banks_of(config)
+    shapes = _weight_shapes_of(config)
     dim = config.slice_dim
     try:
-        counts = tuple(num_learned(config.learned, bank[dim], dim) for bank in banks)
+        counts = tuple(num_learned(config.learned, shape[dim], dim) for shape in shapes)
     except ValueError:
         return config.key  # More filters than there are: the run will say so.
-    if counts == tuple(bank[dim] for bank in banks):
+    if counts == tuple(shape[dim] for shape in shapes):
         # The authors' beginning is another for a network that is split, if only in words.
         return rest, config.init == "authors" and config.learns_all_slices
     return rest, config.frozen, dim, counts
 
 
-def _banks_of(config: RunConfig) -> tuple[tuple[int, ...], ...]:
-    return _banks(config.model, config.options, data.describe(config.dataset).channels)
+def _weight_shapes_of(config: RunConfig) -> tuple[tuple[int, ...], ...]:
+    return _weight_shapes(config.model, config.options, data.describe(config.dataset).channels)
 
 
 @cache
-def _banks(
+def _weight_shapes(
     model: str, options: tuple[tuple[str, Option], ...], channels: int
 ) -> tuple[tuple[int, ...], ...]:
-    """Shapes ``[O, I, kH, kW]`` of all filter banks of a network."""
+    """Shapes ``[O, I, kH, kW]`` of all convolutions of a network."""
     import torch
 
     from maskedconv import models

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -65,20 +65,10 @@ def _train(
     model: nn.Module, config: RunConfig, images: Dataset, batch: int, device: torch.device
 ) -> float:
     """Seconds of an epoch of ``images``, evaluation included; at a rate that moves nothing."""
+    timed = replace(config, epochs=1, batch_size=batch, lr=1e-6, milestones=(), schedule="step")
 
     def epoch() -> None:
-        train(
-            model,
-            images,
-            epochs=1,
-            batch_size=batch,
-            lr=1e-6,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.nesterov,
-            optimizer=config.optimizer,
-            amp=config.amp == "bf16",
-        )
+        train(model, images, timed)
 
     return _seconds(epoch, device)
 
@@ -97,7 +87,7 @@ def _test_batch(device: torch.device) -> int:
 
 def _noise(job: Job, train_images: int, test_images: int, device: torch.device) -> Dataset:
     """So many images, augmented as those of the run."""
-    size, facts = job.size, data.describe(job.config.dataset)
+    size, info = job.size, data.describe(job.config.dataset)
     generator = torch.Generator().manual_seed(0)
     channels, side = size.image_shape[0], size.image_shape[1]
 
@@ -116,7 +106,7 @@ def _noise(job: Job, train_images: int, test_images: int, device: torch.device) 
         classes=tuple(str(label) for label in range(size.num_classes)),
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
-        crop_padding=side // 8 if facts.crop_padding is None else facts.crop_padding,
-        flip=facts.flip,
+        crop_padding=side // 8 if info.crop_padding is None else info.crop_padding,
+        flip=info.flip,
         note="",
     ).to(device)

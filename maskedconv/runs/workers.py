@@ -34,7 +34,7 @@ class WorkerError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Setup:
+class WorkerConfig:
     """What a worker does its runs with: output folder, device, threads, time of checkpoints."""
 
     out: Path
@@ -59,9 +59,9 @@ class Pool:
         busy: the run that each busy process has, by the connection to it.
     """
 
-    def __init__(self, setup: Setup, images: Path) -> None:
+    def __init__(self, worker_config: WorkerConfig, images: Path) -> None:
         self.busy: dict[Connection, RunConfig] = {}
-        self._setup = setup
+        self._config = worker_config
         self._images = images
         self._processes: dict[Connection, SpawnProcess] = {}
         self._ready: set[Connection] = set()
@@ -123,7 +123,7 @@ class Pool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
-            target=_work, args=(theirs, self._setup, self._images), daemon=True
+            target=_work, args=(theirs, self._config, self._images), daemon=True
         )
         # The tracker would unblock the signal if it was started along with the first process.
         resource_tracker.ensure_running()
@@ -175,14 +175,14 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(connection: Connection, setup: Setup, images: Path) -> None:
+def _work(connection: Connection, worker_config: WorkerConfig, images: Path) -> None:
     """Does the runs that come over ``connection`` until no more can come."""
     import torch
 
-    device = open_device(setup.device, setup.threads)
+    device = open_device(worker_config.device, worker_config.threads)
     loaded = torch.load(images, mmap=True, weights_only=False)
     datasets = {key: dataset.to(device) for key, dataset in loaded.items()}
-    store, teller = Store(setup.out), _Teller(connection)
+    store, teller = Store(worker_config.out), _Teller(connection)
     teller.tell("ready")
     while True:
         try:
@@ -195,7 +195,7 @@ def _work(connection: Connection, setup: Setup, images: Path) -> None:
                 store,
                 lambda config: datasets[data_key(config)],
                 teller,
-                setup.checkpoint_seconds,
+                worker_config.checkpoint_seconds,
             )
         except StoreError as error:
             teller.tell("store", str(error))

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "TrainingConfig": "config",
     "Diverged": "history",
     "Epoch": "history",
     "History": "history",
@@ -17,9 +18,10 @@ _HOMES = {
     "train": "loop",
 }
 
-__all__ = ["Diverged", "Epoch", "History", "evaluate", "predict", "train"]
+__all__ = ["Diverged", "Epoch", "History", "TrainingConfig", "evaluate", "predict", "train"]
 
 if TYPE_CHECKING:
+    from maskedconv.training.config import TrainingConfig
     from maskedconv.training.evaluation import evaluate, predict
     from maskedconv.training.history import Diverged, Epoch, History
     from maskedconv.training.loop import train

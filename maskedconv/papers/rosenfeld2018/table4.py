@@ -249,9 +249,7 @@ def _gaps(setting: SeedGroup, theirs: tuple[float, float, int] | None) -> str:
 
 def _stored_text(setting: SeedGroup) -> str:
     sizes = stored(setting)
-    if sizes is None:
-        return NOTHING
-    return f"{sizes.total / 1e6:.2f} MB"
+    return NOTHING if sizes is None else f"{sizes.total / 1e6:.2f} MB"
 
 
 def short_tables(settings: list[SeedGroup]) -> list[Table]:
