@@ -60,7 +60,7 @@ def _stem(path: Path) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Has the new name on disk, where the file system can do that for a folder."""
+    """Writes the folder's entries to disk, if its file system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -1,4 +1,4 @@
-"""What a JSON value must be, checked with one error that names the file and the place in it.
+"""Checks of JSON values; an error names the file and the place in it.
 
 A schema is a function that takes a value and raises :class:`Misfit`; the functions below are or
 make such. Free of torch.
@@ -158,7 +158,7 @@ def mapping_of(schema: Schema) -> Schema:
 def record(
     required: Mapping[str, Schema] | None = None, others: Mapping[str, Schema] | None = None
 ) -> Schema:
-    """An object with every key of ``required``, and those of ``others`` where it has them.
+    """An object with every key of ``required``; ``others`` are checked if they are there.
 
     Keys that neither knows are let through: a later version may have written them.
     """

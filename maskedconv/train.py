@@ -85,20 +85,13 @@ def main(
         ),
     ] = None,
 ) -> None:
-    """Train one network of which only a part is learned.
+    """Train one network that learns only a part of its weights.
 
     Exit status: 0 done, 1 the run failed, 2 usage or missing data, 130 interrupted.
     """
     with usage_errors():
         check_device(device, threads)
-        if keep and out is None:
-            raise ValueError("keep is True; expected --out FOLDER for the weights")
-        if checkpoint_minutes is not None and out is None:
-            raise ValueError(
-                f"checkpoint_minutes is {checkpoint_minutes}; expected --out FOLDER for checkpoints"
-            )
-        minutes = CHECKPOINT_SECONDS / 60 if checkpoint_minutes is None else checkpoint_minutes
-        check_checkpoint_minutes(minutes)
+        minutes = _check_out(out, keep, checkpoint_minutes)
         if momentum is None and optimizer == "yellowfin":
             momentum = 0.0
         fraction = parse_learned(learned)
@@ -137,7 +130,25 @@ def main(
         images = locations.load((dataset, subset), torch_device)
         _check_model(config, images)
     _say_what_is_not_obvious(config, store)
-    row = _run(config, images, store, 60 * minutes)
+    _print_result(_run(config, images, store, 60 * minutes), store)
+
+
+def _check_out(out: Path | None, keep: bool, checkpoint_minutes: float | None) -> float:
+    """The minutes between checkpoints; ValueError for options that need ``--out``."""
+    if keep and out is None:
+        raise ValueError("keep is True; expected --out FOLDER for the weights")
+    if checkpoint_minutes is None:
+        return CHECKPOINT_SECONDS / 60
+    if out is None:
+        raise ValueError(
+            f"checkpoint_minutes is {checkpoint_minutes}; expected --out FOLDER for checkpoints"
+        )
+    check_checkpoint_minutes(checkpoint_minutes)
+    return checkpoint_minutes
+
+
+def _print_result(row: Row, store: Store | None) -> None:
+    """Prints the accuracy and size of a finished run; a failed one ends the command."""
     if row["status"] == "failed":
         say(f"error: {row['error']}")
         raise typer.Exit(SOME_FAILED)
@@ -175,7 +186,7 @@ def parse_option(text: str) -> tuple[str, Option]:
 
 
 def _recipe(model: str, **given: Any) -> dict[str, Any]:
-    """How the network was trained in its locations, with what was given in place of it."""
+    """The recipe of the network, with the options given in its place."""
     from maskedconv.models import recipe
 
     found = asdict(recipe(model))

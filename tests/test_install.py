@@ -62,7 +62,8 @@ def installed(tmp_path_factory):
 def test_wheel_holds_what_is_installed(installed):
     top = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
     assert top == {"maskedconv"}  # no top-level package `models` or `tests`
-    for name in ("models/wrn.py", "py.typed", "data", "report", "ops"):
+    held = ("models/wrn.py", "py.typed", "data", "runs", "ops", "report/templates/report.html.j2")
+    for name in (*held, "papers/rosenfeld2018/author_runs.csv"):
         assert (installed / "maskedconv" / name).exists(), name
     assert list((installed / "maskedconv").glob("_C*.so"))
 

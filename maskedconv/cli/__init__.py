@@ -1,1 +1,1 @@
-"""What the commands share: options, progress and listings."""
+"""Shared parts of the commands: options, progress and listings."""

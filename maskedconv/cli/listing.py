@@ -1,4 +1,4 @@
-"""What ``reproduce`` prints instead of running: the items, their runs, and how long they take."""
+"""The listings of ``reproduce``: the items, their runs, and an estimate of their time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _same(run: RunConfig, trained: RunConfig) -> str:
 def print_estimate(
     plan: Plan, sizes: Sizes, store: Store, workers: Workers, every_run: bool
 ) -> None:
-    """What is still to be done of each item, and for how long; shared runs are counted once."""
+    """Prints the runs that each item still needs, and their time; shared runs count once."""
     from maskedconv.runs.estimate import estimate, total_seconds
 
     loaded = store.load()

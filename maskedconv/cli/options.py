@@ -27,7 +27,7 @@ AMP_HELP = (
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Around what is done before any run: a mistake becomes its message and exit code 2."""
+    """Turns a mistake of the user, before any run, into its message and exit code 2."""
     try:
         yield
     except KeyboardInterrupt:
@@ -53,7 +53,7 @@ def check_checkpoint_minutes(minutes: float) -> None:
 
 
 def open_amp(asked: str, device: torch.device) -> str:
-    """What ``--amp`` comes to on ``device``: "bf16" or "off"; says so where that is slow.
+    """Resolves ``--amp`` on ``device`` to "bf16" or "off"; warns if that is slow.
 
     Raises:
         ValueError: ``asked`` is none of auto, bf16 and off.

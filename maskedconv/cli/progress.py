@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar where there is a terminal, and a line per finished run everywhere."""
+"""Progress on stderr: a line for each finished run, and a bar if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ConsoleObserver:
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:3.0f} %"),
             *([_TimeLeftColumn(time_left)] if time_left else []),
-            # What is left of the line is for the text; the numbers stay readable.
+            # The text takes the rest of the line; the numbers stay readable.
             TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
             expand=True,
             console=self._console,
@@ -45,7 +45,7 @@ class ConsoleObserver:
         self._task = self._bar.add_task("", total=sum(config.all_epochs for config in configs))
         self._runs = len(configs)
         self._finished = 0
-        # Of the runs that are going on, by key.
+        # By key of each run in progress.
         self._epochs_shown: dict[str, int] = {}
         self._wait_told = False
 

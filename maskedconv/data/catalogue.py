@@ -1,4 +1,4 @@
-"""The datasets by name, with what is known of them before they are read (free of torch)."""
+"""The datasets by name, with facts known before they are read (free of torch)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CIFAR_STD = (0.2023, 0.1994, 0.2010)
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a dataset before reading it; ``None`` where only the data can tell.
+    """Facts of a dataset known before reading it; ``None`` if only the data can tell.
 
     ``train_per_class`` is the size of the smallest class of the training set; ``mean`` and ``std``
     of ``None`` are computed from the training images. ``crop_padding`` is in pixels.
@@ -61,7 +61,7 @@ def available() -> list[str]:
 
 
 def describe(name: str) -> DatasetInfo:
-    """What is known of dataset ``name`` without reading it.
+    """Facts of dataset ``name`` that are known without reading it.
 
     Raises:
         DataError: there is no dataset of that name.

@@ -44,7 +44,7 @@ class Dataset:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
+        """The device of the images."""
         return self.train_images.device
 
     def to(self, device: str | torch.device) -> Dataset:

@@ -1,4 +1,4 @@
-"""What goes wrong with data, and the optional packages that reading it needs."""
+"""Errors of data, and the optional packages that reading it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in a folder of images: files to read, folders of classes, and what is passed over."""
+"""The entries of a folder of images: files to read, folders of classes, and others to skip."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def image_files(folder: Path, passed_over: PassedOver) -> list[Path]:
 
 
 def _entries(folder: Path, passed_over: PassedOver) -> list[os.DirEntry[str]]:
-    """What is in ``folder``, hidden files (``.DS_Store``, ``._image.png``) apart."""
+    """The entries of ``folder``, except hidden files (``.DS_Store``, ``._image.png``)."""
     try:
         with os.scandir(folder) as entries:
             found = list(entries)

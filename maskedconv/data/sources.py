@@ -1,4 +1,4 @@
-"""Where a dataset's images are, checked as far as can be without reading them (free of torch)."""
+"""Finds the images of a dataset and checks them without reading them (free of torch)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 from maskedconv.optim import OPTIMIZERS, SCHEDULES
 from maskedconv.optim.yellowfin import YellowFin
 
-# Of the authors' runs with YellowFin (Rosenfeld & Tsotsos 2018, table 3).
+# As in the authors' runs with YellowFin (Rosenfeld & Tsotsos 2018, table 3).
 _YELLOWFIN_CLIP = 2.0
 _YELLOWFIN_WINDOW = 20
 

@@ -50,7 +50,7 @@ class YellowFin(Optimizer):
     training has diverged, and what watches its loss or its parameters sees it at once.
 
     Args:
-        params: parameters or parameter groups; what is tuned is shared by all groups.
+        params: parameters or parameter groups; all groups share the tuned values.
         lr, momentum: of the first step.
         weight_decay: L2 penalty.
         beta: weight of the past in running averages.
@@ -92,7 +92,7 @@ class YellowFin(Optimizer):
         group.setdefault("start_lr", group["lr"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in ``torch.optim.Optimizer``; what is tuned comes to the parameters' device, too."""
+        """As in ``torch.optim.Optimizer``; the tuned values move to the parameters' device, too."""
         super().load_state_dict(state_dict)
         device = self.param_groups[0]["params"][0].device
         self._shared_state[_TUNER] = {

@@ -54,7 +54,7 @@ def make_plan(items: Iterable[Item[Any]], request: Request) -> Plan:
 
 
 def remarks(items: Iterable[Item[Any]], request: Request) -> list[str]:
-    """What the user should know of the data of these items."""
+    """The papers' remarks on the data of these items."""
     chosen: dict[str, tuple[Paper[Any], list[str]]] = {}
     for paper, item in _with_papers(items):
         chosen.setdefault(paper.title, (paper, []))[1].append(item.id)

@@ -1,4 +1,4 @@
-"""Draws what was run: one HTML page, the same as Markdown, a CSV, and every figure as PNG and SVG.
+"""Reports of runs: one HTML page, the same as Markdown, a CSV, and every figure as PNG and SVG.
 
 Reads only ``plan.json`` and ``results.jsonl``, so a report can be drawn again at any time. The two
 functions here are the command's; the modules below them know no paper.

@@ -128,7 +128,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 
 
 def table_of_runs(results: Results) -> str:
-    """Every planned run as CSV: configuration, status and results; empty where it was not run."""
+    """Every planned run as CSV: configuration, status and results; no results if it was not run."""
     used: dict[str, list[str]] = {}
     for name, settings in results.experiments.items():
         for setting in settings:

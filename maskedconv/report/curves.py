@@ -49,7 +49,7 @@ def _caption(item: str, settings: list[SeedGroup]) -> str:
 
 
 def curves_panel(settings: list[SeedGroup], top: float) -> Draw:
-    """Test accuracy by epoch, darker where more is learned; dashed where the rest is zeroed."""
+    """Test accuracy by epoch: darker if more is learned, dashed if the rest is zeroed."""
     from matplotlib import colormaps
     from matplotlib.ticker import MaxNLocator
 

@@ -21,7 +21,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Command:
-    """A line to type into a shell, with what it does."""
+    """A line to type into a shell, with its purpose."""
 
     text: str
     purpose: str

@@ -1,4 +1,4 @@
-"""How a panel is drawn and stored, and the axes, points and legends that panels share."""
+"""Draws and stores panels; axes, points and legends that panels share."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def points(
     label: str,
     hollow: bool = False,
 ) -> None:
-    """Means with error bars of one standard deviation; nothing where there is None."""
+    """Draws means with error bars of one standard deviation; skips those that are None."""
     there = [(x, stat) for x, stat in zip(xs, stats, strict=True) if stat is not None]
     axes.errorbar(
         [x for x, _ in there],
@@ -95,7 +95,7 @@ def log_ticks(axis: Axis, formatter: Formatter) -> None:
 
 
 def accuracy_axis(axes: Axes, settings: Sequence[SeedGroup], top: float) -> None:
-    """The y axis of test accuracy from 0, with a line at chance where that is known."""
+    """The y axis of test accuracy from 0, with a line at chance if that is known."""
     axes.set_ylabel("test top-1, %")
     axes.set_ylim(0, 1.03 * top)
     chance = settings[0].chance if settings else None
@@ -104,5 +104,5 @@ def accuracy_axis(axes: Axes, settings: Sequence[SeedGroup], top: float) -> None
 
 
 def legend(axes: Axes, columns: int = 4) -> None:
-    """Under the panel, where it hides no point."""
+    """Puts the legend under the panel, so that it hides no point."""
     axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)

@@ -1,4 +1,4 @@
-"""Straight lines through accuracy against the logarithm of what is learned (figure 3)."""
+"""Straight lines through accuracy against the logarithm of the fraction learned."""
 
 from __future__ import annotations
 

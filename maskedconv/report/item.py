@@ -1,4 +1,4 @@
-"""What the report and the commands know of a paper: its presets, and its figures and tables.
+"""The protocol between a paper and the report and commands: presets, figures and tables.
 
 Free of torch and of matplotlib, so that the commands can list items without them.
 """

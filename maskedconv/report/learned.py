@@ -1,4 +1,4 @@
-"""Accuracy by how much is learned, two kinds of runs side by side: what figures 1, 4 and 5 show."""
+"""Panels and tables of accuracy by learned slice, two kinds of runs side by side."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mark:
-    """One kind of runs in a panel: which they are, what they are called, how they are drawn."""
+    """One kind of runs in a panel: a condition, a name and a style."""
 
     chosen: Callable[[RunConfig], bool]
     name: str

@@ -1,9 +1,9 @@
 """Accuracies with the spread that another seed or other test images would give them.
 
-A criterion compares accuracies. Where the outcome hangs on a difference within the spread of that
-difference, it is left undecided.
+A criterion compares accuracies. A comparison is undecided if the difference is within
+its spread.
 
-The spread of an accuracy is the sample standard deviation over seeds where there are several. With
+The spread of an accuracy is the sample standard deviation over seeds if there are several. With
 one seed it is the binomial error of so many test images and ``SEED_SPREAD`` points, which is an
 assumption, as independent errors: √(binomial² + SEED_SPREAD²). A difference has the root of the sum
 of squares.
@@ -48,9 +48,9 @@ def mean(numbers: Sequence[Measured]) -> Measured:
 
 
 def exceeds(difference: Measured, by: float = 0.0) -> bool | None:
-    """Whether ``difference`` is at least ``by``; None where its spread leaves that open.
+    """Whether ``difference`` is at least ``by``; None if its spread leaves that open.
 
-    It does where a spread more or less would decide otherwise, or give the difference another sign.
+    The outcome is open if one spread more or less would change it or the sign of the difference.
     """
     if min(abs(difference.value), abs(difference.value - by)) <= difference.spread:
         return None
@@ -65,7 +65,7 @@ def all_of(*outcomes: bool | None) -> bool | None:
 
 
 def accuracy(setting: SeedGroup | None) -> Measured | None:
-    """That of the best epochs; chance if every run diverged; None if none was run."""
+    """Accuracy of the best epochs; chance if every run diverged; None if none was run."""
     if setting is None:
         return None
     if setting.best is not None:

@@ -13,7 +13,7 @@ from maskedconv.report.results import Results
 
 
 def tables(results: Results, items: Sequence[str]) -> str:
-    """What was run, the scorecard, and a table of each of ``items`` (none: of all planned ones).
+    """The origin of the runs, the scorecard, and tables of ``items`` (none: of all planned ones).
 
     Raises:
         ValueError: an item is not in the plan; the message lists those that are.

@@ -27,7 +27,7 @@ FAMILIES = {
 }
 
 _PRECISIONS = {"off": "float32", "bf16": "bfloat16 (autocast)"}
-# How maskedconv.data notes a folder that holds a part of a data set.
+# The notes of maskedconv.data on a folder that holds a part of a data set.
 _TEST_IMAGES = re.compile(r"([\d,]+) of [\d,]+ test images")
 _EXCERPT = re.compile(r"[\d,]+ of [\d,]+ (training|test) images")
 
@@ -42,7 +42,7 @@ class Stat:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Stat | None:
-        """None where there is nothing to average."""
+        """None if there is nothing to average."""
         numbers = list(values)
         if not numbers:
             return None
@@ -55,7 +55,7 @@ class Stat:
 
 @dataclass(frozen=True)
 class Run:
-    """One planned run and its row, or None where it was not run.
+    """One planned run and its row, or None if it was not run.
 
     Attributes:
         trained: key of the run that was trained for it: its own, or that of a run which learns the
@@ -130,7 +130,7 @@ class SeedGroup:
 
     @property
     def test_images(self) -> int | None:
-        """How many images accuracies are of; None where that is not known."""
+        """The number of test images; None if it is not known."""
         for row in self.rows:
             if found := _TEST_IMAGES.search(str(row.get("data_note") or "")):
                 return int(found[1].replace(",", ""))
@@ -156,7 +156,7 @@ class SeedGroup:
 
     @property
     def chance(self) -> float | None:
-        """Accuracy of a guess in percent; None where the number of classes is not known."""
+        """Accuracy of a guess in percent; None if the number of classes is not known."""
         classes = data.describe(self.config.dataset).num_classes
         return None if classes is None else 100 / classes
 
@@ -216,7 +216,7 @@ class Results:
 
     @property
     def precision(self) -> str:
-        """What the runs that have a row computed in, in words."""
+        """The precision of the runs that have a row, in words."""
         used = dict.fromkeys(run.config.amp for run in self.runs().values() if run.row)
         return " and ".join(_PRECISIONS[amp] for amp in used)
 
@@ -246,7 +246,7 @@ def network_label(config: RunConfig) -> str:
 
 
 def setting_label(config: RunConfig) -> str:
-    """What of the network a run learns: ``p = 0.1``, ``k = 5``, ``all`` or the part's name."""
+    """The learned part of the network: ``p = 0.1``, ``k = 5``, ``all`` or the part's name."""
     if config.trained != "all":
         return "BN" if config.trained == "bn" else config.trained
     return split_label(config.learned)

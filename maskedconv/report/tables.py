@@ -1,4 +1,4 @@
-"""How settings are grouped and numbers written in the report's tables."""
+"""Groups settings and formats numbers for the report's tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOTHING = "–"
 
 
 def networks(settings: Iterable[SeedGroup]) -> dict[str, list[SeedGroup]]:
-    """Settings by network, with the learning rate in the name where there are several."""
+    """Settings by network, with the learning rate in the name if there are several."""
     found = list(settings)
     rates: dict[str, set[float]] = {}
     for setting in found:
@@ -42,7 +42,7 @@ def datasets(settings: Iterable[SeedGroup]) -> dict[str, list[SeedGroup]]:
 
 
 def epochs_text(settings: Iterable[SeedGroup]) -> str:
-    """How long settings were trained, such as ``1 epoch``."""
+    """The length of training of settings, such as ``1 epoch``."""
     numbers = sorted({setting.config.epochs for setting in settings})
     text = " or ".join(str(number) for number in numbers)
     return f"{text} epoch" if numbers == [1] else f"{text} epochs"

@@ -9,7 +9,7 @@ from maskedconv.runs.config import RunConfig
 
 
 def checkpoint_path(folder: Path, config: RunConfig) -> Path:
-    """Where the checkpoint of a run is, in the output folder ``folder``."""
+    """The checkpoint file of a run in the output folder ``folder``."""
     return folder / ".checkpoints" / f"{config.key}.pt"
 
 

@@ -1,4 +1,4 @@
-"""What one training run is: every setting that its result depends on, and the key made of them.
+"""The configuration of one training run: every setting that affects its result, and its key.
 
 Free of torch, so that the commands can plan without loading it.
 """

@@ -38,7 +38,7 @@ def train_members(
     the bytes of each member's file in ``stored_bytes``.
 
     Args:
-        fit: trains a network from a seed, of which order, augmentation and dropout are drawn.
+        fit: trains a network; order, augmentation and dropout are drawn from the seed.
         checkpoint: the one that ``fit`` trains with; members that are over are kept in it.
     """
     context = checkpoint.context
@@ -75,7 +75,7 @@ def member_seed(seed: int, member: int) -> int:
 
 
 def freeze_unlearned_(model: nn.Module) -> None:
-    """Makes what is not learned of every MaskedConv2d its frozen part, in place.
+    """Freezes the slices of every MaskedConv2d that are not learned, in place.
 
     A layer whose learned slice requires no gradient (table 4's FC) would be stored with every
     member otherwise.

@@ -1,4 +1,4 @@
-"""How long runs will take on this machine, from a few batches of each kind of them."""
+"""Estimates the time of runs on this machine from a few batches of each kind."""
 
 from __future__ import annotations
 

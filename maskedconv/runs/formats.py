@@ -1,4 +1,4 @@
-"""What ``plan.json`` and a line of ``results.jsonl`` hold, as schemas. Free of torch."""
+"""The schemas of ``plan.json`` and of a line of ``results.jsonl``. Free of torch."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _first_layer(value: Any) -> None:
         )
 
 
-# What RunConfig does not check itself, or could not after such a value.
+# The types of the fields, which RunConfig relies on or does not check itself.
 _config = record(
     {"dataset": one_of(*available())},
     {

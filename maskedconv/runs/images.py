@@ -1,4 +1,4 @@
-"""Where the commands take their images from. Free of torch until they are loaded."""
+"""The data sets of the commands: their folders, checks and sizes. Imports torch to load them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Which images make a subset is the same for every seed of a run: seeds repeat the training.
 SUBSET_SEED = 0
-# What --download is for.
+# The data sets that --download fetches.
 FETCHED = ("cifar10", "cifar100")
 # A data set as runs ask for it: its name, and the training images per class (None: all).
 DataKey = tuple[str, int | None]
@@ -32,7 +32,7 @@ def data_key(config: RunConfig) -> DataKey:
 
 @dataclass(frozen=True)
 class Size:
-    """Of a dataset: classes, (C, H, W), training and test images."""
+    """The size of a dataset: classes, (C, H, W), and numbers of training and test images."""
 
     num_classes: int
     image_shape: tuple[int, int, int]
@@ -78,9 +78,9 @@ class DataLocations:
         )
 
     def size(self, key: DataKey, device: torch.device) -> Size:
-        """Size of the dataset, read only where it cannot be known otherwise.
+        """The size of the dataset, which is read only if its size is not known.
 
-        Of a data set that is not there, the size as published.
+        A data set that is not there has its published size.
         """
         name, subset = key
         info = data.describe(name)

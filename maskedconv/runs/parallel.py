@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from maskedconv.data import Dataset
 
 MOST_WORKERS = 8
-# What ends its process so often is at fault itself.
+# A run that ends its process so often is at fault itself.
 MOST_DEATHS = 2
 
 
@@ -35,7 +35,7 @@ def parse_parallel(text: str) -> int | None:
 def divide_cores(
     parallel: int | None, threads: int | None, device: str, cores: int
 ) -> tuple[int, int | None]:
-    """How many runs go at once, and the threads of each (None: torch's choice).
+    """Decides how many runs go at once, and the threads of each (None: torch's choice).
 
     Without ``parallel`` small runs, those with a number of ``threads``, share the cores of a CPU;
     everything else goes one by one. Without ``threads`` runs at once divide the cores.
@@ -136,7 +136,7 @@ class _Schedule:
         return None
 
     def defer(self, config: RunConfig) -> None:
-        """Another runner has it."""
+        """Tries a run later that another runner is doing."""
         self._given.remove(config.key)
         self.deferred[config.key] = time.monotonic() + self._poll_seconds
 

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command runs.
+    """The runs of a command.
 
     Attributes:
         runs: the runs of each experiment.
-        preset: what they were made of.
+        preset: the preset that they were made from.
     """
 
     runs: Mapping[Experiment[Any], list[RunConfig]]
@@ -45,7 +45,7 @@ def data_keys(plan: Plan) -> list[DataKey]:
 
 
 def check_data(plan: Plan, locations: DataLocations, needed: bool) -> None:
-    """Cheap checks that the images are there; where they are not ``needed``, a warning only.
+    """Checks cheaply that the images are there; only warns if they are not ``needed``.
 
     Raises:
         ValueError: they are not, or not as they should be; says what helps, and what to leave out.
@@ -71,7 +71,7 @@ def name_unused_folders(plan: Plan, locations: DataLocations) -> None:
 
 
 def _without(key: DataKey, plan: Plan) -> str:
-    """How to do without a data set, if more than that one was asked for."""
+    """A hint for running without a data set; empty if it is the only one."""
     if len(data_keys(plan)) == 1:
         return ""
     needing = [

@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """What the experiments of a paper are made of; a paper adds its own attributes.
+    """The size of a paper's experiments; a paper adds its own attributes.
 
     Attributes:
         name: "quick", "short" or "paper".

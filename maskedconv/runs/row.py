@@ -83,7 +83,7 @@ class StoredBytes(TypedDict):
 
 
 class EnsembleOutcome(Outcome):
-    """What an ensemble's row has besides."""
+    """The outcome of an ensemble: its members, their joint top-1 in percent, and their sizes."""
 
     members: list[MemberRow]
     ensemble_top1: float

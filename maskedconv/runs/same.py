@@ -21,8 +21,8 @@ from maskedconv.slices import num_learned
 def trained_for(configs: Iterable[RunConfig], loaded: Loaded) -> dict[str, RunConfig]:
     """The run that is trained for each of ``configs``, by key.
 
-    That is the run itself where it is finished or unlike any other; else the first of its equals
-    that is finished; else the first of them.
+    This is the run itself if it is finished or has no equal; otherwise the first finished one of
+    its equals; otherwise the first of them.
     """
     groups: dict[Any, list[RunConfig]] = {}
     for config in configs:

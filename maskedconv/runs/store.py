@@ -29,7 +29,7 @@ Plan = dict[str, Any]
 
 @dataclass(frozen=True)
 class Loaded:
-    """What ``results.jsonl`` holds: the row that counts for each key, and the lines skipped."""
+    """The content of ``results.jsonl``: the valid row of each key, and the lines skipped."""
 
     rows: dict[str, Row] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Store:
                 remove_partial_files(self.plan)
 
     def load(self) -> Loaded:
-        """Reads every row; a line that is none is named in ``problems`` and left where it is.
+        """Reads every row; ``problems`` names the lines that are no rows, which stay in the file.
 
         Of several rows for one key the first finished one counts, else the last.
         """

@@ -1,4 +1,4 @@
-"""How long the runs of a command still take, from an estimate that their epochs correct."""
+"""The time that the runs of a command still take: an estimate, corrected by finished epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a few training steps and answers of a network take on this machine."""
+"""Times a few training steps and predictions of a network on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maskedconv.runs.images import Size
 from maskedconv.training.evaluation import CPU_TEST_BATCH_SIZE, GPU_TEST_BATCH_SIZE, evaluate
 from maskedconv.training.loop import train
 
-# Timed batches: this many, of fewer images where they would take longer than this.
+# Number of timed batches, and the longest time of one; larger batches are cut.
 BATCHES = 4
 BATCH_SECONDS = 0.5
 WARM_UP_IMAGES = 16
@@ -25,7 +25,7 @@ WARM_UP_IMAGES = 16
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be timed: the network of ``config`` on images of ``size``."""
+    """The network of ``config`` on images of ``size``, to be timed."""
 
     config: RunConfig
     size: Size

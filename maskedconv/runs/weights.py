@@ -16,7 +16,7 @@ _FOLDER = "weights"
 
 
 def weights_path(folder: Path, key: str) -> Path:
-    """Where the weights of the run ``key`` are, in the output folder ``folder``."""
+    """The file of the weights of run ``key`` in the output folder ``folder``."""
     return folder / _FOLDER / f"{key}.safetensors"
 
 
@@ -64,8 +64,8 @@ def start_from(model: nn.Module, folder: Path, key: str) -> None:
 def describe_layers(model: nn.Module) -> list[LayerRow]:
     """Mean |w| and (population) variance of every MaskedConv2d, in the model's order.
 
-    Learned and frozen weights apart, None where there are none; zeroed weights are not there. The
-    figure's source: Rosenfeld & Tsotsos 2018, figure 6.
+    Learned and frozen weights are described separately; a part without weights is None, and zeroed
+    weights do not count. Source: Rosenfeld & Tsotsos 2018, figure 6.
     """
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, MaskedConv2d)]
     found: list[LayerRow] = []

@@ -35,7 +35,7 @@ class WorkerError(RuntimeError):
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What a worker does its runs with: output folder, device, threads, time of checkpoints."""
+    """The options of a worker: output folder, device, threads, seconds between checkpoints."""
 
     out: Path
     device: str
@@ -45,7 +45,7 @@ class WorkerConfig:
 
 @dataclass(frozen=True)
 class Workers:
-    """What runs are timed for: processes at once, their device, CPU threads of each."""
+    """The processes that runs are timed for: their number, device, and CPU threads of each."""
 
     count: int
     device: str
@@ -95,12 +95,12 @@ class Pool:
         idle = (connection for connection in self._processes if connection not in self.busy)
         connection = next(idle, None) or self._start()
         self.busy[connection] = config
-        # That a process died while it was idle shows where it is waited for.
+        # The wait for its events reports a process that died while it was idle.
         with suppress(OSError):
             connection.send(config)
 
     def events(self, timeout: float | None) -> Iterator[tuple[RunConfig, Any]]:
-        """What the busy processes say, waited for up to ``timeout`` seconds (None: without end).
+        """Waits up to ``timeout`` seconds (None: without end) for events of the busy processes.
 
         Yields:
             The run, and ("started",), ("epoch", epoch), ("row", row), ("store", message),
@@ -155,7 +155,7 @@ def saved(datasets: dict[DataKey, Dataset]) -> Iterator[Path]:
         file = tempfile.NamedTemporaryFile(prefix="maskedconv-images-")  # noqa: SIM115
         torch.save(datasets, file)
         file.flush()
-    # Of the disk; torch's writer has errors of its own for that.
+    # torch's writer raises RuntimeError for a full disk.
     except (OSError, RuntimeError) as error:
         raise WorkerError(
             f"the images for several runs at once cannot be written to {tempfile.gettempdir()}: "
@@ -221,6 +221,6 @@ class _Teller:
         try:
             self._connection.send(event)
         except OSError:
-            # Without a scheduler the run is nobody's, and its failure to tell is none of its own.
+            # The scheduler is gone: nobody waits for the run, and it did not fail itself.
             if not interrupts.requested():
                 os._exit(1)

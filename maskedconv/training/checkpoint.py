@@ -49,7 +49,7 @@ class Checkpoint:
         return self._seconds_before + time.monotonic() - self._started
 
     def take(self) -> State | None:
-        """What the training stored, on the CPU, the first time that this is called; else None."""
+        """Returns the stored training state, on the CPU, at the first call; None later."""
         taken, self._training = self._training, None
         return taken
 

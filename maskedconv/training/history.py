@@ -1,4 +1,4 @@
-"""What a training tells: the results of its epochs, or that it diverged. Free of torch."""
+"""The results of a training's epochs, and the error of one that diverges. Free of torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This process's memory on the CPU: its peak, and whether what is freed goes back to the system."""
+"""Memory of this process on the CPU: its peak, and whether freed memory is kept."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
-# Of glibc's malloc.h.
+# Constants of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep what is freed for what comes next; elsewhere it does nothing.
+    """Lets glibc keep freed memory for later allocations; does nothing with other libraries.
 
     By default it returns every large tensor to the system, whose pages then are fetched and cleared
     anew at each step of a training on the CPU. The process keeps the size of its peak instead.

@@ -18,9 +18,7 @@ _VECTORS = ("avx512_bf16", "bf16", "svebf16")
 
 
 def resolve_amp(asked: str, device: str) -> str:
-    """``asked`` as a run's configuration has it: "auto" becomes "bf16" where that is fast.
-
-    That is on CUDA, and on a CPU with AMX.
+    """Returns ``asked``, with "auto" resolved to "bf16" on CUDA and on a CPU with AMX, else "off".
 
     Args:
         device: "cuda" or "cpu".
@@ -40,7 +38,7 @@ def is_slow(amp: str, device: str) -> bool:
 
 
 def _cpu_flags() -> frozenset[str]:
-    """What Linux says that the first processor can do; nothing where it says nothing."""
+    """The features of the first processor, as Linux lists them; empty if it lists none."""
     try:
         lines = _CPU_FACTS.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""How far a training has come, as it is kept from batch to batch and in checkpoints."""
+"""The complete training state, from batch to batch and in checkpoints."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from maskedconv.training.history import Epoch, History
 
-# Of a position: what has a state_dict.
+# The attributes of a position that have a state_dict.
 _STATEFUL = ("model", "optimizer", "scheduler")
 
 
 class Position:
-    """How far training has come: everything that what follows depends on.
+    """The complete training state: all that affects the rest of the training.
 
     Attributes:
         history: of the epochs that are over.

@@ -1,4 +1,4 @@
-"""Rosenfeld & Tsotsos 2018: networks of which only a part of each filter bank is learned."""
+"""Rosenfeld & Tsotsos 2018: networks that learn only a part of their filters."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ _NOTES = (
 )
 
 PAPER = Paper(
-    Source(
+    source=Source(
         "Rosenfeld and Tsotsos",
         "Intriguing Properties of Randomly Weighted Networks: Generalizing While Learning Next to "
         "Nothing",
         "2018, arXiv 1802.00844",
     ),
-    "Learning a part of each filter bank",
-    PRESETS,
-    adapt,
-    tuple(
+    title="Learning a part of each filter bank",
+    presets=PRESETS,
+    adapt=adapt,
+    items=tuple(
         module.ITEM
         for module in (fig1, fig2, fig3, fig4, fig5, fig6, table1, table2, table3, table4)
     ),
-    _NOTES,
-    remarks,
-    ("fig1", "fig2", "fig3", "table1", "fig4", "fig5", "table2", "table3", "table4"),
+    notes=_NOTES,
+    remarks=remarks,
+    scorecard=("fig1", "fig2", "fig3", "table1", "fig4", "fig5", "table2", "table3", "table4"),
 )

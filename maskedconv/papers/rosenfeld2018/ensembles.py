@@ -14,7 +14,7 @@ from maskedconv.runs.config import RunConfig
 
 @dataclass(frozen=True)
 class Stored:
-    """What an ensemble needs on disk, in bytes, averaged over seeds."""
+    """The size of an ensemble on disk in bytes, averaged over seeds."""
 
     shared: float
     members: float
@@ -42,7 +42,7 @@ def kind(config: RunConfig) -> str:
 
 
 def better(settings: list[SeedGroup]) -> dict[str, SeedGroup]:
-    """Of each kind the setting with the better ensemble; none where nothing was finished."""
+    """The better ensemble of each kind; a kind without a finished run is left out."""
     found: dict[str, SeedGroup] = {}
     for setting in settings:
         name = kind(setting.config)
@@ -67,7 +67,7 @@ def stored(setting: SeedGroup) -> Stored | None:
 
 
 def all_parameters(setting: SeedGroup) -> int | None:
-    """What the members learn, and once what they share; the paper counts the former alone."""
+    """Parameters of all members and, once, of their shared part; the paper leaves that part out."""
     learned, total = setting.learned_parameters, setting.total_parameters
     if learned is None or total is None:
         return None

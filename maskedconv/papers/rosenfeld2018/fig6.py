@@ -22,7 +22,7 @@ from maskedconv.runs.row import FirstLayer
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Statistic of a row -> what it is called, and the unit of the axis.
+# Statistic of a row -> its name on the axis.
 STATISTICS = {"mean_abs": "mean |w|", "variance": "variance of w"}
 _PARTS = (("frozen", "fixed", RED, "s", True), ("learned", "learned", BLUE, "o", False))
 

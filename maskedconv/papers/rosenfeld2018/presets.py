@@ -1,4 +1,4 @@
-"""How large the experiments are run: quick, short, or as in the paper. Free of torch."""
+"""The sizes of the experiments: quick, short, or as in the paper. Free of torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class RosenfeldPreset(Preset):
         tiny_dataset: the data set of table3 and fig6.
         densenet, wrn, wide, vgg19, vgg19_bn, alexnet: the paper's networks, or small ones of their
             kind; fig5 has ``wide`` in place of ``wrn``.
-        fractions, counts: what is learned in fig1 and fig4.
-        slice_fractions, slice_counts: what is learned in fig2.
-        full_fractions, full_counts: what is learned in fig5.
-        tiny_fractions: what is learned in table3.
-        ensemble_fractions, ensemble_members: what each of so many members learns in table4.
+        fractions, counts: learned slices of fig1 and fig4.
+        slice_fractions, slice_counts: learned slices of fig2.
+        full_fractions, full_counts: learned slices of fig5.
+        tiny_fractions: learned fractions of table3.
+        ensemble_fractions, ensemble_members: learned fractions and number of members of table4.
         tiny_subset: training images per class of ``tiny_dataset``, or None for all.
     """
 

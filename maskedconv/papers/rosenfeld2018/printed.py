@@ -22,7 +22,7 @@ FULL_EPOCHS = {
 
 
 def full_epochs(config: RunConfig) -> int:
-    """How long the paper trains a full run of a network; 0 if it has no such network."""
+    """Epochs of the paper's full run of a network; 0 if it has no such network."""
     return FULL_EPOCHS.get(config.model, 0)
 
 

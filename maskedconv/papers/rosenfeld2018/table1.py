@@ -131,7 +131,7 @@ def printed(setting: SeedGroup) -> tuple[str, str, float] | None:
 
 
 def table1_table(settings: list[SeedGroup], same: bool, caption: str) -> Table:
-    """Learned parts; with the difference to the paper if ``same``, else with what it is of."""
+    """Learned parts with the difference to the paper if ``same``, else with its network."""
     rows = []
     for setting in settings:
         closest = printed(setting)

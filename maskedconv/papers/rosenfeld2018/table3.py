@@ -125,7 +125,7 @@ def _percent(setting: SeedGroup) -> str:
 
 
 def fractions_panel(settings: list[SeedGroup], same: bool) -> Draw:
-    """Accuracy by the share of filters learned, beside the paper's if it is of the same runs."""
+    """Accuracy by the fraction of filters learned, beside the paper's if it is of the same runs."""
 
     def panel(axes: Axes) -> None:
         ordered = _fractions(settings)
