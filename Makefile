@@ -43,6 +43,8 @@ bench: $(VENV)/installed-test
 # The native module with the address and undefined-behaviour sanitizers, in a copy of the package,
 # with each instruction set that this processor has.
 SANITIZED_TESTS := weight_grad pack_filters layer bn_relu not_finite checked_arguments
+# The sanitizer catches C++ exceptions in libstdc++, which python does not load by itself.
+SANITIZER_LIBRARIES = $(foreach name,libasan.so libstdc++.so.6,$(shell c++ -print-file-name=$(name)))
 SANITIZED_ISAS = $(shell $(BIN)/python -c \
 	"from maskedconv import _C; print(*_C.build_info()['isas_available'])")
 sanitize: $(VENV)/installed-test
@@ -52,7 +54,7 @@ sanitize: $(VENV)/installed-test
 	MASKEDCONV_SANITIZE=1 MASKEDCONV_CUDA=0 MASKEDCONV_NATIVE=1 \
 		$(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized
 	cd build/sanitized && for isa in $(SANITIZED_ISAS); do \
-		LD_PRELOAD="$$(c++ -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$(SANITIZER_LIBRARIES)" ASAN_OPTIONS=detect_leaks=0 \
 		MASKEDCONV_ISA=$$isa PYTHONPATH=. $(abspath $(BIN))/python -m pytest -q \
 		-p no:cacheprovider $(SANITIZED_TESTS:%=../../tests/test_%.py) || exit 1; done
 

@@ -78,7 +78,7 @@ def find_cxx() -> list[str]:
 
 
 def find_cuda() -> tuple[Cuda, list[str]]:
-    """What to compile CUDA with, and the architectures that its nvcc does not know."""
+    """The CUDA compiler and its architectures, and those that it does not know."""
     home = os.environ.get("CUDA_HOME")
     nvcc = shutil.which("nvcc", path=str(Path(home) / "bin") if home else None)
     if nvcc is None:
@@ -96,7 +96,7 @@ def find_cuda() -> tuple[Cuda, list[str]]:
 
 
 def cuda_library_folder(nvcc: str) -> str:
-    """Where nvcc would look for the static runtime; it may itself be a wrapper script."""
+    """The folder in which nvcc finds the static runtime; nvcc may be a wrapper script."""
     dry_run = run([nvcc, "--dryrun", "-o", "x", "x.cu"])
     for quoted, plain in re.findall(r'"-L([^"]+)"|-L([^\s"]+)', dry_run.stderr):
         if (Path(quoted or plain) / "libcudart_static.a").exists():
@@ -172,7 +172,7 @@ def edge(target: str, rule: str, sources: list[str], **variables: str) -> str:
 
 
 def defines_of(cxx: list[str], cuda: Cuda | None) -> str:
-    """What the bindings report: the compiler, and the architectures."""
+    """Macros for the compiler and the architectures, which the bindings report."""
     version = run([*cxx, "-dumpfullversion", "-dumpversion"]).stdout.strip()
     name = " ".join(Path(word).name for word in cxx if not word.startswith("-"))
     archs = " ".join(cuda.archs) if cuda else ""

@@ -7,7 +7,7 @@ Environment variables:
     MASKEDCONV_ARCHS   CUDA architectures, default "80 90 100"; the last one also as PTX.
     CXX, CUDA_HOME     the compilers to use; CXX may have a launcher or options: "ccache g++".
 
-What is left out is said on stderr, and noted in ``maskedconv/_build.json`` for
+Omitted parts are named on stderr and recorded in ``maskedconv/_build.json`` for
 ``python -m maskedconv.env`` to repeat. Everything else about the package is in pyproject.toml.
 """
 

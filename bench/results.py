@@ -82,12 +82,27 @@ def device_name(device: str) -> str:
     return f"cpu-{platform.machine()}-{torch.get_num_threads()}-threads"
 
 
+def as_text(record: dict[str, Any]) -> str:
+    """JSON with one row a line and numbers of five digits, as the repository keeps the files."""
+    head, tail = json.dumps({**record, "rows": []}, indent=1).rsplit("[]", 1)
+    rows = ",\n".join(json.dumps(_short(row), separators=(",", ":")) for row in record["rows"])
+    return f"{head}[\n{rows}\n]{tail}\n"
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: _short(part) for key, part in value.items()}
+    return [_short(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def write(device: str, dtype: torch.dtype, name: str, rows: list[Row], further: str = "") -> None:
     """``<device>-<name>.json`` with everything, ``.md`` with the table and ``further``, printed."""
     label = device_name(device)
     record = {"device": label, "dtype": str(dtype), "environment": env.collect(), "rows": rows}
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{label}-{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (FOLDER / f"{label}-{name}.json").write_text(as_text(record))
     text = f"# {label}, {dtype}, channels_last\n{table(rows)}\n{further}\n"
     (FOLDER / f"{label}-{name}.md").write_text(text)
     print(text)

@@ -22,17 +22,17 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BNReLUConv2d": "bn_relu_conv",
-    "ConversionReport": "convolutions",
+    "ConversionReport": "conversion.convolutions",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
     "YellowFin": "optim.yellowfin",
-    "conversion_report": "convolutions",
-    "convert_": "convert",
+    "conversion_report": "conversion.convolutions",
+    "convert_": "conversion.convert",
     "count_parameters": "counting",
     "explain": "explanation",
     "load": "checkpoint",
     "masked_conv2d": "functional",
-    "merge_": "convert",
+    "merge_": "conversion.convert",
     "save": "checkpoint",
     "select_learned_": "selection",
 }
@@ -61,8 +61,8 @@ if TYPE_CHECKING:
     from maskedconv import nn as nn
     from maskedconv.bn_relu_conv import BNReLUConv2d
     from maskedconv.checkpoint import load, save
-    from maskedconv.convert import convert_, merge_
-    from maskedconv.convolutions import ConversionReport, conversion_report
+    from maskedconv.conversion.convert import convert_, merge_
+    from maskedconv.conversion.convolutions import ConversionReport, conversion_report
     from maskedconv.counting import ParameterCount, count_parameters
     from maskedconv.explanation import explain
     from maskedconv.functional import masked_conv2d

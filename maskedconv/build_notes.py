@@ -1,4 +1,4 @@
-"""What was left out when this package was installed, and why; ``setup.py`` wrote it down."""
+"""Reads the notes of ``setup.py`` on parts that the installation omitted, and why."""
 
 from __future__ import annotations
 

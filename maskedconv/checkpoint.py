@@ -1,8 +1,9 @@
-"""Checkpoints that grow with what is learned: frozen filters are stored as a fingerprint.
+"""Checkpoints of the learned part; frozen filters are stored as a seed and a hash.
 
 One safetensors file holds the learned parameters, every other parameter and buffer (BatchNorm
-statistics), the configuration of the masked layers, and of their frozen filters the seed and a
-SHA-256. Random generators promise nothing across releases, so what a seed gives is checked.
+statistics included), and the configuration of the masked layers. For frozen filters it stores the
+seed and a SHA-256. Random generators may change between releases, so regenerated filters are
+checked against the hash.
 """
 
 from __future__ import annotations
@@ -33,14 +34,13 @@ _MOST_ZEROS = 2**31
 
 
 def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
-    """Writes ``model`` to ``path``, a safetensors file; an existing file is replaced at the end.
+    """Writes ``model`` to the safetensors file ``path``. An existing file is replaced at the end.
 
-    Names are those of the network itself, also where it is wrapped by ``torch.compile`` or for data
-    parallel training.
+    Names do not contain the prefixes that ``torch.compile`` and data parallel wrappers add.
 
     Args:
-        frozen: store the frozen filters whole, too. Without, :func:`load` needs a model that was
-            made with the same frozen filters (from the same seed, or the same backbone file).
+        frozen: also store the frozen filters. Otherwise :func:`load` needs a model that was made
+            with the same frozen filters (from the same seed, or the same backbone file).
 
     Raises:
         ValueError: ``model`` holds no parameters or buffers, or one that is no plain tensor in
@@ -65,12 +65,11 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
 
 
 def load(model: Model, path: str | Path) -> Model:
-    """Loads what :func:`save` wrote into ``model``, in place; nothing changes when it cannot.
+    """Loads a file of :func:`save` into ``model``, in place. A failed load changes nothing.
 
-    Frozen filters that the file does not hold must be the model's own (compared by SHA-256), or are
-    drawn again from the layer's seed that the file names. Values keep the type that they were
-    saved with, which the model must have. What the model has on the meta device comes to be in the
-    CPU's memory.
+    If the file does not hold the frozen filters, the model's own are used if their SHA-256 matches.
+    Otherwise they are drawn again from the seed in the file. The dtypes of file and model must
+    agree. Tensors of the model on the meta device are allocated on the CPU.
 
     Returns:
         ``model``.
@@ -100,10 +99,10 @@ def load(model: Model, path: str | Path) -> Model:
 
 
 def load_plain(path: str | Path) -> dict[str, Tensor]:
-    """What :func:`save` wrote with ``frozen=True``, as the state dict of the merged model.
+    """Reads a file of :func:`save` with ``frozen=True`` as the state dict of the merged model.
 
-    Its convolutions have a ``weight`` and ``bias``, which ``nn.Conv2d`` and ``MaskedConv2d`` load
-    whatever of them they learn.
+    Its convolutions have a full ``weight`` and ``bias``, which ``nn.Conv2d`` and any
+    ``MaskedConv2d`` can load.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -119,7 +118,7 @@ def load_plain(path: str | Path) -> dict[str, Tensor]:
         biases = {key for key in expected if key.rpartition(".")[2].startswith("bias_")}
         for key in expected.keys() - tensors.keys():
             if key not in biases or biases & tensors.keys():
-                raise ValueError(f"{path} lacks {key}, which its header tells of")
+                raise ValueError(f"{path} lacks {key}, which its header lists")
         shape, dim = layer["weight_shape"], layer["slice_dim"]
         if math.prod(shape) > _MOST_ZEROS and layer["frozen_mode"] == "zero":
             raise ValueError(f"{path}, header: layers.{name}.weight_shape is {shape}; too large")
@@ -168,7 +167,7 @@ def _configuration(layer: MaskedConv2d) -> Layer:
 
 
 def _describe(layer: MaskedConv2d, networks: list[dict[str, Any]]) -> Layer:
-    """The configuration, and from where its frozen filters are."""
+    """The configuration of a layer and the origin of its frozen filters."""
     origin = origin_of(layer)
     place = origin and {"network": networks.index(origin.network), "layer": origin.layer}
     return {**_configuration(layer), "seed": layer.seed, "origin": place}
@@ -265,7 +264,7 @@ def _candidates(
     layers: dict[str, MaskedConv2d],
     origins: Origins,
 ) -> Iterator[Tensor]:
-    """What frozen filters may be, that which costs least first."""
+    """Candidates for the frozen filters, cheapest first."""
     name, _, buffer = key.rpartition(".")
     if not own.is_meta:
         yield own

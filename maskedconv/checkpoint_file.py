@@ -1,8 +1,8 @@
-"""The file of a checkpoint: tensors in safetensors, and a header that says what they belong to.
+"""The checkpoint file format: tensors in safetensors, and a header that describes them.
 
-The header is JSON in safetensors' metadata. Every tensor has its SHA-256 in it, frozen filters that
-the file leaves out as well, and the header has its own beside it. Files of the first format have
-those of the frozen filters alone; they are read as far as that goes.
+The header is JSON in safetensors' metadata. It holds the SHA-256 of every tensor, including the
+frozen filters that the file omits. The hash of the header itself stands beside it. Files of format
+1 hold only the hashes of the frozen filters, so only those are checked.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _header = record(
 
 
 class Content(NamedTuple):
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         layers: configuration of each masked layer, by its name in the model. "origin", if it is not

@@ -1,7 +1,7 @@
-"""Whether a convolution is exactly what its class says, so that another layer may replace it.
+"""Tests whether a convolution can be replaced without changing what the model computes.
 
-A replacement takes over a layer's filters and geometry. Whatever else changes the result (a
-subclass, a parametrization, a patched method) would be lost, so a layer that has it is refused.
+A replacement takes over a layer's filters and geometry. Anything else that changes the result (a
+subclass, a parametrization, a patched method) would be lost, so such a layer is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FRESH: dict[type[nn.Conv2d], nn.Conv2d] = {}
 
 
 def obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
-    """Why ``layer`` is more than a ``kind``, in a few words; None when it is exactly that.
+    """A short reason why ``layer`` is more than a plain ``kind``, or None if it is plain.
 
     Forward and backward hooks and further attributes are no obstacle.
 

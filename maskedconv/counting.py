@@ -24,7 +24,7 @@ class ParameterCount:
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:
-    """Counts parameters that require a gradient, and all that the architecture has.
+    """Counts the parameters that require a gradient, and all parameters of the architecture.
 
     The total includes frozen and zeroed filters and their biases, so that it does not depend on
     what is learned. Running statistics count in neither. A parameter or frozen part that several

@@ -1,4 +1,4 @@
-"""What is installed and what runs here: ``python -m maskedconv.env``."""
+"""Prints installed versions and available backends: ``python -m maskedconv.env``."""
 
 from __future__ import annotations
 

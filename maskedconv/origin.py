@@ -1,7 +1,7 @@
-"""Where the frozen filters of ``maskedconv.models`` come from, so that they can be drawn again.
+"""Records the origin of frozen filters, so that they can be drawn again.
 
-A network of ``models.create(seed=...)`` is drawn as a whole, one layer after another. Its layers
-remember with which arguments, and under which name each was in it.
+A network of ``models.create(seed=...)`` draws its layers one after another from one generator. Each
+layer records the arguments of the network and its own name in it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Origin(NamedTuple):
 
 
 def remember_origin(model: nn.Module, arguments: dict[str, Any]) -> None:
-    """Has every masked layer of ``model``, which ``arguments`` gave, know where it is from.
+    """Records in every masked layer of ``model`` that ``arguments`` made it.
 
     Arguments that a file cannot hold are not remembered.
     """
@@ -37,12 +37,12 @@ def remember_origin(model: nn.Module, arguments: dict[str, Any]) -> None:
 
 
 def origin_of(layer: MaskedConv2d) -> Origin | None:
-    """Where the layer is from, if it is known."""
+    """The origin of the layer, or None if it is unknown."""
     return vars(layer).get("_origin")
 
 
 def set_origin(layer: MaskedConv2d, origin: Origin | None) -> None:
-    """Has the layer remember ``origin``, or forget the one that it has."""
+    """Sets or removes the origin of the layer."""
     if origin is None:
         vars(layer).pop("_origin", None)
     else:

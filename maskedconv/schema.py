@@ -1,4 +1,4 @@
-"""Checks of JSON values; an error names the file and the place in it.
+"""Checks JSON values against a schema; an error names the file and the place in it.
 
 A schema is a function that takes a value and raises :class:`Misfit`; the functions below are or
 make such. Free of torch.

@@ -1,4 +1,4 @@
-"""The papers' networks, every convolution of which learns a share of its filters.
+"""The papers' networks, in which every convolution learns a fraction of its filters.
 
 Importing this does not import torch; ``create`` and ``recipe`` do.
 """
@@ -70,7 +70,7 @@ def create(
         num_classes: size of the logits ``[N, num_classes]``.
         learned, slice_dim, frozen: as in ``MaskedConv2d``. Fully connected layers are learned.
         seed: makes every weight a function of the seed alone: the same for each ``learned``,
-            ``slice_dim`` and ``frozen``, but for what is zeroed. It is remembered, so that
+            ``slice_dim`` and ``frozen``, except zeroed values. It is remembered, so that
             ``maskedconv.load`` can draw frozen filters again. None draws from torch's generator.
         options:
             in_channels (3), image_size (32): of the input ``[N, in_channels, H, W]``.
@@ -140,7 +140,7 @@ def _options(network: type) -> set[str]:
 def _build(network: Any, masking: dict[str, Any], seed: int | None) -> nn.Module:
     import torch
 
-    from maskedconv.convolutions import masked_layers
+    from maskedconv.conversion.convolutions import masked_layers
     from maskedconv.models.initialisation import drawn_on_cpu
     from maskedconv.nn import MaskedConv2d
 
@@ -157,8 +157,8 @@ def _build(network: Any, masking: dict[str, Any], seed: int | None) -> nn.Module
 
 
 def _warn_of_none_learned(model: nn.Module, learned: float | int) -> None:
-    from maskedconv.convolutions import masked_layers
-    from maskedconv.none_learned import warn_of_none_learned
+    from maskedconv.conversion.convolutions import masked_layers
+    from maskedconv.conversion.none_learned import warn_of_none_learned
 
     warn_of_none_learned(masked_layers(model), learned, stacklevel=4)
 

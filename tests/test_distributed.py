@@ -60,7 +60,7 @@ def worker(rank, wrap, folder):
         key: value.full_tensor() if hasattr(value, "full_tensor") else value
         for key, value in model.state_dict().items()
     }
-    dist.destroy_process_group()
+    leave()
     alone = start
     learn(alone, all_batches())
     for key, expected in alone.state_dict().items():
@@ -108,6 +108,12 @@ def join(rank, folder):
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
 
 
+def leave():
+    """Together: a process whose peer has left while something is on its way is aborted."""
+    dist.barrier()
+    dist.destroy_process_group()
+
+
 def sizes(model):
     learned = sum(p.nbytes for p in model.parameters())
     frozen = sum(b.nbytes for m in model.modules() if isinstance(m, MaskedConv2d)
@@ -139,7 +145,7 @@ def traffic_worker(rank, compiled, folder):
     assert versions == [b._version for name, b in model.named_buffers() if "frozen" in name]
     assert not wrapped._forward_pre_hooks
     copy.deepcopy(model)
-    dist.destroy_process_group()
+    leave()
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -158,7 +164,7 @@ def fsdp_traffic_worker(rank, folder):
     # All-gathered for forward, reduced in backward; uneven shards are padded.
     assert traffic.bytes, "nothing was counted"
     assert sum(traffic.bytes.values()) <= 2 * learned + frozen / 2
-    dist.destroy_process_group()
+    leave()
 
 
 def test_fsdp2_sends_the_learned_share(tmp_path):

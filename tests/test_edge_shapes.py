@@ -200,3 +200,12 @@ def test_relu_of_nothing_keeps_statistics():
     assert torch.equal(maskedconv.bn_relu_conv.bn_relu(x, bn), F.relu(other(x)))
     for ours, theirs in zip(bn.buffers(), other.buffers(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["layer", "fused"])
+@pytest.mark.parametrize(("slice_dim", "frozen"), MODES)
+def test_the_stride_of_a_batch_of_one_says_nothing(slice_dim, frozen, fused):
+    """PyTorch's gradient for groups in float64 reads it."""
+    layer = layer_of(slice_dim, frozen, torch.float64, fused, channels=6, groups=2, learned=1)
+    x = torch.randn(1, 6, 5, 7, dtype=torch.float64).to(memory_format=torch.channels_last)
+    compare(layer, x.as_strided(x.shape, (6, *x.stride()[1:])))

@@ -50,11 +50,13 @@ def test_a_planted_fault_is_found_and_shrunk(monkeypatch):
 
 
 def test_a_case_that_ends_the_process_is_reported(tmp_path):
-    """The worker dies at its first case; the fuzzer names that case and ends with status 1."""
+    """The first worker dies, and plain modules do not: the fuzzer names the case, with status 1."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\n"
-        "import multiprocessing.spawn as spawn\n"
-        "if '--multiprocessing-fork' in sys.argv: os._exit(9)\n"
+        "import os, pathlib, sys\n"
+        f"seen = pathlib.Path({str(tmp_path / 'seen')!r})\n"
+        "if '--multiprocessing-fork' in sys.argv and not seen.exists():\n"
+        "    seen.touch()\n"
+        "    os._exit(9)\n"
     )
     start = time.monotonic()
     done = subprocess.run(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from network_problems import NETWORK_SHAPES, network_problem
 from precision import assert_as_exact
-from test_weight_grad import SHAPES, TOLERANCES, expected_of, make_problem
+from test_weight_grad import SHAPES, expected_of, make_problem
 from torch.nn import functional as F
 
 from maskedconv import MaskedConv2d, explain, models
@@ -39,6 +39,11 @@ def on_gpu(problem):
     return type(problem)(*moved)
 
 
+def computed_in(dtype):
+    """The type with the mantissa of the products: TF32 has ten bits, as float16 has."""
+    return torch.float16 if dtype == torch.float32 else dtype
+
+
 def run(backend, problem):
     if reason := BACKENDS[backend].cannot_run(problem):
         pytest.skip(f"{backend}: {reason}")
@@ -54,11 +59,9 @@ def test_weight_grad(backend, shape, dtype, prologue):
         problem = make_problem(
             SHAPES[shape], channels, filters, (17, 19), 3, dtype=dtype, prologue=prologue
         )
-        grad = run(backend, on_gpu(problem)).cpu().double()
-        expected = expected_of(problem)
-        # tf32 has ten bits of mantissa, as float16 has.
-        tolerance = max(TOLERANCES[dtype], 5e-3) * max(1.0, float(expected.abs().max()))
-        torch.testing.assert_close(grad, expected, rtol=0, atol=tolerance)
+        grad = run(backend, on_gpu(problem)).cpu()
+        plain = BACKENDS["reference"].run(on_gpu(problem)).cpu()
+        assert_as_exact([grad], [plain], [expected_of(problem)], shape, dtype=computed_in(dtype))
 
 
 @pytest.mark.parametrize("prologue", [False, True], ids=["plain", "bn-relu"])
@@ -68,9 +71,8 @@ def test_weight_grad(backend, shape, dtype, prologue):
 def test_weight_grad_in_the_networks(backend, name, dtype, prologue):
     problem = on_gpu(network_problem(name, dtype, prologue, batch=32))
     grad = run(backend, problem)
-    precision = torch.bfloat16 if dtype == torch.bfloat16 else torch.float16  # TF32's mantissa
     plain = BACKENDS["reference"].run(problem)
-    assert_as_exact([grad], [plain], [expected_of(problem)], name, dtype=precision)
+    assert_as_exact([grad], [plain], [expected_of(problem)], name, dtype=computed_in(dtype))
 
 
 @pytest.mark.parametrize("backend", ["triton", "cuda"])

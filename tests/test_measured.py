@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from precision import assert_as_exact
 from simulated_gpu import SimulatedQueue, Simulation
 from test_weight_grad import SHAPES, expected_of, make_problem
 from torch import Tensor
@@ -221,9 +222,8 @@ def test_the_reference_does_not_compute_the_activation_in_float32(run):
     with LargestFloat32() as largest:
         grad = run(problem)
     assert largest.values < problem.input.numel()
-    expected = expected_of(problem)
-    scale = float(expected.abs().max())
-    torch.testing.assert_close(grad.double(), expected, rtol=0, atol=1e-2 * scale)
+    plain = expected_of(problem, torch.bfloat16)
+    assert_as_exact([grad], [plain], [expected_of(problem)], dtype=torch.bfloat16)
 
 
 TWO_RANKS = """

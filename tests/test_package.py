@@ -29,7 +29,7 @@ def test_submodules_are_found_when_used(use):
 
 def test_dir_has_names_and_submodules_and_nothing_else():
     listed = set(dir(maskedconv))
-    assert listed >= {*maskedconv.__all__, "models", "nn", "convert", "train", "__version__"}
+    assert listed >= {*maskedconv.__all__, "models", "nn", "conversion", "train", "__version__"}
     public = {name for name in listed if not name.startswith("_")}
     assert not public & {"importlib", "annotations", "TYPE_CHECKING", "Any"}
     assert all(hasattr(maskedconv, name) for name in public)

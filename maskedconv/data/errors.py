@@ -1,4 +1,4 @@
-"""Errors of data, and the optional packages that reading it needs."""
+"""Errors in datasets, and the optional packages that reading them needs."""
 
 from __future__ import annotations
 

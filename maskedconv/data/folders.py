@@ -1,4 +1,4 @@
-"""The entries of a folder of images: files to read, folders of classes, and others to skip."""
+"""Lists a folder of images: files to read, class folders, and ignored files."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def image_files(folder: Path, passed_over: PassedOver) -> list[Path]:
 
 
 def _entries(folder: Path, passed_over: PassedOver) -> list[os.DirEntry[str]]:
-    """The entries of ``folder``, except hidden files (``.DS_Store``, ``._image.png``)."""
+    """The entries of ``folder`` except hidden files (``.DS_Store``, ``._image.png``)."""
     try:
         with os.scandir(folder) as entries:
             found = list(entries)

@@ -1,4 +1,4 @@
-"""Finds the images of a dataset and checks them without reading them (free of torch)."""
+"""Locates a dataset's images and checks what it can without reading them. Free of torch."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskedconv.ops.geometry import ConvGeometry, memory_format_of
+from maskedconv.ops.geometry import ConvGeometry, dense, memory_format_of
 
 # The one overload, so that PyTorch need not look for it at every call.
 _convolution_backward = torch.ops.aten.convolution_backward.default
@@ -28,10 +28,20 @@ def convolution_grads(
         grad_input, _ = convolution_grads(grad_output, input, weight, geometry, needs)
         return grad_input, grad_weight
     grad_input, grad_weight, _ = _convolution_backward(
-        grad_output, input, weight, None, geometry.stride, geometry.padding, geometry.dilation,
-        False, (0, 0), geometry.groups, (*needs, False),
+        _usual_strides(grad_output), _usual_strides(input), weight, None, geometry.stride,
+        geometry.padding, geometry.dilation, False, (0, 0), geometry.groups, (*needs, False),
     )  # fmt: skip
     return grad_input, grad_weight
+
+
+def _usual_strides(tensor: Tensor) -> Tensor:
+    """``[N, C, H, W]`` with the strides of a new tensor where a dimension is 1.
+
+    PyTorch's kernels for groups in float64 read the stride of a batch of 1 (torch 2.11).
+    """
+    if 1 not in tensor.shape or not tensor.is_contiguous(memory_format=memory_format_of(tensor)):
+        return tensor
+    return dense(tensor)
 
 
 def _skips_pixels(weight: Tensor, geometry: ConvGeometry) -> bool:

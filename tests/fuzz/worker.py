@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fuzz.cases import draw
+from tests.fuzz.cases import Case, draw
 
 MOST_FAILURES = 10
+PLAIN_TRIES, PLAIN_REPETITIONS = 3, 50
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,35 @@ def run(seed: int, threads: int, budget: Budget) -> tuple[int, int]:
         if worker.exitcode:
             case = draw(seed, done.value)
             print(f"# the process ended with {worker.exitcode}\n{case.script()}\n", flush=True)
-            failed.value += 1
+            if _plain_modules_end_a_process(case, threads):
+                print("# plain modules in channels_last end it as well\n", flush=True)
+            else:
+                failed.value += 1
             done.value += 1
     return done.value, failed.value
+
+
+def _plain_modules_end_a_process(case: Case, threads: int) -> bool:
+    """Several times, as a fault in memory does not show each time."""
+    context = multiprocessing.get_context("spawn")
+    for _ in range(PLAIN_TRIES):
+        process = context.Process(target=_work_plain, args=(case, threads))
+        process.start()
+        process.join()
+        if process.exitcode:
+            return True
+    return False
+
+
+def _work_plain(case: Case, threads: int) -> None:
+    import torch
+
+    from tests.fuzz.check import run_plain_in_channels_last
+
+    torch.set_num_threads(threads)
+    with suppress(Exception):  # only the end of the process counts
+        for _ in range(PLAIN_REPETITIONS):
+            run_plain_in_channels_last(case)
 
 
 def _work(seed: int, threads: int, budget: Budget, done: Any, failed: Any) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 
 def warn_of_stale_optimizers(layers: Sequence[nn.Module], caller: str) -> None:
-    """Warns when an optimizer holds a parameter of ``layers``: it would go on with the old ones."""
+    """Warns if an optimizer holds a parameter of ``layers``; it would keep training the old one."""
     # The heap is searched only if something besides the layers refers to a parameter.
     if max(map(_references, layers), default=0) <= _references(nn.Linear(1, 1, device="meta")):
         return

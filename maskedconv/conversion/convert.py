@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskedconv import slices
-from maskedconv.carrying import carry_module, carry_parameter
-from maskedconv.convolutions import grouped, masked_layers, obstacles, plain_convolutions
+from maskedconv.conversion.carrying import carry_module, carry_parameter
+from maskedconv.conversion.convolutions import grouped, masked_layers, obstacles, plain_convolutions
+from maskedconv.conversion.none_learned import warn_of_all_frozen, warn_of_none_learned
+from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
 from maskedconv.nn import MaskedConv2d
-from maskedconv.none_learned import warn_of_all_frozen, warn_of_none_learned
-from maskedconv.stale_optimizers import warn_of_stale_optimizers
 
 Model = TypeVar("Model", bound=nn.Module)
 Patterns = str | Sequence[str] | None
@@ -34,15 +34,16 @@ def convert_(
 ) -> Model:
     """Replaces the model's ``nn.Conv2d`` by :class:`MaskedConv2d`, in place.
 
-    Device, dtype, memory format, training mode, ``requires_grad`` of weight and bias, the learned
-    part of their gradients, forward and backward hooks and further attributes stay. A layer that
-    appears twice in the model is replaced by one layer. An optimizer made before must be made anew.
+    The conversion keeps device, dtype, memory format, training mode, ``requires_grad`` of weight
+    and bias, the learned part of their gradients, forward and backward hooks, and attributes.
+    A layer that appears twice in the model is replaced by one layer. Optimizers must be created
+    after the conversion, because the parameters are new.
 
-    A layer that is more than a plain ``nn.Conv2d`` is left alone, and one warning names these: a
-    subclass, a layer that is parametrized or pruned, has hooks of its parameters or state dict,
-    shares a parameter, stands in a plain list besides the model's modules, or is selected under
-    one of its names only. See :func:`maskedconv.conversion_report`. What stands outside of
-    ``model`` is not looked at.
+    The conversion skips every layer that is more than a plain ``nn.Conv2d``, and one warning names
+    the skipped layers: subclasses, parametrized or pruned layers, layers with hooks on parameters
+    or on the state dict, layers that share a parameter, layers that are also held outside the
+    model's modules (in a plain list, say), and layers selected under only one of their names. See
+    :func:`maskedconv.conversion_report`. Objects outside ``model`` are not searched.
 
     Args:
         learned, slice_dim: of every layer, as for :class:`MaskedConv2d`.
@@ -91,9 +92,9 @@ def convert_(
 def merge_(model: Model) -> Model:
     """Replaces the model's :class:`MaskedConv2d` by plain ``nn.Conv2d`` with the same filters.
 
-    Keeps what :func:`convert_` keeps, and leaves alone and names what it would. A weight is learned
-    unless the layer's learned part had ``requires_grad=False``; it has a gradient only if all of
-    the layer was learned.
+    Keeps and skips the same things as :func:`convert_`. A merged weight requires a gradient unless
+    the learned part had ``requires_grad=False``. It has a ``grad`` only if the whole layer was
+    learned.
 
     Returns:
         ``model``, changed in place.
@@ -151,7 +152,7 @@ def _warn_of_left(left: Mapping[str, str], total: int, caller: str) -> None:
 
 
 def _partly_selected(convs: Layers, selected: Layers) -> dict[str, str]:
-    """Names of layers that the model also has under a name that is not selected."""
+    """Names of layers that the model also holds under an unselected name."""
     chosen = {name for name, _ in selected}
     others = {id(conv): name for name, conv in convs if name not in chosen}
     return {
@@ -170,7 +171,7 @@ def _patterns(value: Patterns) -> list[str] | None:
 def _choose(
     model: nn.Module, convs: Layers, include: list[str] | None, exclude: list[str] | None
 ) -> tuple[Layers, dict[str, str]]:
-    """The selected convolutions that can be converted; and why each of the others stays."""
+    """The selected convolutions that can be converted, and a reason for each of the others."""
     for argument, patterns in (("include", include), ("exclude", exclude)):
         for pattern in patterns or []:
             if not any(fnmatchcase(name, pattern) for name, _ in convs):

@@ -1,4 +1,4 @@
-"""What a layer takes over from the one that it replaces, besides filters and geometry."""
+"""Moves hooks, attributes and gradients from a layer to its replacement."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def carry_module(old: nn.Conv2d, new: nn.Conv2d) -> None:
 def carry_parameter(old: Tensor | None, new: Tensor | None, dim: int) -> None:
     """Gives ``new`` the attributes and the gradient of ``old``.
 
-    One of them is the whole, the other its first indices of ``dim``. A part's gradient says nothing
-    of the whole's, which is then None.
+    One of the two is the full tensor, the other its first indices along ``dim``. The gradient of a
+    part does not determine the gradient of the full tensor, so the latter becomes None.
     """
     if not isinstance(old, nn.Parameter) or not isinstance(new, nn.Parameter):
         return

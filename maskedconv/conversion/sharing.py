@@ -1,7 +1,7 @@
-"""Which layers and parameters of a model are held in more than one place.
+"""Finds layers and parameters that a model holds in more than one place.
 
-A layer is replaced where it is registered. A parameter that two layers share would be untied by
-that, and a layer that also stands in a plain list or a hook would go on to be used from there.
+A replacement happens where a layer is registered. It would untie a parameter that two layers share,
+and code that reaches the layer through a plain list or a hook would keep using the old layer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Place(NamedTuple):
 
 
 def shared_parts(model: nn.Module, layers: Iterable[nn.Module]) -> dict[int, str]:
-    """The ``layers`` of ``model`` that something else holds too: ``id`` of a layer to a reason."""
+    """The ``layers`` that something else in ``model`` holds too, as a map from ``id`` to reason."""
     places = _places(model)
     reasons: dict[int, str] = {}
     for layer in layers:
@@ -46,7 +46,7 @@ def shared_parts(model: nn.Module, layers: Iterable[nn.Module]) -> dict[int, str
 
 
 def _places(model: nn.Module) -> defaultdict[int, list[_Place]]:
-    """Where each tensor's memory is held, and each module outside of the registries."""
+    """Places that hold each tensor's memory, and each module outside the registries."""
     places: defaultdict[int, list[_Place]] = defaultdict(list)
     for name, module in model.named_modules():
         for attribute, found in _contents(module):
@@ -77,7 +77,7 @@ def _reachable(value: object, depth: int, seen: set[int]) -> Iterator[nn.Module 
 
 
 def _parts(value: object) -> Iterable[Any]:
-    """What a container, a function or another object refers to."""
+    """Objects that a container, a function or another object refers to."""
     match value:
         case dict():
             return [*value, *value.values()]
@@ -104,7 +104,7 @@ def _closure(function: FunctionType) -> Iterator[Any]:
 
 
 def _key(value: nn.Module | Tensor) -> int:
-    """Equal for tensors of one memory; else for one object."""
+    """A key that is equal for tensors that share memory, and for the same object otherwise."""
     if type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided:
         return value.untyped_storage()._cdata  # type: ignore[operator]
     return id(value)

@@ -1,4 +1,4 @@
-"""Layers that learn nothing although something was asked for: said once, for all together."""
+"""Warns once about all layers that learn nothing although ``learned`` is positive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from maskedconv.nn import MaskedConv2d
 def warn_of_none_learned(
     layers: Iterable[tuple[str, MaskedConv2d]], learned: float | int, stacklevel: int
 ) -> None:
-    """Warns when a positive fraction ``learned`` learns nothing in some of the named ``layers``."""
+    """Warns if a positive fraction ``learned`` selects no filter in some of ``layers``."""
     if not learned:
         return
     none = [f"{name} ({layer.weight_shape[0]})" for name, layer in layers if not layer.num_learned]

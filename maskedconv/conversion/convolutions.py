@@ -1,4 +1,4 @@
-"""Which convolutions of a model are masked, could be, or are left alone and why."""
+"""Finds the convolutions of a model that are converted, convertible, or skipped."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from maskedconv.conversion.sharing import shared_parts
 from maskedconv.convertible import fresh, further_attributes, obstacle
 from maskedconv.nn import MaskedConv2d
-from maskedconv.sharing import shared_parts
 
 # As many names as one line bears.
 _NAMED = 4
@@ -39,7 +39,7 @@ class ConversionReport:
 
 
 def conversion_report(model: nn.Module) -> ConversionReport:
-    """What :func:`maskedconv.convert_` has done or would do to ``model``, which stays as it is."""
+    """Lists what :func:`maskedconv.convert_` converted, could convert, and skips."""
     plain = plain_convolutions(model)
     left = obstacles(model, plain, nn.Conv2d, MaskedConv2d)
     return ConversionReport(
@@ -70,7 +70,7 @@ def obstacles(
     kind: type[nn.Conv2d],
     replacement: type[nn.Conv2d],
 ) -> dict[str, str]:
-    """Why some of ``layers``, each a ``kind``, cannot become a ``replacement``: name to reason."""
+    """Reasons why layers of type ``kind`` cannot become a ``replacement``, by layer name."""
     shared = shared_parts(model, (layer for _, layer in layers))
     reasons = {
         name: obstacle(layer, kind) or shared.get(id(layer)) or _conflict(layer, kind, replacement)

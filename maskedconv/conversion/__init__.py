@@ -1,0 +1,1 @@
+"""Replaces the convolutions of whole models by MaskedConv2d, and back."""
