@@ -45,6 +45,7 @@ from maskedconv.runs.experiment import ALL_WEIGHTS, recipe_run
 
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
+    """Every split of each network, data set and learning rate, and each network learned whole."""
     # The reference with every weight learned, beside the paper's settings.
     chosen = [*splits([*preset.fractions, *preset.counts]), (ALL_WEIGHTS, "random")]
     return [

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
+    """Every split along each of the four dimensions, for DenseNet."""
     return [
         recipe_run(
             preset,

@@ -49,6 +49,7 @@ ONE_FILTER = {
 
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
+    """Every split of the two networks that are trained in full."""
     return [
         run
         for seed in range(preset.seeds)

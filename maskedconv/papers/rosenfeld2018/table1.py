@@ -59,6 +59,7 @@ TABLE1: dict[tuple[str, str], dict[str, float]] = {
 
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
+    """Each part of the two networks alone."""
     return [
         recipe_run(preset, "table1", network, trained=trained, dataset=dataset, seed=seed)
         for seed in range(preset.seeds)

@@ -55,6 +55,7 @@ TINY_RECIPE = MappingProxyType({"optimizer": "yellowfin", "lr": 0.1, "momentum":
 
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
+    """Each fraction of WRN on the larger data set; the weights are stored for figure 6."""
     epochs = preset.epochs["table3"]
     return [
         recipe_run(
