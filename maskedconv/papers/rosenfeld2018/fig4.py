@@ -44,6 +44,12 @@ from maskedconv.report.tables import (
 )
 from maskedconv.runs.config import RunConfig
 
+_MARKS = (
+    Mark(lambda run: not run.bn_learned, "BN fixed", ORANGE, "s", True),
+    Mark(lambda run: run.bn_learned, "BN learned", BLUE, "o"),
+)
+_RESTS = (("random", "the rest random"), ("zero", "the rest zeroed"))
+
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
     """Figure 1's runs of two networks, and each but the reference again with fixed BatchNorm."""
@@ -51,13 +57,6 @@ def runs(preset: RosenfeldPreset) -> list[RunConfig]:
     with_bn = [run for run in fig1.runs(preset) if run.model in models]
     without_bn = [replace(run, bn_learned=False) for run in with_bn if not run.learns_all_slices]
     return [*with_bn, *without_bn]
-
-
-_MARKS = (
-    Mark(lambda run: not run.bn_learned, "BN fixed", ORANGE, "s", True),
-    Mark(lambda run: run.bn_learned, "BN learned", BLUE, "o"),
-)
-_RESTS = (("random", "the rest random"), ("zero", "the rest zeroed"))
 
 
 def build(settings: list[SeedGroup], folder: Path) -> list[Block]:

@@ -39,6 +39,7 @@ from maskedconv.runs.experiment import recipe_run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+EPOCHS = 10
 PARTS = ("bn", "conv1", "block1", "block2", "block3", "fc")
 
 # Table 1: accuracy after 10 epochs of learning one part and every BatchNorm affine parameter.
@@ -94,7 +95,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         chosen = [
             setting
             for setting, (model, dataset, _) in known
-            if comparable(setting, model, dataset, 10) == same
+            if comparable(setting, model, dataset, EPOCHS) == same
         ]
         if chosen:
             blocks.append(table1_table(chosen, same, f"Top-1, %, {caption}"))
@@ -232,6 +233,6 @@ ITEM = Item(
     build,
     short_tables,
     claims=CLAIMS,
-    printed_epochs=always(10),
+    printed_epochs=always(EPOCHS),
     curves=True,
 )

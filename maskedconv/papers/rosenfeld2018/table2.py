@@ -42,6 +42,7 @@ TABLE2: dict[str, dict[tuple[float, str], float]] = {
 
 
 TABLE2_FRACTIONS = (0.1, 0.4)
+DATASET = "cifar10"
 
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
@@ -52,9 +53,6 @@ def runs(preset: RosenfeldPreset) -> list[RunConfig]:
         if run.dataset == preset.datasets[0]
         and (run.learned in TABLE2_FRACTIONS or run.learns_all_slices)
     ]
-
-
-DATASET = "cifar10"
 
 
 def build(settings: list[SeedGroup], _folder: Path) -> list[Block]:

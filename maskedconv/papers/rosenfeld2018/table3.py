@@ -52,6 +52,7 @@ TABLE3_CLASSES = 1000
 # Table 3's, with the authors' YellowFin: its momentum starts at 0.
 TINY_EPOCHS, TINY_MILESTONES = 45, (15, 30)
 TINY_RECIPE = MappingProxyType({"optimizer": "yellowfin", "lr": 0.1, "momentum": 0.0, "gamma": 0.1})
+MODEL, DATASET = "wrn_28_4", "tiny-imagenet"
 
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
@@ -75,9 +76,6 @@ def runs(preset: RosenfeldPreset) -> list[RunConfig]:
     ]
 
 
-MODEL, DATASET = "wrn_28_4", "tiny-imagenet"
-
-
 def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
     """A panel and a table for each network and data set, beside the paper's."""
     blocks: list[Block] = [
@@ -97,7 +95,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
     ]
     for dataset, here in datasets(settings).items():
         for name, group in networks(here).items():
-            whole = comparable(group[0], MODEL, DATASET, 45)
+            whole = comparable(group[0], MODEL, DATASET, TINY_EPOCHS)
             blocks += [_figure(group, dataset, name, whole, folder), _table(group, whole)]
             if not all(setting.whole_data for setting in group):
                 blocks.append(Text("Trained on a part of the images only."))
@@ -251,6 +249,6 @@ ITEM = Item(
     build,
     short_tables,
     claims=CLAIMS,
-    printed_epochs=always(45),
+    printed_epochs=always(TINY_EPOCHS),
     curves=True,
 )

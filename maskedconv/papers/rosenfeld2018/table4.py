@@ -54,9 +54,10 @@ TABLE4 = {
     "share 0.3": (71.3, 75.47, 2_664_470),
     "full": (71.7, 76.35, 3_845_810),
 }
-
-
 ADAM_LR = 1e-3
+EPOCHS = 1  # of the start, and of each member after it
+MODEL, DATASET = "densenet_bc_100_12", "cifar10"
+OPTIMIZERS = {"sgd": ("SGD", BLUE, "o"), "adam": ("Adam", RED, "s")}
 
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
@@ -86,10 +87,6 @@ def _ensemble_runs(preset: RosenfeldPreset, fields: dict[str, Any]) -> Iterator[
                 **optimizer,
                 **fields,
             )
-
-
-MODEL, DATASET = "densenet_bc_100_12", "cifar10"
-OPTIMIZERS = {"sgd": ("SGD", BLUE, "o"), "adam": ("Adam", RED, "s")}
 
 
 def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
@@ -198,7 +195,7 @@ def costs_panel(
 
 def _table(settings: list[SeedGroup], where: str) -> Table:
     chosen = set(map(id, better(settings).values()))
-    same = all(comparable(setting, MODEL, DATASET, 1) for setting in settings)
+    same = all(comparable(setting, MODEL, DATASET, EPOCHS) for setting in settings)
     rows = []
     for setting in settings:
         best = id(setting) in chosen
@@ -296,5 +293,5 @@ ITEM = Item(
     build,
     short_tables,
     claims=CLAIMS,
-    printed_epochs=always(1),
+    printed_epochs=always(EPOCHS),
 )
