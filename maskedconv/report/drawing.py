@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from maskedconv.io import replace_file
 from maskedconv.report.document import Picture
@@ -53,14 +53,17 @@ def ordered_labels(settings: Iterable[SeedGroup]) -> list[str]:
     return list(dict.fromkeys(setting_label(setting.config) for setting in ordered))
 
 
+class PointStyle(NamedTuple):
+    """Colour, marker and name of one kind of points; ``hollow`` ones are larger."""
+
+    colour: str
+    marker: str
+    name: str
+    hollow: bool = False
+
+
 def points(
-    axes: Axes,
-    xs: Iterable[float],
-    stats: Sequence[Stat | None],
-    colour: str,
-    marker: str,
-    label: str,
-    hollow: bool = False,
+    axes: Axes, xs: Iterable[float], stats: Sequence[Stat | None], style: PointStyle
 ) -> None:
     """Draws means with error bars of one standard deviation; skips those that are None."""
     there = [(x, stat) for x, stat in zip(xs, stats, strict=True) if stat is not None]
@@ -68,13 +71,13 @@ def points(
         [x for x, _ in there],
         [stat.mean for _, stat in there],
         yerr=[stat.sd or 0 for _, stat in there] if any(stat.sd for _, stat in there) else None,
-        fmt=marker,
-        ms=8 if hollow else 6,
-        color=colour,
-        mfc="white" if hollow else colour,
+        fmt=style.marker,
+        ms=8 if style.hollow else 6,
+        color=style.colour,
+        mfc="white" if style.hollow else style.colour,
         mew=1.6,
         elinewidth=1.3,
-        label=label,
+        label=style.name,
     )
 
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from maskedconv.report.document import Table
-from maskedconv.report.drawing import Draw, accuracy_axis, legend, ordered_labels, points
+from maskedconv.report.drawing import (
+    Draw,
+    PointStyle,
+    accuracy_axis,
+    legend,
+    ordered_labels,
+    points,
+)
 from maskedconv.report.results import (
     SeedGroup,
     dataset_title,
@@ -63,7 +70,8 @@ def learned_panel(
         for mark, kind in zip(marks, kinds, strict=True):
             stats = [kind.get(label) for label in labels]
             xs = range(len(labels))
-            points(axes, xs, stats, mark.colour, mark.marker, mark.name, mark.hollow)
+            style = PointStyle(mark.colour, mark.marker, mark.name, mark.hollow)
+            points(axes, xs, stats, style)
         lost = [x for x, label in enumerate(labels) if _failed(partial, label)]
         if lost:
             low = [0.03 * top] * len(lost)

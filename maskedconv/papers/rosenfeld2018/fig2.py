@@ -16,6 +16,7 @@ from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Table, Text
 from maskedconv.report.drawing import (
     Draw,
+    PointStyle,
     accuracy_axis,
     draw,
     legend,
@@ -110,7 +111,7 @@ def slice_panel(settings: list[SeedGroup], top: float) -> Draw:
             by_label = {setting_label(s.config): s for s in settings if s.config.slice_dim == dim}
             stats = [by_label[label].best if label in by_label else None for label in labels]
             xs = [x + 0.16 * (dim - 1.5) for x in range(len(labels))]
-            points(axes, xs, stats, colour, marker, names[dim])
+            points(axes, xs, stats, PointStyle(colour, marker, names[dim]))
         axes.set_xticks(range(len(labels)), labels)
         axes.set_xlim(-0.6, len(labels) - 0.4)
         accuracy_axis(axes, settings, top)

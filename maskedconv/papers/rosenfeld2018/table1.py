@@ -11,7 +11,7 @@ from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
 from maskedconv.papers.rosenfeld2018.printed import always, comparable
 from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Table, Text
-from maskedconv.report.drawing import Draw, accuracy_axis, draw, legend, points, top_of
+from maskedconv.report.drawing import Draw, PointStyle, accuracy_axis, draw, legend, points, top_of
 from maskedconv.report.item import Item
 from maskedconv.report.measured import Measured, accuracy, exceeds
 from maskedconv.report.results import (
@@ -112,7 +112,8 @@ def parts_panel(
             colour, marker = FAMILY_MARKS[family(settings[0].config.model)]
             by_part = {s.config.trained: s.best for s in settings}
             xs = [x + 0.18 * (place - (len(columns) - 1) / 2) for x in range(len(parts))]
-            points(axes, xs, [by_part.get(part) for part in parts], colour, marker, name)
+            stats = [by_part.get(part) for part in parts]
+            points(axes, xs, stats, PointStyle(colour, marker, name))
         labels = ["BN" if part == "bn" else part for part in parts]
         axes.set_xticks(range(len(parts)), labels)
         axes.set_xlim(-0.6, len(parts) - 0.4)

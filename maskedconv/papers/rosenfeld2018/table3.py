@@ -15,7 +15,7 @@ from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
 from maskedconv.papers.rosenfeld2018.printed import always, comparable
 from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Table, Text
-from maskedconv.report.drawing import Draw, accuracy_axis, draw, legend, points, top_of
+from maskedconv.report.drawing import Draw, PointStyle, accuracy_axis, draw, legend, points, top_of
 from maskedconv.report.item import Item
 from maskedconv.report.measured import accuracy, exceeds
 from maskedconv.report.results import SeedGroup, Stat, dataset_title, network_label, sentence
@@ -134,8 +134,8 @@ def fractions_panel(settings: list[SeedGroup], same: bool) -> Draw:
             theirs = [TABLE3.get(float(s.config.learned)) for s in ordered]
             stats = [Stat(found[0], None, 1) if found else None for found in theirs]
             top = max(top, 40.0)
-            points(axes, xs, stats, ORANGE, "s", "paper", hollow=True)
-        points(axes, xs, [s.best for s in ordered], BLUE, "o", "ours")
+            points(axes, xs, stats, PointStyle(ORANGE, "s", "paper", hollow=True))
+        points(axes, xs, [s.best for s in ordered], PointStyle(BLUE, "o", "ours"))
         axes.set_xticks(xs, [_percent(s) for s in ordered])
         axes.set_xlim(-0.6, len(ordered) - 0.4)
         axes.set_xlabel("filters learned")
