@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import torch
 
-from maskedconv.memory import keep_freed_memory
 from maskedconv.ops.timing import CudaQueue, queued_times
+from maskedconv.training.memory import keep_freed_memory
 
 # Milliseconds of each function, round by round.
 Samples = dict[str, list[float]]

@@ -13,9 +13,9 @@ import torch
 
 from bench.layers import Layer, tensors
 from bench.timing import quantiles
-from maskedconv.memory import keep_freed_memory
 from maskedconv.ops.geometry import ConvGeometry
 from maskedconv.ops.weight_grad import WeightGradProblem, native
+from maskedconv.training.memory import keep_freed_memory
 
 ROUNDS = 60
 BESIDE = 8_000_000  # floats that are read and written before a call with cold caches

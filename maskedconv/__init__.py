@@ -25,7 +25,7 @@ _HOMES = {
     "ConversionReport": "conversion.convolutions",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
-    "YellowFin": "yellowfin",
+    "YellowFin": "optim.yellowfin",
     "conversion_report": "conversion.convolutions",
     "convert_": "conversion.convert",
     "count_parameters": "counting",
@@ -66,8 +66,8 @@ if TYPE_CHECKING:
     from maskedconv.explanation import explain
     from maskedconv.functional import masked_conv2d
     from maskedconv.nn import BNReLUConv2d, MaskedConv2d
+    from maskedconv.optim.yellowfin import YellowFin
     from maskedconv.selection import select_learned_
-    from maskedconv.yellowfin import YellowFin
 
 
 def __getattr__(name: str) -> Any:

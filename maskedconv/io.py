@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all. Free of torch."""
+"""Atomic file writing: a file is replaced as a whole or not at all. Free of torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+
+class StoreError(OSError):
+    """A folder of results cannot be used; the message says why."""
 
 
 @contextmanager
@@ -56,7 +60,7 @@ def _stem(path: Path) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Has the new name on disk, where the file system can do that for a folder."""
+    """Writes the folder's entries to disk, if its file system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -1,4 +1,4 @@
-"""``python -m maskedconv.reproduce``: runs the paper's figures and tables and draws the report."""
+"""``python -m maskedconv.reproduce``: runs figures and tables of papers and draws the report."""
 
 from __future__ import annotations
 
@@ -11,56 +11,54 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskedconv import data
-from maskedconv.experiments import EXPERIMENTS, RunConfig, Store, registry
-from maskedconv.experiments.commandline import (
+from maskedconv import data, papers
+from maskedconv.checks import check_choice
+from maskedconv.cli.listing import print_estimate, print_items
+from maskedconv.cli.options import (
     AMP_HELP,
     INTERRUPTED,
     SOME_FAILED,
     check_checkpoint_minutes,
     check_device,
     open_amp,
-    open_device,
-    say,
     usage_errors,
 )
-from maskedconv.experiments.images import DataKey, Source, data_key, parse_folders, size_of
-from maskedconv.experiments.listing import print_estimate, print_items
-from maskedconv.experiments.parallel import count_cores, parse_parallel, run_parallel, share_out
-from maskedconv.experiments.planning import (
+from maskedconv.cli.progress import ConsoleObserver
+from maskedconv.console import duration, say
+from maskedconv.runs import RunConfig, Store
+from maskedconv.runs.images import DataKey, DataLocations, data_key, parse_folders, size_of
+from maskedconv.runs.parallel import count_cores, divide_cores, parse_parallel, run_parallel
+from maskedconv.runs.planning import (
     Plan,
     check_data,
     check_folder,
     check_same_data,
     data_keys,
-    make_plan,
     name_unused_folders,
     write_plan,
 )
-from maskedconv.experiments.presets import PRESETS
-from maskedconv.experiments.presets import settings as settings_of
-from maskedconv.experiments.progress import ConsoleObserver, duration
-from maskedconv.experiments.runner import run_all, unique
-from maskedconv.experiments.store import Row, StoreError
-from maskedconv.experiments.time_left import TimeLeft
-from maskedconv.experiments.workers import Setup, WorkerError, Workers
+from maskedconv.runs.preset import Request
+from maskedconv.runs.row import Row
+from maskedconv.runs.sequential import run_all, unique
+from maskedconv.runs.store import StoreError
+from maskedconv.runs.time_left import TimeLeft
+from maskedconv.runs.workers import WorkerConfig, WorkerError, Workers
+from maskedconv.training.device import open_device
 
 if TYPE_CHECKING:
     import torch
 
     from maskedconv.data import Dataset
-    from maskedconv.experiments.presets import Settings
 
 FAILURES_SHOWN = 20
-TINY = "tiny-imagenet"
 
 
 def main(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(help=f"{', '.join(EXPERIMENTS)}, or all (the default).", metavar="[ID]..."),
+        typer.Argument(help=f"{', '.join(papers.ITEMS)}, or all (the default).", metavar="[ID]..."),
     ] = None,
-    preset: Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}.")] = "quick",
+    preset: Annotated[str, typer.Option(help=f"{', '.join(papers.PRESETS)}.")] = "quick",
     dataset: Annotated[
         str | None,
         typer.Option(help=f"{', '.join(data.available())}; by default the preset's."),
@@ -107,7 +105,7 @@ def main(
     ] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Draw no report.")] = False,
 ) -> None:
-    """Run the figures and tables of Rosenfeld & Tsotsos 2018 and draw a report of them.
+    """Run the figures and tables of the papers and draw a report of them.
 
     Without options: small networks on scikit-learn's digits, a few minutes on a CPU. Runs that are
     already in the folder are not repeated, so an interrupted command goes on where it was.
@@ -116,46 +114,45 @@ def main(
     """
     start = time.perf_counter()
     with usage_errors():
-        source = Source(parse_folders(data_dir or []), download)
-        settings = settings_of(
-            preset,
-            dataset=dataset,
-            tiny_dataset=TINY if TINY in source.folders else None,
-            epochs=epochs,
-            subset=subset,
-            seeds=seeds,
+        locations = DataLocations(parse_folders(data_dir or []), download)
+        request = Request(
+            preset, dataset, frozenset(locations.folders), epochs=epochs, subset=subset, seeds=seeds
         )
-        for name in settings.datasets:
-            data.describe(name)
+        check_choice("preset", preset, papers.PRESETS)
+        if dataset is not None:
+            data.describe(dataset)
         check_device(device, threads)
         check_checkpoint_minutes(checkpoint_minutes)
         if verbose and not (list_ or dry_run):
             raise ValueError("verbose is for --list and --dry-run; expected one of them with it")
         asked = parse_parallel(parallel)
-        experiments = registry.select(ids or [])
+        items = papers.select(ids or [])
         found = open_device(device, None)
-        settings = replace(settings, amp=open_amp(amp, found))
-        plan = make_plan(experiments, settings)
+        request = replace(request, amp=open_amp(amp, found))
+        plan = papers.make_plan(items, request)
         if list_:
             print_items(plan, verbose)
             return
-        _name_other_data(plan, settings)
-        name_unused_folders(plan, source)
-        check_data(plan, settings, source, needed=not dry_run)
+        for remark in papers.remarks(items, request):
+            say(f"note: {remark}")
+        name_unused_folders(plan, locations)
+        check_data(plan, locations, needed=not dry_run)
         store = Store(out or Path("runs") / preset)
-        at_once, threads = share_out(asked, threads or settings.threads, found.type, count_cores())
-        setup = Setup(store.out, found.type, threads, 60 * checkpoint_minutes)
+        at_once, threads = divide_cores(
+            asked, threads or plan.preset.threads, found.type, count_cores()
+        )
+        worker_config = WorkerConfig(store.out, found.type, threads, 60 * checkpoint_minutes)
         open_device(device, threads)
         if dry_run:
-            sizes = {key: source.size(key, found) for key in data_keys(plan)}
+            sizes = {key: locations.size(key, found) for key in data_keys(plan)}
             print_estimate(plan, sizes, store, Workers(at_once, found.type, threads), verbose)
             return
         store.prepare()
         # Processes move the images to the device themselves.
         images_on = found if at_once == 1 else open_device("cpu", threads)
-        datasets, trained = _open(store, plan, settings, source, images_on)
+        datasets, trained = _open(store, plan, locations, images_on)
     _name_same_runs(trained)
-    rows = _run(unique(trained.values()), store, datasets, setup, at_once)
+    rows = _run(unique(trained.values()), store, datasets, worker_config, at_once)
     if not no_report:
         _draw(store.out)
     print(f"wall time: {duration(time.perf_counter() - start)}")
@@ -164,32 +161,22 @@ def main(
         raise typer.Exit(SOME_FAILED)
 
 
-def _name_other_data(plan: Plan, settings: Settings) -> None:
-    """Says if table 3 is not run on what it is about."""
-    items = [item.id for item in plan if item.id in ("fig6", "table3")]
-    if items and settings.tiny_dataset != PRESETS[settings.preset].tiny_dataset:
-        say(
-            f"note: {' and '.join(items)} run on {settings.tiny_dataset}; "
-            f"--data-dir {TINY}=DIR runs them on Tiny-ImageNet"
-        )
-
-
 def _open(
-    store: Store, plan: Plan, settings: Settings, source: Source, device: torch.device
+    store: Store, plan: Plan, locations: DataLocations, device: torch.device
 ) -> tuple[dict[DataKey, Dataset], dict[str, RunConfig]]:
     """Loads the data, and writes the plan once it is sure that the folder is for these runs.
 
     Returns:
         The data, and the run that is trained for each run of the plan, by key.
     """
-    check_folder(store, settings)
+    check_folder(store, plan.preset)
     loaded = store.load()
     for problem in loaded.problems:
         say(f"note: {problem}")
-    datasets = {key: source.load(key, device) for key in data_keys(plan)}
+    datasets = {key: locations.load(key, device) for key in data_keys(plan)}
     check_same_data(store, loaded, datasets)
     command = shlex.join(["python", "-m", "maskedconv.reproduce", *sys.argv[1:]])
-    return datasets, write_plan(store, plan, settings, datasets, command)
+    return datasets, write_plan(store, plan, datasets, command)
 
 
 def _name_same_runs(trained: dict[str, RunConfig]) -> None:
@@ -205,7 +192,7 @@ def _run(
     configs: list[RunConfig],
     store: Store,
     datasets: dict[DataKey, Dataset],
-    setup: Setup,
+    worker_config: WorkerConfig,
     at_once: int,
 ) -> dict[str, Row]:
     loaded = store.load()
@@ -214,18 +201,20 @@ def _run(
     if rows:
         say(f"{len(rows)} of {len(configs)} runs are in {store.out} already")
     try:
-        with ConsoleObserver(pending, _time_left(pending, datasets, setup, at_once)) as observer:
+        with ConsoleObserver(
+            pending, _time_left(pending, datasets, worker_config, at_once)
+        ) as observer:
             if at_once > 1:
-                return rows | run_parallel(pending, datasets, observer, setup, at_once)
+                return rows | run_parallel(pending, datasets, observer, worker_config, at_once)
             return rows | run_all(
                 pending,
                 store,
                 lambda run: datasets[data_key(run)],
                 observer,
-                checkpoint_seconds=setup.checkpoint_seconds,
+                checkpoint_seconds=worker_config.checkpoint_seconds,
             )
     except KeyboardInterrupt:
-        from maskedconv.experiments.checkpoints import has_checkpoint
+        from maskedconv.runs.checkpoints import has_checkpoint
 
         loaded = store.load()
         left = [run for run in configs if loaded.finished(run.key) is None]
@@ -242,16 +231,19 @@ def _run(
 
 
 def _time_left(
-    pending: list[RunConfig], datasets: dict[DataKey, Dataset], setup: Setup, at_once: int
+    pending: list[RunConfig],
+    datasets: dict[DataKey, Dataset],
+    worker_config: WorkerConfig,
+    at_once: int,
 ) -> TimeLeft | None:
-    """What tells the time left, where there is a terminal to show it on and time to be told."""
+    """Estimates the time left, if there is a terminal to show it on."""
     if not (pending and sys.stderr.isatty()):
         return None
-    from maskedconv.experiments.estimate import coarse_estimate, total_seconds
+    from maskedconv.runs.estimate import coarse_estimate, total_seconds
 
     say("timing some batches of each network ...")
     sizes = {key: size_of(dataset) for key, dataset in datasets.items()}
-    workers = Workers(at_once, setup.device, setup.threads)
+    workers = Workers(at_once, worker_config.device, worker_config.threads)
     return TimeLeft(pending, coarse_estimate(pending, sizes, workers), at_once, total_seconds)
 
 

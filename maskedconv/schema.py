@@ -158,7 +158,7 @@ def mapping_of(schema: Schema) -> Schema:
 def record(
     required: Mapping[str, Schema] | None = None, others: Mapping[str, Schema] | None = None
 ) -> Schema:
-    """An object with every key of ``required``, and those of ``others`` where it has them.
+    """An object with every key of ``required``; ``others`` are checked if they are there.
 
     Keys that neither knows are let through: a later version may have written them.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,28 +10,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskedconv import data
-from maskedconv.experiments import RunConfig, Store
-from maskedconv.experiments.commandline import (
+from maskedconv.cli.options import (
     AMP_HELP,
     INTERRUPTED,
     SOME_FAILED,
     check_checkpoint_minutes,
     check_device,
     open_amp,
-    open_device,
-    say,
     usage_errors,
 )
-from maskedconv.experiments.config import INITS, OPTIMIZERS, TRAINED, Option
-from maskedconv.experiments.images import Source
-from maskedconv.experiments.progress import duration
-from maskedconv.experiments.runner import CHECKPOINT_SECONDS
-from maskedconv.experiments.store import Row, StoreError
+from maskedconv.console import duration, say
+from maskedconv.optim import OPTIMIZERS
+from maskedconv.runs import RunConfig, Store
+from maskedconv.runs.images import DataLocations
+from maskedconv.runs.parts import INITS, TRAINED, Option
+from maskedconv.runs.row import Row
+from maskedconv.runs.sequential import CHECKPOINT_SECONDS
+from maskedconv.runs.store import StoreError
 from maskedconv.slices import FROZEN_MODES
+from maskedconv.training.device import open_device
 
 if TYPE_CHECKING:
     from maskedconv.data import Dataset
-    from maskedconv.history import Epoch
+    from maskedconv.training.history import Epoch
 
 _HEADER = "epoch       lr  train loss  top-1 %  test loss  top-1 %       s"
 
@@ -83,25 +85,18 @@ def main(
         ),
     ] = None,
 ) -> None:
-    """Train one network of which only a part is learned.
+    """Train one network that learns only a part of its weights.
 
     Exit status: 0 done, 1 the run failed, 2 usage or missing data, 130 interrupted.
     """
     with usage_errors():
         check_device(device, threads)
-        if keep and out is None:
-            raise ValueError("keep is True; expected --out FOLDER for the weights")
-        if checkpoint_minutes is not None and out is None:
-            raise ValueError(
-                f"checkpoint_minutes is {checkpoint_minutes}; expected --out FOLDER for checkpoints"
-            )
-        minutes = CHECKPOINT_SECONDS / 60 if checkpoint_minutes is None else checkpoint_minutes
-        check_checkpoint_minutes(minutes)
+        minutes = _check_out(out, keep, checkpoint_minutes)
         if momentum is None and optimizer == "yellowfin":
             momentum = 0.0
-        share = parse_learned(learned)
+        fraction = parse_learned(learned)
         options = tuple(parse_option(text) for text in option or ())
-        source = Source({} if data_dir is None else {"": data_dir}, download)
+        locations = DataLocations({} if data_dir is None else {"": data_dir}, download)
         data.check(dataset, data_dir, download, subset)
         torch_device = open_device(device, threads)
         config = RunConfig(
@@ -115,7 +110,7 @@ def main(
             ),
             model=model,
             dataset=dataset,
-            learned=share,
+            learned=fraction,
             slice_dim=slice_dim,
             frozen=frozen,
             trained=trained,
@@ -132,10 +127,28 @@ def main(
         store = None if out is None else Store(out)
         if store is not None:
             store.prepare()
-        images = source.load((dataset, subset), torch_device)
+        images = locations.load((dataset, subset), torch_device)
         _check_model(config, images)
     _say_what_is_not_obvious(config, store)
-    row = _run(config, images, store, 60 * minutes)
+    _print_result(_run(config, images, store, 60 * minutes), store)
+
+
+def _check_out(out: Path | None, keep: bool, checkpoint_minutes: float | None) -> float:
+    """The minutes between checkpoints; ValueError for options that need ``--out``."""
+    if keep and out is None:
+        raise ValueError("keep is True; expected --out FOLDER for the weights")
+    if checkpoint_minutes is None:
+        return CHECKPOINT_SECONDS / 60
+    if out is None:
+        raise ValueError(
+            f"checkpoint_minutes is {checkpoint_minutes}; expected --out FOLDER for checkpoints"
+        )
+    check_checkpoint_minutes(checkpoint_minutes)
+    return checkpoint_minutes
+
+
+def _print_result(row: Row, store: Store | None) -> None:
+    """Prints the accuracy and size of a finished run; a failed one ends the command."""
     if row["status"] == "failed":
         say(f"error: {row['error']}")
         raise typer.Exit(SOME_FAILED)
@@ -173,18 +186,18 @@ def parse_option(text: str) -> tuple[str, Option]:
 
 
 def _recipe(model: str, **given: Any) -> dict[str, Any]:
-    """How the network was trained in its source, with what was given in place of it."""
+    """The recipe of the network, with the options given in its place."""
     from maskedconv.models import recipe
 
     found = asdict(recipe(model))
-    # Dropout belongs to the source's run of all weights; here it is asked for.
+    # Dropout belongs to the source's run of all weights; here it is an option.
     del found["dropout"]
     return found | {name: value for name, value in given.items() if value is not None}
 
 
 def _check_model(config: RunConfig, images: Dataset) -> None:
     """Errors of the network's arguments belong to the user, not to the run."""
-    from maskedconv.experiments.execute import build_model
+    from maskedconv.runs.execute import build_model
 
     build_model(config, images.num_classes, images.image_shape)
 
@@ -203,8 +216,8 @@ def _say_what_is_not_obvious(config: RunConfig, store: Store | None) -> None:
 
 
 def _run(config: RunConfig, images: Dataset, store: Store | None, checkpoint_seconds: float) -> Row:
-    from maskedconv.experiments.execute import execute
-    from maskedconv.experiments.runner import run_all
+    from maskedconv.runs.execute import execute
+    from maskedconv.runs.sequential import run_all
 
     printer = _Printer()
     print(_HEADER, flush=True)
@@ -224,7 +237,7 @@ def _run(config: RunConfig, images: Dataset, store: Store | None, checkpoint_sec
 
 
 def _what_is_kept(config: RunConfig, store: Store | None) -> str:
-    from maskedconv.experiments.checkpoints import has_checkpoint
+    from maskedconv.runs.checkpoints import has_checkpoint
 
     if store is None:
         return "nothing of it is kept, as there was no --out FOLDER"
@@ -255,7 +268,7 @@ class _Printer:
     def waiting(self, runs: int) -> None:
         say("another process is doing this run; waiting for it")
 
-    def _print(self, epoch: dict[str, Any]) -> None:
+    def _print(self, epoch: Mapping[str, Any]) -> None:
         print(
             f"{epoch['epoch']:5}{epoch['lr']:9.5f}{epoch['train_loss']:12.4f}"
             f"{epoch['train_top1']:9.2f}{epoch['test_loss']:11.4f}{epoch['test_top1']:9.2f}"

@@ -11,7 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from maskedconv import slices
-from maskedconv.models.checks import check_choice, check_count, check_flag
+from maskedconv.checks import check_choice
+from maskedconv.models.checks import check_count, check_flag
 from maskedconv.models.recipe import Recipe
 from maskedconv.models.registry import NAMES, Family, parse
 

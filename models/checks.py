@@ -42,13 +42,6 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> str:
-    """Returns ``value``; ValueError unless it is one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"{argument} is {value!r}; expected one of {', '.join(choices)}")
-    return value
-
-
 def check_flag(argument: str, value: object) -> bool:
     """Returns ``value``; TypeError unless it is a bool."""
     if not isinstance(value, bool):

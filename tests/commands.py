@@ -12,8 +12,8 @@ import time
 import typer
 from typer.testing import CliRunner
 
-from maskedconv.experiments import Store, estimate
-from maskedconv.experiments.timing import Pace
+from maskedconv.runs import Store, estimate
+from maskedconv.runs.timing import Pace
 
 SMALL = ("table1", "--epochs", "1", "--subset", "5", "--no-report")
 SMALL_RUNS = 12

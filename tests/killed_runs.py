@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from maskedconv.data import Dataset
-from maskedconv.experiments import RunConfig
-from maskedconv.experiments.execute import execute
+from maskedconv.runs import RunConfig
+from maskedconv.runs.execute import execute
 
 SMALL = RunConfig(
     model="wrn_10_1",

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.presets import settings
-from maskedconv.experiments.registry import EXPERIMENTS
-from maskedconv.report.results import Results, load
+from maskedconv.papers import ITEMS, PAPERS
+from maskedconv.papers.rosenfeld2018 import PAPER
+from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
+from maskedconv.report.loading import load as load_with
+from maskedconv.report.results import Results
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.preset import Request
 
 Top1 = Callable[[RunConfig], float | None]
 SIZES = {"densenet": 40_000, "wrn": 78_000, "vgg19": 320_000, "alexnet": 45_000}
@@ -155,6 +158,16 @@ def write_folder(
     return out
 
 
+def preset_of(name: str, **options: Any) -> RosenfeldPreset:
+    """A preset of the paper with options of the command line."""
+    return PAPER.preset(Request(name, **options))
+
+
+def load(out: Path) -> Results:
+    """The results of a folder, with every paper known."""
+    return load_with(out, PAPERS)
+
+
 def results_of(
     tmp_path: Path, plan: dict[str, list[RunConfig]], top1: Top1, **fields: Any
 ) -> Results:
@@ -164,8 +177,8 @@ def results_of(
 
 def small_plan(seeds: int = 2) -> dict[str, list[RunConfig]]:
     """Every experiment of the quick preset."""
-    chosen = settings("quick", seeds=seeds)
-    return {name: experiment.runs(chosen) for name, experiment in EXPERIMENTS.items()}
+    chosen = preset_of("quick", seeds=seeds)
+    return {name: item.runs(chosen) for name, item in ITEMS.items()}
 
 
 def small_top1(run: RunConfig) -> float | None:

@@ -12,12 +12,13 @@ from killed_runs import SMALL
 from torch.nn import functional as F
 
 from maskedconv import count_parameters, data, select_learned_
-from maskedconv.experiments import ensemble
-from maskedconv.experiments.checkpoints import Checkpoint, checkpoint_path
-from maskedconv.experiments.ensemble import freeze_unlearned_, member_seed, train_members
-from maskedconv.experiments.execute import build_model, execute
 from maskedconv.models import create
+from maskedconv.runs import ensemble
+from maskedconv.runs.checkpoints import checkpoint_path
+from maskedconv.runs.ensemble import freeze_unlearned_, member_seed, train_members
+from maskedconv.runs.execute import build_model, execute
 from maskedconv.training import train
+from maskedconv.training.checkpoint import Checkpoint
 
 START = replace(SMALL, learned=1.0, epochs=1)
 MEMBERS = replace(START, keep=False, start=START.key, members=3, learned=0.25, epochs=2)
@@ -95,7 +96,7 @@ def test_members_differ_by_seed_and_share_what_is_frozen(dataset, tmp_path):
 
     def fit(model, seed):
         trained.append((seed, model))
-        return train(model, dataset, epochs=1, batch_size=16, lr=0.02, seed=seed)
+        return train(model, dataset, replace(MEMBERS, epochs=1, batch_size=16, lr=0.02, seed=seed))
 
     checkpoint = Checkpoint(tmp_path / "run.pt", {}, 1000)
     result = train_members(start, replace(MEMBERS, seed=7), dataset, fit, checkpoint)

@@ -11,15 +11,15 @@ from commands import call
 from report_samples import config
 
 from maskedconv import data, reproduce
-from maskedconv.experiments import estimate as estimating
-from maskedconv.experiments import timing
-from maskedconv.experiments.estimate import coarse_estimate, estimate, total_seconds
-from maskedconv.experiments.images import Size, data_key
-from maskedconv.experiments.same import learned_share
-from maskedconv.experiments.time_left import TimeLeft
-from maskedconv.experiments.timing import Job, Pace, measure
-from maskedconv.experiments.workers import Workers
-from maskedconv.history import Epoch
+from maskedconv.runs import estimate as estimating
+from maskedconv.runs import timing
+from maskedconv.runs.estimate import coarse_estimate, estimate, total_seconds
+from maskedconv.runs.images import Size, data_key
+from maskedconv.runs.same import learned_fraction
+from maskedconv.runs.time_left import TimeLeft
+from maskedconv.runs.timing import Job, Pace, measure
+from maskedconv.runs.workers import Workers
+from maskedconv.training.history import Epoch
 
 SIZE = Size(10, (1, 8, 8), 1000, 300)
 SIZES = {("digits", None): SIZE}
@@ -33,7 +33,7 @@ def paces(monkeypatch):
 
     def measured(job, device):
         asked.append(job.config)
-        return Pace(start=1.0, train=1e-3 * (1 + learned_share(job.config)), test=2e-3)
+        return Pace(start=1.0, train=1e-3 * (1 + learned_fraction(job.config)), test=2e-3)
 
     monkeypatch.setattr(estimating, "measure", measured)
     return asked
@@ -45,7 +45,7 @@ def test_every_image_of_every_epoch_is_counted_and_shares_are_interpolated(paces
     ]
     found = estimate(runs, SIZES, ONE)
     for run in runs:
-        exact = 1 + 3 * (1000 * 1e-3 * (1 + learned_share(run)) + 300 * 2e-3)
+        exact = 1 + 3 * (1000 * 1e-3 * (1 + learned_fraction(run)) + 300 * 2e-3)
         assert found[run.key] == pytest.approx(exact)
     assert [run.learned for run in paces] == [0.25, 1.0]
 
@@ -102,17 +102,17 @@ def test_what_is_timed_is_what_runs_do(monkeypatch):
     """Several batches, the optimizer and the augmentation of the run, and the test images."""
     calls = []
 
-    def train(model, dataset, **options):
-        calls.append((dataset, options))
+    def train(model, dataset, training):
+        calls.append((dataset, training))
         time.sleep(1e-3 * len(dataset.train_images))
 
     monkeypatch.setattr(timing, "train", train)
     monkeypatch.setattr(timing, "evaluate", lambda model, dataset, amp: time.sleep(0.02))
     run = config("wrn_10_1", learned=0.5, batch_size=32, optimizer="adam")
     pace = measure(Job(run, SIZE), torch.device("cpu"))
-    dataset, options = calls[-1]
-    assert options["optimizer"] == "adam"
-    assert options["batch_size"] == 32
+    dataset, training = calls[-1]
+    assert training.optimizer == "adam"
+    assert training.batch_size == 32
     assert len(dataset.train_images) == timing.BATCHES * 32
     assert len(dataset.test_images) == 128
     assert (dataset.crop_padding, dataset.flip) == (1, False)
@@ -196,15 +196,15 @@ def test_a_terminal_is_told_the_time_left(monkeypatch):
     digits = {("digits", None): data.load("digits", subset=2)}
     run = config("wrn_10_1", batch_size=16)
     assert data_key(run) in digits
-    setup = reproduce.Setup(".", "cpu", 1)
-    assert reproduce._time_left([run], digits, setup, 1).seconds > 0
-    assert reproduce._time_left([], digits, setup, 1) is None
+    worker_config = reproduce.WorkerConfig(".", "cpu", 1)
+    assert reproduce._time_left([run], digits, worker_config, 1).seconds > 0
+    assert reproduce._time_left([], digits, worker_config, 1) is None
     monkeypatch.setattr(reproduce.sys.stderr, "isatty", lambda: False, raising=False)
-    assert reproduce._time_left([run], digits, setup, 1) is None
+    assert reproduce._time_left([run], digits, worker_config, 1) is None
 
 
 def test_the_bar_shows_it():
-    from maskedconv.experiments.progress import ConsoleObserver, _TimeLeftColumn
+    from maskedconv.cli.progress import ConsoleObserver, _TimeLeftColumn
 
     run = config(epochs=2)
     left = TimeLeft([run], {run.key: 400.0}, 1, total_seconds, Clock())

@@ -12,8 +12,8 @@ from torch import nn
 
 from maskedconv import MaskedConv2d, load, save, select_learned_
 from maskedconv.checkpoint import load_plain
-from maskedconv.experiments.execute import build_model, execute
-from maskedconv.experiments.weights import describe_first_layer, describe_layers, start_from
+from maskedconv.runs.execute import build_model, execute
+from maskedconv.runs.weights import describe_first_layer, describe_layers, start_from
 from maskedconv.training import evaluate
 
 SHAPE = (1, 8, 8)

@@ -9,12 +9,12 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from report_samples import preset_of
 
 from maskedconv import count_parameters
-from maskedconv.experiments import EXPERIMENTS, RunConfig
-from maskedconv.experiments.execute import build_model
-from maskedconv.experiments.presets import PRESETS, settings
-from maskedconv.experiments.registry import select
+from maskedconv.papers import ITEMS, PRESETS, select
+from maskedconv.runs import RunConfig
+from maskedconv.runs.execute import build_model
 
 CONFIG = RunConfig(
     model="wrn_28_4",
@@ -123,23 +123,23 @@ def test_json_of_another_version_is_refused():
 
 
 def test_labels_tell_the_settings_of_a_figure_apart():
-    runs = {run.key: run.label() for name in EXPERIMENTS for run in _runs(name, "paper", seeds=2)}
+    runs = {run.key: run.label() for name in ITEMS for run in _runs(name, "paper", seeds=2)}
     assert max(Counter(runs.values()).values()) == 1
     assert CONFIG.label() == "wrn_28_4 p=.1 random, cifar10, 10 epochs, lr .1, seed 0"
 
 
 def _runs(name, preset="quick", **changes):
-    return EXPERIMENTS[name].runs(settings(preset, **changes))
+    return ITEMS[name].runs(preset_of(preset, **changes))
 
 
 def test_registry_is_the_papers_list_in_its_order():
     figures, tables = [f"fig{n}" for n in range(1, 7)], [f"table{n}" for n in range(1, 5)]
-    assert list(EXPERIMENTS) == figures + tables
+    assert list(ITEMS) == figures + tables
 
 
 def test_select():
-    assert [item.id for item in select([])] == list(EXPERIMENTS)
-    assert [item.id for item in select(["all", "fig2"])] == list(EXPERIMENTS)
+    assert [item.id for item in select([])] == list(ITEMS)
+    assert [item.id for item in select(["all", "fig2"])] == list(ITEMS)
     assert [item.id for item in select(["table1", "fig2"])] == ["fig2", "table1"]
     with pytest.raises(ValueError, match=r"unknown experiment fig9; expected fig1, .* or all"):
         select(["fig9"])
@@ -266,24 +266,24 @@ def test_table4_of_the_paper():
 
 
 def test_paper_has_every_run_once():
-    runs = {run.key for name in EXPERIMENTS for run in _runs(name, "paper")}
+    runs = {run.key for name in ITEMS for run in _runs(name, "paper")}
     assert len(runs) == 266 + 40 + 72 + 52 + 24 + 4 + 11
 
 
 def test_data_sets_that_take_the_place_of_the_presets():
-    short = settings("short", dataset="cifar100")
+    short = preset_of("short", dataset="cifar100")
     assert (short.datasets, short.tiny_dataset) == (("cifar100",), "cifar100")
     assert (short.subset, short.tiny_subset) == (500, 500)
-    named = settings("short", dataset="cifar100", tiny_dataset="tiny-imagenet")
+    named = preset_of("short", dataset="cifar100", folders=frozenset({"tiny-imagenet"}))
     assert (named.datasets, named.tiny_dataset) == (("cifar100",), "tiny-imagenet")
     assert (named.subset, named.tiny_subset) == (500, None)
-    assert settings("paper", subset=7).tiny_subset == 7
+    assert preset_of("paper", subset=7).tiny_subset == 7
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])
 def test_quick_networks_can_be_built(shape):
     """Every network with the largest count of filters that quick asks of it."""
-    runs = [run for name in EXPERIMENTS for run in _runs(name) if run.learned in (5, 1.0)]
+    runs = [run for name in ITEMS for run in _runs(name) if run.learned in (5, 1.0)]
     for run in {(run.model, repr(run.learned), run.trained): run for run in runs}.values():
         assert count_parameters(build_model(run, 10, shape)).learned > 0
 
@@ -292,13 +292,13 @@ def test_overrides():
     runs = _runs("fig2", dataset="cifar100", epochs=3, subset=7, seeds=2)
     assert {(run.dataset, run.epochs, run.subset) for run in runs} == {("cifar100", 3, 7)}
     assert Counter(run.seed for run in runs) == {0: len(runs) // 2, 1: len(runs) // 2}
-    assert settings("quick").subset is None
-    assert settings("short").subset == 500
+    assert preset_of("quick").subset is None
+    assert preset_of("short").subset == 500
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_no_two_runs_of_an_experiment_are_the_same(name):
-    for experiment in EXPERIMENTS:
+    for experiment in ITEMS:
         keys = [run.key for run in _runs(experiment, name, seeds=2)]
         assert len(keys) == len(set(keys))
 
@@ -313,12 +313,12 @@ def test_no_two_runs_of_an_experiment_are_the_same(name):
 )
 def test_bad_overrides_are_named(changes, words):
     with pytest.raises(ValueError, match=words):
-        settings("quick", **changes)
+        preset_of("quick", **changes)
     with pytest.raises(ValueError, match="preset is 'long'; expected one of quick, short, paper"):
-        settings("long")
+        preset_of("long")
 
 
 def test_planning_does_not_load_torch():
-    modules = "experiments, experiments.store, experiments.presets, experiments.runner"
+    modules = "papers, runs, runs.store, runs.preset, runs.sequential, optim, training"
     code = f"import sys, {', '.join('maskedconv.' + name for name in modules.split(', '))}"
     subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)

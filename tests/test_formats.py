@@ -9,13 +9,12 @@ import re
 from pathlib import Path
 
 import pytest
-from report_samples import config, row, write_folder
+from report_samples import config, load, row, write_folder
 from test_checkpoint_damage import NESTED, mutated
 
 from maskedconv import report
-from maskedconv.experiments import Store, StoreError
 from maskedconv.report.build import table_of_runs
-from maskedconv.report.results import load
+from maskedconv.runs import Store, StoreError
 
 COMMITTED = sorted((Path(__file__).parent.parent / "docs" / "results").glob("*/plan.json"))
 

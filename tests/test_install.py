@@ -30,9 +30,14 @@ def run(*command, cwd=None, **environment):
 def copy_sources(folder):
     """The sources without what was built from them."""
     ignored = shutil.ignore_patterns(
-        ".git", ".venv*", "build", "runs", "*.so", "_build.json", "__pycache__"
+        ".git", ".venv*", "build", "*.so", "_build.json", "__pycache__"
     )
-    return shutil.copytree(ROOT, folder / "source", ignore=ignored)
+
+    def ignore(path, names):
+        # The results of a user's runs; the package has a folder of the same name.
+        return ignored(path, names) | ({"runs"} & set(names) if path == str(ROOT) else set())
+
+    return shutil.copytree(ROOT, folder / "source", ignore=ignore)
 
 
 def build_wheel(folder, **environment):
@@ -57,7 +62,8 @@ def installed(tmp_path_factory):
 def test_wheel_holds_what_is_installed(installed):
     top = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
     assert top == {"maskedconv"}  # no top-level package `models` or `tests`
-    for name in ("models/wrn.py", "py.typed", "data", "report", "ops"):
+    held = ("models/wrn.py", "py.typed", "data", "runs", "ops", "report/templates/report.html.j2")
+    for name in (*held, "papers/rosenfeld2018/author_runs.csv"):
         assert (installed / "maskedconv" / name).exists(), name
     assert list((installed / "maskedconv").glob("_C*.so"))
 

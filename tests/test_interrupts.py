@@ -10,13 +10,14 @@ import killed_runs
 import pytest
 from commands import call
 
-from maskedconv import train, training
-from maskedconv.experiments import Store, interrupts
-from maskedconv.experiments.checkpoints import has_checkpoint
-from maskedconv.experiments.images import data_key
-from maskedconv.experiments.parallel import run_parallel
-from maskedconv.experiments.runner import run_all
-from maskedconv.experiments.workers import Setup
+from maskedconv import train
+from maskedconv.runs import Store
+from maskedconv.runs.checkpoints import has_checkpoint
+from maskedconv.runs.images import data_key
+from maskedconv.runs.parallel import run_parallel
+from maskedconv.runs.sequential import run_all
+from maskedconv.runs.workers import WorkerConfig
+from maskedconv.training import evaluation, interrupts, loop
 
 RUN = replace(killed_runs.SMALL, epochs=2, keep=False)
 HERE = os.getpid
@@ -64,8 +65,9 @@ def whole(dataset, tmp_path_factory):
 
 
 def signal_at_batch(monkeypatch, name, number, count, times=1):
-    """Has this process send itself the signal before batch ``count`` of ``training.name``."""
-    plain = getattr(training, name)
+    """Has this process send itself the signal before batch ``count`` of the iterator ``name``."""
+    module = evaluation if name == "test_batches" else loop
+    plain = getattr(module, name)
     seen = []
 
     def batches(*arguments, **options):
@@ -76,7 +78,7 @@ def signal_at_batch(monkeypatch, name, number, count, times=1):
                     os.kill(HERE(), number)
             yield batch
 
-    monkeypatch.setattr(training, name, batches)
+    monkeypatch.setattr(module, name, batches)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -95,7 +97,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
 ):
     """Wherever it is: within an epoch, at its last batch, while it is evaluated."""
     before = signal.getsignal(number)
-    monkeypatch.setattr(training, "CPU_TEST_BATCH_SIZE", 10)
+    monkeypatch.setattr(evaluation, "CPU_TEST_BATCH_SIZE", 10)
     with monkeypatch.context() as patch:
         signal_at_batch(patch, name, number, count)
         with pytest.raises(KeyboardInterrupt):
@@ -105,9 +107,9 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     assert signal.getsignal(number) is before
     assert not interrupts.requested()
     batches = []
-    plain = training.train_batches
+    plain = loop.train_batches
     monkeypatch.setattr(
-        training,
+        loop,
         "train_batches",
         lambda *a, **o: (batches.append(batch) or batch for batch in plain(*a, **o)),
     )
@@ -163,9 +165,9 @@ def test_runs_at_once_are_saved_too(number, whole, dataset, tmp_path, capfd):
     store = Store(tmp_path)
     store.prepare()
     observer = Quiet(lambda epoch: os.kill(HERE(), number) if epoch == 1 else None)
-    setup = Setup(tmp_path, "cpu", 1, 1e9)
+    worker_config = WorkerConfig(tmp_path, "cpu", 1, 1e9)
     with pytest.raises(KeyboardInterrupt):
-        run_parallel([long], {data_key(long): dataset}, observer, setup, 2)
+        run_parallel([long], {data_key(long): dataset}, observer, worker_config, 2)
     assert "saving what is going on" in capfd.readouterr().err
     assert has_checkpoint(tmp_path, long)
     epochs, told = [], Quiet(lambda epoch: epochs.append(epoch) or os.kill(HERE(), signal.SIGINT))

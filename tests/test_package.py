@@ -18,7 +18,7 @@ import maskedconv
         "maskedconv.functional.masked_conv2d",
         "maskedconv.data.Dataset, maskedconv.ops.weight_grad",
         "from maskedconv import models, slices",
-        "assert hasattr(maskedconv, 'optimizers') and not hasattr(maskedconv, 'optimisers')",
+        "assert hasattr(maskedconv, 'optim') and not hasattr(maskedconv, 'optimisers')",
         "assert 'torch' not in sys.modules and 'models' in dir(maskedconv)",
     ],
 )

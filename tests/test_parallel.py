@@ -13,16 +13,17 @@ import pytest
 import report_samples
 import torch
 from commands import SMALL, SMALL_RUNS, call
+from report_samples import preset_of
 
 from maskedconv import data, reproduce
 from maskedconv.data import Dataset
-from maskedconv.experiments import EXPERIMENTS, Store
-from maskedconv.experiments.parallel import _Schedule, parse_parallel, run_parallel, share_out
-from maskedconv.experiments.presets import settings
-from maskedconv.experiments.workers import Setup, WorkerError
+from maskedconv.papers import ITEMS
+from maskedconv.runs import Store
+from maskedconv.runs.parallel import _Schedule, divide_cores, parse_parallel, run_parallel
+from maskedconv.runs.workers import WorkerConfig, WorkerError
 
 TWO = (*SMALL, "--parallel", "2", "--threads", "1")
-RUNS = EXPERIMENTS["table1"].runs(settings("quick", epochs=1, subset=5))
+RUNS = ITEMS["table1"].runs(preset_of("quick", epochs=1, subset=5))
 
 
 def results(out):
@@ -104,7 +105,7 @@ def test_run_that_ends_its_process_each_time_fails(store):
     lethal = dataclasses.replace(lethal, subset=4)
     datasets = {("digits", 5): digits(), ("digits", 4): digits(Lethal)}
     observer = Silent()
-    rows = run_parallel([lethal, *others], datasets, observer, Setup(store.out, "cpu", 1), 2)
+    rows = run_parallel([lethal, *others], datasets, observer, WorkerConfig(store.out, "cpu", 1), 2)
     assert rows[lethal.key]["error"] == "its process ended twice, the last time by signal 9"
     assert [rows[run.key]["status"] for run in others] == ["done", "done"]
     assert {row["key"] for row in observer.rows} == set(rows) == set(store.load().rows)
@@ -113,23 +114,25 @@ def test_run_that_ends_its_process_each_time_fails(store):
 def test_processes_that_cannot_start_are_told(store):
     datasets = {("digits", 5): digits(Unloadable)}
     with pytest.raises(WorkerError, match=r"do not start: one ended with exit status 1; .*paral"):
-        run_parallel(RUNS, datasets, Silent(), Setup(store.out, "cpu", 1), 2)
+        run_parallel(RUNS, datasets, Silent(), WorkerConfig(store.out, "cpu", 1), 2)
     assert store.load().rows == {}
 
 
 def test_images_that_cannot_be_handed_on_are_told(store, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", "/proc/nothing")
     with pytest.raises(WorkerError, match=r"cannot be written to /proc/nothing: .*TMPDIR"):
-        run_parallel(RUNS, {("digits", 5): digits()}, Silent(), Setup(store.out, "cpu", 1), 2)
+        run_parallel(
+            RUNS, {("digits", 5): digits()}, Silent(), WorkerConfig(store.out, "cpu", 1), 2
+        )
 
 
 def test_run_of_another_runner_is_asked_for_again(store):
     config = RUNS[-1]
-    observer, setup = Silent(), Setup(store.out, "cpu", 1)
+    observer, worker_config = Silent(), WorkerConfig(store.out, "cpu", 1)
     with store.claim(config.key) as mine, ThreadPoolExecutor() as threads:
         assert mine
         datasets = {("digits", 5): digits()}
-        rows = threads.submit(run_parallel, [config], datasets, observer, setup, 2, 0.05)
+        rows = threads.submit(run_parallel, [config], datasets, observer, worker_config, 2, 0.05)
         end = time.monotonic() + 300
         while observer.waits < 2:
             assert time.monotonic() < end
@@ -139,7 +142,7 @@ def test_run_of_another_runner_is_asked_for_again(store):
 
 
 def test_dependent_runs_wait_for_their_start():
-    start_, *ensembles = EXPERIMENTS["table4"].runs(settings("quick"))
+    start_, *ensembles = ITEMS["table4"].runs(preset_of("quick"))
     schedule = _Schedule({run.key: run for run in [*ensembles, start_]}, poll_seconds=1)
     assert schedule.next() == start_
     assert schedule.next() is None
@@ -166,7 +169,7 @@ def test_dependent_runs_wait_for_their_start():
     ],
 )
 def test_cores_are_shared_out(parallel, threads, device, cores, expected):
-    assert share_out(parallel, threads, device, cores) == expected
+    assert divide_cores(parallel, threads, device, cores) == expected
 
 
 def test_number_of_runs_at_once():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from maskedconv.experiments import execute
+from maskedconv.runs import execute
 
 
 @pytest.mark.parametrize(("epochs", "resets"), [(1, 0), (2, 1), (5, 1)])

@@ -12,14 +12,15 @@ from report_samples import config, row, write_folder
 from torch import nn
 
 from maskedconv import data, reproduce, train, training
-from maskedconv.experiments import RunConfig, Store, ensemble, precision
-from maskedconv.experiments.checkpoints import Checkpoint
-from maskedconv.experiments.estimate import estimate
-from maskedconv.experiments.execute import execute
-from maskedconv.experiments.images import Size
-from maskedconv.experiments.precision import is_slow, resolve_amp
-from maskedconv.experiments.workers import Workers
 from maskedconv.report import write
+from maskedconv.runs import RunConfig, Store, ensemble
+from maskedconv.runs.estimate import estimate
+from maskedconv.runs.execute import execute
+from maskedconv.runs.images import Size
+from maskedconv.runs.workers import Workers
+from maskedconv.training import loop, precision
+from maskedconv.training.checkpoint import Checkpoint
+from maskedconv.training.precision import is_slow, resolve_amp
 
 X86 = "processor\t: 0\nflags\t\t: fpu avx2 {}\n"
 TRAIN = ("--model", "wrn_10_1", "--learned", "0.1", "--epochs", "1", "--subset", "2")
@@ -115,20 +116,19 @@ def test_an_ensembles_answers_are_in_its_precision(monkeypatch, tmp_path):
     assert asked == [True, True]
 
 
-def test_a_training_without_a_word_takes_what_is_fast(monkeypatch, cpu):
+def test_a_training_is_in_the_precision_of_its_configuration(monkeypatch):
     asked = []
-    evaluate = training.evaluate
+    evaluate = loop.evaluate
 
     def watched(model, dataset, amp, **options):
         asked.append(amp)
         return evaluate(model, dataset, amp=amp, **options)
 
-    monkeypatch.setattr(training, "evaluate", watched)
+    monkeypatch.setattr(loop, "evaluate", watched)
     digits = data.load("digits", subset=2)
-    for flags in ("amx_bf16", "avx512f"):
-        cpu(X86.format(flags))
+    for amp in ("bf16", "off"):
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-        training.train(model, digits, epochs=1, batch_size=16, lr=0.1)
+        training.train(model, digits, config(epochs=1, batch_size=16, amp=amp))
     assert asked == [True, False]
 
 

@@ -12,15 +12,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_samples import config, results_of, row, small_plan, small_top1, write_folder
+from report_samples import config, load, results_of, row, small_plan, small_top1, write_folder
 
 from maskedconv import report
-from maskedconv.experiments import StoreError
 from maskedconv.report.appendix import only
 from maskedconv.report.build import notice
 from maskedconv.report.fits import fit_line
-from maskedconv.report.results import Stat, load, setting_label
+from maskedconv.report.results import Stat, setting_label
 from maskedconv.report.tables import cell
+from maskedconv.runs import StoreError
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +273,7 @@ def test_fit_of_a_constant_is_level_and_of_two_points_is_none():
     ],
 )
 def test_command_of_one_item(command, expected):
-    assert only("fig2", command) == expected
+    assert only("fig2", command, ["fig1", "fig2", "table1"]) == expected
 
 
 def test_importing_the_package_is_light():

@@ -7,14 +7,16 @@ import math
 from dataclasses import replace
 
 import pytest
-from report_samples import config, results_of, row, small_plan, small_top1, write_folder
+from report_samples import config, load, results_of, row, small_plan, small_top1, write_folder
 
-from maskedconv.experiments.config import RunConfig
-from maskedconv.report import paper, write
-from maskedconv.report.claims import CLAIMS, _judge_one, judge
-from maskedconv.report.criteria import case
-from maskedconv.report.criteria.measured import Measured, accuracy, exceeds
-from maskedconv.report.results import Results, load
+from maskedconv.papers import ITEMS
+from maskedconv.papers.rosenfeld2018 import PAPER, criteria, fig5, table1, table2, table3
+from maskedconv.papers.rosenfeld2018.author_runs import author_runs
+from maskedconv.report import write
+from maskedconv.report.claims import Case, judge, judge_one
+from maskedconv.report.measured import Measured, accuracy, exceeds
+from maskedconv.report.results import Results
+from maskedconv.runs.config import RunConfig
 
 YELLOWFIN = {"optimizer": "yellowfin", "momentum": 0.0}
 
@@ -112,9 +114,9 @@ def test_several_seeds_have_their_own_spread(tmp_path):
 )
 def test_open_cases_leave_a_claim_open_unless_the_others_differ(cases, status):
     claim = replace(
-        CLAIMS[0], cases=lambda _: iter([case.Case("one", holds, "") for holds in cases])
+        ITEMS["fig1"].claims[0], cases=lambda _: iter([Case("one", holds, "") for holds in cases])
     )
-    assert _judge_one(claim, []).status == status
+    assert judge_one(claim, "fig1", []).status == status
 
 
 @pytest.mark.parametrize(
@@ -148,13 +150,13 @@ def test_the_spread_of_one_seed(tmp_path):
 def test_the_papers_own_table1_meets_the_criteria_as_the_report_says(tmp_path):
     runs = [
         config(model, dataset=dataset, epochs=10, trained=part)
-        for (model, dataset), numbers in paper.TABLE1.items()
+        for (model, dataset), numbers in table1.TABLE1.items()
         for part in numbers
     ]
     results = results_of(
         tmp_path,
         {"table1": runs},
-        lambda run: paper.TABLE1[(run.model, run.dataset)][run.trained],
+        lambda run: table1.TABLE1[(run.model, run.dataset)][run.trained],
     )
     by_id = {verdict.claim.id: verdict for verdict in judge(results)}
     # WRN's 30.20 % is as near to three times chance as another seed may be.
@@ -168,7 +170,7 @@ def test_the_papers_own_table1_meets_the_criteria_as_the_report_says(tmp_path):
 def test_the_authors_figure2_meets_the_criterion_as_far_as_one_seed_tells(tmp_path):
     stored = {
         (run.learned, type(run.learned), run.slice_dim): run.top1
-        for run in paper.author_runs()
+        for run in author_runs()
         if run.run == "1 epoch" and run.frozen == "random"
     }
     runs = [
@@ -198,15 +200,15 @@ def full_runs() -> dict[str, list[RunConfig]]:
     ]
     ones = [
         config(model, dataset=dataset, epochs=models[model], learned=1)
-        for model, dataset in paper.ONE_FILTER
+        for model, dataset in fig5.ONE_FILTER
     ]
     return {"fig5": ones, "table2": tenths}
 
 
 def printed(run: RunConfig) -> float:
     if isinstance(run.learned, int):
-        return paper.ONE_FILTER[run.model, run.dataset]
-    return paper.TABLE2[run.model][run.learned, run.frozen]
+        return fig5.ONE_FILTER[run.model, run.dataset]
+    return table2.TABLE2[run.model][run.learned, run.frozen]
 
 
 def test_the_papers_full_runs_meet_their_criteria(tmp_path):
@@ -242,9 +244,9 @@ def test_a_printed_number_decides_nothing_for_other_runs(tmp_path, change):
 def test_the_papers_table3_meets_the_criterion_and_an_inversion_shows(tmp_path):
     runs = [
         config("wrn_28_4", dataset="tiny-imagenet", learned=learned, optimizer="yellowfin")
-        for learned in paper.TABLE3
+        for learned in table3.TABLE3
     ]
-    tops = {learned: top1 for learned, (top1, _) in paper.TABLE3.items()}
+    tops = {learned: top1 for learned, (top1, _) in table3.TABLE3.items()}
     same = results_of(tmp_path / "a", {"table3": runs}, lambda run: tops[run.learned])
     assert verdicts(same)["tiny-imagenet"] == "reproduced"
     tops[0.7] = 38.0
@@ -311,10 +313,10 @@ def test_chance_depends_on_the_number_of_classes(tmp_path):
 
 
 def test_every_claim_names_its_experiment_and_criterion():
-    from maskedconv.experiments.registry import EXPERIMENTS
-
-    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
-    for claim in CLAIMS:
-        assert claim.needs in EXPERIMENTS
+    claims = [claim for item in ITEMS.values() for claim in item.claims]
+    assert len({claim.id for claim in claims}) == len(claims) == 15
+    assert {item.id for item in PAPER.items if not item.claims} == {"fig6"}
+    assert sorted(PAPER.scorecard) == sorted(item.id for item in PAPER.items if item.claims)
+    for claim in claims:
         assert claim.criterion.endswith((".", ".)"))
-    assert case.FAR > case.NEAR > 1
+    assert criteria.FAR > criteria.NEAR > 1

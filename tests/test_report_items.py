@@ -10,23 +10,33 @@ from pathlib import Path
 
 import matplotlib.figure
 import pytest
-from report_samples import config, results_of, row, small_plan, small_top1, write_folder
+from report_samples import config, load, results_of, row, small_plan, small_top1, write_folder
 
 from maskedconv import report
-from maskedconv.experiments.config import RunConfig
-from maskedconv.report import curves, paper
+from maskedconv.papers.rosenfeld2018 import (
+    author_runs,
+    fig4,
+    fig5,
+    fig6,
+    printed,
+    table2,
+    table3,
+    table4,
+)
+from maskedconv.papers.rosenfeld2018.author_runs import comparison
+from maskedconv.papers.rosenfeld2018.ensembles import all_parameters, stored
+from maskedconv.papers.rosenfeld2018.table1 import table1_table
+from maskedconv.report import curves
 from maskedconv.report.build import notice
 from maskedconv.report.document import Figure, Table, Text
-from maskedconv.report.ensembles import all_parameters, stored
-from maskedconv.report.items import fig4, fig5, fig6, table2, table3, table4
-from maskedconv.report.items.table1 import table1_table
 from maskedconv.report.learned import learned_table
-from maskedconv.report.results import Results, load
-from maskedconv.report.tables import comparison, networks
+from maskedconv.report.results import Results
+from maskedconv.report.tables import networks
+from maskedconv.runs.config import RunConfig
 
 
 def test_the_authors_runs_are_read_whole():
-    runs = paper.author_runs()
+    runs = author_runs.author_runs()
     assert len(runs) == 142
     counts = {
         run.learned_parameters
@@ -52,7 +62,8 @@ def test_compares_only_the_same_run(tmp_path):
     for name, changed in settings.items():
         results = results_of(tmp_path / name, {"fig2": [changed]}, lambda run: 48.53)
         found[name] = [
-            (pair.theirs.run, pair.theirs.top1) for pair in paper.compare(results.settings("fig2"))
+            (pair.theirs.run, pair.theirs.top1)
+            for pair in author_runs.compare(results.settings("fig2"))
         ]
     assert found.pop("same") == [("1 epoch", 48.57), ("epoch 1 of 10", 53.78)]
     assert found.pop("all filters") == [("epoch 1 of 10", 58.46)]
@@ -112,11 +123,11 @@ def test_an_excerpt_of_the_images_is_not_compared(tmp_path):
     )
     out = write_folder(tmp_path, {"table3": [run]}, lambda run: 21.0, preset="paper")
     (whole,) = load(out).settings("table3")
-    assert paper.comparable("table3", whole, "wrn_28_4", "tiny-imagenet")
+    assert printed.comparable(whole, "wrn_28_4", "tiny-imagenet", 45)
     note = "Tiny-ImageNet; 6,000 of 100,000 training images"
     (out / "results.jsonl").write_text(json.dumps(row(run, 21.0, data_note=note)) + "\n")
     (part,) = load(out).settings("table3")
-    assert not paper.comparable("table3", part, "wrn_28_4", "tiny-imagenet")
+    assert not printed.comparable(part, "wrn_28_4", "tiny-imagenet", 45)
     assert "part of the images" in notice(load(out))
 
 
@@ -127,7 +138,7 @@ def test_an_optimizer_or_a_start_of_its_own_is_not_compared(tmp_path):
         results = results_of(
             tmp_path / str(number), {"fig1": [replace(run, **change)]}, lambda run: 50.0
         )
-        assert not paper.compare(results.settings("fig1"))
+        assert not author_runs.compare(results.settings("fig1"))
 
 
 def test_table2_beside_the_paper(tmp_path):
@@ -145,7 +156,7 @@ def test_table3_gives_both_counts(tmp_path):
     line = row(run, 22.0, learned_parameters=623_427)
     (out / "results.jsonl").write_text(json.dumps(line) + "\n")
     results = load(out)
-    assert table3.with_1000_classes(results.settings("table3")[0]) == paper.TABLE3[0.1][1]
+    assert table3.with_1000_classes(results.settings("table3")[0]) == table3.TABLE3[0.1][1]
     (table,) = blocks_of(table3.build, results, "table3", tmp_path, Table)
     assert table.rows[0][2:5] == ["623,427", "829,027", "829,027"]
     assert table.rows[0][-2:] == ["21.75", "+0.25"]
@@ -216,7 +227,7 @@ def test_seeds_of_an_ensemble_are_one_setting_though_their_starts_differ(tmp_pat
 def test_table4_marks_the_better_optimizer_and_shows_both(tmp_path):
     results = results_of(tmp_path, {"table4": ensembles()}, small_top1)
     (table,) = blocks_of(table4.build, results, "table4", tmp_path, Table)
-    assert [row[0] for row in table.rows[::2]] == list(paper.TABLE4)
+    assert [row[0] for row in table.rows[::2]] == list(table4.TABLE4)
     assert {row[1] for row in table.rows} == {"SGD", "Adam (better)"}
 
 

@@ -13,8 +13,8 @@ import torch
 from commands import SMALL as SMALL_ARGUMENTS
 from commands import SMALL_RUNS, call, keys, start, time_nothing, wait_for_rows
 
-from maskedconv import reproduce, train
-from maskedconv.experiments import Store, execute
+from maskedconv import papers, reproduce, train
+from maskedconv.runs import Store, execute
 from maskedconv.training import Diverged, History
 
 # One by one, in the command's own process.
@@ -146,10 +146,10 @@ def test_two_runners_share_a_folder(tmp_path):
     [(Diverged("the training loss", 1, History()), True), (RuntimeError("out of memory"), False)],
 )
 def test_failed_runs_are_named_and_the_others_kept(tmp_path, monkeypatch, error, kept):
-    def fails_for_fc(model, dataset, **settings):
+    def fails_for_fc(model, dataset, config, **options):
         if sum(p.requires_grad for p in model.conv1.parameters()) == 0:
             raise error
-        return real(model, dataset, **settings)
+        return real(model, dataset, config, **options)
 
     real = execute.train
     monkeypatch.setattr(execute, "train", fails_for_fc)
@@ -220,7 +220,7 @@ def test_list_and_dry_run_write_nothing(tmp_path, monkeypatch):
     listed = call(reproduce, "--list")
     assert listed.exit_code == 0
     names = [line.split()[0] for line in listed.stdout.splitlines()]
-    assert names == [*reproduce.EXPERIMENTS, "total"]
+    assert names == [*papers.ITEMS, "total"]
     assert "Figure 4  BatchNorm learned or not (42 runs, 22 of them above)" in listed.stdout
     every = call(reproduce, "table3", "fig6", "--list", "--verbose", "--preset", "paper")
     lines = every.stdout.splitlines()

@@ -10,11 +10,12 @@ import pytest
 import report_samples
 from commands import SMALL, SMALL_RUNS, call, keys, start, time_nothing, wait_for_rows
 from image_files import write_folder
+from report_samples import preset_of
 
 from maskedconv import reproduce
-from maskedconv.experiments import EXPERIMENTS, Store, execute
-from maskedconv.experiments.presets import settings
-from maskedconv.experiments.runner import run_all
+from maskedconv.papers import ITEMS
+from maskedconv.runs import Store, execute
+from maskedconv.runs.sequential import run_all
 
 ONE_BY_ONE = (*SMALL, "--parallel", "1", "--threads", "1")
 
@@ -77,7 +78,7 @@ class Quiet:
 
 def test_runs_whose_start_failed(tmp_path, monkeypatch):
     """They fail, are named so, and are tried again once the start is there."""
-    start_, *ensembles = EXPERIMENTS["table4"].runs(settings("quick"))
+    start_, *ensembles = ITEMS["table4"].runs(preset_of("quick"))
     configs = [*ensembles[:2], start_]
     done = []
 

@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 from commands import SMALL, SMALL_RUNS, keys, start, wait_for_rows
+from report_samples import preset_of
 
-from maskedconv.experiments import EXPERIMENTS, Store
-from maskedconv.experiments.presets import settings
+from maskedconv.papers import ITEMS
+from maskedconv.runs import Store
 
 TWO = (*SMALL, "--parallel", "2", "--threads", "1")
-RUNS = EXPERIMENTS["table1"].runs(settings("quick", epochs=40, subset=5))
+RUNS = ITEMS["table1"].runs(preset_of("quick", epochs=40, subset=5))
 
 
 def workers_of(process):

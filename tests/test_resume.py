@@ -14,11 +14,12 @@ import torch
 from killed_runs import OPTIMIZERS, SMALL
 from safetensors.torch import load_file
 
-from maskedconv import training
-from maskedconv.experiments import RunConfig
-from maskedconv.experiments.checkpoints import Checkpoint, checkpoint_path, remove_checkpoint
-from maskedconv.experiments.execute import execute
-from maskedconv.experiments.store import StoreError
+from maskedconv.runs import RunConfig
+from maskedconv.runs.checkpoints import checkpoint_path, remove_checkpoint
+from maskedconv.runs.execute import execute
+from maskedconv.runs.store import StoreError
+from maskedconv.training import loop
+from maskedconv.training.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -106,14 +107,14 @@ def test_only_what_is_missing_is_done(
 ):
     interrupt(monkeypatch, SMALL, dataset, tmp_path, writes)
     drawn, told = [], []
-    train_batches = training.train_batches
+    train_batches = loop.train_batches
 
     def counted(*args, **kwargs):
         for batch in train_batches(*args, **kwargs):
             drawn.append(batch)
             yield batch
 
-    monkeypatch.setattr(training, "train_batches", counted)
+    monkeypatch.setattr(loop, "train_batches", counted)
     torch.rand(5)
     row = execute(SMALL, dataset, told.append, folder=tmp_path)
     assert len(drawn) == batches_left

@@ -12,9 +12,9 @@ from torch import nn
 
 from maskedconv import count_parameters, data, models, reproduce, select_learned_, train
 from maskedconv.checkpoint import load_plain
-from maskedconv.experiments import Store
-from maskedconv.experiments.execute import build_model, execute
-from maskedconv.optimizers import make_optimizer, make_scheduler
+from maskedconv.optim.factory import make_optimizer, make_scheduler
+from maskedconv.runs import Store
+from maskedconv.runs.execute import build_model, execute
 
 WRN = ("--model", "wrn_10_1", "--epochs", "1", "--subset", "2")
 ALEXNET = ("--model", "alexnet", "--option", "width=0.125", "--epochs", "1", "--subset", "2")

@@ -8,16 +8,16 @@ from dataclasses import replace
 import pytest
 import torch
 from commands import call, keys, time_nothing
-from report_samples import config, row
+from report_samples import config, preset_of, row
 
 from maskedconv import reproduce
-from maskedconv.experiments import EXPERIMENTS, Store
-from maskedconv.experiments.execute import build_model
-from maskedconv.experiments.presets import settings
-from maskedconv.experiments.same import trained_for
-from maskedconv.experiments.store import Loaded
 from maskedconv.nn import MaskedConv2d
+from maskedconv.papers import ITEMS
 from maskedconv.report import write
+from maskedconv.runs import Store
+from maskedconv.runs.execute import build_model
+from maskedconv.runs.same import trained_for
+from maskedconv.runs.store import Loaded
 
 FIG2 = ("fig2", "--epochs", "1", "--subset", "2", "--device", "cpu", "--parallel", "1")
 
@@ -58,7 +58,7 @@ def test_what_is_one_network(one, other, same):
 
 def test_equal_networks_have_equal_values_learned_and_frozen():
     """Of figure 2's: for each run that another stands for, every bank is split alike."""
-    runs = EXPERIMENTS["fig2"].runs(settings("quick"))
+    runs = ITEMS["fig2"].runs(preset_of("quick"))
     trained = trained_for(runs, Loaded())
     others = [run for run in runs if trained[run.key] is not run]
     assert (len(runs), len(others)) == (32, 11)
@@ -75,7 +75,7 @@ def test_equal_networks_have_equal_values_learned_and_frozen():
 
 def test_the_papers_presets():
     for preset, networks in (("quick", 21), ("paper", 29)):
-        runs = EXPERIMENTS["fig2"].runs(settings(preset))
+        runs = ITEMS["fig2"].runs(preset_of(preset))
         assert len({run.key for run in trained_for(runs, Loaded()).values()}) == networks
 
 
@@ -92,9 +92,9 @@ def test_finished_rows_are_taken_whichever_of_the_equals_they_are_of():
 
 
 def test_planning_draws_nothing_from_the_callers_generator():
-    from maskedconv.experiments import same
+    from maskedconv.runs import same
 
-    same._banks.cache_clear()
+    same._weight_shapes.cache_clear()
     before = torch.get_rng_state()
     trained_for([config(learned=0.3), config(learned=0.2)], Loaded())
     assert torch.equal(torch.get_rng_state(), before)
@@ -140,7 +140,7 @@ def test_the_report_shows_them_as_one(figure2):
 
 def test_a_folder_from_before_is_read_and_kept(figure2, tmp_path):
     """There each of the equals has a row of its own, and the plan says nothing of equals."""
-    runs = EXPERIMENTS["fig2"].runs(settings("quick", epochs=1, subset=2))
+    runs = ITEMS["fig2"].runs(preset_of("quick", epochs=1, subset=2))
     store = Store(tmp_path)
     store.prepare()
     for number, run in enumerate(runs):
@@ -161,6 +161,6 @@ def test_items_that_share_runs_are_no_equals():
     assert "(77 runs)" in listed
     assert "(77 runs, 77 of them above)" in listed
     assert "(32 runs, 11 of them the same network as another)" in listed
-    plan = {item: EXPERIMENTS[item].runs(settings("quick")) for item in ("fig1", "fig3")}
+    plan = {item: ITEMS[item].runs(preset_of("quick")) for item in ("fig1", "fig3")}
     trained = trained_for([run for runs in plan.values() for run in runs], Loaded())
     assert all(trained[run.key] == run for runs in plan.values() for run in runs)

@@ -11,7 +11,7 @@ import time
 import pytest
 import report_samples as samples
 
-from maskedconv.experiments import Store, StoreError
+from maskedconv.runs import Store, StoreError
 
 
 def run(name):

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from maskedconv import MaskedConv2d, data
 from maskedconv.data import Dataset
-from maskedconv.optimizers import make_optimizer
-from maskedconv.training import Diverged, Epoch, History, evaluate, predict, train
+from maskedconv.optim.factory import make_optimizer
+from maskedconv.training import Diverged, Epoch, History, TrainingConfig, evaluate, predict, train
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,13 @@ def network(seed=0):
 
 
 def run(model, dataset, **changes):
-    return train(model, dataset, **{"epochs": 3, "batch_size": 32, "lr": 0.02, **changes})
+    others = ("compile", "on_epoch", "checkpoint")
+    options = {name: changes.pop(name) for name in others if name in changes}
+    settings = {
+        "epochs": 3, "batch_size": 32, "lr": 0.02, "momentum": 0.9, "weight_decay": 0.0,
+        "milestones": (), "gamma": 0.1, **changes,
+    }  # fmt: skip
+    return train(model, dataset, TrainingConfig(**settings), **options)
 
 
 def test_learns_and_reports_every_epoch(dataset):
@@ -156,8 +162,8 @@ def test_adam_is_torchs(dataset):
     model, by_hand = network(), network()
     whole = Dataset(**{**vars(dataset), "crop_padding": 0})
     settings = {"lr": 0.01, "weight_decay": 0.1}
-    run(model, whole, epochs=1, batch_size=96, momentum=0.8, optimizer="adam", **settings)
-    optimizer = torch.optim.Adam(by_hand.parameters(), betas=(0.8, 0.999), **settings)
+    run(model, whole, epochs=1, batch_size=96, momentum=0.9, optimizer="adam", **settings)
+    optimizer = torch.optim.Adam(by_hand.parameters(), betas=(0.9, 0.999), **settings)
     images = (whole.train_images.float() / 255 - 0.5) / 0.25
     F.cross_entropy(by_hand(images), whole.train_labels).backward()
     optimizer.step()
@@ -185,7 +191,7 @@ def test_compiled_training_is_the_same(dataset, monkeypatch):
 
 def test_bfloat16_trains_and_keeps_float32_weights(dataset):
     model = network()
-    history = run(model, dataset, epochs=5, amp=True)
+    history = run(model, dataset, epochs=5, amp="bf16")
     assert history.last_top1 > 90
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskedconv import MaskedConv2d, YellowFin
-from maskedconv.yellowfin import single_step
+from maskedconv.optim.yellowfin import single_step
 
 
 def tuned(variance, distance, h_min, h_max):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maskedconv.report.paper import AuthorRun, author_runs
+from maskedconv.papers.rosenfeld2018.author_runs import AuthorRun, author_runs
 
 FIRST_EPOCH = ("1 epoch", "epoch 1 of 10")
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from bench.timing import flush_cache
-from maskedconv.memory import peak_resident
 from maskedconv.ops.timing import CudaQueue, Times, queued_times
+from maskedconv.training.memory import peak_resident
 
 Function = Callable[[], object]
 

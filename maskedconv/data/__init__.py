@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from maskedconv.data.catalogue import Facts, available, describe
+from maskedconv.data.catalogue import DatasetInfo, available, describe
 from maskedconv.data.errors import DataError, MissingDataError
 from maskedconv.data.sources import check
 
@@ -25,7 +26,7 @@ _HOMES = {
 __all__ = [
     "DataError",
     "Dataset",
-    "Facts",
+    "DatasetInfo",
     "MissingDataError",
     "available",
     "check",
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Facts":
+        warnings.warn("maskedconv.data.Facts is now DatasetInfo", DeprecationWarning, stacklevel=2)
+        return DatasetInfo
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

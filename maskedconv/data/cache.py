@@ -62,7 +62,7 @@ def fingerprint(root: Path, paths: tuple[Path, ...]) -> str:
 def read_cache(cache: Path, files: str, number: int) -> Images | None:
     """The ``number`` images that were kept for the ``files`` of that fingerprint, [N, 3, H, W].
 
-    None where there are none, or others; also, with a line said, where the file is damaged.
+    None if there are none, or others; also, with a warning, if the file is damaged.
     """
     try:
         with cache.open("rb") as file:
@@ -86,7 +86,7 @@ def read_cache(cache: Path, files: str, number: int) -> Images | None:
 
 
 def write_cache(cache: Path, files: str, images: Images) -> None:
-    """Keeps the images; a line is said where that is not possible."""
+    """Stores the images; warns if that is not possible."""
     header = {
         "format": _FORMAT,
         "files": files,

@@ -1,4 +1,4 @@
-"""The datasets by name, with what is known of them before they are read (free of torch)."""
+"""The datasets by name, with facts known before they are read (free of torch)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ CIFAR_STD = (0.2023, 0.1994, 0.2010)
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a dataset before reading it; ``None`` where only the data can tell.
+class DatasetInfo:
+    """Facts of a dataset known before reading it; ``None`` if only the data can tell.
 
     ``train_per_class`` is the size of the smallest class of the training set; ``mean`` and ``std``
     of ``None`` are computed from the training images. ``crop_padding`` is in pixels.
@@ -33,37 +33,39 @@ class Facts:
     flip: bool
 
 
-_FACTS = {
-    facts.name: facts
-    for facts in (
+_DATASETS = {
+    info.name: info
+    for info in (
         # A flipped digit is another sign, and one pixel is an eighth of the image.
-        Facts("digits", "handwritten digits", 10, 1, 8, 1433, 364, 139, None, None, 1, False),
-        Facts(
+        DatasetInfo("digits", "handwritten digits", 10, 1, 8, 1433, 364, 139, None, None, 1, False),
+        DatasetInfo(
             "cifar10", "CIFAR-10", 10, 3, 32, 50_000, 10_000, 5_000, CIFAR_MEAN, CIFAR_STD, 4, True
         ),
-        Facts(
+        DatasetInfo(
             "cifar100", "CIFAR-100", 100, 3, 32, 50_000, 10_000, 500, CIFAR_MEAN, CIFAR_STD, 4, True
         ),
         # The paper does not give its augmentation of 64-pixel images: CIFAR's padding, doubled.
-        Facts(
+        DatasetInfo(
             "tiny-imagenet", "Tiny-ImageNet", 200, 3, 64, 100_000, 10_000, 500, None, None, 8, True
         ),
-        Facts("folder", "an image folder", None, 3, None, None, None, None, None, None, None, True),
+        DatasetInfo(
+            "folder", "an image folder", None, 3, None, None, None, None, None, None, None, True
+        ),
     )
 }
 
 
 def available() -> list[str]:
     """Names that ``load`` accepts."""
-    return list(_FACTS)
+    return list(_DATASETS)
 
 
-def describe(name: str) -> Facts:
-    """What is known of dataset ``name`` without reading it.
+def describe(name: str) -> DatasetInfo:
+    """Facts of dataset ``name`` that are known without reading it.
 
     Raises:
         DataError: there is no dataset of that name.
     """
-    if name not in _FACTS:
-        raise DataError(f"unknown dataset {name!r}; there are: {', '.join(_FACTS)}")
-    return _FACTS[name]
+    if name not in _DATASETS:
+        raise DataError(f"unknown dataset {name!r}; there are: {', '.join(_DATASETS)}")
+    return _DATASETS[name]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import Any
+
+from maskedconv import console
 
 
 class DataError(ValueError):
@@ -28,7 +29,7 @@ def optional_import(module: str) -> Any:
 
 def say(message: str) -> None:
     """Tell the user something about the data; stdout belongs to results."""
-    print(f"data: {message}", file=sys.stderr, flush=True)
+    console.say(f"data: {message}")
 
 
 def say_once(message: str) -> None:

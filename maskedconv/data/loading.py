@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskedconv.data.catalogue import Facts
+from maskedconv.data.catalogue import DatasetInfo
 from maskedconv.data.dataset import Dataset, take_subset
 from maskedconv.data.decode import decode_listing
 from maskedconv.data.errors import DataError, MissingDataError, optional_import, say
@@ -50,17 +50,17 @@ def load(
     """
     source = find_source(name, data_dir, download, subset)
     if source.listing is not None:
-        dataset = _from_listing(source.facts, source.listing)
+        dataset = _from_listing(source.info, source.listing)
     elif source.root is not None and source.arrays is not None:
-        dataset = _from_arrays(source.facts, source.arrays, source.root, download)
+        dataset = _from_arrays(source.info, source.arrays, source.root, download)
     else:
-        dataset = _digits(source.facts)
+        dataset = _digits(source.info)
     if subset is not None:
         dataset = take_subset(dataset, subset, seed)
     return dataset.to(device)
 
 
-def _digits(facts: Facts) -> Dataset:
+def _digits(info: DatasetInfo) -> Dataset:
     """Scikit-learn's digits; every fifth image of each class, in their order, is for testing."""
     bunch = optional_import("sklearn.datasets").load_digits()
     labels: Labels = bunch.target.astype(np.int64)
@@ -71,65 +71,65 @@ def _digits(facts: Facts) -> Dataset:
     note = "handwritten digits of scikit-learn, 8×8 pixels; every fifth of a class for testing"
     classes = tuple(str(label) for label in range(10))
     train = images[~is_test], labels[~is_test]
-    return _assemble(facts, train, (images[is_test], labels[is_test]), classes, note)
+    return _assemble(info, train, (images[is_test], labels[is_test]), classes, note)
 
 
-def _from_listing(facts: Facts, listing: Listing) -> Dataset:
+def _from_listing(info: DatasetInfo, listing: Listing) -> Dataset:
     train_images, test_images = decode_listing(listing)
     channels, height, width = train_images.shape[1:]
-    size = facts.image_size or height
-    if (channels, height, width) != (facts.channels, size, size):
-        expected = f"{size}×{size}" if facts.image_size else "square ones"
+    size = info.image_size or height
+    if (channels, height, width) != (info.channels, size, size):
+        expected = f"{size}×{size}" if info.image_size else "square ones"
         raise DataError(
-            f"{listing.train.paths[0]} has {width}×{height} pixels; {facts.title} needs {expected}"
+            f"{listing.train.paths[0]} has {width}×{height} pixels; {info.title} needs {expected}"
         )
     train = train_images, np.array(listing.train.labels, np.int64)
     test = test_images, np.array(listing.test.labels, np.int64)
-    return _assemble(facts, train, test, listing.classes, _listing_note(facts, listing))
+    return _assemble(info, train, test, listing.classes, _listing_note(info, listing))
 
 
-def _listing_note(facts: Facts, listing: Listing) -> str:
+def _listing_note(info: DatasetInfo, listing: Listing) -> str:
     paths = listing.train.paths
-    note = facts.title
-    if facts.name in ARRAYS:
+    note = info.title
+    if info.name in ARRAYS:
         lossy = any(path.suffix.lower() in (".jpg", ".jpeg") for path in paths)
         note += (
             " from a JPEG copy: compression costs a little accuracy"
             if lossy
             else (" from a folder of image files")
         )
-    elif facts.name == "folder":
+    elif info.name == "folder":
         note = f"image folder {listing.root.resolve().name}"
     for split, count, whole in (
-        ("training", len(paths), facts.train_size),
-        ("test", len(listing.test.paths), facts.test_size),
+        ("training", len(paths), info.train_size),
+        ("test", len(listing.test.paths), info.test_size),
     ):
         if whole is not None and count != whole:
             note += f"; {count:,} of {whole:,} {split} images"
     return note
 
 
-def _from_arrays(facts: Facts, arrays: Arrays, root: Path, download: bool) -> Dataset:
+def _from_arrays(info: DatasetInfo, arrays: Arrays, root: Path, download: bool) -> Dataset:
     """CIFAR's published arrays through torchvision, whose checksums every file must match."""
     module = optional_import("torchvision.datasets")
     published = getattr(module, arrays.torchvision_class)
     torchvision_class = type(published.__name__, (published,), {"base_folder": arrays.folder})
-    _prepare_arrays(facts, arrays, root, download, torchvision_class)
+    _prepare_arrays(info, arrays, root, download, torchvision_class)
     splits = []
     for is_train in (True, False):
         split = torchvision_class(str(root), train=is_train)
         images = np.ascontiguousarray(split.data.transpose(0, 3, 1, 2))
         splits.append((images, np.array(split.targets, np.int64)))
-    return _assemble(facts, splits[0], splits[1], tuple(split.classes), facts.title)
+    return _assemble(info, splits[0], splits[1], tuple(split.classes), info.title)
 
 
 def _prepare_arrays(
-    facts: Facts, arrays: Arrays, root: Path, download: bool, torchvision_class: Any
+    info: DatasetInfo, arrays: Arrays, root: Path, download: bool, torchvision_class: Any
 ) -> None:
     """Fetch or unpack the archive if need be, and name the file that is damaged, if one is."""
     check_integrity = optional_import("torchvision.datasets.utils").check_integrity
     archive, folder = root / arrays.archive, root / arrays.folder
-    remedy = f"fetch it again with: {download_command(facts.name, root)}"
+    remedy = f"fetch it again with: {download_command(info.name, root)}"
     if not download and not folder.is_dir():
         if not check_integrity(str(archive), torchvision_class.tgz_md5):
             raise DataError(f"{archive} is truncated or damaged (its MD5 differs); {remedy}")
@@ -141,7 +141,7 @@ def _prepare_arrays(
         # Of the network, the disk or a failed checksum (RuntimeError).
         except (OSError, RuntimeError, EOFError) as error:
             raise MissingDataError(
-                f"{facts.title} could not be fetched into {root}: {error}"
+                f"{info.title} could not be fetched into {root}: {error}"
             ) from error
     meta = torchvision_class.meta
     checksums = (*torchvision_class.train_list, *torchvision_class.test_list)
@@ -151,18 +151,18 @@ def _prepare_arrays(
 
 
 def _assemble(
-    facts: Facts,
+    info: DatasetInfo,
     train: tuple[Images, Labels],
     test: tuple[Images, Labels],
     classes: tuple[str, ...],
     note: str,
 ) -> Dataset:
-    mean, std = facts.mean, facts.std
+    mean, std = info.mean, info.std
     if mean is None or std is None:
         mean, std = _channel_statistics(train[0])
-    padding = facts.crop_padding
+    padding = info.crop_padding
     return Dataset(
-        name=facts.name,
+        name=info.name,
         train_images=torch.from_numpy(train[0]),
         train_labels=torch.from_numpy(train[1]),
         test_images=torch.from_numpy(test[0]),
@@ -171,7 +171,7 @@ def _assemble(
         mean=mean,
         std=std,
         crop_padding=train[0].shape[2] // 8 if padding is None else padding,
-        flip=facts.flip,
+        flip=info.flip,
         note=note,
     )
 

@@ -8,7 +8,7 @@ import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from maskedconv.data.catalogue import Facts, describe
+from maskedconv.data.catalogue import DatasetInfo, describe
 from maskedconv.data.errors import DataError, MissingDataError, optional_import
 from maskedconv.data.listing import Listing, list_image_folder, list_tiny_imagenet
 
@@ -40,7 +40,7 @@ ARRAYS = {
 class Source:
     """One dataset's place on disk: image files, published arrays below ``root``, or neither."""
 
-    facts: Facts
+    info: DatasetInfo
     root: Path | None
     listing: Listing | None = None
     arrays: Arrays | None = None
@@ -66,7 +66,7 @@ def find_source(
     name: str, data_dir: str | Path | None, download: bool, subset: int | None
 ) -> Source:
     """Find the data of ``name``; arguments and errors as in ``check``."""
-    facts = describe(name)
+    info = describe(name)
     _check_subset(subset)
     if download and name not in ARRAYS:
         raise DataError(f"download: only {' and '.join(ARRAYS)} can be fetched, not {name}")
@@ -75,12 +75,10 @@ def find_source(
             raise DataError(
                 f"data_dir: digits come with scikit-learn and take none, got {data_dir}"
             )
-        source = Source(facts, None)
+        source = Source(info, None)
     else:
-        root = _data_root(facts, data_dir, download)
-        source = _find_arrays(facts, root, download) or Source(
-            facts, root, _find_listing(facts, root)
-        )
+        root = _data_root(info, data_dir, download)
+        source = _find_arrays(info, root, download) or Source(info, root, _find_listing(info, root))
     _check_subset_fits(subset, source)
     return source
 
@@ -96,11 +94,11 @@ def download_command(name: str, root: Path) -> str:
     return f"python -m maskedconv.reproduce --dataset {name} --download{place}"
 
 
-def _data_root(facts: Facts, data_dir: str | Path | None, download: bool) -> Path:
+def _data_root(info: DatasetInfo, data_dir: str | Path | None, download: bool) -> Path:
     if data_dir is None:
-        if facts.name == "folder":
+        if info.name == "folder":
             raise MissingDataError("data_dir: dataset 'folder' needs one: add --data-dir FOLDER")
-        root = default_root(facts.name)
+        root = default_root(info.name)
     elif isinstance(data_dir, (str, Path)):
         root = Path(data_dir).expanduser()
     else:
@@ -108,38 +106,38 @@ def _data_root(facts: Facts, data_dir: str | Path | None, download: bool) -> Pat
     if root.is_file():
         _refuse_file(root)
     if not root.is_dir() and not download:
-        raise _missing(facts, root, "there is no such folder")
+        raise _missing(info, root, "there is no such folder")
     return root
 
 
-def _find_arrays(facts: Facts, root: Path, download: bool) -> Source | None:
+def _find_arrays(info: DatasetInfo, root: Path, download: bool) -> Source | None:
     """The published arrays in ``root``, or ``root`` itself being their folder, however named."""
-    arrays = ARRAYS.get(facts.name)
+    arrays = ARRAYS.get(info.name)
     if arrays is None:
         return None
     is_folder = any((root / file).is_file() for file in arrays.files[:-1])
     if is_folder and not (root / "train").is_dir():
         folder = root.resolve()
         root, arrays = folder.parent, replace(arrays, folder=folder.name)
-    if download or _has_arrays(arrays, root, facts.name):
-        return Source(facts, root, arrays=arrays)
+    if download or _has_arrays(arrays, root, info.name):
+        return Source(info, root, arrays=arrays)
     return None
 
 
-def _find_listing(facts: Facts, root: Path) -> Listing:
-    arrays = ARRAYS.get(facts.name)
-    if facts.name == "tiny-imagenet":
+def _find_listing(info: DatasetInfo, root: Path) -> Listing:
+    arrays = ARRAYS.get(info.name)
+    if info.name == "tiny-imagenet":
         if not (root / "wnids.txt").is_file():
-            raise _missing(facts, root, "wnids.txt is not there")
+            raise _missing(info, root, "wnids.txt is not there")
         listing = list_tiny_imagenet(root)
     elif not (root / "train").is_dir():
         sought = "train/" if arrays is None else f"{arrays.folder}, {arrays.archive} or train/"
-        raise _missing(facts, root, f"no {sought} in it")
+        raise _missing(info, root, f"no {sought} in it")
     else:
         listing = list_image_folder(root)
-    if facts.num_classes not in (None, len(listing.classes)):
+    if info.num_classes not in (None, len(listing.classes)):
         raise DataError(
-            f"{facts.title} has {facts.num_classes} classes, but {root} has {len(listing.classes)}"
+            f"{info.title} has {info.num_classes} classes, but {root} has {len(listing.classes)}"
         )
     return listing
 
@@ -157,20 +155,20 @@ def _has_arrays(arrays: Arrays, root: Path, name: str) -> bool:
     return True
 
 
-def _missing(facts: Facts, root: Path, reason: str) -> MissingDataError:
-    if facts.name in ARRAYS:
+def _missing(info: DatasetInfo, root: Path, reason: str) -> MissingDataError:
+    if info.name in ARRAYS:
         remedy = (
-            f"fetch it (170 MB) with: {download_command(facts.name, root)}; "
+            f"fetch it (170 MB) with: {download_command(info.name, root)}; "
             "or name a folder that has it with --data-dir"
         )
-    elif facts.name == "tiny-imagenet":
+    elif info.name == "tiny-imagenet":
         remedy = (
             "fetch and unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip, "
             "then add --data-dir tiny-imagenet-200"
         )
     else:
         remedy = "expected train/<class>/*.jpg and test/<class>/*.jpg below --data-dir"
-    return MissingDataError(f"no {facts.title} in {root}: {reason}; {remedy}")
+    return MissingDataError(f"no {info.title} in {root}: {reason}; {remedy}")
 
 
 def _refuse_file(path: Path) -> None:
@@ -204,8 +202,8 @@ def _check_subset_fits(subset: int | None, source: Source) -> None:
         smallest: int | None = counts[name]
         where = f"class {name!r} of {source.root}"
     else:
-        smallest = source.facts.train_per_class
-        where = f"the smallest class of {source.facts.name}"
+        smallest = source.info.train_per_class
+        where = f"the smallest class of {source.info.name}"
     if smallest is not None and subset > smallest:
         raise DataError(
             f"subset: {subset} images per class asked for, but {where} has {smallest} to train on"

@@ -1,6 +1,7 @@
-"""Draws what was run: one HTML page, the same as Markdown, a CSV, and every figure as PNG and SVG.
+"""Reports of runs: one HTML page, the same as Markdown, a CSV, and every figure as PNG and SVG.
 
-Reads nothing but ``plan.json`` and ``results.jsonl``, so a report can be drawn again at any time.
+Reads only ``plan.json`` and ``results.jsonl``, so a report can be drawn again at any time. The two
+functions here are the command's; the modules below them know no paper.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ def write(out: Path | str) -> Path:
         FileNotFoundError: ``out`` holds no ``plan.json``.
         StoreError: the folder or its plan cannot be read; names the place in the plan.
     """
+    from maskedconv.papers import PAPERS
     from maskedconv.report.build import build
-    from maskedconv.report.results import load
+    from maskedconv.report.loading import load
 
-    return build(load(Path(out)), Path(out))
+    return build(load(Path(out), PAPERS), Path(out))
 
 
 def readme_tables(out: Path | str, items: Sequence[str] = ()) -> str:
@@ -36,7 +38,8 @@ def readme_tables(out: Path | str, items: Sequence[str] = ()) -> str:
     Raises:
         ValueError: an item that the plan does not have; or as :func:`write`.
     """
+    from maskedconv.papers import PAPERS
+    from maskedconv.report.loading import load
     from maskedconv.report.readme import tables
-    from maskedconv.report.results import load
 
-    return tables(load(Path(out)), items)
+    return tables(load(Path(out), PAPERS), items)

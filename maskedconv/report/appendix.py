@@ -1,4 +1,4 @@
-"""What a reader needs to judge and repeat the runs: curves, failures, configuration, commands."""
+"""The end of the report: notes, curves, failures, configuration, environment and commands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from maskedconv.console import duration
 from maskedconv.report import curves
 from maskedconv.report.document import Block, Command, Section, Table, Text
 from maskedconv.report.results import Results, Run
@@ -17,7 +18,7 @@ _SHOWN = {"learned", "slice_dim", "frozen", "trained", "seed"}
 
 
 def sections(results: Results, folder: Path, out: Path) -> list[Section]:
-    """Everything after the paper's items."""
+    """The sections after the items."""
     return [
         Section("notes", "How to read these numbers", _notes(results)),
         Section("curves", "Learning curves", curves.build(results, folder)),
@@ -33,18 +34,7 @@ def _notes(results: Results) -> list[Block]:
         "Accuracy is top-1 on the test images in percent. As in the paper it is that of the best "
         "epoch, which is chosen by the same test images and so a little flattering; the last "
         "epoch stands beside it. ± is the sample standard deviation over seeds.",
-        "Parameters are the learned ones (the paper's effective parameters); they include "
-        "BatchNorm's affine parameters and the classifier, and never the zeroed or fixed filters.",
-        "The paper's text learns the first filters of a bank, the authors' code the last ones; "
-        "here it is the first. The counts are the same.",
-        "All networks but AlexNet start from He's initialisation. In the authors' code the split "
-        "convolutions of WRN and VGG missed that loop and kept PyTorch's default, about √6 "
-        "smaller; differences to their figure 1 can come from there. The configuration below "
-        "says which was used.",
-        "AlexNet and VGG-19 without BatchNorm hardly train at the paper's learning rate of 0.1; "
-        "0.01, the rate of the authors' reference runs, is shown where it was run.",
-        "† marks results that are in neither the paper's text nor its tables but are stored with "
-        "the authors' code.",
+        *(note for paper in results.papers for note in paper.notes),
     ]
     rows = [run.row for run in results.runs().values() if run.row]
     planned = (results.plan.get("data_notes") or {}).values()
@@ -104,7 +94,7 @@ def _environment(results: Results) -> list[Block]:
     memory = max(row.get("peak_memory_bytes") or 0 for row in rows)
     table = [
         ["runs", str(len(rows))],
-        ["time in all", duration(seconds)],
+        ["time in all", duration(seconds, rough=True)],
         ["largest peak memory", f"{memory / 2**20:,.0f} MiB"],
         ["device", _distinct(row.get("device") for row in rows)],
     ]
@@ -120,30 +110,21 @@ def _distinct(values: Iterable[Any]) -> str:
     return "; ".join(texts) or NOTHING
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say it, such as ``1 h 05 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
 def _commands(results: Results, out: Path) -> list[Block]:
     redraw = f"python -m maskedconv.report --out {shlex.quote(str(out))}"
     blocks: list[Block] = [Command(redraw, "Draws this report again")]
+    ids = [item.id for paper in results.papers for item in paper.items]
     for name, entry in results.plan["experiments"].items():
         command = entry.get("command") or results.plan.get("command")
         if command:
-            text = only(name, str(command))
+            text = only(name, str(command), ids)
             blocks.append(Command(text, f"Runs what is missing of {name} and draws it again"))
     return blocks
 
 
-def only(experiment: str, command: str) -> str:
-    """A reproduce command with ``experiment`` alone in place of the ones it names."""
-    from maskedconv.experiments.registry import EXPERIMENTS
-
-    words = [word for word in shlex.split(command) if word not in {"all", *EXPERIMENTS}]
+def only(experiment: str, command: str, ids: Iterable[str]) -> str:
+    """A reproduce command with ``experiment`` alone in place of those of ``ids`` that it names."""
+    words = [word for word in shlex.split(command) if word not in {"all", *ids}]
     places = [i for i, word in enumerate(words) if word.endswith("reproduce")]
     place = places[0] + 1 if places else len(words)
     return shlex.join([*words[:place], experiment, *words[place:]])

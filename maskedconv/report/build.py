@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
+from maskedconv.console import duration
 from maskedconv.io import replace_file
-from maskedconv.report import appendix, items, paper
+from maskedconv.report import appendix
 from maskedconv.report.claims import judge
-from maskedconv.report.criteria.measured import SEED_SPREAD
 from maskedconv.report.document import Document, Scorecard, Section, Text
+from maskedconv.report.measured import SEED_SPREAD
 from maskedconv.report.render import html, markdown
 from maskedconv.report.results import Results, dataset_title, family, network_label
 
@@ -20,20 +22,33 @@ def build(results: Results, out: Path) -> Path:
     folder = out / "figures"
     folder.mkdir(exist_ok=True)
     document = Document(
-        title="Learning a part of each filter bank",
+        title=" and ".join(paper.title for paper in results.papers),
         notice=notice(results),
         facts=_facts(results),
         sections=[
             Section("scorecard", "Scorecard of the paper's claims", _scorecard(results)),
-            *items.sections(results, folder),
+            *_items(results, folder),
             *appendix.sections(results, folder, out),
         ],
+        sources=[paper.source for paper in results.papers],
     )
     replace_file(out / "results.csv", table_of_runs(results).encode())
     replace_file(out / "report.md", markdown(document).encode())
     page = out / "report.html"
     replace_file(page, html(document).encode())
     return page
+
+
+def _items(results: Results, folder: Path) -> list[Section]:
+    """A section for every planned figure and table; its panels go to ``folder``."""
+    return [
+        Section(
+            item.id,
+            f"{item.reference}: {results.title(item.id)}",
+            item.build(results.settings(item.id), folder),
+        )
+        for item in results.items
+    ]
 
 
 def notice(results: Results) -> str:
@@ -55,9 +70,9 @@ def notice(results: Results) -> str:
 def _cuts(results: Results) -> list[str]:
     cuts = []
     if any(
-        setting.config.epochs < paper.epochs(name, setting.config)
-        for name in results.experiments
-        for setting in results.settings(name)
+        setting.config.epochs < item.printed_epochs(setting.config)
+        for item in results.items
+        for setting in results.settings(item.id)
     ):
         cuts.append("trained for fewer epochs")
     subsets = {run.config.subset for run in results.runs().values() if run.config.subset}
@@ -104,7 +119,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         ("Precision", results.precision or "nothing was run"),
         (
             "Training time",
-            appendix.duration(sum((run.row or {}).get("seconds") or 0 for run in runs)),
+            duration(sum(run.seconds for run in runs), rough=True),
         ),
     ]
     if command := results.plan.get("command"):
@@ -113,7 +128,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 
 
 def table_of_runs(results: Results) -> str:
-    """Every planned run as CSV: configuration, status and results; empty where it was not run."""
+    """Every planned run as CSV: configuration, status and results; no results if it was not run."""
     used: dict[str, list[str]] = {}
     for name, settings in results.experiments.items():
         for setting in settings:
@@ -125,7 +140,7 @@ def table_of_runs(results: Results) -> str:
         config = run.config.to_json()
         config["options"] = ";".join(f"{name}={value}" for name, value in run.config.options)
         config["milestones"] = ";".join(str(epoch) for epoch in run.config.milestones)
-        row = run.row or {}
+        row: Mapping[str, object] = run.row or {}
         values = {
             "key": key,
             "trained_as": run.trained,

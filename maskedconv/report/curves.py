@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING
 
 from maskedconv.report.document import Block, Figure, Text
 from maskedconv.report.drawing import Draw, accuracy_axis, draw, legend, top_of
-from maskedconv.report.results import Results, Setting, dataset_title, setting_label
+from maskedconv.report.results import Results, SeedGroup, dataset_title, setting_label
 from maskedconv.report.tables import datasets, file_name, networks
 
-# The other items show runs of these, or ensembles, whose members go on for an epoch.
-ITEMS = ("fig1", "fig4", "fig5", "table1", "table3")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def build(results: Results, folder: Path) -> list[Block]:
@@ -27,7 +24,7 @@ def build(results: Results, folder: Path) -> list[Block]:
         )
     ]
     drawn: set[str] = set()
-    for item in ITEMS:
+    for item in (item.id for item in results.items if item.curves):
         chosen = [s for s in results.settings(item) if s.config.key not in drawn]
         drawn |= {setting.config.key for setting in chosen}
         for dataset, here in datasets(s for s in chosen if s.config.epochs > 1).items():
@@ -46,13 +43,15 @@ def build(results: Results, folder: Path) -> list[Block]:
     return blocks
 
 
-def _caption(item: str, settings: list[Setting]) -> str:
-    fixed = item == "fig4" and not any(setting.config.bn_learned for setting in settings)
+def _caption(item: str, settings: list[SeedGroup]) -> str:
+    fixed = not any(setting.config.bn_learned for setting in settings)
     return f"{item}, BatchNorm fixed" if fixed else item
 
 
-def curves_panel(settings: list[Setting], top: float) -> Draw:
-    """Test accuracy by epoch, darker where more is learned; dashed where the rest is zeroed."""
+def curves_panel(settings: list[SeedGroup], top: float) -> Draw:
+    """Test accuracy by epoch: darker if more is learned, dashed if the rest is zeroed."""
+    from matplotlib import colormaps
+    from matplotlib.ticker import MaxNLocator
 
     def panel(axes: Axes) -> None:
         ordered = sorted(settings, key=lambda s: s.learned_parameters or 0)

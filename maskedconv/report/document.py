@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from maskedconv.report.claims import Verdict
+if TYPE_CHECKING:
+    from maskedconv.report.claims import Verdict
+    from maskedconv.report.item import Source
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Command:
-    """A line to type into a shell, with what it does."""
+    """A line to type into a shell, with its purpose."""
 
     text: str
     purpose: str
@@ -80,12 +83,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """The whole report; ``notice`` is its first line."""
+    """The whole report; ``notice`` is its first line, ``sources`` the papers it is about."""
 
     title: str
     notice: str
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
+    sources: Sequence[Source] = ()
 
 
 Block = Text | Command | Table | Figure | Scorecard

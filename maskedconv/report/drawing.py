@@ -1,4 +1,4 @@
-"""How a panel is drawn and stored, and the axes, points and legends that panels share."""
+"""Draws and stores panels; axes, points and legends that panels share."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import Formatter, LogLocator, NullLocator
+from typing import TYPE_CHECKING, NamedTuple
 
 from maskedconv.io import replace_file
 from maskedconv.report.document import Picture
-from maskedconv.report.results import Setting, Stat, setting_label, setting_order
+from maskedconv.report.results import SeedGroup, Stat, setting_label, setting_order
 from maskedconv.report.style import GREY, PANEL, figure_style
 
-Draw = Callable[[Axes], None]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.ticker import Formatter
+
+Draw = Callable[["Axes"], None]
 
 
 def draw(folder: Path, name: str, title: str, alt: str, panel: Draw) -> Picture:
     """Draws one panel and stores it as ``<name>.svg`` and ``<name>.png`` in ``folder``."""
+    from matplotlib.figure import Figure
+
     with figure_style():
         figure = Figure(figsize=PANEL, layout="constrained")
         axes = figure.add_subplot()
@@ -38,40 +41,43 @@ def draw(folder: Path, name: str, title: str, alt: str, panel: Draw) -> Picture:
     return Picture(name, alt, svg.getvalue())
 
 
-def top_of(settings: Iterable[Setting]) -> float:
+def top_of(settings: Iterable[SeedGroup]) -> float:
     """The next ten above the best accuracy, for the panels of one figure to share as their top."""
     best = max((setting.best.mean for setting in settings if setting.best), default=100.0)
     return max(10.0, 10 * math.ceil(best / 10))
 
 
-def ordered_labels(settings: Iterable[Setting]) -> list[str]:
+def ordered_labels(settings: Iterable[SeedGroup]) -> list[str]:
     """The settings' labels, each once, in the order that an axis has them."""
     ordered = sorted(settings, key=lambda setting: setting_order(setting.config))
     return list(dict.fromkeys(setting_label(setting.config) for setting in ordered))
 
 
+class PointStyle(NamedTuple):
+    """Colour, marker and name of one kind of points; ``hollow`` ones are larger."""
+
+    colour: str
+    marker: str
+    name: str
+    hollow: bool = False
+
+
 def points(
-    axes: Axes,
-    xs: Iterable[float],
-    stats: Sequence[Stat | None],
-    colour: str,
-    marker: str,
-    label: str,
-    hollow: bool = False,
+    axes: Axes, xs: Iterable[float], stats: Sequence[Stat | None], style: PointStyle
 ) -> None:
-    """Means with error bars of one standard deviation; nothing where there is None."""
+    """Draws means with error bars of one standard deviation; skips those that are None."""
     there = [(x, stat) for x, stat in zip(xs, stats, strict=True) if stat is not None]
     axes.errorbar(
         [x for x, _ in there],
         [stat.mean for _, stat in there],
         yerr=[stat.sd or 0 for _, stat in there] if any(stat.sd for _, stat in there) else None,
-        fmt=marker,
-        ms=8 if hollow else 6,
-        color=colour,
-        mfc="white" if hollow else colour,
+        fmt=style.marker,
+        ms=8 if style.hollow else 6,
+        color=style.colour,
+        mfc="white" if style.hollow else style.colour,
         mew=1.6,
         elinewidth=1.3,
-        label=label,
+        label=style.name,
     )
 
 
@@ -84,13 +90,15 @@ def log_axis(axes: Axes, label: str, formatter: Formatter) -> None:
 
 def log_ticks(axis: Axis, formatter: Formatter) -> None:
     """Ticks at 1 and 3 of each decade of a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     axis.set_major_locator(LogLocator(subs=(1, 3)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(formatter)
 
 
-def accuracy_axis(axes: Axes, settings: Sequence[Setting], top: float) -> None:
-    """The y axis of test accuracy from 0, with a line at chance where that is known."""
+def accuracy_axis(axes: Axes, settings: Sequence[SeedGroup], top: float) -> None:
+    """The y axis of test accuracy from 0, with a line at chance if that is known."""
     axes.set_ylabel("test top-1, %")
     axes.set_ylim(0, 1.03 * top)
     chance = settings[0].chance if settings else None
@@ -99,5 +107,5 @@ def accuracy_axis(axes: Axes, settings: Sequence[Setting], top: float) -> None:
 
 
 def legend(axes: Axes, columns: int = 4) -> None:
-    """Under the panel, where it hides no point."""
+    """Puts the legend under the panel, so that it hides no point."""
     axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)

@@ -1,4 +1,4 @@
-"""Straight lines through accuracy against the logarithm of what is learned (figure 3)."""
+"""Straight lines through accuracy against the logarithm of the fraction learned."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maskedconv.report.results import Setting, is_reference
+from maskedconv.report.results import SeedGroup, is_reference
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Fit | None:
     return Fit(slope, float(line.intercept), r2, slope - margin, slope + margin, len(x))
 
 
-def log_fraction(setting: Setting) -> float | None:
+def log_fraction(setting: SeedGroup) -> float | None:
     """log10 of learned over all parameters; None where nothing was run."""
     learned, total = setting.learned_parameters, setting.total_parameters
     return math.log10(learned / total) if learned and total else None
 
 
-def fit_settings(settings: list[Setting]) -> Fit | None:
+def fit_settings(settings: list[SeedGroup]) -> Fit | None:
     """Mean best accuracy against log10 of the fraction learned, one point for each setting.
 
     The all-weights reference is not among the points. In one network the slope against the log of

@@ -1,29 +1,38 @@
-"""Accuracy by how much is learned, two kinds of runs side by side: what figures 1, 4 and 5 show."""
+"""Panels and tables of accuracy by learned slice, two kinds of runs side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-
-from maskedconv.experiments.config import RunConfig
 from maskedconv.report.document import Table
-from maskedconv.report.drawing import Draw, accuracy_axis, legend, ordered_labels, points
+from maskedconv.report.drawing import (
+    Draw,
+    PointStyle,
+    accuracy_axis,
+    legend,
+    ordered_labels,
+    points,
+)
 from maskedconv.report.results import (
-    Setting,
+    SeedGroup,
     dataset_title,
     is_reference,
     sentence,
     setting_label,
 )
 from maskedconv.report.style import BLACK, FROZEN_COLOURS
-from maskedconv.report.tables import best, count, last, networks, order, pairs, share
+from maskedconv.report.tables import best, count, last, networks, order, pairs, percent_learned
+from maskedconv.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One kind of runs in a panel: which they are, what they are called, how they are drawn."""
+    """One kind of runs in a panel: a condition, a name and a style."""
 
     chosen: Callable[[RunConfig], bool]
     name: str
@@ -40,7 +49,7 @@ FROZEN_MARKS = (
 
 
 def learned_panel(
-    settings: list[Setting], top: float, marks: Sequence[Mark] = FROZEN_MARKS
+    settings: list[SeedGroup], top: float, marks: Sequence[Mark] = FROZEN_MARKS
 ) -> Draw:
     """Accuracy of each setting of one network, the kinds that ``marks`` tells apart side by side.
 
@@ -61,7 +70,8 @@ def learned_panel(
         for mark, kind in zip(marks, kinds, strict=True):
             stats = [kind.get(label) for label in labels]
             xs = range(len(labels))
-            points(axes, xs, stats, mark.colour, mark.marker, mark.name, mark.hollow)
+            style = PointStyle(mark.colour, mark.marker, mark.name, mark.hollow)
+            points(axes, xs, stats, style)
         lost = [x for x, label in enumerate(labels) if _failed(partial, label)]
         if lost:
             low = [0.03 * top] * len(lost)
@@ -77,11 +87,11 @@ def learned_panel(
     return panel
 
 
-def _failed(settings: Iterable[Setting], label: str) -> bool:
+def _failed(settings: Iterable[SeedGroup], label: str) -> bool:
     return any(s.failures for s in settings if setting_label(s.config) == label)
 
 
-def learned_alt(name: str, dataset: str, settings: list[Setting]) -> str:
+def learned_alt(name: str, dataset: str, settings: list[SeedGroup]) -> str:
     """The panel in words."""
     values = "; ".join(
         f"{setting_label(s.config)} {s.config.frozen} {best(s)}" for s in settings if s.best
@@ -89,7 +99,7 @@ def learned_alt(name: str, dataset: str, settings: list[Setting]) -> str:
     return f"{name} on {dataset}, accuracy in percent: {values or 'nothing was run'}."
 
 
-def learned_table(settings: list[Setting]) -> Table:
+def learned_table(settings: list[SeedGroup]) -> Table:
     """Every setting of one data set, random beside zeroed."""
     rows = []
     for name, group in networks(settings).items():
@@ -101,7 +111,7 @@ def learned_table(settings: list[Setting]) -> Table:
                     name,
                     setting_label(one.config),
                     count(one.learned_parameters),
-                    share(one),
+                    percent_learned(one),
                     best(random),
                     last(random),
                     *_zeroed(one, zero),
@@ -117,6 +127,6 @@ def learned_table(settings: list[Setting]) -> Table:
     )
 
 
-def _zeroed(one: Setting, zero: Setting | None) -> tuple[str, str]:
+def _zeroed(one: SeedGroup, zero: SeedGroup | None) -> tuple[str, str]:
     # With every weight learned there is nothing left to be zeroed.
     return ("", "") if zero is None and is_reference(one.config) else (best(zero), last(zero))

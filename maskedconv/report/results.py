@@ -1,21 +1,22 @@
-"""The rows of a plan, gathered for the report: runs that differ only in their seed are one setting.
+"""The rows of a plan, gathered for the report: runs that differ only in their seed are one group.
 
 All accuracies are top-1 on the test images, in percent.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskedconv import data
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.store import Store
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.row import EpochRow, Row
+
+if TYPE_CHECKING:
+    from maskedconv.report.item import Item, Paper
 
 FAMILIES = {
     "densenet": "DenseNet",
@@ -26,7 +27,7 @@ FAMILIES = {
 }
 
 _PRECISIONS = {"off": "float32", "bf16": "bfloat16 (autocast)"}
-# How maskedconv.data notes a folder that holds a part of a data set.
+# The notes of maskedconv.data on a folder that holds a part of a data set.
 _TEST_IMAGES = re.compile(r"([\d,]+) of [\d,]+ test images")
 _EXCERPT = re.compile(r"[\d,]+ of [\d,]+ (training|test) images")
 
@@ -41,7 +42,7 @@ class Stat:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Stat | None:
-        """None where there is nothing to average."""
+        """None if there is nothing to average."""
         numbers = list(values)
         if not numbers:
             return None
@@ -54,7 +55,7 @@ class Stat:
 
 @dataclass(frozen=True)
 class Run:
-    """One planned run and its row, or None where it was not run.
+    """One planned run and its row, or None if it was not run.
 
     Attributes:
         trained: key of the run that was trained for it: its own, or that of a run which learns the
@@ -62,7 +63,7 @@ class Run:
     """
 
     config: RunConfig
-    row: dict[str, Any] | None
+    row: Row | None
     trained: str
 
     @property
@@ -74,16 +75,25 @@ class Run:
         return self.row is not None and self.row["status"] == "failed"
 
     @property
-    def history(self) -> list[dict[str, Any]]:
-        return (self.row or {}).get("history") or []
+    def history(self) -> list[EpochRow]:
+        return [] if self.row is None else self.row.get("history") or []
 
     @property
     def error(self) -> str:
-        return str((self.row or {}).get("error") or "no reason stored")
+        return (self.row and self.row.get("error")) or "no reason stored"
+
+    @property
+    def diverged(self) -> bool:
+        return self.row is not None and self.row.get("error_type") == "Diverged"
+
+    @property
+    def seconds(self) -> float:
+        """Wall time; 0 if it was not run."""
+        return (self.row and self.row.get("seconds")) or 0.0
 
 
 @dataclass(frozen=True)
-class Setting:
+class SeedGroup:
     """The runs of one configuration; they differ only in their seed."""
 
     runs: tuple[Run, ...]
@@ -108,7 +118,7 @@ class Setting:
         return self._stat(lambda row: row.get("ensemble_top1"))
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """Rows of the finished runs."""
         return [run.row for run in self.runs if run.row is not None and run.done]
 
@@ -120,7 +130,7 @@ class Setting:
 
     @property
     def test_images(self) -> int | None:
-        """How many images accuracies are of; None where that is not known."""
+        """The number of test images; None if it is not known."""
         for row in self.rows:
             if found := _TEST_IMAGES.search(str(row.get("data_note") or "")):
                 return int(found[1].replace(",", ""))
@@ -138,27 +148,26 @@ class Setting:
 
     @property
     def learned_parameters(self) -> int | None:
-        return self._count("learned_parameters")
+        return self._first(lambda row: row.get("learned_parameters"))
 
     @property
     def total_parameters(self) -> int | None:
-        return self._count("total_parameters")
+        return self._first(lambda row: row.get("total_parameters"))
 
     @property
     def chance(self) -> float | None:
-        """Accuracy of a guess in percent; None where the number of classes is not known."""
+        """Accuracy of a guess in percent; None if the number of classes is not known."""
         classes = data.describe(self.config.dataset).num_classes
         return None if classes is None else 100 / classes
 
-    def _stat(self, value: Callable[[dict[str, Any]], float | None]) -> Stat | None:
+    def _stat(self, value: Callable[[Row], float | None]) -> Stat | None:
         values = [value(row) for row in self.rows]
         return Stat.of(number for number in values if number is not None)
 
-    def _count(self, name: str) -> int | None:
-        for run in self.runs:
-            if run.row is not None and run.row.get(name) is not None:
-                return int(run.row[name])
-        return None
+    def _first(self, value: Callable[[Row], int | None]) -> int | None:
+        """The value of the first row that has it."""
+        values = (value(run.row) for run in self.runs if run.row is not None)
+        return next((number for number in values if number is not None), None)
 
 
 @dataclass(frozen=True)
@@ -170,18 +179,25 @@ class Results:
         experiments: id of each planned experiment -> its settings, in the plan's order.
         problems: what could not be read, for people.
         unplanned: number of rows that belong to no planned experiment.
+        papers: the papers of the planned experiments.
     """
 
     plan: dict[str, Any]
-    experiments: dict[str, list[Setting]] = field(default_factory=dict)
+    experiments: dict[str, list[SeedGroup]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     unplanned: int = 0
+    papers: tuple[Paper[Any], ...] = ()
 
-    def settings(self, experiment: str) -> list[Setting]:
+    @property
+    def items(self) -> list[Item[Any]]:
+        """The planned figures and tables, in the papers' order."""
+        return [i for paper in self.papers for i in paper.items if i.id in self.experiments]
+
+    def settings(self, experiment: str) -> list[SeedGroup]:
         """Settings of an experiment; none if it is not in the plan."""
         return self.experiments.get(experiment, [])
 
-    def all_settings(self) -> Iterator[Setting]:
+    def all_settings(self) -> Iterator[SeedGroup]:
         """Settings of every experiment; one that two share comes twice."""
         for settings in self.experiments.values():
             yield from settings
@@ -200,7 +216,7 @@ class Results:
 
     @property
     def precision(self) -> str:
-        """What the runs that have a row computed in, in words."""
+        """The precision of the runs that have a row, in words."""
         used = dict.fromkeys(run.config.amp for run in self.runs().values() if run.row)
         return " and ".join(_PRECISIONS[amp] for amp in used)
 
@@ -208,31 +224,8 @@ class Results:
         return str(self.plan["experiments"][experiment].get("title") or experiment)
 
 
-def load(out: Path) -> Results:
-    """Reads ``plan.json`` and ``results.jsonl`` of a folder.
-
-    Raises:
-        FileNotFoundError: there is no plan.
-        StoreError: the folder or the plan cannot be read; names the place in the plan.
-    """
-    store = Store(out)
-    plan = store.read_plan()
-    if plan is None:
-        raise FileNotFoundError(
-            f"{store.plan} does not exist; run `python -m maskedconv.reproduce --out {out}` first"
-        )
-    loaded = store.load()
-    experiments = {
-        name: _settings(entry, loaded.rows) for name, entry in plan["experiments"].items()
-    }
-    runs = [run for entry in plan["experiments"].values() for run in entry["runs"]]
-    planned = {run.get("same_as", run["key"]) for run in runs} | {run["key"] for run in runs}
-    unplanned = len(loaded.rows.keys() - planned)
-    return Results(plan, experiments, loaded.problems, unplanned)
-
-
 def family(model: str) -> str:
-    """The paper's architecture that a model belongs to, such as ``densenet``; "" if to none."""
+    """The architecture that a model belongs to, such as ``densenet``; "" if it is of another."""
     return next((name for name in FAMILIES if model.startswith(name)), "")
 
 
@@ -253,7 +246,7 @@ def network_label(config: RunConfig) -> str:
 
 
 def setting_label(config: RunConfig) -> str:
-    """What of the network a run learns: ``p = 0.1``, ``k = 5``, ``all`` or the part's name."""
+    """The learned part of the network: ``p = 0.1``, ``k = 5``, ``all`` or the part's name."""
     if config.trained != "all":
         return "BN" if config.trained == "bn" else config.trained
     return split_label(config.learned)
@@ -279,15 +272,3 @@ def signed(number: float, digits: int = 1) -> str:
 def is_reference(config: RunConfig) -> bool:
     """Whether the run learns every weight of the network."""
     return config.trained == "all" and config.learns_all_slices
-
-
-def _settings(entry: dict[str, Any], rows: dict[str, dict[str, Any]]) -> list[Setting]:
-    grouped: dict[str, list[Run]] = {}
-    for planned in entry["runs"]:
-        config = RunConfig.from_json(planned["config"])
-        # Each seed of an ensemble starts from another run.
-        same_but_seed = {**config.with_seed(0).to_json(), "start": bool(config.start)}
-        name_of_setting = json.dumps(same_but_seed, sort_keys=True)
-        trained = planned.get("same_as", planned["key"])
-        grouped.setdefault(name_of_setting, []).append(Run(config, rows.get(trained), trained))
-    return [Setting(tuple(runs)) for runs in grouped.values()]

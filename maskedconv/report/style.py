@@ -1,4 +1,4 @@
-"""How every figure looks: a palette that colour-blind readers can tell apart (Okabe & Ito 2008)."""
+"""The style of every figure; colour-blind readers can tell its palette apart (Okabe & Ito 2008)."""
 
 from __future__ import annotations
 

@@ -1,15 +1,13 @@
-"""How settings are grouped and numbers written in the report's tables."""
+"""Groups settings and formats numbers for the report's tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from maskedconv.report import paper
-from maskedconv.report.document import Block, Table, Text
+from maskedconv.report.document import Block, Text
 from maskedconv.report.results import (
-    Setting,
+    SeedGroup,
     Stat,
-    dataset_title,
     network_label,
     setting_label,
     setting_order,
@@ -20,13 +18,13 @@ from maskedconv.slices import SLICE_DIMS
 NOTHING = "–"
 
 
-def networks(settings: Iterable[Setting]) -> dict[str, list[Setting]]:
-    """Settings by network, with the learning rate in the name where there are several."""
+def networks(settings: Iterable[SeedGroup]) -> dict[str, list[SeedGroup]]:
+    """Settings by network, with the learning rate in the name if there are several."""
     found = list(settings)
     rates: dict[str, set[float]] = {}
     for setting in found:
         rates.setdefault(network_label(setting.config), set()).add(setting.config.lr)
-    grouped: dict[str, list[Setting]] = {}
+    grouped: dict[str, list[SeedGroup]] = {}
     for setting in found:
         name = network_label(setting.config)
         if len(rates[name]) > 1:
@@ -35,24 +33,24 @@ def networks(settings: Iterable[Setting]) -> dict[str, list[Setting]]:
     return grouped
 
 
-def datasets(settings: Iterable[Setting]) -> dict[str, list[Setting]]:
+def datasets(settings: Iterable[SeedGroup]) -> dict[str, list[SeedGroup]]:
     """Settings by the data set's name."""
-    grouped: dict[str, list[Setting]] = {}
+    grouped: dict[str, list[SeedGroup]] = {}
     for setting in settings:
         grouped.setdefault(setting.config.dataset, []).append(setting)
     return grouped
 
 
-def epochs_text(settings: Iterable[Setting]) -> str:
-    """How long settings were trained, such as ``1 epoch``."""
+def epochs_text(settings: Iterable[SeedGroup]) -> str:
+    """The length of training of settings, such as ``1 epoch``."""
     numbers = sorted({setting.config.epochs for setting in settings})
     text = " or ".join(str(number) for number in numbers)
     return f"{text} epoch" if numbers == [1] else f"{text} epochs"
 
 
-def one_network(settings: Iterable[Setting]) -> list[Block]:
+def one_network(settings: Iterable[SeedGroup]) -> list[Block]:
     """Names the settings that one training stands for, as they learn the same slices."""
-    equals: dict[str, list[Setting]] = {}
+    equals: dict[str, list[SeedGroup]] = {}
     for setting in settings:
         equals.setdefault(setting.runs[0].trained, []).append(setting)
     names = [
@@ -74,7 +72,7 @@ def file_name(*parts: str) -> str:
     return "".join(letter for letter in text if letter.isalnum() or letter in "-_.")
 
 
-def cell(setting: Setting | None, stat: Stat | None) -> str:
+def cell(setting: SeedGroup | None, stat: Stat | None) -> str:
     """A number for a table, or why there is none."""
     if setting is None or not any(run.row for run in setting.runs):
         return NOTHING
@@ -84,16 +82,16 @@ def cell(setting: Setting | None, stat: Stat | None) -> str:
     return f"{stat} ({failed} of {len(setting.runs)} failed)" if failed else str(stat)
 
 
-def _diverged(setting: Setting) -> bool:
-    return all((run.row or {}).get("error_type") == "Diverged" for run in setting.failures)
+def _diverged(setting: SeedGroup) -> bool:
+    return all(run.diverged for run in setting.failures)
 
 
-def best(setting: Setting | None) -> str:
+def best(setting: SeedGroup | None) -> str:
     """Accuracy of the best epoch, or why there is none."""
     return cell(setting, setting.best if setting else None)
 
 
-def last(setting: Setting | None) -> str:
+def last(setting: SeedGroup | None) -> str:
     """Accuracy of the last epoch, or why there is none."""
     return cell(setting, setting.last if setting else None)
 
@@ -108,57 +106,21 @@ def count(number: int | None) -> str:
     return NOTHING if number is None else f"{number:,}"
 
 
-def share(setting: Setting) -> str:
+def percent_learned(setting: SeedGroup) -> str:
     """Percentage of the parameters that is learned."""
     learned, total = setting.learned_parameters, setting.total_parameters
     return f"{100 * learned / total:.1f}" if learned is not None and total else NOTHING
 
 
-def order(setting: Setting) -> tuple[int, bool, float | int]:
+def order(setting: SeedGroup) -> tuple[int, bool, float | int]:
     """Sorts settings by slice dimension, then as :func:`setting_order`."""
     return setting.config.slice_dim, *setting_order(setting.config)
 
 
-def pairs(settings: list[Setting]) -> list[tuple[Setting | None, Setting | None]]:
+def pairs(settings: list[SeedGroup]) -> list[tuple[SeedGroup | None, SeedGroup | None]]:
     """Each setting with random and with zeroed frozen weights; None where one is not planned."""
-    found: dict[tuple[str, int], dict[str, Setting]] = {}
+    found: dict[tuple[str, int], dict[str, SeedGroup]] = {}
     for setting in settings:
         config = setting.config
         found.setdefault((setting_label(config), config.slice_dim), {})[config.frozen] = setting
     return [(pair.get("random"), pair.get("zero")) for pair in found.values()]
-
-
-def comparison(settings: list[Setting]) -> list[Block]:
-    """Our settings beside the same runs of the authors, or a line saying that there are none."""
-    compared = paper.compare(settings)
-    if not compared:
-        return [
-            Text(
-                "None of these runs has the network, data set, split and length of training of one "
-                "that the authors stored, so no difference to theirs is given."
-            )
-        ]
-    rows = [
-        [
-            network_label(pair.setting.config),
-            dataset_title(pair.setting.config.dataset),
-            f"{setting_label(pair.setting.config)} of {SLICE_DIMS[pair.setting.config.slice_dim]}",
-            "zeroed" if pair.theirs.frozen == "zero" else "random",
-            pair.theirs.run,
-            str(pair.ours),
-            f"{pair.theirs.top1:.2f}",
-            signed(pair.ours.mean - pair.theirs.top1, 2),
-        ]
-        for pair in compared
-    ]
-    columns = ("network", "data", "learned", "rest", "their run", "ours", "authors", "difference")
-    return [
-        Table(
-            "Beside the runs that the authors stored with their code: top-1, %. Their single "
-            "epochs are set against the first epoch of ours.",
-            columns,
-            rows,
-            frozenset({5, 6, 7}),
-            grouped=True,
-        )
-    ]

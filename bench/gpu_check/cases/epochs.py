@@ -12,17 +12,17 @@ import torch
 from bench.gpu_check.author_epochs import published
 from bench.gpu_check.device import Device
 from maskedconv.data import Dataset
-from maskedconv.experiments.config import RunConfig
-from maskedconv.experiments.execute import execute
-from maskedconv.experiments.images import Source
 from maskedconv.models import recipe
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.execute import execute
+from maskedconv.runs.images import DataLocations
 
 
 @functools.cache
 def images(dataset: str, folder: str, device_name: str) -> Dataset:
     """Loaded once a process."""
-    source = Source({"": Path(folder)} if folder else {})
-    return source.load((dataset, None), torch.device(device_name))
+    locations = DataLocations({"": Path(folder)} if folder else {})
+    return locations.load((dataset, None), torch.device(device_name))
 
 
 def run(case: str, device: Device, options: dict[str, Any]) -> dict[str, Any]:

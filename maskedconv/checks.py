@@ -1,0 +1,28 @@
+"""Checks of arguments that several parts of the package share. Free of torch."""
+
+from __future__ import annotations
+
+
+def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> str:
+    """Returns ``value``; ValueError unless it is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{argument} is {value!r}; expected one of {', '.join(choices)}")
+    return value
+
+
+def check_int(argument: str, value: int, smallest: int) -> int:
+    """Returns ``value``; TypeError unless it is an int, ValueError if it is below ``smallest``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument} is {value!r} ({type(value).__name__}); expected an int")
+    if value < smallest:
+        raise ValueError(f"{argument} is {value}; expected at least {smallest}")
+    return value
+
+
+def check_number(argument: str, value: float) -> float:
+    """Returns ``value`` as a float; an error unless it is a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{argument} is {value!r} ({type(value).__name__}); expected a number")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{argument} is {value}; expected a finite number >= 0")
+    return float(value)

@@ -1,0 +1,81 @@
+"""The listings of ``reproduce``: the items, their runs, and an estimate of their time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from maskedconv.console import duration, say
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.images import DataKey, Size, data_key
+from maskedconv.runs.planning import Plan, all_runs
+from maskedconv.runs.same import trained_for
+from maskedconv.runs.sequential import unique
+from maskedconv.runs.store import Loaded, Store
+
+if TYPE_CHECKING:
+    from maskedconv.runs.workers import Workers
+
+Sizes = Mapping[DataKey, Size]
+
+
+def print_items(plan: Plan, every_run: bool) -> None:
+    """A line for each item with the number of its runs, and one for each run if asked for."""
+    trained = trained_for(all_runs(plan), Loaded())
+    counted: set[str] = set()
+    for experiment, runs in plan.runs.items():
+        new = {run.key for run in runs} - counted
+        shared = f", {len(runs) - len(new)} of them above" if len(new) < len(runs) else ""
+        same = sum(trained[run.key].key != run.key for run in runs)
+        equals = f", {same} of them the same network as another" if same else ""
+        count = f"{len(runs)} runs{shared}{equals}"
+        print(f"{experiment.id:<8}{experiment.reference:<10}{experiment.title} ({count})")
+        if every_run:
+            for run in runs:
+                above = "" if run.key in new else " (above)"
+                print(f"  {run.key}  {run.label()}{above}{_same(run, trained[run.key])}")
+        counted |= new
+    networks = len(unique(trained.values()))
+    once = f", {networks} networks to train" if networks < len(counted) else ""
+    print(f"{'total':<18}{len(counted)} runs{once}")
+
+
+def _same(run: RunConfig, trained: RunConfig) -> str:
+    return "" if trained.key == run.key else f" (the same network as {trained.key})"
+
+
+def print_estimate(
+    plan: Plan, sizes: Sizes, store: Store, workers: Workers, every_run: bool
+) -> None:
+    """Prints the runs that each item still needs, and their time; shared runs count once."""
+    from maskedconv.runs.estimate import estimate, total_seconds
+
+    loaded = store.load()
+    configs = all_runs(plan)
+    trained = trained_for(configs, loaded)
+    pending = [run for run in unique(trained.values()) if not loaded.finished(run.key)]
+    say("timing some batches of each kind of run ...")
+    seconds = estimate(pending, sizes, workers)
+    # Runs at once were timed at once, on a GPU that they share as well.
+    speed_up = workers.count
+    if speed_up > 1:
+        say(f"times of the items are those of {speed_up} runs at once")
+    counted: set[str] = set()
+    print(f"{'':8}{'runs':>6}{'to do':>7}{'epochs':>8}{'images':>14}  time")
+    for experiment, runs in plan.runs.items():
+        needed = unique(trained[run.key] for run in runs)
+        mine = [run for run in needed if run.key in seconds and run.key not in counted]
+        counted |= {run.key for run in mine}
+        took = sum(seconds[run.key] for run in mine) / speed_up
+        print(f"{experiment.id:8}{len(runs):6}{_amount(mine, sizes, took)}")
+        if every_run:
+            for run in mine:
+                print(f"  {_amount([run], sizes, seconds[run.key])}  {run.label()}")
+    total = total_seconds(pending, seconds, workers.count)
+    print(f"{'total':8}{len(configs):6}{_amount(pending, sizes, total)}")
+
+
+def _amount(runs: list[RunConfig], sizes: Sizes, seconds: float) -> str:
+    epochs = sum(run.all_epochs for run in runs)
+    images = sum(run.all_epochs * sizes[data_key(run)].train_images for run in runs)
+    return f"{len(runs):7}{epochs:8,}{images:14,}  about {duration(seconds)}"

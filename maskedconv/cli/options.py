@@ -1,0 +1,64 @@
+"""Options, exit codes and usage errors of the commands. Free of torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from maskedconv.checks import check_choice
+from maskedconv.console import say
+from maskedconv.io import StoreError
+from maskedconv.training.device import DEVICES
+from maskedconv.training.precision import is_slow, resolve_amp
+
+if TYPE_CHECKING:
+    import torch
+
+DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+AMP_HELP = (
+    "bf16 computes in bfloat16 under autocast, off in float32; auto: bf16 on CUDA and on a CPU "
+    "with AMX."
+)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turns a mistake of the user, before any run, into its message and exit code 2."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted before anything was run")
+        raise typer.Exit(INTERRUPTED) from None
+    # DataError is a ValueError; ImportError names a package of an extra that is not installed.
+    except (StoreError, ValueError, TypeError, ImportError) as error:
+        say(f"error: {error}")
+        raise typer.Exit(USAGE) from error
+
+
+def check_device(device: str, threads: int | None) -> None:
+    """ValueError unless ``device`` is one of ``DEVICES`` and ``threads`` at least 1, or None."""
+    check_choice("device", device, DEVICES)
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}; expected at least 1")
+
+
+def check_checkpoint_minutes(minutes: float) -> None:
+    """ValueError unless ``minutes`` is a time between two checkpoints: finite, and at least 0."""
+    if not 0 <= minutes < math.inf:
+        raise ValueError(f"checkpoint_minutes is {minutes}; expected a number, at least 0")
+
+
+def open_amp(asked: str, device: torch.device) -> str:
+    """Resolves ``--amp`` on ``device`` to "bf16" or "off"; warns if that is slow.
+
+    Raises:
+        ValueError: ``asked`` is none of auto, bf16 and off.
+    """
+    amp = resolve_amp(asked, device.type)
+    if is_slow(amp, device.type):
+        say("note: this CPU has no unit for bfloat16; --amp off is faster here")
+    return amp

@@ -1,0 +1,72 @@
+"""The optimizers and learning-rate schedules of the training loop, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+
+from maskedconv.optim import OPTIMIZERS, SCHEDULES
+from maskedconv.optim.yellowfin import YellowFin
+
+# As in the authors' runs with YellowFin (Rosenfeld & Tsotsos 2018, table 3).
+_YELLOWFIN_CLIP = 2.0
+_YELLOWFIN_WINDOW = 20
+
+
+def make_optimizer(
+    name: str,
+    parameters: Sequence[nn.Parameter],
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
+) -> Optimizer:
+    """The optimizer ``name`` of ``parameters``.
+
+    ``momentum`` is SGD's, Adam's beta1, or where YellowFin starts; ``nesterov`` is SGD's.
+
+    Raises:
+        ValueError: there is no such optimizer, or it refuses a value.
+    """
+    if nesterov and name != "sgd":
+        raise ValueError(f"nesterov is True; expected False with optimizer {name}")
+    if name == "sgd":
+        return SGD(
+            parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
+        )
+    if name == "adam":
+        return Adam(parameters, lr=lr, betas=(momentum, 0.999), weight_decay=weight_decay)
+    if name == "yellowfin":
+        return YellowFin(
+            parameters,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            window=_YELLOWFIN_WINDOW,
+            clip=_YELLOWFIN_CLIP,
+        )
+    raise ValueError(f"optimizer is {name!r}; expected one of {', '.join(OPTIMIZERS)}")
+
+
+def make_scheduler(
+    name: str, optimizer: Optimizer, epochs: int, milestones: tuple[int, ...], gamma: float
+) -> LRScheduler:
+    """The schedule ``name``, stepped once an epoch; see ``maskedconv.training.train``.
+
+    Raises:
+        ValueError: there is no such schedule, or it has no use for the milestones.
+    """
+    if milestones and (name == "cosine" or min(milestones) < 1):
+        raise ValueError(
+            f"milestones is {milestones} with schedule {name}; expected epochs from 1 with step, "
+            "none with cosine"
+        )
+    if name == "step":
+        return MultiStepLR(optimizer, list(milestones), gamma)
+    if name == "cosine":
+        return CosineAnnealingLR(optimizer, epochs)
+    raise ValueError(f"schedule is {name!r}; expected one of {', '.join(SCHEDULES)}")

@@ -1,0 +1,97 @@
+"""Table 4's ensembles: their names, the better optimizer, their size on disk, and their gain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
+
+from maskedconv.report.claims import Case
+from maskedconv.report.measured import Measured, all_of, exceeds, measured
+from maskedconv.report.results import SeedGroup, dataset_title, network_label, signed
+from maskedconv.runs.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The size of an ensemble on disk in bytes, averaged over seeds."""
+
+    shared: float
+    members: float
+
+    @property
+    def total(self) -> float:
+        return self.shared + self.members
+
+
+def by_network(settings: list[SeedGroup]) -> dict[str, list[SeedGroup]]:
+    """Ensembles by network, whatever the learning rate, which tells Adam from SGD."""
+    grouped: dict[str, list[SeedGroup]] = {}
+    for setting in settings:
+        grouped.setdefault(network_label(setting.config), []).append(setting)
+    return grouped
+
+
+def kind(config: RunConfig) -> str:
+    """The paper's name of what an ensemble shares: FC, share 0.9 and so on, or full."""
+    if config.trained != "all":
+        return config.trained.upper()
+    if isinstance(config.learned, int):
+        return f"k = {config.learned}"
+    return "full" if config.learned == 1.0 else f"share {1 - config.learned:g}"
+
+
+def better(settings: list[SeedGroup]) -> dict[str, SeedGroup]:
+    """The better ensemble of each kind; a kind without a finished run is left out."""
+    found: dict[str, SeedGroup] = {}
+    for setting in settings:
+        name = kind(setting.config)
+        if setting.ensemble is None:
+            continue
+        rival = found.get(name)
+        if rival is None or rival.ensemble is None or setting.ensemble.mean > rival.ensemble.mean:
+            found[name] = setting
+    return found
+
+
+def stored(setting: SeedGroup) -> Stored | None:
+    """Bytes on disk; the start's file counts only where members still use a part of it."""
+    sizes = [row["stored_bytes"] for row in setting.rows if row.get("stored_bytes")]
+    if not sizes:
+        return None
+    shares = kind(setting.config) != "full"
+    return Stored(
+        fmean(size["shared"] for size in sizes) if shares else 0.0,
+        fmean(sum(size["members"]) for size in sizes),
+    )
+
+
+def all_parameters(setting: SeedGroup) -> int | None:
+    """Parameters of all members and, once, of their shared part; the paper leaves that part out."""
+    learned, total = setting.learned_parameters, setting.total_parameters
+    if learned is None or total is None:
+        return None
+    return learned + total - learned // setting.config.members
+
+
+def sharing_keeps_gain(settings: list[SeedGroup]) -> Iterator[Case]:
+    found = [setting for setting in settings if setting.config.members]
+    for name, group in by_network(found).items():
+        for dataset in dict.fromkeys(setting.config.dataset for setting in group):
+            chosen = better([s for s in group if s.config.dataset == dataset])
+            shared, whole = (_gain(chosen.get(kind)) for kind in ("share 0.6", "full"))
+            if shared is not None and whole is not None:
+                yield Case(
+                    f"{name}, {dataset_title(dataset)}",
+                    all_of(exceeds(whole), exceeds(shared - whole / 2)),
+                    f"sharing 60 % gains {signed(shared.value, 2)} points, sharing nothing "
+                    f"{signed(whole.value, 2)}",
+                )
+
+
+def _gain(setting: SeedGroup | None) -> Measured | None:
+    if setting is None or setting.ensemble is None or setting.last is None:
+        return None
+    # The members answer the same images as they do together: one error, not two.
+    ensemble = measured(setting.ensemble, setting)
+    return ensemble.over(setting.last.mean)

@@ -1,0 +1,206 @@
+"""Figure 4: BatchNorm's affine parameters learned or left as they start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from maskedconv.papers.rosenfeld2018 import fig1
+from maskedconv.papers.rosenfeld2018.author_runs import comparison
+from maskedconv.papers.rosenfeld2018.criteria import (
+    CLEAR,
+    SMALL,
+    by_network,
+    learns_little,
+    on_average,
+)
+from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
+from maskedconv.papers.rosenfeld2018.printed import always
+from maskedconv.report import short_tables as short
+from maskedconv.report.claims import Case, Claim
+from maskedconv.report.document import Block, Figure, Picture, Table, Text
+from maskedconv.report.drawing import draw, top_of
+from maskedconv.report.item import Item
+from maskedconv.report.learned import Mark, learned_panel
+from maskedconv.report.measured import Measured, accuracy
+from maskedconv.report.results import (
+    SeedGroup,
+    dataset_title,
+    is_reference,
+    sentence,
+    setting_label,
+    setting_order,
+)
+from maskedconv.report.style import BLUE, ORANGE
+from maskedconv.report.tables import (
+    best,
+    count,
+    datasets,
+    difference,
+    epochs_text,
+    file_name,
+    networks,
+)
+from maskedconv.runs.config import RunConfig
+
+_MARKS = (
+    Mark(lambda run: not run.bn_learned, "BN fixed", ORANGE, "s", True),
+    Mark(lambda run: run.bn_learned, "BN learned", BLUE, "o"),
+)
+_RESTS = (("random", "the rest random"), ("zero", "the rest zeroed"))
+
+
+def runs(preset: RosenfeldPreset) -> list[RunConfig]:
+    """Figure 1's runs of two networks, and each but the reference again with fixed BatchNorm."""
+    models = (preset.densenet.model, preset.wrn.model)
+    with_bn = [run for run in fig1.runs(preset) if run.model in models]
+    without_bn = [replace(run, bn_learned=False) for run in with_bn if not run.learns_all_slices]
+    return [*with_bn, *without_bn]
+
+
+def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
+    """Panels and table of each data set, and the authors' runs."""
+    blocks: list[Block] = [
+        Text(
+            "Figure 1's runs of two networks, and the same with BatchNorm's affine parameters left "
+            "at 1 and 0; running statistics are updated in both. The dashed line: every weight "
+            f"learned, BatchNorm too. Accuracy after {epochs_text(settings)}."
+        )
+    ]
+    for dataset, here in datasets(settings).items():
+        top = top_of(here)
+        pictures = [
+            _picture(folder, dataset, name, group, frozen, top)
+            for name, group in networks(here).items()
+            for frozen, _ in _RESTS
+        ]
+        caption = f"{sentence(dataset_title(dataset))}. Accuracy of the best epoch."
+        blocks += [Figure(caption, pictures), bn_table(here)]
+    return [*blocks, *comparison([s for s in settings if not s.config.bn_learned])]
+
+
+def _picture(
+    folder: Path, dataset: str, name: str, settings: list[SeedGroup], frozen: str, top: float
+) -> Picture:
+    rest = dict(_RESTS)[frozen]
+    chosen = [s for s in settings if s.config.frozen == frozen or is_reference(s.config)]
+    values = "; ".join(
+        f"{label} {best(learned)} with, {best(fixed)} without"
+        for label, learned, fixed in _pairs(chosen)
+    )
+    alt = f"{name} on {dataset_title(dataset)}, {rest}, accuracy in percent: {values}."
+    panel = learned_panel(chosen, top, _MARKS)
+    file = file_name("fig4", dataset, name, frozen)
+    return draw(folder, file, f"{name}, {rest}", alt, panel)
+
+
+def _pairs(settings: list[SeedGroup]) -> list[tuple[str, SeedGroup | None, SeedGroup | None]]:
+    """Each setting but the reference with BatchNorm learned and with it fixed, by its label."""
+    found: dict[str, dict[bool, SeedGroup]] = {}
+    for setting in sorted(settings, key=lambda s: setting_order(s.config)):
+        if not is_reference(setting.config):
+            both = found.setdefault(setting_label(setting.config), {})
+            both[setting.config.bn_learned] = setting
+    return [(label, both.get(True), both.get(False)) for label, both in found.items()]
+
+
+def bn_table(settings: list[SeedGroup]) -> Table:
+    """Every setting of one data set with BatchNorm learned, fixed, and the difference."""
+    rows = []
+    for name, group in networks(settings).items():
+        for frozen, rest in (("random", "random"), ("zero", "zeroed")):
+            chosen = [s for s in group if s.config.frozen == frozen]
+            for label, learned, fixed in _pairs(chosen):
+                fixed_mean = fixed.best.mean if fixed and fixed.best else None
+                rows.append(
+                    [
+                        name,
+                        rest,
+                        label,
+                        count(learned.learned_parameters if learned else None),
+                        count(fixed.learned_parameters if fixed else None),
+                        best(learned),
+                        best(fixed),
+                        difference(learned.best if learned else None, fixed_mean),
+                    ]
+                )
+    return Table(
+        f"{sentence(dataset_title(settings[0].config.dataset))}: top-1, %, best epoch",
+        (
+            "network",
+            "rest",
+            "learned",
+            "parameters, with BN",
+            "without",
+            "top-1, with BN",
+            "without",
+            "difference",
+        ),
+        rows,
+        frozenset(range(3, 8)),
+        grouped=True,
+    )
+
+
+def short_tables(settings: list[SeedGroup]) -> list[Table]:
+    """The tables for a README."""
+
+    def with_without(found: list[SeedGroup]) -> str:
+        by_bn = {setting.config.bn_learned: setting for setting in found}
+        return f"{short.one(by_bn.get(True))} / {short.one(by_bn.get(False))}"
+
+    return [
+        short.pivot(
+            f"Figure 4, {name}, {dataset_title(dataset)}: BatchNorm learned / fixed",
+            short.ordered(s for s in group if not is_reference(s.config)),
+            lambda setting: "zeroed" if setting.config.frozen == "zero" else "random",
+            short.label,
+            with_without,
+        )
+        for dataset, here in datasets(settings).items()
+        for name, group in networks(here).items()
+    ]
+
+
+def bn_helps(settings: list[SeedGroup]) -> Iterator[Case]:
+    for group in by_network(settings, ("densenet", "wrn")):
+        found: dict[tuple[str, str], dict[bool, Measured]] = {}
+        for setting in group:
+            config, top1 = setting.config, accuracy(setting)
+            if top1 is not None and learns_little(config):
+                rest = "zeroed" if config.frozen == "zero" else config.frozen
+                found.setdefault((setting_label(config), rest), {})[config.bn_learned] = top1
+        gains = {
+            " ".join(split): top1[True] - top1[False]
+            for split, top1 in found.items()
+            if len(top1) == 2
+        }
+        if gains:
+            yield on_average(group[0], gains)
+
+
+CLAIMS = (
+    Claim(
+        "bn-helps",
+        "Learning BatchNorm's affine parameters as well adds accuracy, most where little is "
+        "learned.",
+        "figure 4",
+        f"Settings with p ≤ {SMALL:g} or a number of filters: with minus without is at least "
+        f"{CLEAR:g} points on average.",
+        bn_helps,
+    ),
+)
+
+
+ITEM = Item(
+    "fig4",
+    "BatchNorm learned or not",
+    "Figure 4",
+    runs,
+    build,
+    short_tables,
+    claims=CLAIMS,
+    printed_epochs=always(10),
+    curves=True,
+)

@@ -1,0 +1,144 @@
+"""The sizes of the experiments: quick, short, or as in the paper. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from maskedconv.runs.preset import Network, Preset, Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class RosenfeldPreset(Preset):
+    """The networks, data and slices of the paper's experiments, or smaller ones.
+
+    Attributes:
+        tiny_dataset: the data set of table3 and fig6.
+        densenet, wrn, wide, vgg19, vgg19_bn, alexnet: the paper's networks, or small ones of their
+            kind; fig5 has ``wide`` in place of ``wrn``.
+        fractions, counts: learned slices of fig1 and fig4.
+        slice_fractions, slice_counts: learned slices of fig2.
+        full_fractions, full_counts: learned slices of fig5.
+        tiny_fractions: learned fractions of table3.
+        ensemble_fractions, ensemble_members: learned fractions and number of members of table4.
+        tiny_subset: training images per class of ``tiny_dataset``, or None for all.
+    """
+
+    tiny_dataset: str
+    densenet: Network
+    wrn: Network
+    wide: Network
+    vgg19: Network
+    vgg19_bn: Network
+    alexnet: Network
+    fractions: tuple[float, ...]
+    counts: tuple[int, ...]
+    slice_fractions: tuple[float, ...]
+    slice_counts: tuple[int, ...]
+    full_fractions: tuple[float, ...]
+    full_counts: tuple[int, ...]
+    tiny_fractions: tuple[float, ...] = (0.1, 0.4, 0.7, 1.0)
+    ensemble_fractions: tuple[float, ...] = (0.1, 0.4, 0.7, 1.0)
+    ensemble_members: int = 5
+    tiny_subset: int | None = None
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Figure 1's five, in the paper's order."""
+        return (self.densenet, self.wrn, self.vgg19, self.vgg19_bn, self.alexnet)
+
+
+# The experiments that have a number of epochs of their own; the others show runs of these.
+EPOCHS_OF = ("fig1", "fig2", "fig5", "table1", "table3", "table4")
+# Rosenfeld & Tsotsos 2018, section 4. AlexNet and VGG-19 without BatchNorm do not train at the
+# paper's learning rate of .1; the authors' reference runs of them used .01.
+_WITHOUT_BN_LRS = (0.1, 0.01)
+_PAPER = RosenfeldPreset(
+    name="paper",
+    datasets=("cifar10", "cifar100"),
+    tiny_dataset="tiny-imagenet",
+    densenet=Network("densenet_bc_100_12"),
+    wrn=Network("wrn_28_4"),
+    wide=Network("wrn_28_10"),
+    vgg19=Network("vgg19", _WITHOUT_BN_LRS),
+    vgg19_bn=Network("vgg19_bn"),
+    alexnet=Network("alexnet", _WITHOUT_BN_LRS),
+    fractions=(0.07, 0.08, 0.09, 0.1, 0.4, 0.7),
+    counts=(1, 5, 10),
+    slice_fractions=(0.1, 0.4, 0.7),
+    slice_counts=(1, 5),
+    full_fractions=(0.07, 0.1, 0.4, 0.7),
+    full_counts=(1, 5),
+    # Figure 5 (and table 2) are full runs, as long as the recipes say.
+    epochs=MappingProxyType({"fig1": 10, "fig2": 1, "table1": 10, "table3": 45, "table4": 1}),
+)
+_SHORT = replace(
+    _PAPER,
+    name="short",
+    datasets=("cifar10",),
+    # A tenth of CIFAR-10: for an hour of a GPU, or a night of a CPU with 16 cores.
+    subset=500,
+    epochs=MappingProxyType(
+        {"fig1": 4, "fig2": 2, "fig5": 8, "table1": 4, "table3": 5, "table4": 2}
+    ),
+)
+_EIGHTH = (("width", 0.125),)
+_QUICK = RosenfeldPreset(
+    name="quick",
+    datasets=("digits",),
+    tiny_dataset="digits",
+    densenet=Network("densenet_bc_16_12"),
+    wrn=Network("wrn_10_1"),
+    wide=Network("wrn_10_2"),
+    vgg19=Network("vgg19", _WITHOUT_BN_LRS, _EIGHTH),
+    vgg19_bn=Network("vgg19_bn", (), _EIGHTH),
+    alexnet=Network("alexnet", _WITHOUT_BN_LRS, _EIGHTH),
+    fractions=(0.1, 0.4, 0.7),
+    counts=(1, 5),
+    slice_fractions=(0.1, 0.4),
+    slice_counts=(1, 5),
+    full_fractions=(0.1, 0.4, 0.7),
+    full_counts=(1, 5),
+    epochs=MappingProxyType(
+        {"fig1": 6, "fig2": 2, "fig5": 12, "table1": 6, "table3": 15, "table4": 2}
+    ),
+    batch_size=64,
+    # Layers of so few values gain nothing from a second thread, and lose much on a busy machine.
+    threads=1,
+)
+PRESETS: Mapping[str, RosenfeldPreset] = MappingProxyType(
+    {preset.name: preset for preset in (_QUICK, _SHORT, _PAPER)}
+)
+TINY = "tiny-imagenet"
+
+
+def adapt(preset: RosenfeldPreset, request: Request) -> RosenfeldPreset:
+    """``preset`` with the options of the command line.
+
+    A data set that is asked for takes the place of all; Tiny-ImageNet comes back for table3 and
+    fig6 if its folder is named.
+    """
+    chosen = replace(preset, seeds=request.seeds, amp=request.amp)
+    if request.dataset is not None:
+        chosen = replace(chosen, datasets=(request.dataset,), tiny_dataset=request.dataset)
+    if TINY in request.folders:
+        chosen = replace(chosen, tiny_dataset=TINY)
+    if request.subset is not None:
+        chosen = replace(chosen, subset=request.subset, tiny_subset=request.subset)
+    elif chosen.tiny_dataset in chosen.datasets:
+        chosen = replace(chosen, tiny_subset=chosen.subset)
+    if request.epochs is not None:
+        chosen = replace(chosen, epochs=MappingProxyType(dict.fromkeys(EPOCHS_OF, request.epochs)))
+    return chosen
+
+
+def remarks(preset: RosenfeldPreset, ids: Sequence[str]) -> list[str]:
+    """Says that table 3 is run on other data than the paper's."""
+    items = [name for name in ids if name in ("fig6", "table3")]
+    if not items or preset.tiny_dataset == PRESETS[preset.name].tiny_dataset:
+        return []
+    return [
+        f"{' and '.join(items)} run on {preset.tiny_dataset}; "
+        f"--data-dir {TINY}=DIR runs them on Tiny-ImageNet"
+    ]

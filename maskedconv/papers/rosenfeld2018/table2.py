@@ -1,0 +1,174 @@
+"""Table 2: random against zeroed weights, fully trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from maskedconv.papers.rosenfeld2018 import fig5
+from maskedconv.papers.rosenfeld2018.author_runs import full_run
+from maskedconv.papers.rosenfeld2018.criteria import (
+    CLEAR,
+    beside_printed,
+    by_network,
+    named,
+    near_printed,
+    with_rest,
+)
+from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
+from maskedconv.papers.rosenfeld2018.printed import comparable, full_epochs
+from maskedconv.report.claims import Case, Claim
+from maskedconv.report.document import Block, Table, Text
+from maskedconv.report.item import Item
+from maskedconv.report.measured import accuracy, all_of, exceeds
+from maskedconv.report.results import (
+    SeedGroup,
+    dataset_title,
+    family,
+    is_reference,
+    network_label,
+    setting_label,
+)
+from maskedconv.report.short_tables import beside, ordered
+from maskedconv.report.tables import best, count, difference, epochs_text, last, order
+from maskedconv.runs.config import RunConfig
+
+# Table 2: fully trained on CIFAR-10, by fraction learned and what the rest is.
+_SPLITS = ((0.1, "random"), (0.1, "zero"), (0.4, "random"), (0.4, "zero"))
+TABLE2: dict[str, dict[tuple[float, str], float]] = {
+    "wrn_28_10": dict(zip(_SPLITS, (94.12, 91.53, 95.75, 95.49), strict=True)),
+    "densenet_bc_100_12": dict(zip(_SPLITS, (88.73, 82.11, 93.33, 92.46), strict=True)),
+}
+
+
+TABLE2_FRACTIONS = (0.1, 0.4)
+DATASET = "cifar10"
+
+
+def runs(preset: RosenfeldPreset) -> list[RunConfig]:
+    """Those of figure 5's runs that the paper prints: on CIFAR-10, the first of the data sets."""
+    return [
+        run
+        for run in fig5.runs(preset)
+        if run.dataset == preset.datasets[0]
+        and (run.learned in TABLE2_FRACTIONS or run.learns_all_slices)
+    ]
+
+
+def build(settings: list[SeedGroup], _folder: Path) -> list[Block]:
+    """The table, beside the paper's."""
+    blocks: list[Block] = [
+        Text(
+            "Those of figure 5's runs that the paper prints, and the all-weights reference of the "
+            f"authors' stored runs (†). Accuracy of the best of {epochs_text(settings)}."
+        )
+    ]
+    known = [(setting, found) for setting in settings if (found := printed(setting)) is not None]
+    captions = (
+        (True, "beside the paper's table 2"),
+        (
+            False,
+            "not comparable with the paper's table 2 (200 and 300 epochs), shown for its order",
+        ),
+    )
+    for same, caption in captions:
+        chosen = [
+            (setting, theirs)
+            for setting, theirs in known
+            if comparable(setting, theirs[0], DATASET, full_epochs(setting.config)) == same
+        ]
+        if chosen:
+            blocks.append(_table(chosen, same, f"Top-1, %, {caption}"))
+    return blocks
+
+
+def printed(setting: SeedGroup) -> tuple[str, float] | None:
+    """The network of the same family in table 2 and its accuracy; the authors' for all weights."""
+    config = setting.config
+    for model, numbers in TABLE2.items():
+        if family(model) == family(config.model):
+            if is_reference(config):
+                theirs = full_run(config)
+                return (model, theirs.top1) if theirs else None
+            if isinstance(config.learned, float) and (config.learned, config.frozen) in numbers:
+                return model, numbers[config.learned, config.frozen]
+    return None
+
+
+def _table(settings: list[tuple[SeedGroup, tuple[str, float]]], same: bool, caption: str) -> Table:
+    rows = []
+    for setting, (model, number) in sorted(settings, key=lambda pair: order(pair[0])):
+        config = setting.config
+        whole = is_reference(config)
+        rows.append(
+            [
+                network_label(config),
+                setting_label(config),
+                "" if whole else "zeroed" if config.frozen == "zero" else "random",
+                count(setting.learned_parameters),
+                best(setting),
+                last(setting),
+                f"{number:.2f}{' †' if whole else ''}",
+                difference(setting.best, number) if same else f"{model}, {dataset_title(DATASET)}",
+            ]
+        )
+    columns = ("network", "learned", "rest", "parameters", "best", "last")
+    theirs = ("paper", "difference") if same else ("paper (other network)", "of")
+    return Table(
+        caption,
+        (*columns, *theirs),
+        sorted(rows, key=lambda row: row[0]),
+        frozenset(range(3, 8)) if same else frozenset(range(3, 7)),
+        grouped=True,
+    )
+
+
+def short_tables(settings: list[SeedGroup]) -> list[Table]:
+    """The tables for a README."""
+    return [beside("Table 2 (all: the authors' stored runs)", ordered(settings), printed)]
+
+
+def tenth_full(settings: list[SeedGroup]) -> Iterator[Case]:
+    for group in by_network(settings, ("densenet", "wrn")):
+        tenths = [with_rest(group, frozen).get("p = 0.1") for frozen in ("random", "zero")]
+        random, zero = (accuracy(setting) for setting in tenths)
+        for model, numbers in TABLE2.items():
+            same = all(s and comparable(s, model, DATASET, full_epochs(s.config)) for s in tenths)
+            if same and random is not None and zero is not None:
+                theirs = [numbers[0.1, frozen] for frozen in ("random", "zero")]
+                yield Case(
+                    named(group[0].config),
+                    all_of(
+                        exceeds(random - zero),
+                        near_printed(random, theirs[0]),
+                        near_printed(zero, theirs[1]),
+                    ),
+                    f"random {beside_printed(random, theirs[0])}; "
+                    f"zeroed {beside_printed(zero, theirs[1])}",
+                )
+
+
+CLAIMS = (
+    Claim(
+        "tenth-full",
+        "Fully trained, a tenth of the filters comes within a few points of all weights, and "
+        "random stays ahead of zeroed.",
+        "table 2",
+        "WRN-28-10 and DenseNet, p = 0.1: random exceeds zeroed, and each accuracy is within "
+        f"{CLEAR:g} points of the printed one.",
+        tenth_full,
+        printed=True,
+    ),
+)
+
+
+ITEM = Item(
+    "table2",
+    "Random against zeroed weights, full runs",
+    "Table 2",
+    runs,
+    build,
+    short_tables,
+    claims=CLAIMS,
+    printed_epochs=full_epochs,
+)

@@ -1,0 +1,297 @@
+"""Table 4: ensembles whose members share a part of their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskedconv.papers.rosenfeld2018.ensembles import (
+    all_parameters,
+    better,
+    by_network,
+    kind,
+    sharing_keeps_gain,
+    stored,
+)
+from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
+from maskedconv.papers.rosenfeld2018.printed import always, comparable
+from maskedconv.report.claims import Claim
+from maskedconv.report.document import Block, Figure, Table, Text
+from maskedconv.report.drawing import Draw, draw, legend
+from maskedconv.report.item import Item
+from maskedconv.report.results import (
+    SeedGroup,
+    dataset_title,
+    network_label,
+    signed,
+)
+from maskedconv.report.short_tables import short
+from maskedconv.report.style import BLACK, BLUE, GREY, RED
+from maskedconv.report.tables import (
+    NOTHING,
+    cell,
+    count,
+    datasets,
+    difference,
+    epochs_text,
+    file_name,
+    last,
+)
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.experiment import recipe_run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.ticker import EngFormatter
+
+# Table 4: five DenseNets on CIFAR-10 from one start: mean accuracy, that of the ensemble, and the
+# number of learned parameters of all five.
+TABLE4 = {
+    "FC": (68.5, 70.25, 137_090),
+    "share 0.9": (69.9, 71.14, 450_980),
+    "share 0.6": (71.0, 73.54, 1_528_505),
+    "share 0.3": (71.3, 75.47, 2_664_470),
+    "full": (71.7, 76.35, 3_845_810),
+}
+ADAM_LR = 1e-3
+EPOCHS = 1  # of the start, and of each member after it
+MODEL, DATASET = "densenet_bc_100_12", "cifar10"
+OPTIMIZERS = {"sgd": ("SGD", BLUE, "o"), "adam": ("Adam", RED, "s")}
+
+
+def runs(preset: RosenfeldPreset) -> list[RunConfig]:
+    """For every seed the network that all start from, then ensembles of each kind."""
+    return [
+        run
+        for seed in range(preset.seeds)
+        for run in _ensemble_runs(preset, {"dataset": preset.datasets[0], "seed": seed})
+    ]
+
+
+def _ensemble_runs(preset: RosenfeldPreset, fields: dict[str, Any]) -> Iterator[RunConfig]:
+    start = recipe_run(preset, "table4", preset.densenet, keep=True, **fields)
+    yield start
+    kinds: list[dict[str, Any]] = [{"trained": "fc"}]
+    kinds += [{"learned": fraction} for fraction in preset.ensemble_fractions]
+    optimizers: list[dict[str, Any]] = [{}, {"optimizer": "adam", "lr": ADAM_LR}]
+    for learned in kinds:
+        for optimizer in optimizers:
+            yield recipe_run(
+                preset,
+                "table4",
+                preset.densenet,
+                start=start.key,
+                members=preset.ensemble_members,
+                **learned,
+                **optimizer,
+                **fields,
+            )
+
+
+def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
+    """Panels and table of each data set, beside the paper's."""
+    ensembles = [s for s in settings if s.config.members]
+    starts = [s for s in settings if not s.config.members]
+    members = " or ".join(str(n) for n in sorted({s.config.members for s in ensembles}))
+    blocks: list[Block] = [
+        Text(
+            f"{members or 'Several'} copies of one network go on learning, each with its own order "
+            "and augmentation of the images: the classifier and BatchNorm (FC), a part of every "
+            "layer's filters while the named share of them stays that of the start, or everything "
+            f"(full). The start was trained for {epochs_text(starts)}, each member for "
+            f"{epochs_text(ensembles)} more. The ensemble's answer is the average of its members' "
+            "softmax."
+        ),
+        Text(
+            "The paper gives the better of Adam (0.001) and SGD (0.1) and does not say which; here "
+            "both stand, the better ensemble marked. It counts what the members learn, and not "
+            "what they share; beside it stands the count with the shared weights once. Stored: "
+            "files of the start (where something of it is still used) and of the members' own part."
+        ),
+    ]
+    for dataset, here in datasets(ensembles).items():
+        for name, group in by_network(here).items():
+            where = f"{name} on {dataset_title(dataset)}"
+            start = next((s for s in starts if network_label(s.config) == name), None)
+            blocks += [
+                Text(f"{where}: the start reached {last(start)} %."),
+                _figure(group, where, dataset, folder),
+                _table(group, where),
+            ]
+    return blocks
+
+
+def _figure(settings: list[SeedGroup], where: str, dataset: str, folder: Path) -> Figure:
+    from matplotlib.ticker import EngFormatter
+
+    values = "; ".join(
+        f"{kind(s.config)} {s.config.optimizer} {s.ensemble}" for s in settings if s.ensemble
+    )
+    panels = (
+        ("bytes", "stored", "stored for the whole ensemble", "B"),
+        ("parameters", "as the paper counts", "learned parameters of all members", ""),
+    )
+    pictures = []
+    for name, title, label, unit in panels:
+        xs = [_cost(setting, name) for setting in settings]
+        panel = costs_panel(settings, xs, label, EngFormatter(unit, sep=" " if unit else ""))
+        alt = f"{where}: accuracy of each ensemble in percent against its {label}: {values}."
+        file = file_name("table4", dataset, name)
+        pictures.append(draw(folder, file, f"Ensembles, {title}", alt, panel))
+    caption = "Filled: the ensemble; hollow: the mean of its members, after the last epoch."
+    return Figure(f"{where}. {caption}", pictures)
+
+
+def _cost(setting: SeedGroup, name: str) -> float | None:
+    if name == "parameters":
+        return setting.learned_parameters
+    sizes = stored(setting)
+    return sizes.total if sizes else None
+
+
+def costs_panel(
+    settings: list[SeedGroup], xs: list[float | None], label: str, formatter: EngFormatter
+) -> Draw:
+    """Accuracy of ensembles and of their members against what they cost."""
+    from matplotlib.ticker import MaxNLocator
+
+    def panel(axes: Axes) -> None:
+        names: dict[str, float] = {}
+        for setting, x in zip(settings, xs, strict=True):
+            if x is None or setting.ensemble is None or setting.last is None:
+                continue
+            _, colour, marker = OPTIMIZERS[setting.config.optimizer]
+            mean, top1 = setting.last.mean, setting.ensemble.mean
+            axes.plot([x, x], [mean, top1], color="#c4c4c4", lw=2.5, zorder=1)
+            axes.plot(x, mean, marker=marker, ms=6, color=colour, mfc="white")
+            axes.plot(x, top1, marker=marker, ms=7, color=colour)
+            names.setdefault(kind(setting.config), x)
+        # Above the panel, where they hide no point; the points of one kind share their place.
+        for name, x in names.items():
+            axes.annotate(
+                name,
+                (x, 1),
+                (0, 3),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                rotation=35,
+                fontsize=9,
+                color=BLACK,
+            )
+        axes.set_title(axes.get_title(loc="left"), pad=40)
+        for name, colour, marker in OPTIMIZERS.values():
+            axes.plot([], [], ls="", marker=marker, color=colour, label=name)
+        axes.plot([], [], ls="", marker="o", color=GREY, mfc="white", label="mean member")
+        axes.set_xlabel(label)
+        axes.set_ylabel("test top-1, %")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(formatter)
+        axes.margins(x=0.08, y=0.1)
+        legend(axes)
+
+    return panel
+
+
+def _table(settings: list[SeedGroup], where: str) -> Table:
+    chosen = set(map(id, better(settings).values()))
+    same = all(comparable(setting, MODEL, DATASET, EPOCHS) for setting in settings)
+    rows = []
+    for setting in settings:
+        best = id(setting) in chosen
+        theirs = TABLE4.get(kind(setting.config)) if best else None
+        gain = difference(setting.ensemble, setting.last.mean if setting.last else None)
+        rows.append(
+            [
+                kind(setting.config),
+                OPTIMIZERS[setting.config.optimizer][0] + (" (better)" if best else ""),
+                count(setting.learned_parameters),
+                count(all_parameters(setting)),
+                _stored_text(setting),
+                cell(setting, setting.last),
+                cell(setting, setting.ensemble),
+                gain,
+                f"{theirs[0]:g} / {theirs[1]:g}" if theirs else "",
+                *([_gaps(setting, theirs)] if same else []),
+            ]
+        )
+    other = "" if same else " (DenseNet-BC-100-12, CIFAR-10)"
+    columns = (
+        "shared",
+        "optimizer",
+        "parameters, as the paper counts",
+        "with the shared ones",
+        "stored",
+        "mean member",
+        "ensemble",
+        "gain",
+        f"paper{other}, mean / ensemble",
+    )
+    caption = "beside the paper's table 4" if same else "not comparable with the paper's table 4"
+    return Table(
+        f"{where}: top-1, %, after the last epoch; {caption}",
+        (*columns, "difference") if same else columns,
+        rows,
+        frozenset(range(2, 10)),
+        grouped=True,
+    )
+
+
+def _gaps(setting: SeedGroup, theirs: tuple[float, float, int] | None) -> str:
+    if theirs is None or setting.last is None or setting.ensemble is None:
+        return ""
+    mean, ensemble, _ = theirs
+    return f"{signed(setting.last.mean - mean)} / {signed(setting.ensemble.mean - ensemble)}"
+
+
+def _stored_text(setting: SeedGroup) -> str:
+    sizes = stored(setting)
+    return NOTHING if sizes is None else f"{sizes.total / 1e6:.2f} MB"
+
+
+def short_tables(settings: list[SeedGroup]) -> list[Table]:
+    """The tables for a README."""
+    found = []
+    ensembles = [setting for setting in settings if setting.config.members]
+    for name, group in by_network(ensembles).items():
+        rows = []
+        for shared, setting in better(group).items():
+            theirs, sizes = TABLE4.get(shared), stored(setting)
+            rows.append(
+                [
+                    shared,
+                    f"{short(setting.last)} / {short(setting.ensemble)}",
+                    f"{theirs[0]:g} / {theirs[1]:g}" if theirs else NOTHING,
+                    f"{setting.learned_parameters:,}",
+                    f"{sizes.total / 1e6:.2f} MB" if sizes else NOTHING,
+                ]
+            )
+        columns = ("shared", "mean / ensemble", "paper", "parameters", "stored")
+        found.append(
+            Table(f"Table 4, {name}, better of SGD and Adam", columns, rows, frozenset(range(1, 5)))
+        )
+    return found
+
+
+CLAIMS = (
+    Claim(
+        "ensembles",
+        "Ensembles that share most of their convolution weights gain nearly as much as whole ones.",
+        "table 4",
+        "Sharing 60 %: the ensemble gains over its members at least half of what the unshared "
+        "ensemble gains, which must gain something. Of Adam and SGD the better ensemble counts.",
+        sharing_keeps_gain,
+    ),
+)
+
+
+ITEM = Item(
+    "table4",
+    "Ensembles that share weights",
+    "Table 4",
+    runs,
+    build,
+    short_tables,
+    claims=CLAIMS,
+    printed_epochs=always(EPOCHS),
+)

@@ -1,1 +1,0 @@
-"""How our runs decide the paper's claims: one function for each criterion."""

@@ -1,0 +1,89 @@
+"""The protocol between a paper and the report and commands: presets, figures and tables.
+
+Free of torch and of matplotlib, so that the commands can list items without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic
+
+from maskedconv.checks import check_choice
+from maskedconv.report.claims import Claim
+from maskedconv.report.document import Block, Table
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.experiment import Experiment, P
+from maskedconv.runs.preset import Request
+
+if TYPE_CHECKING:
+    from maskedconv.report.results import SeedGroup
+
+
+@dataclass(frozen=True)
+class Item(Experiment[P]):
+    """A figure or table of a paper: its runs, and everything that the report makes of them.
+
+    Attributes:
+        build: draws the panels of the item into a folder and returns its section of the report.
+        short_tables: makes the tables for a README, if the item has any.
+        claims: what the paper claims, decided by the runs of this item.
+        printed_epochs: how long the paper trains a run; 0 if that is not known.
+        curves: whether the learning curves of its runs are drawn.
+    """
+
+    build: Callable[[list[SeedGroup], Path], list[Block]]
+    short_tables: Callable[[list[SeedGroup]], list[Table]] | None = None
+    claims: tuple[Claim, ...] = ()
+    printed_epochs: Callable[[RunConfig], int] = lambda config: 0
+    curves: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A paper as the report cites it."""
+
+    authors: str
+    title: str
+    published: str
+
+
+@dataclass(frozen=True)
+class Paper(Generic[P]):
+    """A paper whose experiments can be run.
+
+    Attributes:
+        source: how it is cited.
+        title: heads the report.
+        presets: its presets by name.
+        adapt: applies the command line's options to a preset.
+        items: its figures and tables, in the paper's order.
+        notes: paragraphs that help to read the numbers.
+        remarks: notes on the data of these items (by id), for the terminal.
+        scorecard: ids of the items in the order of their claims in the scorecard.
+    """
+
+    source: Source
+    title: str
+    presets: Mapping[str, P]
+    adapt: Callable[[P, Request], P]
+    items: tuple[Item[P], ...]
+    notes: tuple[str, ...] = ()
+    remarks: Callable[[P, Sequence[str]], list[str]] = lambda preset, ids: []
+    scorecard: tuple[str, ...] = ()
+
+    def preset(self, request: Request) -> P:
+        """The preset that was asked for.
+
+        Raises:
+            ValueError: there is no such preset; the message lists those that there are.
+        """
+        check_choice("preset", request.preset, tuple(self.presets))
+        return self.adapt(self.presets[request.preset], request)
+
+    def claims(self) -> list[tuple[Item[P], Claim]]:
+        """Every claim with its item, in the order of the scorecard."""
+        order = {name: place for place, name in enumerate(self.scorecard)}
+        items = sorted(self.items, key=lambda item: order.get(item.id, len(order)))
+        return [(item, claim) for item in items for claim in item.claims]

@@ -1,0 +1,50 @@
+"""Reads the plan and the rows of a folder for the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from maskedconv.report.item import Paper
+from maskedconv.report.results import Results, Run, SeedGroup
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.row import Row
+from maskedconv.runs.store import Store
+
+
+def load(out: Path, papers: Sequence[Paper[Any]]) -> Results:
+    """Reads ``plan.json`` and ``results.jsonl`` of a folder with experiments of ``papers``.
+
+    Raises:
+        FileNotFoundError: there is no plan.
+        StoreError: the folder or the plan cannot be read; names the place in the plan.
+    """
+    store = Store(out)
+    plan = store.read_plan()
+    if plan is None:
+        raise FileNotFoundError(
+            f"{store.plan} does not exist; run `python -m maskedconv.reproduce --out {out}` first"
+        )
+    loaded = store.load()
+    experiments = {
+        name: _settings(entry, loaded.rows) for name, entry in plan["experiments"].items()
+    }
+    runs = [run for entry in plan["experiments"].values() for run in entry["runs"]]
+    planned = {run.get("same_as", run["key"]) for run in runs} | {run["key"] for run in runs}
+    unplanned = len(loaded.rows.keys() - planned)
+    there = [p for p in papers if any(item.id in experiments for item in p.items)]
+    return Results(plan, experiments, loaded.problems, unplanned, tuple(there or papers))
+
+
+def _settings(entry: dict[str, Any], rows: dict[str, Row]) -> list[SeedGroup]:
+    grouped: dict[str, list[Run]] = {}
+    for planned in entry["runs"]:
+        config = RunConfig.from_json(planned["config"])
+        # Each seed of an ensemble starts from another run.
+        same_but_seed = {**config.with_seed(0).to_json(), "start": bool(config.start)}
+        name_of_setting = json.dumps(same_but_seed, sort_keys=True)
+        trained = planned.get("same_as", planned["key"])
+        grouped.setdefault(name_of_setting, []).append(Run(config, rows.get(trained), trained))
+    return [SeedGroup(tuple(runs)) for runs in grouped.values()]

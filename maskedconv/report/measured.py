@@ -1,0 +1,84 @@
+"""Accuracies with the spread that another seed or other test images would give them.
+
+A criterion compares accuracies. A comparison is undecided if the difference is within
+its spread.
+
+The spread of an accuracy is the sample standard deviation over seeds if there are several. With
+one seed it is the binomial error of so many test images and ``SEED_SPREAD`` points, which is an
+assumption, as independent errors: √(binomial² + SEED_SPREAD²). A difference has the root of the sum
+of squares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from maskedconv.report.results import SeedGroup, Stat
+
+SEED_SPREAD = 0.5  # points by which one seed is taken to differ from another
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number of percent or points, and its standard deviation."""
+
+    value: float
+    spread: float = 0.0
+
+    def __sub__(self, other: Measured) -> Measured:
+        return Measured(self.value - other.value, math.hypot(self.spread, other.spread))
+
+    def __truediv__(self, divisor: float) -> Measured:
+        return Measured(self.value / divisor, self.spread / divisor)
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} %"
+
+    def over(self, threshold: float) -> Measured:
+        """By how much it exceeds a number without a spread."""
+        return self - Measured(threshold)
+
+
+def mean(numbers: Sequence[Measured]) -> Measured:
+    """Their mean, with independent errors."""
+    total = math.hypot(*(number.spread for number in numbers))
+    return Measured(math.fsum(number.value for number in numbers), total) / len(numbers)
+
+
+def exceeds(difference: Measured, by: float = 0.0) -> bool | None:
+    """Whether ``difference`` is at least ``by``; None if its spread leaves that open.
+
+    The outcome is open if one spread more or less would change it or the sign of the difference.
+    """
+    if min(abs(difference.value), abs(difference.value - by)) <= difference.spread:
+        return None
+    return difference.value >= by
+
+
+def all_of(*outcomes: bool | None) -> bool | None:
+    """False if one is, True if all are, else None."""
+    if False in outcomes:
+        return False
+    return None if None in outcomes else True
+
+
+def accuracy(setting: SeedGroup | None) -> Measured | None:
+    """Accuracy of the best epochs; chance if every run diverged; None if none was run."""
+    if setting is None:
+        return None
+    if setting.best is not None:
+        return measured(setting.best, setting)
+    diverged = any(run.diverged for run in setting.failures)
+    return Measured(setting.chance) if diverged and setting.chance is not None else None
+
+
+def measured(stat: Stat, setting: SeedGroup) -> Measured:
+    """An accuracy of ``setting`` with its spread."""
+    if stat.sd is not None:
+        return Measured(stat.mean, stat.sd)
+    fraction = min(max(stat.mean / 100, 0.0), 1.0)
+    images = setting.test_images
+    binomial = 100 * math.sqrt(fraction * (1 - fraction) / images) if images else 0.0
+    return Measured(stat.mean, math.hypot(binomial, SEED_SPREAD))

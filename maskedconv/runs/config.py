@@ -1,0 +1,170 @@
+"""The configuration of one training run: every setting that affects its result, and its key.
+
+Free of torch, so that the commands can plan without loading it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any
+
+from maskedconv.checks import check_int
+from maskedconv.runs.parts import DataConfig, MethodConfig, ModelConfig, Option
+from maskedconv.slices import SLICE_DIMS
+from maskedconv.training.config import TrainingConfig
+
+__all__ = ["Option", "RunConfig"]
+
+_KEY = re.compile(r"[0-9a-f]{16}")
+# The order of the fields in JSON and on printed pages.
+_ORDER = [
+    "model",
+    "dataset",
+    "learned",
+    "epochs",
+    "batch_size",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "milestones",
+    "gamma",
+    "slice_dim",
+    "frozen",
+    "trained",
+    "bn_learned",
+    "init",
+    "nesterov",
+    "schedule",
+    "dropout",
+    "seed",
+    "subset",
+    "options",
+    "optimizer",
+    "keep",
+    "start",
+    "members",
+    "amp",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
+    """One training run: a model, a method, data, a training, and how the run is tied to others.
+
+    The parts are classes of their own; each checks its fields, and a function that needs one part
+    takes that class.
+
+    Attributes:
+        keep: whether the final weights are stored, and described in the row.
+        start: key of a run that keeps its weights, from which this one starts; "" for random ones.
+        members: 0 for one network, or how many copies of the start are trained as an ensemble;
+            the part that they do not learn is frozen at the start's values.
+
+    Raises:
+        TypeError, ValueError: naming the field, what came and what was expected.
+    """
+
+    keep: bool = False
+    start: str = ""
+    members: int = 0
+
+    def __post_init__(self) -> None:
+        self._check_method()
+        self._check_model()
+        self._check_data()
+        self._check_training()
+        self._check_ensemble()
+
+    def _check_ensemble(self) -> None:
+        check_int("members", self.members, 0)
+        if self.start and not _KEY.fullmatch(self.start):
+            raise ValueError(f"start is {self.start!r}; expected the key of a run, 16 hex digits")
+        if self.members == 1:
+            raise ValueError("members is 1; expected 0 (one network) or at least 2")
+        if self.members and not self.start:
+            raise ValueError(f"members is {self.members}; expected start to name their first run")
+        if self.members and self.keep:
+            raise ValueError("keep is True; the weights of an ensemble's members are not kept")
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits that name the run.
+
+        Fields at their default are left out of what is hashed, so that a field added in a later
+        version leaves the keys of the runs that do not use it, and their results, as they are.
+        """
+        kept = {
+            field.name: value
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        }
+        if self.trained != "all" and not self.bn_learned:
+            # Such runs learned BatchNorm once, and may not pass for ones that do not.
+            kept["bn_learned"] = "never"
+        text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of all members of an ensemble together; of a single network, its own."""
+        return self.epochs * max(1, self.members)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field as a JSON value; tuples become lists."""
+        names = dict.fromkeys((*_ORDER, *(field.name for field in fields(self))))
+        values = {name: getattr(self, name) for name in names}
+        values["milestones"] = list(self.milestones)
+        values["options"] = [[name, value] for name, value in self.options]
+        return values
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RunConfig:
+        """The inverse of :meth:`to_json`; ValueError naming fields that are unknown or missing."""
+        known = {field.name for field in fields(cls)}
+        required = {field.name for field in fields(cls) if field.default is MISSING}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"config has unknown fields {', '.join(unknown)}")
+        if missing := sorted(required - set(values)):
+            raise ValueError(f"config lacks the fields {', '.join(missing)}")
+        options = tuple((name, value) for name, value in values.get("options", ()))
+        return cls(**{**values, "options": options})
+
+    def label(self) -> str:
+        """Short text for progress lines, ``wrn_28_4 p=.1 random, cifar10, 10 epochs`` and so on."""
+        parts = [self.model, self._label_learned()]
+        if self.slice_dim:
+            parts.append(f"of {SLICE_DIMS[self.slice_dim]}")
+        if not self.learns_all_slices:
+            parts.append(self.frozen)
+        if not self.bn_learned:
+            parts.append("without BN")
+        if self.init != "he":
+            parts.append(f"init {self.init}")
+        if self.members:
+            parts.append(f"{self.members} members")
+        if self.optimizer != "sgd":
+            parts.append(self.optimizer)
+        if self.amp != "off":
+            parts.append(self.amp)
+        epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+        rest = (self.dataset, epochs, f"lr {_short(self.lr)}", f"seed {self.seed}")
+        return ", ".join((" ".join(parts), *rest))
+
+    def _label_learned(self) -> str:
+        if self.trained != "all":
+            return f"only {self.trained}"
+        if isinstance(self.learned, int):
+            return f"k={self.learned}"
+        return "all weights" if self.learns_all_slices else f"p={_short(self.learned)}"
+
+    def with_seed(self, seed: int) -> RunConfig:
+        """The same run from another seed."""
+        return replace(self, seed=seed)
+
+
+def _short(number: float) -> str:
+    text = f"{number:g}"
+    return text.removeprefix("0") if text.startswith("0.") else text

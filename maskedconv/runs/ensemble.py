@@ -1,0 +1,96 @@
+"""Ensembles over one trained start (Rosenfeld & Tsotsos 2018, table 4).
+
+Every member is a copy of the start that goes on learning a part of it; the rest is shared.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskedconv.checkpoint import save
+from maskedconv.data import Dataset
+from maskedconv.nn import MaskedConv2d
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.row import EnsembleOutcome, epochs_of
+from maskedconv.training.checkpoint import Checkpoint
+from maskedconv.training.evaluation import predict
+from maskedconv.training.history import History
+
+Fit = Callable[[nn.Module, int], History]
+
+
+def train_members(
+    start: nn.Module, config: RunConfig, dataset: Dataset, fit: Fit, checkpoint: Checkpoint
+) -> EnsembleOutcome:
+    """Trains ``config.members`` copies of ``start``, which stays as it is; returns the row's part.
+
+    That is: ``members``, each with its ``history`` and last ``top1`` on the test set in percent;
+    their mean as ``last_top1`` and ``best_top1``; ``ensemble_top1`` of their averaged softmax; and
+    the bytes of each member's file in ``stored_bytes``.
+
+    Args:
+        fit: trains a network; order, augmentation and dropout are drawn from the seed.
+        checkpoint: the one that ``fit`` trains with; members that are over are kept in it.
+    """
+    context = checkpoint.context
+    rows: list[dict[str, Any]] = context.get("members", [])
+    summed: Tensor | float = context.get("probabilities", 0.0)
+    for member in range(len(rows), config.members):
+        model = copy.deepcopy(start)
+        own_seed = member_seed(config.seed, member)
+        torch.manual_seed(own_seed)
+        epochs = epochs_of(fit(model, own_seed))
+        probabilities = predict(model, dataset, amp=config.amp == "bf16")
+        summed = summed + probabilities.double().cpu()
+        top1 = epochs[-1]["test_top1"]
+        rows = [*rows, {"top1": top1, "history": epochs, "bytes": stored_bytes(model)}]
+        checkpoint.context = {"members": rows, "probabilities": summed}
+    assert isinstance(summed, Tensor)
+    right = summed.argmax(1) == dataset.test_labels.cpu()
+    mean = round(statistics.fmean(row["top1"] for row in rows), 6)
+    return {
+        "members": [{"top1": row["top1"], "history": row["history"]} for row in rows],
+        "ensemble_top1": round(100.0 * right.double().mean().item(), 6),
+        "last_top1": mean,
+        "best_top1": mean,
+        "best_epoch": rows[0]["history"][-1]["epoch"],
+        "history": [],
+        "stored_bytes": {"members": [row["bytes"] for row in rows]},
+    }
+
+
+def member_seed(seed: int, member: int) -> int:
+    """The seed of the member with index ``member``: of its own, and not that of the start."""
+    mixed = np.random.SeedSequence([seed, member]).generate_state(1, np.uint64)[0]
+    return int(mixed >> np.uint64(1))
+
+
+def freeze_unlearned_(model: nn.Module) -> None:
+    """Freezes the slices of every MaskedConv2d that are not learned, in place.
+
+    A layer whose learned slice requires no gradient (table 4's FC) would be stored with every
+    member otherwise.
+    """
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, MaskedConv2d) and not layer.learned.requires_grad:
+            frozen = MaskedConv2d.from_conv2d(
+                layer.to_conv2d(), learned=0, slice_dim=layer.slice_dim, frozen="keep"
+            )
+            model.set_submodule(name, frozen)
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Bytes of the file that holds ``model`` without its frozen filters."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "member.safetensors"
+        save(model, path)
+        return path.stat().st_size

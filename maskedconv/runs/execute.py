@@ -1,0 +1,211 @@
+"""One run from its configuration to its row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from maskedconv import env, models
+from maskedconv.counting import count_parameters
+from maskedconv.data import Dataset
+from maskedconv.runs.checkpoints import checkpoint_path
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.ensemble import freeze_unlearned_, train_members
+from maskedconv.runs.row import Row, begin_row, fail, outcome
+from maskedconv.runs.store import StoreError
+from maskedconv.runs.weights import keep_weights, start_from, weights_path
+from maskedconv.selection import select_learned_
+from maskedconv.training.checkpoint import Checkpoint
+from maskedconv.training.history import Diverged, Epoch, History
+from maskedconv.training.loop import train
+from maskedconv.training.memory import peak_resident
+
+
+def build_model(
+    config: RunConfig, num_classes: int, image_shape: tuple[int, int, int]
+) -> nn.Module:
+    """The network of ``config`` for images of ``image_shape`` (C, H, W), on the CPU.
+
+    Raises:
+        ValueError, TypeError: what ``maskedconv.models.create`` and ``select_learned_`` refuse; a
+            setting that changes nothing for this network.
+    """
+    _check_init(config)
+    options: dict[str, Any] = dict(config.options)
+    if config.dropout:
+        options["dropout"] = config.dropout
+    model = models.create(
+        config.model,
+        num_classes=num_classes,
+        learned=config.learned,
+        slice_dim=config.slice_dim,
+        frozen=config.frozen,
+        seed=config.seed,
+        in_channels=image_shape[0],
+        image_size=image_shape[1],
+        init=config.init,
+        bn_learned=config.bn_learned,
+        **options,
+    )
+    if config.trained != "all":
+        select_learned_(model, config.trained, bn_learned=config.bn_learned)
+    named = "bn_learned is False" if not config.bn_learned else "trained is 'bn'"
+    about_bn = not config.bn_learned or config.trained == "bn"
+    if about_bn and not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        raise ValueError(f"{named}, but {config.model} has no BatchNorm")
+    return model
+
+
+def _check_init(config: RunConfig) -> None:
+    split_matters = "init" in models.options(config.model) and not config.learns_all_slices
+    if config.init == "authors" and not split_matters:
+        raise ValueError(
+            f"init is 'authors', but {config.label()} starts from the same values with 'he'"
+        )
+
+
+def execute(
+    config: RunConfig,
+    dataset: Dataset,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    *,
+    folder: Path | None = None,
+    checkpoint_seconds: float = 120.0,
+) -> Row:
+    """Does the run on the device of ``dataset``; returns its row, of status "done" or "failed".
+
+    Whatever goes wrong within the run is told in the row; an interrupt is passed on.
+
+    Args:
+        on_epoch: called with every epoch's result, of each member of an ensemble in turn, and
+            those included that were over before the run was interrupted.
+        folder: the output folder. Weights are kept there, and checkpoints, from which a run that
+            was interrupted goes on; when the row is on disk, ``remove_checkpoint`` is due.
+        checkpoint_seconds: from one checkpoint to the next.
+
+    Raises:
+        ValueError: the run needs a folder and there is none.
+        StoreError: a checkpoint or the weights cannot be written.
+    """
+    if folder is None and (config.keep or config.start):
+        raise ValueError(f"folder is None; expected one, for the weights of {config.label()}")
+    row = begin_row(config)
+    start = time.perf_counter()
+    _reset_peak_memory(dataset.device)
+    checkpoint = (
+        None if folder is None else _checkpoint(config, dataset, folder, checkpoint_seconds)
+    )
+    try:
+        _do(config, dataset, on_epoch, folder, checkpoint, row)
+        row.update({"status": "done", "error": None, "error_type": None})
+    except StoreError:
+        raise
+    except Exception as error:
+        history = error.history if isinstance(error, Diverged) else History()
+        name = type(error).__name__
+        fail(row, str(error) or name, name, history)
+    seconds = time.perf_counter() - start if checkpoint is None else checkpoint.seconds
+    row.update(
+        {
+            "seconds": round(seconds, 3),
+            "peak_memory_bytes": _peak_memory(dataset.device),
+            "device": describe_device(dataset.device),
+            "versions": versions(),
+            "data_note": dataset.note,
+        }
+    )
+    return row
+
+
+def _do(
+    config: RunConfig,
+    dataset: Dataset,
+    on_epoch: Callable[[Epoch], None] | None,
+    folder: Path | None,
+    checkpoint: Checkpoint | None,
+    row: Row,
+) -> None:
+    """Trains, and adds the results to ``row``, the counts as soon as they are known."""
+    # Weights, order and augmentation have their own generators; dropout draws from this one.
+    torch.manual_seed(config.seed)
+    model = build_model(config, dataset.num_classes, dataset.image_shape)
+    if config.start and folder is not None:
+        start_from(model, folder, config.start)
+    counts = count_parameters(model)
+    row["learned_parameters"] = counts.learned * max(1, config.members)
+    row["total_parameters"] = counts.total
+
+    def fit(network: nn.Module, seed: int) -> History:
+        told = _forgetting_the_first_peak(on_epoch, dataset.device, config.epochs)
+        chosen = replace(config, seed=seed)
+        return train(network, dataset, chosen, on_epoch=told, checkpoint=checkpoint)
+
+    if config.members and folder is not None and checkpoint is not None:
+        freeze_unlearned_(model)
+        row.update(cast(Row, train_members(model, config, dataset, fit, checkpoint)))
+        row["stored_bytes"]["shared"] = weights_path(folder, config.start).stat().st_size
+        return
+    row.update(cast(Row, outcome(fit(model, config.seed))))
+    if config.keep and folder is not None:
+        row.update(cast(Row, keep_weights(model, folder, config.key)))
+
+
+def _forgetting_the_first_peak(
+    on_epoch: Callable[[Epoch], None] | None, device: torch.device, epochs: int
+) -> Callable[[Epoch], None] | None:
+    """``on_epoch`` that also resets CUDA's peak after the first of several epochs: in that one
+    kernels are timed, which takes memory of its own.
+    """
+    if device.type != "cuda":
+        return on_epoch
+
+    def chosen(epoch: Epoch) -> None:
+        if epoch.epoch == 1 < epochs:
+            _reset_peak_memory(device)
+        if on_epoch is not None:
+            on_epoch(epoch)
+
+    return chosen
+
+
+def _checkpoint(config: RunConfig, dataset: Dataset, folder: Path, every: float) -> Checkpoint:
+    images = [*dataset.train_images.shape, len(dataset.test_images), dataset.num_classes]
+    identity = {"config": config.to_json(), "images": images, "device": dataset.device.type}
+    return Checkpoint(checkpoint_path(folder, config), identity, every)
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that results depend on, with their versions."""
+    found = env.collect()
+    return {"python": found["python"], **{k: v for k, v in found["versions"].items() if v}}
+
+
+def describe_device(device: torch.device) -> str:
+    """The device in words, such as ``cpu (2 threads)``."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    threads = torch.get_num_threads()
+    return f"{device.type} ({threads} thread{'s' if threads > 1 else ''})"
+
+
+def _reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    # Linux forgets the highest resident size of this process; elsewhere it covers earlier runs.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of tensors on CUDA, resident of the whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return peak_resident()

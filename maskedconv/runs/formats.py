@@ -1,0 +1,121 @@
+"""The schemas of ``plan.json`` and of a line of ``results.jsonl``. Free of torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from maskedconv.data import available
+from maskedconv.runs.config import RunConfig
+from maskedconv.schema import (
+    Misfit,
+    Schema,
+    count,
+    flag,
+    list_of,
+    mapping_of,
+    number,
+    one_of,
+    optional,
+    record,
+    scalar,
+    text,
+)
+
+SCHEMA = 1
+
+
+def run(value: Any) -> None:
+    """A ``key`` and the ``config`` that it is the hash of, so that neither can change alone."""
+    _run(value)
+    try:
+        key = RunConfig.from_json(value["config"]).key
+    except (TypeError, ValueError) as error:
+        raise Misfit(f"is no configuration of a run: {error}", "config") from None
+    if value["key"] != key:
+        raise Misfit(f"is {value['key']!r:.40}; expected {key!r}, the hash of config", "key")
+
+
+def row(value: Any) -> None:
+    """A line of results: of a run that is done, or of one that failed, which says why."""
+    _row(value)
+    run(value)
+    (_done if value["status"] == "done" else _failed)(value)
+    # Before runs had a precision, those on CUDA were in bfloat16 under the key of float32.
+    if str(value.get("device")).startswith("cuda") and "amp" not in value["config"]:
+        raise Misfit("is missing: a row from CUDA that does not say its precision", "config.amp")
+
+
+def _option(value: Any) -> None:
+    list_of(scalar, 2)(value)
+    text(value[0])
+
+
+def _first_layer(value: Any) -> None:
+    _filters(value)
+    if math.prod(value["shape"]) != len(value["values"]) or value["learned"] > value["shape"][0]:
+        raise Misfit(
+            f"has {len(value['values'])} values, {value['learned']} filters of them learned; "
+            f"expected a bank of shape {value['shape']}"
+        )
+
+
+# The types of the fields, which RunConfig relies on or does not check itself.
+_config = record(
+    {"dataset": one_of(*available())},
+    {
+        "model": text,
+        **dict.fromkeys(("learned", "lr", "momentum", "weight_decay", "gamma", "dropout"), number),
+        **dict.fromkeys(("epochs", "batch_size", "seed", "members", "slice_dim"), count),
+        **dict.fromkeys(("bn_learned", "nesterov", "keep"), flag),
+        **dict.fromkeys(
+            ("frozen", "trained", "init", "schedule", "optimizer", "start", "amp"), text
+        ),
+        "milestones": list_of(count),
+        "subset": optional(count),
+        "options": list_of(_option),
+    },
+)
+_run = record({"key": text, "config": _config}, {"same_as": text})
+_numbers = ("train_loss", "train_top1", "test_loss", "seconds", "lr")
+# None where a loss was not finite.
+_history = list_of(
+    record(
+        {"epoch": count, "test_top1": optional(number)}, dict.fromkeys(_numbers, optional(number))
+    )
+)
+_part = optional(record({"count": count, "mean_abs": number, "variance": number}))
+_filters = record({"shape": list_of(count, 4), "learned": count, "values": list_of(number)})
+_parameters = dict.fromkeys(("learned_parameters", "total_parameters"), count)
+_row: Schema = record(
+    {"schema": one_of(SCHEMA), "key": text, "status": one_of("done", "failed"), "config": record()},
+    {
+        **dict.fromkeys(("started", "device", "data_note", "error", "error_type"), optional(text)),
+        **dict.fromkeys(("last_top1", "best_top1", "ensemble_top1"), optional(number)),
+        **dict.fromkeys(("best_epoch", "peak_memory_bytes"), optional(count)),
+        **_parameters,
+        "seconds": optional(number),
+        "history": _history,
+        "versions": mapping_of(text),
+        "weights": text,
+        "layers": list_of(record({"name": text}, {"learned": _part, "frozen": _part})),
+        "first_layer": optional(_first_layer),
+        "members": list_of(record({"top1": number, "history": _history})),
+        "stored_bytes": record({"shared": count, "members": list_of(count)}),
+    },
+)
+_done = record({"best_top1": number, "last_top1": number, "history": _history, **_parameters})
+_failed = record({"error": text})
+_experiment = record({"runs": list_of(run)}, {"title": text, "command": text})
+plan: Schema = record(
+    {
+        "schema": one_of(SCHEMA),
+        "preset": text,
+        "dataset": text,
+        "experiments": mapping_of(_experiment),
+    },
+    {
+        **dict.fromkeys(("data_note", "command", "created", "amp"), text),
+        "data_notes": mapping_of(text),
+    },
+)

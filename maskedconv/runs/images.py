@@ -1,0 +1,118 @@
+"""The data sets of the commands: their folders, checks and sizes. Imports torch to load them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskedconv import data
+from maskedconv.data.sources import find_source
+from maskedconv.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from maskedconv.data import Dataset
+
+# Which images make a subset is the same for every seed of a run: seeds repeat the training.
+SUBSET_SEED = 0
+# The data sets that --download fetches.
+FETCHED = ("cifar10", "cifar100")
+# A data set as runs ask for it: its name, and the training images per class (None: all).
+DataKey = tuple[str, int | None]
+
+
+def data_key(config: RunConfig) -> DataKey:
+    """The data set of a run."""
+    return config.dataset, config.subset
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of a dataset: classes, (C, H, W), and numbers of training and test images."""
+
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    train_images: int
+    test_images: int
+
+
+def size_of(dataset: Dataset) -> Size:
+    """The size of a dataset that is loaded."""
+    counts = len(dataset.train_images), len(dataset.test_images)
+    return Size(dataset.num_classes, dataset.image_shape, *counts)
+
+
+@dataclass(frozen=True)
+class DataLocations:
+    """The folders given on the command line, and whether to fetch what is missing.
+
+    ``folders`` has the data sets' names as keys, and "" for every one that is not named.
+    """
+
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    download: bool = False
+
+    def folder(self, name: str) -> Path | None:
+        """The folder given for the data set, if any."""
+        return self.folders.get(name, self.folders.get(""))
+
+    def check(self, key: DataKey) -> None:
+        """Cheap checks that the data is there; errors as ``maskedconv.data.check``."""
+        name, subset = key
+        data.check(name, self.folder(name), self._fetches(name), subset)
+
+    def load(self, key: DataKey, device: torch.device) -> Dataset:
+        """The dataset on ``device``; errors as ``maskedconv.data.load``."""
+        name, subset = key
+        return data.load(
+            name,
+            self.folder(name),
+            download=self._fetches(name),
+            subset=subset,
+            seed=SUBSET_SEED,
+            device=device,
+        )
+
+    def size(self, key: DataKey, device: torch.device) -> Size:
+        """The size of the dataset, which is read only if its size is not known.
+
+        A data set that is not there has its published size.
+        """
+        name, subset = key
+        info = data.describe(name)
+        classes, side = info.num_classes, info.image_size
+        train, test = info.train_size, info.test_size
+        if classes is None or side is None or train is None or test is None:
+            return size_of(self.load(key, device))
+        with suppress(data.MissingDataError):
+            source = find_source(name, self.folder(name), self._fetches(name), subset)
+            if source.listing is not None:
+                train = len(source.listing.train.paths)
+                test = len(source.listing.test.paths)
+        train = train if subset is None else subset * classes
+        return Size(classes, (info.channels, side, side), train, test)
+
+    def _fetches(self, name: str) -> bool:
+        return self.download and name in FETCHED
+
+
+def parse_folders(texts: Iterable[str]) -> dict[str, Path]:
+    """``["cifar10=a", "b"]`` as the ``folders`` of a :class:`DataLocations`.
+
+    Raises:
+        ValueError: two folders for one data set, or two for all of them.
+    """
+    folders: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals or name not in data.available():
+            name, folder = "", text
+        if name in folders:
+            given = f"twice for {name}" if name else "twice without the name of a data set"
+            raise ValueError(f"data_dir is given {given}; expected --data-dir NAME=DIR for each")
+        folders[name] = Path(folder)
+    return folders

@@ -1,0 +1,157 @@
+"""The plan of a command: its runs, the data that they need, and plan.json in the output folder."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from maskedconv import data
+from maskedconv.console import say
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.experiment import Experiment
+from maskedconv.runs.images import FETCHED, DataKey, DataLocations, data_key
+from maskedconv.runs.preset import Preset
+from maskedconv.runs.same import trained_for
+from maskedconv.runs.sequential import unique
+from maskedconv.runs.store import Loaded, Store
+
+if TYPE_CHECKING:
+    from maskedconv.data import Dataset
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a command.
+
+    Attributes:
+        runs: the runs of each experiment.
+        preset: the preset that they were made from.
+    """
+
+    runs: Mapping[Experiment[Any], list[RunConfig]]
+    preset: Preset
+
+
+def all_runs(plan: Plan) -> list[RunConfig]:
+    """Every run of the plan once."""
+    return unique(run for runs in plan.runs.values() for run in runs)
+
+
+def data_keys(plan: Plan) -> list[DataKey]:
+    """The data sets of the runs, in order."""
+    return list(dict.fromkeys(data_key(run) for run in all_runs(plan)))
+
+
+def check_data(plan: Plan, locations: DataLocations, needed: bool) -> None:
+    """Checks cheaply that the images are there; only warns if they are not ``needed``.
+
+    Raises:
+        ValueError: they are not, or not as they should be; says what helps, and what to leave out.
+    """
+    keys = data_keys(plan)
+    if locations.download and not any(name in FETCHED for name, _ in keys):
+        names = ", ".join(name for name, _ in keys)
+        raise ValueError(f"download: only {' and '.join(FETCHED)} can be fetched, not {names}")
+    for key in keys:
+        try:
+            locations.check(key)
+        except data.DataError as error:
+            if needed or not isinstance(error, data.MissingDataError):
+                raise ValueError(f"{error}{_without(key, plan)}") from error
+            say(f"note: {error}")
+
+
+def name_unused_folders(plan: Plan, locations: DataLocations) -> None:
+    """Says which of the folders given on the command line no run of the plan reads."""
+    read = {name for name, _ in data_keys(plan)}
+    if unused := sorted(set(locations.folders) - read - {""}):
+        say(f"note: none of these runs reads the images of {' and '.join(unused)}")
+
+
+def _without(key: DataKey, plan: Plan) -> str:
+    """A hint for running without a data set; empty if it is the only one."""
+    if len(data_keys(plan)) == 1:
+        return ""
+    needing = [
+        item.id for item, runs in plan.runs.items() if any(data_key(run) == key for run in runs)
+    ]
+    others = [item.id for item in plan.runs if item.id not in needing]
+    hints = ["folders of several data sets are given as --data-dir NAME=DIR"]
+    if others:
+        hints.append(
+            f"only {' and '.join(needing)} need {key[0]}: to leave that out, name the other items "
+            f"({' '.join(others)})"
+        )
+    if len(plan.preset.datasets) > 1 and key[0] in plan.preset.datasets:
+        names = " and ".join(plan.preset.datasets)
+        hints.append(
+            f"the preset {plan.preset.name} is for {names}; --dataset takes one of them alone"
+        )
+    return f" ({'; '.join(hints)})"
+
+
+def check_folder(store: Store, preset: Preset) -> None:
+    """ValueError if the folder holds runs of another preset, data set or precision."""
+    names = ", ".join(preset.datasets)
+    old = store.read_plan()
+    if old is not None and (old["preset"], old["dataset"]) != (preset.name, names):
+        raise ValueError(
+            f"{store.out} holds the preset {old['preset']} on {old['dataset']}, not "
+            f"{preset.name} on {names}; choose another folder with --out"
+        )
+    # A plan without it is from before there was a choice.
+    if old is not None and (amp := old.get("amp", "off")) != preset.amp:
+        raise ValueError(
+            f"{store.out} holds runs of --amp {amp}, not {preset.amp}; --amp {amp} goes on with "
+            "them, --out names another folder"
+        )
+
+
+def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Dataset]) -> None:
+    """A JPEG copy and the original have one name; ValueError if their results would be mixed."""
+    for row in loaded.rows.values():
+        config = row["config"]
+        dataset = datasets.get((config["dataset"], config.get("subset")))
+        if dataset is not None and row.get("data_note") not in (None, dataset.note):
+            raise ValueError(
+                f"{store.out} holds results of other data: {row['data_note']!r}, not "
+                f"{dataset.note!r}; choose another folder with --out"
+            )
+
+
+def write_plan(
+    store: Store, plan: Plan, datasets: dict[DataKey, Dataset], command: str
+) -> dict[str, RunConfig]:
+    """Adds the plan to the folder's; returns the run that is trained for each, by key.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    trained = trained_for(all_runs(plan), store.load())
+    entries: dict[str, Any] = {
+        experiment.id: {
+            "title": experiment.title,
+            "command": command,
+            "runs": [_entry(run, trained[run.key]) for run in runs],
+        }
+        for experiment, runs in plan.runs.items()
+    }
+    store.merge_plan(
+        {
+            "preset": plan.preset.name,
+            "dataset": ", ".join(plan.preset.datasets),
+            "amp": plan.preset.amp,
+            "data_notes": {name: dataset.note for (name, _), dataset in datasets.items()},
+            "command": command,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "experiments": entries,
+        }
+    )
+    return trained
+
+
+def _entry(run: RunConfig, trained: RunConfig) -> dict[str, Any]:
+    entry: dict[str, Any] = {"key": run.key, "config": run.to_json()}
+    return entry if trained.key == run.key else {**entry, "same_as": trained.key}

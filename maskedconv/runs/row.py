@@ -1,0 +1,185 @@
+"""The row of a finished run: its type, and the one reader and writer of its JSON line."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import math
+from typing import Any, NotRequired, TypedDict, cast
+
+from maskedconv.runs import formats
+from maskedconv.runs.config import RunConfig
+from maskedconv.schema import read_json
+from maskedconv.training.history import History
+
+
+class EpochRow(TypedDict):
+    """An epoch as :class:`maskedconv.training.Epoch`; None for a number that is not finite."""
+
+    epoch: int
+    train_loss: float | None
+    train_top1: float | None
+    test_loss: float | None
+    test_top1: float | None
+    seconds: float | None
+    lr: float | None
+
+
+class Outcome(TypedDict):
+    """The epochs of a run, and its last and best top-1 on the test set in percent."""
+
+    history: list[EpochRow]
+    last_top1: float | None
+    best_top1: float | None
+    best_epoch: int | None
+
+
+class WeightsPart(TypedDict):
+    """Statistics of the learned or the frozen weights of a layer."""
+
+    count: int
+    mean_abs: float
+    variance: float
+
+
+class LayerRow(TypedDict):
+    """A convolution; None for a part that it does not have."""
+
+    name: str
+    kind: str
+    learned: WeightsPart | None
+    frozen: WeightsPart | None
+
+
+class FirstLayer(TypedDict):
+    """The first convolution's filters: ``shape`` [O, I, kH, kW], flattened ``values``."""
+
+    shape: list[int]
+    learned: int
+    values: list[float]
+
+
+class KeptWeights(TypedDict):
+    """The file of a run's weights, relative to the output folder, and a description of them."""
+
+    weights: str
+    layers: list[LayerRow]
+    first_layer: FirstLayer | None
+
+
+class MemberRow(TypedDict):
+    """A member of an ensemble: its last top-1 in percent and its epochs."""
+
+    top1: float
+    history: list[EpochRow]
+
+
+class StoredBytes(TypedDict):
+    """Sizes of the files of an ensemble: the start's, and each member's own."""
+
+    shared: NotRequired[int]
+    members: list[int]
+
+
+class EnsembleOutcome(Outcome):
+    """The outcome of an ensemble: its members, their joint top-1 in percent, and their sizes."""
+
+    members: list[MemberRow]
+    ensemble_top1: float
+    stored_bytes: StoredBytes
+
+
+class Row(TypedDict):
+    """The row of a run, one line of ``results.jsonl``. ``status`` is "done" or "failed"."""
+
+    key: str
+    config: dict[str, Any]
+    schema: NotRequired[int]
+    started: NotRequired[str]
+    status: NotRequired[str]
+    error: NotRequired[str | None]
+    error_type: NotRequired[str | None]
+    history: NotRequired[list[EpochRow]]
+    last_top1: NotRequired[float | None]
+    best_top1: NotRequired[float | None]
+    best_epoch: NotRequired[int | None]
+    learned_parameters: NotRequired[int]
+    total_parameters: NotRequired[int]
+    seconds: NotRequired[float]
+    peak_memory_bytes: NotRequired[int]
+    device: NotRequired[str]
+    versions: NotRequired[dict[str, str]]
+    data_note: NotRequired[str]
+    weights: NotRequired[str]
+    layers: NotRequired[list[LayerRow]]
+    first_layer: NotRequired[FirstLayer | None]
+    members: NotRequired[list[MemberRow]]
+    ensemble_top1: NotRequired[float]
+    stored_bytes: NotRequired[StoredBytes]
+
+
+def read_row(line: bytes, place: str) -> Row:
+    """The row of a line of ``results.jsonl``.
+
+    Raises:
+        SchemaError: the line is no row; names ``place`` and what is wrong.
+    """
+    return cast(Row, read_json(line, formats.row, place))
+
+
+def write_row(row: Row) -> bytes:
+    """The line of a row, with its end; numbers that are not finite become null."""
+    value = _finite({"schema": formats.SCHEMA, **row})
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
+
+
+def begin_row(config: RunConfig) -> Row:
+    """The row of a run that starts now."""
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"key": config.key, "config": config.to_json(), "started": started}
+
+
+def fail(row: Row, error: str, error_type: str, history: History) -> None:
+    """Makes ``row`` that of a run which failed after the epochs of ``history``."""
+    row.update({"status": "failed", "error": error, "error_type": error_type})
+    row.update(cast(Row, outcome(history)))
+
+
+def outcome(history: History) -> Outcome:
+    """``history`` with its last and best top-1 as JSON values."""
+    epochs = epochs_of(history)
+    best = None if history.best is None else epochs[history.best.epoch - 1]
+    return {
+        "history": epochs,
+        "last_top1": epochs[-1]["test_top1"] if epochs else None,
+        "best_top1": None if best is None else best["test_top1"],
+        "best_epoch": None if best is None else best["epoch"],
+    }
+
+
+def epochs_of(history: History) -> list[EpochRow]:
+    """The epochs, with six digits after the point: far below what a repetition would reproduce."""
+    return [
+        cast(
+            EpochRow,
+            {
+                name: round(value, 6)
+                if isinstance(value, float) and math.isfinite(value)
+                else value
+                for name, value in dataclasses.asdict(epoch).items()
+            },
+        )
+        for epoch in history.epochs
+    ]
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with NaN and infinities as None, which JSON can express."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

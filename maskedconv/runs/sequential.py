@@ -1,0 +1,149 @@
+"""Does the runs that are not there yet, alone or beside other runners on the same folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.row import Row, begin_row, fail
+from maskedconv.runs.store import Loaded, Store, is_final
+from maskedconv.training import interrupts
+from maskedconv.training.history import History
+
+if TYPE_CHECKING:
+    from maskedconv.data import Dataset
+    from maskedconv.training.history import Epoch
+
+POLL_SECONDS = 1.0
+CHECKPOINT_SECONDS = 120.0
+DatasetOf = Callable[[RunConfig], "Dataset"]
+
+
+class Progress(Protocol):
+    """Is told how a run goes."""
+
+    def started(self, config: RunConfig) -> None: ...
+    def epoch(self, config: RunConfig, epoch: Epoch) -> None: ...
+
+
+class Observer(Progress, Protocol):
+    """Is told how all runs go."""
+
+    def finished(self, config: RunConfig, row: Row) -> None: ...
+    def waiting(self, runs: int) -> None: ...
+
+
+def unique(configs: Iterable[RunConfig]) -> list[RunConfig]:
+    """Each run once, in order: figures share runs."""
+    return list({config.key: config for config in configs}.values())
+
+
+def run_all(
+    configs: Iterable[RunConfig],
+    store: Store,
+    dataset_of: DatasetOf,
+    observer: Observer,
+    *,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    poll_seconds: float = POLL_SECONDS,
+) -> dict[str, Row]:
+    """Does every run that ``store`` lacks; returns the row of every run, by key.
+
+    A run that starts from another's weights comes after it. Runs that another process is doing are
+    left to it and waited for; should it die, they are done here. A failed run is a row like the
+    others.
+
+    Raises:
+        StoreError: a row, a checkpoint or a file of weights cannot be written.
+    """
+    pending = {config.key: config for config in configs}
+    rows: dict[str, Row] = {}
+    while pending:
+        left = len(pending)
+        for key, config in list(pending.items()):
+            if config.start in pending:
+                continue
+            row = attempt(config, store, dataset_of, observer, checkpoint_seconds)
+            if row is None:
+                continue
+            rows[key] = row
+            del pending[key]
+            observer.finished(config, row)
+        if len(pending) == left:
+            observer.waiting(left)
+            time.sleep(poll_seconds)
+    return rows
+
+
+def attempt(
+    config: RunConfig,
+    store: Store,
+    dataset_of: DatasetOf,
+    progress: Progress,
+    checkpoint_seconds: float,
+) -> Row | None:
+    """The run's row, from the folder or from doing it; None while another process is doing it.
+
+    Raises:
+        KeyboardInterrupt: the process was asked to stop; what was done of the run is saved.
+        StoreError: as :func:`run_all`.
+    """
+    with store.claim(config.key) as mine:
+        loaded = store.load()
+        row = loaded.finished(config.key)
+        if row is not None or not mine:
+            return row
+        if reason := _start_lacks(config, loaded):
+            row = not_run(config, reason, "StartFailed")
+            store.append(row)
+            return row
+        with interrupts.noted():
+            return _run_one(config, store, dataset_of(config), progress, checkpoint_seconds)
+
+
+def not_run(config: RunConfig, error: str, error_type: str) -> Row:
+    """The row of a run that failed before it began, or with its process."""
+    row = begin_row(config)
+    fail(row, error, error_type, History())
+    row["seconds"] = 0.0
+    return row
+
+
+def _start_lacks(config: RunConfig, loaded: Loaded) -> str:
+    if not config.start:
+        return ""
+    start = loaded.rows.get(config.start)
+    if start is None:
+        return f"its start {config.start} has not been run"
+    if start["status"] == "done":
+        return ""
+    return f"its start {RunConfig.from_json(start['config']).label()} failed: {start['error']}"
+
+
+def _run_one(
+    config: RunConfig,
+    store: Store,
+    dataset: Dataset,
+    progress: Progress,
+    checkpoint_seconds: float,
+) -> Row:
+    from maskedconv.runs.checkpoints import remove_checkpoint
+    from maskedconv.runs.execute import execute
+
+    progress.started(config)
+    row = execute(
+        config,
+        dataset,
+        lambda epoch: progress.epoch(config, epoch),
+        folder=store.out,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    store.append(row)
+    # A run that is tried again goes on from its checkpoint; that of any other is never read.
+    if is_final(row):
+        with suppress(OSError):
+            remove_checkpoint(store.out, config)
+    return row

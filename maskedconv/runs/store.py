@@ -1,0 +1,183 @@
+"""Results on disk: one JSON row per finished run, safe against kill -9 and a second runner.
+
+``results.jsonl`` is only ever appended to, one row in one write under a lock; ``plan.json`` says
+which rows belong to which figure and is replaced whole. Free of torch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from maskedconv.io import StoreError, remove_partial_files, replace_file
+from maskedconv.runs import formats
+from maskedconv.runs.formats import SCHEMA
+from maskedconv.runs.row import Row, read_row, write_row
+from maskedconv.schema import SchemaError, read_json
+
+__all__ = ["Loaded", "Store", "StoreError", "is_final"]
+
+Plan = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The content of ``results.jsonl``: the valid row of each key, and the lines skipped."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def finished(self, key: str) -> Row | None:
+        """The row of a run that need not be repeated, or None."""
+        row = self.rows.get(key)
+        return row if row is not None and is_final(row) else None
+
+
+def is_final(row: Row) -> bool:
+    """Whether a run need not be repeated.
+
+    A run that diverged would diverge again; one that failed otherwise (out of memory, a bug since
+    mended) is tried again.
+    """
+    return row["status"] == "done" or row.get("error_type") == "Diverged"
+
+
+class Store:
+    """The output folder of a command.
+
+    Any number of processes may use one folder: rows are appended under an exclusive lock, and
+    :meth:`claim` keeps two of them from doing the same run.
+    """
+
+    def __init__(self, out: Path | str) -> None:
+        self.out = Path(out)
+        self.results = self.out / "results.jsonl"
+        self.plan = self.out / "plan.json"
+        self._lock_file = self.out / ".lock"
+        self._claims = self.out / ".claims"
+
+    def prepare(self) -> None:
+        """Makes the folder and finds out whether rows can be written; StoreError if not."""
+        with _explained(self.out):
+            self._claims.mkdir(parents=True, exist_ok=True)
+            with self._locked(fcntl.LOCK_EX):
+                os.close(os.open(self.results, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
+                # Creating a file is what a rename into place needs, and a full disk refuses.
+                tempfile.TemporaryFile(dir=self.out).close()
+                remove_partial_files(self.plan)
+
+    def load(self) -> Loaded:
+        """Reads every row; ``problems`` names the lines that are no rows, which stay in the file.
+
+        Of several rows for one key the first finished one counts, else the last.
+        """
+        if not self.results.exists():
+            return Loaded()
+        with _explained(self.out), self._locked(fcntl.LOCK_SH):
+            lines = self.results.read_bytes().split(b"\n")
+        loaded = Loaded()
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = read_row(line, f"{self.results} line {number}")
+            except SchemaError as error:
+                loaded.problems.append(f"{error}; line skipped")
+                continue
+            old = loaded.rows.get(row["key"])
+            if old is None or old["status"] != "done":
+                loaded.rows[row["key"]] = row
+        return loaded
+
+    def append(self, row: Row) -> None:
+        """Adds one row, whole or not at all, and waits until it is on disk."""
+        line = write_row(row)
+        with _explained(self.out), self._locked(fcntl.LOCK_EX):
+            handle = os.open(self.results, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                size = os.fstat(handle).st_size
+                if size and os.pread(handle, 1, size - 1) != b"\n":
+                    # A killed writer left half a line: end it, so that ours stays readable.
+                    line = b"\n" + line
+                if os.write(handle, line) != len(line):
+                    raise StoreError(f"{self.results}: the row was cut short; is the disk full?")
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Holds the run ``key`` for this process; yields False if another process holds it.
+
+        The lock is the kernel's: it goes when its holder does, however that ends.
+        """
+        with _explained(self.out):
+            handle = os.open(self._claims / f"{key}.lock", os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(handle)
+
+    def read_plan(self) -> Plan | None:
+        """The plan, None if there is none; StoreError if it is not one, naming the place."""
+        try:
+            return read_json(self.plan.read_bytes(), formats.plan, self.plan)
+        except FileNotFoundError:
+            return None
+        except SchemaError as error:
+            raise StoreError(
+                f"{error}; remove the file and run reproduce again, or use another folder"
+            ) from error
+        except OSError as error:
+            raise StoreError(f"{self.plan} cannot be read: {error.strerror}") from error
+
+    def merge_plan(self, plan: Plan) -> None:
+        """Writes ``plan``, keeping experiments and data sets that only the plan on disk has.
+
+        Its ``data_note`` becomes the text of all ``data_notes``.
+        """
+        with _explained(self.out), self._locked(fcntl.LOCK_EX):
+            old = self.read_plan() or {}
+            merged = {"schema": SCHEMA, **plan}
+            for name in ("experiments", "data_notes"):
+                merged[name] = {**old.get(name, {}), **plan.get(name, {})}
+            merged["data_note"] = "; ".join(dict.fromkeys(merged["data_notes"].values()))
+            text = json.dumps(merged, indent=1, allow_nan=False) + "\n"
+            replace_file(self.plan, text.encode())
+
+    @contextmanager
+    def _locked(self, kind: int) -> Iterator[None]:
+        reads = kind == fcntl.LOCK_SH
+        if reads and not self._lock_file.exists():
+            # Nobody writes, who would have made it first; the folder may be read-only.
+            yield
+            return
+        handle = os.open(self._lock_file, os.O_RDONLY if reads else os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, kind)
+            yield
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        where = error.filename or out
+        raise StoreError(f"the folder {out} cannot be used: {error.strerror} ({where})") from error

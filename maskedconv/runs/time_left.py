@@ -1,0 +1,91 @@
+"""The time that the runs of a command still take: an estimate, corrected by finished epochs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from maskedconv.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    from maskedconv.training.history import Epoch
+
+_Group = tuple[object, ...]
+_Total = Callable[[Iterable[RunConfig], Mapping[str, float], int], float]
+
+
+class TimeLeft:
+    """Seconds left of runs that are told of as they go on.
+
+    An epoch that is over tells by how much its run's estimate is off; runs of its kind, then those
+    of its network, then all others are taken to be off alike.
+
+    Args:
+        runs: in the order in which they are done.
+        seconds: an estimate of each, by key.
+        at_once: how many go on at once.
+        total: as ``estimate.total_seconds``.
+        clock: as ``time.monotonic``.
+    """
+
+    def __init__(
+        self,
+        runs: Iterable[RunConfig],
+        seconds: Mapping[str, float],
+        at_once: int,
+        total: _Total,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._left = {run.key: run for run in runs}
+        self._epoch = {key: seconds[key] / run.all_epochs for key, run in self._left.items()}
+        self._epochs_left = {key: run.all_epochs for key, run in self._left.items()}
+        self._at_once, self._total, self._clock = at_once, total, clock
+        # Estimated and measured seconds of the epochs that are over.
+        self._sums: dict[_Group, tuple[float, float]] = {}
+        # When the present epoch of a run that goes on began.
+        self._since: dict[str, float] = {}
+
+    def started(self, run: RunConfig) -> None:
+        """A run begins, or begins again after its process died."""
+        self._since[run.key] = self._clock()
+        self._epochs_left[run.key] = run.all_epochs
+
+    def epoch(self, run: RunConfig, epoch: Epoch) -> None:
+        """An epoch of a run is over."""
+        self._epochs_left[run.key] = max(0, self._epochs_left[run.key] - 1)
+        for group in _groups(run):
+            estimated, measured = self._sums.get(group, (0.0, 0.0))
+            self._sums[group] = (estimated + self._epoch[run.key], measured + epoch.seconds)
+        self._since[run.key] = self._clock()
+
+    def finished(self, run: RunConfig) -> None:
+        """A run is over, however it ended."""
+        self._left.pop(run.key, None)
+        self._since.pop(run.key, None)
+
+    @property
+    def seconds(self) -> float:
+        """From now until the last run is over."""
+        ordered = sorted(self._left.values(), key=lambda run: run.key not in self._since)
+        needed = {run.key: self._seconds_of(run) for run in ordered}
+        return self._total(ordered, needed, self._at_once)
+
+    def _seconds_of(self, run: RunConfig) -> float:
+        epoch = self._epoch[run.key] * self._correction(run)
+        now = self._clock()
+        done = min(now - self._since.get(run.key, now), epoch)
+        return max(0.0, self._epochs_left[run.key] * epoch - done)
+
+    def _correction(self, run: RunConfig) -> float:
+        for group in _groups(run):
+            estimated, measured = self._sums.get(group, (0.0, 0.0))
+            if estimated:
+                return measured / estimated
+        return 1.0
+
+
+def _groups(run: RunConfig) -> tuple[_Group, ...]:
+    """From runs that take as long to runs of any kind."""
+    network = (run.model, run.options, run.batch_size)
+    return (*network, run.learned, run.frozen, run.trained, run.optimizer), network, ()

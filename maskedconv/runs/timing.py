@@ -1,0 +1,112 @@
+"""Times a few training steps and predictions of a network on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from maskedconv import data
+from maskedconv.data import Dataset
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.execute import build_model
+from maskedconv.runs.images import Size
+from maskedconv.training.evaluation import CPU_TEST_BATCH_SIZE, GPU_TEST_BATCH_SIZE, evaluate
+from maskedconv.training.loop import train
+
+# Number of timed batches, and the longest time of one; larger batches are cut.
+BATCHES = 4
+BATCH_SECONDS = 0.5
+WARM_UP_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """The network of ``config`` on images of ``size``, to be timed."""
+
+    config: RunConfig
+    size: Size
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds to make a network, and per image of training and of evaluation."""
+
+    start: float
+    train: float
+    test: float
+
+
+def measure(job: Job, device: torch.device) -> Pace:
+    """Times some batches as the run has them: its augmentation, optimizer and precision."""
+    config, size = job.config, job.size
+    begin = time.perf_counter()
+    model = build_model(config, size.num_classes, size.image_shape)
+    start = time.perf_counter() - begin
+    batch = min(config.batch_size, size.train_images)
+    small = min(WARM_UP_IMAGES, batch)
+    _train(model, config, _noise(job, small, 1, device), small, device)
+    # The second time nothing is set up any more, and tells how many images are worth timing.
+    images = _noise(job, small, 1, device)
+    each = _train(model, config, images, small, device) / small
+    batch = max(small, min(batch, int(BATCH_SECONDS / each)))
+    tests = min(size.test_images, max(small, min(_test_batch(device), int(BATCH_SECONDS / each))))
+    images = _noise(job, BATCHES * batch, tests, device)
+    evaluate(model, images, amp=config.amp == "bf16")
+    test = _seconds(lambda: evaluate(model, images, amp=config.amp == "bf16"), device)
+    both = _train(model, config, images, batch, device)
+    return Pace(start, max(both - test, 0.0) / (BATCHES * batch), test / tests)
+
+
+def _train(
+    model: nn.Module, config: RunConfig, images: Dataset, batch: int, device: torch.device
+) -> float:
+    """Seconds of an epoch of ``images``, evaluation included; at a rate that moves nothing."""
+    timed = replace(config, epochs=1, batch_size=batch, lr=1e-6, milestones=(), schedule="step")
+
+    def epoch() -> None:
+        train(model, images, timed)
+
+    return _seconds(epoch, device)
+
+
+def _seconds(action: Callable[[], object], device: torch.device) -> float:
+    begin = time.perf_counter()
+    action()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begin
+
+
+def _test_batch(device: torch.device) -> int:
+    return CPU_TEST_BATCH_SIZE if device.type == "cpu" else GPU_TEST_BATCH_SIZE
+
+
+def _noise(job: Job, train_images: int, test_images: int, device: torch.device) -> Dataset:
+    """So many images, augmented as those of the run."""
+    size, info = job.size, data.describe(job.config.dataset)
+    generator = torch.Generator().manual_seed(0)
+    channels, side = size.image_shape[0], size.image_shape[1]
+
+    def part(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = (count, *size.image_shape)
+        images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+        return images, torch.randint(size.num_classes, (count,), generator=generator)
+
+    (images, labels), (others, their_labels) = part(train_images), part(test_images)
+    return Dataset(
+        name="noise",
+        train_images=images,
+        train_labels=labels,
+        test_images=others,
+        test_labels=their_labels,
+        classes=tuple(str(label) for label in range(size.num_classes)),
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        crop_padding=side // 8 if info.crop_padding is None else info.crop_padding,
+        flip=info.flip,
+        note="",
+    ).to(device)

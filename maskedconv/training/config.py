@@ -1,0 +1,78 @@
+"""The settings of one training, checked when they are made. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from maskedconv.checks import check_choice, check_int, check_number
+from maskedconv.optim import OPTIMIZERS, SCHEDULES
+from maskedconv.training.precision import AMP
+
+# Adam's beta1; a configuration has it as the momentum.
+ADAM_MOMENTUM = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a network is trained.
+
+    Attributes:
+        epochs, batch_size: of the training set.
+        lr, momentum, weight_decay, nesterov: of the optimizer. Adam's momentum is its beta1;
+            YellowFin starts at ``momentum``.
+        milestones, gamma: the learning rate is multiplied by ``gamma`` after each of these epochs.
+        schedule: "step" for that; "cosine" decays the learning rate to zero instead.
+        optimizer: "sgd", "adam" or "yellowfin".
+        seed: of the weights, the order of the images and their augmentation.
+        amp: "bf16" to compute in bfloat16 under autocast, "off" for float32.
+
+    Raises:
+        TypeError, ValueError: naming the field, what came and what was expected.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    milestones: tuple[int, ...]
+    gamma: float
+    nesterov: bool = False
+    schedule: str = "step"
+    seed: int = 0
+    optimizer: str = "sgd"
+    amp: str = "off"
+
+    def __post_init__(self) -> None:
+        self._check_training()
+
+    def _check_training(self) -> None:
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("amp", self.amp, AMP)
+        for name, smallest in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            check_int(name, getattr(self, name), smallest)
+        for name in ("lr", "momentum", "weight_decay", "gamma"):
+            # 1 and 1.0 are the same learning rate and must give the same key.
+            object.__setattr__(self, name, check_number(name, getattr(self, name)))
+        if self.lr == 0:
+            raise ValueError(f"lr is {self.lr}; expected a number above 0")
+        self._check_optimizer()
+        self._check_schedule()
+
+    def _check_optimizer(self) -> None:
+        if self.optimizer == "adam" and self.momentum != ADAM_MOMENTUM:
+            raise ValueError(
+                f"momentum is {self.momentum}; expected {ADAM_MOMENTUM}, the beta1 of adam"
+            )
+        if self.optimizer != "sgd" and self.nesterov:
+            raise ValueError(f"nesterov is True; expected False with optimizer {self.optimizer}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov is True; expected a momentum above 0 with it")
+
+    def _check_schedule(self) -> None:
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for epoch in self.milestones:
+            check_int("milestones", epoch, 1)
+        if self.schedule == "cosine" and self.milestones:
+            raise ValueError(f"milestones is {self.milestones}; expected none with schedule cosine")

@@ -1,0 +1,67 @@
+"""Accuracy, loss and predictions of a network on the test images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskedconv.data import Dataset, test_batches
+from maskedconv.training.state import Sums
+
+# On a CPU, activations beyond 32 MB leave malloc's heap, and fetching their pages anew for every
+# batch costs more than the convolutions; a GPU wants larger batches to be busy.
+CPU_TEST_BATCH_SIZE = 128
+GPU_TEST_BATCH_SIZE = 1000
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset,
+    batch_size: int | None = None,
+    amp: bool = False,
+    before_batch: Callable[[], None] = lambda: None,
+) -> tuple[float, float]:
+    """Mean cross-entropy and top-1 in percent on the test set; leaves the model in eval mode."""
+    sums = Sums(dataset.device)
+    for logits, labels in _answers(model, dataset, batch_size, amp, before_batch):
+        with autocast(dataset.device, amp):
+            loss = F.cross_entropy(logits, labels)
+        sums.add(loss, logits, labels)
+    return sums.means()
+
+
+def predict(
+    model: nn.Module, dataset: Dataset, batch_size: int | None = None, amp: bool = False
+) -> Tensor:
+    """Softmax float32 [N, classes] on the test set; leaves the model in eval mode."""
+    answers = _answers(model, dataset, batch_size, amp)
+    return torch.cat([logits.float().softmax(1) for logits, _ in answers])
+
+
+@torch.no_grad()
+def _answers(
+    model: nn.Module,
+    dataset: Dataset,
+    batch_size: int | None,
+    amp: bool,
+    before_batch: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits [B, classes] and labels [B] of the test set, batch by batch."""
+    model.eval()
+    batch_size = batch_size or (
+        CPU_TEST_BATCH_SIZE if dataset.device.type == "cpu" else GPU_TEST_BATCH_SIZE
+    )
+    for images, labels in test_batches(dataset, batch_size):
+        before_batch()
+        with autocast(dataset.device, amp):
+            logits = model(images)
+        yield logits, labels
+
+
+def autocast(device: torch.device, enabled: bool) -> torch.autocast:
+    """Autocast to bfloat16 on ``device``, if ``enabled``."""
+    # Entered anew for every batch: autocast keeps its copies of the weights until it is left.
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

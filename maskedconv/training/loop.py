@@ -1,0 +1,163 @@
+"""The training loop, on images that are already on the compute device."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskedconv.data import Dataset, train_batches
+from maskedconv.optim.factory import make_optimizer, make_scheduler
+from maskedconv.training import interrupts
+from maskedconv.training.checkpoint import Checkpoint
+from maskedconv.training.config import TrainingConfig
+from maskedconv.training.evaluation import autocast, evaluate
+from maskedconv.training.history import Diverged, Epoch, History
+from maskedconv.training.state import Position
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    config: TrainingConfig,
+    *,
+    compile: bool = False,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> History:
+    """Trains ``model`` in place on the device of ``dataset``, and evaluates it after each epoch.
+
+    Only parameters that require a gradient reach the optimizer. The order of the images and their
+    augmentation are functions of the seed and the epoch. The host waits for the device only at the
+    end of an epoch and to write a checkpoint.
+
+    Args:
+        compile: train through ``torch.compile``. It is off because a compiled step of wrn_28_4 on a
+            CPU takes as long as an eager one, and compiling takes as long as many steps.
+        on_epoch: called with each epoch's result, those that a checkpoint holds included.
+        checkpoint: training resumes from it, bit for bit (on a CPU, with as many threads), and
+            writes it whenever it is due.
+
+    Raises:
+        ValueError: there is nothing to learn.
+        Diverged: a loss of an epoch is not finite, or a value of the network after it.
+        StoreError: the checkpoint cannot be written.
+        KeyboardInterrupt: a stop was requested (``training.interrupts``), and the checkpoint is
+            written.
+    """
+    position = _begin(model, dataset.device, config)
+    if checkpoint is not None and (state := checkpoint.take()) is not None:
+        position.restore(state)
+    told = on_epoch or (lambda epoch: None)
+    for past in position.history.epochs:
+        told(past)
+    forward = torch.compile(model) if compile else model
+    while len(position.history.epochs) < config.epochs:
+        result = _one_epoch(forward, position, dataset, config, checkpoint)
+        position.end_epoch(result)
+        told(result)
+        if checkpoint is not None and checkpoint.due():
+            checkpoint.write(position.state())
+    return position.history
+
+
+def _begin(model: nn.Module, device: torch.device, config: TrainingConfig) -> Position:
+    """Moves ``model`` to ``device`` and makes its optimizer and schedule."""
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not learned:
+        raise ValueError("model has no parameter that requires a gradient; nothing can be learned")
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(
+        config.optimizer,
+        learned,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.nesterov,
+    )
+    scheduler = make_scheduler(
+        config.schedule, optimizer, config.epochs, config.milestones, config.gamma
+    )
+    return Position(model, optimizer, scheduler, device)
+
+
+def _one_epoch(
+    forward: Callable[[Tensor], Tensor],
+    position: Position,
+    dataset: Dataset,
+    config: TrainingConfig,
+    checkpoint: Checkpoint | None,
+) -> Epoch:
+    """Trains the rest of the present epoch, evaluates the network and steps the schedule."""
+    model, history, amp = position.model, position.history, config.amp == "bf16"
+    epoch, lr = len(history.epochs) + 1, float(position.scheduler.get_last_lr()[0])
+    # Shapes repeat from batch to batch, so that trying convolution algorithms pays.
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        batches = train_batches(
+            dataset, config.batch_size, config.seed, epoch, first_batch=position.batch
+        )
+        _train_epoch(forward, position, batches, amp, checkpoint)
+        train_loss, train_top1 = position.sums.means()
+        found = "the training loss" if not math.isfinite(train_loss) else _not_finite(model)
+        if found:
+            raise Diverged(found, epoch, history)
+        stop = partial(_save_if_asked_to_stop, position, checkpoint)
+        test_loss, test_top1 = evaluate(model, dataset, amp=amp, before_batch=stop)
+    if not math.isfinite(test_loss):
+        raise Diverged("the test loss", epoch, history)
+    with warnings.catch_warnings():
+        # A training that resumes behind an epoch's last batch has made no step of its own.
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        position.scheduler.step()
+    return Epoch(epoch, train_loss, train_top1, test_loss, test_top1, position.seconds, lr)
+
+
+def _train_epoch(
+    model: Callable[[Tensor], Tensor],
+    position: Position,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    amp: bool,
+    checkpoint: Checkpoint | None,
+) -> None:
+    """The rest of an epoch, from ``position`` on."""
+    position.model.train()
+    for images, labels in batches:
+        # Not behind the last batch: the end of the epoch has its own.
+        if position.batch and checkpoint is not None and checkpoint.due():
+            checkpoint.write(position.state())
+        with autocast(images.device, amp):
+            logits = model(images)
+            loss = F.cross_entropy(logits, labels)
+        position.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        position.optimizer.step()
+        position.sums.add(loss.detach(), logits.detach(), labels)
+        position.batch += 1
+    if not position.sums.count:
+        raise ValueError("dataset has no training images")
+
+
+def _save_if_asked_to_stop(position: Position, checkpoint: Checkpoint | None) -> None:
+    """Evaluation changes nothing of the position, and may be long: it is left at any batch."""
+    if checkpoint is not None and interrupts.requested():
+        checkpoint.write(position.state())
+
+
+def _not_finite(model: nn.Module) -> str:
+    """The name of a parameter or buffer with a NaN or an infinity in it; "" if there is none.
+
+    A loss may stay finite: a maximum, such as ReLU's on some paths, can lose a NaN on its way.
+    """
+    named = [
+        (name, value)
+        for name, value in chain(model.named_parameters(), model.named_buffers())
+        if value.is_floating_point()
+    ]
+    finite = torch.stack([value.detach().isfinite().all() for _, value in named]).tolist()
+    return next((name for (name, _), good in zip(named, finite, strict=True) if not good), "")

@@ -1,0 +1,94 @@
+"""The complete training state, from batch to batch and in checkpoints."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from maskedconv.training.history import Epoch, History
+
+# The attributes of a position that have a state_dict.
+_STATEFUL = ("model", "optimizer", "scheduler")
+
+
+class Position:
+    """The complete training state: all that affects the rest of the training.
+
+    Attributes:
+        history: of the epochs that are over.
+        batch: batches of the present epoch that are over, with their ``sums``.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler, device: torch.device
+    ) -> None:
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.history = History()
+        self._device = device
+        self._begin_epoch()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the present epoch so far."""
+        return self._seconds_before + time.perf_counter() - self._start
+
+    def end_epoch(self, result: Epoch) -> None:
+        """Adds ``result`` to the history; the next epoch begins."""
+        self.history.epochs.append(result)
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        self.batch, self.sums = 0, Sums(self._device)
+        self._seconds_before, self._start = 0.0, time.perf_counter()
+
+    def state(self) -> dict[str, Any]:
+        """All of it as tensors and JSON values; waits for the device."""
+        # Order and augmentation have generators of their own; dropout draws from the global ones.
+        cuda = self._device.type == "cuda"
+        return {
+            **{name: getattr(self, name).state_dict() for name in _STATEFUL},
+            "history": [asdict(epoch) for epoch in self.history.epochs],
+            "batch": self.batch,
+            "sums": vars(self.sums),
+            "seconds": self.seconds,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self._device) if cuda else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes to where :meth:`state` was."""
+        for name in _STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
+        self.history.epochs[:] = [Epoch(**epoch) for epoch in state["history"]]
+        self.batch, self._seconds_before = state["batch"], state["seconds"]
+        for name, value in state["sums"].items():
+            moved = value.to(self._device) if isinstance(value, Tensor) else value
+            setattr(self.sums, name, moved)
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"], self._device)
+
+
+class Sums:
+    """Loss and correct answers summed on the device, so that no step waits for the host."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), device=device, dtype=torch.float64)
+        self.correct = torch.zeros((), device=device, dtype=torch.int64)
+        self.count = 0
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """One batch: mean ``loss`` [], ``logits`` [B, classes], ``labels`` [B]."""
+        self.loss += loss * len(labels)
+        self.correct += (logits.argmax(1) == labels).sum()
+        self.count += len(labels)
+
+    def means(self) -> tuple[float, float]:
+        """Mean loss, and top-1 in percent."""
+        return self.loss.item() / self.count, 100.0 * self.correct.item() / self.count
