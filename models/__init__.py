@@ -164,7 +164,7 @@ def _warn_of_none_learned(model: nn.Module, learned: float | int) -> None:
 
 
 def _remember(model: nn.Module, asked: dict[str, Any]) -> None:
-    from maskedconv.origin import remember_origin
+    from maskedconv.nn.origin import remember_origin
 
     remember_origin(model, asked)
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from maskedconv import MaskedConv2d, load, models, save
 from maskedconv.checkpoint import load_plain
-from maskedconv.checkpoint_file import fingerprint
+from maskedconv.checkpoint.file import fingerprint
 
 
 def network(seed):

@@ -16,16 +16,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from maskedconv import checkpoint_file
-from maskedconv.checkpoint_file import Content, Layer, fingerprint, shapes, type_name
-from maskedconv.nn import MaskedConv2d
-from maskedconv.origin import Origin, Origins, networks_of, origin_of, set_origin
-from maskedconv.whole_model import (
+from maskedconv.checkpoint import file
+from maskedconv.checkpoint.file import Content, Layer, fingerprint, shapes, type_name
+from maskedconv.checkpoint.redraw import Origins
+from maskedconv.checkpoint.whole_model import (
     check_can_materialise,
     materialise,
     own_module_names,
     own_names,
 )
+from maskedconv.nn import MaskedConv2d
+from maskedconv.nn.origin import Origin, networks_of, origin_of, set_origin
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -61,7 +62,7 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
         state = {key: tensor for key, tensor in state.items() if key not in fingerprints}
     networks = networks_of([origin for m in layers.values() if (origin := origin_of(m))])
     described = {name: _describe(layer, networks) for name, layer in layers.items()}
-    checkpoint_file.write(Path(path), Content(described, fingerprints, state, networks))
+    file.write(Path(path), Content(described, fingerprints, state, networks))
 
 
 def load(model: Model, path: str | Path) -> Model:
@@ -82,7 +83,7 @@ def load(model: Model, path: str | Path) -> Model:
     """
     path = Path(path)
     layers, state = _masked_layers(model), _state(model)
-    content = _without_prefix(checkpoint_file.read(path), state)
+    content = _without_prefix(file.read(path), state)
     _compare_layers(content.layers, layers, path)
     _compare_tensors(content, state, path)
     found = _find_frozen(content, state, layers, path)
@@ -110,7 +111,7 @@ def load_plain(path: str | Path) -> dict[str, Tensor]:
             filters.
     """
     path = Path(path)
-    layers, frozen, tensors, _ = checkpoint_file.read(path)
+    layers, frozen, tensors, _ = file.read(path)
     if missing := sorted(frozen.keys() - tensors.keys()):
         raise ValueError(f"{path} lacks {missing[0]}; expected a file of save(..., frozen=True)")
     for name, layer in layers.items():

@@ -6,14 +6,12 @@ layer records the arguments of the network and its own name in it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from maskedconv.nn import MaskedConv2d
+from maskedconv.nn.masked_conv2d import MaskedConv2d
 
 _SCALARS = (str, int, float, bool, type(None))
 
@@ -47,38 +45,6 @@ def set_origin(layer: MaskedConv2d, origin: Origin | None) -> None:
         vars(layer).pop("_origin", None)
     else:
         vars(layer)["_origin"] = origin
-
-
-class Origins:
-    """Draws layers again; a network is made once, on the CPU."""
-
-    def __init__(self) -> None:
-        self._made: list[tuple[dict[str, Any], nn.Module]] = []
-
-    def draw(self, origin: Origin, buffer: str, dtype: torch.dtype) -> Tensor | None:
-        """The frozen filters or their bias as they started; None if the layer has none.
-
-        Raises:
-            ValueError: there is no such network, or no such layer in it.
-        """
-        try:
-            layer = self._network(origin.network).get_submodule(origin.layer)
-        except (AttributeError, TypeError, ValueError, RuntimeError, MemoryError) as error:
-            raise ValueError(f"{origin.layer} of {dict(origin.network)} ({error})") from None
-        tensor = getattr(layer, buffer, None)
-        return None if tensor is None else tensor.to(dtype)
-
-    def _network(self, arguments: dict[str, Any]) -> nn.Module:
-        from maskedconv import models
-
-        for known, model in self._made:
-            if known == arguments:
-                return model
-        # Whoever made the model has been warned of what its arguments are.
-        with torch.device("cpu"), warnings.catch_warnings(action="ignore"):
-            model = models.create(**arguments)
-        self._made.append((arguments, model))
-        return model
 
 
 def networks_of(origins: Sequence[Origin]) -> list[dict[str, Any]]:
