@@ -116,8 +116,8 @@ class _Found(NamedTuple):
     lasting: bool = True
 
 
-# The dict of os.environ. Its own test for a name that it does not have raises and catches two
-# exceptions, which takes 2 % of a small layer's step.
+# The dict of os.environ: os.environ.get raises and catches two exceptions for a name that is not
+# set, and takes 0.4 µs instead of 0.01.
 _VARIABLES: Mapping[Any, Any] = os.environ._data  # type: ignore[attr-defined]
 _KEY = os.environ.encodekey(VARIABLE)
 
@@ -183,7 +183,7 @@ def _decide(operator: Operator, problem: Problem, override: str, unreadable: str
     device = problem.tensors()[0].device
     kernels = operator.kernels_for(device)
     if not kernels:
-        return _Found(REFERENCE, f"PyTorch's own operators are the fastest on {device.type}")
+        return _Found(REFERENCE, f"no kernel is preferred to PyTorch's operators on {device.type}")
     ranking = Ranking((*kernels, REFERENCE), "the first that can run")
     if device.type == "cuda":
         backends = {REFERENCE: operator.backends[REFERENCE], **kernels}
