@@ -408,7 +408,7 @@ def test_what_the_cuda_backend_does_not_take(monkeypatch, emulated_module):
 )
 def test_reasons_on_a_gpu(monkeypatch, change, reason):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    monkeypatch.setattr(torch.Tensor, "device", SimpleNamespace(type="cuda"), raising=False)
+    monkeypatch.setattr(torch.Tensor, "device", torch.device("cuda", 0), raising=False)
     problem = make_problem(CASES["3x3"], torch.bfloat16)._replace(**change)
     answer = weight_grad_cuda.cannot_run(problem)
     assert reason in answer
