@@ -5,7 +5,7 @@
 #   CONSTRAINTS=... the versions in it; for the newest PyTorch beside the default one:
 #                  make test CONSTRAINTS=constraints/torch-2.14.txt VENV=.venv-2.14
 #   ARGS=...       options for the command, e.g. make reproduce ARGS="fig2 --epochs 1",
-#                  make test ARGS="-n 0 tests/test_layer.py" in one process,
+#                  make test ARGS="-n 0 tests/nn/test_layer.py" in one process,
 #                  make test ARGS="-p randomly" in a random order
 
 PYTHON ?= python3
@@ -42,7 +42,8 @@ bench: $(VENV)/installed-test
 
 # The native module with the address and undefined-behaviour sanitizers, in a copy of the package,
 # with each instruction set that this processor has.
-SANITIZED_TESTS := weight_grad pack_filters layer bn_relu not_finite checked_arguments
+SANITIZED_TESTS := ops/test_weight_grad ops/test_pack_filters ops/test_bn_relu ops/test_not_finite \
+	ops/test_checked_arguments nn/test_layer
 # The sanitizer catches C++ exceptions in libstdc++, which python does not load by itself.
 SANITIZER_LIBRARIES = $(foreach name,libasan.so libstdc++.so.6,$(shell c++ -print-file-name=$(name)))
 SANITIZED_ISAS = $(shell $(BIN)/python -c \
@@ -56,7 +57,7 @@ sanitize: $(VENV)/installed-test
 	cd build/sanitized && for isa in $(SANITIZED_ISAS); do \
 		LD_PRELOAD="$(SANITIZER_LIBRARIES)" ASAN_OPTIONS=detect_leaks=0 \
 		MASKEDCONV_ISA=$$isa PYTHONPATH=. $(abspath $(BIN))/python -m pytest -q \
-		-p no:cacheprovider $(SANITIZED_TESTS:%=../../tests/test_%.py) || exit 1; done
+		-p no:cacheprovider $(SANITIZED_TESTS:%=../../tests/%.py) || exit 1; done
 
 # With an interpreter that has the package and the tests' requirements; no environment is made.
 gpu-check:

@@ -17,7 +17,7 @@ from bench.plain_networks import plain_densenet, plain_wrn
 from maskedconv import models
 from tests.fuzz.cases import Case
 from tests.fuzz.tensors import laid_out
-from tests.precision import largest_error, rms_error
+from tests.support.precision import largest_error, rms_error
 
 # A fault is an error that plain modules do not come near; rounding differs by less.
 FACTOR, ROUNDINGS = 8, 64

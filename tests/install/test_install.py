@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ENV = "from maskedconv import env; env.main()"
 WHERE = "import maskedconv.models, maskedconv._C; print(maskedconv.models.__file__)"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from bench import readme
 from maskedconv import report
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 RESULTS = "docs/results/cifar10-small"
 ITEMS = ("fig1", "fig2", "table1", "table4")

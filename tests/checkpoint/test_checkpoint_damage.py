@@ -1,6 +1,6 @@
 """Checkpoints that were damaged, forged or are none: an error that names the file, or the values.
 
-``python tests/test_checkpoint_damage.py COUNT`` tries that many cases.
+``python tests/checkpoint/test_checkpoint_damage.py COUNT`` tries that many cases.
 """
 
 from __future__ import annotations

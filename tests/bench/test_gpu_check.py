@@ -17,7 +17,7 @@ from bench.gpu_check import about, author_epochs, plan, shapes, summary, tools
 from bench.gpu_check.record import Record
 from bench.gpu_check.runner import Runner
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ABOUT = {"device": "a GPU", "commit": "1", "rehearsal": True}
 
 
@@ -95,7 +95,7 @@ def test_order_and_what_did_not_fit_and_a_kill_and_resume(tmp_path):
 def test_what_goes_wrong_takes_nothing_along(tmp_path):
     cases = ("raises", "crashes", "hangs", "loses the GPU", "has no tool", "is wrong", "works")
     runner = Runner(tmp_path, True, {})
-    runner.package = "tests.gpu_check_cases"
+    runner.package = "tests.bench.gpu_check_cases"
     step = plan.Step("faulty", 200, 5, cases)
     try:
         runner.run(step, list(cases), time.monotonic() + 300)
@@ -118,7 +118,7 @@ def test_what_goes_wrong_takes_nothing_along(tmp_path):
 
 def test_a_step_ends_with_its_time(tmp_path):
     runner = Runner(tmp_path, True, {})
-    runner.package = "tests.gpu_check_cases"
+    runner.package = "tests.bench.gpu_check_cases"
     begin = time.monotonic()
     try:
         runner.run(plan.Step("faulty", 1, 600, ("hangs",)), ["hangs"], begin + 600)

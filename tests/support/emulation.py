@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 PLAN = (
     "m_tiles", "channel_warps", "column_warps", "pixel_warps", "channel_blocks", "column_blocks",

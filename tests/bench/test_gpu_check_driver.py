@@ -20,7 +20,7 @@ if native.module() is None:
 
 from bench.gpu_check import driver
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("shape", shapes.SANITIZED, ids=str)

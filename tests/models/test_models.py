@@ -17,7 +17,7 @@ from maskedconv import MaskedConv2d, ParameterCount, count_parameters, models, s
 from maskedconv.models.initialisation import he_normal_
 
 DENSENET = "densenet_bc_100_12"
-AUTHOR_RUNS = Path(__file__).parent / "data" / "author_runs.csv"
+AUTHOR_RUNS = Path(__file__).parent / "author_runs.csv"
 SMALL = ("wrn_10_1", "densenet_bc_16_12", "resnet_8", "alexnet", "vgg19", "vgg19_bn", "conv4")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from maskedconv.ops import native
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("generic", "avx2", "avx512")
 OPERATORS = ("weight_grad", "bn_relu", "not_finite", "pack_filters")
 WEIGHT_GRAD = """
@@ -52,7 +52,7 @@ def test_operators_with(isa):
         pytest.skip(f"this processor or this build has {', '.join(info()['isas_available'])} only")
     if isa == info()["isa"]:
         return
-    files = [f"tests/test_{operator}.py" for operator in OPERATORS]
+    files = [f"tests/ops/test_{operator}.py" for operator in OPERATORS]
     done = run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files, isa=isa)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = done.stdout.splitlines()[-1]

@@ -16,7 +16,7 @@ from maskedconv import report
 from maskedconv.report.build import table_of_runs
 from maskedconv.runs import Store, StoreError
 
-COMMITTED = sorted((Path(__file__).parent.parent / "docs" / "results").glob("*/plan.json"))
+COMMITTED = sorted((Path(__file__).parents[2] / "docs" / "results").glob("*/plan.json"))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fake_compilers import Compilers, refuse
 
 from maskedconv.ops import native
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ("setup.py", "native_build.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "models")
 UNSUPPORTED_HOST = (
     "/cuda/include/crt/host_config.h:143:2: error: #error -- unsupported GNU version! "

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 
 import emulation
@@ -61,10 +63,11 @@ def kernel(tmp_path_factory):
 @pytest.mark.parametrize(("extra", "inside"), [((), True), (("beyond",), False)])
 def test_nothing_outside_of_the_tensors_is_touched(kernel, extra, inside):
     """In a process of its own: pages before and behind every tensor are forbidden to it."""
-    script = emulation.ROOT / "tests" / "guarded_kernel.py"
+    script = Path(__file__).with_name("guarded_kernel.py")
     done = subprocess.run(
         [sys.executable, script, kernel.library._name, *extra],
         capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(emulation.__file__).parent)},
     )  # fmt: skip
     assert (done.returncode == 0) == inside, done.stderr
     assert done.returncode in (0, -signal.SIGSEGV), done.stderr
