@@ -154,7 +154,7 @@ class Store:
             for name in ("experiments", "data_notes"):
                 merged[name] = {**old.get(name, {}), **plan.get(name, {})}
             merged["data_note"] = "; ".join(dict.fromkeys(merged["data_notes"].values()))
-            text = json.dumps(merged, indent=1, allow_nan=False) + "\n"
+            text = json.dumps(merged, separators=(",", ":"), allow_nan=False) + "\n"
             replace_file(self.plan, text.encode())
 
     @contextmanager
