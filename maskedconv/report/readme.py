@@ -22,7 +22,8 @@ def tables(results: Results, items: Sequence[str]) -> str:
     if unknown := [name for name in items if name not in planned]:
         there = ", ".join(planned)
         raise ValueError(f"item is {', '.join(unknown)}; expected some of the plan's: {there}")
-    parts = [notice(results), _origin(results), table(_scorecard(results))]
+    scorecard = _scorecard(results)
+    parts = [notice(results), _origin(results), *([table(scorecard)] if scorecard.rows else [])]
     for name, short_tables in planned.items():
         if name in items or not items:
             for found in short_tables(results.settings(name)):

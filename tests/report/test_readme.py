@@ -9,8 +9,8 @@ from maskedconv import report
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-RESULTS = "docs/results/cifar10-small"
-ITEMS = ("fig1", "fig2", "table1", "table4")
+RESULTS = "docs/results/cifar10-paper"
+ITEMS = ("fig2",)
 
 
 def between(text: str, name: str) -> str:
