@@ -356,14 +356,14 @@ def _finite(
     Plain modules in two precisions may differ: their algorithms multiply the padding or do not.
     Zeroed filters are not computed; plain modules multiply their zeros with what is not finite.
     A slice of kernel rows or columns is a shorter kernel, whose larger output is filled with zeros.
-    Learned input channels beside zeroed ones are a smaller convolution, with another algorithm.
+    Beside zeroed filters, the learned ones are a smaller convolution, with another algorithm.
     A gradient that is not finite may meet padding, which the kernels leave out of the weight's.
     """
     ours, low, high = (t.detach().isfinite() for t in (value, plain, exact))
     padded = name.endswith("weight") and case.special.endswith("gradient")
     if case.frozen != "zero" and not padded and bool((ours & ~low & ~high).any()):
         return ours, "finite where plain modules are not"
-    smaller = case.slice_dim >= 2 or (case.frozen == "zero" and case.slice_dim == 1)
+    smaller = case.slice_dim >= 2 or case.frozen == "zero"
     if not smaller and bool((~ours & low & high).any()):
         return ours, "not finite where plain modules are"
     return ours & low & high, ""
