@@ -46,7 +46,8 @@ def test_committed_results_are_read_without_complaint(plan):
     results = load(plan.parent)
     assert results.problems == []
     assert results.unplanned == 0
-    assert len(results.runs()) == len(Store(plan.parent).load().rows) > 100
+    done = [run for run in results.runs().values() if run.row]
+    assert len(done) == len(Store(plan.parent).load().rows) > 0
 
 
 def test_rows_with_one_value_changed(folder):

@@ -45,7 +45,8 @@ class Compilers:
 
     def add(self, name: str, commands: str) -> None:
         script = self.folder / name
-        log = 'printf \'%s\\t\' "$@" >> "$0.log"; echo >> "$0.log"\n'
+        # In one write, as ninja runs several at once.
+        log = 'call=$(printf \'%s\\t\' "$@"); echo "$call" >> "$0.log"\n'
         script.write_text(f"#!/bin/sh\n{log}{commands}")
         script.chmod(0o755)
 
