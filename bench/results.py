@@ -83,7 +83,7 @@ def device_name(device: str) -> str:
 
 
 def as_text(record: dict[str, Any]) -> str:
-    """JSON with one row a line and numbers of five digits, as the repository keeps the files."""
+    """JSON with one row a line and numbers of four digits, as the repository keeps the files."""
     head, tail = json.dumps({**record, "rows": []}, indent=1).rsplit("[]", 1)
     rows = ",\n".join(json.dumps(_short(row), separators=(",", ":")) for row in record["rows"])
     return f"{head}[\n{rows}\n]{tail}\n"
@@ -91,7 +91,7 @@ def as_text(record: dict[str, Any]) -> str:
 
 def _short(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.5g}")
+        return float(f"{value:.4g}")
     if isinstance(value, dict):
         return {key: _short(part) for key, part in value.items()}
     return [_short(part) for part in value] if isinstance(value, list | tuple) else value

@@ -43,12 +43,12 @@ def draw(folder: Path, name: str, title: str, alt: str, panel: Draw) -> Picture:
 
 
 def _small_png(figure: Figure) -> bytes:
-    """A figure with a palette of 48 colours takes a quarter of the bytes."""
+    """A figure with a palette of 32 colours takes a quarter of the bytes."""
     from PIL import Image
 
     drawn, small = BytesIO(), BytesIO()
     figure.savefig(drawn, format="png", dpi=160, metadata={"Software": None})
-    palette = Image.open(drawn).convert("RGB").quantize(48, dither=Image.Dither.NONE)
+    palette = Image.open(drawn).convert("RGB").quantize(32, dither=Image.Dither.NONE)
     palette.save(small, format="png", optimize=True)
     return small.getvalue()
 
