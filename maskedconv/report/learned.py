@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskedconv.report.document import Table
+from maskedconv.report.document import Picture, Table
 from maskedconv.report.drawing import (
     Draw,
     PointStyle,
     accuracy_axis,
+    draw,
     legend,
     ordered_labels,
     points,
+    top_of,
 )
 from maskedconv.report.results import (
     SeedGroup,
@@ -23,7 +26,16 @@ from maskedconv.report.results import (
     setting_label,
 )
 from maskedconv.report.style import BLACK, FROZEN_COLOURS
-from maskedconv.report.tables import best, count, last, networks, order, pairs, percent_learned
+from maskedconv.report.tables import (
+    best,
+    count,
+    file_name,
+    last,
+    networks,
+    order,
+    pairs,
+    percent_learned,
+)
 from maskedconv.runs.config import RunConfig
 
 if TYPE_CHECKING:
@@ -89,6 +101,23 @@ def learned_panel(
 
 def _failed(settings: Iterable[SeedGroup], label: str) -> bool:
     return any(s.failures for s in settings if setting_label(s.config) == label)
+
+
+def learned_pictures(
+    folder: Path, item: str, dataset: str, settings: list[SeedGroup]
+) -> list[Picture]:
+    """A panel of each network on ``dataset``, with the same axis; files start with ``item``."""
+    title, top = dataset_title(dataset), top_of(settings)
+    return [
+        draw(
+            folder,
+            file_name(item, dataset, name),
+            name,
+            learned_alt(name, title, group),
+            learned_panel(group, top),
+        )
+        for name, group in networks(settings).items()
+    ]
 
 
 def learned_alt(name: str, dataset: str, settings: list[SeedGroup]) -> str:

@@ -25,9 +25,8 @@ from maskedconv.papers.rosenfeld2018.printed import always
 from maskedconv.papers.rosenfeld2018.runs import splits
 from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Table, Text
-from maskedconv.report.drawing import draw, top_of
 from maskedconv.report.item import Item
-from maskedconv.report.learned import learned_alt, learned_panel, learned_table
+from maskedconv.report.learned import learned_pictures, learned_table
 from maskedconv.report.measured import Measured, accuracy, all_of, exceeds, mean
 from maskedconv.report.results import (
     SeedGroup,
@@ -39,7 +38,7 @@ from maskedconv.report.results import (
     signed,
 )
 from maskedconv.report.short_tables import learned_tables
-from maskedconv.report.tables import datasets, epochs_text, file_name, networks
+from maskedconv.report.tables import datasets, epochs_text
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.experiment import ALL_WEIGHTS, recipe_run
 
@@ -80,21 +79,10 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         ),
     ]
     for dataset, here in datasets(settings).items():
-        label = dataset_title(dataset)
-        top = top_of(here)
-        pictures = [
-            draw(
-                folder,
-                file_name("fig1", dataset, name),
-                name,
-                learned_alt(name, label, group),
-                learned_panel(group, top),
-            )
-            for name, group in networks(here).items()
-        ]
+        pictures = learned_pictures(folder, "fig1", dataset, here)
         caption = (
-            f"{sentence(label)}. Accuracy of the best epoch; bars are one standard deviation over "
-            "seeds, where there are several."
+            f"{sentence(dataset_title(dataset))}. Accuracy of the best epoch; bars are one "
+            "standard deviation over seeds, where there are several."
         )
         blocks += [Figure(caption, pictures), learned_table(here)]
     return [*blocks, *comparison(settings)]

@@ -20,9 +20,8 @@ from maskedconv.papers.rosenfeld2018.printed import comparable, full_epochs
 from maskedconv.papers.rosenfeld2018.runs import splits
 from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Table, Text
-from maskedconv.report.drawing import draw, top_of
 from maskedconv.report.item import Item
-from maskedconv.report.learned import learned_alt, learned_panel, learned_table
+from maskedconv.report.learned import learned_pictures, learned_table
 from maskedconv.report.measured import accuracy
 from maskedconv.report.results import SeedGroup, dataset_title, sentence, setting_label
 from maskedconv.report.short_tables import learned_tables
@@ -31,8 +30,6 @@ from maskedconv.report.tables import (
     best,
     datasets,
     epochs_text,
-    file_name,
-    networks,
     order,
 )
 from maskedconv.runs.config import RunConfig
@@ -90,18 +87,8 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         )
     ]
     for dataset, here in datasets(settings).items():
-        label, top = dataset_title(dataset), top_of(here)
-        pictures = [
-            draw(
-                folder,
-                file_name("fig5", dataset, name),
-                name,
-                learned_alt(name, label, group),
-                learned_panel(group, top),
-            )
-            for name, group in networks(here).items()
-        ]
-        caption = f"{sentence(label)}. Accuracy of the best epoch."
+        pictures = learned_pictures(folder, "fig5", dataset, here)
+        caption = f"{sentence(dataset_title(dataset))}. Accuracy of the best epoch."
         blocks += [Figure(caption, pictures), learned_table(here)]
     if compare(settings):
         return [*blocks, *comparison(settings)]
