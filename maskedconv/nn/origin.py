@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from maskedconv.nn.masked_conv2d import MaskedConv2d
+from maskedconv.nn.partly_learned import PartlyLearned
 
 _SCALARS = (str, int, float, bool, type(None))
 
@@ -24,22 +24,22 @@ class Origin(NamedTuple):
 
 
 def remember_origin(model: nn.Module, arguments: dict[str, Any]) -> None:
-    """Records in every masked layer of ``model`` that ``arguments`` made it.
+    """Records in every partly learned layer of ``model`` that ``arguments`` made it.
 
     Arguments that a file cannot hold are not remembered.
     """
     if all(isinstance(value, _SCALARS) for value in arguments.values()):
         for name, layer in model.named_modules():
-            if isinstance(layer, MaskedConv2d):
+            if isinstance(layer, PartlyLearned):
                 set_origin(layer, Origin(arguments, name))
 
 
-def origin_of(layer: MaskedConv2d) -> Origin | None:
+def origin_of(layer: PartlyLearned) -> Origin | None:
     """The origin of the layer, or None if it is unknown."""
     return vars(layer).get("_origin")
 
 
-def set_origin(layer: MaskedConv2d, origin: Origin | None) -> None:
+def set_origin(layer: PartlyLearned, origin: Origin | None) -> None:
     """Sets or removes the origin of the layer."""
     if origin is None:
         vars(layer).pop("_origin", None)
