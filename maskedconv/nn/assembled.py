@@ -109,7 +109,11 @@ class AssembledConv2d(PartlyLearned, nn.Conv2d):
     @property
     def filter_bank(self) -> FilterBank:
         """The parts of weight and bias."""
-        learned, frozen, zeros = self.learned, self.frozen, self.num_zeros
+        # nn.Module's own lookup of parameters and buffers takes as long as all of this.
+        parameters, buffers = self._parameters, self._buffers
+        learned = parameters["learned"] if "learned" in parameters else self.learned
+        frozen = buffers["frozen"] if "frozen" in buffers else self.frozen
+        zeros = self.num_zeros if self.frozen_mode == "zero" else 0
         if not self.has_bias:
             return FilterBank(learned, frozen, None, None, self.slice_dim, zeros)
         biases = self.bias_learned, self.bias_frozen
