@@ -34,7 +34,7 @@ def train_batches(
     has no batch statistics. The batches before ``first_batch`` are left out.
 
     Yields:
-        images [B, C, H, W] of ``dtype`` in channels_last, and labels int64 [B], on the dataset's device.
+        channels_last images [B, C, H, W] of ``dtype``, labels int64 [B]; on the dataset's device.
 
     Raises:
         ValueError: ``batch_size`` is below 1, or ``seed``, ``epoch`` or ``first_batch`` below 0.
