@@ -109,10 +109,10 @@ class AssembledConv2d(PartlyLearned, nn.Conv2d):
     @property
     def filter_bank(self) -> FilterBank:
         """The parts of weight and bias."""
-        # nn.Module's own lookup of parameters and buffers takes as long as all of this.
-        parameters, buffers = self._parameters, self._buffers
-        learned = parameters["learned"] if "learned" in parameters else self.learned
-        frozen = buffers["frozen"] if "frozen" in buffers else self.frozen
+        # nn.Module's own lookup of a parameter takes as long as the rest of this property.
+        learned, frozen = self._parameters.get("learned"), self._buffers.get("frozen")
+        if learned is None or frozen is None:
+            learned, frozen = self.learned, self.frozen
         zeros = self.num_zeros if self.frozen_mode == "zero" else 0
         if not self.has_bias:
             return FilterBank(learned, frozen, None, None, self.slice_dim, zeros)
