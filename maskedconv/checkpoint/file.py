@@ -71,7 +71,14 @@ _first_header = record(
         "frozen": mapping_of(text),
     }
 )
-_origin = record({"network": count, "layer": text})
+_network_origin = record({"network": count, "layer": text})
+_file_origin = record({"file": text, "sha256": text})
+
+
+def _origin(value: Any) -> None:
+    (_file_origin if isinstance(value, dict) and "file" in value else _network_origin)(value)
+
+
 _header = record(
     {
         "layers": mapping_of(_layer(dtype=text, origin=optional(_origin))),
@@ -85,17 +92,20 @@ class Content(NamedTuple):
     """The content of a file.
 
     Attributes:
-        layers: configuration of each masked layer, by its name in the model. "origin", if it is not
-            null, is an index of ``networks`` and a name in that network.
+        layers: configuration of each partly learned layer, by its name in the model. "origin", if
+            it is not null, is an index of ``networks`` and a name in that network, or the name and
+            the SHA-256 of a file.
         frozen: SHA-256 of all frozen filters and their biases, by their names.
         tensors: what is stored, by its name; with or without the frozen filters.
         networks: arguments of ``models.create``.
+        digest: SHA-256 of the header, which has those of all tensors; empty in format 1.
     """
 
     layers: dict[str, Layer]
     frozen: dict[str, str]
     tensors: dict[str, Tensor]
     networks: list[dict[str, Any]]
+    digest: str = ""
 
 
 def write(path: Path, content: Content) -> None:
@@ -143,7 +153,8 @@ def read(path: Path) -> Content:
         header = {key: header[key] for key in ("layers", "frozen")}
         tensors = _strip_wrapper(header, tensors)
     _check_digests(header, tensors, path)
-    content = Content(header["layers"], header["frozen"], tensors, header.get("networks", []))
+    networks, digest = header.get("networks", []), metadata.get(_DIGEST, "")
+    content = Content(header["layers"], header["frozen"], tensors, networks, digest)
     _check_layers(content, path)
     return content
 
@@ -218,9 +229,10 @@ def _check_layers(content: Content, path: Path) -> None:
     """Whether what is there of each layer has the shape and type that its configuration says."""
     unknown = dict(content.frozen)
     for name, layer in content.layers.items():
-        if (origin := layer.get("origin")) and origin["network"] >= len(content.networks):
+        network = (layer.get("origin") or {}).get("network", -1)
+        if network >= len(content.networks):
             place = f"{path}, header: layers.{name}.origin.network"
-            raise ValueError(f"{place} is {origin['network']}; there is no such")
+            raise ValueError(f"{place} is {network}; there is no such")
         expected = shapes(name, layer)
         there = {key: content.tensors[key] for key in expected if key in content.tensors}
         types = {key: type_name(tensor.dtype) for key, tensor in there.items()}

@@ -8,7 +8,6 @@ checked against the hash.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,14 +23,14 @@ from maskedconv.checkpoint.file import (
     shapes,
     type_name,
 )
-from maskedconv.checkpoint.redraw import Origins
+from maskedconv.checkpoint.frozen import find_frozen, origin_in, place_of
 from maskedconv.checkpoint.whole_model import (
     check_can_materialise,
     materialise,
     own_module_names,
     own_names,
 )
-from maskedconv.nn.origin import Origin, networks_of, origin_of, set_origin
+from maskedconv.nn.origin import networks_of, set_origin
 from maskedconv.nn.partly_learned import PartlyLearned
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -63,8 +62,11 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
     fingerprints = {key: fingerprint(state[key]) for key in keys if key in state}
     if not frozen:
         state = {key: tensor for key, tensor in state.items() if key not in fingerprints}
-    networks = networks_of([origin for m in layers.values() if (origin := origin_of(m))])
-    described = {name: _describe(layer, networks) for name, layer in layers.items()}
+    networks = networks_of(layers.values())
+    described = {
+        name: {**_configuration(layer), "seed": layer.seed, "origin": place_of(layer, networks)}
+        for name, layer in layers.items()
+    }
     file.write(Path(path), Content(described, fingerprints, state, networks))
 
 
@@ -89,7 +91,7 @@ def load(model: Model, path: str | Path) -> Model:
     content = _without_prefix(file.read(path), state)
     _compare_layers(content.layers, layers, path)
     _compare_tensors(content, state, path)
-    found = _find_frozen(content, state, layers, path)
+    found = find_frozen(content, state, layers, path)
     check_can_materialise(model)
     materialise(model)
     tensors = {**content.tensors, **found}
@@ -98,7 +100,7 @@ def load(model: Model, path: str | Path) -> Model:
         if found.get(key) is not state[key]:
             name = key.rpartition(".")[0]
             layers[name].seed = content.layers[name]["seed"]
-            set_origin(layers[name], _origin(content, name))
+            set_origin(layers[name], origin_in(content, name, path))
     return model
 
 
@@ -114,7 +116,7 @@ def load_plain(path: str | Path) -> dict[str, Tensor]:
             filters.
     """
     path = Path(path)
-    layers, frozen, tensors, _ = file.read(path)
+    layers, frozen, tensors, *_ = file.read(path)
     if missing := sorted(frozen.keys() - tensors.keys()):
         raise ValueError(f"{path} lacks {missing[0]}; expected a file of save(..., frozen=True)")
     for name, layer in layers.items():
@@ -155,18 +157,6 @@ def _configuration(layer: PartlyLearned) -> Layer:
     }
 
 
-def _describe(layer: PartlyLearned, networks: list[dict[str, Any]]) -> Layer:
-    """The configuration of a layer and the origin of its frozen filters."""
-    origin = origin_of(layer)
-    place = origin and {"network": networks.index(origin.network), "layer": origin.layer}
-    return {**_configuration(layer), "seed": layer.seed, "origin": place}
-
-
-def _origin(content: Content, name: str) -> Origin | None:
-    place = content.layers[name].get("origin")
-    return place and Origin(content.networks[place["network"]], place["layer"])
-
-
 def _described(value: Any) -> str:
     if type(value) is not Tensor:
         return f"a {type(value).__name__}"
@@ -185,8 +175,8 @@ def _without_prefix(content: Content, state: dict[str, Tensor]) -> Content:
     def stripped(part: dict[str, Any]) -> dict[str, Any]:
         return {name.removeprefix(prefix): value for name, value in part.items()}
 
-    layers, frozen, tensors, networks = content
-    return Content(stripped(layers), stripped(frozen), stripped(tensors), networks)
+    layers, frozen, tensors = map(stripped, content[:3])
+    return content._replace(layers=layers, frozen=frozen, tensors=tensors)
 
 
 def _compare_layers(saved: dict[str, Layer], layers: dict[str, PartlyLearned], path: Path) -> None:
@@ -216,52 +206,3 @@ def _compare_tensors(content: Content, state: dict[str, Tensor], path: Path) -> 
                 f"{path}: {key} is {type_name(tensor.dtype)}; expected "
                 f"{type_name(expected.dtype)}, as the model has it"
             )
-
-
-def _find_frozen(
-    content: Content, state: dict[str, Tensor], layers: dict[str, PartlyLearned], path: Path
-) -> dict[str, Tensor]:
-    """The frozen filters that the file leaves out: the model's own, or drawn again."""
-    origins, found = Origins(), {}
-    for key in content.frozen:
-        if key not in content.tensors:
-            candidates = _candidates(key, content, state[key], layers, origins)
-            right = (one for one in candidates if fingerprint(one) == content.frozen[key])
-            try:
-                tensor = next(right, None)
-            except ValueError as error:
-                raise ValueError(f"{path}, header: {key} cannot be drawn again: {error}") from None
-            if tensor is None:
-                fault = (
-                    "is on the meta device"
-                    if state[key].is_meta
-                    else "is not what the file was saved with (SHA-256)"
-                )
-                raise ValueError(
-                    f"{path}: {key} of the model {fault}, and the file neither holds it nor gives "
-                    "it by a seed; expected a model made with the same seed, or a file of "
-                    "save(..., frozen=True)"
-                )
-            found[key] = tensor
-    return found
-
-
-def _candidates(
-    key: str,
-    content: Content,
-    own: Tensor,
-    layers: dict[str, PartlyLearned],
-    origins: Origins,
-) -> Iterator[Tensor]:
-    """Candidates for the frozen filters, cheapest first."""
-    name, _, buffer = key.rpartition(".")
-    if not own.is_meta:
-        yield own
-    seed = content.layers[name]["seed"]
-    if seed is not None:
-        yield getattr(layers[name].drawn_from(seed), buffer)
-    origin = _origin(content, name)
-    if origin is not None:
-        drawn = origins.draw(origin, buffer, own.dtype)
-        if drawn is not None:
-            yield drawn

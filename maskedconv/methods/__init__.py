@@ -11,4 +11,4 @@ from maskedconv.methods.slice import Slice as slice
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (slice,)}
 
-__all__ = ["METHODS", "Configuration", "LayerFactory", "Method", *METHODS]
+__all__ = ["METHODS", "Configuration", "LayerFactory", "Method", "slice"]

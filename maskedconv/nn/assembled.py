@@ -110,7 +110,8 @@ class AssembledConv2d(PartlyLearned, nn.Conv2d):
     def filter_bank(self) -> FilterBank:
         """The parts of weight and bias."""
         # nn.Module's own lookup of a parameter takes as long as the rest of this property.
-        learned, frozen = self._parameters.get("learned"), self._buffers.get("frozen")
+        learned: Tensor | None = self._parameters.get("learned")
+        frozen = self._buffers.get("frozen")
         if learned is None or frozen is None:
             learned, frozen = self.learned, self.frozen
         zeros = self.num_zeros if self.frozen_mode == "zero" else 0
