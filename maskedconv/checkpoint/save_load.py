@@ -175,8 +175,11 @@ def _without_prefix(content: Content, state: dict[str, Tensor]) -> Content:
     def stripped(part: dict[str, Any]) -> dict[str, Any]:
         return {name.removeprefix(prefix): value for name, value in part.items()}
 
-    layers, frozen, tensors = map(stripped, content[:3])
-    return content._replace(layers=layers, frozen=frozen, tensors=tensors)
+    return content._replace(
+        layers=stripped(content.layers),
+        frozen=stripped(content.frozen),
+        tensors=stripped(content.tensors),
+    )
 
 
 def _compare_layers(saved: dict[str, Layer], layers: dict[str, PartlyLearned], path: Path) -> None:
