@@ -1,9 +1,9 @@
-#include "bn_relu.h"
+#include "bn_relu/bn_relu.h"
 
 #include <algorithm>
 #include <vector>
 
-#include "threads.h"
+#include "common.h"
 
 namespace maskedconv {
 namespace {
@@ -28,14 +28,14 @@ std::vector<double> sum_gradient(const NormInput& n, const NormBackward& b, int 
     const size_t size = static_cast<size_t>(2 * n.channels);
     std::vector<Sums> shares(static_cast<size_t>(threads),
                              {std::vector<float>(size), std::vector<double>(size)});
-    const Kernels& kernels = chosen_kernels();
+    const BnReluLoops& loops = bn_relu_loops();
     for_shares(n.pixels, threads, [&](int share, int64_t begin, int64_t end) {
         Sums& sums = shares[static_cast<size_t>(share)];
         for (int64_t pixel = begin; pixel < end; pixel += kPixelsInSingle) {
             const int64_t last = std::min(pixel + kPixelsInSingle, end);
             std::fill(sums.single.begin(), sums.single.end(), 0.0f);
-            kernels.sum_gradient(part(n, pixel, last), b.grad + pixel * n.channels, b.mean,
-                                 sums.single.data());
+            loops.sum_gradient(part(n, pixel, last), b.grad + pixel * n.channels, b.mean,
+                               sums.single.data());
             for (size_t i = 0; i < size; ++i)
                 sums.doubles[i] += sums.single[i];
         }
@@ -49,10 +49,21 @@ std::vector<double> sum_gradient(const NormInput& n, const NormBackward& b, int 
 
 } // namespace
 
+const BnReluLoops& bn_relu_loops() {
+    static const BnReluLoops& loops = chosen_loops<BnReluLoops>({
+        &kBnReluGeneric,
+#if defined(__x86_64__)
+        &kBnReluAvx2,
+        &kBnReluAvx512,
+#endif
+    });
+    return loops;
+}
+
 void bn_relu_cpu(const NormInput& n, float* out, int threads) {
-    const Kernels& kernels = chosen_kernels();
+    const BnReluLoops& loops = bn_relu_loops();
     for_shares(n.pixels, threads, [&](int, int64_t begin, int64_t end) {
-        kernels.activate(part(n, begin, end), out + begin * n.channels, n.channels);
+        loops.activate(part(n, begin, end), out + begin * n.channels, n.channels);
     });
 }
 
@@ -78,11 +89,11 @@ void bn_relu_backward_cpu(const NormInput& n, const NormBackward& b, int threads
     }
     if (b.grad_x == nullptr)
         return;
-    const Kernels& kernels = chosen_kernels();
+    const BnReluLoops& loops = bn_relu_loops();
     for_shares(n.pixels, threads, [&](int, int64_t begin, int64_t end) {
-        kernels.input_gradient(part(n, begin, end), b.grad + begin * n.channels, b.mean,
-                               b.of_batch ? factor.data() : nullptr, offset.data(),
-                               b.grad_x + begin * n.channels);
+        loops.input_gradient(part(n, begin, end), b.grad + begin * n.channels, b.mean,
+                             b.of_batch ? factor.data() : nullptr, offset.data(),
+                             b.grad_x + begin * n.channels);
     });
 }
 

@@ -1,7 +1,7 @@
 // The element-wise passes of BatchNorm and ReLU on the CPU, float32, channels side by side.
 #pragma once
 
-#include "kernels.h"
+#include "bn_relu/loops.h"
 
 namespace maskedconv {
 

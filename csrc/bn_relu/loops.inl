@@ -1,7 +1,6 @@
-// The element-wise passes of BatchNorm and ReLU. Included by kernels_<isa>.cpp.
-#include "kernels.h"
-
-#include "vector.inl"
+// The element-wise passes of BatchNorm and ReLU. Included by loops_<isa>.cpp, which sets kWidth.
+#include "bn_relu/loops.h"
+#include "common/vector.inl"
 
 namespace maskedconv {
 namespace {

@@ -3,14 +3,14 @@
 // fit what its pointer points at, as PyTorch sees to.
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 
-namespace maskedconv {
+#include "common/types.h"
 
-using Shape = std::array<int64_t, 4>;
+namespace maskedconv {
 
 class Checks {
   public:
@@ -40,8 +40,7 @@ class Checks {
     }
 
     // Its number of elements.
-    int64_t tensor(const char* name, uintptr_t data, const Shape& shape,
-                   const Shape& strides) const {
+    int64_t tensor(const char* name, uintptr_t data, const Four& shape, const Four& strides) const {
         int64_t elements = 1, span = 1;
         for (const int64_t size : shape)
             elements = product(name, elements, at_least_zero(name, "size", size));
@@ -52,6 +51,18 @@ class Checks {
         }
         memory(name, data, elements);
         return elements;
+    }
+
+    // The one of `taken` that has this name.
+    ElementType type(const std::string& name, std::initializer_list<ElementType> taken) const {
+        std::string expected;
+        for (const ElementType type : taken) {
+            if (name == name_of(type))
+                return type;
+            const bool last = type == taken.end()[-1];
+            expected += (expected.empty() ? "" : last ? " or " : ", ") + std::string(name_of(type));
+        }
+        refuse("type is " + name + "; expected " + expected);
     }
 
   private:

@@ -1,5 +1,6 @@
-#include "kernels.h"
+#include "common/isa.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -9,69 +10,84 @@ namespace {
 
 constexpr const char* kVariable = "MASKEDCONV_ISA";
 
-std::string names_of(const std::vector<const Kernels*>& sets) {
+std::string names_of(const std::vector<Isa>& isas) {
     std::string names;
-    for (const Kernels* set : sets)
-        names += (names.empty() ? "" : ", ") + std::string(set->isa);
+    for (const Isa isa : isas)
+        names += (names.empty() ? "" : ", ") + std::string(name_of(isa));
     return names;
 }
 
-// The one of `sets` with this name, or null.
-const Kernels* find(const std::vector<const Kernels*>& sets, const std::string& name) {
-    for (const Kernels* set : sets)
-        if (name == set->isa)
-            return set;
-    return nullptr;
+bool has(const std::vector<Isa>& isas, Isa wanted) {
+    return std::find(isas.begin(), isas.end(), wanted) != isas.end();
 }
 
-bool processor_has(const Kernels& kernels) {
+bool processor_has(Isa isa) {
 #if defined(__x86_64__)
-    if (&kernels == &kAvx512)
+    if (isa == Isa::avx512)
         return __builtin_cpu_supports("avx512f");
-    if (&kernels == &kAvx2)
+    if (isa == Isa::avx2)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
-    return &kernels == &kGeneric;
+    return isa == Isa::generic;
 }
 
-const Kernels& choose_kernels() {
+// `is`: what the variable is, for the error.
+Isa isa_named(const std::string& name, const std::string& is) {
+    for (const Isa isa : {Isa::generic, Isa::avx2, Isa::avx512})
+        if (name == name_of(isa))
+            return isa;
+    throw std::invalid_argument(is + "; expected generic, avx2 or avx512");
+}
+
+Isa choose_isa() {
     const char* value = std::getenv(kVariable);
-    const std::string wanted = value == nullptr ? "" : value;
-    const auto available = available_kernels();
-    if (wanted.empty())
-        return *available.back();
-    const std::string is = std::string(kVariable) + " is '" + wanted + "'";
-    if (wanted != "generic" && wanted != "avx2" && wanted != "avx512")
-        throw std::invalid_argument(is + "; expected generic, avx2 or avx512");
-    if (find(built_kernels(), wanted) == nullptr)
+    const std::string name = value == nullptr ? "" : value;
+    const auto available = available_isas();
+    if (name.empty())
+        return available.back();
+    const std::string is = std::string(kVariable) + " is '" + name + "'";
+    const Isa wanted = isa_named(name, is);
+    if (!has(built_isas(), wanted))
         throw std::runtime_error(is + ", which maskedconv._C is built without; it has " +
-                                 names_of(built_kernels()));
-    if (const Kernels* found = find(available, wanted))
-        return *found;
-    throw std::runtime_error(is + ", which this processor does not have; it has " +
-                             names_of(available));
+                                 names_of(built_isas()));
+    if (!has(available, wanted))
+        throw std::runtime_error(is + ", which this processor does not have; it has " +
+                                 names_of(available));
+    return wanted;
 }
 
 } // namespace
 
-std::vector<const Kernels*> built_kernels() {
+const char* name_of(Isa isa) {
+    switch (isa) {
+    case Isa::avx512:
+        return "avx512";
+    case Isa::avx2:
+        return "avx2";
+    case Isa::generic:
+        break;
+    }
+    return "generic";
+}
+
+std::vector<Isa> built_isas() {
 #if defined(__x86_64__)
-    return {&kGeneric, &kAvx2, &kAvx512};
+    return {Isa::generic, Isa::avx2, Isa::avx512};
 #else
-    return {&kGeneric};
+    return {Isa::generic};
 #endif
 }
 
-std::vector<const Kernels*> available_kernels() {
-    std::vector<const Kernels*> available;
-    for (const Kernels* set : built_kernels())
-        if (processor_has(*set))
-            available.push_back(set);
+std::vector<Isa> available_isas() {
+    std::vector<Isa> available;
+    for (const Isa isa : built_isas())
+        if (processor_has(isa))
+            available.push_back(isa);
     return available;
 }
 
-const Kernels& chosen_kernels() {
-    static const Kernels& chosen = choose_kernels();
+Isa chosen_isa() {
+    static const Isa chosen = choose_isa();
     return chosen;
 }
 

@@ -1,4 +1,4 @@
-#include "threads.h"
+#include "common/threads.h"
 
 #include <dlfcn.h>
 #include <link.h>

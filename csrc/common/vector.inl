@@ -1,5 +1,5 @@
-// Vectors of kWidth floats, as many as a register of the instruction set holds: kernels_<isa>.cpp
-// sets it before it includes this.
+// Vectors of kWidth floats, as many as a register of the instruction set holds: the source that is
+// compiled for it sets kWidth before it includes this.
 #pragma once
 
 #include <cstring>

@@ -1,4 +1,4 @@
-#include "pack_filters.h"
+#include "pack_filters/pack_filters.h"
 
 #include <algorithm>
 #include <cstring>

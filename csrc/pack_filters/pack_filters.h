@@ -1,12 +1,11 @@
 // pack_filters: learned and frozen filters to one bank. All strides are in elements, not bytes.
 #pragma once
 
-#include <array>
 #include <cstdint>
 
-namespace maskedconv {
+#include "common/types.h"
 
-using Four = std::array<int64_t, 4>;
+namespace maskedconv {
 
 // One part of the bank: indices [begin, end) of the slice dimension are read from `data`.
 struct FilterPart {

@@ -1,33 +1,32 @@
-// The two ways of weight_grad on the CPU, and what they share: images are divided among threads.
+// The algorithms of weight_grad on the CPU, and what they share: images are divided among threads.
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
-#include "kernels.h"
-#include "threads.h"
-#include "weight_grad.h"
-#include "weight_grad_operands.h"
-#include "weight_grad_sums.h"
+#include "common.h"
+#include "weight_grad/operands.h"
+#include "weight_grad/sums.h"
+#include "weight_grad/weight_grad.h"
 
 namespace maskedconv {
 
 // One row of taps after another, for any problem. A pixel near the border is multiplied by zeros
 // for the taps that do not meet it.
-void weight_grad_by_taps(const WeightGrad& problem, int threads, const Kernels& kernels);
+void weight_grad_by_taps(const WeightGrad& problem, int threads, const Loops& loops);
 
 // One tap after another: slower, and of no products but those that there are.
-void weight_grad_exactly(const WeightGrad& problem, int threads, const Kernels& kernels);
+void weight_grad_exactly(const WeightGrad& problem, int threads, const Loops& loops);
 
 // All taps at once, for few channels; the gradient is multiplied by the zeros of the padding.
-bool can_fold(const WeightGrad& problem);
-void weight_grad_folded(const WeightGrad& problem, int threads, const Kernels& kernels);
+bool has_small_channels(const WeightGrad& problem);
+void weight_grad_small_channels(const WeightGrad& problem, int threads, const Loops& loops);
 
 template <typename Worker, typename Plan>
 void add_share(Worker& worker, const Plan& plan, int64_t image, int64_t end) {
     for (; image < end; image += plan.images) {
         const int64_t count = std::min(plan.images, end - image);
-        if (plan.p.type == Element::float32)
+        if (plan.p.type == ElementType::float32)
             worker.template add<float>(image, count);
         else
             worker.template add<uint16_t>(image, count);

@@ -3,7 +3,7 @@
 // filters:
 //   dW[f, r, s, c] = sum over input pixels of x[h, w, c] * grad[f, (h + p - r d) / stride, ...].
 // So the prologue on x needs no padding mask, either.
-#include "weight_grad_ways.h"
+#include "weight_grad/algorithms.h"
 
 namespace maskedconv {
 namespace {
@@ -30,12 +30,12 @@ struct Plan {
     int64_t block_rows;           // of x
     int64_t grad_image;           // floats of that buffer for an image
     int64_t images;               // at once
-    const Kernels& kernels;
+    const Loops& loops;
 
-    Plan(const WeightGrad& problem, const Kernels& inner_loops, bool exact)
-        : p(problem), kernels(inner_loops) {
+    Plan(const WeightGrad& problem, const Loops& inner_loops, bool exact)
+        : p(problem), loops(inner_loops) {
         channels = ceil_div(p.channels, kLane) * kLane;
-        copies_x = p.channels < kLane || p.type != Element::float32 || p.scale != nullptr;
+        copies_x = p.channels < kLane || p.type != ElementType::float32 || p.scale != nullptr;
         overlap = copies_x ? 0 : channels - p.channels;
         for (int64_t channel = 0; channel < channels; channel += kLane)
             offsets.push_back(channel + kLane < channels ? channel : channel - overlap);
@@ -88,7 +88,7 @@ class Worker {
 
     template <typename T> void copy_x(const T* x, float* to, int64_t row, int64_t end) {
         for (; row < end; ++row, to += p_.input.columns * plan_.channels)
-            copy_row_of_x(p_, plan_.kernels, x + row * p_.x_row, to, plan_.channels);
+            copy_row_of_x(p_, plan_.loops, x + row * p_.x_row, to, plan_.channels);
     }
 
     template <typename T> void add_rows(const T* x, int64_t row, int64_t end) {
@@ -139,7 +139,7 @@ class Worker {
         tile.grad += (plan_.left + p_.padding.columns - (p_.kernel.columns - 1)) * tile.grad_pixel;
         tile.pixels = p_.input.columns;
         tile.columns = p_.kernel.columns * p_.filters;
-        plan_.kernels.tile(tile);
+        plan_.loops.tile(tile);
     }
 
     void add_one_tap(TileInput tile, int64_t s) {
@@ -155,7 +155,7 @@ class Worker {
         tile.grad += first * tile.grad_pixel;
         tile.columns = p_.filters;
         tile.sum += (p_.kernel.columns - 1 - s) * p_.filters * plan_.channels;
-        plan_.kernels.tile(tile);
+        plan_.loops.tile(tile);
     }
 };
 
@@ -177,13 +177,13 @@ void store(const Plan& plan, const Sums& sums) {
 
 } // namespace
 
-void weight_grad_by_taps(const WeightGrad& p, int threads, const Kernels& kernels) {
-    const Plan plan(p, kernels, false);
+void weight_grad_by_taps(const WeightGrad& p, int threads, const Loops& loops) {
+    const Plan plan(p, loops, false);
     store(plan, add_images<Worker>(plan, p, threads));
 }
 
-void weight_grad_exactly(const WeightGrad& p, int threads, const Kernels& kernels) {
-    const Plan plan(p, kernels, true);
+void weight_grad_exactly(const WeightGrad& p, int threads, const Loops& loops) {
+    const Plan plan(p, loops, true);
     store(plan, add_images<Worker>(plan, p, threads));
 }
 

@@ -6,8 +6,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernels.h"
-#include "weight_grad.h"
+#include "weight_grad/tile.h"
+#include "weight_grad/weight_grad.h"
 
 namespace maskedconv {
 
@@ -97,10 +97,10 @@ void interleave(const std::vector<const T*>& rows, int64_t from_pixel, float* to
 
 // A row of x, with the prologue.
 template <typename T>
-void copy_row_of_x(const WeightGrad& p, const Kernels& kernels, const T* from, float* to,
+void copy_row_of_x(const WeightGrad& p, const Loops& loops, const T* from, float* to,
                    int64_t to_pixel) {
     const auto activate = [&](const float* x, int64_t x_pixel) {
-        kernels.activate({x, x_pixel, p.input.columns, p.channels, p.scale, p.shift}, to, to_pixel);
+        loops.activate({x, x_pixel, p.input.columns, p.channels, p.scale, p.shift}, to, to_pixel);
     };
     if constexpr (std::is_same_v<T, float>)
         if (p.scale != nullptr)
@@ -112,7 +112,7 @@ void copy_row_of_x(const WeightGrad& p, const Kernels& kernels, const T* from, f
 
 // Whether a tile can read the gradient where it is.
 inline bool is_readable(const WeightGrad& p) {
-    return p.type == Element::float32 && p.grad_channel == 1;
+    return p.type == ElementType::float32 && p.grad_channel == 1;
 }
 
 template <typename T> void pack_row(const WeightGrad& p, const T* from, float* to) {

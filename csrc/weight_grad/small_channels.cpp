@@ -4,7 +4,7 @@
 // those of one row of the window, where a strip is a row of x; or those of the whole window, where
 // a strip has all rows that belong to one row of the output. The second costs more copying, and
 // leaves fewer lanes of the vectors empty.
-#include "weight_grad_ways.h"
+#include "weight_grad/algorithms.h"
 
 namespace maskedconv {
 namespace {
@@ -22,9 +22,9 @@ struct Plan {
     std::vector<int64_t> offsets; // see TileInput
     bool copies_grad;             // into a buffer
     int64_t images;               // at once
-    const Kernels& kernels;
+    const Loops& loops;
 
-    Plan(const WeightGrad& problem, const Kernels& inner_loops) : p(problem), kernels(inner_loops) {
+    Plan(const WeightGrad& problem, const Loops& inner_loops) : p(problem), loops(inner_loops) {
         columns = extent(p.input.columns, p.padding.columns, p.output.columns, p.stride.columns,
                          p.kernel.columns - 1);
         const int64_t rows = extent(p.input.rows, p.padding.rows, p.output.rows, p.stride.rows,
@@ -104,7 +104,7 @@ class Worker {
         tile.offsets = plan_.offsets.data();
         tile.columns = p_.filters;
         tile.sum = sums.floats();
-        plan_.kernels.tile(tile);
+        plan_.loops.tile(tile);
         sums.count(count * p_.output.rows * p_.output.columns);
     }
 
@@ -134,17 +134,19 @@ class Worker {
             if (plan_.joint > 1)
                 interleave(rows, p_.x_pixel, to, p_.input.columns, p_.channels);
             else if (rows[0] != zeros)
-                copy_row_of_x(p_, plan_.kernels, rows[0], to, p_.channels);
+                copy_row_of_x(p_, plan_.loops, rows[0], to, p_.channels);
         }
     }
 };
 
 } // namespace
 
-bool can_fold(const WeightGrad& p) { return p.channels < kLane && p.dilation.columns == 1; }
+bool has_small_channels(const WeightGrad& p) {
+    return p.channels < kLane && p.dilation.columns == 1;
+}
 
-void weight_grad_folded(const WeightGrad& p, int threads, const Kernels& kernels) {
-    const Plan plan(p, kernels);
+void weight_grad_small_channels(const WeightGrad& p, int threads, const Loops& loops) {
+    const Plan plan(p, loops);
     const Sums sums = add_images<Worker>(plan, p, threads);
     float* to = p.out;
     for (int64_t filter = 0; filter < p.filters; ++filter)

@@ -1,10 +1,10 @@
-// The products of weight_grad. Included by kernels_<isa>.cpp, which sets kWidth, the number of
+// The products of weight_grad. Included by tile_<isa>.cpp, which sets kWidth, the number of
 // accumulators that fit beside the operands, and the most columns of a block.
-#include "kernels.h"
+#include "weight_grad/tile.h"
 
 #include <algorithm>
 
-#include "vector.inl"
+#include "common/vector.inl"
 
 namespace maskedconv {
 namespace {
@@ -21,7 +21,7 @@ inline Vector load_once(const float* p) {
 // Additions to one register wait for each other: so many of them are to be under way.
 constexpr int kUnderWay = kAccumulators * 2 / 3;
 
-// Pixels that a register adds up, or the row's rest more: see weight_grad_sums.h.
+// Pixels that a register adds up, or the row's rest more: see sums.h.
 constexpr int64_t kRun = 128;
 
 // kVectors vectors of channels times kColumns columns, accumulated in registers; where these are

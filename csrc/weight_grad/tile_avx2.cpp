@@ -2,9 +2,8 @@
 constexpr int kWidth = 8;
 constexpr int kAccumulators = 12;
 constexpr int kMostColumns = 6;
-#include "bn_relu_loops.inl"
-#include "weight_grad_tile.inl"
+#include "weight_grad/tile.inl"
 
 namespace maskedconv {
-const Kernels kAvx2 = {"avx2", tile, activate, sum_gradient, input_gradient};
+const TileLoops kTileAvx2 = {Isa::avx2, tile};
 } // namespace maskedconv

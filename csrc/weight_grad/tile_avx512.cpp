@@ -2,9 +2,8 @@
 constexpr int kWidth = 16;
 constexpr int kAccumulators = 24;
 constexpr int kMostColumns = 12;
-#include "bn_relu_loops.inl"
-#include "weight_grad_tile.inl"
+#include "weight_grad/tile.inl"
 
 namespace maskedconv {
-const Kernels kAvx512 = {"avx512", tile, activate, sum_gradient, input_gradient};
+const TileLoops kTileAvx512 = {Isa::avx512, tile};
 } // namespace maskedconv

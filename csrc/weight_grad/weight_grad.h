@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "common/types.h"
+
 namespace maskedconv {
 
 struct Pair {
@@ -10,12 +12,10 @@ struct Pair {
     int64_t columns;
 };
 
-enum class Element { float32, bfloat16 };
-
 // All strides are in elements. Channels of x lie side by side; a pixel may have any pitch, so that
 // a view of the first channels of a wider tensor needs no copy.
 struct WeightGrad {
-    Element type; // of x and grad_output
+    ElementType type; // of x and grad_output
     const void* x;
     int64_t x_image, x_row, x_pixel;
     const void* grad_output;

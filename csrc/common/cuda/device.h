@@ -1,5 +1,5 @@
 // The instructions that the kernels use beyond plain CUDA C++, and how a kernel is launched.
-// Under MASKEDCONV_EMULATION the same names run on the CPU (csrc/emulation).
+// Under MASKEDCONV_EMULATION the same names run on the CPU (common/emulation).
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 #include <string>
 
 #ifdef MASKEDCONV_EMULATION
-#include "../emulation/emulation.h"
+#include "common/emulation/emulation.h"
 #else
 #include <cuda_runtime.h>
 

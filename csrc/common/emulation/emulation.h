@@ -1,5 +1,5 @@
 // Runs CUDA kernels on the CPU, to test them where there is no GPU: the host's side of
-// csrc/cuda/device.h and the parts of CUDA C++ that the kernels use.
+// common/cuda/device.h and the parts of CUDA C++ that the kernels use.
 //
 // Each thread of a block is a fiber; blocks run one after the other. A seed chooses the order in
 // which warps run (each to its next barrier or warp instruction, in an order drawn anew at each

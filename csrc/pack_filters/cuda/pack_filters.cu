@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "device.h"
-#include "pack_filters_cuda.h"
+#include "common/cuda/device.h"
+#include "pack_filters/cuda/pack_filters_cuda.h"
 
 namespace maskedconv {
 namespace {
@@ -52,7 +52,7 @@ template <typename To> __global__ void pack_filters_kernel(const PackArguments a
 } // namespace
 
 void pack_filters_cuda(const FilterBank& bank, const FilterPart& learned, const FilterPart& frozen,
-                       int slice_dim, CudaType type, uintptr_t stream) {
+                       int slice_dim, ElementType type, uintptr_t stream) {
     PackArguments a{bank, learned, frozen, {0, 1, 2, 3}, slice_dim, 1};
     std::stable_sort(a.order, a.order + 4,
                      [&](int x, int y) { return bank.strides[x] < bank.strides[y]; });
@@ -63,9 +63,9 @@ void pack_filters_cuda(const FilterBank& bank, const FilterPart& learned, const 
     const int64_t blocks = std::min((a.elements + kThreads - 1) / kThreads, kMaxBlocks);
     const dim3 grid(static_cast<unsigned>(blocks));
     auto* kernel = &pack_filters_kernel<float>;
-    if (type == CudaType::bfloat16)
+    if (type == ElementType::bfloat16)
         kernel = &pack_filters_kernel<__nv_bfloat16>;
-    else if (type == CudaType::float16)
+    else if (type == ElementType::float16)
         kernel = &pack_filters_kernel<__half>;
     launch("pack_filters", kernel, grid, kThreads, 0, stream, a);
 }

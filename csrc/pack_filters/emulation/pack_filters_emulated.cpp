@@ -1,5 +1,5 @@
 // pack_filters' CUDA kernel on the CPU, as a C library: built by the tests, never installed.
-#include "../cuda/pack_filters.cu"
+#include "pack_filters/cuda/pack_filters.cu"
 
 // Strides, in elements, and the bank's shape: four of [O, I, kH, kW] each.
 extern "C" void emulated_pack_filters(unsigned seed, int type, void* out,
@@ -13,5 +13,5 @@ extern "C" void emulated_pack_filters(unsigned seed, int type, void* out,
     const FilterBank bank{out, four(out_strides), four(shape)};
     const FilterPart first{learned, four(learned_strides), 0, num_learned};
     const FilterPart rest{frozen, four(frozen_strides), num_learned, shape[slice_dim]};
-    pack_filters_cuda(bank, first, rest, slice_dim, static_cast<CudaType>(type), 0);
+    pack_filters_cuda(bank, first, rest, slice_dim, static_cast<ElementType>(type), 0);
 }

@@ -5,7 +5,8 @@
 // once more, of the products that there are. Where all is finite this costs one comparison.
 #pragma once
 
-#include "fragments.h"
+#include "weight_grad/cuda/fragments.h"
+#include "weight_grad/weight_grad.h"
 
 namespace maskedconv {
 

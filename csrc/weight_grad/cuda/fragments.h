@@ -8,7 +8,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "device.h"
+#include "common/cuda/device.h"
 
 namespace maskedconv {
 

@@ -4,8 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../weight_grad.h"
-#include "pack_filters_cuda.h"
+#include "weight_grad/weight_grad.h"
 
 namespace maskedconv {
 
@@ -45,7 +44,7 @@ constexpr int kPixelBytes = 16, kHaloBytes = 8; // entries of the tables in shar
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-inline int element_bytes(CudaType type) { return type == CudaType::float32 ? 4 : 2; }
+inline int element_bytes(ElementType type) { return type == ElementType::float32 ? 4 : 2; }
 
 // Tiles that load few bytes: few unused pixels, small halo.
 inline void choose_tile(const WeightGrad& p, Plan& plan) {
@@ -79,14 +78,14 @@ inline void choose_tile(const WeightGrad& p, Plan& plan) {
 }
 
 // Shared memory of a block, in bytes.
-inline int64_t shared_bytes(const Plan& plan, CudaType type) {
+inline int64_t shared_bytes(const Plan& plan, ElementType type) {
     const int64_t halo = plan.halo(), tables = kTilePixels * kPixelBytes + halo * kHaloBytes;
     const int64_t stage = kTilePixels * plan.x_pitch() + halo * plan.grad_pitch();
     return ceil_div(tables, 16) * 16 + kStages * stage * element_bytes(type);
 }
 
 // The largest block within `limit` bytes, with as many columns as possible: x is then read once.
-inline bool choose_block(const WeightGrad& p, CudaType type, int64_t limit, Plan& plan) {
+inline bool choose_block(const WeightGrad& p, ElementType type, int64_t limit, Plan& plan) {
     const int64_t taps = p.kernel.rows * p.kernel.columns, filter_blocks = ceil_div(p.filters, 8);
     const int64_t column_groups = ceil_div(filter_blocks * taps, kColumns);
     const int64_t channel_groups = ceil_div(p.channels, plan.m_tiles * 16);
@@ -111,7 +110,7 @@ inline bool choose_block(const WeightGrad& p, CudaType type, int64_t limit, Plan
     return false;
 }
 
-inline Plan plan_weight_grad(const WeightGrad& p, CudaType type, int multiprocessors,
+inline Plan plan_weight_grad(const WeightGrad& p, ElementType type, int multiprocessors,
                              int shared_limit) {
     constexpr int64_t kTwoBlocks = 100 * 1024; // bytes, so that a multiprocessor holds two blocks
     constexpr int64_t kMaxHalo = INT16_MAX, kMinTiles = 4; // of a split

@@ -1,8 +1,8 @@
 // weight_grad's tiles in shared memory: which pixels they hold, and how they are loaded.
 #pragma once
 
-#include "device.h"
-#include "weight_grad_plan.h"
+#include "common/cuda/device.h"
+#include "weight_grad/cuda/plan.h"
 
 namespace maskedconv {
 

@@ -6,10 +6,10 @@
 // pixel looks. Blocks add up their own tiles of pixels, a second kernel finishes their sums.
 #include <initializer_list>
 
-#include "fragments.h"
-#include "weight_grad_cuda.h"
-#include "weight_grad_finish.h"
-#include "weight_grad_tiles.h"
+#include "weight_grad/cuda/finish.h"
+#include "weight_grad/cuda/fragments.h"
+#include "weight_grad/cuda/tiles.h"
+#include "weight_grad/cuda/weight_grad_cuda.h"
 
 namespace maskedconv {
 namespace {
@@ -251,11 +251,11 @@ template <typename T> void launch_kernel(const WeightGradArguments& a, uintptr_t
 
 } // namespace
 
-int weight_grad_cuda_splits(const WeightGrad& problem, CudaType type, const CudaLimits& limits) {
+int weight_grad_cuda_splits(const WeightGrad& problem, ElementType type, const CudaLimits& limits) {
     return plan_weight_grad(problem, type, limits.multiprocessors, limits.shared_bytes).splits;
 }
 
-void weight_grad_cuda(const WeightGrad& p, CudaType type, const CudaLimits& limits,
+void weight_grad_cuda(const WeightGrad& p, ElementType type, const CudaLimits& limits,
                       float* workspace, uintptr_t stream) {
     WeightGradArguments a{p, {}, 0, 0, p.out};
     a.plan = plan_weight_grad(p, type, limits.multiprocessors, limits.shared_bytes);
@@ -269,9 +269,9 @@ void weight_grad_cuda(const WeightGrad& p, CudaType type, const CudaLimits& limi
             : copy_bytes(p.grad_output, {p.grad_image, p.grad_row, p.grad_pixel}, element);
     if (a.plan.splits > 1)
         a.sums = workspace;
-    if (type == CudaType::float32)
+    if (type == ElementType::float32)
         launch_kernel<float>(a, stream);
-    else if (type == CudaType::bfloat16)
+    else if (type == ElementType::bfloat16)
         launch_kernel<__nv_bfloat16>(a, stream);
     else
         launch_kernel<__half>(a, stream);

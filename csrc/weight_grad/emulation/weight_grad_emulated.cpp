@@ -1,5 +1,5 @@
 // weight_grad's CUDA kernel on the CPU, as a C library: built by the tests, never installed.
-#include "../cuda/weight_grad.cu"
+#include "weight_grad/cuda/weight_grad.cu"
 
 namespace {
 
@@ -31,7 +31,7 @@ const char* emulated_error() { return last_error.c_str(); }
 // the bytes of shared memory.
 void emulated_plan(int type, const int64_t* sizes, int multiprocessors, int shared_bytes,
                    int64_t* plan) {
-    const Plan made = plan_weight_grad(problem_of(sizes), static_cast<CudaType>(type),
+    const Plan made = plan_weight_grad(problem_of(sizes), static_cast<ElementType>(type),
                                        multiprocessors, shared_bytes);
     const int64_t values[] = {made.m_tiles,     made.channel_warps,  made.column_warps,
                               made.pixel_warps, made.channel_blocks, made.column_blocks,
@@ -52,14 +52,14 @@ int emulated_weight_grad(unsigned seed, int type, const void* x, const int64_t* 
     p.grad_row = grad_strides[2], p.grad_pixel = grad_strides[3];
     p.scale = scale, p.shift = shift, p.out = out;
     const CudaLimits limits{multiprocessors, shared_bytes};
-    const CudaType cuda_type = static_cast<CudaType>(type);
+    const ElementType element = static_cast<ElementType>(type);
     try {
         seed_emulation(seed);
         computed_again = 0;
-        const int64_t splits = weight_grad_cuda_splits(p, cuda_type, limits);
+        const int64_t splits = weight_grad_cuda_splits(p, element, limits);
         const int64_t elements = p.filters * p.kernel.rows * p.kernel.columns * p.channels;
         std::vector<float> workspace(splits * elements, NAN);
-        weight_grad_cuda(p, cuda_type, limits, workspace.data(), 0);
+        weight_grad_cuda(p, element, limits, workspace.data(), 0);
     } catch (const std::exception& error) {
         last_error = error.what();
         return 1;
