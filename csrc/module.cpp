@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "common/isa.h"
+#include "common.h"
 
 namespace py = pybind11;
 
@@ -43,7 +43,7 @@ py::dict build_info() {
     void bind_##name(py::module_&);                                                                \
     bind_##name(module)
 
-// The operators, a line for each on the CPU and on CUDA.
+// The operators: a line for each, and one more where it has kernels for CUDA.
 static void bind_operators(py::module_& module) {
 #ifndef MASKEDCONV_EMULATION // whose module has the CUDA kernels alone
     BIND(bn_relu);

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "bn_relu/bn_relu.h"
-#include "common/checks.h"
+#include "common.h"
 
 namespace py = pybind11;
 

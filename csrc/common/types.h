@@ -1,4 +1,4 @@
-// The types in which operators are described.
+// The types that describe an operator's tensors.
 #pragma once
 
 #include <array>

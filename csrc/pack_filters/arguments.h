@@ -1,7 +1,7 @@
 // What Python hands to pack_filters: checked, and as the kernels take it.
 #pragma once
 
-#include "common/checks.h"
+#include "common.h"
 #include "pack_filters/pack_filters.h"
 
 namespace maskedconv {

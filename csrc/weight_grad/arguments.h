@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "common/checks.h"
+#include "common.h"
 #include "weight_grad/weight_grad.h"
 
 namespace maskedconv {
