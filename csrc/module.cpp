@@ -51,6 +51,7 @@ static void bind_operators(py::module_& module) {
     BIND(weight_grad);
 #endif
 #ifdef MASKEDCONV_WITH_CUDA
+    BIND(bn_relu_cuda);
     BIND(pack_filters_cuda);
     BIND(weight_grad_cuda);
 #endif

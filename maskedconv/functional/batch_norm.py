@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from maskedconv.ops.bn_relu import Normalisation
-from maskedconv.ops.geometry import dense
+from maskedconv.ops.bn_statistics import (
+    RunningStatistics,
+    StatisticsProblem,
+    bn_statistics,
+    reference,
+)
+from maskedconv.ops.dispatch import settled
 from maskedconv.tracing import is_traced
 
 
@@ -64,16 +70,9 @@ def _uses_batch_stats(bn: nn.BatchNorm2d) -> bool:
     return bn.training or bn.running_mean is None
 
 
-@torch.no_grad()
 def batch_moments(input: Tensor) -> Moments:
     """Mean and biased variance of each channel of ``[N, C, H, W]``."""
-    dtype = _moments_type(input)
-    if torch.compiler.is_compiling() or input.is_meta:
-        var, mean = torch.var_mean(input.to(dtype), (0, 2, 3), correction=0)
-        return Moments(mean, var)
-    # The library's own pass for training; the running statistics that it wants to update are void.
-    void = torch.zeros(input.size(1), dtype=dtype, device=input.device)
-    return Moments(*torch.batch_norm_update_stats(dense(input), void, void.clone(), 0.0))
+    return Moments(*reference.batch_moments(input))
 
 
 def normalisation(
@@ -91,7 +90,7 @@ def normalisation(
         assert bn.running_mean is not None
         assert bn.running_var is not None
         # Copies: a forward pass in training may change the originals before backward.
-        dtype = _moments_type(input)
+        dtype = reference.moments_type(input)
         mean, var = (t.detach().to(dtype, copy=True) for t in (bn.running_mean, bn.running_var))
         return Normalisation.of_moments(bn.weight, bn.bias, (mean, var), bn.eps, False)
     count = input.numel() // max(1, input.size(1))
@@ -100,26 +99,14 @@ def normalisation(
             "Expected more than 1 value per channel when training, "
             f"got input size {tuple(input.shape)}"
         )
-    moments = moments or batch_moments(input)
+    running = None
     if bn.training and bn.track_running_stats:
-        _update_running(bn, moments, count)
-    return Normalisation.of_moments(bn.weight, bn.bias, moments, bn.eps, True)
-
-
-@torch.no_grad()
-def _update_running(bn: nn.BatchNorm2d, moments: Moments, count: int) -> None:
-    """Moves the running statistics as nn.BatchNorm2d does; they hold the unbiased variance."""
-    if bn.num_batches_tracked is not None:
-        bn.num_batches_tracked.add_(1)
-    if bn.running_mean is None or bn.running_var is None:
-        return
-    dtype = bn.running_mean.dtype
-    fraction: float | Tensor = 0.0 if bn.momentum is None else bn.momentum
-    if bn.momentum is None and bn.num_batches_tracked is not None:
-        fraction = bn.num_batches_tracked.to(dtype).reciprocal()
-    bn.running_mean.lerp_(moments.mean.to(dtype), fraction)
-    bn.running_var.lerp_((moments.var * (count / (count - 1))).to(dtype), fraction)
-
-
-def _moments_type(input: Tensor) -> torch.dtype:
-    return torch.float64 if input.dtype == torch.float64 else torch.float32
+        running = RunningStatistics(
+            bn.running_mean, bn.running_var, bn.num_batches_tracked, bn.momentum
+        )
+    if moments is not None:
+        if running is not None:
+            reference.move(running, moments, count)
+        return Normalisation.of_moments(bn.weight, bn.bias, moments, bn.eps, True)
+    problem = StatisticsProblem(input, bn.weight, bn.bias, bn.eps, running, settled(""))
+    return Normalisation(bn.weight, bn.bias, bn_statistics(problem), bn.eps, True)

@@ -68,11 +68,13 @@ class Operator:
         reference_on_cpu: no kernel runs on the CPU without being asked for.
         timed_reference: what the caller runs where the reference is chosen, if that is more than
             the reference.
+        timed_problem: gives the problem to time, if running the one at hand has effects.
     """
 
     name: str
     backends: Mapping[str, Any]
     timed_reference: Callable[[Any], Tensor] | None = None
+    timed_problem: Callable[[Any], Any] | None = None
     reference_on_cpu: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -185,7 +187,8 @@ def _decide(operator: Operator, problem: Problem, override: str, unreadable: str
     ranking = Ranking((*kernels, REFERENCE), "the first that can run")
     if device.type == "cuda":
         backends = {REFERENCE: operator.backends[REFERENCE], **kernels}
-        ranking = measured.ranking(operator.name, backends, problem, operator.timed_reference)
+        timed = operator.timed_problem(problem) if operator.timed_problem else problem
+        ranking = measured.ranking(operator.name, backends, timed, operator.timed_reference)
     able = (name for name in ranking.names if not operator.backends[name].cannot_run(problem))
     return _Found(next(able), ranking.reason, ranking is not measured.UNMEASURED)
 

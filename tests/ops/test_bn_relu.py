@@ -91,6 +91,8 @@ def test_what_is_not_needed_is_none(backend, needs, uses_batch_stats):
 def test_no_pixels(backend):
     problem = make_problem((2, 5, 3, 3))
     problem = problem._replace(input=problem.input[:0])
+    if reason := BACKENDS[backend].cannot_run(problem):
+        pytest.skip(reason)
     assert BACKENDS[backend].run(problem).shape == (0, 5, 3, 3)
     grad = torch.empty(0, 5, 3, 3)
     grads = BACKENDS[backend].run_backward(problem, grad, ALL, None, False)
@@ -115,7 +117,8 @@ def test_many_pixels_far_from_zero():
     problem = make_problem((16, 8, 64, 64))
     input = problem.input + 30
     var, mean = torch.var_mean(input, (0, 2, 3), correction=0)
-    check("native", NormProblem(input, problem.norm._replace(mean=mean, var=var)))
+    norm = Normalisation.of_moments(*problem.norm[:2], (mean, var), EPS, True)
+    check("native", NormProblem(input, norm))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -157,7 +160,7 @@ def test_choice(monkeypatch):
     problem = make_problem((2, 4, 3, 3))
     grad = torch.randn_like(problem.input)
     best = "reference" if BACKENDS["native"].cannot_run(problem) else "native"
-    for forced, expected in (("", best), ("reference", "reference"), ("cuda", "reference")):
+    for forced, expected in (("", best), ("reference", "reference"), ("triton", "reference")):
         if forced:
             monkeypatch.setenv("MASKEDCONV_BACKEND", forced)
         with recorded_decisions() as choices:

@@ -335,6 +335,12 @@ inline int64_t computed_again = 0; // elements, since it was set to 0
 inline void count_computed_again() { ++computed_again; }
 
 inline void __syncthreads() { emulation::block->barrier(); }
+inline void __threadfence() {} // blocks run one after the other
+
+inline unsigned atomicAdd(unsigned* to, unsigned value) {
+    *to += value;
+    return *to - value;
+}
 
 inline unsigned __ballot_sync(unsigned, bool predicate) {
     unsigned result;

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maskedconv.ops.kinds import describe_cuda
 from maskedconv.ops.plain import resolved
 
 
@@ -95,8 +96,10 @@ class NormProblem(NamedTuple):
 
     def kind(self) -> Hashable:
         """Everything that the decision for a backend may depend on."""
-        input = self.input
-        return input.device, input.dtype, input.shape, input.stride()
+        input, grad = self.input, self.grad
+        if input.is_cuda:
+            return describe_cuda(*self.tensors()), self.norm.uses_batch_stats
+        return input.device, input.dtype, input.shape, input.stride(), grad is None
 
     def resolved(self) -> NormProblem:
         """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""

@@ -1,0 +1,121 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+
+#include "bn_relu/cuda/bn_relu_cuda.h"
+#include "common.h"
+
+namespace py = pybind11;
+
+namespace maskedconv {
+namespace {
+
+using Image = std::tuple<uintptr_t, int64_t>; // address and distance of the pixels
+
+float* floats(uintptr_t pointer) { return reinterpret_cast<float*>(pointer); }
+
+NormShape shape_of(const Checks& checks, const std::string& type, int64_t pixels,
+                   int64_t channels) {
+    checks.between("pixels", pixels, 1);
+    checks.between("channels", channels, 1);
+    return {pixels, static_cast<int>(channels), checks.type(type, kElementTypes)};
+}
+
+Pixels pixels_of(const Checks& checks, const char* name, const NormShape& shape,
+                 const Image& image) {
+    const auto [data, pitch] = image;
+    checks.tensor(name, data, {1, 1, shape.pixels, shape.channels}, {0, 0, pitch, 1});
+    if (shape.pixels > 1 && pitch < shape.channels)
+        checks.refuse(std::string(name) + " has pixels " + std::to_string(pitch) +
+                      " elements apart; expected at least " + std::to_string(shape.channels));
+    return {reinterpret_cast<void*>(data), pitch};
+}
+
+NormStatistics statistics_of(const Checks& checks, const NormShape& shape, const Image& rows) {
+    const auto [data, pitch] = rows;
+    checks.tensor("statistics", data, {1, 1, 5, shape.channels}, {0, 0, pitch, 1});
+    return {floats(data), pitch};
+}
+
+NormWorkspace workspace_of(const Checks& checks, uintptr_t sums, uintptr_t counters,
+                           int multiprocessors) {
+    checks.memory("sums", sums, 1);
+    checks.memory("counters", counters, 1);
+    checks.between("multiprocessors", multiprocessors, 1);
+    return {floats(sums), reinterpret_cast<unsigned*>(counters), multiprocessors};
+}
+
+int64_t sums(int64_t pixels, int64_t channels, int multiprocessors) {
+    const Checks checks("bn_relu_cuda_sums");
+    checks.between("multiprocessors", multiprocessors, 1);
+    return bn_relu_cuda_sums(shape_of(checks, "float32", pixels, channels), multiprocessors);
+}
+
+// `parameters`: weight, bias, running mean, running variance, and the number of batches.
+void statistics(const std::string& type, int64_t pixels, int64_t channels, Image x,
+                std::array<uintptr_t, 5> parameters, float momentum, float eps, Image out,
+                uintptr_t sums, uintptr_t counters, int multiprocessors, uintptr_t stream) {
+    const Checks checks("bn_statistics_cuda");
+    const NormShape shape = shape_of(checks, type, pixels, channels);
+    const auto [weight, bias, mean, var, batches] = parameters;
+    if ((mean == 0) != (var == 0))
+        checks.refuse("running mean and variance are given both or neither");
+    if (mean != 0 && pixels < 2)
+        checks.refuse("one pixel has no variance");
+    if (mean != 0 && momentum < 0.0f)
+        checks.memory("batches", batches, 1);
+    const NormParameters p{floats(weight),
+                           floats(bias),
+                           floats(mean),
+                           floats(var),
+                           reinterpret_cast<int64_t*>(batches),
+                           momentum,
+                           eps};
+    bn_statistics_cuda(shape, pixels_of(checks, "x", shape, x), p,
+                       statistics_of(checks, shape, out),
+                       workspace_of(checks, sums, counters, multiprocessors), stream);
+}
+
+void forward(const std::string& type, int64_t pixels, int64_t channels, Image x, Image rows,
+             Image out, int multiprocessors, uintptr_t stream) {
+    const Checks checks("bn_relu_cuda");
+    const NormShape shape = shape_of(checks, type, pixels, channels);
+    checks.between("multiprocessors", multiprocessors, 1);
+    bn_relu_cuda(shape, pixels_of(checks, "x", shape, x), statistics_of(checks, shape, rows),
+                 pixels_of(checks, "out", shape, out), multiprocessors, stream);
+}
+
+// `grad_x` of address 0 is not computed, nor is `grad_weight` or `grad_bias`.
+void backward(const std::string& type, int64_t pixels, int64_t channels, Image x, Image grad,
+              Image rows, bool uses_batch_stats, Image grad_x, bool accumulate,
+              uintptr_t grad_weight, uintptr_t grad_bias, uintptr_t coefficients, uintptr_t sums,
+              uintptr_t counters, int multiprocessors, uintptr_t stream) {
+    const Checks checks("bn_relu_backward_cuda");
+    const NormShape shape = shape_of(checks, type, pixels, channels);
+    checks.memory("coefficients", coefficients, 2 * channels);
+    Pixels to{nullptr, 0};
+    if (std::get<0>(grad_x) != 0)
+        to = pixels_of(checks, "grad_x", shape, grad_x);
+    const NormGradients gradients{to,
+                                  accumulate,
+                                  floats(grad_weight),
+                                  floats(grad_bias),
+                                  uses_batch_stats,
+                                  floats(coefficients)};
+    bn_relu_backward_cuda(shape, pixels_of(checks, "x", shape, x),
+                          pixels_of(checks, "grad", shape, grad),
+                          statistics_of(checks, shape, rows), gradients,
+                          workspace_of(checks, sums, counters, multiprocessors), stream);
+}
+
+} // namespace
+
+void bind_bn_relu_cuda(py::module_& module) {
+    module.def("bn_relu_cuda_sums", &sums);
+    module.def("bn_statistics_cuda", &statistics);
+    module.def("bn_relu_cuda", &forward);
+    module.def("bn_relu_backward_cuda", &backward);
+}
+
+} // namespace maskedconv

@@ -1,0 +1,73 @@
+// BatchNorm and ReLU on CUDA: statistics, forward and backward. Arithmetic in float32; sums in a
+// fixed order, so that a result repeats to the bit on one kind of GPU. Strides are in elements.
+#pragma once
+
+#include <cstdint>
+
+#include "common/types.h"
+
+namespace maskedconv {
+
+// [pixels, channels]; the channels of a pixel lie side by side, pixels `pitch` elements apart.
+struct Pixels {
+    void* data;
+    int64_t pitch;
+};
+
+struct NormShape {
+    int64_t pixels;
+    int channels;
+    ElementType type;
+};
+
+// Of each channel, [5, channels] with rows `statistics_pitch` elements apart: mean, biased
+// variance, 1 / sqrt(variance + eps), scale and shift; x * scale + shift is the normalised input.
+struct NormStatistics {
+    float* data;
+    int64_t pitch;
+};
+
+// A BatchNorm in training. Null: no weight, no bias, no running statistics.
+struct NormParameters {
+    const float *weight, *bias;
+    float *running_mean, *running_var;
+    int64_t* batches; // one more is counted unless momentum is negative
+    float momentum;   // negative: 1 / *batches
+    float eps;
+};
+
+// What the kernels that add up need besides: `sums` of bn_relu_cuda_sums floats, and `counters`,
+// an integer for each 16 channels, which are 0 before and after.
+struct NormWorkspace {
+    float* sums;
+    unsigned* counters;
+    int multiprocessors;
+};
+
+int64_t bn_relu_cuda_sums(const NormShape& shape, int multiprocessors);
+
+// Launches on `stream` (a cudaStream_t) of the current device; throws std::runtime_error.
+// One launch: statistics of x, and the running statistics moved by them.
+void bn_statistics_cuda(const NormShape& shape, const Pixels& x, const NormParameters& parameters,
+                        const NormStatistics& statistics, const NormWorkspace& workspace,
+                        uintptr_t stream);
+
+// out = relu(x * scale + shift).
+void bn_relu_cuda(const NormShape& shape, const Pixels& x, const NormStatistics& statistics,
+                  const Pixels& out, int multiprocessors, uintptr_t stream);
+
+// The gradients of relu(bn(x)) from `grad`, that of the result. Null is not computed.
+struct NormGradients {
+    Pixels grad_x;   // may be `grad`
+    bool accumulate; // grad_x is added to
+    float *grad_weight, *grad_bias;
+    bool uses_batch_stats; // the statistics are those of x, and the gradient goes through them
+    float* coefficients;   // [2, channels], written and read
+};
+
+// One launch for the sums over all pixels where they are needed, one for grad_x.
+void bn_relu_backward_cuda(const NormShape& shape, const Pixels& x, const Pixels& grad,
+                           const NormStatistics& statistics, const NormGradients& gradients,
+                           const NormWorkspace& workspace, uintptr_t stream);
+
+} // namespace maskedconv

@@ -1,0 +1,112 @@
+// Statistics of a BatchNorm's input in one launch: 1 read of x.
+#include "bn_relu/cuda/reduction.h"
+
+namespace maskedconv {
+namespace {
+
+struct StatisticsArguments {
+    Pixels x;
+    int pixels;
+    NormParameters parameters;
+    NormStatistics statistics;
+    Partials partials;
+};
+
+// Of this thread's pixels. Values are taken relative to its first, so that a large mean costs no
+// digits of the variance.
+template <typename T, int kWidth>
+__device__ __forceinline__ Spread<kWidth> spread_of(const StatisticsArguments& a,
+                                                    const NormThread& t) {
+    Spread<kWidth> part;
+    int pixel = t.first_pixel();
+    if (t.channel >= a.partials.channels || pixel >= a.pixels)
+        return part;
+    float pivot[kWidth], value[kWidth];
+    load_vector<T>(a.x.data, pixel * a.x.pitch + t.channel, pivot);
+    int count = 1;
+    for (pixel += t.step(); pixel < a.pixels; pixel += t.step(), ++count) {
+        load_vector<T>(a.x.data, pixel * a.x.pitch + t.channel, value);
+        for (int i = 0; i < kWidth; ++i) {
+            const float gap = value[i] - pivot[i];
+            part.first[i] += gap;
+            part.second[i] = fmaf(gap, gap, part.second[i]);
+        }
+    }
+    part.count = static_cast<float>(count);
+    for (int i = 0; i < kWidth; ++i) {
+        const float mean = part.first[i] / part.count;
+        part.second[i] = fmaf(-part.first[i], mean, part.second[i]);
+        part.first[i] = pivot[i] + mean;
+    }
+    return part;
+}
+
+__device__ __forceinline__ float moved(float running, float value, float fraction) {
+    return fmaf(fraction, value - running, running);
+}
+
+__device__ __forceinline__ void finish(const StatisticsArguments& a, int channel, float mean,
+                                       float squares) {
+    const NormParameters& p = a.parameters;
+    const float count = static_cast<float>(a.pixels);
+    const float variance = squares > 0.0f ? squares / count : squares - squares; // NaN stays NaN
+    const float inverse = 1.0f / sqrtf(variance + p.eps);
+    const float scale = p.weight == nullptr ? inverse : inverse * p.weight[channel];
+    const float bias = p.bias == nullptr ? 0.0f : p.bias[channel];
+    const float rows[] = {mean, variance, inverse, scale, fmaf(-mean, scale, bias)};
+    for (int row = 0; row < 5; ++row)
+        a.statistics.data[row * a.statistics.pitch + channel] = rows[row];
+    if (p.running_mean == nullptr)
+        return;
+    const float fraction = p.momentum < 0.0f ? 1.0f / static_cast<float>(*p.batches) : p.momentum;
+    float& running_mean = p.running_mean[channel];
+    float& running_var = p.running_var[channel];
+    running_mean = moved(running_mean, mean, fraction);
+    running_var = moved(running_var, variance * (count / (count - 1.0f)), fraction);
+}
+
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kNormThreads) statistics_kernel(const StatisticsArguments a) {
+    const NormThread t = NormThread::at<kWidth>(a.partials.lane_bits);
+    Spread<kWidth> part = spread_of<T, kWidth>(a, t);
+    if (!join_blocks<kWidth, Spread>(a.partials, t, part))
+        return;
+    for (int i = 0; i < kWidth; ++i)
+        finish(a, t.channel + i, part.first[i], part.second[i]);
+    const NormParameters& p = a.parameters;
+    if (t.channel == 0 && p.batches != nullptr && p.momentum >= 0.0f)
+        ++*p.batches;
+}
+
+} // namespace
+
+int64_t bn_relu_cuda_sums(const NormShape& shape, int multiprocessors) {
+    int64_t most = 0;
+    for (int width = 1; width <= 8; width *= 2)
+        if (shape.channels % width == 0) {
+            const NormGrid grid = norm_grid(shape, width, multiprocessors, kSumWaves);
+            most = std::max<int64_t>(most, grid.pixel_blocks);
+        }
+    return most * (2 * int64_t{shape.channels} + 1);
+}
+
+void bn_statistics_cuda(const NormShape& shape, const Pixels& x, const NormParameters& parameters,
+                        const NormStatistics& statistics, const NormWorkspace& workspace,
+                        uintptr_t stream) {
+    const int width = vector_width(shape, {&x});
+    const NormGrid grid = norm_grid(shape, width, workspace.multiprocessors, kSumWaves);
+    const StatisticsArguments a{
+        x,
+        static_cast<int>(shape.pixels),
+        parameters,
+        statistics,
+        {workspace.sums, workspace.counters, shape.channels, grid.lane_bits}};
+    for_width(shape, width, [&](auto element, auto lanes) {
+        using T = decltype(element);
+        constexpr int kWidth = decltype(lanes)::value;
+        launch("bn_statistics", &statistics_kernel<T, kWidth>, grid.grid(), kNormThreads,
+               shared_bytes_of<Spread<kWidth>>(), stream, a);
+    });
+}
+
+} // namespace maskedconv

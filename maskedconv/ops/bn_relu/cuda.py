@@ -1,0 +1,165 @@
+"""bn_relu on CUDA, by the kernels of csrc/bn_relu/cuda/bn_relu.cu.
+
+Forward is one launch, backward two. Not yet run on a GPU: ``ops/measured.py`` checks their results
+there before they are chosen.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops import native
+from maskedconv.ops.bn_relu.problem import Gradients, Needs, NormProblem
+from maskedconv.ops.geometry import memory_format_of, pixel_pitch
+from maskedconv.ops.plain import address
+
+DEVICES: tuple[str, ...] = ("cuda",)
+_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+_MOST_PIXELS = 2**31 - 1
+_COUNTERS = 4096  # of blocks that have ended, one for each tile of at least 16 channels
+
+Image = tuple[int, int]  # address of a tensor's first element, distance of its pixels
+
+
+class Workspace(NamedTuple):
+    """Memory in which blocks leave sums for the last one, and the GPU's size."""
+
+    sums: Tensor
+    counters: Tensor
+    multiprocessors: int
+
+    def arguments(self) -> tuple[int, int, int]:
+        """As the module takes them."""
+        return address(self.sums), address(self.counters), self.multiprocessors
+
+
+def cannot_run(problem: NormProblem) -> str:
+    """Empty when the kernels take this input, else the reason why not."""
+    return cannot_take(problem.input)
+
+
+def cannot_take(input: Tensor) -> str:
+    """Empty when the kernels take ``input``, else the reason why not."""
+    compiled = native.module()
+    if compiled is None:
+        return native.REASON
+    if not hasattr(compiled, "bn_relu_cuda"):
+        return "maskedconv._C was built without CUDA"
+    if input.device.type != "cuda":
+        return f"its kernel is for cuda; the input is on {input.device}"
+    if input.dtype not in _TYPES:
+        return f"its kernel is for float32, bfloat16 and float16; the input is {input.dtype}"
+    if input.numel() == 0:
+        return "there is nothing to compute"
+    if pixel_pitch(input) == 0:
+        return "its kernel wants channels side by side and pixels at equal distances"
+    if input.numel() // input.size(1) > _MOST_PIXELS or input.size(1) > 16 * _COUNTERS:
+        return f"its kernel is for at most {_MOST_PIXELS} pixels and {16 * _COUNTERS} channels"
+    return ""
+
+
+def run(problem: NormProblem) -> Tensor:
+    """The activation, in new dense memory and in the type of the input."""
+    input, norm, *_ = problem
+    with torch.cuda.device(input.device):
+        out = _empty_like(input)
+        module().bn_relu_cuda(
+            *shape_of(input), image(input), image(norm.statistics, 0), image(out),
+            multiprocessors(input.device), torch.cuda.current_stream().cuda_stream,
+        )  # fmt: skip
+    return out
+
+
+def run_backward(
+    problem: NormProblem, grad: Tensor, needs: Needs, activation: Tensor | None, in_place: bool
+) -> Gradients:
+    """The gradients; for the arguments see :func:`maskedconv.ops.bn_relu.bn_relu_backward`."""
+    input, norm, *_ = problem
+    channels = input.size(1)
+    if grad.dtype != input.dtype or pixel_pitch(grad) == 0:
+        grad = grad.to(input.dtype).contiguous(memory_format=memory_format_of(input))
+    with torch.cuda.device(input.device):
+        dense = in_place and pixel_pitch(grad) == channels
+        grad_input = (grad if dense else _empty_like(input)) if needs[0] else None
+        sums = torch.empty((4, channels), dtype=torch.float32, device=input.device)
+        grad_weight, grad_bias = (
+            sums[row] if needed and like is not None else None
+            for row, needed, like in zip((0, 1), needs[1:], norm[:2], strict=True)
+        )
+        workspace = workspace_of(input)
+        module().bn_relu_backward_cuda(
+            *shape_of(input), image(input), image(grad), image(norm.statistics, 0),
+            norm.uses_batch_stats, (0, 0) if grad_input is None else image(grad_input), False,
+            *(0 if part is None else address(part) for part in (grad_weight, grad_bias)),
+            address(sums[2:]), *workspace.arguments(),
+            torch.cuda.current_stream().cuda_stream,
+        )  # fmt: skip
+    grad_weight, grad_bias = (
+        None if part is None or like is None else part.to(like.dtype)
+        for part, like in zip((grad_weight, grad_bias), norm[:2], strict=True)
+    )
+    return grad_input, grad_weight, grad_bias
+
+
+def module() -> ModuleType:
+    """The compiled module."""
+    compiled = native.module()
+    if compiled is None:
+        raise RuntimeError(native.REASON)
+    return compiled
+
+
+def shape_of(input: Tensor) -> tuple[str, int, int]:
+    """Type, pixels and channels."""
+    return _TYPES[input.dtype], input.numel() // input.size(1), input.size(1)
+
+
+def image(tensor: Tensor, dim: int | None = None) -> Image:
+    """Address, and distance of the pixels of ``[N, C, H, W]`` or of the indices of ``dim``."""
+    return address(tensor), pixel_pitch(tensor) if dim is None else tensor.stride(dim)
+
+
+def channels_of(part: Tensor | None, input: Tensor) -> Tensor | None:
+    """One number a channel, as the kernels read them: float32, side by side.
+
+    Raises:
+        ValueError: they are of another number of channels.
+    """
+    return None if part is None else native.of_channels(part.detach(), input.size(1))
+
+
+def workspace_of(input: Tensor) -> Workspace:
+    """For sums over all pixels of ``input``."""
+    size = multiprocessors(input.device)
+    _, pixels, channels = shape_of(input)
+    count = module().bn_relu_cuda_sums(pixels, channels, size)
+    stream = torch.cuda.current_stream().cuda_stream
+    return Workspace(
+        torch.empty(count, dtype=torch.float32, device=input.device),
+        _counters(input.device, stream),
+        size,
+    )
+
+
+@functools.cache
+def multiprocessors(device: torch.device) -> int:
+    """How many the GPU has."""
+    properties: Any = torch.cuda.get_device_properties(device)
+    return int(properties.multi_processor_count)
+
+
+@functools.cache
+def _counters(device: torch.device, stream: int) -> Tensor:
+    """Zeros, as every launch on the stream finds and leaves them."""
+    return torch.zeros(_COUNTERS, dtype=torch.int32, device=device)
+
+
+def _empty_like(input: Tensor) -> Tensor:
+    return torch.empty(
+        input.shape, dtype=input.dtype, device=input.device, memory_format=memory_format_of(input)
+    )

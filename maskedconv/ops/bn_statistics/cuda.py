@@ -1,0 +1,43 @@
+"""bn_statistics on CUDA, in one launch, by csrc/bn_relu/cuda/statistics.cu.
+
+Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops.bn_relu import cuda as bn_relu
+from maskedconv.ops.bn_statistics.problem import StatisticsProblem
+from maskedconv.ops.plain import address
+
+DEVICES: tuple[str, ...] = ("cuda",)
+
+
+def cannot_run(problem: StatisticsProblem) -> str:
+    """Empty when the kernel takes this input, else the reason why not."""
+    running = problem.running
+    for part in () if running is None else running[:2]:
+        if part is not None and (part.dtype != torch.float32 or not part.is_contiguous()):
+            return f"its kernel moves statistics of float32; these are {part.dtype}"
+    return bn_relu.cannot_take(problem.input)
+
+
+def run(problem: StatisticsProblem) -> Tensor:
+    """The statistics, on PyTorch's current stream."""
+    input, weight, bias, eps, running, _ = problem
+    mean, var, batches, momentum = running or (None, None, None, 0.0)
+    if momentum is None and batches is not None:
+        batches.add_(1)
+    with torch.cuda.device(input.device):
+        statistics = torch.empty((5, input.size(1)), dtype=torch.float32, device=input.device)
+        affine = [bn_relu.channels_of(part, input) for part in (weight, bias)]
+        pointers = [0 if part is None else address(part) for part in (*affine, mean, var, batches)]
+        workspace = bn_relu.workspace_of(input)
+        bn_relu.module().bn_statistics_cuda(
+            *bn_relu.shape_of(input), bn_relu.image(input), pointers,
+            -1.0 if momentum is None else momentum, eps, bn_relu.image(statistics, 0),
+            *workspace.arguments(), torch.cuda.current_stream().cuda_stream,
+        )  # fmt: skip
+    return statistics

@@ -1,0 +1,66 @@
+"""The problem that bn_statistics solves."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from maskedconv.ops.kinds import describe_cuda
+from maskedconv.ops.plain import resolved
+
+
+class RunningStatistics(NamedTuple):
+    """The running statistics of a BatchNorm, which the operator moves in place.
+
+    Attributes:
+        mean, var: ``[C]``; the variance is unbiased. None if only batches are counted.
+        batches: ``[]``, int64, how many there were; None if they are not counted.
+        momentum: the fraction by which they move; None for the mean over all batches.
+    """
+
+    mean: Tensor | None
+    var: Tensor | None
+    batches: Tensor | None
+    momentum: float | None
+
+
+class StatisticsProblem(NamedTuple):
+    """The statistics by which a BatchNorm in training normalises its input.
+
+    Attributes:
+        input: ``[N, C, H, W]``, at least two pixels; also a view of the first channels of a wider
+            tensor.
+        weight, bias: γ and β, ``[C]``, or None.
+        eps: of the BatchNorm.
+        running: what moves with them, or None.
+        backend: the one that must compute it; empty for none in particular.
+    """
+
+    input: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+    running: RunningStatistics | None = None
+    backend: str = ""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that a kernel reads."""
+        return (self.input,)
+
+    def kind(self) -> Hashable:
+        """Everything that the decision for a backend may depend on."""
+        input, running = self.input, self.running
+        types = running and tuple(None if part is None else part.dtype for part in running[:2])
+        if input.is_cuda:
+            return describe_cuda(input), types
+        return input.device, input.dtype, types
+
+    def resolved(self) -> StatisticsProblem:
+        """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""
+        return self._replace(input=resolved(self.input))
+
+    def without_effects(self) -> StatisticsProblem:
+        """The same problem, which can be computed again."""
+        return self._replace(running=None)

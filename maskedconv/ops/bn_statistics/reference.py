@@ -1,0 +1,58 @@
+"""bn_statistics by PyTorch's own operators."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops.bn_relu.problem import Normalisation
+from maskedconv.ops.bn_statistics.problem import RunningStatistics, StatisticsProblem
+from maskedconv.ops.geometry import dense
+
+
+def cannot_run(problem: StatisticsProblem) -> str:
+    """Empty: it takes every problem."""
+    return ""
+
+
+@torch.no_grad()
+def run(problem: StatisticsProblem) -> Tensor:
+    """The statistics, ``[5, C]`` as of :class:`maskedconv.ops.bn_relu.Normalisation`."""
+    input, weight, bias, eps, running, _ = problem
+    moments = batch_moments(input)
+    if running is not None:
+        move(running, moments, input.numel() // input.size(1))
+    return Normalisation.of_moments(weight, bias, moments, eps, True).statistics
+
+
+@torch.no_grad()
+def batch_moments(input: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance, ``[C]``, of ``[N, C, H, W]``; float32 (float64 for double)."""
+    dtype = moments_type(input)
+    if torch.compiler.is_compiling() or input.is_meta:
+        var, mean = torch.var_mean(input.to(dtype), (0, 2, 3), correction=0)
+        return mean, var
+    # The library's own pass for training; the running statistics that it wants to update are void.
+    void = torch.zeros(input.size(1), dtype=dtype, device=input.device)
+    mean, var = torch.batch_norm_update_stats(dense(input), void, void.clone(), 0.0)
+    return mean, var
+
+
+@torch.no_grad()
+def move(running: RunningStatistics, moments: tuple[Tensor, Tensor], count: int) -> None:
+    """Moves the running statistics by the moments of ``count`` pixels, as nn.BatchNorm2d does."""
+    mean, var, batches, momentum = running
+    if batches is not None:
+        batches.add_(1)
+    if mean is None or var is None:
+        return
+    fraction: float | Tensor = 0.0 if momentum is None else momentum
+    if momentum is None and batches is not None:
+        fraction = batches.to(mean.dtype).reciprocal()
+    mean.lerp_(moments[0].to(mean.dtype), fraction)
+    var.lerp_((moments[1] * (count / (count - 1))).to(mean.dtype), fraction)
+
+
+def moments_type(input: Tensor) -> torch.dtype:
+    """The type of the moments of ``input``."""
+    return torch.float64 if input.dtype == torch.float64 else torch.float32
