@@ -4,9 +4,13 @@
 
 #include <exception>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common.h"
+#ifdef MASKEDCONV_EMULATION
+#include "common/cuda/device.h"
+#endif
 
 namespace py = pybind11;
 
@@ -59,11 +63,22 @@ static void bind_operators(py::module_& module) {
 
 #undef BIND
 
+#ifdef MASKEDCONV_EMULATION
+// For bench/launches.py.
+static void bind_launches(py::module_& module) {
+    module.def("count_launches_only", [] { executes = false; });
+    module.def("take_launches", [] { return std::exchange(launches, {}); });
+}
+#endif
+
 } // namespace maskedconv
 
 PYBIND11_MODULE(_C, module) {
     module.doc() = "Compiled kernels of maskedconv; pointers are integers, strides in elements.";
     maskedconv::bind_operators(module);
+#ifdef MASKEDCONV_EMULATION
+    maskedconv::bind_launches(module);
+#endif
     module.def(
         "build_info", &maskedconv::build_info,
         "The compiler, the instruction set in use (or why none is), those that are built and "

@@ -355,9 +355,17 @@ inline unsigned __ballot_sync(unsigned, bool predicate) {
     return result;
 }
 
+// Names of the kernels launched since they were last taken. Without `executes` they are only
+// counted: nothing is read or written.
+inline bool executes = true;
+inline std::vector<std::string> launches;
+
 template <typename Arguments>
-void launch(const char*, void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes,
+void launch(const char* name, void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes,
             uintptr_t, Arguments arguments) {
+    launches.push_back(name);
+    if (!executes)
+        return;
     gridDim = grid;
     blockDim = dim3(threads);
     for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)

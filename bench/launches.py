@@ -1,0 +1,244 @@
+"""The kernel launches and bytes of a training step on CUDA, counted without a GPU.
+
+    python -m bench.launches --network wrn_28_10 --learned 0.1
+
+The step runs on tensors without memory (FakeTensor), with the CUDA backends forced. PyTorch's
+operators are counted as they are dispatched, one launch each; a convolution's backward is one for
+each gradient. The kernels of this package are counted by their own host code, built with g++ such
+that a launch is noted and not carried out. Bytes are those of the tensors that an operator reads and
+writes, once each. The time is a bound, not a measurement: bytes or FLOPs over the ceilings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from maskedconv import merge_, models
+from maskedconv.ops import dispatch, native
+from maskedconv.ops.bn_relu import cuda as bn_relu
+from maskedconv.ops.bn_statistics import cuda as bn_statistics
+from maskedconv.ops.pack_filters import cuda as pack_filters
+from maskedconv.ops.weight_grad import cuda as weight_grad
+from maskedconv.ops.weight_grad.problem import outside_the_kernels
+from tests.support import emulation
+
+BATCH = {"densenet_bc_100_12": 64}
+# Of an H200: bytes and FLOPs (dense bfloat16) a second that were measured on such a GPU by others.
+CEILINGS = (4.3e12, 790e12)
+STREAM = SimpleNamespace(cuda_stream=0)
+GPU = SimpleNamespace(multi_processor_count=132, shared_memory_per_block_optin=232448)
+FREE = ("empty", "new_empty", "view", "detach", "alias", "as_strided", "set_", "lift", "resize")
+
+
+class Launches(NamedTuple):
+    """What one operator asks of the GPU."""
+
+    operator: str
+    launches: int
+    bytes: int
+    flops: int = 0
+
+
+class Ledger(TorchDispatchMode):
+    """Collects PyTorch's operators, and those of this package when they are told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[Launches] = []
+        self._within = 0
+
+    @contextlib.contextmanager
+    def operator(self, name: str, problem: Any, module: Any) -> Iterator[None]:
+        """Counts the launches of an operator of this package, PyTorch's within it included."""
+        module.take_launches()
+        yield
+        tensors = [t for t in tree_leaves(tuple(problem)) if isinstance(t, Tensor)]
+        count = len(module.take_launches())
+        self.entries.append(Launches(name, count, _bytes_of(name, count, problem, tensors)))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if not (func.is_view or name.startswith(FREE)):
+            tensors = {
+                id(t): t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)
+            }
+            if tensors:
+                launches, flops = _convolution(name, args, result)
+                self.entries.append(
+                    Launches(name, launches, sum(map(_size, tensors.values())), flops)
+                )
+        return tree_map(_channels_last, result) if name.startswith("convolution") else result
+
+
+def _channels_last(result: Any) -> Any:
+    """In the memory format of cuDNN's results; fake convolutions do not have it."""
+    if not isinstance(result, Tensor) or result.dim() != 4:
+        return result
+    return torch.empty_like(result, memory_format=torch.channels_last)
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _convolution(name: str, args: Any, result: Any) -> tuple[int, int]:
+    """Launches and FLOPs; one launch without FLOPs for other operators."""
+    if name == "convolution":
+        return 1, 2 * result.numel() * math.prod(args[1].shape[1:])
+    if name == "convolution_backward":
+        grad, _, weight = args[:3]
+        gradients = sum(args[-1][:2])
+        return sum(args[-1]), 2 * gradients * grad.numel() * math.prod(weight.shape[1:])
+    return 1, 0
+
+
+def _bytes_of(name: str, launches: int, problem: Any, tensors: list[Tensor]) -> int:
+    """What the kernels of this package read and write, by what each of them does."""
+    size = _size(problem[0])
+    if name == "bn_relu_backward":  # each launch reads input and gradient; one writes
+        return 2 * launches * size + size
+    if name == "bn_relu":
+        return 2 * size
+    if name == "weight_grad":  # at least 32 bytes of the gradient for each pixel
+        grad = problem.grad_output
+        width = max(32, problem.shape[0] * grad.element_size())
+        pixels = grad.numel() // grad.size(1)
+        return size + pixels * width + problem.shape.numel() * 4
+    if name == "pack_filters":
+        return sum(map(_size, tensors)) + math.prod(problem.shape) * problem.dtype.itemsize
+    return size
+
+
+@contextlib.contextmanager
+def pretended_gpu(ledger: Ledger, folder: Path) -> Iterator[None]:
+    """Makes the CUDA backends run on fake tensors; their launches go to ``ledger``."""
+    module = emulation.build_module(folder)
+    module.count_launches_only()
+    patches: list[Any] = [
+        mock.patch.object(native, "module", return_value=module),
+        mock.patch.object(dispatch, "is_plain", return_value=True),
+        mock.patch.dict(os.environ, {dispatch.VARIABLE: "cuda"}),
+        mock.patch.object(bn_relu, "cannot_take", return_value=""),
+        mock.patch.object(pack_filters, "cannot_run", return_value=""),
+        mock.patch.object(weight_grad, "cannot_run", outside_the_kernels),
+        mock.patch.object(torch.cuda, "device", return_value=contextlib.nullcontext()),
+        mock.patch.object(torch.cuda, "current_stream", return_value=STREAM),
+        mock.patch.object(torch.cuda, "get_device_properties", return_value=GPU),
+    ]
+    backends = {
+        "bn_statistics": bn_statistics, "bn_relu": bn_relu, "pack_filters": pack_filters,
+        "weight_grad": weight_grad,
+    }  # fmt: skip
+    for name, backend in backends.items():
+        patches.append(mock.patch.object(backend, "address", return_value=64))
+        patches.append(_counted(ledger, module, name, backend, "run"))
+    with contextlib.ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch)
+        backward = dispatch._operators["bn_relu_backward"].backends["cuda"]
+        stack.enter_context(_counted(ledger, module, "bn_relu_backward", backward, "run_backward"))
+        yield
+
+
+def _counted(ledger: Ledger, module: Any, name: str, backend: Any, method: str) -> Any:
+    run = getattr(backend, method)
+
+    def counted(problem: Any, *arguments: Any) -> Any:
+        with ledger.operator(name, problem, module):
+            return run(problem, *arguments)
+
+    return mock.patch.object(backend, method, counted)
+
+
+def without_memory(model: nn.Module) -> nn.Module:
+    """The model with fake parameters and buffers."""
+    for module in model.modules():
+        for registry in (module._parameters, module._buffers):
+            for name, tensor in registry.items():
+                if tensor is not None:
+                    layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
+                    fake = torch.empty(tensor.shape, dtype=tensor.dtype, memory_format=layout)
+                    registry[name] = nn.Parameter(fake) if name in module._parameters else fake
+    return model
+
+
+def count_step(network: str, learned: float, plain: bool, folder: Path) -> list[Launches]:
+    """The operators of forward, loss and backward, under autocast to bfloat16."""
+    ledger = Ledger()
+    batch = BATCH.get(network, 128)
+    with torch.device("meta"):
+        model = models.create(network, learned=learned)
+    if plain:
+        merge_(model)
+    with FakeTensorMode(allow_non_fake_inputs=True), pretended_gpu(ledger, folder):
+        without_memory(model).train()
+        images = torch.empty(batch, 3, 32, 32)
+        images = images.contiguous(memory_format=torch.channels_last)
+        labels = torch.empty(batch, dtype=torch.int64)
+        torch.set_autocast_enabled("cpu", True)
+        torch.set_autocast_dtype("cpu", torch.bfloat16)
+        try:
+            with ledger:
+                loss = F.cross_entropy(model(images), labels)
+                torch.set_autocast_enabled("cpu", False)
+                loss.backward()
+        finally:
+            torch.set_autocast_enabled("cpu", False)
+    return ledger.entries
+
+
+def summary(entries: list[Launches]) -> list[dict[str, Any]]:
+    """A row an operator, the largest number of launches first, and their sum."""
+    names = dict.fromkeys(entry.operator for entry in entries)
+    rows = []
+    for name in [*names, "sum"]:
+        chosen = [entry for entry in entries if name in ("sum", entry.operator)]
+        row: dict[str, Any] = {"operator": name, "launches": sum(e.launches for e in chosen)}
+        row["MB"] = round(sum(e.bytes for e in chosen) / 1e6, 1)
+        row["GFLOP"] = round(sum(e.flops for e in chosen) / 1e9, 1)
+        bounds = [max(e.bytes / CEILINGS[0], e.flops / CEILINGS[1]) for e in chosen]
+        row["bound_us"] = round(sum(bounds) * 1e6, 1)
+        rows.append(row)
+    return sorted(rows, key=lambda row: (row["operator"] == "sum", -row["launches"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--network", default="wrn_28_10")
+    parser.add_argument("--learned", type=float, default=0.1)
+    parser.add_argument("--plain", action="store_true", help="plain modules instead")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        entries = count_step(arguments.network, arguments.learned, arguments.plain, Path(folder))
+    rows = summary(entries)
+    print(f"{'operator':32} {'launches':>8} {'MB':>9} {'GFLOP':>8} {'bound_us':>9}")
+    for row in rows:
+        print(
+            f"{row['operator']:32} {row['launches']:8} {row['MB']:9.1f} {row['GFLOP']:8.1f} "
+            f"{row['bound_us']:9.1f}"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
