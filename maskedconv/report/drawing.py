@@ -1,4 +1,4 @@
-"""Draws and stores panels; axes, points and legends that panels share."""
+"""Draws and stores panels; shared axes, points and legends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def draw(folder: Path, name: str, title: str, alt: str, panel: Draw) -> Picture:
         axes = figure.add_subplot()
         axes.set_title(title)
         panel(axes)
-        # The layout once, and not for each of the formats.
+        # Compute the layout once, not for each format.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         svg = BytesIO()
@@ -43,7 +43,7 @@ def draw(folder: Path, name: str, title: str, alt: str, panel: Draw) -> Picture:
 
 
 def _small_png(figure: Figure) -> bytes:
-    """A figure with a palette of 32 colours takes a quarter of the bytes."""
+    """A PNG with a palette of 32 colours, a quarter of the usual size."""
     from PIL import Image
 
     drawn, small = BytesIO(), BytesIO()
@@ -54,19 +54,19 @@ def _small_png(figure: Figure) -> bytes:
 
 
 def top_of(settings: Iterable[SeedGroup]) -> float:
-    """The next ten above the best accuracy, for the panels of one figure to share as their top."""
+    """The multiple of ten above the best accuracy, as the shared limit of a figure's panels."""
     best = max((setting.best.mean for setting in settings if setting.best), default=100.0)
     return max(10.0, 10 * math.ceil(best / 10))
 
 
 def ordered_labels(settings: Iterable[SeedGroup]) -> list[str]:
-    """The settings' labels, each once, in the order that an axis has them."""
+    """The settings' labels, each once, in the order of the axis."""
     ordered = sorted(settings, key=lambda setting: setting_order(setting.config))
     return list(dict.fromkeys(setting_label(setting.config) for setting in ordered))
 
 
 class PointStyle(NamedTuple):
-    """Colour, marker and name of one kind of points; ``hollow`` ones are larger."""
+    """Colour, marker and name of one kind of points; hollow points are larger."""
 
     colour: str
     marker: str
@@ -77,7 +77,7 @@ class PointStyle(NamedTuple):
 def points(
     axes: Axes, xs: Iterable[float], stats: Sequence[Stat | None], style: PointStyle
 ) -> None:
-    """Draws means with error bars of one standard deviation; skips those that are None."""
+    """Draws means with error bars of one standard deviation; skips None."""
     there = [(x, stat) for x, stat in zip(xs, stats, strict=True) if stat is not None]
     axes.errorbar(
         [x for x, _ in there],
@@ -110,7 +110,7 @@ def log_ticks(axis: Axis, formatter: Formatter) -> None:
 
 
 def accuracy_axis(axes: Axes, settings: Sequence[SeedGroup], top: float) -> None:
-    """The y axis of test accuracy from 0, with a line at chance if that is known."""
+    """The y axis of test accuracy from 0, with a line at chance if known."""
     axes.set_ylabel("test top-1, %")
     axes.set_ylim(0, 1.03 * top)
     chance = settings[0].chance if settings else None

@@ -1,4 +1,4 @@
-"""The document as one HTML page and as Markdown."""
+"""Renders the document as one HTML page and as Markdown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATUSES = {
 
 
 def html(document: Document) -> str:
-    """A page that needs no other file and asks no server for anything."""
+    """A self-contained HTML page, which loads no other file."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -37,7 +37,7 @@ def _data_uri(svg: bytes) -> str:
 
 
 def markdown(document: Document) -> str:
-    """The same in GitHub's Markdown; figures are links into ``figures/``."""
+    """The document in GitHub's Markdown; figures are links into ``figures/``."""
     parts = [f"**{_escaped(document.notice)}**", f"# {_escaped(document.title)}"]
     parts.append("\n".join(f"- {name}: {_escaped(value)}" for name, value in document.facts))
     for section in document.sections:

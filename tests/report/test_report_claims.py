@@ -142,7 +142,7 @@ def test_the_spread_of_one_seed(tmp_path):
     for note, images in (("", 10_000), ("CIFAR-10; 2,000 of 10,000 test images", 2_000)):
         out = write_folder(tmp_path / str(images), {"fig1": [run]}, lambda run: 50.0)
         (out / "results.jsonl").write_text(json.dumps(row(run, 50.0, data_note=note)) + "\n")
-        (setting,) = load(out).settings("fig1")
+        (setting,) = load(out).seed_groups("fig1")
         assert setting.test_images == images
         assert accuracy(setting).spread == pytest.approx(math.sqrt(2500 / images + 0.25))
 

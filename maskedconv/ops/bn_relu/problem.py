@@ -1,4 +1,4 @@
-"""The problem that bn_relu solves, or its backward pass."""
+"""The arguments of bn_relu and of its backward pass."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Normalisation(NamedTuple):
 
     Attributes:
         weight, bias: γ and β, ``[C]``, or None.
-        mean, var: of each channel, the variance biased, both ``[C]``, float32 (float64 for double).
-        uses_batch_stats: the moments are those of the input itself, so that backward goes through
-            them; else they are constants.
+        mean, var: mean and biased variance, ``[C]``, float32 (float64 for double).
+        uses_batch_stats: whether the moments are the input's own, so that backward differentiates
+            them. Otherwise they are constants.
     """
 
     weight: Tensor | None
@@ -39,7 +39,7 @@ class Normalisation(NamedTuple):
         return (self.var + self.eps).rsqrt()
 
     def scale_shift(self) -> tuple[Tensor, Tensor]:
-        """``x * scale + shift`` is the normalised input; both ``[C]``, in the type of ``mean``."""
+        """Scale and shift ``[C]`` of ``bn(x) = x * scale + shift``, in the dtype of ``mean``."""
         scale = self.inverse_deviation()
         if self.weight is not None:
             scale = scale * self.weight
@@ -51,10 +51,10 @@ class NormProblem(NamedTuple):
     """``relu(bn(input))``, or its gradients.
 
     Attributes:
-        input: ``[N, C, H, W]``; also a view of the first channels of a wider tensor.
+        input: ``[N, C, H, W]``; may be a view of the first channels of a wider tensor.
         norm: the BatchNorm.
-        backend: the one that must compute it; empty for none in particular.
-        grad: the gradient of the result, if the problem is the backward pass.
+        backend: the forced backend; empty for none.
+        grad: the gradient of the result in the backward pass.
     """
 
     input: Tensor
@@ -67,16 +67,16 @@ class NormProblem(NamedTuple):
         return (self.input,) if self.grad is None else (self.input, self.grad)
 
     def kind(self) -> Hashable:
-        """Everything that the decision for a backend may depend on."""
+        """Everything that the choice of a backend may depend on."""
         input = self.input
         return input.device, input.dtype, input.shape, input.stride()
 
     def resolved(self) -> NormProblem:
-        """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""
+        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
         grad = None if self.grad is None else resolved(self.grad)
         return self._replace(input=resolved(self.input), grad=grad)
 
 
-# The gradients of the input, γ and β; None for one that is not needed.
+# The gradients of the input, γ and β; None if not needed.
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 Needs = tuple[bool, bool, bool]
