@@ -1,4 +1,4 @@
-"""The cache of decoded images: used when it is whole, made anew with one line when it is not."""
+"""The cache of decoded images: used if valid, otherwise rewritten with one line of output."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def flipped(content, place):
         (lambda c: b"\xff" + c, "not valid JSON"),
         (lambda c: flipped(c, -1), "the pixels are not"),
         (lambda c: flipped(c, len(c) // 2), "the pixels are not"),
-        # 16 in place of all images, as many bytes as there are, or more than any machine has.
+        # A wrong number of images: 16, as many as the file has bytes, or more than fit in memory.
         (lambda c: with_header(c, shape=[4, 3, 8, 8]), "for 10 images"),
         (lambda c: with_header(c, shape=[4, 3, 20, 8]), "for 10 images"),
         (lambda c: with_header(c, shape=[10, 3, 16, 4]), "the pixels are not"),
@@ -106,7 +106,7 @@ def test_damaged_cache_is_reported_and_replaced(cached_folder, spoil, why, capsy
 
 
 def test_every_flipped_byte_is_noticed(cached_folder, capsys):
-    """The header and some of the pixels, one byte after another: never other images."""
+    """Damages the header and some pixels byte by byte; wrong images are never returned."""
     cache = decode.cache_file(cached_folder)
     whole = cache.read_bytes()
     listing = list_image_folder(cached_folder)

@@ -1,4 +1,4 @@
-"""What lies in data folders: every image is read, and whatever is passed over is named."""
+"""Contents of data folders: every image is read, and ignored files are reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 
 def test_tiff_beside_png_is_read(tmp_path, capsys):
-    """Ten PNG files and five TIFF: 15 images, and nothing to tell."""
+    """Ten PNG and five TIFF files give 15 images and no message."""
     root = write_folder(tmp_path)
     for number, suffix in enumerate((".tif", ".tiff", ".TIF", ".TIFF", ".JPG")):
         write_image(root / "train" / "dog" / f"more{number}{suffix}", 99)
@@ -100,7 +100,7 @@ def test_a_hidden_class_is_none(tmp_path):
 
 
 def first_image(tmp_path, save):
-    """The first training image of a folder, [3, 8, 8], where ``save`` writes it."""
+    """The first training image of a folder, [3, 8, 8], written by ``save``."""
     root = write_folder(tmp_path)
     path = root / "train" / "cat" / "0.png"
     path.unlink()

@@ -1,4 +1,4 @@
-"""CIFAR and Tiny-ImageNet in their published layouts, whole and damaged."""
+"""CIFAR and Tiny-ImageNet in their published layouts, intact and damaged."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_tiny_imagenet(tiny_folder):
     assert dataset.num_classes == 200
     assert dataset.train_labels.tolist() == [label for label in range(200) for _ in range(2)]
     assert dataset.classes[0] == "n00009999"
-    # JPEG keeps the values of even surfaces to within a few grey levels.
+    # JPEG preserves uniform areas to within a few grey levels.
     for images, labels in (
         (dataset.train_images, dataset.train_labels),
         (dataset.test_images, dataset.test_labels),
@@ -180,7 +180,7 @@ def test_tiny_imagenet(tiny_folder):
 
 @pytest.fixture
 def spoilt_tiny(tmp_path, tiny_folder):
-    """A copy to spoil: links to the images, lists of its own."""
+    """A copy to be damaged: links to the images, and its own lists."""
     for path in tiny_folder.rglob("*"):
         place = tmp_path / path.relative_to(tiny_folder)
         if path.is_dir():
@@ -226,7 +226,7 @@ def test_tiny_imagenet_has_200_classes(tmp_path):
 
 @pytest.mark.parametrize("name", ["cifar-10-batches-py", "renamed"])
 def test_the_folder_of_the_arrays_itself(tmp_path, monkeypatch, name):
-    """--data-dir may name the folder of the batches, or be in it, whatever its name."""
+    """--data-dir may be the folder of the batches, with any name, or its parent."""
     folder = write_arrays(tmp_path, monkeypatch) / "cifar-10-batches-py"
     folder = folder.rename(tmp_path / name)
     monkeypatch.chdir(folder)

@@ -1,4 +1,4 @@
-"""The Triton kernels without a GPU: their results, in the interpreter, and who chooses what."""
+"""The Triton kernels without a GPU: results in the interpreter, and the choice of tiles."""
 
 from __future__ import annotations
 

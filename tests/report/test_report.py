@@ -1,4 +1,4 @@
-"""The report: what it reads, what it claims, and what it writes. Draws from made-up rows."""
+"""The report: its input, claims and output, with synthetic rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class _Links(HTMLParser):
-    """Everything a browser would fetch, every alternative text and every id."""
+    """All references that a browser would fetch, all alternative texts and all ids."""
 
     def __init__(self) -> None:
         super().__init__()

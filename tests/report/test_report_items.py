@@ -213,7 +213,7 @@ def test_first_filters_are_framed_where_they_are_learned(channels):
 
 
 def ensembles() -> list[RunConfig]:
-    """Table 4's of one small network, with two seeds."""
+    """Table 4's runs of one small network, with two seeds."""
     return small_plan(seeds=2)["table4"]
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first saves what is going on, the second stops at once."""
+"""Ctrl-C and SIGTERM: the first saves the runs in progress, the second stops at once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def whole(dataset, tmp_path_factory):
 
 
 def signal_at_batch(monkeypatch, name, number, count, times=1):
-    """Has this process send itself the signal before batch ``count`` of the iterator ``name``."""
+    """Sends this process the signal before batch ``count`` of the iterator ``name``."""
     module = evaluation if name == "test_batches" else loop
     plain = getattr(module, name)
     seen = []
@@ -95,7 +95,7 @@ def signal_at_batch(monkeypatch, name, number, count, times=1):
 def test_an_interrupted_run_goes_on_to_the_same_bits(
     name, count, number, whole, dataset, tmp_path, monkeypatch, capfd
 ):
-    """Wherever it is: within an epoch, at its last batch, while it is evaluated."""
+    """At any point: within an epoch, at its last batch, during evaluation."""
     before = signal.getsignal(number)
     monkeypatch.setattr(evaluation, "CPU_TEST_BATCH_SIZE", 10)
     with monkeypatch.context() as patch:
@@ -114,7 +114,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
         lambda *a, **o: (batches.append(batch) or batch for batch in plain(*a, **o)),
     )
     assert do(tmp_path, dataset) == whole
-    # Of ten an epoch; the batch at hand is not begun, but for a run's first.
+    # An epoch has ten batches. The next batch is not started, except the first of a run.
     assert len(batches) == 20 - (max(1, count - 1) if name == "train_batches" else 10)
     assert not has_checkpoint(tmp_path, RUN)
 

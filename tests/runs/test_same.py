@@ -1,4 +1,4 @@
-"""Runs that are one network by construction are trained once, and shown as such."""
+"""Runs that train the same network by construction are trained once and reported as equal."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ COLUMNS = {"slice_dim": 3, "frozen": "random"}
 def test_what_is_one_network(one, other, same):
     assert equal(one, other) is same
     if "seed" not in one:
-        # Their weights are found by their own keys.
+        # Stored weights are found by the run's own key.
         assert not equal(one, other, keep=True)
 
 
 def test_equal_networks_have_equal_values_learned_and_frozen():
-    """Of figure 2's: for each run that another stands for, every bank is split alike."""
+    """For each run of figure 2 that shares a training, all layers have the same slices."""
     runs = ITEMS["fig2"].runs(preset_of("quick"))
     trained = trained_for(runs, Loaded())
     others = [run for run in runs if trained[run.key] is not run]
@@ -139,7 +139,7 @@ def test_the_report_shows_them_as_one(figure2):
 
 
 def test_a_folder_from_before_is_read_and_kept(figure2, tmp_path):
-    """There each of the equals has a row of its own, and the plan says nothing of equals."""
+    """In such a folder, each equal run has its own row, and the plan has no equal runs."""
     runs = ITEMS["fig2"].runs(preset_of("quick", epochs=1, subset=2))
     store = Store(tmp_path)
     store.prepare()
@@ -156,7 +156,7 @@ def test_a_folder_from_before_is_read_and_kept(figure2, tmp_path):
 
 
 def test_items_that_share_runs_are_no_equals():
-    """Figure 3 shows figure 1's runs: the same keys, and none of them another's network."""
+    """Figure 3 shows figure 1's runs: the same keys, without equal runs."""
     listed = call(reproduce, "fig1", "fig3", "fig2", "--list").stdout
     assert "(77 runs)" in listed
     assert "(77 runs, 77 of them above)" in listed
