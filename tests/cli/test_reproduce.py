@@ -112,7 +112,7 @@ def test_kill_and_resume(tmp_path, finished):
     (tmp_path / "results.jsonl").write_bytes(kept[:-100])
     result = call(reproduce, *always, "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    assert "half-written" in result.stderr
+    assert "perhaps truncated" in result.stderr
     assert histories(tmp_path) == histories(finished[0])
     assert list((tmp_path / ".checkpoints").iterdir()) == []
     loaded = Store(tmp_path).load()

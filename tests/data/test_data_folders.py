@@ -29,7 +29,7 @@ def test_tiff_beside_png_is_read(tmp_path, capsys):
     dataset = data.load("folder", root)
     assert len(dataset.train_images) + len(dataset.test_images) == 15
     assert (dataset.train_images[6:10, :, 1:] == 99).all()
-    assert "passed over" not in capsys.readouterr().err
+    assert "ignored in" not in capsys.readouterr().err
 
 
 def test_what_is_passed_over_is_said_once(tmp_path, capsys):
@@ -45,15 +45,15 @@ def test_what_is_passed_over_is_said_once(tmp_path, capsys):
     os.mkfifo(cat / "pipe.png")
     for _ in range(2):
         assert len(data.load("folder", root).train_images) == 6
-    said = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "ignored in" in line]
     assert len(said) == 1
     for part in (
         "3 .txt (train/cat/a.txt, train/cat/b.txt, …)",
         "1 .heic (train/cat/x.heic)",
         "2 without a suffix (train/cat/README, train/cat/self)",
         "2 hidden (train/cat/.DS_Store, train/cat/._0.png)",
-        "2 folders below a class's (train/cat/loop, train/cat/more)",
-        "1 outside of the classes' folders (train/loose.png)",
+        "2 folders in class folders (train/cat/loop, train/cat/more)",
+        "1 outside the class folders (train/loose.png)",
         "1 special files (train/cat/pipe.png)",
         "1 beside test (val)",
     ):

@@ -202,7 +202,7 @@ def drop_line(path: Path, number: int) -> None:
     [
         (lambda root: drop_line(root / "wnids.txt", 0), "n00009999 is not in .*wnids.txt"),
         (lambda root: (root / "train/n00009999").rename(root / "x"), "n00009999.*has no folder"),
-        (lambda root: (root / "wnids.txt").unlink(), "wnids.txt is not there"),
+        (lambda root: (root / "wnids.txt").unlink(), "wnids.txt is missing"),
         (lambda root: (root / "val/val_annotations.txt").unlink(), "annotations.txt is missing"),
         (lambda root: drop_line(root / "val/val_annotations.txt", 7), "val_7.JPEG has no line"),
         (lambda root: (root / "val/images/val_7.JPEG").unlink(), "val_7.JPEG is in .*missing"),
@@ -269,5 +269,5 @@ def test_unicode_forms_in_lists(tmp_path):
 def test_a_file_of_two_classes_is_refused(spoilt_tiny):
     path = spoilt_tiny / "val/val_annotations.txt"
     path.write_text(path.read_text() + "val_0.JPEG\tn00009998\t0\t0\t63\t63\n")
-    with pytest.raises(data.DataError, match=r"line 201: val_0.JPEG has another class before"):
+    with pytest.raises(data.DataError, match=r"line 201: val_0.JPEG had another class before"):
         data.check("tiny-imagenet", spoilt_tiny)

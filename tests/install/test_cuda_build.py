@@ -1,4 +1,4 @@
-"""The CUDA kernels compile for every supported architecture without spills."""
+"""The CUDA kernels compiled for every architecture that is built: no spills, within registers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NVCC = shutil.which("nvcc")
 ARCHITECTURES = (80, 90, 100)
 REGISTERS = 65536  # of a multiprocessor
-# Registers for the largest block in the launch bounds: 8 warps with 4 times 16 channels each.
+# Of the largest block that the launch bounds allow: 8 warps where one owns 4 times 16 channels.
 WEIGHT_GRAD_THREADS = {"2": 384, "4": 256}
 KERNEL = re.compile(
     r"Function properties for (?P<name>\S+)\s+"
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(NVCC is None, reason="there is no nvcc to compil
 
 
 def compile_kernels(source, architecture, folder):
-    """The report of ptxas for each kernel, by mangled name."""
+    """What ptxas reports of each kernel, by its mangled name."""
     result = subprocess.run(
         [NVCC, "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-I", ROOT / "csrc", "-Xptxas=-v",
          f"-arch=sm_{architecture}", "-cubin", ROOT / "csrc" / "cuda" / source,
@@ -56,7 +56,7 @@ def test_weight_grad_keeps_everything_in_registers(architecture, tmp_path):
 
 
 def check_memory(kernels):
-    """No spills, no local arrays, and no static shared memory."""
+    """No spills, no local arrays; shared memory only what the launch asks for."""
     for name, kernel in kernels.items():
         assert (kernel["stores"], kernel["loads"], kernel["stack"]) == ("0", "0", "0"), name
         assert "smem" not in kernel["rest"], name

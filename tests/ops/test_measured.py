@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
 
 class Backend:
-    """Doubles the values and adds an error; takes the given milliseconds on the GPU and in Python."""
+    """Doubles the values and adds an error; takes the given time on the GPU and in Python."""
 
     DEVICES = ("cuda",)
 

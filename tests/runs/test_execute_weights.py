@@ -147,7 +147,7 @@ def test_a_start_of_another_type_is_named(kept, name):
 
 @pytest.mark.parametrize("changes", [{}, {"keep": False, "start": "0" * 16}])
 def test_weights_need_a_folder(changes, dataset):
-    with pytest.raises(ValueError, match="folder is None; expected one"):
+    with pytest.raises(ValueError, match="folder is None; expected a folder"):
         execute(replace(SMALL, **changes), dataset)
 
 

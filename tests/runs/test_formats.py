@@ -111,9 +111,9 @@ CONFIG = ("experiments", "fig1", "runs", 0, "config")
         (lambda plan: changed(plan, *CONFIG, "dataset", "mnist"), "config.dataset is 'mnist'"),
         (
             lambda plan: changed(plan, *CONFIG, "trained", "x"),
-            "config is no configuration.*trained",
+            "config is not a valid run configuration.*trained",
         ),
-        (lambda plan: plan | {"preset": "\ud800"}, "preset is .*a string of whole characters"),
+        (lambda plan: plan | {"preset": "\ud800"}, "preset is .*a valid Unicode string"),
     ],
 )
 def test_damaged_plans_name_the_place(folder, change, message):

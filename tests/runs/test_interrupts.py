@@ -103,7 +103,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
         with pytest.raises(KeyboardInterrupt):
             do(tmp_path, dataset)
     assert has_checkpoint(tmp_path, RUN)
-    assert "once more: stop at once" in capfd.readouterr().err
+    assert "interrupt again to stop at once" in capfd.readouterr().err
     assert signal.getsignal(number) is before
     assert not interrupts.requested()
     batches = []
@@ -168,7 +168,7 @@ def test_runs_at_once_are_saved_too(number, whole, dataset, tmp_path, capfd):
     worker_config = WorkerConfig(tmp_path, "cpu", 1, 1e9)
     with pytest.raises(KeyboardInterrupt):
         run_parallel([long], {data_key(long): dataset}, observer, worker_config, 2)
-    assert "saving what is going on" in capfd.readouterr().err
+    assert "saving the runs in progress" in capfd.readouterr().err
     assert has_checkpoint(tmp_path, long)
     epochs, told = [], Quiet(lambda epoch: epochs.append(epoch) or os.kill(HERE(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
@@ -193,8 +193,8 @@ def interrupting(monkeypatch, times):
 @pytest.mark.parametrize(
     ("times", "words"),
     [
-        (1, "the same command goes on from its last checkpoint"),
-        (2, "nothing of it is kept, the same command starts anew"),
+        (1, "the same command resumes from its last checkpoint"),
+        (2, "nothing was saved yet, and the same command restarts it"),
     ],
 )
 def test_train_says_what_is_so(times, words, tmp_path, monkeypatch):
@@ -212,4 +212,4 @@ def test_train_without_a_folder_says_that_nothing_is_kept(monkeypatch):
     interrupting(monkeypatch, 1)
     result = call(train, *TRAIN)
     assert result.exit_code == 130
-    assert "nothing of it is kept, as there was no --out FOLDER" in result.stderr
+    assert "nothing was saved, because --out FOLDER was not given" in result.stderr

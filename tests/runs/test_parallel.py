@@ -113,7 +113,7 @@ def test_run_that_ends_its_process_each_time_fails(store):
 
 def test_processes_that_cannot_start_are_told(store):
     datasets = {("digits", 5): digits(Unloadable)}
-    with pytest.raises(WorkerError, match=r"do not start: one ended with exit status 1; .*paral"):
+    with pytest.raises(WorkerError, match=r"do not start: one ended with exit status 1 \(.*paral"):
         run_parallel(RUNS, datasets, Silent(), WorkerConfig(store.out, "cpu", 1), 2)
     assert store.load().rows == {}
 

@@ -147,7 +147,7 @@ def test_commands_resolve_it_before_the_configuration(flags, options, amp, note,
     assert result.exit_code == 0, result.output
     (found,) = Store(tmp_path / "train").load().rows.values()
     assert found["config"]["amp"] == amp
-    assert ("has no unit for bfloat16; --amp off is faster" in result.stderr) is note
+    assert ("has no bfloat16 instructions; --amp off is faster" in result.stderr) is note
     arguments = ("fig6", "--device", "cpu", "--parallel", "1", "--epochs", "1", "--subset", "2")
     result = call(reproduce, *arguments, "--no-report", "--out", tmp_path / "all", *options)
     assert result.exit_code == 0, result.output
@@ -172,7 +172,7 @@ def test_a_folder_has_one_precision(tmp_path):
     before = keys(tmp_path)
     result = call(reproduce, *small, "--amp", "bf16")
     assert result.exit_code == 2
-    assert "holds runs of --amp off, not bf16; --amp off goes on with them" in result.stderr
+    assert "holds runs of --amp off, not bf16; --amp off continues them" in result.stderr
     plan = json.loads((tmp_path / "plan.json").read_text())
     del plan["amp"]
     (tmp_path / "plan.json").write_text(json.dumps(plan))
@@ -190,7 +190,7 @@ def test_a_row_of_cuda_without_a_precision_is_not_taken_for_float32(tmp_path):
         store.append(found)
     loaded = store.load()
     assert list(loaded.rows) == [config().key]
-    assert ["does not say its precision" in problem for problem in loaded.problems] == [True]
+    assert ["without its precision" in problem for problem in loaded.problems] == [True]
 
 
 @pytest.mark.parametrize(("amp", "words"), [("bf16", "bfloat16 (autocast)"), ("off", "float32")])

@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_reported_and_not_used(
     interrupt(monkeypatch, SMALL, dataset, tmp_path, 3)
     spoil(checkpoint_path(tmp_path, SMALL))
     row = execute(SMALL, dataset, folder=tmp_path)
-    assert "is damaged; the run starts anew" in capsys.readouterr().err
+    assert "is damaged; the run restarts" in capsys.readouterr().err
     assert_same_results(*uninterrupted, tmp_path, row)
 
 

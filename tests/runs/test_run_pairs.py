@@ -161,7 +161,7 @@ def test_reproduce_says_what_would_be_ignored(tmp_path, monkeypatch):
     time_nothing(monkeypatch)
     result = call(reproduce, "fig6", "--verbose", "--out", tmp_path)
     assert result.exit_code == 2
-    assert "verbose is for --list and --dry-run" in result.stderr
+    assert "verbose is True; expected --list or --dry-run" in result.stderr
     result = call(reproduce, "fig6", "--data-dir", f"cifar10={tmp_path}", "--dry-run")
     assert result.exit_code == 0, result.output
     assert "none of these runs reads the images of cifar10" in result.stderr
@@ -170,7 +170,7 @@ def test_reproduce_says_what_would_be_ignored(tmp_path, monkeypatch):
 def test_train_says_what_becomes_of_the_weights_and_the_learning_rate(tmp_path):
     result = call(train, *WRN)
     assert "final weights will not be stored; --out FOLDER --keep stores them" in result.stderr
-    assert "the learning rate is not lowered after epoch 60, 120, 160" in result.stderr
+    assert "lowers the learning rate after epoch 60, 120, 160; this run has only" in result.stderr
     result = call(train, *WRN, "--out", tmp_path)
     assert "final weights will not be stored; --keep stores them" in result.stderr
     result = call(train, *WRN, "--out", tmp_path, "--keep")

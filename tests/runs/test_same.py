@@ -118,7 +118,7 @@ def test_each_is_trained_once_and_told(figure2, tmp_path, monkeypatch):
     assert listed.count("(the same network as ") == 11
     assert "32 runs, 21 networks to train" in listed
     again = call(reproduce, *FIG2, "--no-report", "--out", out)
-    assert "21 of 21 runs are in" in again.stderr
+    assert "21 of 21 runs are finished in" in again.stderr
     assert len(keys(out)) == 21
     dry = call(reproduce, *FIG2, "--dry-run", "--out", tmp_path)
     assert dry.stdout.splitlines()[-1].split()[:3] == ["total", "32", "21"]
@@ -127,7 +127,9 @@ def test_each_is_trained_once_and_told(figure2, tmp_path, monkeypatch):
 def test_the_report_shows_them_as_one(figure2):
     out, _ = figure2
     text = (out / "report.md").read_text()
-    assert "Runs: 21 done, 0 failed, 0 not run; they are 32 settings" in text.replace("*", "")
+    assert "Runs: 21 done, 0 failed, 0 not run; the figures show 32 settings" in text.replace(
+        "*", ""
+    )
     words = "p = 0.1 of kernel rows, random = p = 0.4 of kernel rows, random = k = 1 of kernel rows"
     assert words in text
     table = (out / "results.csv").read_text().splitlines()
@@ -146,7 +148,7 @@ def test_a_folder_from_before_is_read_and_kept(figure2, tmp_path):
     for number, run in enumerate(runs):
         store.append(row(run, 50.0 + number, data_note=None))
     result = call(reproduce, *FIG2, "--no-report", "--out", tmp_path)
-    assert "32 of 32 runs are in" in result.stderr
+    assert "32 of 32 runs are finished in" in result.stderr
     assert "same slices" not in result.stderr
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert not any("same_as" in run for run in plan["experiments"]["fig2"]["runs"])
