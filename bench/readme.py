@@ -51,7 +51,9 @@ def _layer_line(rows: list[Row], layer: Layer) -> str:
         ratio("forward and backward", tenth, "maskedconv", "sliced backward"),
         ratio("forward and backward", tenth, "maskedconv", "conv2d", "zero"),
     ]
-    return f"| {layer} | {' | '.join(cells)} |"
+    # Without spaces that can break, as narrow pages would give this column a line per word.
+    name = str(layer).replace("->", "→").replace(" ", "\N{NO-BREAK SPACE}")
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def step_table() -> str:

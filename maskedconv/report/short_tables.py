@@ -47,7 +47,12 @@ def random_zeroed(settings: list[SeedGroup]) -> str:
     """Accuracy with random frozen filters, followed by zeroed ones in parentheses."""
     by_rest = {setting.config.frozen: setting for setting in settings}
     random = one(by_rest.get("random"))
-    return f"{random} ({one(by_rest['zero'])})" if "zero" in by_rest else random
+    return with_zeroed(random, one(by_rest["zero"])) if "zero" in by_rest else random
+
+
+def with_zeroed(random: str, zeroed: str) -> str:
+    """``random (zeroed)``, or one dash if there is neither."""
+    return NOTHING if random == zeroed == NOTHING else f"{random} ({zeroed})"
 
 
 def label(setting: SeedGroup) -> str:

@@ -290,7 +290,7 @@ def test_readme_tables_of_some_items_only(tmp_path):
     assert "**Table 1" in text
     assert "**Figure" not in text
     fig2 = report.readme_tables(out, ["fig2"])
-    assert "| k = 1, authors | 50.9 (28.7) | 44.5 (10.0) | – (–) | – (–) |" in fig2
+    assert "| k = 1, authors | 50.9 (28.7) | 44.5 (10.0) | – | – |" in fig2
     with pytest.raises(ValueError, match="item is fig9; expected items of the plan: fig1"):
         report.readme_tables(out, ["fig9"])
 

@@ -27,7 +27,7 @@ from maskedconv.report.drawing import (
 from maskedconv.report.item import Item
 from maskedconv.report.measured import accuracy, exceeds
 from maskedconv.report.results import SeedGroup, dataset_title, setting_label, split_label
-from maskedconv.report.short_tables import label, ordered, pivot, random_zeroed
+from maskedconv.report.short_tables import label, ordered, pivot, random_zeroed, with_zeroed
 from maskedconv.report.style import DIM_MARKS
 from maskedconv.report.tables import (
     NOTHING,
@@ -188,7 +188,7 @@ def _authors(label: str, slices: Sequence[str]) -> list[str]:
         if run.run == "1 epoch" and split_label(run.learned) == label
     }
     return [
-        f"{top1.get((name, 'random'), NOTHING)} ({top1.get((name, 'zero'), NOTHING)})"
+        with_zeroed(top1.get((name, "random"), NOTHING), top1.get((name, "zero"), NOTHING))
         for name in slices
     ]
 
