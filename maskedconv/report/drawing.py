@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.ticker import Formatter
+    from PIL import Image
 
 Draw = Callable[["Axes"], None]
+
+_VISIBLE = 24  # change of a channel, of 255
+_PLAIN_PIXELS = 60  # a legend's line has more, the shades at an edge fewer
 
 
 def draw(folder: Path, name: str, title: str, alt: str, panel: Draw) -> Picture:
@@ -43,14 +47,34 @@ def draw(folder: Path, name: str, title: str, alt: str, panel: Draw) -> Picture:
 
 
 def _small_png(figure: Figure) -> bytes:
-    """A PNG with a palette of 32 colours, a quarter of the usual size."""
+    """A PNG with a palette of about 32 colours, a quarter of the usual size."""
     from PIL import Image
 
     drawn, small = BytesIO(), BytesIO()
     figure.savefig(drawn, format="png", dpi=160, metadata={"Software": None})
-    palette = Image.open(drawn).convert("RGB").quantize(32, dither=Image.Dither.NONE)
-    palette.save(small, format="png", optimize=True)
+    full = Image.open(drawn).convert("RGB")
+    reduced = full.quantize(32, dither=Image.Dither.NONE)
+    if lost := _lost_colours(full, reduced):
+        palette = Image.new("P", (1, 1))
+        palette.putpalette((reduced.getpalette() or [])[: 3 * 32] + lost)
+        reduced = full.quantize(palette=palette, dither=Image.Dither.NONE)
+    reduced.save(small, format="png", optimize=True)
     return small.getvalue()
+
+
+def _lost_colours(full: Image.Image, reduced: Image.Image) -> list[int]:
+    """RGB values of the plain colours that the palette changes visibly.
+
+    Colours of few pixels, such as a legend's line or the text above coloured images, may be merged
+    with others. Shades at the edges of shapes have fewer pixels still and do not count.
+    """
+    import numpy as np
+
+    before = np.asarray(full).reshape(-1, 3)
+    after = np.asarray(reduced.convert("RGB")).reshape(-1, 3)
+    changed = before[np.abs(before.astype(int) - after).max(axis=1) > _VISIBLE]
+    colours, counts = np.unique(changed, axis=0, return_counts=True)
+    return [int(value) for value in colours[counts >= _PLAIN_PIXELS][:200].ravel()]
 
 
 def top_of(settings: Iterable[SeedGroup]) -> float:

@@ -146,7 +146,7 @@ def learned_table(settings: list[SeedGroup]) -> Table:
                     *_zeroed(one, zero),
                 ]
             )
-    columns = ("network", "learned", "parameters", "share, %", "random, best", "random, last")
+    columns = ("network", "learned", "parameters", "fraction, %", "random, best", "random, last")
     return Table(
         f"{sentence(dataset_title(settings[0].config.dataset))}: top-1, %",
         (*columns, "zeroed, best", "zeroed, last"),

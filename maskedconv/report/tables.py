@@ -53,14 +53,16 @@ def one_network(settings: Iterable[SeedGroup]) -> list[Block]:
     equals: dict[str, list[SeedGroup]] = {}
     for setting in settings:
         equals.setdefault(setting.runs[0].trained, []).append(setting)
-    names = [
-        " = ".join(
-            f"{setting_label(s.config)} of {SLICE_DIMS[s.config.slice_dim]}, {s.config.frozen}"
-            for s in group
-        )
-        for group in equals.values()
-        if len(group) > 1
-    ]
+    names = []
+    for group in equals.values():
+        if len(group) > 1:
+            by_rest: dict[str, list[str]] = {}
+            for s in group:
+                rest = "zeroed" if s.config.frozen == "zero" else s.config.frozen
+                where = f"{SLICE_DIMS[s.config.slice_dim]}, {rest}"
+                by_rest.setdefault(where, []).append(setting_label(s.config))
+            parts = (f"{', '.join(labels)} ({where})" for where, labels in by_rest.items())
+            names.append(" and ".join(parts))
     if not names:
         return []
     return [Text(f"These settings learn the same slices and share one run: {'; '.join(names)}.")]
