@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from html import escape
 
-from maskedconv.report.document import Block, Command, Document, Figure, Scorecard, Table, Text
+from maskedconv.report.document import (
+    Block,
+    Command,
+    Document,
+    Figure,
+    Picture,
+    Scorecard,
+    Table,
+    Text,
+)
 
 STATUSES = {
     "reproduced": "reproduced",
@@ -14,6 +24,7 @@ STATUSES = {
     "undecided": "undecided",
     "not run": "not run",
 }
+_PANEL_WIDTH = 400  # pixels: two panels side by side on GitHub
 
 
 def html(document: Document) -> str:
@@ -55,10 +66,16 @@ def _block(block: Block) -> str:
         case Table():
             return f"{_escaped(block.caption)}\n\n{table(block)}"
         case Figure():
-            pictures = [f"![{_escaped(p.alt)}](figures/{p.name}.png)" for p in block.pictures]
-            return "\n\n".join([_escaped(block.caption), *pictures])
+            pictures = "\n".join(_image(picture) for picture in block.pictures)
+            return f"{_escaped(block.caption)}\n\n{pictures}"
         case Scorecard():
             return _scorecard(block)
+
+
+def _image(picture: Picture) -> str:
+    """HTML, because Markdown has no width, and panels would fill a line each."""
+    alt = escape(picture.alt)
+    return f'<img src="figures/{picture.name}.png" alt="{alt}" width="{_PANEL_WIDTH}">'
 
 
 def table(block: Table) -> str:

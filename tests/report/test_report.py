@@ -126,7 +126,7 @@ def test_csv_has_a_row_for_every_planned_run(folder):
 
 def test_markdown_links_to_figures_that_exist(folder):
     text = (folder / "report.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\((figures/[^)]+)\)", text)
+    links = re.findall(r'<img src="(figures/[^"]+)" alt="[^"]+"', text)
     assert len(links) == len(list((folder / "figures").glob("*.png")))
     assert all((folder / link).is_file() for link in links)
 

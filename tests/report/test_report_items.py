@@ -265,8 +265,8 @@ def test_curves_draw_a_shared_run_once(tmp_path):
     results = results_of(tmp_path, plan, small_top1)
     found = [block for block in curves.build(results, tmp_path) if isinstance(block, Figure)]
     assert [figure.caption for figure in found] == [
-        "fig1, handwritten digits",
-        "fig4, BatchNorm fixed, handwritten digits",
+        "Figure 1, handwritten digits",
+        "Figure 4, BatchNorm fixed, handwritten digits",
     ]
 
 

@@ -214,7 +214,7 @@ def _table(where: str, settings: list[SeedGroup]) -> Table:
             )
     return Table(
         f"{where}: medians over the convolutions",
-        ("learned", "of", "learned weights", "frozen weights", "learned / frozen"),
+        ("learned", "statistic", "learned weights", "frozen weights", "learned / frozen"),
         rows,
         frozenset(range(2, 5)),
         grouped=True,

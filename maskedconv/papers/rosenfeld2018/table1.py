@@ -155,7 +155,7 @@ def table1_table(settings: list[SeedGroup], same: bool, caption: str) -> Table:
             ]
         )
     columns = ("network", "data", "learned", "parameters", "best", "last")
-    theirs = ("paper", "difference") if same else ("paper (other network)", "of")
+    theirs = ("paper", "difference") if same else ("paper (other network)", "paper's network")
     return Table(
         caption,
         (*columns, *theirs),

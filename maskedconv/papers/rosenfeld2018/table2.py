@@ -114,7 +114,7 @@ def _table(settings: list[tuple[SeedGroup, tuple[str, float]]], same: bool, capt
             ]
         )
     columns = ("network", "learned", "rest", "parameters", "best", "last")
-    theirs = ("paper", "difference") if same else ("paper (other network)", "of")
+    theirs = ("paper", "difference") if same else ("paper (other network)", "paper's network")
     return Table(
         caption,
         (*columns, *theirs),
