@@ -54,27 +54,30 @@ def _small_png(figure: Figure) -> bytes:
     figure.savefig(drawn, format="png", dpi=160, metadata={"Software": None})
     full = Image.open(drawn).convert("RGB")
     reduced = full.quantize(32, dither=Image.Dither.NONE)
-    if lost := _lost_colours(full, reduced):
-        palette = Image.new("P", (1, 1))
-        palette.putpalette((reduced.getpalette() or [])[: 3 * 32] + lost)
-        reduced = full.quantize(palette=palette, dither=Image.Dither.NONE)
-    reduced.save(small, format="png", optimize=True)
+    _restore_plain_colours(full, reduced).save(small, format="png", optimize=True)
     return small.getvalue()
 
 
-def _lost_colours(full: Image.Image, reduced: Image.Image) -> list[int]:
-    """RGB values of the plain colours that the palette changes visibly.
+def _restore_plain_colours(full: Image.Image, reduced: Image.Image) -> Image.Image:
+    """``reduced`` with additional colours for plain areas that its palette changes visibly.
 
-    Colours of few pixels, such as a legend's line or the text above coloured images, may be merged
-    with others. Shades at the edges of shapes have fewer pixels still and do not count.
+    The palette may merge colours of few pixels with others, such as a legend's line, or the text
+    above coloured images. Shades at the edges of shapes have fewer pixels and do not count.
     """
     import numpy as np
 
-    before = np.asarray(full).reshape(-1, 3)
-    after = np.asarray(reduced.convert("RGB")).reshape(-1, 3)
-    changed = before[np.abs(before.astype(int) - after).max(axis=1) > _VISIBLE]
+    before, after = np.asarray(full), np.asarray(reduced.convert("RGB"))
+    changed = before[np.abs(before.astype(int) - after).max(axis=2) > _VISIBLE]
     colours, counts = np.unique(changed, axis=0, return_counts=True)
-    return [int(value) for value in colours[counts >= _PLAIN_PIXELS][:200].ravel()]
+    indices = np.array(reduced)
+    first = int(indices.max()) + 1
+    added = colours[counts >= _PLAIN_PIXELS][: 256 - first]
+    for index, colour in enumerate(added, start=first):
+        indices[(before == colour).all(axis=2)] = index
+    restored = reduced.copy()
+    restored.frombytes(indices.tobytes())
+    restored.putpalette((reduced.getpalette() or [])[: 3 * first] + added.ravel().tolist())
+    return restored
 
 
 def top_of(settings: Iterable[SeedGroup]) -> float:
