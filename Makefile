@@ -19,7 +19,7 @@ INSTALL := $(PIP) install --quiet --progress-bar off -c $(CONSTRAINTS)
 # Says what the installation had to leave out, as pip does not show it.
 LEFT_OUT := $(BIN)/python -c 'from maskedconv.build_notes import left_out; \
 	[print(f"maskedconv is without {part}: {why}") for part, why in left_out().items()]'
-SOURCES := setup.py native_build.py pyproject.toml $(CONSTRAINTS) $(wildcard csrc/* csrc/*/*)
+SOURCES := setup.py native_build.py pyproject.toml $(CONSTRAINTS) $(shell find csrc)
 
 .PHONY: reproduce test fuzz bench gpu-check sanitize lint format clean
 

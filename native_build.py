@@ -21,16 +21,31 @@ SANITIZE = (
 ).split()
 ROOT = Path(__file__).resolve().parent
 SUFFIX = str(sysconfig.get_config_var("EXT_SUFFIX"))  # of an extension module of this Python
-CPP_SOURCES = sorted(
-    str(path.relative_to(ROOT))
-    for path in (ROOT / "csrc").glob("*.cpp")
-    if platform.machine() in ("x86_64", "AMD64") or "_avx" not in path.name
-)
-BINDINGS = "csrc/bindings.cpp"  # the only C++ source that knows whether there is CUDA
-CUDA_SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("cuda/*.cu"))
 
 # Sources that are compiled for an instruction set of their own, and chosen at run time.
 ISA_FLAGS = {"_avx512.cpp": "-mavx512f", "_avx2.cpp": "-mavx2 -mfma"}
+MODULE = "csrc/module.cpp"  # the only C++ source that knows whether there is CUDA
+
+
+def find_sources() -> tuple[list[str], list[str]]:
+    """The sources of the module without CUDA, and what CUDA adds: all in folders ``cuda``.
+
+    What is in folders ``emulation`` is for the tests alone.
+    """
+    cpu, cuda = [], []
+    isas = () if platform.machine() in ("x86_64", "AMD64") else tuple(ISA_FLAGS)
+    for path in sorted((ROOT / "csrc").rglob("*.c*")):
+        source = path.relative_to(ROOT)
+        if source.suffix not in (".cpp", ".cu") or "emulation" in source.parts:
+            continue
+        if "cuda" in source.parts:
+            cuda.append(str(source))
+        elif not source.name.endswith(isas):
+            cpu.append(str(source))
+    return cpu, cuda
+
+
+CPP_SOURCES, CUDA_SOURCES = find_sources()
 
 RULES = """\
 builddir = {folder}
@@ -133,15 +148,16 @@ def write_ninja_file(folder: Path, cxx: list[str], cuda: Cuda | None) -> None:
     parts = [rules(folder, cxx, cuda)]
     for source, target in objects.items():
         isa = next((flag for end, flag in ISA_FLAGS.items() if source.endswith(end)), "")
-        defines = defines_of(cxx, None) if source == BINDINGS else ""
+        defines = defines_of(cxx, None) if source == MODULE else ""
         parts.append(edge(target, "cpp", [source], isa=isa, defines=defines))
     parts.append(edge(f"{folder}/cpu.so", "link", [*objects.values()]))
     if cuda:
-        objects[BINDINGS] = f"{folder}/bindings_cuda.o"
-        parts.append(edge(objects[BINDINGS], "cpp", [BINDINGS], defines=defines_of(cxx, cuda)))
+        objects[MODULE] = f"{folder}/module_cuda.o"
+        parts.append(edge(objects[MODULE], "cpp", [MODULE], defines=defines_of(cxx, cuda)))
         for source in CUDA_SOURCES:
             objects[source] = f"{folder}/{source}.o"
-            parts.append(edge(objects[source], "cuda", [source]))
+            rule = "cuda" if source.endswith(".cu") else "cpp"
+            parts.append(edge(objects[source], rule, [source]))
         libraries = [f"-L{cuda.library_folder}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
         parts.append(
             edge(f"{folder}/cuda.so", "link", [*objects.values()], libraries=quote(libraries))
@@ -172,7 +188,7 @@ def edge(target: str, rule: str, sources: list[str], **variables: str) -> str:
 
 
 def defines_of(cxx: list[str], cuda: Cuda | None) -> str:
-    """Macros for the compiler and the architectures, which the bindings report."""
+    """Macros for the compiler and the architectures, which the module reports."""
     version = run([*cxx, "-dumpfullversion", "-dumpversion"]).stdout.strip()
     name = " ".join(Path(word).name for word in cxx if not word.startswith("-"))
     archs = " ".join(cuda.archs) if cuda else ""

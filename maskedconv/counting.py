@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
-from maskedconv.nn import MaskedConv2d
+from maskedconv.nn.partly_learned import PartlyLearned
 
 
 @dataclass(frozen=True)
@@ -34,18 +33,9 @@ def count_parameters(model: nn.Module) -> ParameterCount:
     total = sum(p.numel() for p in model.parameters())
     counted: set[int] = set()
     for module in model.modules():
-        if isinstance(module, MaskedConv2d):
-            for frozen, count in _frozen_parts(module):
-                if id(frozen) not in counted:
-                    total += count
-                if frozen is not None:
-                    counted.add(id(frozen))
+        for frozen, size in module.frozen_parts() if isinstance(module, PartlyLearned) else ():
+            if id(frozen) not in counted:
+                total += size
+            if frozen is not None:
+                counted.add(id(frozen))
     return ParameterCount(learned, total)
-
-
-def _frozen_parts(layer: MaskedConv2d) -> list[tuple[Tensor | None, int]]:
-    """The frozen weight and bias (None when zero), each with the scalars that it stands for."""
-    size = layer.weight_shape[layer.slice_dim]
-    weights = math.prod(layer.weight_shape) // size * layer.num_frozen
-    biases = layer.num_frozen if layer.has_bias and layer.slice_dim == 0 else 0
-    return [(layer.frozen, weights), (layer.bias_frozen, biases)]

@@ -10,18 +10,21 @@ import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from maskedconv import slices
 from maskedconv.checks import check_choice
 from maskedconv.models.checks import check_count, check_flag
 from maskedconv.models.recipe import Recipe
 from maskedconv.models.registry import NAMES, Family, parse
+from maskedconv.slices import check_frozen
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from maskedconv.methods import LayerFactory, Method
+
 __all__ = ["Recipe", "available", "create", "options", "recipe"]
 
 _INITS = ("he", "authors")
+_DEFAULT_SLICE = {"learned": 1.0, "slice_dim": 0, "frozen": "random"}
 
 
 def available() -> list[str]:
@@ -58,9 +61,12 @@ def create(
     slice_dim: int = 0,
     frozen: str = "random",
     seed: int | None = None,
+    method: Method | None = None,
     **options: Any,
 ) -> nn.Module:
-    """A network whose every convolution, shortcuts included, is a ``maskedconv.MaskedConv2d``.
+    """A network that learns a part of every convolution, shortcuts included.
+
+    By default its convolutions are :class:`maskedconv.MaskedConv2d`.
 
     It has the submodules ``conv1``, ``block1``, ``block2``, ``block3`` and ``fc`` as far as the
     architecture has them. It is made on torch's default device, from values drawn on the CPU.
@@ -72,6 +78,8 @@ def create(
         seed: makes every weight a function of the seed alone: the same for each ``learned``,
             ``slice_dim`` and ``frozen``, except zeroed values. It is remembered, so that
             ``maskedconv.load`` can draw frozen filters again. None draws from torch's generator.
+        method: one of :mod:`maskedconv.methods`, instead of ``learned``, ``slice_dim`` and
+            ``frozen``.
         options:
             in_channels (3), image_size (32): of the input ``[N, in_channels, H, W]``.
             init: "he" (default), N(0, 2 / (kH kW O)); or "authors", as the authors' code began:
@@ -91,14 +99,17 @@ def create(
             their names.
     """
     family, arguments = parse(name)
-    learned = slices.check_learned(learned)
-    slice_dim = slices.check_slice_dim(slice_dim)
-    slices.check_frozen(frozen)
     check_count("num_classes", num_classes)
     if seed is not None:
         check_count("seed", seed, minimum=0)
-    masking = {"learned": learned, "slice_dim": slice_dim, "frozen": frozen}
-    asked = {"name": name, "num_classes": num_classes, **masking, "seed": seed, **options}
+    from maskedconv import methods
+
+    given = {"learned": learned, "slice_dim": slice_dim, "frozen": frozen}
+    if method is None:
+        method = methods.slice(learned, slice_dim, check_frozen(frozen))
+    elif given != _DEFAULT_SLICE:
+        raise ValueError(f"method is {method}; expected it without learned, slice_dim and frozen")
+    asked = {"name": name, "num_classes": num_classes, **method.settings(), "seed": seed, **options}
     network = getattr(_module(family), family.network)
     known = _options(network)
     unknown = sorted(options.keys() - known - {"init", "bn_learned"})
@@ -109,14 +120,11 @@ def create(
     bn_learned = check_flag("bn_learned", options.pop("bn_learned", True))
     if "init" in known:
         # Without a split the authors used the plain network, whose convolutions are He's.
-        split = not (isinstance(learned, float) and learned == 1.0)
-        options["init"] = "default" if init == "authors" and split else "he"
+        options["init"] = "default" if init == "authors" and not method.learns_all() else "he"
     model = _build(
-        partial(network, num_classes=num_classes, **arguments, **options),
-        masking,
-        seed,
+        partial(network, num_classes=num_classes, **arguments, **options), method.factory(), seed
     )
-    _warn_of_none_learned(model, learned)
+    _warn_of_none_learned(model, method)
     if seed is not None:
         _remember(model, asked)
     if not bn_learned:
@@ -137,30 +145,29 @@ def _options(network: type) -> set[str]:
     }
 
 
-def _build(network: Any, masking: dict[str, Any], seed: int | None) -> nn.Module:
+def _build(network: Any, factory: LayerFactory, seed: int | None) -> nn.Module:
     import torch
 
-    from maskedconv.conversion.convolutions import masked_layers
+    from maskedconv.conversion.convolutions import partly_learned_layers
     from maskedconv.models.initialisation import drawn_on_cpu
-    from maskedconv.nn import MaskedConv2d
 
     device = torch.get_default_device()
     with drawn_on_cpu(seed):
-        model = network(partial(MaskedConv2d, **masking))
+        model = network(factory)
     if any(parameter.is_meta for parameter in model.parameters()):
         # Where parameters are not drawn (accelerate's init_empty_weights), frozen filters are drawn
         # from other random numbers than the seed gives: they have no values then either.
-        for _, layer in masked_layers(model):
+        for _, layer in partly_learned_layers(model):
             layer.to("meta")
     # Where it is there already this is left out, as PyTorch cannot move FakeTensors.
     return model if device.type in ("cpu", "meta") else model.to(device)
 
 
-def _warn_of_none_learned(model: nn.Module, learned: float | int) -> None:
-    from maskedconv.conversion.convolutions import masked_layers
-    from maskedconv.conversion.none_learned import warn_of_none_learned
+def _warn_of_none_learned(model: nn.Module, method: Method) -> None:
+    from maskedconv.conversion.convolutions import partly_learned_layers
+    from maskedconv.conversion.unlearned import warn_of_none_learned
 
-    warn_of_none_learned(masked_layers(model), learned, stacklevel=4)
+    warn_of_none_learned(partly_learned_layers(model), method, stacklevel=4)
 
 
 def _remember(model: nn.Module, asked: dict[str, Any]) -> None:

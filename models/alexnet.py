@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_count, check_width, scaled
-from maskedconv.models.layers import ConvFactory, max_pool
+from maskedconv.models.layers import max_pool
 from maskedconv.models.recipe import Recipe
 
 # The authors' runs (arXiv 1802.00844). The network trains with a learning rate of .01. Its failure
@@ -37,13 +38,13 @@ class AlexNet(nn.Module):
     would shrink a 1×1 map is left out.
 
     Args:
-        conv: creates the convolutions.
+        make: creates the layers.
         width: multiplies every number of channels.
     """
 
     def __init__(
         self,
-        conv: ConvFactory,
+        make: LayerFactory,
         num_classes: int,
         *,
         in_channels: int = 3,
@@ -58,7 +59,7 @@ class AlexNet(nn.Module):
         for out_channels, kernel_size, stride, padding, pooled in _LAYERS:
             filters = scaled(out_channels, width)
             layers += [
-                conv(channels, filters, kernel_size, stride=stride, padding=padding),
+                make.conv(channels, filters, kernel_size, stride=stride, padding=padding),
                 nn.ReLU(inplace=True),
             ]
             channels, size = filters, (size + 2 * padding - kernel_size) // stride + 1
@@ -66,7 +67,7 @@ class AlexNet(nn.Module):
                 pool, size = max_pool(size)
                 layers += pool
         self.features = nn.Sequential(*layers)
-        self.fc = nn.Linear(channels * size * size, num_classes)
+        self.fc = make.linear(channels * size * size, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.features(x).flatten(1))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_count, check_width, scaled
 from maskedconv.models.initialisation import he_normal_
-from maskedconv.models.layers import ConvFactory, max_pool
+from maskedconv.models.layers import max_pool
 from maskedconv.models.recipe import Recipe
 
 # Ramanujan et al. 2019, section 4 (CIFAR-10).
@@ -36,14 +37,14 @@ class ConvNet(nn.Module):
     BatchNorm. A max-pool that would shrink a 1×1 map is left out.
 
     Args:
-        conv: creates the convolutions.
+        make: creates the layers.
         blocks: pairs of convolutions, 1 to 4; the network's name contains 2 * blocks.
         width: multiplies every number of channels and hidden units.
     """
 
     def __init__(
         self,
-        conv: ConvFactory,
+        make: LayerFactory,
         num_classes: int,
         *,
         blocks: int,
@@ -59,18 +60,21 @@ class ConvNet(nn.Module):
         for out_channels in _CHANNELS[:blocks]:
             filters = scaled(out_channels, width)
             for _ in range(2):
-                layers += [conv(channels, filters, 3, padding=1, bias=False), nn.ReLU(inplace=True)]
+                layers += [
+                    make.conv(channels, filters, 3, padding=1, bias=False),
+                    nn.ReLU(inplace=True),
+                ]
                 channels = filters
             pool, size = max_pool(size)
             layers += pool
         self.features = nn.Sequential(*layers)
         hidden = scaled(_HIDDEN, width)
         self.fc = nn.Sequential(
-            nn.Linear(channels * size * size, hidden, bias=False),
+            make.linear(channels * size * size, hidden, bias=False),
             nn.ReLU(inplace=True),
-            nn.Linear(hidden, hidden, bias=False),
+            make.linear(hidden, hidden, bias=False),
             nn.ReLU(inplace=True),
-            nn.Linear(hidden, num_classes, bias=False),
+            make.linear(hidden, num_classes, bias=False),
         )
         he_normal_(self)
         for layer in self.fc:

@@ -6,10 +6,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.functional.batch_norm import Moments, uses_batch_moments
+from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_count
 from maskedconv.models.features import GrowingFeatures
 from maskedconv.models.initialisation import he_normal_
-from maskedconv.models.layers import ConvFactory, global_average
+from maskedconv.models.layers import global_average
 from maskedconv.models.recipe import Recipe
 from maskedconv.nn import bn_relu, bn_relu_conv
 
@@ -30,12 +31,12 @@ _COMPRESSION = 2
 class Bottleneck(nn.Module):
     """bn-relu-1×1-bn-relu-3×3, the new features alone: [N, C, H, W] to [N, growth, H, W]."""
 
-    def __init__(self, conv: ConvFactory, in_channels: int, growth_rate: int) -> None:
+    def __init__(self, make: LayerFactory, in_channels: int, growth_rate: int) -> None:
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = conv(in_channels, 4 * growth_rate, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(4 * growth_rate)
-        self.conv2 = conv(4 * growth_rate, growth_rate, 3, padding=1, bias=False)
+        self.bn1 = make.norm(in_channels)
+        self.conv1 = make.conv(in_channels, 4 * growth_rate, 1, bias=False)
+        self.bn2 = make.norm(4 * growth_rate)
+        self.conv2 = make.conv(4 * growth_rate, growth_rate, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor, moments: Moments | None = None) -> Tensor:
         return bn_relu_conv(bn_relu_conv(x, self.bn1, self.conv1, moments), self.bn2, self.conv2)
@@ -44,9 +45,9 @@ class Bottleneck(nn.Module):
 class DenseBlock(nn.Sequential):
     """Each bottleneck appends to its input: [N, C, H, W] to [N, C + L growth, H, W]."""
 
-    def __init__(self, conv: ConvFactory, in_channels: int, layers: int, growth_rate: int) -> None:
+    def __init__(self, make: LayerFactory, in_channels: int, layers: int, growth_rate: int) -> None:
         inputs = [in_channels + i * growth_rate for i in range(layers)]
-        super().__init__(*(Bottleneck(conv, size, growth_rate) for size in inputs))
+        super().__init__(*(Bottleneck(make, size, growth_rate) for size in inputs))
         self.out_channels = in_channels + layers * growth_rate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,10 +63,10 @@ class DenseBlock(nn.Sequential):
 class Transition(nn.Module):
     """bn-relu-1×1-average pool, [N, C, H, W] to [N, O, H/2, W/2]."""
 
-    def __init__(self, conv: ConvFactory, in_channels: int, out_channels: int) -> None:
+    def __init__(self, make: LayerFactory, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.bn = nn.BatchNorm2d(in_channels)
-        self.conv = conv(in_channels, out_channels, 1, bias=False)
+        self.bn = make.norm(in_channels)
+        self.conv = make.conv(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(bn_relu_conv(x, self.bn, self.conv), 2)
@@ -78,7 +79,7 @@ class DenseNetBC(nn.Module):
     to block3, because table 1 of Rosenfeld & Tsotsos 2018 counts dense blocks without them.
 
     Args:
-        conv: creates the convolutions.
+        make: creates the layers.
         blocks: bottlenecks in a dense block; the depth is 6 * blocks + 4.
         growth_rate: channels that a bottleneck adds.
         image_size: at least 4, because the transitions halve it twice.
@@ -86,7 +87,7 @@ class DenseNetBC(nn.Module):
 
     def __init__(
         self,
-        conv: ConvFactory,
+        make: LayerFactory,
         num_classes: int,
         *,
         blocks: int,
@@ -99,20 +100,20 @@ class DenseNetBC(nn.Module):
         check_count("image_size", image_size, minimum=4)
 
         def transition(channels: int) -> Transition:
-            return Transition(conv, channels, channels // _COMPRESSION)
+            return Transition(make, channels, channels // _COMPRESSION)
 
         channels = 2 * growth_rate
-        self.conv1 = conv(in_channels, channels, 3, padding=1, bias=False)
-        self.block1 = DenseBlock(conv, channels, blocks, growth_rate)
+        self.conv1 = make.conv(in_channels, channels, 3, padding=1, bias=False)
+        self.block1 = DenseBlock(make, channels, blocks, growth_rate)
         self.transition1 = transition(self.block1.out_channels)
         channels = self.block1.out_channels // _COMPRESSION
-        self.block2 = DenseBlock(conv, channels, blocks, growth_rate)
+        self.block2 = DenseBlock(make, channels, blocks, growth_rate)
         self.transition2 = transition(self.block2.out_channels)
         channels = self.block2.out_channels // _COMPRESSION
-        self.block3 = DenseBlock(conv, channels, blocks, growth_rate)
+        self.block3 = DenseBlock(make, channels, blocks, growth_rate)
         channels = self.block3.out_channels
-        self.bn = nn.BatchNorm2d(channels)
-        self.fc = nn.Linear(channels, num_classes)
+        self.bn = make.norm(channels)
+        self.fc = make.linear(channels, num_classes)
         he_normal_(self)
 
     def forward(self, x: Tensor) -> Tensor:

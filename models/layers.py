@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.functional.batch_norm import is_plain_norm
-
-
-class ConvFactory(Protocol):
-    """Makes a network's convolutions: ``nn.Conv2d``, or MaskedConv2d with a fraction to learn."""
-
-    def __call__(
-        self, in_channels: int, out_channels: int, kernel_size: int, **arguments: Any
-    ) -> nn.Conv2d: ...
 
 
 def norm_relu(norm: nn.Module, input: Tensor) -> Tensor:

@@ -8,21 +8,6 @@ from dataclasses import dataclass, field
 
 _NUMBER = r"[1-9][0-9]*"
 
-# The networks of the paper and of the related systems; any depth and width of a family has a name.
-NAMES = (
-    "wrn_28_4",
-    "wrn_28_10",
-    "densenet_bc_100_12",
-    "alexnet",
-    "vgg19",
-    "vgg19_bn",
-    "resnet_14",
-    "conv2",
-    "conv4",
-    "conv6",
-    "conv8",
-)
-
 
 @dataclass(frozen=True)
 class Family:
@@ -32,6 +17,7 @@ class Family:
         form: how the names look, for messages.
         pattern: regular expression of the names; its groups are arguments of the class.
         module, network: where the class is, below ``maskedconv.models``.
+        published: names of networks in the paper and in related ones.
         depth_step, depth_offset: a group ``depth`` becomes the argument ``blocks`` by
             depth = depth_step * blocks + depth_offset.
         fixed: further arguments of the class.
@@ -42,6 +28,7 @@ class Family:
     pattern: str
     module: str
     network: str
+    published: tuple[str, ...]
     depth_step: int = 1
     depth_offset: int = 0
     fixed: Mapping[str, bool] = field(default_factory=dict)
@@ -52,25 +39,31 @@ FAMILIES = (
     # Before its family: it alone has dropout in its recipe.
     Family(
         "wrn_28_10", r"wrn_(?P<depth>28)_(?P<widen_factor>10)",
-        "wrn", "WideResNet", 6, 4, recipe="RECIPE_28_10",
+        "wrn", "WideResNet", ("wrn_28_10",), 6, 4, recipe="RECIPE_28_10",
     ),
     Family(
         "wrn_D_W with D = 6n + 4", rf"wrn_(?P<depth>{_NUMBER})_(?P<widen_factor>{_NUMBER})",
-        "wrn", "WideResNet", 6, 4,
+        "wrn", "WideResNet", ("wrn_28_4",), 6, 4,
     ),
     Family(
         "densenet_bc_L_K with L = 6n + 4",
         rf"densenet_bc_(?P<depth>{_NUMBER})_(?P<growth_rate>{_NUMBER})",
-        "densenet", "DenseNetBC", 6, 4,
+        "densenet", "DenseNetBC", ("densenet_bc_100_12",), 6, 4,
     ),
     Family(
-        "resnet_D with D = 6n + 2", rf"resnet_(?P<depth>{_NUMBER})", "resnet", "ResNet", 6, 2
+        "resnet_D with D = 6n + 2", rf"resnet_(?P<depth>{_NUMBER})",
+        "resnet", "ResNet", ("resnet_14",), 6, 2,
     ),
-    Family("alexnet", "alexnet", "alexnet", "AlexNet"),
-    Family("vgg19", "vgg19", "vgg", "VGG19", fixed={"batch_norm": False}),
-    Family("vgg19_bn", "vgg19_bn", "vgg", "VGG19", fixed={"batch_norm": True}),
-    Family("conv2, conv4, conv6, conv8", "conv(?P<depth>[2468])", "conv", "ConvNet", 2, 0),
+    Family("alexnet", "alexnet", "alexnet", "AlexNet", ("alexnet",)),
+    Family("vgg19", "vgg19", "vgg", "VGG19", ("vgg19",), fixed={"batch_norm": False}),
+    Family("vgg19_bn", "vgg19_bn", "vgg", "VGG19", ("vgg19_bn",), fixed={"batch_norm": True}),
+    Family(
+        "conv2, conv4, conv6, conv8", "conv(?P<depth>[2468])",
+        "conv", "ConvNet", ("conv2", "conv4", "conv6", "conv8"), 2, 0,
+    ),
 )  # fmt: skip
+
+NAMES = tuple(name for family in FAMILIES for name in family.published)
 
 
 def parse(name: str) -> tuple[Family, dict[str, int | bool]]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_count
 from maskedconv.models.initialisation import he_normal_
-from maskedconv.models.layers import ConvFactory, global_average, norm_relu
+from maskedconv.models.layers import global_average, norm_relu
 from maskedconv.models.recipe import Recipe
 
 # Frankle, Schwab & Morcos 2020, section 3.
@@ -30,17 +31,19 @@ RECIPE = Recipe(
 class BasicBlock(nn.Module):
     """conv-bn-relu-conv-bn plus a shortcut, then relu: [N, C, H, W] to [N, O, H/s, W/s]."""
 
-    def __init__(self, conv: ConvFactory, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self, make: LayerFactory, in_channels: int, out_channels: int, stride: int
+    ) -> None:
         super().__init__()
-        self.conv1 = conv(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = conv(out_channels, out_channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.conv1 = make.conv(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = make.norm(out_channels)
+        self.conv2 = make.conv(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = make.norm(out_channels)
         self.shortcut: nn.Module | None = None
         if in_channels != out_channels or stride != 1:
             self.shortcut = nn.Sequential(
-                conv(in_channels, out_channels, 1, stride=stride, bias=False),
-                nn.BatchNorm2d(out_channels),
+                make.conv(in_channels, out_channels, 1, stride=stride, bias=False),
+                make.norm(out_channels),
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,13 +58,13 @@ class ResNet(nn.Module):
     ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``.
 
     Args:
-        conv: creates the convolutions, shortcuts included.
+        make: creates the layers, shortcuts included.
         blocks: blocks in a group; the depth is 6 * blocks + 2.
     """
 
     def __init__(
         self,
-        conv: ConvFactory,
+        make: LayerFactory,
         num_classes: int,
         *,
         blocks: int,
@@ -73,16 +76,16 @@ class ResNet(nn.Module):
         check_count("image_size", image_size)
 
         def group(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-            first = BasicBlock(conv, in_channels, out_channels, stride)
-            others = (BasicBlock(conv, out_channels, out_channels, 1) for _ in range(blocks - 1))
+            first = BasicBlock(make, in_channels, out_channels, stride)
+            others = (BasicBlock(make, out_channels, out_channels, 1) for _ in range(blocks - 1))
             return nn.Sequential(first, *others)
 
-        self.conv1 = conv(in_channels, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
+        self.conv1 = make.conv(in_channels, 16, 3, padding=1, bias=False)
+        self.bn1 = make.norm(16)
         self.block1 = group(16, 16, 1)
         self.block2 = group(16, 32, 2)
         self.block3 = group(32, 64, 2)
-        self.fc = nn.Linear(64, num_classes)
+        self.fc = make.linear(64, num_classes)
         he_normal_(self)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):

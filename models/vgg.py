@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_count, check_width, scaled
 from maskedconv.models.initialisation import he_normal_
-from maskedconv.models.layers import ConvFactory, max_pool
+from maskedconv.models.layers import max_pool
 from maskedconv.models.recipe import Recipe
 
 # The authors' runs (arXiv 1802.00844). Without BatchNorm, the network trains with a learning rate
@@ -32,7 +33,7 @@ class VGG19(nn.Module):
     would shrink a 1×1 map is left out.
 
     Args:
-        conv: creates the convolutions.
+        make: creates the layers.
         batch_norm: whether a BatchNorm follows each convolution.
         width: multiplies every number of channels.
         init: "he", or "default" for PyTorch's own; the fc layer is N(0, .01²) in both.
@@ -40,7 +41,7 @@ class VGG19(nn.Module):
 
     def __init__(
         self,
-        conv: ConvFactory,
+        make: LayerFactory,
         num_classes: int,
         *,
         batch_norm: bool,
@@ -57,15 +58,15 @@ class VGG19(nn.Module):
         for out_channels, repeats in _STAGES:
             filters = scaled(out_channels, width)
             for _ in range(repeats):
-                layers.append(conv(channels, filters, 3, padding=1))
+                layers.append(make.conv(channels, filters, 3, padding=1))
                 if batch_norm:
-                    layers.append(nn.BatchNorm2d(filters))
+                    layers.append(make.norm(filters))
                 layers.append(nn.ReLU(inplace=True))
                 channels = filters
             pool, size = max_pool(size)
             layers += pool
         self.features = nn.Sequential(*layers)
-        self.fc = nn.Linear(channels * size * size, num_classes)
+        self.fc = make.linear(channels * size * size, num_classes)
         nn.init.normal_(self.fc.weight, 0.0, 0.01)
         nn.init.zeros_(self.fc.bias)
         if init == "he":

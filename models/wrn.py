@@ -7,9 +7,10 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_count, check_dropout
 from maskedconv.models.initialisation import he_normal_
-from maskedconv.models.layers import ConvFactory, global_average
+from maskedconv.models.layers import global_average
 from maskedconv.models.recipe import Recipe
 from maskedconv.nn import bn_relu, bn_relu_conv, bn_relu_convs
 
@@ -34,16 +35,16 @@ class BasicBlock(nn.Module):
     """
 
     def __init__(
-        self, conv: ConvFactory, in_channels: int, out_channels: int, stride: int, dropout: float
+        self, make: LayerFactory, in_channels: int, out_channels: int, stride: int, dropout: float
     ) -> None:
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = conv(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels)
-        self.conv2 = conv(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn1 = make.norm(in_channels)
+        self.conv1 = make.conv(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = make.norm(out_channels)
+        self.conv2 = make.conv(out_channels, out_channels, 3, padding=1, bias=False)
         self.shortcut: nn.Module | None = None
         if in_channels != out_channels or stride != 1:
-            self.shortcut = conv(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.shortcut = make.conv(in_channels, out_channels, 1, stride=stride, bias=False)
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ class WideResNet(nn.Module):
     & Tsotsos 2018, table 3).
 
     Args:
-        conv: creates the convolutions, shortcuts included.
+        make: creates the layers, shortcuts included.
         blocks: blocks in a group; the depth is 6 * blocks + 4.
         widen_factor: the groups have 16, 32, 64 times this many channels.
         dropout: dropout probability between the two convolutions of a block.
@@ -75,7 +76,7 @@ class WideResNet(nn.Module):
 
     def __init__(
         self,
-        conv: ConvFactory,
+        make: LayerFactory,
         num_classes: int,
         *,
         blocks: int,
@@ -92,18 +93,18 @@ class WideResNet(nn.Module):
         widths = [16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
 
         def group(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-            first = BasicBlock(conv, in_channels, out_channels, stride, dropout)
+            first = BasicBlock(make, in_channels, out_channels, stride, dropout)
             others = (
-                BasicBlock(conv, out_channels, out_channels, 1, dropout) for _ in range(blocks - 1)
+                BasicBlock(make, out_channels, out_channels, 1, dropout) for _ in range(blocks - 1)
             )
             return nn.Sequential(first, *others)
 
-        self.conv1 = conv(in_channels, 16, 3, padding=1, bias=False)
+        self.conv1 = make.conv(in_channels, 16, 3, padding=1, bias=False)
         self.block1 = group(16, widths[0], 2 if image_size >= 64 else 1)
         self.block2 = group(widths[0], widths[1], 2)
         self.block3 = group(widths[1], widths[2], 2)
-        self.bn = nn.BatchNorm2d(widths[2])
-        self.fc = nn.Linear(widths[2], num_classes)
+        self.bn = make.norm(widths[2])
+        self.fc = make.linear(widths[2], num_classes)
         nn.init.zeros_(self.fc.bias)
         if init == "he":
             he_normal_(self)

@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 
 from maskedconv.io import replace_file
+from maskedconv.methods import METHODS, Method
 from maskedconv.schema import (
+    Misfit,
+    Schema,
     count,
     list_of,
     mapping_of,
@@ -30,7 +33,6 @@ from maskedconv.schema import (
     seed,
     text,
 )
-from maskedconv.slices import FROZEN_MODES, SLICE_DIMS
 
 Layer = dict[str, Any]
 
@@ -38,24 +40,48 @@ _FORMAT = "maskedconv-2"
 _FIRST_FORMAT = "maskedconv-1"
 _NAME, _DIGEST = "maskedconv", "sha256"
 
-_layer = {
-    "num_learned": count,
-    "slice_dim": one_of(*SLICE_DIMS),
-    "frozen_mode": one_of(*FROZEN_MODES),
-    "weight_shape": list_of(count, 4),
-    "seed": optional(seed),
-}
+
+def method_of(layer: Layer) -> type[Method]:
+    """The method of a layer; files of earlier versions do not name theirs."""
+    return METHODS[layer.get("method", "slice")]
+
+
+def _known_method(name: Any) -> None:
+    # Looked up at each call, as a program may register methods of its own.
+    one_of(*METHODS)(name)
+
+
+def _layer(**others: Schema) -> Schema:
+    """The configuration of a layer: what every method has, and the fields of its own."""
+    common = record({"seed": optional(seed), **others}, {"method": _known_method})
+
+    def check(value: Any) -> None:
+        common(value)
+        record(method_of(value).schema)(value)
+        if mistake := method_of(value).mistake(value):
+            raise Misfit(mistake)
+
+    return check
+
+
 _first_header = record(
     {
         "format": one_of(_FORMAT, _FIRST_FORMAT),
-        "layers": mapping_of(record(_layer)),
+        "layers": mapping_of(_layer()),
         "frozen": mapping_of(text),
     }
 )
-_origin = record({"network": count, "layer": text})
+_network_origin = record({"network": count, "layer": text})
+_file_origin = record({"file": text, "sha256": text})
+
+
+def _origin(value: Any) -> None:
+    (_file_origin if isinstance(value, dict) and "file" in value else _network_origin)(value)
+
+
 _header = record(
     {
-        "layers": mapping_of(record({**_layer, "dtype": text, "origin": optional(_origin)})),
+        "layers": mapping_of(_layer(dtype=text, origin=optional(_origin))),
         "tensors": mapping_of(text),
         "networks": list_of(mapping_of(optional(scalar))),
     }
@@ -66,17 +92,20 @@ class Content(NamedTuple):
     """The content of a file.
 
     Attributes:
-        layers: configuration of each masked layer, by its name in the model. "origin", if it is not
-            null, is an index of ``networks`` and a name in that network.
+        layers: configuration of each partly learned layer, by its name in the model. "origin", if
+            it is not null, is an index of ``networks`` and a name in that network, or the name and
+            the SHA-256 of a file.
         frozen: SHA-256 of all frozen filters and their biases, by their names.
         tensors: what is stored, by its name; with or without the frozen filters.
         networks: arguments of ``models.create``.
+        digest: SHA-256 of the header, which has those of all tensors; empty in format 1.
     """
 
     layers: dict[str, Layer]
     frozen: dict[str, str]
     tensors: dict[str, Tensor]
     networks: list[dict[str, Any]]
+    digest: str = ""
 
 
 def write(path: Path, content: Content) -> None:
@@ -124,23 +153,16 @@ def read(path: Path) -> Content:
         header = {key: header[key] for key in ("layers", "frozen")}
         tensors = _strip_wrapper(header, tensors)
     _check_digests(header, tensors, path)
-    content = Content(header["layers"], header["frozen"], tensors, header.get("networks", []))
+    networks, digest = header.get("networks", []), metadata.get(_DIGEST, "")
+    content = Content(header["layers"], header["frozen"], tensors, networks, digest)
     _check_layers(content, path)
     return content
 
 
 def shapes(name: str, layer: Layer) -> dict[str, list[int]]:
     """Shapes of what the layer ``name`` may store, by its name in the model."""
-    shape, dim, learned = layer["weight_shape"], layer["slice_dim"], layer["num_learned"]
-    stored = shape[dim] - learned if layer["frozen_mode"] == "random" else 0
-    sizes = {
-        "learned": [*shape[:dim], learned, *shape[dim + 1 :]] if learned else None,
-        "frozen": [*shape[:dim], stored, *shape[dim + 1 :]] if stored else None,
-        # A bias belongs to the output filters: only a slice of those splits it.
-        "bias_learned": [shape[0] if dim else learned] if dim or learned else None,
-        "bias_frozen": [stored] if stored and not dim else None,
-    }
-    return {f"{name}.{part}".lstrip("."): size for part, size in sizes.items() if size}
+    stored = method_of(layer).stored_shapes(layer)
+    return {f"{name}.{part}".lstrip("."): shape for part, shape in stored.items()}
 
 
 def fingerprint(tensor: Tensor) -> str:
@@ -207,14 +229,10 @@ def _check_layers(content: Content, path: Path) -> None:
     """Whether what is there of each layer has the shape and type that its configuration says."""
     unknown = dict(content.frozen)
     for name, layer in content.layers.items():
-        place = f"{path}, header: layers.{name}"
-        if layer["num_learned"] > layer["weight_shape"][layer["slice_dim"]]:
-            raise ValueError(
-                f"{place}.num_learned is {layer['num_learned']}; expected at most what "
-                f"weight_shape {layer['weight_shape']} has in dimension {layer['slice_dim']}"
-            )
-        if (origin := layer.get("origin")) and origin["network"] >= len(content.networks):
-            raise ValueError(f"{place}.origin.network is {origin['network']}; there is no such")
+        network = (layer.get("origin") or {}).get("network", -1)
+        if network >= len(content.networks):
+            place = f"{path}, header: layers.{name}.origin.network"
+            raise ValueError(f"{place} is {network}; there is no such")
         expected = shapes(name, layer)
         there = {key: content.tensors[key] for key in expected if key in content.tensors}
         types = {key: type_name(tensor.dtype) for key, tensor in there.items()}

@@ -8,8 +8,6 @@ checked against the hash.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,21 +15,25 @@ import torch
 from torch import Tensor, nn
 
 from maskedconv.checkpoint import file
-from maskedconv.checkpoint.file import Content, Layer, fingerprint, shapes, type_name
-from maskedconv.checkpoint.redraw import Origins
+from maskedconv.checkpoint.file import (
+    Content,
+    Layer,
+    fingerprint,
+    method_of,
+    shapes,
+    type_name,
+)
+from maskedconv.checkpoint.frozen import find_frozen, origin_in, place_of
 from maskedconv.checkpoint.whole_model import (
     check_can_materialise,
     materialise,
     own_module_names,
     own_names,
 )
-from maskedconv.nn import MaskedConv2d
-from maskedconv.nn.origin import Origin, networks_of, origin_of, set_origin
+from maskedconv.nn.origin import networks_of, set_origin
+from maskedconv.nn.partly_learned import PartlyLearned
 
 Model = TypeVar("Model", bound=nn.Module)
-
-# Zeros that load_plain makes where an old file alone says how many there are.
-_MOST_ZEROS = 2**31
 
 
 def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
@@ -55,13 +57,16 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
     for key, tensor in state.items():
         if type(tensor) is not Tensor or tensor.is_meta or tensor.layout != torch.strided:
             raise ValueError(f"{key} of the model is {_described(tensor)}; expected a plain tensor")
-    layers = _masked_layers(model)
-    keys = [key for name in layers for key in _frozen_of(name) if key in state]
-    fingerprints = {key: fingerprint(state[key]) for key in keys}
+    layers = _partly_learned(model)
+    keys = [key for name, layer in layers.items() for key in _frozen_of(name, layer)]
+    fingerprints = {key: fingerprint(state[key]) for key in keys if key in state}
     if not frozen:
         state = {key: tensor for key, tensor in state.items() if key not in fingerprints}
-    networks = networks_of([origin for m in layers.values() if (origin := origin_of(m))])
-    described = {name: _describe(layer, networks) for name, layer in layers.items()}
+    networks = networks_of(layers.values())
+    described = {
+        name: {**_configuration(layer), "seed": layer.seed, "origin": place_of(layer, networks)}
+        for name, layer in layers.items()
+    }
     file.write(Path(path), Content(described, fingerprints, state, networks))
 
 
@@ -82,11 +87,11 @@ def load(model: Model, path: str | Path) -> Model:
             nor given by a seed.
     """
     path = Path(path)
-    layers, state = _masked_layers(model), _state(model)
+    layers, state = _partly_learned(model), _state(model)
     content = _without_prefix(file.read(path), state)
     _compare_layers(content.layers, layers, path)
     _compare_tensors(content, state, path)
-    found = _find_frozen(content, state, layers, path)
+    found = find_frozen(content, state, layers, path)
     check_can_materialise(model)
     materialise(model)
     tensors = {**content.tensors, **found}
@@ -95,7 +100,7 @@ def load(model: Model, path: str | Path) -> Model:
         if found.get(key) is not state[key]:
             name = key.rpartition(".")[0]
             layers[name].seed = content.layers[name]["seed"]
-            set_origin(layers[name], _origin(content, name))
+            set_origin(layers[name], origin_in(content, name, path))
     return model
 
 
@@ -111,7 +116,7 @@ def load_plain(path: str | Path) -> dict[str, Tensor]:
             filters.
     """
     path = Path(path)
-    layers, frozen, tensors, _ = file.read(path)
+    layers, frozen, tensors, *_ = file.read(path)
     if missing := sorted(frozen.keys() - tensors.keys()):
         raise ValueError(f"{path} lacks {missing[0]}; expected a file of save(..., frozen=True)")
     for name, layer in layers.items():
@@ -120,27 +125,14 @@ def load_plain(path: str | Path) -> dict[str, Tensor]:
         for key in expected.keys() - tensors.keys():
             if key not in biases or biases & tensors.keys():
                 raise ValueError(f"{path} lacks {key}, which its header lists")
-        shape, dim = layer["weight_shape"], layer["slice_dim"]
-        if math.prod(shape) > _MOST_ZEROS and layer["frozen_mode"] == "zero":
-            raise ValueError(f"{path}, header: layers.{name}.weight_shape is {shape}; too large")
-        for plain, own, size, along in (
-            ("weight", "", shape[dim], dim),
-            ("bias", "bias_", shape[0], 0),
-        ):
-            keys = [f"{name}.{own}{part}".lstrip(".") for part in ("learned", "frozen")]
-            parts = [tensors.pop(key) for key in keys if key in tensors]
-            if parts:
-                tensors[f"{name}.{plain}".lstrip(".")] = _padded(
-                    torch.cat(parts, along), size, along
-                )
+        prefix = f"{name}." if name else ""
+        stored = {key.removeprefix(prefix): tensors.pop(key) for key in expected if key in tensors}
+        try:
+            values = method_of(layer).plain_values(layer, stored)
+        except ValueError as error:
+            raise ValueError(f"{path}, header: layers.{name}.{error}") from None
+        tensors |= {prefix + key: value for key, value in values.items()}
     return tensors
-
-
-def _padded(tensor: Tensor, size: int, dim: int) -> Tensor:
-    """``tensor`` with zeros behind it, ``size`` long along ``dim``."""
-    shape = list(tensor.shape)
-    shape[dim] = size - shape[dim]
-    return torch.cat([tensor, tensor.new_zeros(shape)], dim)
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
@@ -148,35 +140,21 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: state[key] for key, name in own_names(model).items()}
 
 
-def _masked_layers(model: nn.Module) -> dict[str, MaskedConv2d]:
+def _partly_learned(model: nn.Module) -> dict[str, PartlyLearned]:
     names = own_module_names(model)
-    return {names[key]: m for key, m in model.named_modules() if isinstance(m, MaskedConv2d)}
+    return {names[key]: m for key, m in model.named_modules() if isinstance(m, PartlyLearned)}
 
 
-def _frozen_of(name: str) -> list[str]:
-    return [f"{name}.{buffer}".lstrip(".") for buffer in ("frozen", "bias_frozen")]
+def _frozen_of(name: str, layer: PartlyLearned) -> list[str]:
+    return [f"{name}.{buffer}".lstrip(".") for buffer in layer.frozen_buffers()]
 
 
-def _configuration(layer: MaskedConv2d) -> Layer:
+def _configuration(layer: PartlyLearned) -> Layer:
     return {
-        "num_learned": layer.num_learned,
-        "slice_dim": layer.slice_dim,
-        "frozen_mode": layer.frozen_mode,
-        "weight_shape": list(layer.weight_shape),
-        "dtype": type_name(layer.learned.dtype),
+        "method": layer.method,
+        **layer.configuration(),
+        "dtype": type_name(layer.dtype),
     }
-
-
-def _describe(layer: MaskedConv2d, networks: list[dict[str, Any]]) -> Layer:
-    """The configuration of a layer and the origin of its frozen filters."""
-    origin = origin_of(layer)
-    place = origin and {"network": networks.index(origin.network), "layer": origin.layer}
-    return {**_configuration(layer), "seed": layer.seed, "origin": place}
-
-
-def _origin(content: Content, name: str) -> Origin | None:
-    place = content.layers[name].get("origin")
-    return place and Origin(content.networks[place["network"]], place["layer"])
 
 
 def _described(value: Any) -> str:
@@ -197,11 +175,14 @@ def _without_prefix(content: Content, state: dict[str, Tensor]) -> Content:
     def stripped(part: dict[str, Any]) -> dict[str, Any]:
         return {name.removeprefix(prefix): value for name, value in part.items()}
 
-    layers, frozen, tensors, networks = content
-    return Content(stripped(layers), stripped(frozen), stripped(tensors), networks)
+    return content._replace(
+        layers=stripped(content.layers),
+        frozen=stripped(content.frozen),
+        tensors=stripped(content.tensors),
+    )
 
 
-def _compare_layers(saved: dict[str, Layer], layers: dict[str, MaskedConv2d], path: Path) -> None:
+def _compare_layers(saved: dict[str, Layer], layers: dict[str, PartlyLearned], path: Path) -> None:
     if saved.keys() != layers.keys():
         raise ValueError(
             f"{path} has masked layers {sorted(saved)}; the model has {sorted(layers)}"
@@ -228,52 +209,3 @@ def _compare_tensors(content: Content, state: dict[str, Tensor], path: Path) -> 
                 f"{path}: {key} is {type_name(tensor.dtype)}; expected "
                 f"{type_name(expected.dtype)}, as the model has it"
             )
-
-
-def _find_frozen(
-    content: Content, state: dict[str, Tensor], layers: dict[str, MaskedConv2d], path: Path
-) -> dict[str, Tensor]:
-    """The frozen filters that the file leaves out: the model's own, or drawn again."""
-    origins, found = Origins(), {}
-    for key in content.frozen:
-        if key not in content.tensors:
-            candidates = _candidates(key, content, state[key], layers, origins)
-            right = (one for one in candidates if fingerprint(one) == content.frozen[key])
-            try:
-                tensor = next(right, None)
-            except ValueError as error:
-                raise ValueError(f"{path}, header: {key} cannot be drawn again: {error}") from None
-            if tensor is None:
-                fault = (
-                    "is on the meta device"
-                    if state[key].is_meta
-                    else "is not what the file was saved with (SHA-256)"
-                )
-                raise ValueError(
-                    f"{path}: {key} of the model {fault}, and the file neither holds it nor gives "
-                    "it by a seed; expected a model made with the same seed, or a file of "
-                    "save(..., frozen=True)"
-                )
-            found[key] = tensor
-    return found
-
-
-def _candidates(
-    key: str,
-    content: Content,
-    own: Tensor,
-    layers: dict[str, MaskedConv2d],
-    origins: Origins,
-) -> Iterator[Tensor]:
-    """Candidates for the frozen filters, cheapest first."""
-    name, _, buffer = key.rpartition(".")
-    if not own.is_meta:
-        yield own
-    seed = content.layers[name]["seed"]
-    if seed is not None:
-        yield getattr(layers[name].drawn_from(seed), buffer)
-    origin = _origin(content, name)
-    if origin is not None:
-        drawn = origins.draw(origin, buffer, own.dtype)
-        if drawn is not None:
-            yield drawn

@@ -5,9 +5,24 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from maskedconv.nn.convertible import MOVED_HOOKS, further_attributes
+from maskedconv.nn.partly_learned import PartlyLearned
 
 
-def carry_module(old: nn.Conv2d, new: nn.Conv2d) -> None:
+def carry_to_parts(plain: nn.Module, layer: PartlyLearned) -> None:
+    """Moves everything from a plain layer to the one that replaces it."""
+    _carry_module(plain, layer)
+    for part in layer.learned_parts():
+        _carry_parameter(getattr(plain, part.plain), part.tensor, part.dim)
+
+
+def carry_to_plain(layer: PartlyLearned, plain: nn.Module) -> None:
+    """Moves everything from a layer to the plain one that replaces it."""
+    _carry_module(layer, plain)
+    for part in layer.learned_parts():
+        _carry_parameter(part.tensor, getattr(plain, part.plain), part.dim)
+
+
+def _carry_module(old: nn.Module, new: nn.Module) -> None:
     """Moves forward and backward hooks and further attributes from ``old`` to ``new``.
 
     The dictionaries of hooks are shared, so that handles made earlier still remove theirs.
@@ -17,7 +32,7 @@ def carry_module(old: nn.Conv2d, new: nn.Conv2d) -> None:
     vars(new).update(further_attributes(old, type(old)))
 
 
-def carry_parameter(old: Tensor | None, new: Tensor | None, dim: int) -> None:
+def _carry_parameter(old: Tensor | None, new: Tensor | None, dim: int) -> None:
     """Gives ``new`` the attributes and the gradient of ``old``.
 
     One of the two is the full tensor, the other its first indices along ``dim``. The gradient of a

@@ -10,12 +10,18 @@ from typing import Literal, TypeVar
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskedconv import slices
-from maskedconv.conversion.carrying import carry_module, carry_parameter
-from maskedconv.conversion.convolutions import grouped, masked_layers, obstacles, plain_convolutions
-from maskedconv.conversion.none_learned import warn_of_all_frozen, warn_of_none_learned
+from maskedconv import methods
+from maskedconv.conversion.carrying import carry_to_parts, carry_to_plain
+from maskedconv.conversion.convolutions import (
+    grouped,
+    obstacles,
+    partly_learned_layers,
+    plain_convolutions,
+)
 from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
-from maskedconv.nn import MaskedConv2d
+from maskedconv.conversion.unlearned import warn_of_all_frozen, warn_of_none_learned
+from maskedconv.methods import Method
+from maskedconv.nn.partly_learned import PartlyLearned
 
 Model = TypeVar("Model", bound=nn.Module)
 Patterns = str | Sequence[str] | None
@@ -25,14 +31,17 @@ Layers = list[tuple[str, nn.Conv2d]]
 def convert_(
     model: Model,
     *,
-    learned: float | int,
+    learned: float | int | None = None,
     slice_dim: int = 0,
     frozen: Literal["keep", "random", "zero"] = "keep",
+    method: Method | None = None,
     include: Patterns = None,
     exclude: Patterns = None,
     seed: int | None = None,
 ) -> Model:
-    """Replaces the model's ``nn.Conv2d`` by :class:`MaskedConv2d`, in place.
+    """Replaces the model's ``nn.Conv2d`` by layers that learn a part of them, in place.
+
+    ``convert_(model, learned=0.1)`` makes each a :class:`MaskedConv2d`.
 
     The conversion keeps device, dtype, memory format, training mode, ``requires_grad`` of weight
     and bias, the learned part of their gradients, forward and backward hooks, and attributes.
@@ -49,6 +58,7 @@ def convert_(
         learned, slice_dim: of every layer, as for :class:`MaskedConv2d`.
         frozen: what happens to the filters that are not learned: ``"keep"`` their values,
             ``"random"`` draws them anew, ``"zero"`` drops them.
+        method: another method of :mod:`maskedconv.methods`, instead of these three.
         include, exclude: shell patterns of module names ("layer1.*", "*.conv2"); None includes
             every convolution and excludes none.
         seed: of the values drawn under ``"random"``; every layer gets its own from it.
@@ -57,33 +67,23 @@ def convert_(
         ``model``.
 
     Raises:
-        ValueError, TypeError: as :class:`MaskedConv2d`, before anything is replaced; ValueError
-            also when ``model`` is itself a convolution or holds a DistributedDataParallel, when no
-            layer can be converted, and for a pattern that matches nothing or includes only layers
-            that are left alone.
+        ValueError, TypeError: as :class:`MaskedConv2d`; or not exactly one of ``learned`` and
+            ``method`` is given. Nothing has been replaced then.
+        ValueError: ``model`` is itself a convolution or holds a DistributedDataParallel, no layer
+            can be converted, or a pattern matches nothing or only layers that are left alone.
     """
     _check_model(model, "MaskedConv2d.from_conv2d")
+    method = _method(learned, slice_dim, frozen, method)
     convs = plain_convolutions(model)
-    chosen, left = _choose(model, convs, _patterns(include), _patterns(exclude))
-    slices.check_slice_dim(slice_dim)
-    layers: dict[int, MaskedConv2d] = {}
-    for index, (name, conv) in enumerate(chosen):
-        if id(conv) in layers:
-            continue
-        try:
-            layers[id(conv)] = MaskedConv2d.from_conv2d(
-                conv, learned=learned, slice_dim=slice_dim, frozen=frozen,
-                seed=None if seed is None else seed + index,
-            )  # fmt: skip
-        except (ValueError, TypeError) as error:
-            raise type(error)(f"{name}: {error}") from None
+    chosen, left = _choose(model, convs, method, _patterns(include), _patterns(exclude))
+    layers = _converted(chosen, method, seed)
     _warn_of_left(left, len(convs), "convert_")
     named = [(name, layers[id(conv)]) for name, conv in chosen]
-    warn_of_none_learned(named, learned, 3)
+    warn_of_none_learned(named, method, 3)
     warn_of_all_frozen(named, 3)
     warn_of_stale_optimizers([conv for _, conv in chosen], "convert_")
     for conv in {id(conv): conv for _, conv in chosen}.values():
-        _carry_to_parts(conv, layers[id(conv)])
+        carry_to_parts(conv, layers[id(conv)])
     for name, conv in chosen:
         model.set_submodule(name, layers[id(conv)])
     return model
@@ -92,9 +92,9 @@ def convert_(
 def merge_(model: Model) -> Model:
     """Replaces the model's :class:`MaskedConv2d` by plain ``nn.Conv2d`` with the same filters.
 
-    Keeps and skips the same things as :func:`convert_`. A merged weight requires a gradient unless
-    the learned part had ``requires_grad=False``. It has a ``grad`` only if the whole layer was
-    learned.
+    Likewise for the layers of the other methods. Keeps and skips the same things as
+    :func:`convert_`. A merged weight requires a gradient unless the learned part had
+    ``requires_grad=False``. It has a ``grad`` only if the whole layer was learned.
 
     Returns:
         ``model``, changed in place.
@@ -104,35 +104,50 @@ def merge_(model: Model) -> Model:
             masked layers and none can be merged.
     """
     _check_model(model, "its to_conv2d()")
-    masked = masked_layers(model)
-    left = obstacles(model, masked, MaskedConv2d, nn.Conv2d)
+    masked = partly_learned_layers(model)
+    left = obstacles(model, masked, nn.Conv2d)
     chosen = [(name, layer) for name, layer in masked if name not in left]
     if masked and not chosen:
-        raise ValueError(f"none of the model's MaskedConv2d can be merged: {grouped(left)}")
-    convs = {id(layer): layer.to_conv2d() for _, layer in chosen}
+        raise ValueError(f"none of the model's masked layers can be merged: {grouped(left)}")
+    plain = {id(layer): layer.to_plain() for _, layer in chosen}
     _warn_of_left(left, len(masked), "merge_")
     warn_of_stale_optimizers([layer for _, layer in chosen], "merge_")
     for layer in {id(layer): layer for _, layer in chosen}.values():
-        _carry_to_whole(layer, convs[id(layer)])
+        carry_to_plain(layer, plain[id(layer)])
     for name, layer in chosen:
-        model.set_submodule(name, convs[id(layer)])
+        model.set_submodule(name, plain[id(layer)])
     return model
 
 
-def _carry_to_parts(conv: nn.Conv2d, layer: MaskedConv2d) -> None:
-    carry_module(conv, layer)
-    carry_parameter(conv.weight, layer.learned, layer.slice_dim)
-    carry_parameter(conv.bias, layer.bias_learned, 0)
+def _method(
+    learned: float | int | None,
+    slice_dim: int,
+    frozen: Literal["keep", "random", "zero"],
+    method: Method | None,
+) -> Method:
+    if method is None:
+        if learned is None:
+            raise TypeError("learned is missing; expected a fraction, a count, or a method")
+        return methods.slice(learned, slice_dim, frozen)
+    if learned is not None:
+        raise ValueError(f"learned is {learned} and method is {method}; expected one of the two")
+    return method
 
 
-def _carry_to_whole(layer: MaskedConv2d, conv: nn.Conv2d) -> None:
-    carry_module(layer, conv)
-    carry_parameter(layer.learned, conv.weight, layer.slice_dim)
-    carry_parameter(layer.bias_learned, conv.bias, 0)
+def _converted(chosen: Layers, method: Method, seed: int | None) -> dict[int, PartlyLearned]:
+    """The new layers, by the ``id`` of the old ones."""
+    layers: dict[int, PartlyLearned] = {}
+    for index, (name, conv) in enumerate(chosen):
+        if id(conv) not in layers:
+            try:
+                layers[id(conv)] = method.convert(conv, None if seed is None else seed + index)
+            except (ValueError, TypeError) as error:
+                raise type(error)(f"{name}: {error}") from None
+    return layers
 
 
 def _check_model(model: nn.Module, instead: str) -> None:
-    if isinstance(model, nn.Conv2d):
+    if isinstance(model, nn.Conv2d | PartlyLearned):
         raise ValueError(f"model is a convolution itself; use {instead}")
     for name, module in model.named_modules():
         if isinstance(module, DistributedDataParallel):
@@ -169,7 +184,11 @@ def _patterns(value: Patterns) -> list[str] | None:
 
 
 def _choose(
-    model: nn.Module, convs: Layers, include: list[str] | None, exclude: list[str] | None
+    model: nn.Module,
+    convs: Layers,
+    method: Method,
+    include: list[str] | None,
+    exclude: list[str] | None,
 ) -> tuple[Layers, dict[str, str]]:
     """The selected convolutions that can be converted, and a reason for each of the others."""
     for argument, patterns in (("include", include), ("exclude", exclude)):
@@ -183,7 +202,7 @@ def _choose(
         and not any(fnmatchcase(name, p) for p in exclude or [])
     ]
     left = {
-        **obstacles(model, selected, nn.Conv2d, MaskedConv2d),
+        **obstacles(model, selected, method.layer),
         **_partly_selected(convs, selected),
     }
     for pattern in include or []:

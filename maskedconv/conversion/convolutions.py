@@ -1,4 +1,4 @@
-"""Finds the convolutions of a model that are converted, convertible, or skipped."""
+"""Finds the layers of a model that are converted, convertible, or skipped."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from maskedconv.conversion.sharing import shared_parts
-from maskedconv.nn import MaskedConv2d
-from maskedconv.nn.convertible import fresh, further_attributes, obstacle
+from maskedconv.methods import METHODS
+from maskedconv.nn.convertible import examples, further_attributes, obstacle
+from maskedconv.nn.partly_learned import PartlyLearned
 
 # As many names as one line bears.
 _NAMED = 4
@@ -21,7 +22,7 @@ class ConversionReport:
     """Every ``nn.Conv2d`` of a model, subclasses included, by the name of the module.
 
     Attributes:
-        converted: those that are a :class:`MaskedConv2d`.
+        converted: those that learn only part of their values, such as :class:`MaskedConv2d`.
         convertible: plain ones, which :func:`maskedconv.convert_` can replace.
         left_alone: those that it leaves alone, each with the reason.
     """
@@ -41,47 +42,51 @@ class ConversionReport:
 def conversion_report(model: nn.Module) -> ConversionReport:
     """Lists what :func:`maskedconv.convert_` converted, could convert, and skips."""
     plain = plain_convolutions(model)
-    left = obstacles(model, plain, nn.Conv2d, MaskedConv2d)
+    left = obstacles(model, plain, METHODS["slice"].layer)
     return ConversionReport(
-        tuple(name for name, _ in masked_layers(model)),
+        tuple(name for name, _ in partly_learned_layers(model)),
         tuple(name for name, _ in plain if name not in left),
         left,
     )
 
 
 def plain_convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
-    """Every ``nn.Conv2d`` that is no MaskedConv2d, under each of its names."""
-    return [pair for pair in _convolutions(model) if not isinstance(pair[1], MaskedConv2d)]
+    """Every ``nn.Conv2d`` that is not converted, under each of its names."""
+    return [
+        (name, module)
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, nn.Conv2d) and not isinstance(module, PartlyLearned)
+    ]
 
 
-def masked_layers(model: nn.Module) -> list[tuple[str, MaskedConv2d]]:
-    """Every :class:`MaskedConv2d` under each of its names."""
-    return [(name, conv) for name, conv in _convolutions(model) if isinstance(conv, MaskedConv2d)]
-
-
-def _convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
+def partly_learned_layers(model: nn.Module) -> list[tuple[str, PartlyLearned]]:
+    """Every :class:`PartlyLearned` layer under each of its names."""
     modules = model.named_modules(remove_duplicate=False)
-    return [(name, module) for name, module in modules if isinstance(module, nn.Conv2d)]
+    return [(name, module) for name, module in modules if isinstance(module, PartlyLearned)]
 
 
 def obstacles(
-    model: nn.Module,
-    layers: Sequence[tuple[str, nn.Conv2d]],
-    kind: type[nn.Conv2d],
-    replacement: type[nn.Conv2d],
+    model: nn.Module, layers: Sequence[tuple[str, nn.Module]], replacement: type[nn.Module]
 ) -> dict[str, str]:
-    """Reasons why layers of type ``kind`` cannot become a ``replacement``, by layer name."""
+    """Reasons why layers cannot become a ``replacement``, by layer name."""
     shared = shared_parts(model, (layer for _, layer in layers))
     reasons = {
-        name: obstacle(layer, kind) or shared.get(id(layer)) or _conflict(layer, kind, replacement)
+        name: obstacle(layer, kind := expected_type(layer))
+        or shared.get(id(layer))
+        or _conflict(layer, kind, replacement)
         for name, layer in layers
     }
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def _conflict(layer: nn.Conv2d, kind: type[nn.Conv2d], replacement: type[nn.Conv2d]) -> str | None:
+def expected_type(layer: nn.Module) -> type[nn.Module]:
+    """The type that a layer must be of exactly to be replaced."""
+    return METHODS[layer.method].layer if isinstance(layer, PartlyLearned) else nn.Conv2d
+
+
+def _conflict(layer: nn.Module, kind: type[nn.Module], replacement: type[nn.Module]) -> str | None:
     for name in further_attributes(layer, kind):
-        if hasattr(fresh(replacement), name):
+        if any(hasattr(example, name) for example in examples(replacement)):
             return f"its attribute {name} means something else in {replacement.__name__}"
     return None
 

@@ -23,7 +23,6 @@ def train_batches(
     batch_size: int,
     seed: int,
     epoch: int,
-    channels_last: bool = True,
     dtype: torch.dtype = torch.float32,
     first_batch: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -35,7 +34,7 @@ def train_batches(
     statistics. The batches before ``first_batch`` are skipped.
 
     Yields:
-        images [B, C, H, W] of ``dtype`` and labels int64 [B], on the dataset's device.
+        channels_last images [B, C, H, W] of ``dtype``, labels int64 [B]; on the dataset's device.
 
     Raises:
         ValueError: ``batch_size`` is below 1, or ``seed``, ``epoch`` or ``first_batch`` below 0.
@@ -53,7 +52,7 @@ def train_batches(
             chosen = order[start:stop]
             images = dataset.train_images.index_select(0, chosen)
             images = crop_flip(images, moves[start:stop], dataset.crop_padding)
-            images = normalise(images, dataset.mean, dataset.std, dtype, channels_last)
+            images = normalise(images, dataset.mean, dataset.std, dtype)
             yield images, dataset.train_labels.index_select(0, chosen)
 
     return batches()
@@ -63,7 +62,6 @@ def train_batches(
 def test_batches(
     dataset: Dataset,
     batch_size: int,
-    channels_last: bool = True,  # noqa: PT028
     dtype: torch.dtype = torch.float32,  # noqa: PT028
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Complete test set in its order, not augmented; yields as ``train_batches``."""
@@ -71,7 +69,7 @@ def test_batches(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     images, labels = dataset.test_images.split(batch_size), dataset.test_labels.split(batch_size)
     return (
-        (normalise(x, dataset.mean, dataset.std, dtype, channels_last), y)
+        (normalise(x, dataset.mean, dataset.std, dtype), y)
         for x, y in zip(images, labels, strict=True)
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import nan
+from math import nan, prod
 from typing import Any, NoReturn
 
 import torch
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from maskedconv import slices
 from maskedconv.functional.filter_bank import FilterBank
+from maskedconv.nn.partly_learned import FrozenPart, LearnedPart, PartlyLearned
 from maskedconv.nn.plain_state import split_plain
 from maskedconv.nn.written_through import is_of, written_through
 
 
-class AssembledConv2d(nn.Conv2d):
+class AssembledConv2d(PartlyLearned, nn.Conv2d):
     """``weight`` and ``bias`` of :class:`maskedconv.MaskedConv2d`, and how they are written.
 
     They are no parameters: assembled anew at each access, changed in place through to the parts,
@@ -28,8 +29,6 @@ class AssembledConv2d(nn.Conv2d):
     bias_frozen: Tensor | None
     slice_dim: int
     frozen_mode: slices.Frozen
-    weight_shape: tuple[int, ...]
-    num_learned: int
     has_bias: bool
 
     @property
@@ -110,7 +109,12 @@ class AssembledConv2d(nn.Conv2d):
     @property
     def filter_bank(self) -> FilterBank:
         """The parts of weight and bias."""
-        learned, frozen, zeros = self.learned, self.frozen, self.num_zeros
+        # nn.Module's own lookup of a parameter takes as long as the rest of this property.
+        learned: Tensor | None = self._parameters.get("learned")
+        frozen = self._buffers.get("frozen")
+        if learned is None or frozen is None:
+            learned, frozen = self.learned, self.frozen
+        zeros = self.num_zeros if self.frozen_mode == "zero" else 0
         if not self.has_bias:
             return FilterBank(learned, frozen, None, None, self.slice_dim, zeros)
         biases = self.bias_learned, self.bias_frozen
@@ -131,6 +135,43 @@ class AssembledConv2d(nn.Conv2d):
         if bias is None and frozen is None:
             return self.learned.new_zeros(self.num_zeros if self.slice_dim == 0 else 0)
         return self.filter_bank._replace(bias=bias, frozen_bias=frozen).full_bias()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.learned.dtype
+
+    def frozen_parts(self) -> tuple[FrozenPart, ...]:
+        size = self.weight_shape[self.slice_dim]
+        weights = prod(self.weight_shape) // size * self.num_frozen
+        biases = self.num_frozen if self.has_bias and self.slice_dim == 0 else 0
+        return FrozenPart(self.frozen, weights), FrozenPart(self.bias_frozen, biases)
+
+    def frozen_buffers(self) -> tuple[str, ...]:
+        return "frozen", "bias_frozen"
+
+    def learned_parts(self) -> tuple[LearnedPart, ...]:
+        return (
+            LearnedPart("weight", self.learned, self.slice_dim),
+            LearnedPart("bias", self.bias_learned, 0),
+        )
+
+    def weight_values(self) -> tuple[Tensor, Tensor]:
+        learned = self.learned.detach().flatten()
+        frozen = learned[:0] if self.frozen is None else self.frozen.flatten()
+        if self.learned.requires_grad:
+            return learned, frozen
+        return learned[:0], torch.cat([learned, frozen])
+
+    def learned_filters(self) -> int:
+        return self.num_learned if self.slice_dim == 0 and self.learned.requires_grad else 0
+
+    def configuration(self) -> dict[str, Any]:
+        return {
+            "num_learned": self.num_learned,
+            "slice_dim": self.slice_dim,
+            "frozen_mode": self.frozen_mode,
+            "weight_shape": list(self.weight_shape),
+        }
 
     @torch.no_grad()
     def _write_weight(self, weight: Tensor) -> None:

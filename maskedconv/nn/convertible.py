@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import parametrize
 
+from maskedconv.nn.partly_learned import PartlyLearned
+
 # They receive the module at each call, so they mean the same on the layer that replaces it.
 MOVED_HOOKS = (
     "_forward_hooks",
@@ -25,16 +27,16 @@ MOVED_HOOKS = (
     "_is_full_backward_hook",
 )
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
-_FRESH: dict[type[nn.Conv2d], nn.Conv2d] = {}
+_EXAMPLES: dict[type[nn.Module], tuple[nn.Module, ...]] = {}
 
 
-def obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
+def obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
     """A short reason why ``layer`` is more than a plain ``kind``, or None if it is plain.
 
     Forward and backward hooks and further attributes are no obstacle.
 
     Args:
-        kind: ``nn.Conv2d`` or ``MaskedConv2d``.
+        kind: ``nn.Conv2d``, or a layer that learns a part of one.
     """
     return (
         _type_obstacle(layer, kind)
@@ -45,7 +47,7 @@ def obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
     )
 
 
-def check_exact(layer: nn.Conv2d, kind: type[nn.Conv2d], argument: str) -> None:
+def check_exact(layer: nn.Module, kind: type[nn.Module], argument: str) -> None:
     """Raises ValueError unless ``layer`` is exactly a ``kind``; see :func:`obstacle`."""
     reason = obstacle(layer, kind)
     if reason is not None:
@@ -55,20 +57,23 @@ def check_exact(layer: nn.Conv2d, kind: type[nn.Conv2d], argument: str) -> None:
         )
 
 
-def further_attributes(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> dict[str, Any]:
+def further_attributes(layer: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
     """The instance's attributes that a new ``kind`` does not have, by name."""
-    return {name: value for name, value in vars(layer).items() if name not in vars(fresh(kind))}
+    known = {name for example in examples(kind) for name in vars(example)}
+    return {name: value for name, value in vars(layer).items() if name not in known}
 
 
-def fresh(kind: type[nn.Conv2d]) -> nn.Conv2d:
-    """A small layer without memory, to see which attributes and parameters a ``kind`` has."""
-    if kind not in _FRESH:
-        own: dict[str, Any] = {} if kind is nn.Conv2d else {"learned": 1}
-        _FRESH[kind] = kind(2, 2, 1, device="meta", **own)
-    return _FRESH[kind]
+def examples(kind: type[nn.Module]) -> tuple[nn.Module, ...]:
+    """Small layers without memory, to see which attributes and parameters a ``kind`` has."""
+    if kind not in _EXAMPLES:
+        if issubclass(kind, PartlyLearned):
+            _EXAMPLES[kind] = kind.examples()
+        else:
+            _EXAMPLES[kind] = (nn.Conv2d(2, 2, 1, device="meta"),)
+    return _EXAMPLES[kind]
 
 
-def _type_obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
+def _type_obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
     if parametrize.is_parametrized(layer):
         names = ", ".join(
             f"{name} by {type(step).__name__}"
@@ -81,7 +86,7 @@ def _type_obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
     return None
 
 
-def _registry_obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
+def _registry_obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
     """Parameters, buffers or submodules that are too many, or one that is gone."""
     for registry in _REGISTRIES:
         own, expected = vars(layer)[registry].keys(), _names(kind, registry)
@@ -93,14 +98,11 @@ def _registry_obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
     return None
 
 
-def _names(kind: type[nn.Conv2d], registry: str) -> set[str]:
-    names = set(vars(fresh(kind))[registry])
-    if kind is not nn.Conv2d and registry == "_buffers":
-        names.add("learned")  # A buffer when nothing is learned.
-    return names
+def _names(kind: type[nn.Module], registry: str) -> set[str]:
+    return {name for example in examples(kind) for name in vars(example)[registry]}
 
 
-def _parameter_obstacle(layer: nn.Conv2d) -> str | None:
+def _parameter_obstacle(layer: nn.Module) -> str | None:
     for name, parameter in vars(layer)["_parameters"].items():
         if parameter is None:
             if name == "weight":
@@ -116,15 +118,24 @@ def _parameter_obstacle(layer: nn.Conv2d) -> str | None:
     return None
 
 
-def _hook_obstacle(layer: nn.Conv2d) -> str | None:
+def _hook_obstacle(layer: nn.Module) -> str | None:
     if layer._backward_hooks and not layer._is_full_backward_hook:
         # It is given the gradients of the last autograd node, which is another one afterwards.
         return "it has a hook of register_backward_hook; expected register_full_backward_hook"
     return None
 
 
-def _attribute_obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
+def _attribute_obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
     """An attribute that differs from what the constructor's arguments give, or hides a method."""
+    if isinstance(layer, nn.Conv2d) and (reason := _geometry_obstacle(layer, kind)):
+        return reason
+    for name in further_attributes(layer, kind):
+        if hasattr(kind, name):
+            return f"its {name} is replaced on the instance"
+    return None
+
+
+def _geometry_obstacle(layer: nn.Conv2d, kind: type[nn.Module]) -> str | None:
     try:
         plain = plain_like(layer, None)
     except (AttributeError, ValueError, TypeError, RuntimeError) as error:
@@ -138,13 +149,9 @@ def _attribute_obstacle(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> str | None:
         if vars(layer).get(name) != value:
             hooks = "hooks" in name
             return f"it has {name.strip('_')}" if hooks else f"its {name} was changed"
-    if kind is nn.Conv2d and [p.shape for p in layer.parameters()] != [
-        p.shape for p in plain.parameters()
-    ]:
+    shapes = [[p.shape for p in module.parameters()] for module in (layer, plain)]
+    if kind is nn.Conv2d and shapes[0] != shapes[1]:
         return "its parameters have other shapes than its attributes say"
-    for name in further_attributes(layer, kind):
-        if hasattr(kind, name):
-            return f"its {name} is replaced on the instance"
     return None
 
 

@@ -13,20 +13,20 @@ from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from maskedconv.nn.assembled import AssembledConv2d
+from maskedconv.nn.partly_learned import PartlyLearned
 
 _HANDLE = "_frozen_filters_handle"
 
 
 def _frozen_names(module: nn.Module) -> set[str]:
-    """The names of all buffers of the masked layers in ``module``; training changes none of them.
+    """The names of all buffers of the partly learned layers in ``module``.
 
     A layer that stands in several places has several names.
     """
     return {
         f"{prefix}.{name}".lstrip(".")
         for prefix, layer in module.named_modules(remove_duplicate=False)
-        if isinstance(layer, AssembledConv2d)
+        if isinstance(layer, PartlyLearned)
         for name in layer._buffers
     }
 

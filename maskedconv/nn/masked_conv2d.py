@@ -74,6 +74,8 @@ class MaskedConv2d(AssembledConv2d):
             the above, or what ``nn.Conv2d`` raises for its own arguments.
     """
 
+    method = "slice"
+
     def __init__(
         self,
         in_channels: int,
@@ -127,6 +129,10 @@ class MaskedConv2d(AssembledConv2d):
         self._geometry = geometry_of(self.stride, zero_padding, self.dilation, groups)
         self._allocate(torch.device(device) if device is not None else None, plain.weight.dtype)
         self.reset_parameters()
+
+    @classmethod
+    def examples(cls) -> tuple[MaskedConv2d, ...]:
+        return tuple(cls(2, 2, 1, learned=learned, device="meta") for learned in (0, 1))
 
     @property
     def backend(self) -> str | None:
@@ -254,12 +260,18 @@ class MaskedConv2d(AssembledConv2d):
         return layer.train(conv.training)
 
     def drawn_from(self, seed: int) -> MaskedConv2d:
-        """A new layer like this one, on the CPU, with the start that ``seed`` gives."""
         return MaskedConv2d(
             *arguments_of(self), learned=self.num_learned, slice_dim=self.slice_dim,
             frozen=self.frozen_mode, seed=seed, backend=self.backend, device="cpu",
             dtype=self.learned.dtype,
         )  # fmt: skip
+
+    def to_frozen(self) -> MaskedConv2d:
+        plain = self.to_conv2d()
+        return MaskedConv2d.from_conv2d(plain, learned=0, slice_dim=self.slice_dim)
+
+    def to_plain(self) -> nn.Conv2d:
+        return self.to_conv2d()
 
     def to_conv2d(self) -> nn.Conv2d:
         """A plain ``nn.Conv2d`` with the same filters (a copy), all of them learned.

@@ -1,45 +1,57 @@
-"""Records the origin of frozen filters, so that they can be drawn again.
+"""Records where frozen filters come from.
 
-A network of ``models.create(seed=...)`` draws its layers one after another from one generator. Each
-layer records the arguments of the network and its own name in it.
+A layer with a ``seed`` of its own draws them from it. A network of ``models.create(seed=...)``
+draws its layers one after another from one generator; each layer records the arguments of the
+network and its own name in it. Filters of neither kind may come from a checkpoint, which holds
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from maskedconv.nn.masked_conv2d import MaskedConv2d
+from maskedconv.nn.partly_learned import PartlyLearned
 
 _SCALARS = (str, int, float, bool, type(None))
 
 
-class Origin(NamedTuple):
+class NetworkOrigin(NamedTuple):
     """Arguments of ``models.create``, and a layer's name in the network that they give."""
 
     network: dict[str, Any]
     layer: str
 
 
+class FileOrigin(NamedTuple):
+    """Name and SHA-256 of the checkpoint that holds the filters."""
+
+    file: str
+    sha256: str
+
+
+Origin = NetworkOrigin | FileOrigin
+
+
 def remember_origin(model: nn.Module, arguments: dict[str, Any]) -> None:
-    """Records in every masked layer of ``model`` that ``arguments`` made it.
+    """Records in every partly learned layer of ``model`` that ``arguments`` made it.
 
     Arguments that a file cannot hold are not remembered.
     """
     if all(isinstance(value, _SCALARS) for value in arguments.values()):
         for name, layer in model.named_modules():
-            if isinstance(layer, MaskedConv2d):
-                set_origin(layer, Origin(arguments, name))
+            if isinstance(layer, PartlyLearned):
+                set_origin(layer, NetworkOrigin(arguments, name))
 
 
-def origin_of(layer: MaskedConv2d) -> Origin | None:
+def origin_of(layer: PartlyLearned) -> Origin | None:
     """The origin of the layer, or None if it is unknown."""
     return vars(layer).get("_origin")
 
 
-def set_origin(layer: MaskedConv2d, origin: Origin | None) -> None:
+def set_origin(layer: PartlyLearned, origin: Origin | None) -> None:
     """Sets or removes the origin of the layer."""
     if origin is None:
         vars(layer).pop("_origin", None)
@@ -47,10 +59,10 @@ def set_origin(layer: MaskedConv2d, origin: Origin | None) -> None:
         vars(layer)["_origin"] = origin
 
 
-def networks_of(origins: Sequence[Origin]) -> list[dict[str, Any]]:
-    """Each network of ``origins`` once."""
+def networks_of(layers: Iterable[PartlyLearned]) -> list[dict[str, Any]]:
+    """Each network that ``layers`` come from, once."""
     found: list[dict[str, Any]] = []
-    for origin in origins:
-        if origin.network not in found:
+    for origin in map(origin_of, layers):
+        if isinstance(origin, NetworkOrigin) and origin.network not in found:
             found.append(origin.network)
     return found

@@ -1,8 +1,9 @@
 """Decides which backend of an operator computes a problem, and why.
 
-A backend that is named by the argument ``backend`` or by MASKEDCONV_BACKEND must run; it is an
-error if it cannot. Otherwise a kernel for the device runs, if there is one that takes the problem:
-on the CPU the first of those registered, on CUDA the fastest when timed
+A backend that is named by the argument ``backend`` or by MASKEDCONV_BACKEND must run in every
+operator that has it; it is an error if it cannot. An operator without a backend of that name uses
+the reference. Without an override a kernel for the device runs, if there is one that takes the
+problem: on the CPU the first of those registered, on CUDA the fastest when timed
 (:mod:`maskedconv.ops.measured`). The reference runs everything else. Decisions are remembered for
 each kind of problem.
 
@@ -65,15 +66,12 @@ class Operator:
             "reference" runs every problem. The others, kernels, also have ``DEVICES``, the types of
             device on which they run without being asked for.
         reference_on_cpu: no kernel runs on the CPU without being asked for.
-        ignores_override: an override that names a backend of other operators only leads to the
-            reference instead of an error.
         timed_reference: what the caller runs where the reference is chosen, if that is more than
             the reference.
     """
 
     name: str
     backends: Mapping[str, Any]
-    ignores_override: bool = False
     timed_reference: Callable[[Any], Tensor] | None = None
     reference_on_cpu: bool = field(init=False)
 
@@ -197,13 +195,10 @@ def _overridden(operator: Operator, problem: Problem, override: str, unreadable:
     if override not in backend_names():
         raise ValueError(f"{source} is {override!r}; expected one of {', '.join(backend_names())}")
     if override not in operator.backends:
-        reason = "this operator has no such kernel"
-        if operator.ignores_override:
-            return _Found(REFERENCE, f"{override} has no kernel for it")
-    elif override == REFERENCE:
+        return _Found(REFERENCE, f"{override} has no kernel for it")
+    if override == REFERENCE:
         return _Found(REFERENCE, unreadable or f"forced by {source}")
-    else:
-        reason = unreadable or operator.backends[override].cannot_run(problem)
+    reason = unreadable or operator.backends[override].cannot_run(problem)
     if reason:
         raise RuntimeError(f"{source} is {override!r}, which cannot run: {reason}")
     return _Found(override, f"forced by {source}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskedconv.build_notes import left_out
 
-ISA_VARIABLE = "MASKEDCONV_ISA"  # read by csrc/kernels.cpp
+ISA_VARIABLE = "MASKEDCONV_ISA"  # read by csrc/common/isa.cpp
 
 
 def _load() -> tuple[ModuleType | None, str]:

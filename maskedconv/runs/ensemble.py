@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from maskedconv.checkpoint import save
 from maskedconv.data import Dataset
-from maskedconv.nn import MaskedConv2d
+from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.row import EnsembleOutcome, epochs_of
 from maskedconv.training.checkpoint import Checkpoint
@@ -75,17 +75,18 @@ def member_seed(seed: int, member: int) -> int:
 
 
 def freeze_unlearned_(model: nn.Module) -> None:
-    """Freezes the slices of every MaskedConv2d that are not learned, in place.
+    """Freezes the learned part of every layer whose weight requires no gradient, in place.
 
-    A layer whose learned slice requires no gradient (table 4's FC) would be stored with every
-    member otherwise.
+    Each member would store that part otherwise (table 4's FC).
     """
     for name, layer in list(model.named_modules()):
-        if isinstance(layer, MaskedConv2d) and not layer.learned.requires_grad:
-            frozen = MaskedConv2d.from_conv2d(
-                layer.to_conv2d(), learned=0, slice_dim=layer.slice_dim, frozen="keep"
-            )
-            model.set_submodule(name, frozen)
+        if isinstance(layer, PartlyLearned) and not _learns_weight(layer):
+            model.set_submodule(name, layer.to_frozen())
+
+
+def _learns_weight(layer: PartlyLearned) -> bool:
+    weights = (part.tensor for part in layer.learned_parts() if part.plain == "weight")
+    return any(weight is not None and weight.requires_grad for weight in weights)
 
 
 def stored_bytes(model: nn.Module) -> int:

@@ -76,11 +76,11 @@ def _weight_shapes(
     import torch
 
     from maskedconv import models
-    from maskedconv.nn import MaskedConv2d
+    from maskedconv.nn.partly_learned import PartlyLearned
 
     chosen: dict[str, Any] = dict(options)
     with torch.random.fork_rng(devices=()):
         network = models.create(model, in_channels=channels, **chosen)
     return tuple(
-        tuple(layer.weight_shape) for layer in network.modules() if isinstance(layer, MaskedConv2d)
+        tuple(layer.weight_shape) for layer in network.modules() if isinstance(layer, PartlyLearned)
     )

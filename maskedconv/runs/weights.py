@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from maskedconv.checkpoint import load_plain, save
-from maskedconv.nn import MaskedConv2d
+from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.runs.row import FirstLayer, KeptWeights, LayerRow, WeightsPart
 from maskedconv.runs.store import StoreError
 
@@ -53,8 +52,8 @@ def start_from(model: nn.Module, folder: Path, key: str) -> None:
     path = weights_path(folder, key)
     values, types = load_plain(path), {name: t.dtype for name, t in model.state_dict().items()}
     for name, module in model.named_modules():
-        if isinstance(module, MaskedConv2d):
-            types |= {f"{name}.weight": module.learned.dtype, f"{name}.bias": module.learned.dtype}
+        if isinstance(module, PartlyLearned):
+            types |= {f"{name}.{part.plain}": module.dtype for part in module.learned_parts()}
     for name, value in values.items():
         if value.dtype != types.get(name, value.dtype):
             raise ValueError(f"{path}: {name} is {value.dtype}; expected {types[name]}")
@@ -62,42 +61,32 @@ def start_from(model: nn.Module, folder: Path, key: str) -> None:
 
 
 def describe_layers(model: nn.Module) -> list[LayerRow]:
-    """Mean |w| and (population) variance of every MaskedConv2d, in the model's order.
+    """Mean |w| and (population) variance of every partly learned layer, in the model's order.
 
     Learned and frozen weights are described separately; a part without weights is None, and zeroed
     weights do not count. Source: Rosenfeld & Tsotsos 2018, figure 6.
     """
-    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, MaskedConv2d)]
     found: list[LayerRow] = []
-    for name, layer in layers:
-        learned, frozen = _describe(layer)
-        found.append({"name": name, "kind": "conv", "learned": learned, "frozen": frozen})
+    for name, layer in model.named_modules():
+        if isinstance(layer, PartlyLearned):
+            learned, frozen = map(_statistics, layer.weight_values())
+            found.append({"name": name, "kind": "conv", "learned": learned, "frozen": frozen})
     return found
 
 
 def describe_first_layer(model: nn.Module) -> FirstLayer | None:
-    """The filters of the first MaskedConv2d, ``[O, I, kH, kW]`` flattened; None without one.
+    """The filters of the first partly learned layer, ``[O, I, kH, kW]`` flattened, or None.
 
     ``learned`` of them, the first, are learned. Values have four significant digits.
     """
     for layer in model.modules():
-        if isinstance(layer, MaskedConv2d):
-            filters_learned = layer.slice_dim == 0 and layer.learned.requires_grad
+        if isinstance(layer, PartlyLearned):
             return {
                 "shape": list(layer.weight_shape),
-                "learned": layer.num_learned if filters_learned else 0,
+                "learned": layer.learned_filters(),
                 "values": [float(f"{value:.4g}") for value in layer.weight.flatten().tolist()],
             }
     return None
-
-
-def _describe(layer: MaskedConv2d) -> tuple[WeightsPart | None, WeightsPart | None]:
-    learned, frozen = layer.learned.detach().flatten(), layer.learned.new_empty(0)
-    if layer.frozen is not None:
-        frozen = layer.frozen.flatten()
-    if not layer.learned.requires_grad:
-        learned, frozen = learned[:0], torch.cat([learned, frozen])
-    return _statistics(learned), _statistics(frozen)
 
 
 def _statistics(values: Tensor) -> WeightsPart | None:

@@ -10,7 +10,8 @@ import torch
 from test_checkpoint_damage import equal, parts_of, with_header
 from torch import nn
 
-from maskedconv import MaskedConv2d, load, models, save
+from maskedconv import MaskedConv2d, convert_, load, models, save
+from maskedconv.nn.origin import origin_of
 
 
 def network(seed=0, **options):
@@ -249,3 +250,22 @@ def test_the_header_has_the_checksum_of_everything(tmp_path):
     header = json.loads(metadata["maskedconv"])
     assert header["tensors"].keys() == tensors.keys()
     assert header["tensors"].keys() | header["frozen"].keys() == model.state_dict().keys()
+
+
+def test_filters_of_no_seed_remember_their_file(tmp_path):
+    """A file without the filters then names the one that has them."""
+    backbone, task = tmp_path / "backbone.safetensors", tmp_path / "task.safetensors"
+    model = convert_(nn.Sequential(nn.Conv2d(3, 8, 3)), learned=0.5)
+    save(model, backbone, frozen=True)
+    assert origin_of(model[0]) is None
+    load(model, backbone)
+    origin = origin_of(model[0])
+    assert (origin.file, len(origin.sha256)) == (backbone.name, 64)
+    save(model, task)
+    load(model, task)
+    assert origin_of(model[0]) == origin
+    other = convert_(nn.Sequential(nn.Conv2d(3, 8, 3)), learned=0.5)
+    with pytest.raises(ValueError, match=rf"loaded from {backbone.name} \(SHA-256 {origin.sha256}"):
+        load(other, task)
+    load(load(other, backbone), task)
+    assert torch.equal(other[0].weight, model[0].weight)

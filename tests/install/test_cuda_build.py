@@ -25,12 +25,12 @@ KERNEL = re.compile(
 pytestmark = pytest.mark.skipif(NVCC is None, reason="there is no nvcc to compile CUDA with")
 
 
-def compile_kernels(source, architecture, folder):
-    """What ptxas reports of each kernel, by its mangled name."""
+def compile_kernels(operator, architecture, folder):
+    """What ptxas reports of each kernel of an operator, by its mangled name."""
+    source = ROOT / "csrc" / operator / "cuda" / f"{operator}.cu"
     result = subprocess.run(
         [NVCC, "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-I", ROOT / "csrc", "-Xptxas=-v",
-         f"-arch=sm_{architecture}", "-cubin", ROOT / "csrc" / "cuda" / source,
-         "-o", folder / "kernels.cubin"],
+         f"-arch=sm_{architecture}", "-cubin", source, "-o", folder / "kernels.cubin"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -42,7 +42,7 @@ def compile_kernels(source, architecture, folder):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_weight_grad_keeps_everything_in_registers(architecture, tmp_path):
-    kernels = compile_kernels("weight_grad.cu", architecture, tmp_path)
+    kernels = compile_kernels("weight_grad", architecture, tmp_path)
     names = " ".join(kernels)
     for element in ("f", "13__nv_bfloat16", "6__half"):
         for m_tiles, threads in WEIGHT_GRAD_THREADS.items():
@@ -65,7 +65,7 @@ def check_memory(kernels):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_pack_filters_does_not_spill(architecture, tmp_path):
     """Its indices are an array, which may lie in local memory."""
-    kernels = compile_kernels("pack_filters.cu", architecture, tmp_path)
+    kernels = compile_kernels("pack_filters", architecture, tmp_path)
     assert len(kernels) == 3
     for name, kernel in kernels.items():
         assert (kernel["stores"], kernel["loads"]) == ("0", "0"), name

@@ -15,6 +15,7 @@ LAYERS = (
     ("ops",),
     ("functional",),
     ("nn",),
+    ("methods",),
     ("conversion",),
     ("models",),
     ("counting", "selection", "explanation", "checkpoint", "env", "optim"),

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -110,6 +111,16 @@ def test_the_python_part_alone_is_for_every_python(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         notes = json.loads(archive.read("maskedconv/_build.json"))
     assert notes == {"native": "MASKEDCONV_NATIVE=0", "cuda": "MASKEDCONV_NATIVE=0"}
+
+
+def test_the_source_distribution_holds_every_file_of_the_native_module(tmp_path):
+    source = copy_sources(tmp_path)
+    run(sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", tmp_path, cwd=source)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    files = [path for path in (source / "csrc").rglob("*") if path.is_file()]
+    assert files
+    assert {str(path.relative_to(source)) for path in files} | {"native_build.py"} <= held
 
 
 def test_env_says_what_was_built_and_what_not(installed, tmp_path):

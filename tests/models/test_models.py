@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedconv import MaskedConv2d, ParameterCount, count_parameters, models, select_learned_
+from maskedconv.methods import LayerFactory
 from maskedconv.models.initialisation import he_normal_
 
 DENSENET = "densenet_bc_100_12"
@@ -387,7 +388,7 @@ def test_masked_network_computes_what_plain_convolutions_do(slice_dim: int) -> N
     from maskedconv.models.wrn import WideResNet
 
     model = models.create("wrn_10_1", learned=0.3, slice_dim=slice_dim, seed=0).double()
-    plain = WideResNet(nn.Conv2d, 10, blocks=1, widen_factor=1).double()
+    plain = WideResNet(LayerFactory(), 10, blocks=1, widen_factor=1).double()
     plain.load_state_dict(parameters_by_name(model), strict=False)
     x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     torch.testing.assert_close(model(x), plain(x))

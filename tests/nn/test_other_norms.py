@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from maskedconv import models
+from maskedconv.methods import LayerFactory
 from maskedconv.models import densenet, resnet, wrn
 from maskedconv.nn import BNReLUConv2d, MaskedConv2d, bn_relu, bn_relu_conv, bn_relu_convs
 
@@ -82,6 +83,9 @@ def conv(*arguments, **options):
     return MaskedConv2d(*arguments, **options, learned=0.5, seed=0)
 
 
+MAKE = LayerFactory(conv=conv)
+
+
 # The blocks, computed by plain modules.
 def plain_bottleneck(block, x):
     x = block.conv1(F.relu(block.bn1(x)))
@@ -111,15 +115,15 @@ BLOCKS = {
         lambda: BNReLUConv2d(nn.BatchNorm2d(8), conv(8, 8, 3, padding=1)),
         lambda layer, x: layer.conv(F.relu(layer.bn(x))),
     ),
-    "dense": (lambda: densenet.DenseBlock(conv, 8, 2, 4), plain_dense),
+    "dense": (lambda: densenet.DenseBlock(MAKE, 8, 2, 4), plain_dense),
     "transition": (
-        lambda: densenet.Transition(conv, 8, 4),
+        lambda: densenet.Transition(MAKE, 8, 4),
         lambda block, x: F.avg_pool2d(block.conv(F.relu(block.bn(x))), 2),
     ),
-    "wrn": (lambda: wrn.BasicBlock(conv, 8, 8, 1, 0.0), plain_wide),
-    "wrn_wider": (lambda: wrn.BasicBlock(conv, 8, 12, 2, 0.0), plain_wide),
-    "resnet": (lambda: resnet.BasicBlock(conv, 8, 8, 1), plain_residual),
-    "resnet_wider": (lambda: resnet.BasicBlock(conv, 8, 12, 2), plain_residual),
+    "wrn": (lambda: wrn.BasicBlock(MAKE, 8, 8, 1, 0.0), plain_wide),
+    "wrn_wider": (lambda: wrn.BasicBlock(MAKE, 8, 12, 2, 0.0), plain_wide),
+    "resnet": (lambda: resnet.BasicBlock(MAKE, 8, 8, 1), plain_residual),
+    "resnet_wider": (lambda: resnet.BasicBlock(MAKE, 8, 12, 2), plain_residual),
 }
 
 

@@ -1,4 +1,4 @@
-"""The CUDA kernels, compiled for the CPU, against float64; see csrc/emulation/emulation.h."""
+"""The CUDA kernels, compiled for the CPU (csrc/common/emulation), against float64."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def breakable(tmp_path_factory):
     folder = tmp_path_factory.mktemp("breakable")
     csrc = folder / "csrc"
     shutil.copytree(emulation.ROOT / "csrc", csrc)
-    source = csrc / "cuda" / "weight_grad.cu"
+    source = csrc / "weight_grad" / "cuda" / "weight_grad.cu"
     found = []
 
     def guarded(match):

@@ -1,4 +1,4 @@
-"""Builds CUDA kernels for the CPU (csrc/emulation) and calls them on tensors."""
+"""Builds CUDA kernels for the CPU (csrc/common/emulation) and calls them on tensors."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def compiler():
 def build(name, folder, csrc=ROOT / "csrc"):
     """The emulation of kernel ``name``, from the sources in ``csrc``."""
     library = folder / f"{name}.so"
-    source = csrc / "emulation" / f"{name}_emulated.cpp"
+    source = csrc / name / "emulation" / f"{name}_emulated.cpp"
     warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
     result = subprocess.run(
         [compiler(), "-std=c++17", "-O1", *warnings, "-fPIC", "-shared", "-DMASKEDCONV_EMULATION",
-         "-I", csrc / "emulation", source, "-o", library],
+         "-I", csrc, "-I", csrc / "common" / "emulation", source, "-o", library],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -44,14 +44,15 @@ def build_module(folder):
     import pybind11
 
     csrc, target = ROOT / "csrc", folder / "_C.so"
-    includes = [pybind11.get_include(), sysconfig.get_path("include"), csrc, csrc / "emulation"]
-    sources = ["bindings.cpp", "pack_filters.cpp", "cuda/pack_filters.cu", "cuda/weight_grad.cu",
-               "emulation/no_cpu_kernels.cpp"]  # fmt: skip
+    includes = [pybind11.get_include(), sysconfig.get_path("include"), csrc]
+    includes.append(csrc / "common" / "emulation")
+    patterns = ("module.cpp", "common/*.cpp", "*/cuda/*.cpp", "*/cuda/*.cu")
+    sources = sorted(path for pattern in patterns for path in csrc.glob(pattern))
     defines = ["WITH_CUDA", "EMULATION", 'COMPILER="test"', 'CUDA_ARCHS=""']
     result = subprocess.run(
         [compiler(), "-std=c++17", "-O0", "-fPIC", "-shared", "-fvisibility=hidden",
          *(f"-I{path}" for path in includes), *(f"-DMASKEDCONV_{text}" for text in defines),
-         "-x", "c++", *(csrc / source for source in sources), "-o", target],
+         "-x", "c++", *sources, "-o", target],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

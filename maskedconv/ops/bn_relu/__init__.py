@@ -21,8 +21,8 @@ __all__ = [
 ]
 
 BACKENDS = {"reference": reference, "native": native}
-FORWARD = Operator("bn_relu", BACKENDS, ignores_override=True)
-BACKWARD = Operator("bn_relu_backward", BACKENDS, ignores_override=True)
+FORWARD = Operator("bn_relu", BACKENDS)
+BACKWARD = Operator("bn_relu_backward", BACKENDS)
 
 
 def bn_relu(problem: NormProblem) -> Tensor:

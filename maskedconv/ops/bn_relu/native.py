@@ -1,4 +1,4 @@
-"""bn_relu on the CPU, by the compiled passes of csrc/bn_relu.cpp.
+"""bn_relu on the CPU, by the compiled passes of csrc/bn_relu/bn_relu.cpp.
 
 Backward takes two passes over input and gradient, and no memory of the input's size: ReLU's mask is
 computed in both.

@@ -1,4 +1,4 @@
-"""pack_filters on the CPU, by the compiled kernel of csrc/pack_filters.cpp."""
+"""pack_filters on the CPU, by the compiled kernel of csrc/pack_filters/pack_filters.cpp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""weight_grad on the CPU, by the compiled kernel of csrc/weight_grad.cpp."""
+"""weight_grad on the CPU, by the compiled kernel of csrc/weight_grad/weight_grad.cpp."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         top = top_of(here)
         blocks += [
             Figure(
-                f"{sentence(label)}. Hollow: the rest zeroed.",
+                f"{sentence(label)}. Hatched: the rest zeroed.",
                 [
                     _fig3_picture(
                         folder, dataset, "parameters", learned_parameters_panel(drawn, top)
@@ -87,7 +87,7 @@ def _at_highest_rate(settings: list[SeedGroup]) -> list[list[SeedGroup]]:
 
 
 def learned_parameters_panel(networks: list[list[SeedGroup]], top: float) -> Draw:
-    """Figure 3: accuracy against learned parameters on a log axis; zeroed settings are hollow."""
+    """Figure 3: accuracy against learned parameters on a log axis; zeroed settings are hatched."""
     from matplotlib.ticker import EngFormatter
 
     def panel(axes: Axes) -> None:

@@ -1,0 +1,25 @@
+// The element-wise passes of BatchNorm and ReLU on the CPU, float32, channels side by side.
+#pragma once
+
+#include "bn_relu/loops.h"
+
+namespace maskedconv {
+
+// out = relu(x * scale + shift), [pixel][channel].
+void bn_relu_cpu(const NormInput& input, float* out, int threads);
+
+// Backward of relu(bn(x)), where x * scale + shift is bn(x).
+struct NormBackward {
+    const float* grad; // of the result, [pixel][channel]
+    const float* mean; // of each channel
+    const float* inverse_deviation;
+    bool of_batch; // mean and deviation are those of x, so that the gradient goes through them
+    // All but what is null is written; grad_x may be `grad`.
+    float *grad_x, *grad_weight, *grad_bias;
+};
+
+// Sums in double precision, of each thread's pixels in order and then in the threads' order: the
+// same result each time for the same number of threads.
+void bn_relu_backward_cpu(const NormInput& input, const NormBackward& backward, int threads);
+
+} // namespace maskedconv

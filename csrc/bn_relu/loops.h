@@ -1,0 +1,39 @@
+// The inner loops of bn_relu, compiled once for each instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "common/isa.h"
+
+namespace maskedconv {
+
+// The first `channels` of pixels that lie x_pixel apart: relu(x * scale + shift), and its backward.
+// As in PyTorch NaN passes the ReLU, and where that is closed a gradient of NaN is 0.
+struct NormInput {
+    const float* x;
+    int64_t x_pixel;
+    int64_t pixels, channels;
+    const float *scale, *shift; // of each channel
+};
+
+struct BnReluLoops {
+    Isa isa;
+    // `out` may be x, with the same pitch.
+    void (*activate)(const NormInput&, float* out, int64_t out_pixel);
+    // The gradient is [pixel][channel]; adds to sums[0][channel] what of it passes the ReLU, and to
+    // sums[1][channel] the same times (x - mean).
+    void (*sum_gradient)(const NormInput&, const float* grad, const float* mean, float* sums);
+    // out = (what passes the ReLU - (x - mean) * factor - offset) * scale; without factor and
+    // offset where `factor` is null. `out` may be the gradient.
+    void (*input_gradient)(const NormInput&, const float* grad, const float* mean,
+                           const float* factor, const float* offset, float* out);
+};
+
+extern const BnReluLoops kBnReluAvx512;
+extern const BnReluLoops kBnReluAvx2;
+extern const BnReluLoops kBnReluGeneric;
+
+// Those of chosen_isa(), and its errors.
+const BnReluLoops& bn_relu_loops();
+
+} // namespace maskedconv

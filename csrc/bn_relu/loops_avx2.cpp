@@ -1,0 +1,7 @@
+// Compiled with -mavx2 -mfma: registers of 8 floats.
+constexpr int kWidth = 8;
+#include "bn_relu/loops.inl"
+
+namespace maskedconv {
+const BnReluLoops kBnReluAvx2 = {Isa::avx2, activate, sum_gradient, input_gradient};
+} // namespace maskedconv

@@ -1,0 +1,7 @@
+// Compiled with -mavx512f: registers of 16 floats.
+constexpr int kWidth = 16;
+#include "bn_relu/loops.inl"
+
+namespace maskedconv {
+const BnReluLoops kBnReluAvx512 = {Isa::avx512, activate, sum_gradient, input_gradient};
+} // namespace maskedconv

@@ -1,0 +1,7 @@
+// For any processor: vectors of 4 floats, which the compiler maps to what there is.
+constexpr int kWidth = 4;
+#include "bn_relu/loops.inl"
+
+namespace maskedconv {
+const BnReluLoops kBnReluGeneric = {Isa::generic, activate, sum_gradient, input_gradient};
+} // namespace maskedconv

@@ -1,0 +1,70 @@
+// maskedconv._C: raw pointers and sizes in, nothing of torch. common/checks.h says what is checked.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "common.h"
+
+namespace py = pybind11;
+
+namespace maskedconv {
+namespace {
+
+std::vector<std::string> names_of(const std::vector<Isa>& isas) {
+    std::vector<std::string> names;
+    for (const Isa isa : isas)
+        names.push_back(name_of(isa));
+    return names;
+}
+
+// The instruction set in use is empty where the variable is wrong; the error then says how.
+py::dict build_info() {
+    py::dict info;
+    info["compiler"] = MASKEDCONV_COMPILER;
+    info["isas_built"] = names_of(built_isas());
+    info["isas_available"] = names_of(available_isas());
+    info["isa"] = "", info["isa_error"] = "";
+    try {
+        info["isa"] = name_of(chosen_isa());
+    } catch (const std::exception& error) {
+        info["isa_error"] = error.what();
+    }
+    info["cuda_archs"] = MASKEDCONV_CUDA_ARCHS;
+    return info;
+}
+
+} // namespace
+
+// Declares bind_<name>, which stands in a bindings.cpp of the operator's folder, and calls it.
+#define BIND(name)                                                                                 \
+    void bind_##name(py::module_&);                                                                \
+    bind_##name(module)
+
+// The operators: a line for each, and one more where it has kernels for CUDA.
+static void bind_operators(py::module_& module) {
+#ifndef MASKEDCONV_EMULATION // whose module has the CUDA kernels alone
+    BIND(bn_relu);
+    BIND(pack_filters);
+    BIND(weight_grad);
+#endif
+#ifdef MASKEDCONV_WITH_CUDA
+    BIND(pack_filters_cuda);
+    BIND(weight_grad_cuda);
+#endif
+}
+
+#undef BIND
+
+} // namespace maskedconv
+
+PYBIND11_MODULE(_C, module) {
+    module.doc() = "Compiled kernels of maskedconv; pointers are integers, strides in elements.";
+    maskedconv::bind_operators(module);
+    module.def(
+        "build_info", &maskedconv::build_info,
+        "The compiler, the instruction set in use (or why none is), those that are built and "
+        "that this processor has, and the CUDA architectures (empty: built without CUDA).");
+}

@@ -1,0 +1,190 @@
+// The roles of the usual weight gradient are reversed: x, the large operand, is read once, and
+// taps, strides and zero padding act on the few channels of grad_output that belong to learned
+// filters:
+//   dW[f, r, s, c] = sum over input pixels of x[h, w, c] * grad[f, (h + p - r d) / stride, ...].
+// So the prologue on x needs no padding mask, either.
+#include "weight_grad/algorithms.h"
+
+namespace maskedconv {
+namespace {
+
+// How far to prefetch x, which else waits for the memory: further, where a tile takes only a part
+// of a pixel's channels at once. What may still be in a cache is only slowed down by it.
+int64_t pixels_ahead(const WeightGrad& p) {
+    constexpr int64_t kCachedFloats = 1'500'000;
+    if (p.batch * p.input.rows * p.input.columns * p.channels < kCachedFloats)
+        return 0;
+    return p.channels > 4 * kLane ? 256 : 64;
+}
+
+// What is the same for every image of a problem.
+struct Plan {
+    const WeightGrad& p;
+    int64_t channels;             // padded to whole vectors
+    bool copies_x;                // few channels, converting or the prologue: through a buffer
+    int64_t overlap;              // of the last vectors with those before, where x is not copied
+    std::vector<int64_t> offsets; // see TileInput
+    bool joint_columns;           // taps of one kernel row are neighbours in the padded gradient
+    int64_t left, padded;         // margin and width of the padded gradient's rows, in pixels
+    bool copies_grad;             // several taps or converting: it goes through a buffer, too
+    int64_t block_rows;           // of x
+    int64_t grad_image;           // floats of that buffer for an image
+    int64_t images;               // at once
+    const Loops& loops;
+
+    Plan(const WeightGrad& problem, const Loops& inner_loops, bool exact)
+        : p(problem), loops(inner_loops) {
+        channels = ceil_div(p.channels, kLane) * kLane;
+        copies_x = p.channels < kLane || p.type != ElementType::float32 || p.scale != nullptr;
+        overlap = copies_x ? 0 : channels - p.channels;
+        for (int64_t channel = 0; channel < channels; channel += kLane)
+            offsets.push_back(channel + kLane < channels ? channel : channel - overlap);
+        joint_columns = !exact && p.stride.columns == 1 && p.dilation.columns == 1;
+        left = joint_columns ? std::max<int64_t>(0, p.kernel.columns - 1 - p.padding.columns) : 0;
+        const int64_t last = joint_columns ? p.input.columns - 1 + p.padding.columns : 0;
+        padded = left + std::max(p.output.columns, last + 1);
+        const bool read_once = p.kernel.rows * p.kernel.columns == 1 && padded == p.output.columns;
+        copies_grad = !read_once || !is_readable(p);
+        const int64_t row = std::max<int64_t>(1, channels * p.input.columns);
+        block_rows = std::max<int64_t>(1, std::min(kCacheFloats / row, p.input.rows));
+        grad_image = p.output.rows * padded * p.filters;
+        images = block_rows < p.input.rows ? 1 : images_at_once(p, row * p.input.rows + grad_image);
+    }
+
+    int64_t sums() const { return p.filters * p.kernel.rows * p.kernel.columns * channels; }
+};
+
+// One thread's buffers and sums.
+class Worker {
+  public:
+    explicit Worker(const Plan& plan)
+        : plan_(plan), p_(plan.p), sums(plan.sums()),
+          grad_(plan.copies_grad ? plan.images * plan.grad_image : 0),
+          x_(plan.copies_x ? plan.images * x_image() : 0) {}
+
+    template <typename T> void add(int64_t image, int64_t count) {
+        tile_.images = count;
+        set_gradient<T>(tile_, p_, image, count, plan_.copies_grad ? grad_.data() : nullptr,
+                        plan_.left, plan_.padded);
+        const T* x = static_cast<const T*>(p_.x) + image * p_.x_image;
+        for (int64_t row = 0; row < p_.input.rows; row += plan_.block_rows)
+            add_rows(x, row, std::min(row + plan_.block_rows, p_.input.rows));
+    }
+
+  private:
+    const Plan& plan_;
+    const WeightGrad& p_;
+
+  public:
+    Sums sums; // [kernel row][column of it][filter][channels]
+
+  private:
+    std::vector<float> grad_; // [image][output row][padded pixel][filter]
+    std::vector<float> x_;    // [image][row of the block][pixel][channels]
+    TileInput tile_{};        // the images' gradient
+
+    // Floats of the buffer for a block of an image.
+    int64_t x_image() const { return plan_.block_rows * p_.input.columns * plan_.channels; }
+
+    template <typename T> void copy_x(const T* x, float* to, int64_t row, int64_t end) {
+        for (; row < end; ++row, to += p_.input.columns * plan_.channels)
+            copy_row_of_x(p_, plan_.loops, x + row * p_.x_row, to, plan_.channels);
+    }
+
+    template <typename T> void add_rows(const T* x, int64_t row, int64_t end) {
+        TileInput tile = tile_;
+        tile.channels = plan_.channels;
+        tile.offsets = plan_.offsets.data();
+        if (plan_.copies_x) {
+            for (int64_t i = 0; i < tile.images; ++i)
+                copy_x(x + i * p_.x_image, x_.data() + i * x_image(), row, end);
+            tile.x_image = x_image();
+            tile.x_row = p_.input.columns * plan_.channels;
+            tile.x_pixel = plan_.channels;
+            tile.x = x_.data();
+        } else {
+            tile.x_image = p_.x_image;
+            tile.x_row = p_.x_row;
+            tile.x_pixel = p_.x_pixel;
+            tile.x_ahead = pixels_ahead(p_) * p_.x_pixel;
+            tile.x = reinterpret_cast<const float*>(x) + row * p_.x_row;
+        }
+        for (int64_t r = 0; r < p_.kernel.rows; ++r)
+            add_tap_row(tile, r, row, end);
+        sums.count(tile.images * (end - row) * p_.input.columns);
+    }
+
+    // Output rows o whose input row o * stride + r * dilation - padding is in [row, end).
+    void add_tap_row(TileInput tile, int64_t r, int64_t row, int64_t end) {
+        const int64_t offset = r * p_.dilation.rows - p_.padding.rows;
+        const int64_t first = std::max<int64_t>(0, ceil_div(row - offset, p_.stride.rows));
+        const int64_t last =
+            std::min(p_.output.rows - 1, floor_div(end - 1 - offset, p_.stride.rows));
+        if (first > last)
+            return;
+        tile.rows = last - first + 1;
+        tile.x += (first * p_.stride.rows + offset - row) * tile.x_row;
+        tile.x_row *= p_.stride.rows;
+        tile.grad += first * tile.grad_row;
+        tile.sum = sums.floats() + r * p_.kernel.columns * p_.filters * plan_.channels;
+        if (plan_.joint_columns)
+            return add_joint_columns(tile);
+        for (int64_t s = 0; s < p_.kernel.columns; ++s)
+            add_one_tap(tile, s);
+    }
+
+    // Every input pixel w meets, for the taps from the last to the first, the neighbouring output
+    // pixels w + p - s: their filters are the columns.
+    void add_joint_columns(TileInput tile) {
+        tile.grad += (plan_.left + p_.padding.columns - (p_.kernel.columns - 1)) * tile.grad_pixel;
+        tile.pixels = p_.input.columns;
+        tile.columns = p_.kernel.columns * p_.filters;
+        plan_.loops.tile(tile);
+    }
+
+    void add_one_tap(TileInput tile, int64_t s) {
+        const int64_t offset = s * p_.dilation.columns - p_.padding.columns;
+        const int64_t first = std::max<int64_t>(0, ceil_div(-offset, p_.stride.columns));
+        const int64_t last = std::min(p_.output.columns - 1,
+                                      floor_div(p_.input.columns - 1 - offset, p_.stride.columns));
+        if (first > last)
+            return;
+        tile.pixels = last - first + 1;
+        tile.x += (first * p_.stride.columns + offset) * tile.x_pixel;
+        tile.x_pixel *= p_.stride.columns;
+        tile.grad += first * tile.grad_pixel;
+        tile.columns = p_.filters;
+        tile.sum += (p_.kernel.columns - 1 - s) * p_.filters * plan_.channels;
+        plan_.loops.tile(tile);
+    }
+};
+
+// Puts taps and filters in the order of the result.
+void store(const Plan& plan, const Sums& sums) {
+    const WeightGrad& p = plan.p;
+    for (int64_t row = 0; row < p.filters * p.kernel.rows * p.kernel.columns; ++row) {
+        const int64_t filter = row / (p.kernel.rows * p.kernel.columns);
+        const int64_t r = row / p.kernel.columns % p.kernel.rows;
+        const int64_t s = row % p.kernel.columns;
+        const int64_t tap = r * p.kernel.columns + (p.kernel.columns - 1 - s);
+        const int64_t from = (tap * p.filters + filter) * plan.channels;
+        float* to = p.out + row * p.channels;
+        const int64_t straight = plan.overlap > 0 ? plan.channels - kLane : p.channels;
+        for (int64_t c = 0; c < p.channels; ++c)
+            to[c] = sums.total(from + c + (c < straight ? 0 : plan.overlap));
+    }
+}
+
+} // namespace
+
+void weight_grad_by_taps(const WeightGrad& p, int threads, const Loops& loops) {
+    const Plan plan(p, loops, false);
+    store(plan, add_images<Worker>(plan, p, threads));
+}
+
+void weight_grad_exactly(const WeightGrad& p, int threads, const Loops& loops) {
+    const Plan plan(p, loops, true);
+    store(plan, add_images<Worker>(plan, p, threads));
+}
+
+} // namespace maskedconv

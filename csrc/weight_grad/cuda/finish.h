@@ -1,0 +1,94 @@
+// The last kernel of weight_grad: adds up the blocks' sums, and computes anew what is not finite.
+//
+// The products before it have zeros for pixels that a tap does not meet, and 0 times what is not
+// finite is NaN: that would reach elements that it is no factor of. Such an element is added up
+// once more, of the products that there are. Where all is finite this costs one comparison.
+#pragma once
+
+#include "weight_grad/cuda/fragments.h"
+#include "weight_grad/weight_grad.h"
+
+namespace maskedconv {
+
+struct FinishArguments {
+    WeightGrad problem;
+    const float* sums; // [splits, elements]; may be problem.out where there is one split
+    int64_t elements;
+    int splits;
+};
+
+__device__ __forceinline__ float to_float(const float* value) { return *value; }
+
+template <typename T> __device__ __forceinline__ float to_float(const T* value) {
+    return Half<T>::unpack(*reinterpret_cast<const uint16_t*>(value)).x;
+}
+
+__device__ __forceinline__ float rounded(float value, const float*) { return value; }
+
+template <typename T> __device__ __forceinline__ float rounded(float value, const T*) {
+    return Half<T>::unpack(Half<T>::bits(value)).x;
+}
+
+// An element of the gradient: of one filter, tap and channel.
+template <typename T> struct ExactElement {
+    const WeightGrad& p;
+    int64_t filter, row, column, channel;
+
+    __device__ ExactElement(const WeightGrad& p, int64_t i) : p(p) {
+        channel = i % p.channels;
+        const int64_t tap = i / p.channels % (p.kernel.rows * p.kernel.columns);
+        row = tap / p.kernel.columns * p.dilation.rows - p.padding.rows;
+        column = tap % p.kernel.columns * p.dilation.columns - p.padding.columns;
+        filter = i / p.channels / (p.kernel.rows * p.kernel.columns);
+    }
+
+    __device__ float x_at(int64_t image, int64_t y, int64_t x) const {
+        const T* from =
+            static_cast<const T*>(p.x) + image * p.x_image + y * p.x_row + x * p.x_pixel + channel;
+        const float value = to_float(from);
+        if (p.scale == nullptr)
+            return value;
+        return rounded(relu(fmaf(value, p.scale[channel], p.shift[channel])), from);
+    }
+
+    __device__ float add_row(float sum, int64_t image, int64_t out_row) const {
+        const int64_t y = out_row * p.stride.rows + row;
+        if (y < 0 || y >= p.input.rows)
+            return sum;
+        const T* grad = static_cast<const T*>(p.grad_output) + image * p.grad_image +
+                        out_row * p.grad_row + filter * p.grad_channel;
+        for (int64_t out_column = 0; out_column < p.output.columns; ++out_column) {
+            const int64_t x = out_column * p.stride.columns + column;
+            if (x >= 0 && x < p.input.columns)
+                sum = fmaf(x_at(image, y, x), to_float(grad + out_column * p.grad_pixel), sum);
+        }
+        return sum;
+    }
+
+    __device__ float sum() const {
+        float sum = 0.0f;
+        for (int64_t image = 0; image < p.batch; ++image)
+            for (int64_t out_row = 0; out_row < p.output.rows; ++out_row) {
+                sum = add_row(sum, image, out_row);
+                if (sum != sum) // NaN to the end
+                    return sum;
+            }
+        return sum;
+    }
+};
+
+template <typename T> __global__ void finish_kernel(const FinishArguments a) {
+    const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
+    if (i >= a.elements)
+        return;
+    float sum = 0.0f;
+    for (int split = 0; split < a.splits; ++split)
+        sum += a.sums[split * a.elements + i];
+    if (sum - sum != 0.0f) {
+        sum = ExactElement<T>(a.problem, i).sum();
+        count_computed_again();
+    }
+    a.problem.out[i] = sum;
+}
+
+} // namespace maskedconv

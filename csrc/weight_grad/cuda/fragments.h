@@ -1,0 +1,134 @@
+// Tensor-core fragments of the two operands of weight_grad, by element type.
+//
+// The product is sum[channel, filter] += x[pixel, channel] * grad[pixel, filter] over kPixels
+// pixels, both operands in shared memory with one pixel a row. Layouts: PTX ISA, "Matrix fragments
+// for mma.m16n8k16" and "mma.m16n8k8".
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "common/cuda/device.h"
+
+namespace maskedconv {
+
+// NaN stays NaN, as in PyTorch.
+__device__ __forceinline__ float relu(float value) { return value < 0.0f ? 0.0f : value; }
+
+// Type-dependent parts of the 16-bit fragments.
+template <typename T> struct Half;
+
+template <> struct Half<__nv_bfloat16> {
+    static __device__ __forceinline__ float2 unpack(uint32_t bits) {
+        return {__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u)};
+    }
+    static __device__ __forceinline__ uint16_t bits(float value) {
+        return __bfloat16_as_ushort(__float2bfloat16_rn(value));
+    }
+    static __device__ __forceinline__ void mma(float (&sum)[4], const uint32_t (&a)[4],
+                                               const uint32_t (&b)[2]) {
+        mma_bfloat16(sum, a, b);
+    }
+};
+
+template <> struct Half<__half> {
+    static __device__ __forceinline__ float2 unpack(uint32_t bits) {
+        return {__half2float(__ushort_as_half(static_cast<uint16_t>(bits))),
+                __half2float(__ushort_as_half(static_cast<uint16_t>(bits >> 16)))};
+    }
+    static __device__ __forceinline__ uint16_t bits(float value) {
+        return __half_as_ushort(__float2half_rn(value));
+    }
+    static __device__ __forceinline__ void mma(float (&sum)[4], const uint32_t (&a)[4],
+                                               const uint32_t (&b)[2]) {
+        mma_float16(sum, a, b);
+    }
+};
+
+template <typename T> struct Fragments {
+    static constexpr int kPixels = 16;
+    static constexpr int kGradRows = 1; // rows of grad that a lane points at
+
+    static __device__ __forceinline__ int grad_pixel(int lane, int) { return lane & 15; }
+    static __device__ __forceinline__ int grad_element(int) { return 0; }
+
+    // `x` is channel 0 of pixel 0, of 16 channels.
+    static __device__ __forceinline__ void load_x(uint32_t (&to)[4], const T* x, int pitch,
+                                                  int lane) {
+        const int pixel = (lane & 7) + (lane >> 4) * 8, channel = (lane >> 3 & 1) * 8;
+        load_matrices_transposed(to, x + pixel * pitch + channel);
+    }
+
+    // To what the product takes; 16-bit elements are it.
+    static __device__ __forceinline__ void round(uint32_t (&)[4]) {}
+
+    static __device__ __forceinline__ void load_grad(uint32_t (&to)[2],
+                                                     const T* const (&rows)[kGradRows]) {
+        load_matrices_transposed(to, rows[0]);
+    }
+
+    // x = relu(x * scale + shift), and 0 where the pixel's bit of `inside` is 0. A lane has the
+    // channels lane / 4 (scale[0]) and lane / 4 + 8 (scale[1]).
+    static __device__ __forceinline__ void normalise(uint32_t (&x)[4], const float (&scale)[2],
+                                                     const float (&shift)[2], unsigned inside,
+                                                     int lane) {
+        for (int i = 0; i < 4; ++i) {
+            const unsigned bits = inside >> ((i >> 1) * 8 + (lane & 3) * 2);
+            const float2 two = Half<T>::unpack(x[i]);
+            const float low = relu(fmaf(two.x, scale[i & 1], shift[i & 1]));
+            const float high = relu(fmaf(two.y, scale[i & 1], shift[i & 1]));
+            x[i] = (bits & 1 ? static_cast<uint32_t>(Half<T>::bits(low)) : 0u) |
+                   (bits & 2 ? static_cast<uint32_t>(Half<T>::bits(high)) << 16 : 0u);
+        }
+    }
+
+    static __device__ __forceinline__ void multiply(float (&sum)[4], const uint32_t (&x)[4],
+                                                    const uint32_t (&grad)[2]) {
+        Half<T>::mma(sum, x, grad);
+    }
+};
+
+template <> struct Fragments<float> {
+    static constexpr int kPixels = 8;
+    static constexpr int kGradRows = 2;
+
+    static __device__ __forceinline__ int grad_pixel(int lane, int row) {
+        return (lane & 3) + row * 4;
+    }
+    static __device__ __forceinline__ int grad_element(int lane) { return lane >> 2; }
+
+    static __device__ __forceinline__ void load_x(uint32_t (&to)[4], const float* x, int pitch,
+                                                  int lane) {
+        for (int i = 0; i < 4; ++i)
+            to[i] =
+                __float_as_uint(x[((lane & 3) + (i >> 1) * 4) * pitch + (lane >> 2) + (i & 1) * 8]);
+    }
+
+    static __device__ __forceinline__ void round(uint32_t (&x)[4]) {
+        for (uint32_t& value : x)
+            value = round_to_tf32(__uint_as_float(value));
+    }
+
+    static __device__ __forceinline__ void load_grad(uint32_t (&to)[2],
+                                                     const float* const (&rows)[kGradRows]) {
+        to[0] = round_to_tf32(*rows[0]);
+        to[1] = round_to_tf32(*rows[1]);
+    }
+
+    static __device__ __forceinline__ void normalise(uint32_t (&x)[4], const float (&scale)[2],
+                                                     const float (&shift)[2], unsigned inside,
+                                                     int lane) {
+        for (int i = 0; i < 4; ++i) {
+            const float value = relu(fmaf(__uint_as_float(x[i]), scale[i & 1], shift[i & 1]));
+            const bool keep = inside >> ((i >> 1) * 4 + (lane & 3)) & 1;
+            x[i] = keep ? __float_as_uint(value) : 0u;
+        }
+    }
+
+    static __device__ __forceinline__ void multiply(float (&sum)[4], const uint32_t (&x)[4],
+                                                    const uint32_t (&grad)[2]) {
+        mma_tf32(sum, x, grad);
+    }
+};
+
+} // namespace maskedconv

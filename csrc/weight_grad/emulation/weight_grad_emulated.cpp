@@ -1,0 +1,69 @@
+// weight_grad's CUDA kernel on the CPU, as a C library: built by the tests, never installed.
+#include "weight_grad/cuda/weight_grad.cu"
+
+namespace {
+
+using namespace maskedconv;
+
+std::string last_error;
+
+// `sizes`: batch, channels, filters, then (rows, columns) of input, output, kernel, stride, padding
+// and dilation.
+WeightGrad problem_of(const int64_t* sizes) {
+    const auto pair = [&](int i) { return Pair{sizes[3 + 2 * i], sizes[4 + 2 * i]}; };
+    WeightGrad p{};
+    p.batch = sizes[0], p.channels = sizes[1], p.filters = sizes[2];
+    p.input = pair(0), p.output = pair(1), p.kernel = pair(2);
+    p.stride = pair(3), p.padding = pair(4), p.dilation = pair(5);
+    return p;
+}
+
+} // namespace
+
+extern "C" {
+
+// Elements of the last weight_grad.
+int64_t emulated_computed_again() { return computed_again; }
+
+const char* emulated_error() { return last_error.c_str(); }
+
+// `plan`: m_tiles, channel, column and pixel warps, channel and column blocks, splits, tiles and
+// the bytes of shared memory.
+void emulated_plan(int type, const int64_t* sizes, int multiprocessors, int shared_bytes,
+                   int64_t* plan) {
+    const Plan made = plan_weight_grad(problem_of(sizes), static_cast<ElementType>(type),
+                                       multiprocessors, shared_bytes);
+    const int64_t values[] = {made.m_tiles,     made.channel_warps,  made.column_warps,
+                              made.pixel_warps, made.channel_blocks, made.column_blocks,
+                              made.splits,      made.tiles,          made.shared_bytes};
+    std::copy(std::begin(values), std::end(values), plan);
+}
+
+// `x_strides`: image, row, pixel; `grad_strides`: image, channel, row, pixel. 0: done; 1: see
+// emulated_error.
+int emulated_weight_grad(unsigned seed, int type, const void* x, const int64_t* x_strides,
+                         const void* grad, const int64_t* grad_strides, const int64_t* sizes,
+                         const float* scale, const float* shift, int multiprocessors,
+                         int shared_bytes, float* out) {
+    WeightGrad p = problem_of(sizes);
+    p.x = x, p.x_image = x_strides[0], p.x_row = x_strides[1], p.x_pixel = x_strides[2];
+    p.grad_output = grad;
+    p.grad_image = grad_strides[0], p.grad_channel = grad_strides[1];
+    p.grad_row = grad_strides[2], p.grad_pixel = grad_strides[3];
+    p.scale = scale, p.shift = shift, p.out = out;
+    const CudaLimits limits{multiprocessors, shared_bytes};
+    const ElementType element = static_cast<ElementType>(type);
+    try {
+        seed_emulation(seed);
+        computed_again = 0;
+        const int64_t splits = weight_grad_cuda_splits(p, element, limits);
+        const int64_t elements = p.filters * p.kernel.rows * p.kernel.columns * p.channels;
+        std::vector<float> workspace(splits * elements, NAN);
+        weight_grad_cuda(p, element, limits, workspace.data(), 0);
+    } catch (const std::exception& error) {
+        last_error = error.what();
+        return 1;
+    }
+    return 0;
+}
+}

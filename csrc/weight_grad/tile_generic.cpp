@@ -1,0 +1,9 @@
+// For any processor: vectors of 4 floats, which the compiler maps to what there is.
+constexpr int kWidth = 4;
+constexpr int kAccumulators = 12;
+constexpr int kMostColumns = 6;
+#include "weight_grad/tile.inl"
+
+namespace maskedconv {
+const TileLoops kTileGeneric = {Isa::generic, tile};
+} // namespace maskedconv

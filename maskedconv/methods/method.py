@@ -1,0 +1,97 @@
+"""The protocol of methods: which values of a layer are learned, and which stay frozen."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.schema import Schema
+
+Configuration = dict[str, Any]
+"""``PartlyLearned.configuration()`` of a layer, as a checkpoint stores it."""
+
+
+@dataclass(frozen=True)
+class LayerFactory:
+    """Makes the layers of a network. The default makes PyTorch's own.
+
+    Attributes:
+        conv: called as ``nn.Conv2d``.
+        linear: called as ``nn.Linear``.
+        norm: called as ``nn.BatchNorm2d``, with the number of channels.
+    """
+
+    conv: Callable[..., nn.Conv2d] = nn.Conv2d
+    linear: Callable[..., nn.Linear] = nn.Linear
+    norm: Callable[..., nn.Module] = nn.BatchNorm2d
+
+
+class Method(ABC):
+    """What is learned of a layer.
+
+    An instance holds the settings; the class also reads the layers of a checkpoint, for which there
+    may be no model.
+
+    Attributes:
+        name: of the method in checkpoints and in :data:`maskedconv.methods.METHODS`.
+        layer: the type of layers that it makes of ``nn.Conv2d``.
+        schema: of the layers' configurations.
+    """
+
+    name: ClassVar[str]
+    layer: ClassVar[type[PartlyLearned]]
+    schema: ClassVar[Mapping[str, Schema]]
+
+    @abstractmethod
+    def factory(self) -> LayerFactory:
+        """Makes the layers of a new network, from PyTorch's random generator."""
+
+    def learns_all(self) -> bool:
+        """Whether the layers are in no way other than plain ones."""
+        return False
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The arguments of ``maskedconv.models.create`` that stand for this method."""
+
+    @abstractmethod
+    def convert(self, conv: nn.Conv2d, seed: int | None) -> PartlyLearned:
+        """A layer that takes over the values of ``conv``.
+
+        Args:
+            seed: of values that are drawn anew.
+
+        Raises:
+            ValueError, TypeError: ``conv`` is not exactly an ``nn.Conv2d``, or the settings do not
+                fit it.
+        """
+
+    def unlearned(self, layers: Sequence[tuple[str, PartlyLearned]]) -> str:
+        """A warning about layers that learn nothing although they should; or an empty string."""
+        return ""
+
+    @staticmethod
+    @abstractmethod
+    def mistake(configuration: Configuration) -> str:
+        """The first contradiction in a layer's configuration; or an empty string."""
+
+    @staticmethod
+    @abstractmethod
+    def stored_shapes(configuration: Configuration) -> dict[str, list[int]]:
+        """Shapes of the tensors that a checkpoint may hold of a layer, by their names in it."""
+
+    @staticmethod
+    @abstractmethod
+    def plain_values(
+        configuration: Configuration, stored: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The parameters of the plain layer, from all tensors that are stored of a layer.
+
+        Raises:
+            ValueError: they are too large to be made.
+        """
