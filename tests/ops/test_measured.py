@@ -237,7 +237,7 @@ def test_a_folder_that_cannot_be_written_is_named_in_the_reason(rank, monkeypatc
         warnings.simplefilter("error")
         ranking = rank({"reference": Backend(3.0), "cuda": Backend(1.0)})
     assert ranking.names == ("cuda", "reference")
-    assert "not kept on disk: " in ranking.reason
+    assert "not cached on disk: " in ranking.reason
 
 
 class LargestFloat32(TorchDispatchMode):

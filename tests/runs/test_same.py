@@ -130,8 +130,7 @@ def test_the_report_shows_them_as_one(figure2):
     assert "Runs: 21 done, 0 failed, 0 not run; the figures show 32 settings" in text.replace(
         "*", ""
     )
-    words = "p = 0.1 of kernel rows, random = p = 0.4 of kernel rows, random = k = 1 of kernel rows"
-    assert words in text
+    assert "share one run: p = 0.1, p = 0.4, k = 1 (kernel rows, random); " in text
     table = (out / "results.csv").read_text().splitlines()
     assert len(table) == 33
     names = table[0].split(",")

@@ -129,14 +129,14 @@ def _figure(settings: list[SeedGroup], where: str, dataset: str, folder: Path) -
         f"{kind(s.config)} {s.config.optimizer} {s.ensemble}" for s in settings if s.ensemble
     )
     panels = (
-        ("bytes", "stored", "stored for the whole ensemble", "B"),
+        ("bytes", "stored", "stored bytes of the ensemble", "B"),
         ("parameters", "as the paper counts", "learned parameters of all members", ""),
     )
     pictures = []
     for name, title, label, unit in panels:
         xs = [_cost(setting, name) for setting in settings]
         panel = costs_panel(settings, xs, label, EngFormatter(unit, sep=" " if unit else ""))
-        alt = f"{where}: accuracy of each ensemble in percent against its {label}: {values}."
+        alt = f"{where}: accuracy of each ensemble in percent against {label}: {values}."
         file = file_name("table4", dataset, name)
         pictures.append(draw(folder, file, f"Ensembles, {title}", alt, panel))
     caption = "Filled: the ensemble; hollow: the mean of its members, after the last epoch."
