@@ -93,7 +93,7 @@ def normalisation(
         # Copies: a forward pass in training may change the originals before backward.
         dtype = _moments_type(input)
         mean, var = (t.detach().to(dtype, copy=True) for t in (bn.running_mean, bn.running_var))
-        return Normalisation(bn.weight, bn.bias, mean, var, bn.eps, uses_batch_stats=False)
+        return Normalisation.of_moments(bn.weight, bn.bias, (mean, var), bn.eps, False)
     count = input.numel() // max(1, input.size(1))
     if count <= 1:
         raise ValueError(
@@ -103,7 +103,7 @@ def normalisation(
     moments = moments or batch_moments(input)
     if bn.training and bn.track_running_stats:
         _update_running(bn, moments, count)
-    return Normalisation(bn.weight, bn.bias, *moments, bn.eps, uses_batch_stats=True)
+    return Normalisation.of_moments(bn.weight, bn.bias, moments, bn.eps, True)
 
 
 @torch.no_grad()

@@ -39,24 +39,23 @@ class BatchNormReLU(torch.autograd.Function):
         input: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        mean: Tensor,
-        var: Tensor,
+        statistics: Tensor,
         eps: float,
         uses_batch_stats: bool,
     ) -> Tensor:
-        norm = Normalisation(weight, bias, mean, var, eps, uses_batch_stats)
-        ctx.save_for_backward(input, weight, bias, mean, var)
+        norm = Normalisation(weight, bias, statistics, eps, uses_batch_stats)
+        ctx.save_for_backward(input, weight, bias, statistics)
         ctx.eps, ctx.uses_batch_stats = eps, uses_batch_stats
         return bn_relu(NormProblem(input, norm))
 
     @staticmethod
     @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight, bias, mean, var = ctx.saved_tensors
-        norm = Normalisation(weight, bias, mean, var, ctx.eps, ctx.uses_batch_stats)
+        input, weight, bias, statistics = ctx.saved_tensors
+        norm = Normalisation(weight, bias, statistics, ctx.eps, ctx.uses_batch_stats)
         problem = NormProblem(input, norm)
         grads = bn_relu_backward(problem, grad_output, tuple(ctx.needs_input_grad[:3]))
-        return *grads, None, None, None, None
+        return *grads, None, None, None
 
 
 class BNReLUPlan(NamedTuple):
@@ -85,17 +84,16 @@ class BatchNormReLUConvolution(torch.autograd.Function):
         input: Tensor,
         bn_weight: Tensor | None,
         bn_bias: Tensor | None,
-        mean: Tensor,
-        var: Tensor,
+        statistics: Tensor,
         learned: Tensor,
         frozen: Tensor | None,
         bias: Tensor | None,
         frozen_bias: Tensor | None,
         plan: BNReLUPlan,
     ) -> Tensor:
-        norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.uses_batch_stats)
+        norm = Normalisation(bn_weight, bn_bias, statistics, plan.eps, plan.uses_batch_stats)
         x = bn_relu(NormProblem(input, norm, plan.backend)).to(plan.dtype)
-        ctx.save_for_backward(input, bn_weight, bn_bias, mean, var, learned, frozen)
+        ctx.save_for_backward(input, bn_weight, bn_bias, statistics, learned, frozen)
         ctx.plan = plan
         ctx.bias = None if bias is None else (bias.size(0), bias.dtype)
         weight = _pack(x, learned, frozen, plan)
@@ -104,16 +102,16 @@ class BatchNormReLUConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input, bn_weight, bn_bias, mean, var, learned, frozen = ctx.saved_tensors
+        input, bn_weight, bn_bias, statistics, learned, frozen = ctx.saved_tensors
         plan: BNReLUPlan = ctx.plan
-        norm = Normalisation(bn_weight, bn_bias, mean, var, plan.eps, plan.uses_batch_stats)
+        norm = Normalisation(bn_weight, bn_bias, statistics, plan.eps, plan.uses_batch_stats)
         norm_needs = tuple(ctx.needs_input_grad[:3])
         grad_bias = None
-        if ctx.needs_input_grad[7]:
+        if ctx.needs_input_grad[6]:
             count, dtype = ctx.bias
             grad_bias = grad_output.narrow(1, 0, count).sum((0, 2, 3)).to(dtype)
         problem = NormProblem(input, norm, plan.backend)
-        needs = (any(norm_needs), ctx.needs_input_grad[5])
+        needs = (any(norm_needs), ctx.needs_input_grad[4])
         activation, grad_x, grad_learned = _conv_backward(
             grad_output, problem, learned, frozen, plan, needs
         )
@@ -122,7 +120,7 @@ class BatchNormReLUConvolution(torch.autograd.Function):
             norm_grads = bn_relu_backward(
                 problem, grad_x.to(input.dtype), norm_needs, activation, in_place=True
             )
-        return *norm_grads, None, None, grad_learned, None, grad_bias, None, None
+        return *norm_grads, None, grad_learned, None, grad_bias, None, None
 
 
 def _conv_backward(

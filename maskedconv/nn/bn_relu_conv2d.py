@@ -111,7 +111,7 @@ def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
     def compute(channels: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:
         part = norm if channels.size(1) == input.size(1) else norm.first(channels.size(1))
         plan = BNReLUPlan(geometry, bank.slice_dim, backend, dtype, part.eps, part.uses_batch_stats)
-        return BatchNormReLUConvolution.apply(channels, *part[:4], *bank[:4], plan)
+        return BatchNormReLUConvolution.apply(channels, *part[:3], *bank[:4], plan)
 
     if bank.zeros:
         return convolve_zeroed(input, bank, geometry, compute)

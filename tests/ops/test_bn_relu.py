@@ -29,7 +29,8 @@ def make_problem(shape, surplus=0, affine=True, uses_batch_stats=True, dtype=tor
     mean, var = torch.randn(channels, dtype=dtype), torch.rand(channels, dtype=dtype) + 0.5
     if uses_batch_stats:
         var, mean = torch.var_mean(input, (0, 2, 3), correction=0)
-    return NormProblem(input, Normalisation(weight, bias, mean, var, EPS, uses_batch_stats))
+    norm = Normalisation.of_moments(weight, bias, (mean, var), EPS, uses_batch_stats)
+    return NormProblem(input, norm)
 
 
 def expected_of(problem, grad):
@@ -39,7 +40,7 @@ def expected_of(problem, grad):
         None if part is None else part.double().requires_grad_()
         for part in (problem.input.detach(), *norm[:2])
     )
-    moments = (None, None) if norm.uses_batch_stats else (norm.mean.double(), norm.var.double())
+    moments = (None, None) if norm.uses_batch_stats else norm.statistics[:2].double()
     result = F.relu(F.batch_norm(x, *moments, weight, bias, norm.uses_batch_stats, 0.0, EPS))
     result.backward(grad.double())
     return result.detach(), tuple(None if part is None else part.grad for part in (x, weight, bias))

@@ -63,9 +63,8 @@ def norm_problem(where, value, uses_batch_stats):
     parts[where] = poisoned(parts[where], index, value)
     if uses_batch_stats:
         parts["var"], parts["mean"] = torch.var_mean(parts["input"], (0, 2, 3), correction=0)
-    norm = Normalisation(
-        *(parts[name] for name in ("weight", "bias", "mean", "var")), EPS, uses_batch_stats
-    )
+    weight, bias, *moments = (parts[name] for name in ("weight", "bias", "mean", "var"))
+    norm = Normalisation.of_moments(weight, bias, moments, EPS, uses_batch_stats)
     return NormProblem(parts["input"], norm), parts["grad"]
 
 
@@ -90,7 +89,9 @@ def test_where_the_relu_is_closed_a_gradient_of_nan_is_zero():
     for backend in BN_RELU.values():
         input = torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2)
         zero, one = torch.zeros(1), torch.ones(1)
-        problem = NormProblem(input, Normalisation(None, None, zero, one - EPS, EPS, False))
+        moments = zero, one - EPS
+        norm = Normalisation.of_moments(None, None, moments, EPS, False)
+        problem = NormProblem(input, norm)
         if not backend.cannot_run(problem):
             grad = torch.full_like(input, NAN)
             found = backend.run_backward(problem, grad, ALL, None, False)[0]

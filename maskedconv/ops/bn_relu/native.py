@@ -38,10 +38,8 @@ def run(problem: NormProblem) -> Tensor:
         raise RuntimeError(native.REASON)
     input = problem.input
     out = _empty_like(input)
-    scale, shift = _scale_shift(problem)
-    _COMPILED.bn_relu(
-        *_pixels(input), address(scale), address(shift), address(out), torch.get_num_threads()
-    )
+    *_, scale, shift = native.rows_of_channels(problem.norm.statistics, input.size(1))
+    _COMPILED.bn_relu(*_pixels(input), scale, shift, address(out), torch.get_num_threads())
     return out
 
 
@@ -60,14 +58,13 @@ def run_backward(
         torch.empty(input.size(1), dtype=torch.float32) if needed and like is not None else None
         for needed, like in zip(needs[1:], norm[:2], strict=True)
     )
-    scale, shift = _scale_shift(problem)
-    mean, inverse_deviation = (
-        native.of_channels(part, input.size(1)) for part in (norm.mean, norm.inverse_deviation())
+    mean, _, inverse_deviation, scale, shift = native.rows_of_channels(
+        norm.statistics, input.size(1)
     )
     _COMPILED.bn_relu_backward(
-        *_pixels(input), address(scale), address(shift), address(grad), address(mean),
-        address(inverse_deviation), norm.uses_batch_stats, _pointer(grad_input),
-        _pointer(grad_weight), _pointer(grad_bias), torch.get_num_threads(),
+        *_pixels(input), scale, shift, address(grad), mean, inverse_deviation,
+        norm.uses_batch_stats, _pointer(grad_input), _pointer(grad_weight), _pointer(grad_bias),
+        torch.get_num_threads(),
     )  # fmt: skip
     if grad_weight is not None and norm.weight is not None:
         grad_weight = grad_weight.to(norm.weight.dtype)
@@ -81,12 +78,6 @@ def _pixels(input: Tensor) -> tuple[int, int, int, int]:
     channels = input.size(1)
     count = input.numel() // max(1, channels)
     return address(input), pixel_pitch(input), count, channels
-
-
-def _scale_shift(problem: NormProblem) -> tuple[Tensor, Tensor]:
-    channels = problem.input.size(1)
-    scale, shift = (native.of_channels(part, channels) for part in problem.norm.scale_shift())
-    return scale, shift
 
 
 def _empty_like(input: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from maskedconv.ops.plain import resolved
@@ -15,36 +16,61 @@ class Normalisation(NamedTuple):
 
     Attributes:
         weight, bias: γ and β, ``[C]``, or None.
-        mean, var: mean and biased variance, ``[C]``, float32 (float64 for double).
-        uses_batch_stats: whether the moments are the input's own, so that backward differentiates
-            them. Otherwise they are constants.
+        statistics: ``[5, C]``, float32 (float64 for double): mean, biased variance,
+            ``1 / sqrt(var + eps)``, and scale and shift of ``bn(x) = x * scale + shift``.
+        uses_batch_stats: whether mean and variance are the input's own, so that backward
+            differentiates them. Otherwise they are constants.
     """
 
     weight: Tensor | None
     bias: Tensor | None
-    mean: Tensor
-    var: Tensor
+    statistics: Tensor
     eps: float
     uses_batch_stats: bool
+
+    @staticmethod
+    def of_moments(
+        weight: Tensor | None,
+        bias: Tensor | None,
+        moments: tuple[Tensor, Tensor],
+        eps: float,
+        uses_batch_stats: bool,
+    ) -> Normalisation:
+        """That of mean and biased variance, both ``[C]``, float32 (float64 for double)."""
+        mean, var = moments
+        inverse_deviation = (var + eps).rsqrt()
+        scale = inverse_deviation
+        if weight is not None:
+            scale = scale * weight.detach().to(mean.dtype)
+        shift = -mean * scale
+        if bias is not None:
+            shift = shift + bias.detach().to(mean.dtype)
+        statistics = torch.stack((mean, var, inverse_deviation, scale, shift))
+        return Normalisation(weight, bias, statistics, eps, uses_batch_stats)
 
     def first(self, count: int) -> Normalisation:
         """The normalisation of the first ``count`` channels."""
         weight, bias = (None if part is None else part[:count] for part in self[:2])
         return Normalisation(
-            weight, bias, self.mean[:count], self.var[:count], self.eps, self.uses_batch_stats
+            weight, bias, self.statistics[:, :count], self.eps, self.uses_batch_stats
         )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the arithmetic."""
+        return self.statistics.dtype
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance."""
+        return self.statistics[0], self.statistics[1]
 
     def inverse_deviation(self) -> Tensor:
         """``1 / sqrt(var + eps)``."""
-        return (self.var + self.eps).rsqrt()
+        return self.statistics[2]
 
     def scale_shift(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift ``[C]`` of ``bn(x) = x * scale + shift``, in the dtype of ``mean``."""
-        scale = self.inverse_deviation()
-        if self.weight is not None:
-            scale = scale * self.weight
-        shift = -self.mean * scale
-        return scale, shift if self.bias is None else shift + self.bias
+        """Scale and shift ``[C]`` of ``bn(x) = x * scale + shift``."""
+        return self.statistics[3], self.statistics[4]
 
 
 class NormProblem(NamedTuple):

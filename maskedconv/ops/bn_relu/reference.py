@@ -40,11 +40,11 @@ def run_backward(
 def _normalised(problem: NormProblem) -> Tensor:
     """``bn(input)`` in new dense memory and the dtype of the input."""
     input, norm, *_ = problem
-    if _is_one_product(input, norm.mean.dtype):
+    if _is_one_product(input, norm.dtype):
         return normalised(input, *norm.scale_shift())
-    weight, bias = (None if part is None else part.to(norm.mean.dtype) for part in norm[:2])
+    weight, bias = (None if part is None else part.to(norm.dtype) for part in norm[:2])
     return torch.native_batch_norm(
-        dense(input), weight, bias, norm.mean, norm.var, False, 0.0, norm.eps
+        dense(input), weight, bias, *norm.moments(), False, 0.0, norm.eps
     )[0]
 
 
@@ -64,11 +64,12 @@ def _is_one_product(input: Tensor, dtype: torch.dtype) -> bool:
 def _batch_norm_backward(problem: NormProblem, grad: Tensor, needs: Needs) -> Gradients:
     """The gradients, from the gradient of ``bn(input)``."""
     input, norm, *_ = problem
-    running = (None, None) if norm.uses_batch_stats else (norm.mean, norm.var)
-    used = (norm.mean, norm.inverse_deviation()) if norm.uses_batch_stats else (None, None)
-    weight = None if norm.weight is None else norm.weight.to(norm.mean.dtype)
+    mean, var = norm.moments()
+    running = (None, None) if norm.uses_batch_stats else (mean, var)
+    used = (mean, norm.inverse_deviation()) if norm.uses_batch_stats else (None, None)
+    weight = None if norm.weight is None else norm.weight.to(norm.dtype)
     if input.numel() == 0:  # PyTorch's CPU kernel divides by the size
-        grads = (input, torch.zeros_like(norm.mean), torch.zeros_like(norm.mean))
+        grads = (input, torch.zeros_like(mean), torch.zeros_like(mean))
     else:
         # PyTorch's CPU kernels read the gradient in the memory format of the input; vmap supports
         # only one.
