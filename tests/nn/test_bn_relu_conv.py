@@ -349,7 +349,10 @@ def test_two_convolutions_keep_the_input_once():
     convs = [MaskedConv2d(6, 8, k, learned=3, dtype=torch.float64) for k in (1, 3)]
     own = {p.data_ptr() for m in (bn, *convs) for p in (*m.parameters(), *m.buffers())}
     storages, _ = kept(lambda: bn_relu_convs(x, bn, convs))
-    assert sum(size for pointer, size in storages.items() if pointer not in own) <= x.nbytes + STATISTICS
+    assert (
+        sum(size for pointer, size in storages.items() if pointer not in own)
+        <= x.nbytes + STATISTICS
+    )
 
 
 def test_the_activation_is_not_even_alive_behind_the_forward_pass():
