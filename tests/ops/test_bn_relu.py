@@ -115,7 +115,8 @@ def test_many_pixels_far_from_zero():
     problem = make_problem((16, 8, 64, 64))
     input = problem.input + 30
     var, mean = torch.var_mean(input, (0, 2, 3), correction=0)
-    check("native", NormProblem(input, problem.norm._replace(mean=mean, var=var)))
+    norm = Normalisation.of_moments(*problem.norm[:2], (mean, var), EPS, True)
+    check("native", NormProblem(input, norm))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
