@@ -1,1 +1,1 @@
-"""Speed and memory of the layer beside what plain PyTorch offers: ``make bench``."""
+"""Speed and memory of the layers compared with plain PyTorch: ``make bench``."""

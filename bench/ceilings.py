@@ -1,4 +1,4 @@
-"""What this device can do at most: copy bandwidth and rate of matrix products, both measured."""
+"""Measured limits of this device: copy bandwidth and rate of matrix products."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ CONVOLUTION = {"cpu": Layer(256, 256, 16, 3, 16), "cuda": Layer(512, 512, 32, 3,
 
 
 class Ceilings(NamedTuple):
-    """Bytes a second (read and written) and floating-point operations a second."""
+    """Bytes per second (read and written) and floating-point operations per second."""
 
     bandwidth: float
     rate: float
 
     def milliseconds(self, moved: float, operations: float) -> float:
-        """The least time for so many bytes and floating-point operations."""
+        """The minimum time for this number of bytes and floating-point operations."""
         return 1e3 * max(moved / self.bandwidth, operations / self.rate)
 
 
 def measure(device: str, dtype: torch.dtype) -> Ceilings:
     """The best of several copies, products of large square matrices, and a large convolution.
 
-    (On some processors the library's convolution is far ahead of its matrix product.)
+    On some processors PyTorch's convolution is much faster than its matrix product.
     """
     source = torch.ones(COPIED_BYTES[device] // 4, device=device)
     target = torch.empty_like(source)
@@ -55,9 +55,9 @@ def measure(device: str, dtype: torch.dtype) -> Ceilings:
 
 
 def weight_gradient(layer: Layer, learned: int, itemsize: int) -> tuple[float, float]:
-    """Bytes and operations: the input read once, the slice of the gradient; the products.
+    """Bytes (the input and the slice of the gradient, each read once) and operations.
 
-    A slice of the gradient costs whole sectors of 32 bytes a pixel.
+    A slice of the gradient costs complete sectors of 32 bytes per pixel.
     """
     gradient = max(32, learned * itemsize) * layer.out_pixels
     return layer.pixels * layer.in_channels * itemsize + gradient, layer.products(learned)
@@ -66,8 +66,8 @@ def weight_gradient(layer: Layer, learned: int, itemsize: int) -> tuple[float, f
 def step(layer: Layer, learned: int, frozen: str, itemsize: int) -> tuple[float, float]:
     """Bytes and operations of forward and backward.
 
-    Forward and the input's gradient need every filter that is not zero; the input is read twice
-    and its gradient written, the output written and its gradient read (once for each gradient).
+    Forward and the input's gradient need every filter that is not zero. The input is read twice and
+    its gradient is written once; the output is written once and its gradient is read twice.
     """
     filters = layer.out_channels if frozen == "random" else learned
     x = layer.pixels * layer.in_channels * itemsize

@@ -1,7 +1,7 @@
-"""The weight gradient, and forward and backward of a layer, beside what plain PyTorch offers.
+"""Compares the weight gradient, and forward and backward of a layer, with plain PyTorch.
 
 ``python -m bench.compare`` prints tables of ratios (plain PyTorch over ours: above 1, ours is
-faster), with the least time that the device allows, and writes all to ``bench/results/``.
+faster) with the minimum time on the device, and writes them to ``bench/results/``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COUNTS = (8, 16)
 def weight_gradients(
     layer: Layer, learned: int, x: Tensor, grad: Tensor
 ) -> dict[str, Callable[[], object]]:
-    """The backends that take this problem, peer 5, and the gradient of every filter."""
+    """The backends that take this problem, the sliced peer, and the gradient of every filter."""
     stride, padding = (layer.stride,) * 2, (layer.padding,) * 2
     geometry = ConvGeometry(stride, padding, (1, 1), 1)
     shape = torch.Size((learned, layer.in_channels, layer.kernel, layer.kernel))
@@ -51,7 +51,7 @@ def weight_gradients(
 def forward_and_backward(
     layer: Layer, learned: int, frozen: str, x: Tensor, grad: Tensor
 ) -> dict[str, Callable[[], object]]:
-    """A step of the layer by every implementation; zeroed filters have the plain peer alone."""
+    """A step of the layer by every implementation; zeroed filters have only the plain peer."""
     conv = plain(layer, str(x.device), x.dtype)
     modules: dict[str, nn.Module] = {"conv2d": conv}
     if frozen == "zero":

@@ -1,4 +1,4 @@
-"""The convolutions that are measured, their tensors, and what no implementation can avoid."""
+"""The measured convolutions, their tensors, and the operations of each pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FRACTIONS = (0.07, 0.08, 0.09, 0.1, 0.4, 0.7, 1.0)
 
 
 class Layer(NamedTuple):
-    """A convolution of ``batch`` images of ``size``² pixels, padded by half of its kernel."""
+    """A convolution of ``batch`` images of ``size``² pixels, padded by half its kernel."""
 
     in_channels: int
     out_channels: int
@@ -37,7 +37,7 @@ class Layer(NamedTuple):
 
     @property
     def pixels(self) -> int:
-        """Of the input."""
+        """Number of pixels of the input."""
         return self.batch * self.size**2
 
     @property
@@ -45,7 +45,7 @@ class Layer(NamedTuple):
         return self.batch * self.out_size**2
 
     def products(self, filters: int) -> int:
-        """Floating-point operations of so many filters, in one of the three passes."""
+        """Floating-point operations for this number of filters, in one of the three passes."""
         taps = self.kernel**2
         return 2 * self.out_pixels * self.in_channels * filters * taps
 
@@ -74,14 +74,14 @@ NETWORKS = ("densenet_bc_100_12", "wrn_28_4", "vgg19", "vgg19_bn", "alexnet")
 
 
 def numbers_of_filters(layer: Layer, further: tuple[int, ...] = ()) -> list[int]:
-    """What the paper's settings learn of the layer, but nothing."""
+    """The nonzero numbers of filters that the paper's settings learn in the layer."""
     fractions = (int(p * layer.out_channels + 1e-9) for p in FRACTIONS)
     return sorted(n for n in {*COUNTS, *further, *fractions} if 1 <= n <= layer.out_channels)
 
 
 def layers_of(network: str) -> list[Layer]:
-    """The different convolutions of a network for 32×32 images, in their order, with the batch of
-    the paper's recipe.
+    """The distinct convolutions of a network for 32×32 images, in order, with the batch size of the
+    paper's recipe.
     """
     from maskedconv import MaskedConv2d, models
 
@@ -120,7 +120,7 @@ def tensors(layer: Layer, device: str, dtype: torch.dtype) -> tuple[Tensor, Tens
 
 
 def plain(layer: Layer, device: str, dtype: torch.dtype) -> nn.Conv2d:
-    """The layer as ``nn.Conv2d``, channels_last, the same filters each time."""
+    """The layer as ``nn.Conv2d`` in channels_last, always with the same filters."""
     torch.manual_seed(0)
     conv = nn.Conv2d(
         layer.in_channels, layer.out_channels, layer.kernel, layer.stride, layer.padding, bias=False

@@ -1,9 +1,9 @@
-"""Every convolution of the paper's five networks at every setting of the paper, beside PyTorch.
+"""Compares every convolution of the paper's five networks, in every setting, with PyTorch.
 
-``python -m bench.networks`` measures forward and backward of the layer against ``nn.Conv2d`` and
-the careful user's sliced backward, in the paper's batches, and says where ours is slower than the
-limits; all goes to ``bench/results/``. What seems to be above a limit is measured further, as some
-of hundreds of medians are so by chance: the figure is then that of all rounds, the first ones too.
+``python -m bench.networks`` measures forward and backward of the layer, ``nn.Conv2d`` and the
+sliced peer with the paper's batch sizes, lists the settings above the limits, and writes to
+``bench/results/``. A setting above a limit is measured again, because some of several hundred
+medians exceed a limit by chance. Its figure is then the median of all rounds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.timing import Samples, ratio, time_together
 
 # The most that ours may take, as a multiple of each.
 LIMITS = {"conv2d": 1.05, "sliced backward": 1.03}
-FURTHER = 4  # times that what is above a limit is measured again
+FURTHER = 4  # repetitions of a measurement above a limit
 WORST = 15
 
 
@@ -31,7 +31,7 @@ class Setting(NamedTuple):
 
 
 def settings() -> dict[Setting, str]:
-    """Each different layer and number of learned filters, with the first network that has it."""
+    """Each distinct layer and number of learned filters, with the first network that has it."""
     found: dict[Setting, str] = {}
     for network in NETWORKS:
         for layer in layers_of(network):
@@ -49,7 +49,7 @@ def measure(device: str, dtype: torch.dtype, rounds: int) -> list[Row]:
         for setting in _with_progress(list(networks), "settings")
     }
     for _ in range(FURTHER):
-        # Some time later: what disturbs a few rounds of a millisecond disturbs all of them.
+        # Some time later, because a disturbance may last longer than all rounds of a setting.
         doubtful = [setting for setting in networks if _is_above(samples[setting])]
         for setting in _with_progress(doubtful, "settings again"):
             further = _sample(setting, device, dtype, rounds)
@@ -88,7 +88,7 @@ def _with_progress(items: list[Setting], what: str) -> Iterator[Setting]:
 
 
 def worst(rows: list[Row]) -> str:
-    """How many are above each limit, and the slowest beside each, as Markdown."""
+    """The number of settings above each limit, and the slowest settings, as Markdown."""
     lines = []
     for peer, limit in LIMITS.items():
         found = [row for row in rows if peer in row["ms"]]

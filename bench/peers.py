@@ -1,6 +1,6 @@
-"""What a user of plain PyTorch does today to learn only the first n filters of a convolution.
+"""Implementations in plain PyTorch that learn only the first n filters of a convolution.
 
-Every peer is a module with the same filters, stride and padding, made from a plain convolution.
+Every peer is a module with the same filters, stride and padding, created from a plain convolution.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _SplitFilters(nn.Module):
 
 
 class CatFilters(_SplitFilters):
-    """The authors' way: concatenate the filters, then convolve; the whole gradient is computed."""
+    """The authors' method: concatenate the filters, then convolve; computes the full gradient."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight = torch.cat((self.learned, self.frozen))
@@ -50,7 +50,7 @@ class GradientMask(nn.Module):
 
 
 class TwoConvolutions(_SplitFilters):
-    """One learned and one frozen convolution, whose outputs are concatenated."""
+    """One learned and one frozen convolution; their outputs are concatenated."""
 
     def forward(self, x: Tensor) -> Tensor:
         learned = F.conv2d(x, self.learned, None, self.stride, self.padding)
@@ -83,7 +83,7 @@ class _SlicedBackward(torch.autograd.Function):
 
 
 class SlicedBackward(_SplitFilters):
-    """The careful user: the library's weight gradient of a slice of the output's gradient."""
+    """PyTorch's weight gradient on a slice of the output's gradient."""
 
     def forward(self, x: Tensor) -> Tensor:
         return _SlicedBackward.apply(x, self.learned, self.frozen, (self.stride, self.padding))

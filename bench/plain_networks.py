@@ -1,4 +1,4 @@
-"""The paper's networks as they are usually written: BatchNorm, ReLU and convolution as modules."""
+"""The paper's networks in their usual form: BatchNorm, ReLU and convolution as modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _relu(bn: nn.Module, x: Tensor) -> Tensor:
 
 
 def plain_wrn(network: nn.Module, x: Tensor) -> Tensor:
-    """A WideResNet as it is usually written, from the modules of ``network``."""
+    """The usual forward pass of a WideResNet, with the modules of ``network``."""
     x = network.conv1(x)
     for block in (*network.block1, *network.block2, *network.block3):
         out = _relu(block.bn1, x)
@@ -24,7 +24,7 @@ def plain_wrn(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def plain_densenet(network: nn.Module, x: Tensor) -> Tensor:
-    """A DenseNet-BC as it is usually written, from the modules of ``network``."""
+    """The usual forward pass of a DenseNet-BC, with the modules of ``network``."""
 
     def dense_block(block: nn.Module, x: Tensor) -> Tensor:
         for layer in block:
@@ -41,7 +41,7 @@ def plain_densenet(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def plain_forward(name: str) -> Callable[[nn.Module, Tensor], Tensor]:
-    """How a network of this name is usually written."""
+    """The usual forward pass of the network."""
     return plain_wrn if name.startswith("wrn") else plain_densenet
 
 

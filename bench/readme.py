@@ -1,4 +1,4 @@
-"""The README's tables of speed, from the committed measurements: ``python -m bench.readme``."""
+"""The README's speed tables, from the committed measurements: ``python -m bench.readme``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ STEPS_HEADER = """\
 
 
 def rows_of(name: str) -> list[Row]:
-    """The committed measurements of that name."""
+    """The committed measurements with this name."""
     record = json.loads((FOLDER / f"{DEVICE}-{name}.json").read_text())
     return list(record["rows"])
 
 
 def layer_table() -> str:
-    """A line for each layer of the comparison."""
+    """A row for each layer of the comparison."""
     rows = rows_of("layers")
     return "\n".join([HEADER, *(_layer_line(rows, layer) for layer in CPU_LAYERS)])
 
@@ -51,11 +51,13 @@ def _layer_line(rows: list[Row], layer: Layer) -> str:
         ratio("forward and backward", tenth, "maskedconv", "sliced backward"),
         ratio("forward and backward", tenth, "maskedconv", "conv2d", "zero"),
     ]
-    return f"| {layer} | {' | '.join(cells)} |"
+    # Without spaces that can break, as narrow pages would give this column a line per word.
+    name = str(layer).replace("->", "→").replace(" ", "\N{NO-BREAK SPACE}")
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def step_table() -> str:
-    """A line for each network and setting."""
+    """A row for each network and setting."""
     return "\n".join([STEPS_HEADER, *map(_step_line, rows_of("steps"))])
 
 
@@ -68,7 +70,7 @@ def _step_line(row: dict[str, Any]) -> str:
 
 
 def tables() -> str:
-    """What stands between the README's marks."""
+    """The text between the README's markers."""
     return f"{layer_table()}\n\n{step_table()}"
 
 

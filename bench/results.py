@@ -1,4 +1,4 @@
-"""Measurements as rows, their tables, and the files that keep them with device and versions."""
+"""Measurements as rows, their tables, and their files with device and versions."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def row(
     samples: Samples,
     **further: Any,
 ) -> Row:
-    """One measurement; ``least_ms`` is the floor that the device's ceilings give.
+    """One measurement; ``least_ms`` is the minimum time by the device's measured limits.
 
-    ``ms`` holds p20, p50 and p80 by name; ``ours_over`` how many times as long as each of the
-    others each of ours took.
+    ``ms`` has p20, p50 and p80 by name. ``ours_over`` has the time of each of our implementations
+    as a multiple of each other one.
     """
     about = {"what": what, "layer": str(subject), "learned": learned, "frozen": frozen}
     ours_over = {
@@ -45,7 +45,7 @@ def row(
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown: our times over the floor, and the ratio of every other to ours."""
+    """A Markdown table: our times relative to the floor, and all others relative to ours."""
     lines = []
     for what in dict.fromkeys(row["what"] for row in rows):
         lines += [
@@ -68,7 +68,7 @@ def _line(row: Row, name: str) -> str:
 
 
 def parse(description: str | None) -> argparse.Namespace:
-    """``--device`` and ``--rounds``, as every measurement takes them."""
+    """Parses ``--device`` and ``--rounds``, the options of every measurement."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=20, help="paired repetitions")
@@ -76,14 +76,14 @@ def parse(description: str | None) -> argparse.Namespace:
 
 
 def device_name(device: str) -> str:
-    """For file names."""
+    """The name of the device in file names."""
     if device == "cuda":
         return torch.cuda.get_device_name().replace(" ", "-").lower()
     return f"cpu-{platform.machine()}-{torch.get_num_threads()}-threads"
 
 
 def as_text(record: dict[str, Any]) -> str:
-    """JSON with one row a line and numbers of four digits, as the repository keeps the files."""
+    """JSON with one row per line and four significant digits, the format of the committed files."""
     head, tail = json.dumps({**record, "rows": []}, indent=1).rsplit("[]", 1)
     rows = ",\n".join(json.dumps(_short(row), separators=(",", ":")) for row in record["rows"])
     return f"{head}[\n{rows}\n]{tail}\n"
@@ -98,7 +98,7 @@ def _short(value: Any) -> Any:
 
 
 def write(device: str, dtype: torch.dtype, name: str, rows: list[Row], further: str = "") -> None:
-    """``<device>-<name>.json`` with everything, ``.md`` with the table and ``further``, printed."""
+    """Writes ``<device>-<name>.json``, and ``.md`` with the table and ``further``; prints both."""
     label = device_name(device)
     record = {"device": label, "dtype": str(dtype), "environment": env.collect(), "rows": rows}
     FOLDER.mkdir(exist_ok=True)

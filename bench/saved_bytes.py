@@ -1,7 +1,7 @@
-"""Bytes that autograd keeps for backward: ours beside the same networks in plain PyTorch.
+"""Bytes that autograd saves for backward, in our networks and in plain PyTorch.
 
-``python -m bench.saved_bytes`` prints a table. Counted are unique storages, with parameters and
-buffers left out; so the figures do not depend on the device, and scale with the batch.
+``python -m bench.saved_bytes`` prints a table. It counts unique storages without parameters and
+buffers, so the figures do not depend on the device and are proportional to the batch size.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.cont
 
 
 def saved_bytes(forward: Callable[[], Tensor], own: Iterable[Tensor]) -> int:
-    """Bytes of the storages that ``forward`` saves for backward, without those of ``own``."""
+    """Bytes of the storages that ``forward`` saves for backward, except those of ``own``."""
     known = {tensor.untyped_storage().data_ptr() for tensor in own}
-    # The tensors are held, so that no address is given away twice.
+    # The tensors are kept alive, so that no address is reused.
     saved: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def saved_bytes(forward: Callable[[], Tensor], own: Iterable[Tensor]) -> int:
 def of_network(
     network: nn.Module, images: Tensor, run: Callable[[nn.Module, Tensor], Tensor]
 ) -> int:
-    """Saved bytes of one forward pass in training, ``run(network, images)``, up to the loss."""
+    """Saved bytes of one forward pass in training mode, ``run(network, images)`` and the loss."""
 
     def forward() -> Tensor:
         labels = torch.zeros(images.size(0), dtype=torch.long, device=images.device)
@@ -50,7 +50,7 @@ def of_network(
 def compare(
     name: str, batch: int, learned: float, frozen: str, memory_format: torch.memory_format
 ) -> tuple[int, int]:
-    """Bytes at 32×32 of the plain network, with every filter learned, and of ours."""
+    """Saved bytes at 32×32 of the plain network, which learns every filter, and of ours."""
     from maskedconv import merge_, models
 
     images = torch.randn(batch, 3, 32, 32).to(memory_format=memory_format)

@@ -1,7 +1,7 @@
-"""Whole training steps and their memory: the networks as they are usually written, and ours.
+"""Complete training steps and their memory, for plain networks, peers and ours.
 
-``python -m bench.steps`` measures forward, backward and the step of momentum SGD. The peers replace
-every convolution of the plain network. Peak memory is that of a process of its own.
+``python -m bench.steps`` measures forward, backward and a step of SGD with momentum. The peers
+replace every convolution of the plain network. Peak memory is measured in a separate process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STEPS_FOR_PEAK = 3
 def make(
     implementation: str, network: str, learned: float, frozen: str, device: str
 ) -> tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]:
-    """A network, and how to run it on images ``[N, 3, 32, 32]``."""
+    """A network, and its forward pass on images ``[N, 3, 32, 32]``."""
     model = models.create(network, learned=learned, frozen=frozen, seed=0)
     if implementation == "maskedconv":
         return _on(model, device), lambda module, x: module(x)
@@ -52,7 +52,7 @@ def _on(model: nn.Module, device: str) -> nn.Module:
 def training_step(
     implementation: str, network: str, learned: float, frozen: str, device: str
 ) -> Callable[[], None]:
-    """Forward, backward and optimiser step on one batch of noise."""
+    """Forward, backward and optimizer step on one batch of noise."""
     model, run = make(implementation, network, learned, frozen, device)
     images, labels = _batch(device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -76,7 +76,7 @@ def _batch(device: str) -> tuple[Tensor, Tensor]:
 
 
 def peak_bytes(*arguments: str | float) -> int:
-    """Of a few training steps beyond what the process held before, in a process of its own."""
+    """Peak bytes of a few training steps, minus those before, in a separate process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_bytes, arguments)
 
@@ -86,7 +86,7 @@ def _peak_bytes(implementation: str, network: str, learned: float, frozen: str, 
         before = peak_resident()
     step = training_step(implementation, network, learned, frozen, device)
     step()
-    if device == "cuda":  # the first step also times kernels, which takes memory of its own
+    if device == "cuda":  # the first step also times kernels, which allocates extra memory
         torch.cuda.reset_peak_memory_stats()
     for _ in range(STEPS_FOR_PEAK):
         step()
@@ -132,7 +132,7 @@ def parameters(network: str, learned: float, frozen: str) -> dict[str, int]:
 
 
 def memory_table(rows: list[Row]) -> str:
-    """Markdown: MiB at the peak and saved for backward, ours and the others'."""
+    """Markdown: MiB at the peak and saved for backward, for all implementations."""
     lines = ["\n### memory, MiB: peak of a process / saved for backward\n"]
     for row_ in rows:
         cells = ", ".join(

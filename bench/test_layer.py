@@ -1,6 +1,6 @@
-"""pytest-benchmark: the operator, the layer and whole training steps, beside the peers.
+"""pytest-benchmark: the operator, the layer and complete training steps, with the peers.
 
-Parameters and what the device allows at best (``floor_ms``) are in ``extra_info``. On CUDA where
+``extra_info`` has the parameters and the minimum time of the device (``floor_ms``). Runs on CUDA if
 there is a GPU, else on the CPU.
 """
 

@@ -1,6 +1,6 @@
-"""Paired timing: every round runs each function once, so that drift of the machine cancels out.
+"""Paired timing: every round runs each function once, so that drift of the machine cancels.
 
-The order within a round is drawn anew each time: what ran before decides what the caches hold.
+Each round has a new random order, because the previous function determines the cache contents.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def quantiles(values: Sequence[float]) -> Quantiles:
 
 
 def ratio(samples: Samples, over: str, under: str) -> float:
-    """Time of ``over`` as a multiple of that of ``under``: the median of the rounds' ratios."""
+    """Time of ``over`` as a multiple of ``under``: the median of the rounds' ratios."""
     pairs = zip(samples[over], samples[under], strict=True)
     return statistics.median(first / second for first, second in pairs)
 
@@ -50,13 +50,13 @@ def time_together(
     """Times of each function over ``rounds`` paired repetitions, after ``warmup`` rounds.
 
     Args:
-        with_python: on CUDA, time what a caller waits for. By default the GPU's work alone counts:
-            it is queued while the GPU sleeps.
+        with_python: on CUDA, include the time of Python. By default only the GPU's work is timed,
+            which is queued while the GPU sleeps.
     """
     measure = _on_cpu
     if device == "cuda":
         measure = _until_done if with_python else _on_gpu
-    # Else page faults of large tensors decide many comparisons.
+    # Otherwise page faults of large tensors dominate many comparisons.
     keep_freed_memory()
     samples: Samples = {name: [] for name in functions}
     order = random.Random(0)
@@ -85,10 +85,10 @@ def _until_done(function: Callable[[], object]) -> float:
 
 def _on_gpu(function: Callable[[], object]) -> float:
     queue = CudaQueue(torch.device("cuda", torch.cuda.current_device()))
-    # A clean cache, as between the layers of a network.
+    # A cold cache, as between the layers of a network.
     return queued_times(function, queue, 1, flush_cache, warmup=1).milliseconds[0]
 
 
 def flush_cache() -> None:
-    """Writes more than any GPU's cache holds."""
+    """Writes more bytes than the cache of any GPU."""
     torch.empty(64 << 20, dtype=torch.float32, device="cuda").zero_()

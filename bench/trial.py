@@ -1,7 +1,7 @@
-"""The CPU's kernel of weight_grad by itself, in warm caches and in cold ones.
+"""Times the CPU kernel of weight_grad with warm and cold caches.
 
-``python -m bench.trial 3 16 32 3 128 --filters 1 5 11`` prints the milliseconds for one layer: to
-compare two checkouts of this repository, run in each in turn. Nothing is written.
+``python -m bench.trial 3 16 32 3 128 --filters 1 5 11`` prints the milliseconds for one layer. To
+compare two checkouts of this repository, run it in each in turn. It writes no files.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from maskedconv.ops.weight_grad import WeightGradProblem, native
 from maskedconv.training.memory import keep_freed_memory
 
 ROUNDS = 60
-BESIDE = 8_000_000  # floats that are read and written before a call with cold caches
+BESIDE = 8_000_000  # floats read and written before a call with cold caches
 
 
 def problem_of(layer: Layer, filters: int, prologue: bool) -> WeightGradProblem:
-    """The gradient of the first filters; with BatchNorm and ReLU in front where asked for."""
+    """The gradient of the first filters; ``prologue`` puts BatchNorm and ReLU in front."""
     x, grad = tensors(layer, "cpu", torch.float32)
     shape = torch.Size((filters, layer.in_channels, layer.kernel, layer.kernel))
     geometry = ConvGeometry((layer.stride,) * 2, (layer.padding,) * 2, (1, 1), 1)

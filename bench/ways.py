@@ -1,8 +1,8 @@
-"""What the dispatch on the CPU rests on: each way of computing a layer's gradients, side by side.
+"""Measurements behind the dispatch on the CPU: each algorithm for a layer's gradients.
 
 ``python -m bench.ways`` measures forward and backward of every convolution of the paper's networks
-with the compiled kernel, with PyTorch's sliced operator and with PyTorch's gradient of all filters,
-and says where the dispatch takes one that is slower than another.
+with the compiled kernel, with PyTorch's operator on a slice, and with PyTorch's gradient of all
+filters. It lists the settings in which the dispatch does not choose the fastest one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
 
 BACKENDS = {"kernel": None, "library": "reference"}
 WAYS = (*BACKENDS, "all filters")
-LEAST = 0.02  # of the time; less is not worth a rule
+LEAST = 0.02  # fraction of the time; a smaller loss is not worth a rule
 
 
 def steps(layer: Layer, learned: int) -> dict[str, Callable[[], None]]:
-    """Forward and backward in each way."""
+    """Forward and backward with each algorithm."""
     x, grad = tensors(layer, "cpu", torch.float32)
     x.requires_grad_(layer.in_channels > 3)
     conv = plain(layer, "cpu", torch.float32)
@@ -53,13 +53,13 @@ def steps(layer: Layer, learned: int) -> dict[str, Callable[[], None]]:
 
 
 def chosen(layer: Layer, learned: int) -> str:
-    """The way that runs."""
+    """The algorithm that runs."""
     shape = (learned, layer.in_channels, layer.kernel, layer.kernel)
     return "all filters" if all_filters_are_faster(shape, layer.out_channels) else "kernel"
 
 
 def measure(rounds: int) -> list[Row]:
-    """A row for each different layer and number of learned filters, where some are not learned."""
+    """A row for each distinct layer and number of learned filters, without fully learned layers."""
     layers = dict.fromkeys(layer for network in NETWORKS for layer in layers_of(network))
     rows: list[Row] = []
     for position, layer in enumerate(layers, start=1):
@@ -75,7 +75,7 @@ def measure(rounds: int) -> list[Row]:
 
 
 def regrets(rows: list[Row]) -> str:
-    """Where another way is faster than the one that runs, as Markdown."""
+    """The settings in which another algorithm is faster than the chosen one, as Markdown."""
     lines = []
     for row_ in rows:
         times = {way: row_["ms"][way].p50 for way in WAYS}

@@ -1,4 +1,4 @@
-"""Reads the notes of ``setup.py`` on parts that the installation omitted, and why."""
+"""Reads the notes that ``setup.py`` writes about omitted parts and the reasons."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import maskedconv
 
 
 def left_out(folder: str | None = None) -> dict[str, str]:
-    """The reason of each part (``native``, ``cuda``) that was not built, or not wholly.
+    """The reason for each part (``native``, ``cuda``) that was not built, or only in part.
 
     Args:
-        folder: of the package; by default the first of its folders that holds such notes.
+        folder: a folder of the package; by default the first one that contains such notes.
     """
     for path in [folder] if folder else maskedconv.__path__:
         notes = Path(path) / "_build.json"

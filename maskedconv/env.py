@@ -41,19 +41,19 @@ def _backends() -> dict[str, str]:
 
 
 def _cuda(archs: str, left_out: dict[str, str]) -> str:
-    """The state of the CUDA part: what it was built for, and what was left out."""
+    """The state of the CUDA part: its architectures and what was left out."""
     reason = left_out.get("cuda", "")
     if not archs:
-        return f"not built: {reason or 'maskedconv was built where nothing was noted down'}"
+        return f"not built: {reason or 'the installation recorded no reason'}"
     return f"built for sm {archs}{f' ({reason})' if reason else ''}; {NOT_RUN}"
 
 
 def _instruction_set() -> dict[str, str]:
-    """Of the native kernels for the CPU."""
+    """Instruction set of the native CPU kernels."""
     from maskedconv.ops import native
 
     wanted = os.environ.get(native.ISA_VARIABLE)
-    state = {native.ISA_VARIABLE: wanted or "not set: the widest that this processor has"}
+    state = {native.ISA_VARIABLE: wanted or "not set: the widest that this processor supports"}
     module = native.module()
     if module is None:
         return {**state, "in use": native.REASON}

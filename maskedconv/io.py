@@ -1,4 +1,4 @@
-"""Atomic file writing: a file is replaced as a whole or not at all. Free of torch."""
+"""Atomic file writing: a file is replaced completely or not at all. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import BinaryIO
 
 
 class StoreError(OSError):
-    """A folder of results cannot be used; the message says why."""
+    """A folder of results cannot be used; the message gives the reason."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of ``path`` when the block ends.
+    """Context that yields a file for writing, which replaces ``path`` when the block ends.
 
-    A reader sees the old file or the new one, also after a crash or loss of power. The new file
-    lies beside ``path`` until then, under a name of its own; an error removes it. Its permissions
-    are those of any new file.
+    Readers see the old file or the new one, even after a crash or power loss. Until the end of the
+    block, the new file has a temporary name in the folder of ``path``; an error removes it. It has
+    the default permissions of a new file.
 
     Raises:
         OSError: the file cannot be written or put in place.
@@ -40,13 +40,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Puts ``content`` at ``path``; errors as :func:`replacing`."""
+    """Writes ``content`` to ``path`` atomically; errors as :func:`replacing`."""
     with replacing(path) as file:
         file.write(content)
 
 
 def remove_partial_files(path: Path) -> None:
-    """Removes what killed writers of ``path`` left; to be called when nobody writes it."""
+    """Removes the files of killed writers of ``path``. No process may be writing it."""
     start = f".{_stem(path)}."
     with suppress(OSError):
         for name in os.listdir(path.parent):
@@ -55,12 +55,12 @@ def remove_partial_files(path: Path) -> None:
 
 
 def _stem(path: Path) -> str:
-    # A name may have 255 bytes, and a character up to four.
+    # A file name is limited to 255 bytes, and a character may take four.
     return path.name[:50]
 
 
 def _sync_folder(folder: Path) -> None:
-    """Writes the folder's entries to disk, if its file system can."""
+    """Syncs the folder's entries to disk, if its file system supports this."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -1,4 +1,4 @@
-"""``python -m maskedconv.reproduce``: runs figures and tables of papers and draws the report."""
+"""``python -m maskedconv.reproduce``: runs the papers' experiments and draws the report."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def main(
     data_dir: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where the images are: DIR, or NAME=DIR for each of several data sets.",
+            help="Folder of the images: DIR, or NAME=DIR for each of several data sets.",
             metavar="[NAME=]DIR",
         ),
     ] = None,
@@ -75,8 +75,8 @@ def main(
         Path | None,
         typer.Option(help="Folder for results and report.", show_default="runs/<preset>"),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="How many seeds of every run.")] = 1,
-    epochs: Annotated[int | None, typer.Option(help="In place of the preset's.")] = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds of every run.")] = 1,
+    epochs: Annotated[int | None, typer.Option(help="By default the preset's.")] = None,
     subset: Annotated[int | None, typer.Option(help="Training images per class.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     amp: Annotated[str, typer.Option(help=AMP_HELP)] = "auto",
@@ -92,13 +92,13 @@ def main(
         ),
     ] = "auto",
     checkpoint_minutes: Annotated[
-        float, typer.Option(help="How often a run is saved while it goes on.")
+        float, typer.Option(help="Minutes between two checkpoints of a run.")
     ] = 2.0,
     list_: Annotated[
         bool, typer.Option("--list", help="List the experiments with their runs and stop.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run and for how long, and stop.")
+        bool, typer.Option("--dry-run", help="Print the missing runs and their time, and stop.")
     ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="With --list or --dry-run: name every run.")
@@ -107,8 +107,8 @@ def main(
 ) -> None:
     """Run the figures and tables of the papers and draw a report of them.
 
-    Without options: small networks on scikit-learn's digits, a few minutes on a CPU. Runs that are
-    already in the folder are not repeated, so an interrupted command goes on where it was.
+    Without options: small networks on scikit-learn's digits, a few minutes on a CPU. Finished runs
+    in the folder are not repeated, and an interrupted command resumes.
 
     Exit status: 0 done, 1 some runs failed, 2 usage or missing data, 130 interrupted.
     """
@@ -124,7 +124,7 @@ def main(
         check_device(device, threads)
         check_checkpoint_minutes(checkpoint_minutes)
         if verbose and not (list_ or dry_run):
-            raise ValueError("verbose is for --list and --dry-run; expected one of them with it")
+            raise ValueError("verbose is True; expected --list or --dry-run with it")
         asked = parse_parallel(parallel)
         items = papers.select(ids or [])
         found = open_device(device, None)
@@ -148,7 +148,7 @@ def main(
             print_estimate(plan, sizes, store, Workers(at_once, found.type, threads), verbose)
             return
         store.prepare()
-        # Processes move the images to the device themselves.
+        # Worker processes move the images to the device themselves.
         images_on = found if at_once == 1 else open_device("cpu", threads)
         datasets, trained = _open(store, plan, locations, images_on)
     _name_same_runs(trained)
@@ -164,10 +164,10 @@ def main(
 def _open(
     store: Store, plan: Plan, locations: DataLocations, device: torch.device
 ) -> tuple[dict[DataKey, Dataset], dict[str, RunConfig]]:
-    """Loads the data, and writes the plan once it is sure that the folder is for these runs.
+    """Loads the data, checks that the folder is for these runs, and writes the plan.
 
     Returns:
-        The data, and the run that is trained for each run of the plan, by key.
+        The data, and for each key of the plan the run that is trained for it.
     """
     check_folder(store, plan.preset)
     loaded = store.load()
@@ -184,7 +184,7 @@ def _name_same_runs(trained: dict[str, RunConfig]) -> None:
     if others:
         say(
             f"{others} of {len(trained)} runs learn the same slices of the same network as another "
-            "one: it is trained once for all of them"
+            "run, and share its training"
         )
 
 
@@ -199,7 +199,7 @@ def _run(
     rows = {run.key: row for run in configs if (row := loaded.finished(run.key))}
     pending = [run for run in configs if run.key not in rows]
     if rows:
-        say(f"{len(rows)} of {len(configs)} runs are in {store.out} already")
+        say(f"{len(rows)} of {len(configs)} runs are finished in {store.out}")
     try:
         with ConsoleObserver(
             pending, _time_left(pending, datasets, worker_config, at_once)
@@ -220,13 +220,12 @@ def _run(
         left = [run for run in configs if loaded.finished(run.key) is None]
         begun = sum(has_checkpoint(store.out, run) for run in left)
         say(
-            f"interrupted: {len(configs) - len(left)} of {len(configs)} finished runs are kept in "
-            f"{store.out}, {begun} more are saved as far as they are; the same command goes on "
-            "from there"
+            f"interrupted: {len(configs) - len(left)} of {len(configs)} runs are finished in "
+            f"{store.out}, {begun} more are saved; the same command resumes them"
         )
         raise typer.Exit(INTERRUPTED) from None
     except (StoreError, WorkerError) as error:
-        say(f"error: {error}; finished runs are kept, the same command goes on from there")
+        say(f"error: {error}; finished runs are kept, and the same command resumes")
         raise typer.Exit(SOME_FAILED) from error
 
 
@@ -236,7 +235,7 @@ def _time_left(
     worker_config: WorkerConfig,
     at_once: int,
 ) -> TimeLeft | None:
-    """Estimates the time left, if there is a terminal to show it on."""
+    """Estimates the remaining time if stderr is a terminal."""
     if not (pending and sys.stderr.isatty()):
         return None
     from maskedconv.runs.estimate import coarse_estimate, total_seconds
@@ -254,7 +253,7 @@ def _draw(out: Path) -> None:
         print(f"report: {report.write(out)}")
     except (ImportError, OSError) as error:
         say(f"error: the report was not drawn: {error}")
-        say(f"the results are kept; draw it again with: python -m maskedconv.report --out {out}")
+        say(f"the results are kept; draw it with: python -m maskedconv.report --out {out}")
         raise typer.Exit(SOME_FAILED) from error
 
 

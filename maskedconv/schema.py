@@ -1,7 +1,7 @@
 """Checks JSON values against a schema; an error names the file and the place in it.
 
-A schema is a function that takes a value and raises :class:`Misfit`; the functions below are or
-make such. Free of torch.
+A schema is a function that takes a value and raises :class:`Misfit`. The functions below are
+schemas or create them. Does not import torch.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any
 
 Schema = Callable[[Any], None]
 
-# Larger integers are no size of a tensor and no seed; still larger ones overflow when divided.
+# Larger integers are neither sizes nor seeds, and the largest would overflow a float.
 _LARGEST = 2**63
 
 
 class SchemaError(ValueError):
-    """A file that does not hold what it should; names the file, the place and what is there."""
+    """A file with unexpected content; names the file, the place and the value."""
 
 
 class Misfit(ValueError):
-    """A value that a schema refuses. The place is put before the message on the way out."""
+    """A value that does not match its schema. Callers prepend the place to the message."""
 
     def __init__(self, message: str, place: str = "") -> None:
-        super().__init__(f"{place or 'the whole'} {message}")
+        super().__init__(f"{place or 'the value'} {message}")
         self.message = message
         self.place = place
 
     def below(self, key: str | int) -> Misfit:
-        """The same, seen from the object or list that has the value at ``key``."""
+        """The same error, relative to the object or list with the value at ``key``."""
         step = f"[{key}]" if isinstance(key, int) else _name(key)
         dot = "." if self.place and not self.place.startswith("[") else ""
         return Misfit(self.message, f"{step}{dot}{self.place}")
@@ -41,17 +41,18 @@ def read_json(content: bytes | str, schema: Schema, file: object) -> Any:
     """The JSON value in ``content``, checked.
 
     Args:
-        file: what the error calls it.
+        file: name of the file in errors.
 
     Raises:
-        SchemaError: it is not JSON, is nested too deeply, holds NaN, or ``schema`` refuses it.
+        SchemaError: the content is not JSON, is nested too deeply, contains NaN, or does not match
+            ``schema``.
     """
     try:
         value = json.loads(content, parse_constant=_refuse_constant)
     except RecursionError:
         raise SchemaError(f"{file}: the JSON is nested too deeply") from None
     except ValueError as error:
-        raise SchemaError(f"{file}: not valid JSON, half-written? ({error})") from None
+        raise SchemaError(f"{file}: not valid JSON, perhaps truncated ({error})") from None
     try:
         schema(value)
     except Misfit as error:
@@ -66,7 +67,7 @@ def text(value: Any) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise _misfit(value, "a string of whole characters") from None
+        raise _misfit(value, "a valid Unicode string") from None
 
 
 def flag(value: Any) -> None:
@@ -98,17 +99,17 @@ def count(value: Any) -> None:
 
 
 def seed(value: Any) -> None:
-    """An integer that torch takes as a seed: of 64 bits, signed or not."""
+    """An integer that torch accepts as a seed: 64 bits, signed or unsigned."""
     if (
         isinstance(value, bool)
         or not isinstance(value, int)
         or not -_LARGEST <= value < 2 * _LARGEST
     ):
-        raise _misfit(value, "an integer of 64 bits")
+        raise _misfit(value, "a 64-bit integer")
 
 
 def one_of(*values: Any) -> Schema:
-    """One of ``values``, and of its type: 1, 1.0 and true are three."""
+    """One of ``values``, with the same type: 1, 1.0 and true differ."""
 
     def check(value: Any) -> None:
         if not any(type(value) is type(known) and value == known for known in values):
@@ -118,7 +119,7 @@ def one_of(*values: Any) -> Schema:
 
 
 def optional(schema: Schema) -> Schema:
-    """null, or what ``schema`` takes."""
+    """null, or a value that matches ``schema``."""
 
     def check(value: Any) -> None:
         if value is not None:
@@ -128,7 +129,7 @@ def optional(schema: Schema) -> Schema:
 
 
 def list_of(schema: Schema, length: int | None = None) -> Schema:
-    """A list whose every item ``schema`` takes, of ``length`` items if given."""
+    """A list of items that match ``schema``, of the given ``length`` if any."""
 
     def check(value: Any) -> None:
         if not isinstance(value, list):
@@ -145,7 +146,7 @@ def list_of(schema: Schema, length: int | None = None) -> Schema:
 
 
 def mapping_of(schema: Schema) -> Schema:
-    """An object whose every value ``schema`` takes, whatever its keys."""
+    """An object with any keys, whose values match ``schema``."""
 
     def check(value: Any) -> None:
         for key, item in _entries(value).items():
@@ -158,9 +159,9 @@ def mapping_of(schema: Schema) -> Schema:
 def record(
     required: Mapping[str, Schema] | None = None, others: Mapping[str, Schema] | None = None
 ) -> Schema:
-    """An object with every key of ``required``; ``others`` are checked if they are there.
+    """An object with every key of ``required``; ``others`` are checked if present.
 
-    Keys that neither knows are let through: a later version may have written them.
+    Unknown keys are accepted, because a later version may have written them.
     """
     required = required or {}
     known = {**required, **(others or {})}

@@ -1,4 +1,4 @@
-"""The learned part of a convolution's weight: the arithmetic of slices, and checks of arguments.
+"""The learned slice of a convolution's weight: its size, and checks of arguments.
 
 The learned slice is the first ``n`` indices of one of the four dimensions of the weight
 ``[O, I / groups, kH, kW]`` (Rosenfeld & Tsotsos 2018, section 3). This module imports no torch.
@@ -32,11 +32,11 @@ def check_frozen(frozen: str) -> Frozen:
 
 
 def check_learned(learned: object) -> float | int:
-    """Returns ``learned`` as a Python float in [0, 1] or an int >= 0, or raises.
+    """Returns ``learned`` as a Python float in [0, 1] or an int >= 0.
 
     Raises:
-        TypeError: not a number (or a bool).
-        ValueError: NaN, a fraction outside [0, 1], a negative count.
+        TypeError: it is not a number, or a bool.
+        ValueError: it is NaN, a fraction outside [0, 1], or a negative count.
     """
     if isinstance(learned, bool) or not isinstance(learned, Real):
         raise TypeError(
@@ -62,12 +62,12 @@ def check_seed(seed: object) -> None:
 
 
 def num_learned(learned: object, size: int, slice_dim: int = 0) -> int:
-    """How many of the ``size`` indices of dimension ``slice_dim`` are learned.
+    """The number of learned indices among the ``size`` indices of dimension ``slice_dim``.
 
-    A float is a fraction: its floor is taken exactly, of the decimal that the number is written as
-    (0.7 of 90 is 63). An int is a count. For output filters (dimension 0) there is no minimum, and
-    a count beyond ``size`` is an error; for the other dimensions the authors' code learns at least
-    one index of a positive fraction and clips a count to ``size``.
+    A float is a fraction. The result is the floor of the exact decimal product (0.7 of 90 is 63).
+    An int is a count. For output filters (dimension 0) there is no minimum, and a count beyond
+    ``size`` is an error. For the other dimensions, as in the authors' code, a positive fraction
+    learns at least one index, and a count is clipped to ``size``.
 
     Raises:
         TypeError, ValueError: as :func:`check_learned`; a count beyond the number of filters.

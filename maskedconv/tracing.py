@@ -1,4 +1,4 @@
-"""Whether a call is recorded as a graph that must hold PyTorch's own operators only."""
+"""Detects calls that are recorded as a graph of PyTorch's own operators only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.fx import Proxy
 def is_traced(input: Any) -> bool:
     """True while ``torch.fx``, ``torch.jit.trace``, ``torch.export`` or ONNX export records.
 
-    Such a graph is loaded where this package is not installed. ``torch.compile`` is not among
-    them: it compiles for this process.
+    Such a graph may be loaded without this package. ``torch.compile`` is not included, because it
+    compiles for this process only.
 
     Args:
-        input: of the module that is called; ``torch.fx`` passes a Proxy.
+        input: the input of the called module; ``torch.fx`` passes a Proxy.
     """
     if torch.compiler.is_compiling():
-        # The flag itself: inside of torch.compile is_exporting() is true, whether it exports or not
+        # The private flag, because torch.compile replaces is_exporting() by True in any case
         # (torch 2.11, torch/_dynamo/variables/torch.py, tracing_state_functions).
         return torch.compiler._is_exporting_flag
     return isinstance(input, Proxy) or torch._C._is_tracing()

@@ -1,4 +1,4 @@
-"""``python -m maskedconv.train``: one training run with every setting on the command line."""
+"""``python -m maskedconv.train``: one training run, configured on the command line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _HEADER = "epoch       lr  train loss  top-1 %  test loss  top-1 %       s"
 def main(
     model: Annotated[str, typer.Option(help="Such as wrn_28_4; see maskedconv.models.")],
     dataset: Annotated[str, typer.Option(help=f"{', '.join(data.available())}.")] = "digits",
-    data_dir: Annotated[Path | None, typer.Option(help="Where the images are.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the images.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch CIFAR first.")] = False,
     learned: Annotated[
         str, typer.Option(help="0.1 is a tenth of every layer's filters, 1 one filter, 1.0 all.")
@@ -64,25 +64,23 @@ def main(
     weight_decay: Annotated[float | None, typer.Option(help="By default the recipe's.")] = None,
     dropout: Annotated[float, typer.Option(help="Of wrn.")] = 0.0,
     subset: Annotated[int | None, typer.Option(help="Training images per class.")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
     option: Annotated[
         list[str] | None,
-        typer.Option(help="Further option of the model, such as width=0.125; may be repeated."),
+        typer.Option(help="Another option of the model, such as width=0.125; may be repeated."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     amp: Annotated[str, typer.Option(help=AMP_HELP)] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to whose results.jsonl the run is added.")
+        Path | None, typer.Option(help="Folder with a results.jsonl, to which the run is added.")
     ] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Store the final weights in the folder, too.")
     ] = False,
     checkpoint_minutes: Annotated[
         float | None,
-        typer.Option(
-            help="How often the run is saved in the folder while it goes on.", show_default="2.0"
-        ),
+        typer.Option(help="Minutes between two checkpoints in the folder.", show_default="2.0"),
     ] = None,
 ) -> None:
     """Train one network that learns only a part of its weights.
@@ -134,7 +132,7 @@ def main(
 
 
 def _check_out(out: Path | None, keep: bool, checkpoint_minutes: float | None) -> float:
-    """The minutes between checkpoints; ValueError for options that need ``--out``."""
+    """Minutes between two checkpoints; ValueError for options that need ``--out``."""
     if keep and out is None:
         raise ValueError("keep is True; expected --out FOLDER for the weights")
     if checkpoint_minutes is None:
@@ -186,17 +184,17 @@ def parse_option(text: str) -> tuple[str, Option]:
 
 
 def _recipe(model: str, **given: Any) -> dict[str, Any]:
-    """The recipe of the network, with the options given in its place."""
+    """The recipe of the network, with the given options as overrides."""
     from maskedconv.models import recipe
 
     found = asdict(recipe(model))
-    # Dropout belongs to the source's run of all weights; here it is an option.
+    # The recipe's dropout is for the run that learns all weights; here it is an option.
     del found["dropout"]
     return found | {name: value for name, value in given.items() if value is not None}
 
 
 def _check_model(config: RunConfig, images: Dataset) -> None:
-    """Errors of the network's arguments belong to the user, not to the run."""
+    """Raises errors in the network's arguments before the run, as usage errors."""
     from maskedconv.runs.execute import build_model
 
     build_model(config, images.num_classes, images.image_shape)
@@ -210,8 +208,8 @@ def _say_what_is_not_obvious(config: RunConfig, store: Store | None) -> None:
     if late:
         epochs = ", ".join(map(str, late))
         say(
-            f"note: the learning rate is not lowered after epoch {epochs} of the recipe, as the "
-            f"run has {config.epochs}"
+            f"note: the recipe lowers the learning rate after epoch {epochs}; this run has only "
+            f"{config.epochs}"
         )
 
 
@@ -240,14 +238,14 @@ def _what_is_kept(config: RunConfig, store: Store | None) -> str:
     from maskedconv.runs.checkpoints import has_checkpoint
 
     if store is None:
-        return "nothing of it is kept, as there was no --out FOLDER"
+        return "nothing was saved, because --out FOLDER was not given"
     if not has_checkpoint(store.out, config):
-        return "nothing of it is kept, the same command starts anew"
-    return "the same command goes on from its last checkpoint"
+        return "nothing was saved yet, and the same command restarts it"
+    return "the same command resumes from its last checkpoint"
 
 
 class _Printer:
-    """Prints epochs as they come, and those of a run that is in the folder already."""
+    """Prints each epoch, including the epochs of a run that is already in the folder."""
 
     def __init__(self) -> None:
         self._started = False
@@ -261,7 +259,7 @@ class _Printer:
 
     def finished(self, config: RunConfig, row: Row) -> None:
         if not self._started:
-            say("this run is in the folder already; its stored epochs:")
+            say("this run is already in the folder; its stored epochs:")
             for epoch in row["history"]:
                 self._print(epoch)
 

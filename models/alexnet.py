@@ -9,8 +9,8 @@ from maskedconv.models.checks import check_count, check_width, scaled
 from maskedconv.models.layers import max_pool
 from maskedconv.models.recipe import Recipe
 
-# The authors' runs (arXiv 1802.00844). The learning rate that this network is known to train with
-# is .01; that it fails at .1 is part of the paper's result.
+# The authors' runs (arXiv 1802.00844). The network trains with a learning rate of .01. Its failure
+# at .1 is part of the paper's result.
 RECIPE = Recipe(
     epochs=164,
     batch_size=128,
@@ -38,7 +38,7 @@ class AlexNet(nn.Module):
     would shrink a 1×1 map is left out.
 
     Args:
-        make: makes the layers.
+        make: creates the layers.
         width: multiplies every number of channels.
     """
 

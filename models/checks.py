@@ -1,4 +1,4 @@
-"""Checks of what a network is asked to be. Free of torch."""
+"""Checks of the networks' arguments. Does not import torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numbers import Integral, Real
 
 
 def check_count(argument: str, value: object, minimum: int = 1) -> int:
-    """Returns ``value``; TypeError unless it is an int, ValueError when below ``minimum``."""
+    """Returns ``value``; TypeError unless it is an int, ValueError if it is below ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(
             f"{argument} is {value!r} ({type(value).__name__}); expected an int >= {minimum}"
@@ -18,7 +18,7 @@ def check_count(argument: str, value: object, minimum: int = 1) -> int:
 
 
 def check_dropout(dropout: object) -> float:
-    """Returns ``dropout``; an error unless it is a probability in [0, 1)."""
+    """Returns ``dropout``; TypeError or ValueError unless it is a probability in [0, 1)."""
     if isinstance(dropout, bool) or not isinstance(dropout, Real):
         raise TypeError(
             f"dropout is {dropout!r} ({type(dropout).__name__}); expected a number in [0, 1)"
@@ -29,7 +29,7 @@ def check_dropout(dropout: object) -> float:
 
 
 def check_width(width: object) -> float:
-    """Returns ``width``; an error unless it is a finite number above 0."""
+    """Returns ``width``; TypeError or ValueError unless it is a finite number above 0."""
     if isinstance(width, bool) or not isinstance(width, Real):
         raise TypeError(f"width is {width!r} ({type(width).__name__}); expected a number above 0")
     if not math.isfinite(width) or width <= 0:

@@ -1,6 +1,6 @@
 """Conv2, 4, 6 and 8: the small VGG-like networks of the supermask literature.
 
-Frankle & Carbin 2018 (arXiv 1803.03635); sizes, training and the absence of biases as in
+Source: Frankle & Carbin 2018 (arXiv 1803.03635). Sizes, training and the lack of biases follow
 Ramanujan et al. 2019 (arXiv 1911.13299).
 """
 
@@ -37,8 +37,8 @@ class ConvNet(nn.Module):
     BatchNorm. A max-pool that would shrink a 1×1 map is left out.
 
     Args:
-        make: makes the layers.
-        blocks: pairs of convolutions, 1 to 4; the networks are named after 2 * blocks.
+        make: creates the layers.
+        blocks: pairs of convolutions, 1 to 4; the network's name contains 2 * blocks.
         width: multiplies every number of channels and hidden units.
     """
 

@@ -43,7 +43,7 @@ class Bottleneck(nn.Module):
 
 
 class DenseBlock(nn.Sequential):
-    """Bottlenecks that each append to what they read: [N, C, H, W] to [N, C + L growth, H, W]."""
+    """Each bottleneck appends to its input: [N, C, H, W] to [N, C + L growth, H, W]."""
 
     def __init__(self, make: LayerFactory, in_channels: int, layers: int, growth_rate: int) -> None:
         inputs = [in_channels + i * growth_rate for i in range(layers)]
@@ -75,14 +75,14 @@ class Transition(nn.Module):
 class DenseNetBC(nn.Module):
     """conv1, three dense blocks with a transition after the first two, bn-relu, pool, fc.
 
-    ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``. Transitions are apart from
-    block1..3, as the paper's table 1 counts the parameters of the dense blocks alone.
+    ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``. Transitions are not part of block1
+    to block3, because table 1 of Rosenfeld & Tsotsos 2018 counts dense blocks without them.
 
     Args:
-        make: makes the layers.
+        make: creates the layers.
         blocks: bottlenecks in a dense block; the depth is 6 * blocks + 4.
         growth_rate: channels that a bottleneck adds.
-        image_size: at least 4, as the transitions halve it twice.
+        image_size: at least 4, because the transitions halve it twice.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Feature maps that grow by channels, layer after layer, in memory that is allocated once."""
+"""Concatenated feature maps of a dense block, stored in one buffer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from maskedconv.tracing import is_traced
 
 
 class GrowingFeatures:
-    """Holds what ``torch.cat((whole, new), 1)`` after each layer would, without its copies.
+    """Replaces ``torch.cat((features, new), 1)`` after each layer, without its copies.
 
-    Every state is a view of the first channels of one buffer, so that backward keeps the buffer
-    once, however many layers read it. Changing a state in place raises.
+    Every state is a view of the first channels of one buffer. Autograd saves this buffer once,
+    however many layers read it. Changing a state in place raises.
 
     Args:
-        first: ``[N, C, H, W]``, the channels to start with; copied.
-        channels: how many there will be in the end.
+        first: ``[N, C, H, W]``, the first channels; copied.
+        channels: the final number of channels.
 
     Attributes:
         whole: ``[N, C', H, W]``, all channels so far; differentiable.
@@ -28,7 +28,8 @@ class GrowingFeatures:
     def __init__(self, first: Tensor, channels: int) -> None:
         self._buffer: Tensor | None = None
         self._moments: Moments | None = None
-        if torch.compiler.is_compiling() or is_traced(first):  # which manages memory itself
+        # Compilers plan memory themselves.
+        if torch.compiler.is_compiling() or is_traced(first):
             self.whole = first
             return
         size = (first.size(0), channels, *first.shape[2:])
@@ -38,7 +39,7 @@ class GrowingFeatures:
         self.whole = append_channels(None, first, self._buffer)
 
     def append(self, new: Tensor) -> None:
-        """Adds ``new [N, K, H, W]`` behind the channels so far."""
+        """Appends ``new [N, K, H, W]`` to the channels so far."""
         if self._buffer is None or new.dtype != self._buffer.dtype:
             self._buffer = None
             self.whole = torch.cat((self.whole, new), 1)
@@ -46,7 +47,7 @@ class GrowingFeatures:
             self.whole = append_channels(self.whole, new, self._buffer)
 
     def moments(self) -> Moments:
-        """Of each channel in this batch; those of earlier channels are not computed again."""
+        """Batch mean and variance of each channel; earlier channels are not computed again."""
         known = self._moments
         done = 0 if known is None else known.mean.size(0)
         if done < self.whole.size(1):

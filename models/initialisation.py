@@ -1,4 +1,4 @@
-"""Starting values: the papers' distributions, and a seed for a whole network."""
+"""Weight initialisation: the papers' distributions, and a seed for a whole network."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import nn
 def he_normal_(network: nn.Module) -> None:
     """Draws every convolution of ``network`` from N(0, 2 / (kH kW O)); its bias becomes 0.
 
-    This is He et al. 2015 (arXiv 1502.01852) with the fan-out. The whole bank is drawn, learned and
-    frozen filters alike, so that the values do not depend on how many filters are learned.
+    This is He et al. 2015 (arXiv 1502.01852) in fan-out mode. Learned and frozen filters are drawn
+    as one weight, so that the values do not depend on the number of learned filters.
     """
     for conv in network.modules():
         if isinstance(conv, nn.Conv2d):
@@ -26,9 +26,9 @@ def he_normal_(network: nn.Module) -> None:
 
 @contextmanager
 def drawn_on_cpu(seed: int | None) -> Iterator[None]:
-    """Within, new modules are drawn on the CPU (or, on the meta device, not at all).
+    """Context manager that draws new modules on the CPU, or nothing if the device is meta.
 
-    With a ``seed`` they are a function of it alone, and torch's own generator is left as it was.
+    With a ``seed``, the values depend on it alone, and torch's own generator does not change.
     """
     meta = torch.get_default_device().type == "meta"
     with torch.device("meta" if meta else "cpu"):

@@ -1,4 +1,4 @@
-"""Recipe: how a network was trained in its source. Free of torch."""
+"""Recipe: how a network was trained in its source. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Recipe:
-    """Momentum-SGD settings of a full run.
+    """SGD settings of a full run.
 
     Attributes:
         epochs: length of the full run; shorter runs keep the milestones.
         milestones, gamma: the learning rate is multiplied by ``gamma`` after each of these epochs.
-        schedule: "cosine" decays ``lr`` to zero over ``epochs`` instead; there are no milestones.
-        dropout: of the run that learns all weights.
+        schedule: "step" uses the milestones; "cosine" decays ``lr`` to zero over ``epochs``.
+        dropout: dropout probability of the run that learns all weights.
     """
 
     epochs: int

@@ -1,7 +1,8 @@
 """The CIFAR ResNets of depth 6n + 2 (He et al. 2015, arXiv 1512.03385).
 
-As Frankle, Schwab & Morcos 2020 (arXiv 2003.00152) train them by BatchNorm alone: γ starts uniform
-in [0, 1], and shortcuts that change the shape are a 1×1 convolution with BatchNorm.
+These are the variants that Frankle, Schwab & Morcos 2020 (arXiv 2003.00152) train by BatchNorm
+alone: γ starts uniform in [0, 1], and a shortcut that changes the shape is a 1×1 convolution with
+BatchNorm.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class ResNet(nn.Module):
     ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``.
 
     Args:
-        make: makes the layers, shortcuts included.
+        make: creates the layers, shortcuts included.
         blocks: blocks in a group; the depth is 6 * blocks + 2.
     """
 

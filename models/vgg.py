@@ -10,8 +10,8 @@ from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import max_pool
 from maskedconv.models.recipe import Recipe
 
-# The authors' runs (arXiv 1802.00844). Without BatchNorm the network is known to train with a
-# learning rate of .01; that it fails at .1 is part of the paper's result.
+# The authors' runs (arXiv 1802.00844). Without BatchNorm, the network trains with a learning rate
+# of .01. Its failure at .1 is part of the paper's result.
 RECIPE = Recipe(
     epochs=164,
     batch_size=128,
@@ -33,8 +33,8 @@ class VGG19(nn.Module):
     would shrink a 1×1 map is left out.
 
     Args:
-        make: makes the layers.
-        batch_norm: a BatchNorm behind each convolution.
+        make: creates the layers.
+        batch_norm: whether a BatchNorm follows each convolution.
         width: multiplies every number of channels.
         init: "he", or "default" for PyTorch's own; the fc layer is N(0, .01²) in both.
     """

@@ -30,8 +30,8 @@ RECIPE_28_10 = replace(RECIPE, dropout=0.3)
 class BasicBlock(nn.Module):
     """bn-relu-conv-bn-relu-[dropout]-conv plus a shortcut, [N, C, H, W] to [N, O, H/s, W/s].
 
-    Where the number of channels or the size changes, the shortcut is a 1×1 convolution of the
-    tensor behind the first bn-relu.
+    If the number of channels or the size changes, the shortcut is a 1×1 convolution of the first
+    bn-relu's output.
     """
 
     def __init__(
@@ -62,15 +62,15 @@ class BasicBlock(nn.Module):
 class WideResNet(nn.Module):
     """conv1, three groups of pre-activation blocks, bn-relu, average pool, fc.
 
-    ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``. The groups have strides 1, 2, 2; from
-    64×64 images on 2, 2, 2, as in the authors' Tiny-ImageNet variant (Rosenfeld & Tsotsos 2018,
-    table 3).
+    ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``. The groups have strides 1, 2, 2, or
+    2, 2, 2 for images of at least 64×64 pixels, as in the authors' Tiny-ImageNet variant (Rosenfeld
+    & Tsotsos 2018, table 3).
 
     Args:
-        make: makes the layers, shortcuts included.
+        make: creates the layers, shortcuts included.
         blocks: blocks in a group; the depth is 6 * blocks + 4.
         widen_factor: the groups have 16, 32, 64 times this many channels.
-        dropout: probability, between the two convolutions of a block.
+        dropout: dropout probability between the two convolutions of a block.
         init: "he", or "default" for PyTorch's own.
     """
 

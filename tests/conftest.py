@@ -1,4 +1,4 @@
-"""Settings shared by all tests: small thread pools, no global state left behind."""
+"""Shared by all tests: small thread pools, and a reset of global state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    # A shell starts what runs in the background so; tests of Ctrl-C need it.
+    # Shells start background processes with Ctrl-C ignored; the tests of Ctrl-C need it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -17,5 +17,5 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 def _seeded() -> None:
     torch.manual_seed(0)
     if "torch._dynamo" in sys.modules:
-        # Else one test's compilations count towards the next one's limit.
+        # Otherwise the compilations of a test count towards the limit of the next one.
         torch._dynamo.reset()

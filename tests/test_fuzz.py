@@ -1,4 +1,4 @@
-"""The fuzzer itself: what it prints runs, it finds a planted fault, and it outlives a crash."""
+"""The fuzzer: its printed programs run, it finds a planted fault, and it survives a crash."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_planted_fault_is_found_and_shrunk(monkeypatch):
 
 
 def test_a_case_that_ends_the_process_is_reported(tmp_path):
-    """The first worker dies, and plain modules do not: the fuzzer names the case, with status 1."""
+    """The first worker dies but plain modules do not: the fuzzer reports the case, status 1."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, pathlib, sys\n"
         f"seen = pathlib.Path({str(tmp_path / 'seen')!r})\n"

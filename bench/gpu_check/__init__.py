@@ -1,7 +1,7 @@
-"""Everything that needs a GPU, in the order of what it is worth, within a budget of minutes.
+"""All checks that need a GPU, most important first, within a budget of minutes.
 
-``python -m bench.gpu_check --minutes 6 --out FOLDER`` appends one JSON line for each case to
-``FOLDER/results.jsonl`` as it comes. Steps run in processes of their own: one that hangs, crashes
-or loses the GPU takes no other along. Cases that did not fit are named at the end, and ``--resume``
+``python -m bench.gpu_check --minutes 6 --out FOLDER`` appends one JSON line for each finished case
+to ``FOLDER/results.jsonl``. Each step runs in its own process, so that a hang, a crash or a lost
+GPU does not affect other steps. Cases that did not fit are listed at the end, and ``--resume``
 continues with them. ``--rehearse`` takes the same path on the CPU with small shapes.
 """

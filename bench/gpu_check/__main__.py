@@ -23,15 +23,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu_check", description=bench.gpu_check.__doc__
     )
-    parser.add_argument("--minutes", type=float, default=6.0, help="of everything together")
+    parser.add_argument("--minutes", type=float, default=6.0, help="total time budget")
     parser.add_argument("--out", type=Path, default=Path("gpu-check"), help="folder of the results")
-    parser.add_argument("--resume", action="store_true", help="continue with what is missing")
-    parser.add_argument("--rehearse", action="store_true", help="on the CPU, with small shapes")
-    parser.add_argument("--steps", nargs="+", help="only these, by name")
+    parser.add_argument("--resume", action="store_true", help="run the missing cases only")
+    parser.add_argument("--rehearse", action="store_true", help="use the CPU and small shapes")
+    parser.add_argument("--steps", nargs="+", help="names of the steps to run; default all")
     parser.add_argument(
-        "--data-dir", default="", help="of CIFAR-10: first epochs of the authors' runs come last"
+        "--data-dir", default="", help="folder of CIFAR-10, for first epochs of the authors' runs"
     )
-    parser.add_argument("--dataset", default="cifar10", help="what is in --data-dir")
+    parser.add_argument("--dataset", default="cifar10", help="the data set in --data-dir")
     return parser.parse_args(arguments)
 
 
@@ -39,7 +39,7 @@ def chosen_steps(arguments: argparse.Namespace) -> tuple[Step, ...]:
     """The steps with their cases, in order.
 
     Raises:
-        SystemExit: --steps names another.
+        SystemExit: --steps has an unknown name.
     """
     runs: tuple[str, ...] = (REHEARSED_RUN,) if arguments.rehearse else ()
     if arguments.data_dir and not arguments.rehearse:
@@ -54,13 +54,13 @@ def chosen_steps(arguments: argparse.Namespace) -> tuple[Step, ...]:
 
 
 def missing_cases(step: Step, keys: set[str]) -> list[str]:
-    """Those of the step without one of these keys."""
+    """The step's cases without one of these keys."""
     return [case for case in step.cases if plan.key(step.name, case) not in keys]
 
 
 def in_turn(steps: tuple[Step, ...]) -> list[tuple[Step, float]]:
-    """Steps and their seconds: each in its own time, then again for what did not come to its turn,
-    in the time that is left, and the trainings last.
+    """Steps and their seconds: each step in its own time, then its remaining cases in the remaining
+    time, and the trainings last.
     """
     checks = [step for step in steps if step.name != plan.EPOCHS]
     trainings = [step for step in steps if step.name == plan.EPOCHS]
@@ -71,7 +71,7 @@ def in_turn(steps: tuple[Step, ...]) -> list[tuple[Step, float]]:
 
 
 def run_all(runner: Runner, steps: tuple[Step, ...], until: float) -> None:
-    """Runs what has no answer yet, each case at most once."""
+    """Runs the cases without an answer, each at most once."""
     answered, before = runner.answered(), len(runner.record.rows())
     for step, seconds in in_turn(steps):
         tried = {row["key"] for row in runner.record.rows()[before:]}
@@ -83,7 +83,7 @@ def run_all(runner: Runner, steps: tuple[Step, ...], until: float) -> None:
 
 
 def finish(runner: Runner, steps: tuple[Step, ...], seconds: float) -> list[Row]:
-    """Names what is missing, in the file and on the screen; returns the rows that count."""
+    """Reports missing cases in the file and on the screen; returns the rows that count."""
     same = about.describe(runner.rehearse)
     done = runner.record.answered(same, NOT_HERE)
     missing = [plan.key(s.name, case) for s in steps for case in missing_cases(s, done)]
@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = folder / "results.jsonl"
     runner = Runner(folder, options.rehearse, _for_the_cases(options, results))
     if results.exists() and not options.resume:
-        print(f"{results} is there already; expected --resume or another --out", file=sys.stderr)
+        print(f"{results} exists; expected --resume or another --out", file=sys.stderr)
         return 2
     try:
         run_all(runner, steps, begin + 60 * options.minutes)
@@ -128,5 +128,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print("interrupted: the same command with --resume goes on", file=sys.stderr)
+        print("interrupted: the same command with --resume continues", file=sys.stderr)
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""What every row says of the machine and the code; free of torch."""
+"""Fields of every row that describe the device and the code. Does not import torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def describe(rehearse: bool) -> dict[str, Any]:
 
 
 def gpu_name() -> str:
-    """The first GPU that the driver shows, or an empty string."""
+    """The name of the driver's first GPU, or an empty string."""
     with suppress(OSError, AttributeError):
         driver = ctypes.CDLL("libcuda.so.1")
         device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
@@ -46,7 +46,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Of the checkout, with a digest of what was changed; without git one of the code."""
+    """The commit with a hash of uncommitted changes; without git, a hash of the code."""
     with suppress(OSError, subprocess.CalledProcessError):
         commit = _git("rev-parse", "--short=12", "HEAD")
         changes = _git("diff", "HEAD")

@@ -1,4 +1,4 @@
-"""What the cases need of the device: a GPU, or stand-ins for what only CUDA has."""
+"""The device interface of the cases: a GPU, or a CPU with stand-ins for CUDA's features."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Function = Callable[[], object]
 
 
 class Device:
-    """Both devices: what does not depend on which one it is."""
+    """The interface, with the parts common to both devices."""
 
     name: str
     rehearsal: bool
@@ -31,11 +31,11 @@ class Device:
         self.queue = queue
 
     def times(self, function: Function, repetitions: int) -> Times:
-        """Of the work alone, from a clean cache: queued while the device sleeps."""
+        """Times of the work without Python, with a cold cache: queued while the device sleeps."""
         return queued_times(function, self.queue, repetitions, self.flush)
 
     def intervals(self, function: Function, repetitions: int) -> list[float]:
-        """Milliseconds from one call's end to the next one's, without waiting in between."""
+        """Milliseconds between the ends of successive calls, without waiting in between."""
         events = [self.queue.event() for _ in range(repetitions + 1)]
         self.queue.synchronize()
         events[0].record()
@@ -46,13 +46,13 @@ class Device:
         return [a.elapsed_time(b) for a, b in pairwise(events)]
 
     def flush(self) -> None:
-        """Empties the cache of what was used before."""
+        """Evicts earlier data from the cache."""
         raise NotImplementedError
 
     def capture(self, function: Function, prepare: Function = lambda: None) -> Function:
-        """``function`` as a graph to be replayed; the peak counts from after its warm-up.
+        """``function`` captured as a graph; the memory peak is reset after its warm-up.
 
-        ``prepare`` is called before the capture and is no part of it.
+        ``prepare`` is called before the capture and is not part of it.
         """
         raise NotImplementedError
 
@@ -64,11 +64,11 @@ class Device:
         raise NotImplementedError
 
     def allocated(self) -> int:
-        """Bytes of tensors now; 0 where nobody counts them."""
+        """Currently allocated bytes of tensors; 0 if unknown."""
         return 0
 
     def free(self) -> None:
-        """Gives memory back that nothing refers to."""
+        """Returns unused memory to the device."""
         gc.collect()
 
 

@@ -1,7 +1,7 @@
-"""Launches the weight gradient's kernel without torch, for tools that watch every instruction.
+"""Launches the kernel of the weight gradient without torch, for instrumentation tools.
 
-``python -m bench.gpu_check.driver --shape JSON`` takes CUDA's memory from the driver's library;
-``--host`` runs the CPU's kernel in its place. With ``--check`` the result is held against float64.
+``python -m bench.gpu_check.driver --shape JSON`` allocates CUDA memory by the driver's library.
+``--host`` runs the CPU kernel instead. ``--check`` compares the result with float64.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from maskedconv import _C
 
 Array = NDArray[Any]
 MULTIPROCESSORS, SHARED_BYTES = 16, 97  # CUdevice_attribute
-MARGIN = 1e-2  # of the largest value: bfloat16 and TF32 operands
+MARGIN = 1e-2  # relative to the largest value, for bfloat16 and TF32 operands
 
 
 class HostMemory:
-    """Arrays as they are."""
+    """Memory of the host: arrays are used directly."""
 
     def upload(self, array: Array) -> int:
         self._held = [*getattr(self, "_held", []), array]
@@ -35,7 +35,7 @@ class HostMemory:
 
 
 class CudaMemory:
-    """Of the first GPU, in its primary context, which the kernels' runtime uses too."""
+    """Memory of the first GPU, in its primary context, which the CUDA runtime shares."""
 
     def __init__(self) -> None:
         self._driver = ctypes.CDLL("libcuda.so.1")
@@ -73,7 +73,7 @@ class CudaMemory:
 
 
 def rounded(values: Array, dtype: str) -> tuple[Array, Array]:
-    """The values as they are stored, and in float64: bfloat16 cuts the lower half of float32."""
+    """The stored values, and the same in float64; bfloat16 truncates float32."""
     if dtype == "float32":
         return values, values.astype(np.float64)
     stored = (values.view(np.uint32) >> 16).astype(np.uint16)
@@ -81,7 +81,7 @@ def rounded(values: Array, dtype: str) -> tuple[Array, Array]:
 
 
 def strides(array: Array) -> list[int]:
-    """In elements, of ``[N, H, W, C]`` memory as ``[N, C, H, W]``."""
+    """Strides in elements of ``[N, H, W, C]`` memory, viewed as ``[N, C, H, W]``."""
     image, row, pixel, channel = (step // array.itemsize for step in array.strides)
     return [image, channel, row, pixel]
 
@@ -136,7 +136,7 @@ def _call_kernel(
 
 
 def exact(shape: Shape, x: Array, grad: Array) -> Array:
-    """``[filters, kH, kW, C]`` in float64, a product for each tap."""
+    """The gradient ``[filters, kH, kW, C]`` in float64, from one product per tap."""
     pad, step, size = shape.padding, shape.stride, shape.out_size
     x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     out = np.empty((shape.filters, shape.kernel, shape.kernel, shape.channels))
@@ -149,7 +149,7 @@ def exact(shape: Shape, x: Array, grad: Array) -> Array:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", action="append", required=True, help="of Shape, as JSON")
+    parser.add_argument("--shape", action="append", required=True, help="a Shape as JSON")
     parser.add_argument("--host", action="store_true")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The steps in their order, the time each may take, and the cases of each; free of torch."""
+"""The steps in order, with their time limits and cases. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Step(NamedTuple):
     """Cases that run in one process, one after the other.
 
     Attributes:
-        seconds: that the step may take.
-        case_seconds: that one of its cases may take.
-        at_once: processes among which the cases are divided.
+        seconds: time limit of the step.
+        case_seconds: time limit of each case.
+        at_once: number of processes that share the cases.
     """
 
     name: str
@@ -38,7 +38,7 @@ def key(step: str, case: str) -> str:
 
 
 def steps(rehearse: bool, runs: tuple[str, ...] = ()) -> tuple[Step, ...]:
-    """Every step; ``runs`` are the trainings of the last one."""
+    """All steps; ``runs`` are the trainings of the last one."""
     return (
         Step("environment", 10, 10, ("versions", "copy", "matrix", "empty graph")),
         Step("numbers", 40, 20, _numbers(rehearse)),
@@ -57,7 +57,7 @@ def _networks(rehearse: bool) -> tuple[str, ...]:
 
 
 def _numbers(rehearse: bool) -> tuple[str, ...]:
-    """Every shape with our own kernel first: that is what a cut-off run must have."""
+    """All shapes, our own kernels first, so that an incomplete check includes them."""
     backends = (*BACKENDS, "native") if rehearse else BACKENDS
     packing = tuple(f"pack_filters | {backend}" for backend in backends)
     gradients = tuple(f"{shape} | {b}" for b in backends for shape in shapes.numbers(rehearse))
@@ -71,7 +71,7 @@ def _kernels(rehearse: bool) -> tuple[str, ...]:
 
 
 def _whole_steps(rehearse: bool) -> tuple[str, ...]:
-    """What takes minutes to compile comes last."""
+    """Training steps; cases that take minutes to compile come last."""
     networks = _networks(rehearse)
     eager = [f"{n} | {i} | {m}" for n in networks for i in IMPLEMENTATIONS for m in MODES]
     return (*eager, *(f"{n} | plain compiled | {m}" for n in networks for m in MODES))

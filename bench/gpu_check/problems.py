@@ -1,4 +1,4 @@
-"""Tensors of a shape, its weight gradient in float64, and the errors against it."""
+"""Tensors for a shape, its weight gradient in float64, and errors relative to it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from maskedconv.ops.weight_grad import WeightGradProblem
 
 
 def by_name(shapes: tuple[Shape, ...], name: str) -> Shape:
-    """The shape that prints as ``name``."""
+    """The shape whose text is ``name``."""
     return next(shape for shape in shapes if str(shape) == name)
 
 
 @functools.lru_cache(maxsize=1)
 def problem_of(shape: Shape, device_name: str) -> WeightGradProblem:
-    """The same values each time; kept for the next case."""
+    """The problem of a shape, always with the same values; cached for the next case."""
     device, dtype = torch.device(device_name), getattr(torch, shape.dtype)
     generator = torch.Generator(device).manual_seed(0)
 
@@ -44,11 +44,11 @@ def problem_of(shape: Shape, device_name: str) -> WeightGradProblem:
 
 
 def exact(problem: WeightGradProblem) -> Tensor:
-    """In float64, a product for each tap: not by the library that is compared."""
+    """The gradient in float64 by one product per tap, independent of the compared library."""
     x = problem.input.double()
     if problem.scale is not None and problem.shift is not None:
         x = (x * problem.scale.view(-1, 1, 1) + problem.shift.view(-1, 1, 1)).relu_()
-        x = x.to(problem.input.dtype).double()  # as every kernel rounds it
+        x = x.to(problem.input.dtype).double()  # every kernel rounds it
     filters, _, rows, columns = problem.shape
     grad = problem.grad_output[:, :filters].double()
     (step, _), (pad, _) = problem.geometry.stride, problem.geometry.padding
@@ -65,11 +65,11 @@ def exact(problem: WeightGradProblem) -> Tensor:
 
 
 def errors(value: Tensor, expected: Tensor) -> dict[str, float]:
-    """The largest and the mean deviation, both as a fraction of the largest value."""
+    """The largest and mean deviation as a fraction of the largest value."""
     difference, scale = (value.double() - expected).abs(), float(expected.abs().max())
     return {"largest": float(difference.max()) / scale, "mean": float(difference.mean()) / scale}
 
 
 def about_shape(shape: Shape, device: Device) -> dict[str, Any]:
-    """What a row says of its shape."""
+    """Fields of a row that describe its shape."""
     return {"shape": shape._asdict(), "dtype": shape.dtype, "n": shape.filters}

@@ -1,4 +1,4 @@
-"""A pytest plugin: appends a row for each test as it ends, and leaves out those that have one."""
+"""A pytest plugin that appends a row for each finished test and skips tests that have one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    # With several processes only the one that gathers the reports writes them.
+    # With several processes, only the controller writes rows.
     if os.environ.get("PYTEST_XDIST_WORKER") or report.skipped:
         return
     if report.failed or report.when == "call":

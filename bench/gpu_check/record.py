@@ -1,4 +1,4 @@
-"""Rows on disk: one JSON line each, on the disk before anything else happens; free of torch."""
+"""Rows on disk: one JSON line each, synced at once. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-# A case with such a row has an answer. One that was cut off has none yet, and what cannot be run
-# here can perhaps be run where the check is resumed.
+# Statuses that count as an answer. A case that was cut off has none, and a case that cannot run
+# here may run on the machine that resumes the check.
 ANSWERED = ("ok", "wrong", "error", "crashed")
 NOT_HERE = "not here"
 BAD = ("wrong", "error", "crashed")
-END = "end"  # key of the row that names what is missing
-# What a row's device and code are, so that a resumed check mixes no two of them.
+END = "end"  # key of the row that lists the missing cases
+# Device and code of a row, so that a resumed check does not mix them.
 SAME = ("device", "commit", "rehearsal")
 
 
 class NotHere(Exception):
-    """A case cannot be run on this machine; the message says why."""
+    """A case cannot run on this machine; the message gives the reason."""
 
 
 class Record:
@@ -30,7 +30,7 @@ class Record:
         self.path = path
 
     def append(self, row: Row) -> None:
-        """Adds one line; one that was cut short by a kill before is ended first."""
+        """Appends one line; first ends a partial line of a killed process."""
         text = json.dumps(_plain(row), allow_nan=False) + "\n"
         handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
@@ -43,7 +43,7 @@ class Record:
             os.close(handle)
 
     def rows(self) -> list[Row]:
-        """Every whole row; half a line, as a kill leaves it, is passed over."""
+        """All complete rows; partial lines of killed processes are ignored."""
         if not self.path.exists():
             return []
         found = []
@@ -62,13 +62,13 @@ class Record:
         return list({row["key"]: row for row in same if row["key"] != END}.values())
 
     def answered(self, about: Row, *further: str) -> set[str]:
-        """Keys of the cases that need not be run again, and of those with a ``further`` status."""
+        """Keys of the answered cases, and of cases with a ``further`` status."""
         known = (*ANSWERED, *further)
         return {row["key"] for row in self.latest(about) if row.get("status") in known}
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become text."""
+    """``value`` with NaN and infinities as text, because JSON has neither."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

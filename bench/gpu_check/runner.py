@@ -1,4 +1,4 @@
-"""Starts the workers, keeps them to their time, and says of each case what became of it."""
+"""Starts the workers, enforces their time limits, and records the status of each case."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ START_SECONDS = 90.0  # to import torch and open the GPU
 
 
 class Worker:
-    """One process of ``bench.gpu_check.worker``; it has imported torch when its cases come."""
+    """One process of ``bench.gpu_check.worker``, which imports torch before it gets its cases."""
 
     def __init__(self, results: Path, rehearse: bool, log: Path) -> None:
         command = [sys.executable, "-m", "bench.gpu_check.worker", "--results", str(results)]
@@ -40,7 +40,7 @@ class Worker:
         self._reader = threading.Thread(target=self._follow, daemon=True)
 
     def begin(self, step: str, cases: list[str], options: dict[str, Any], package: str) -> None:
-        """Hands over the cases; their code is in the module ``package.step``."""
+        """Sends the cases to the process; their code is in the module ``package.step``."""
         assert self._process.stdin is not None
         request = {"step": step, "cases": cases, "options": options, "package": package}
         with suppress(BrokenPipeError):
@@ -58,9 +58,9 @@ class Worker:
                 self.case = line.rstrip("\n")
 
     def wait(self, seconds: float, case_seconds: float, deadline: float) -> int | None:
-        """Its exit status; None where it, or one of its cases, took too long and was killed.
+        """The exit status, or None if the worker or one of its cases took too long and was killed.
 
-        The seconds count from when it is ready for its first case.
+        The time starts when the worker is ready for its first case.
         """
         start_until = time.monotonic() + START_SECONDS
         while (code := self._process.poll()) is None:
@@ -75,14 +75,14 @@ class Worker:
         return code
 
     def end(self) -> None:
-        """Kills it and all that it started."""
+        """Kills the worker and its child processes."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
 class Runner:
-    """Runs steps; one worker more than is needed is always started ahead."""
+    """Runs steps; always starts one spare worker ahead."""
 
     def __init__(self, folder: Path, rehearse: bool, options: dict[str, Any]) -> None:
         self.record = Record(folder / "results.jsonl")
@@ -95,11 +95,11 @@ class Runner:
         self._closed = False
 
     def answered(self) -> set[str]:
-        """Keys of the cases that need not be run again."""
+        """Keys of the answered cases."""
         return self.record.answered(about.describe(self.rehearse))
 
     def run(self, step: Step, cases: list[str], deadline: float) -> None:
-        """Runs the cases until the step's time is over; rows are on disk when it returns."""
+        """Runs the cases within the step's time; their rows are on disk when it returns."""
         if step.at_once == 1:
             self._run(step, cases, deadline)
             return
@@ -147,8 +147,8 @@ class Runner:
     def _after_a_failure(
         self, step: Step, cases: list[str], worker: Worker, code: int | None
     ) -> list[str]:
-        """Writes what became of the case that ran; returns those that are left."""
-        if worker.case not in cases:  # it did not come to its first case
+        """Records the status of the failed case; returns the remaining cases."""
+        if worker.case not in cases:  # it did not reach its first case
             if code is not None:
                 self._append(step, cases[0], "crashed", f"no start, exit status {code}")
             return []

@@ -1,4 +1,4 @@
-"""The convolutions that are checked and timed, free of torch."""
+"""The checked and timed convolutions. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ class Shape(NamedTuple):
     """A weight gradient of ``filters`` of ``out_channels`` filters over ``batch`` square images.
 
     Attributes:
-        pitch: channels of the tensor that the input is the first ``channels`` of; 0: it is dense.
+        pitch: if the input is a view of the first ``channels`` of a wider tensor, the number of
+            channels of that tensor; 0 for a dense input.
         prologue: whether BatchNorm and ReLU come first.
     """
 

@@ -1,4 +1,4 @@
-"""The table at the end; free of torch."""
+"""The final table. Does not import torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.gpu_check.record import Row
 
 
 def table(rows: list[Row], steps: tuple[Step, ...], missing: list[str]) -> str:
-    """What came of each step, its figures, and what is missing."""
+    """The results and figures of each step, and the missing cases."""
     lines = []
     for step in steps:
         found = [row for row in rows if row.get("step") == step.name]
@@ -24,12 +24,12 @@ def table(rows: list[Row], steps: tuple[Step, ...], missing: list[str]) -> str:
         lines.append(f"\nnot done, {len(missing)}:")
         lines += [f"  {key}" for key in missing]
     else:
-        lines.append("\nevery case had its turn")
+        lines.append("\nall cases were run")
     return "\n".join(lines)
 
 
 def _line(key: str, row: Row) -> str:
-    """The figures of a row, or what went wrong; nothing for what is right and has no figure."""
+    """The figures or the error of a row; empty for a correct row without figures."""
     status = row["status"]
     if status in ("error", "crashed", "cut off", "not here"):
         why = str(row.get("error") or row.get("reason") or row.get("summary", ""))
@@ -45,7 +45,7 @@ def _figures(row: dict[str, Any]) -> str:
         p20, p50, p80 = row["ms"]
         found.append(f"{p50:9.4f} ms ({p20:.4f}-{p80:.4f})")
     if row.get("held") is False:
-        found.append("with Python's part")
+        found.append("including Python")
     units = (
         ("bytes_a_second", 1e12, "TB/s"), ("operations_a_second", 1e12, "TFLOP/s"),
         ("peak_bytes", 2**20, "MiB at the peak"), ("saved_bytes", 2**20, "MiB saved"),

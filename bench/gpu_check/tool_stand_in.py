@@ -1,4 +1,4 @@
-"""Prints as NVIDIA's tools do and runs the command, for a rehearsal without them."""
+"""Imitates the output of NVIDIA's tools and runs the command, for rehearsals without them."""
 
 from __future__ import annotations
 

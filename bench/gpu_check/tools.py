@@ -1,4 +1,4 @@
-"""NVIDIA's tools on the driver: where they are, how they are called, and what they print."""
+"""Finds NVIDIA's tools, runs them on the driver, and parses their output."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ METRICS = (
     "launch__registers_per_thread",
     "launch__grid_size",
 )
-# Where NVIDIA's packages install them.
+# Folders in which NVIDIA's packages install them.
 PLACES = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute/*")
 
 
 def find(tool: str, rehearse: bool) -> list[str]:
-    """The tool, or in a rehearsal a stand-in that prints as it does.
+    """The command of the tool, or in a rehearsal of a stand-in with the same output.
 
     Raises:
-        NotHere: it is not installed.
+        NotHere: the tool is not installed.
     """
     if rehearse:
         return [sys.executable, str(Path(__file__).with_name("tool_stand_in.py")), tool]
@@ -56,7 +56,7 @@ def driver(shapes: tuple[Shape, ...], rehearse: bool, check: bool) -> list[str]:
 
 
 def output_of(command: list[str]) -> tuple[int, str]:
-    """Exit status, and all that was printed."""
+    """Exit status and complete output."""
     done = subprocess.run(
         command, cwd=about.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         check=False,
@@ -80,7 +80,7 @@ def kernels_in(text: str) -> list[dict[str, str]]:
 
 
 def faults_in(text: str) -> int | None:
-    """How many compute-sanitizer found; None where it does not say."""
+    """The number of faults that compute-sanitizer found; None if it is not in the output."""
     for pattern in (r"ERROR SUMMARY: (\d+) error", r"RACECHECK SUMMARY: (\d+) hazard"):
         if found := re.search(pattern, text):
             return int(found[1])

@@ -1,4 +1,4 @@
-"""Whole training steps of a network, as several implementations write it."""
+"""Complete training steps of a network in several implementations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = {"ours": "maskedconv", "plain": "conv2d", "slice": "sliced backward"}
 
 
 class Training:
-    """A network with its optimiser and one batch of noise."""
+    """A network with its optimizer and one batch of noise."""
 
     def __init__(self, network: str, implementation: str, compiled: bool, device: Device) -> None:
         self._device, self._compiled = device, compiled
@@ -45,13 +45,15 @@ class Training:
         self._optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """Forward, backward and the optimiser's step."""
+        """Forward, backward and the optimizer's step."""
         self.forget_gradients()
         F.cross_entropy(self.forward(self.model, self._images).float(), self._labels).backward()
         self._optimizer.step()
 
     def saved_bytes(self) -> int:
-        """Counted by hooks; by the allocator if compiled, as hooks would compile anew."""
+        """Bytes saved for backward, from hooks; if compiled, from the allocator, because hooks
+        would trigger a recompilation.
+        """
         if self._compiled:
             before = self._device.allocated()
             output = self.forward(self.model, self._images)
@@ -60,15 +62,13 @@ class Training:
 
 
 def measure(training: Training, mode: str, device: Device) -> dict[str, Any]:
-    """Time of a step, the peak after warm-up, and what autograd saves."""
+    """Time of a step, peak memory after warm-up, and bytes that autograd saves."""
     count = REPETITIONS[device.name]
     if mode == "graph":
         step: Callable[[], object] = device.capture(training.step, training.forget_gradients)
     else:
         step = training.step
-        for _ in range(
-            device.warm_up
-        ):  # the first one times kernels, which takes memory of its own
+        for _ in range(device.warm_up):  # the first one times kernels, which allocates extra memory
             step()
         device.reset_peak()
     milliseconds = device.intervals(step, count)

@@ -1,8 +1,7 @@
-"""Runs the cases of one step in a process of its own and appends a row for each.
+"""Runs the cases of one step in a separate process and appends a row for each.
 
-It imports torch at once, then waits for its cases as one line of JSON on standard input; so it can
-be started before it is needed. When standard input ends, the command is gone, and this process ends
-with everything that it started.
+It imports torch first and then waits for its cases as one line of JSON on standard input, so that
+it can be started ahead. When standard input is closed, it ends with all its child processes.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from bench.gpu_check import about, plan
 from bench.gpu_check.record import NOT_HERE, NotHere, Record
 
 READY = "\tready"  # printed before the first case
-LOST_GPU = 3  # exit status: after an error of CUDA nothing more can be asked of this process
+LOST_GPU = 3  # exit status: after a CUDA error, this process cannot use the GPU any more
 
 
 def run_case(module: Any, step: str, case: str, device: Any, options: dict[str, Any]) -> Any:
@@ -84,7 +83,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Not sys.exit: what a lost GPU leaves behind may hang in its own clean-up.
+    # Not sys.exit: the clean-up after a lost GPU may hang.
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()

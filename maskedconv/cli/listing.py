@@ -1,4 +1,4 @@
-"""The listings of ``reproduce``: the items, their runs, and an estimate of their time."""
+"""The listings of ``reproduce``: items, runs, and estimated times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Sizes = Mapping[DataKey, Size]
 
 
 def print_items(plan: Plan, every_run: bool) -> None:
-    """A line for each item with the number of its runs, and one for each run if asked for."""
+    """Prints a line for each item with its number of runs, and each run if ``every_run``."""
     trained = trained_for(all_runs(plan), Loaded())
     counted: set[str] = set()
     for experiment, runs in plan.runs.items():
@@ -56,10 +56,10 @@ def print_estimate(
     pending = [run for run in unique(trained.values()) if not loaded.finished(run.key)]
     say("timing some batches of each kind of run ...")
     seconds = estimate(pending, sizes, workers)
-    # Runs at once were timed at once, on a GPU that they share as well.
+    # Parallel runs were also timed in parallel, on the same GPU.
     speed_up = workers.count
     if speed_up > 1:
-        say(f"times of the items are those of {speed_up} runs at once")
+        say(f"the times of the items assume {speed_up} runs at once")
     counted: set[str] = set()
     print(f"{'':8}{'runs':>6}{'to do':>7}{'epochs':>8}{'images':>14}  time")
     for experiment, runs in plan.runs.items():

@@ -1,4 +1,4 @@
-"""Options, exit codes and usage errors of the commands. Free of torch."""
+"""Options, exit codes and usage errors of the commands. Does not import torch."""
 
 from __future__ import annotations
 
@@ -19,15 +19,12 @@ if TYPE_CHECKING:
     import torch
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-AMP_HELP = (
-    "bf16 computes in bfloat16 under autocast, off in float32; auto: bf16 on CUDA and on a CPU "
-    "with AMX."
-)
+AMP_HELP = "bf16: bfloat16 under autocast; off: float32; auto: bf16 on CUDA and on CPUs with AMX."
 
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turns a mistake of the user, before any run, into its message and exit code 2."""
+    """Context that turns a user's error before any run into its message and exit code 2."""
     try:
         yield
     except KeyboardInterrupt:
@@ -47,7 +44,7 @@ def check_device(device: str, threads: int | None) -> None:
 
 
 def check_checkpoint_minutes(minutes: float) -> None:
-    """ValueError unless ``minutes`` is a time between two checkpoints: finite, and at least 0."""
+    """ValueError unless ``minutes``, the time between two checkpoints, is finite and at least 0."""
     if not 0 <= minutes < math.inf:
         raise ValueError(f"checkpoint_minutes is {minutes}; expected a number, at least 0")
 
@@ -60,5 +57,5 @@ def open_amp(asked: str, device: torch.device) -> str:
     """
     amp = resolve_amp(asked, device.type)
     if is_slow(amp, device.type):
-        say("note: this CPU has no unit for bfloat16; --amp off is faster here")
+        say("note: this CPU has no bfloat16 instructions; --amp off is faster here")
     return amp

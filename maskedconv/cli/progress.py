@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class ConsoleObserver:
-    """Tells the terminal how the runs go; a context manager around them.
+    """Context manager that shows the progress of the runs on the terminal.
 
     Args:
         configs: the runs.
-        time_left: asked for the time that they still take; without it none is shown.
+        time_left: estimates the remaining time; None shows no time.
     """
 
     def __init__(self, configs: Collection[RunConfig], time_left: TimeLeft | None = None) -> None:
@@ -35,17 +35,17 @@ class ConsoleObserver:
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:3.0f} %"),
             *([_TimeLeftColumn(time_left)] if time_left else []),
-            # The text takes the rest of the line; the numbers stay readable.
+            # The text takes the rest of the line, so that the numbers stay readable.
             TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
             expand=True,
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        # In epochs, which are nearer to time than runs are.
+        # In epochs, which are closer to time than runs are.
         self._task = self._bar.add_task("", total=sum(config.all_epochs for config in configs))
         self._runs = len(configs)
         self._finished = 0
-        # By key of each run in progress.
+        # Epochs of each run in progress, by key.
         self._epochs_shown: dict[str, int] = {}
         self._wait_told = False
 
@@ -65,7 +65,7 @@ class ConsoleObserver:
         self._wait_told = False
         if self._time_left:
             self._time_left.started(config)
-        # A run that was begun before, by a process that died, begins anew.
+        # A run whose process died starts again.
         self._bar.advance(self._task, -self._epochs_shown.pop(config.key, 0))
         self._bar.update(self._task, description=config.label())
 
@@ -80,7 +80,7 @@ class ConsoleObserver:
         self._finished += 1
         if self._time_left:
             self._time_left.finished(config)
-        # The epochs of a run that diverged, or that another runner did.
+        # The remaining epochs of a run that diverged, or that another process finished.
         self._bar.advance(self._task, config.all_epochs - self._epochs_shown.pop(config.key, 0))
         width = len(str(self._runs))
         position = f"[{self._finished:{width}}/{self._runs}]"
@@ -88,7 +88,7 @@ class ConsoleObserver:
 
     def waiting(self, runs: int) -> None:
         if not self._wait_told:
-            self._print(f"waiting for another runner that has {runs} of the runs")
+            self._print(f"waiting for another process, which is doing {runs} of the runs")
         self._wait_told = True
 
     def _print(self, text: str) -> None:

@@ -1,6 +1,6 @@
-"""Images to train on: held as uint8 on the compute device, cropped and flipped there.
+"""Datasets, stored as uint8 on the compute device and augmented there.
 
-``check``, ``describe`` and ``available`` work without torch; the other names import it when used.
+``check``, ``describe`` and ``available`` work without torch; the other names import it on use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Random crop, flip and normalisation of uint8 images, on the device they are on."""
+"""Random crop, flip and normalisation of uint8 images, on their own device."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def random_crop_flip(
 
     Args:
         images: uint8 [B, C, H, W].
-        padding: pixels of black on each side from which a crop of the old size is cut.
+        padding: black pixels added on each side before the random crop to the original size.
         flip: whether to mirror left to right, with probability 1/2.
-        generator: on the CPU, so that one seed gives the same crops on every device.
+        generator: a CPU generator, so that one seed gives the same crops on every device.
 
     Returns:
         uint8 [B, C, H, W].
@@ -61,8 +61,8 @@ def normalise(
         images: uint8 [B, C, H, W].
         mean: C values, in fractions of 255.
         std: C values, in fractions of 255.
-        dtype: of the result.
-        channels_last: memory format of the result.
+        dtype: data type of the result.
+        channels_last: whether the result is in channels_last.
     """
     _check_images(images)
     if not len(mean) == len(std) == images.shape[1]:
@@ -80,7 +80,7 @@ def normalise(
 def _scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    # Cached, as making them on a GPU would wait for it at every batch.
+    # Cached, because creating them on a GPU would synchronize at every batch.
     means, stds = (torch.tensor(value, dtype=torch.float64)[:, None, None] for value in (mean, std))
     scale, shift = 1 / (255 * stds), -means / stds
     return scale.to(device, torch.float32), shift.to(device, torch.float32)

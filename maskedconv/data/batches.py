@@ -1,4 +1,4 @@
-"""Batches of a dataset, in an order and with crops that the seed and the epoch alone decide."""
+"""Batches of a dataset. Order and augmentation depend on the seed and the epoch only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maskedconv.data.dataset import Dataset
 
 
 def num_batches(dataset: Dataset, batch_size: int) -> int:
-    """Number of batches that ``train_batches`` gives in an epoch."""
+    """Number of batches that ``train_batches`` yields in an epoch."""
     return len(_bounds(len(dataset.train_images), batch_size)) - 1
 
 
@@ -28,10 +28,10 @@ def train_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Training set in random order, cropped and flipped at random.
 
-    Order, crops and flips depend on ``seed`` and ``epoch`` only, not on what came before nor on
-    the device: a resumed run sees what an uninterrupted one would have seen. The last batch may be
-    smaller; a single image that would be left over joins the batch before it, because one image
-    has no batch statistics. The batches before ``first_batch`` are left out.
+    Order, crops and flips depend on ``seed`` and ``epoch`` only, not on earlier calls or the
+    device: a resumed run sees the same batches as an uninterrupted one. The last batch may be
+    smaller. A single remaining image joins the batch before it, because one image has no batch
+    statistics. The batches before ``first_batch`` are skipped.
 
     Yields:
         channels_last images [B, C, H, W] of ``dtype``, labels int64 [B]; on the dataset's device.
@@ -58,13 +58,13 @@ def train_batches(
     return batches()
 
 
-# Ruff takes the name for a test's, whose arguments would be fixtures.
+# Ruff mistakes the name for a test and the arguments for fixtures.
 def test_batches(
     dataset: Dataset,
     batch_size: int,
     dtype: torch.dtype = torch.float32,  # noqa: PT028
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Test set in its order, whole and as it is; yields as ``train_batches``."""
+    """Complete test set in its order, not augmented; yields as ``train_batches``."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     images, labels = dataset.test_images.split(batch_size), dataset.test_labels.split(batch_size)
@@ -87,6 +87,6 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
     for name, value in (("seed", seed), ("epoch", epoch)):
         if value < 0:
             raise ValueError(f"{name} must be at least 0, got {value}")
-    # Mixed, so that epoch 1 of seed 0 and epoch 0 of seed 1 have nothing in common.
+    # Mixed, so that epoch 1 of seed 0 and epoch 0 of seed 1 are unrelated.
     state = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(state >> 1)

@@ -1,7 +1,7 @@
-"""Decoded images of a folder, kept in one file that is checked before it is believed.
+"""Cache of a folder's decoded images: one file, validated when it is read.
 
-The file: one line of JSON, then the pixels as they are in memory. The line has the shape, a
-fingerprint of the image files and a SHA-256 of shape and pixels.
+The file consists of one line of JSON and the pixels as they are in memory. The line has the shape,
+a fingerprint of the image files, and a SHA-256 of shape and pixels.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def cache_file(root: Path) -> Path:
 
 
 def fingerprint(root: Path, paths: tuple[Path, ...]) -> str:
-    """Changes with the name, size or time of change of any of the files.
+    """Hash of the name, size and modification time of each file.
 
     Raises:
-        DataError: one of them cannot be found.
+        DataError: a file cannot be found.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -60,9 +60,10 @@ def fingerprint(root: Path, paths: tuple[Path, ...]) -> str:
 
 
 def read_cache(cache: Path, files: str, number: int) -> Images | None:
-    """The ``number`` images that were kept for the ``files`` of that fingerprint, [N, 3, H, W].
+    """The ``number`` cached images with the fingerprint ``files``, [N, 3, H, W].
 
-    None if there are none, or others; also, with a warning, if the file is damaged.
+    Returns None if the cache is missing or has another fingerprint, and, with a warning, if the
+    file is damaged.
     """
     try:
         with cache.open("rb") as file:
@@ -71,22 +72,22 @@ def read_cache(cache: Path, files: str, number: int) -> Images | None:
                 return None
             shape = tuple(header["shape"])
             size = os.fstat(file.fileno()).st_size - file.tell()
-            # Before any memory is asked for.
+            # Checked before memory is allocated.
             if shape[:2] != (number, 3) or math.prod(shape) != size:
-                raise ValueError(f"{size:,} bytes, and a shape of {shape}, for {number:,} images")
+                raise ValueError(f"{size:,} bytes and shape {shape}; expected {number:,} images")
             images = np.empty(shape, np.uint8)
             if file.readinto(_bytes(images)) != size or _digest(images) != header["sha256"]:
-                raise ValueError("the pixels are not those that were written")
+                raise ValueError("the pixels do not match their SHA-256")
             return images
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        say(f"cache {cache} cannot be used ({error}): reading the images again")
+        say(f"cache {cache} cannot be used ({error}): decoding the images again")
         return None
 
 
 def write_cache(cache: Path, files: str, images: Images) -> None:
-    """Stores the images; warns if that is not possible."""
+    """Stores the images; warns if the file cannot be written."""
     header = {
         "format": _FORMAT,
         "files": files,
@@ -99,7 +100,7 @@ def write_cache(cache: Path, files: str, images: Images) -> None:
             file.write(json.dumps(header).encode() + b"\n")
             file.write(_bytes(images))
     except OSError as error:
-        say(f"decoded images could not be kept in {cache} ({error}); they will be read again")
+        say(f"decoded images could not be cached in {cache} ({error})")
 
 
 def _digest(images: Images) -> str:

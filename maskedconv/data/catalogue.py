@@ -1,4 +1,4 @@
-"""The datasets by name, with facts known before they are read (free of torch)."""
+"""The datasets by name, with facts known before they are read. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ CIFAR_STD = (0.2023, 0.1994, 0.2010)
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Facts of a dataset known before reading it; ``None`` if only the data can tell.
+    """Facts about a dataset that are known before it is read; ``None`` for unknown ones.
 
-    ``train_per_class`` is the size of the smallest class of the training set; ``mean`` and ``std``
-    of ``None`` are computed from the training images. ``crop_padding`` is in pixels.
+    ``train_per_class`` is the size of the smallest class of the training set. If ``mean`` and
+    ``std`` are ``None``, they are computed from the training images. ``crop_padding`` is in pixels.
     """
 
     name: str
@@ -36,7 +36,7 @@ class DatasetInfo:
 _DATASETS = {
     info.name: info
     for info in (
-        # A flipped digit is another sign, and one pixel is an eighth of the image.
+        # A mirrored digit is another sign, and one pixel is an eighth of the image.
         DatasetInfo("digits", "handwritten digits", 10, 1, 8, 1433, 364, 139, None, None, 1, False),
         DatasetInfo(
             "cifar10", "CIFAR-10", 10, 3, 32, 50_000, 10_000, 5_000, CIFAR_MEAN, CIFAR_STD, 4, True
@@ -44,7 +44,7 @@ _DATASETS = {
         DatasetInfo(
             "cifar100", "CIFAR-100", 100, 3, 32, 50_000, 10_000, 500, CIFAR_MEAN, CIFAR_STD, 4, True
         ),
-        # The paper does not give its augmentation of 64-pixel images: CIFAR's padding, doubled.
+        # The paper does not describe its augmentation of 64-pixel images: twice CIFAR's padding.
         DatasetInfo(
             "tiny-imagenet", "Tiny-ImageNet", 200, 3, 64, 100_000, 10_000, 500, None, None, 8, True
         ),
@@ -61,11 +61,11 @@ def available() -> list[str]:
 
 
 def describe(name: str) -> DatasetInfo:
-    """Facts of dataset ``name`` that are known without reading it.
+    """Facts about dataset ``name`` that are known without reading it.
 
     Raises:
         DataError: there is no dataset of that name.
     """
     if name not in _DATASETS:
-        raise DataError(f"unknown dataset {name!r}; there are: {', '.join(_DATASETS)}")
+        raise DataError(f"dataset is {name!r}; expected one of {', '.join(_DATASETS)}")
     return _DATASETS[name]

@@ -15,8 +15,8 @@ class Dataset:
     """Images as uint8 [N, C, H, W] and labels as int64 [N], all on one device.
 
     ``mean`` and ``std`` are per channel, in fractions of the largest pixel value. Training images
-    are cropped at random from themselves padded by ``crop_padding`` black pixels on each side, and
-    mirrored at random if ``flip``. ``note`` says in words where the images come from.
+    are padded by ``crop_padding`` black pixels on each side, cropped at random, and mirrored at
+    random if ``flip``. ``note`` describes the origin of the images.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Dataset:
 
 
 def take_subset(dataset: Dataset, per_class: int, seed: int) -> Dataset:
-    """``dataset`` with only ``per_class`` training images of each class; the test set stays whole.
+    """``dataset`` with only ``per_class`` training images of each class, and all test images.
 
-    The choice depends on ``seed`` alone, and a smaller subset is part of every larger one of the
-    same seed. Order and normalisation stay those of the whole training set.
+    The choice depends on ``seed`` alone. A smaller subset is part of every larger one with the same
+    seed. The order and normalisation of the full training set are kept.
     """
     labels = dataset.train_labels.cpu().numpy()
     chosen = []

@@ -1,9 +1,9 @@
 """Image files to uint8 arrays, decoded once and cached.
 
-Every image becomes 8-bit RGB: grey and palettes as their colours, transparency dropped, turned as
-its EXIF orientation says. Of an animation or a file of several pages the first is taken, and the
-number of such files is said. Colours of 16 bits keep their upper 8, as Pillow reads them; grey
-values of more than 8 bits are refused, as their range is not known.
+Every image becomes 8-bit RGB. Grey and palette images are converted, transparency is dropped, and
+the EXIF orientation is applied. Only the first frame or page of a file is used, and the number of
+such files is reported. 16-bit colours keep their upper 8 bits, as Pillow reads them. Grey values of
+more than 8 bits are refused, because their range is unknown.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from maskedconv.data.cache import Images, cache_file, fingerprint, read_cache, w
 from maskedconv.data.errors import DataError, optional_import, say
 from maskedconv.data.listing import Listing
 
-# Modes whose pixels are not bytes: turning them to RGB would clip the values silently.
+# Modes with more than one byte per value: a conversion to RGB would clip the values silently.
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 _ORIENTATION = 0x0112
 
 
 def decode_listing(listing: Listing) -> tuple[Images, Images]:
-    """Training and test images of ``listing``, each uint8 [N, 3, H, W], from the cache if there.
+    """Training and test images of ``listing``, each uint8 [N, 3, H, W], from the cache if possible.
 
-    The cache file of a folder holds until a file's name, size or time of change differs. It lies
-    in the user's cache folder, or in ``MASKEDCONV_CACHE``. Trouble with it is reported, not raised.
+    A folder's cache file is valid until the name, size or modification time of an image changes.
+    It is stored in the user's cache folder or in ``MASKEDCONV_CACHE``. Errors of the cache are
+    reported, not raised.
 
     Raises:
         DataError: an image cannot be decoded or has another size than the first.
@@ -39,7 +40,7 @@ def decode_listing(listing: Listing) -> tuple[Images, Images]:
     cache, files = cache_file(listing.root), fingerprint(listing.root, paths)
     images = read_cache(cache, files, len(paths))
     if images is None:
-        say(f"decoding {len(paths):,} images of {listing.root} (once; then kept in {cache})")
+        say(f"decoding {len(paths):,} images of {listing.root} (once; then cached in {cache})")
         images = decode_images(paths)
         write_cache(cache, files, images)
     split = len(listing.train.paths)
@@ -82,7 +83,7 @@ def _say_remarks(paths: tuple[Path, ...], remarks: list[str]) -> None:
 
 
 def _decode(path: Path) -> tuple[Images, str]:
-    """The pixels, uint8 [3, H, W], and what is to be said of the file."""
+    """The pixels, uint8 [3, H, W], and a remark to report about the file."""
     with _opened(path) as image:
         if image.mode in _DEEP_MODES:
             raise DataError(f"{path} has pixels of mode {image.mode}; expected 8-bit images")
@@ -104,7 +105,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield image
     except (DataError, ImportError):
         raise
-    # Pillow's decoders raise errors of any kind for files that are cut short or no images.
+    # Pillow's decoders raise errors of any type for truncated files and files that are no images.
     except Exception as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
 

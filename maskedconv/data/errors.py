@@ -9,11 +9,11 @@ from maskedconv import console
 
 
 class DataError(ValueError):
-    """Data that cannot be used as it is; the message names the file or argument and the remedy."""
+    """Data that cannot be used; the message names the file or argument and the remedy."""
 
 
 class MissingDataError(DataError, FileNotFoundError):
-    """Data that is not where it was looked for; the message holds the command that helps."""
+    """Data that was not found; the message contains the command that helps."""
 
 
 def optional_import(module: str) -> Any:
@@ -28,12 +28,12 @@ def optional_import(module: str) -> Any:
 
 
 def say(message: str) -> None:
-    """Tell the user something about the data; stdout belongs to results."""
+    """Prints a message about the data to stderr; stdout is for results."""
     console.say(f"data: {message}")
 
 
 def say_once(message: str) -> None:
-    """As :func:`say`, the first time that ``message`` comes in this process; nothing if empty."""
+    """Like :func:`say`, but prints a message once in a process, and no empty one."""
     if message and message not in _said:
         _said.add(message)
         say(message)

@@ -32,17 +32,17 @@ _EXAMPLES = 2
 
 @dataclass(frozen=True)
 class PassedOver:
-    """Files and folders that are not read, by what they are."""
+    """Files and folders that are ignored, by kind."""
 
     root: Path
     found: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, path: str | Path) -> None:
-        """Notes a path below ``root``."""
+        """Records a path below ``root``."""
         self.found.setdefault(kind, []).append(os.path.relpath(path, self.root))
 
     def __str__(self) -> str:
-        """One line with counts and examples; empty if there is nothing to tell."""
+        """One line with counts and examples; empty if nothing was ignored."""
         if not self.found:
             return ""
         parts = []
@@ -51,37 +51,37 @@ class PassedOver:
                 ", …" if len(paths) > _EXAMPLES else ""
             )
             parts.append(f"{len(paths):,} {kind} ({examples})")
-        return f"passed over in {self.root}: {'; '.join(parts)}"
+        return f"ignored in {self.root}: {'; '.join(parts)}"
 
 
 def same_name(name: str) -> str:
-    """``name`` in Unicode's normal form C: file systems and archives differ in theirs."""
+    """``name`` in Unicode normal form C, because file systems and archives use different forms."""
     return unicodedata.normalize("NFC", name)
 
 
 def class_folders(root: Path, passed_over: PassedOver) -> dict[str, Path]:
-    """The folders in ``root`` by their names in normal form, sorted by these.
+    """The folders in ``root`` by name in normal form, sorted by name.
 
     Raises:
-        DataError: ``root`` cannot be read, or two of its folders have one name.
+        DataError: ``root`` cannot be read, or two of its folders have the same name.
     """
     folders: dict[str, Path] = {}
     for entry in _entries(root, passed_over):
         if not _is_folder(entry):
-            passed_over.add("outside of the classes' folders", entry.path)
+            passed_over.add("outside the class folders", entry.path)
             continue
         name = same_name(entry.name)
         if name in folders:
             raise DataError(
-                f"{root} has two folders {name!r}, in two forms of Unicode "
-                f"({folders[name].name!a} and {entry.name!a}); expected one of a class"
+                f"{root} has two folders {name!r} in different Unicode forms "
+                f"({folders[name].name!a} and {entry.name!a}); expected one for each class"
             )
         folders[name] = root / entry.name
     return dict(sorted(folders.items()))
 
 
 def image_files(folder: Path, passed_over: PassedOver) -> list[Path]:
-    """The images in ``folder`` by their suffix in any case, sorted by name in normal form.
+    """The files in ``folder`` with an image suffix in any case, sorted by name in normal form.
 
     Raises:
         DataError: ``folder`` cannot be read or holds no images.
@@ -92,10 +92,10 @@ def image_files(folder: Path, passed_over: PassedOver) -> list[Path]:
     for entry in _entries(folder, passed_over):
         suffix = os.path.splitext(entry.name)[1].lower()
         if _is_folder(entry):
-            passed_over.add("folders below a class's", entry.path)
+            passed_over.add("folders in class folders", entry.path)
         elif suffix not in IMAGE_SUFFIXES:
             passed_over.add(suffix or "without a suffix", entry.path)
-        # A link to nothing is named when it is read; a pipe would never end.
+        # A broken link is reported when it is read; reading a pipe would block.
         elif entry.is_symlink() or entry.is_file():
             names.append(entry.name)
         else:
@@ -121,6 +121,6 @@ def _entries(folder: Path, passed_over: PassedOver) -> list[os.DirEntry[str]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    # Links that lead to each other.
+    # Raised for symbolic links that form a loop.
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""Image files on disk, found and checked against their layout without opening one."""
+"""Finds image files on disk and checks their layout without opening one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from maskedconv.data.folders import PassedOver, class_folders, image_files, same
 
 @dataclass(frozen=True)
 class Split:
-    """Image files of one split, with the index of each one's class."""
+    """Image files of one split, with the class index of each."""
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
@@ -29,7 +29,7 @@ class Listing:
     test: Split
 
     def train_per_class(self) -> dict[str, int]:
-        """Number of training images of each class, by its name."""
+        """Number of training images of each class, by name."""
         counts = Counter(self.train.labels)
         return {name: counts[label] for label, name in enumerate(self.classes)}
 
@@ -37,8 +37,8 @@ class Listing:
 def list_image_folder(root: Path) -> Listing:
     """List ``root/train/<class>/*`` and ``root/test/<class>/*`` (or ``val``, without a ``test``).
 
-    Files that are no images by their suffix, hidden ones and folders within a class's are passed
-    over, which is said once. Names are compared, and sorted, in Unicode's normal form C.
+    Hidden files, files without an image suffix, and folders within a class folder are ignored and
+    reported once. Names are compared and sorted in Unicode normal form C.
 
     Raises:
         DataError: a split or class is missing or empty, or the splits' classes differ.
@@ -70,11 +70,11 @@ def list_tiny_imagenet(root: Path) -> Listing:
     """List Tiny-ImageNet-200 as published; classes in the order of ``wnids.txt``.
 
     The layout: ``wnids.txt``, ``train/<wnid>/images/*``, ``val/images/*`` and
-    ``val/val_annotations.txt``. The validation set serves as test set, as the published test set
-    has no labels.
+    ``val/val_annotations.txt``. The validation set serves as the test set, because the published
+    test set has no labels.
 
     Raises:
-        DataError: a file or class is missing, or lists and folders differ.
+        DataError: a file or class is missing, or the lists and folders differ.
     """
     wnids, train_root = root / "wnids.txt", root / "train"
     classes = [line.strip() for line in _lines(wnids) if line.strip()]
@@ -127,7 +127,7 @@ def _annotations(path: Path, label_of: dict[str, int]) -> dict[str, int]:
             )
         label = label_of[fields[1]]
         if labels.setdefault(fields[0], label) != label:
-            raise DataError(f"{path}, line {number}: {fields[0]} has another class before")
+            raise DataError(f"{path}, line {number}: {fields[0]} had another class before")
     return labels
 
 
@@ -138,7 +138,7 @@ def _join(images_of_class: list[list[Path]]) -> Split:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines in Unicode's normal form, whatever byte order mark an editor put before them."""
+    """The lines in Unicode normal form, without a byte order mark."""
     try:
         content = path.read_bytes()
         wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

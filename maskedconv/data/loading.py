@@ -31,20 +31,20 @@ def load(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Dataset:
-    """Load a dataset whole, as uint8, onto ``device``.
+    """Load a complete dataset as uint8 onto ``device``.
 
     Args:
         name: one of ``available()``.
-        data_dir: where the images are; for CIFAR the published arrays (their folder or the one
-            that holds it) or an image folder ``train/<class>/*``, ``test/<class>/*``. By default a
-            folder of the user's.
-        download: fetch CIFAR's published arrays first if they are not there.
-        subset: keep this many training images of each class; the test set stays whole.
-        seed: of the subset's choice.
+        data_dir: folder of the images; for CIFAR, the published arrays (their folder or its
+            parent) or an image folder ``train/<class>/*``, ``test/<class>/*``. By default a
+            folder in the user's cache.
+        download: fetch CIFAR's published arrays first if they are missing.
+        subset: use this many training images of each class, and all test images.
+        seed: selects the subset.
 
     Raises:
         DataError: an argument is wrong, or the data is damaged; names the file.
-        MissingDataError: (a DataError and FileNotFoundError) there is no data; says what helps.
+        MissingDataError: (a DataError and FileNotFoundError) there is no data; names the remedy.
         TypeError: ``data_dir`` is no path, or ``subset`` no integer.
         ImportError: a package of the ``reproduce`` extra is missing.
     """
@@ -61,7 +61,7 @@ def load(
 
 
 def _digits(info: DatasetInfo) -> Dataset:
-    """Scikit-learn's digits; every fifth image of each class, in their order, is for testing."""
+    """Scikit-learn's digits; every fifth image of each class, in order, is a test image."""
     bunch = optional_import("sklearn.datasets").load_digits()
     labels: Labels = bunch.target.astype(np.int64)
     images: Images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
@@ -110,7 +110,7 @@ def _listing_note(info: DatasetInfo, listing: Listing) -> str:
 
 
 def _from_arrays(info: DatasetInfo, arrays: Arrays, root: Path, download: bool) -> Dataset:
-    """CIFAR's published arrays through torchvision, whose checksums every file must match."""
+    """CIFAR's published arrays, read and checked against their checksums by torchvision."""
     module = optional_import("torchvision.datasets")
     published = getattr(module, arrays.torchvision_class)
     torchvision_class = type(published.__name__, (published,), {"base_folder": arrays.folder})
@@ -126,7 +126,7 @@ def _from_arrays(info: DatasetInfo, arrays: Arrays, root: Path, download: bool) 
 def _prepare_arrays(
     info: DatasetInfo, arrays: Arrays, root: Path, download: bool, torchvision_class: Any
 ) -> None:
-    """Fetch or unpack the archive if need be, and name the file that is damaged, if one is."""
+    """Fetch or unpack the archive if needed; DataError naming a damaged file."""
     check_integrity = optional_import("torchvision.datasets.utils").check_integrity
     archive, folder = root / arrays.archive, root / arrays.folder
     remedy = f"fetch it again with: {download_command(info.name, root)}"
@@ -138,7 +138,7 @@ def _prepare_arrays(
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 torchvision_class(str(root), download=True)
-        # Of the network, the disk or a failed checksum (RuntimeError).
+        # Errors of the network or the disk, or a wrong checksum (RuntimeError).
         except (OSError, RuntimeError, EOFError) as error:
             raise MissingDataError(
                 f"{info.title} could not be fetched into {root}: {error}"
@@ -181,7 +181,7 @@ def _channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float,
     values = np.arange(256) / 255
     means, stds = [], []
     for channel in range(images.shape[1]):
-        # From a histogram: floats of a whole dataset would not fit in memory.
+        # From a histogram: a whole dataset as floats would not fit in memory.
         share = np.bincount(images[:, channel].ravel(), minlength=256) / images[:, channel].size
         mean = float(share @ values)
         std = float(np.sqrt(share @ (values - mean) ** 2))

@@ -1,4 +1,4 @@
-"""Locates a dataset's images and checks what it can without reading them. Free of torch."""
+"""Locates a dataset's images and checks them without reading one. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskedconv.data.listing import Listing, list_image_folder, list_tiny_imagen
 
 @dataclass(frozen=True)
 class Arrays:
-    """CIFAR as its authors publish it: torchvision's folder, archive and pickled batches."""
+    """CIFAR as published: torchvision's folder, archive and pickled batches."""
 
     torchvision_class: str
     folder: str
@@ -38,7 +38,7 @@ ARRAYS = {
 
 @dataclass(frozen=True)
 class Source:
-    """One dataset's place on disk: image files, published arrays below ``root``, or neither."""
+    """A dataset's location: image files, published arrays below ``root``, or neither."""
 
     info: DatasetInfo
     root: Path | None
@@ -52,11 +52,11 @@ def check(
     download: bool = False,
     subset: int | None = None,
 ) -> None:
-    """Check what can be checked of ``load``'s arguments and data without reading an image.
+    """Check ``load``'s arguments and the layout of the data without reading an image.
 
     Raises:
-        DataError: an argument is wrong, or the data does not have the layout it should.
-        MissingDataError: (a DataError and FileNotFoundError) there is no data; says what helps.
+        DataError: an argument is wrong, or the data does not have the expected layout.
+        MissingDataError: (a DataError and FileNotFoundError) there is no data; names the remedy.
         TypeError: ``data_dir`` is no path, or ``subset`` no integer.
     """
     find_source(name, data_dir, download, subset)
@@ -111,7 +111,7 @@ def _data_root(info: DatasetInfo, data_dir: str | Path | None, download: bool) -
 
 
 def _find_arrays(info: DatasetInfo, root: Path, download: bool) -> Source | None:
-    """The published arrays in ``root``, or ``root`` itself being their folder, however named."""
+    """The published arrays in ``root``, or in ``root`` itself if it is their folder."""
     arrays = ARRAYS.get(info.name)
     if arrays is None:
         return None
@@ -128,7 +128,7 @@ def _find_listing(info: DatasetInfo, root: Path) -> Listing:
     arrays = ARRAYS.get(info.name)
     if info.name == "tiny-imagenet":
         if not (root / "wnids.txt").is_file():
-            raise _missing(info, root, "wnids.txt is not there")
+            raise _missing(info, root, "wnids.txt is missing")
         listing = list_tiny_imagenet(root)
     elif not (root / "train").is_dir():
         sought = "train/" if arrays is None else f"{arrays.folder}, {arrays.archive} or train/"
@@ -159,7 +159,7 @@ def _missing(info: DatasetInfo, root: Path, reason: str) -> MissingDataError:
     if info.name in ARRAYS:
         remedy = (
             f"fetch it (170 MB) with: {download_command(info.name, root)}; "
-            "or name a folder that has it with --data-dir"
+            "or name its folder with --data-dir"
         )
     elif info.name == "tiny-imagenet":
         remedy = (
@@ -206,5 +206,5 @@ def _check_subset_fits(subset: int | None, source: Source) -> None:
         where = f"the smallest class of {source.info.name}"
     if smallest is not None and subset > smallest:
         raise DataError(
-            f"subset: {subset} images per class asked for, but {where} has {smallest} to train on"
+            f"subset is {subset} images per class, but {where} has {smallest} training images"
         )

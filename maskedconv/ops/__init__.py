@@ -1,4 +1,4 @@
-"""The operators under the layer: one folder each, with its reference and its backends."""
+"""The operators of the layers: one folder for each, with its reference and backends."""
 
 from maskedconv.ops.pack_filters import pack_filters
 from maskedconv.ops.weight_grad import WeightGradProblem, input_to_save, weight_grad

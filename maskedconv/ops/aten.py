@@ -7,7 +7,7 @@ from torch import Tensor
 
 from maskedconv.ops.geometry import ConvGeometry, dense, memory_format_of
 
-# The one overload, so that PyTorch need not look for it at every call.
+# The overload itself, which saves its lookup at every call.
 _convolution_backward = torch.ops.aten.convolution_backward.default
 
 
@@ -18,10 +18,10 @@ def convolution_grads(
     geometry: ConvGeometry,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of ``input`` and ``weight``; one that ``needs`` does not ask for is None.
+    """The gradients of ``input`` and ``weight``, or None if ``needs`` excludes one.
 
-    The values of ``input`` matter only to the weight's gradient, and those of ``weight`` only to
-    the input's; otherwise shape, type and memory format are enough.
+    The values of ``input`` affect only the gradient of ``weight``, and vice versa. The other
+    gradient uses only shape, dtype and memory format.
     """
     if needs[1] and input.is_cpu and _skips_pixels(weight, geometry):
         grad_weight = _grad_of_pixels_read(grad_output, input, weight, geometry)
@@ -36,9 +36,9 @@ def convolution_grads(
 
 
 def _usual_strides(tensor: Tensor) -> Tensor:
-    """``[N, C, H, W]`` with the strides of a new tensor where a dimension is 1.
+    """``[N, C, H, W]`` with the strides of a new tensor in dimensions of size 1.
 
-    PyTorch's kernels for groups in float64 read the stride of a batch of 1 (torch 2.11).
+    PyTorch's float64 kernels for groups read the stride of a batch of 1 (torch 2.11).
     """
     if 1 not in tensor.shape or not tensor.is_contiguous(memory_format=memory_format_of(tensor)):
         return tensor
@@ -46,7 +46,7 @@ def _usual_strides(tensor: Tensor) -> Tensor:
 
 
 def _skips_pixels(weight: Tensor, geometry: ConvGeometry) -> bool:
-    """Whether this is a 1x1 convolution with a stride, without padding."""
+    """Whether this is a strided 1x1 convolution without padding."""
     pointwise = weight.size(2) == weight.size(3) == 1
     return pointwise and geometry.stride != (1, 1) and geometry.padding == (0, 0)
 
@@ -54,10 +54,10 @@ def _skips_pixels(weight: Tensor, geometry: ConvGeometry) -> bool:
 def _grad_of_pixels_read(
     grad_output: Tensor, input: Tensor, weight: Tensor, geometry: ConvGeometry
 ) -> Tensor:
-    """The weight gradient of a strided 1x1 convolution, from the pixels that it reads alone.
+    """The weight gradient of a strided 1x1 convolution, computed from a view of the read pixels.
 
-    With the stride, oneDNN writes beyond its memory for fewer than 8 channels in channels_last on
-    processors with AVX2 (seen in torch 2.11, in a plain nn.Conv2d as well).
+    With the stride, oneDNN writes out of bounds for fewer than 8 channels in channels_last on
+    processors with AVX2 (seen in torch 2.11, also with a plain nn.Conv2d).
     """
     rows, columns = geometry.stride
     pixels = input[:, :, ::rows, ::columns].contiguous(memory_format=memory_format_of(input))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class ConvGeometry(NamedTuple):
-    """A convolution except for its filters; pairs are (rows, columns), in pixels."""
+    """A convolution without its filters; pairs are (rows, columns), in pixels."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -23,15 +23,15 @@ Pair = int | tuple[int, ...]
 
 
 def pair(value: Pair) -> tuple[int, int]:
-    """(rows, columns), of one number for both, alone or in a tuple, or of the two."""
+    """(rows, columns) from an int, a tuple of one int, or a pair."""
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
 def whole_numbers(argument: str, value: object) -> Pair:
-    """``value`` as Python's own int, or as a tuple of one or two of them; NumPy's are taken too.
+    """``value`` as a Python int or a tuple of one or two ints; NumPy ints are accepted.
 
     Raises:
-        TypeError, ValueError: something else.
+        TypeError, ValueError: ``value`` is something else.
     """
     try:
         if not isinstance(value, Iterable):
@@ -45,17 +45,17 @@ def whole_numbers(argument: str, value: object) -> Pair:
 
 
 def geometry_of(stride: Pair, padding: Pair, dilation: Pair, groups: int) -> ConvGeometry:
-    """The geometry from the arguments of a convolution."""
+    """The geometry for the arguments of a convolution."""
     return ConvGeometry(pair(stride), pair(padding), pair(dilation), groups)
 
 
 def output_size(
     image: Sequence[int], kernel: Sequence[int], geometry: ConvGeometry
 ) -> tuple[int, int]:
-    """Rows and columns of a convolution's output, from those of an image and of the kernel.
+    """Rows and columns of a convolution's output, for the sizes of the image and the kernel.
 
     Raises:
-        RuntimeError: the kernel is larger than the padded image, as PyTorch's convolution says.
+        RuntimeError: the kernel is larger than the padded image; the message is PyTorch's.
     """
     padded = [size + 2 * pad for size, pad in zip(image, geometry.padding, strict=True)]
     spans = [dilation * (k - 1) + 1 for dilation, k in zip(geometry.dilation, kernel, strict=True)]
@@ -73,7 +73,7 @@ def output_size(
 
 
 class FilterRun(NamedTuple):
-    """Output filters [first, end) that form ``groups`` complete groups, or a part of one group."""
+    """Output filters [first, end) that form ``groups`` complete groups, or part of one group."""
 
     first: int
     end: int
@@ -87,7 +87,7 @@ def split_at_group_boundary(
 ) -> list[FilterRun]:
     """The first ``count`` of ``out_channels`` filters as at most two ordinary convolutions.
 
-    One convolution of the complete groups, one of the rest of a group.
+    The first one has the complete groups, the second one the remaining part of a group.
     """
     out_group, in_group = out_channels // groups, in_channels // groups
     complete, rest = divmod(count, out_group)
@@ -108,21 +108,21 @@ def first_channels(input: Tensor, count: int, groups: int) -> Tensor:
 
 
 def memory_format_of(tensor: Tensor) -> torch.memory_format:
-    """channels_last when the channels of ``[N, C, H, W]`` lie side by side, views included."""
+    """channels_last if the channels of ``[N, C, H, W]`` are contiguous, also in views."""
     if tensor.stride(1) == 1 and tensor.size(1) > 1 and not tensor.is_contiguous():
         return torch.channels_last
     return torch.contiguous_format
 
 
 def dense(tensor: Tensor, memory_format: torch.memory_format | None = None) -> Tensor:
-    """``[N, C, H, W]`` itself, or a copy without gaps: the library is slow with views of wider
-    tensors.
+    """``[N, C, H, W]`` itself if it is dense, else a dense copy, because PyTorch is slow on views
+    of wider tensors.
 
-    If a dimension is 1 its stride says nothing, and the library's kernels differ in what they
-    conclude from it: they get the strides that a new tensor has.
+    The stride of a dimension of size 1 has no meaning, but PyTorch's kernels interpret it
+    differently. The result has the strides of a new tensor.
 
     Args:
-        memory_format: of the result; None for that of ``tensor``.
+        memory_format: memory format of the result; None for the format of ``tensor``.
     """
     memory_format = memory_format or memory_format_of(tensor)
     tensor = tensor.contiguous(memory_format=memory_format)
@@ -137,8 +137,8 @@ def dense(tensor: Tensor, memory_format: torch.memory_format | None = None) -> T
 
 
 def pixel_pitch(tensor: Tensor) -> int:
-    """Elements from one pixel to the next of ``[N, C, H, W]``, where the channels of each lie side
-    by side and all pixels equally far apart, row after row and image after image; else 0.
+    """Stride in elements between pixels of ``[N, C, H, W]`` if channels are contiguous and the
+    stride is constant over all rows and images; else 0.
     """
     batch, channels, rows, columns = tensor.shape
     steps = tensor.stride()
@@ -155,7 +155,7 @@ def pixel_pitch(tensor: Tensor) -> int:
 
 
 def weight_format(input: Tensor, learned: Tensor, frozen: Tensor | None) -> torch.memory_format:
-    """channels_last when the images or the filters are, as PyTorch's convolution decides too."""
+    """channels_last if the images or the filters are, as in PyTorch's convolution."""
     if memory_format_of(input) is torch.channels_last:
         return torch.channels_last
     return memory_format_of(learned if frozen is None or learned.numel() else frozen)

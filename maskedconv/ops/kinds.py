@@ -1,4 +1,4 @@
-"""Kinds of problems: problems of one kind run on the same backend."""
+"""Kinds of problems. All problems of one kind run on the same backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ALIGNMENT = 16  # bytes of the widest load; kernels take other paths for less al
 
 
 def describe_cuda(*tensors: Tensor) -> Hashable:
-    """All that the time of a kernel depends on, and PyTorch's settings that allow kernels."""
+    """Everything that the time of a kernel depends on, and PyTorch's settings that allow it."""
     cudnn: Any = torch.backends.cudnn
     settings = torch.are_deterministic_algorithms_enabled(), cudnn.conv.fp32_precision
     return settings, *map(_layout, tensors)

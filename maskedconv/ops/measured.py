@@ -1,8 +1,8 @@
-"""The order of an operator's backends on CUDA: timed once for each kind of problem.
+"""Ranks the backends of an operator on CUDA by timing them once for each kind of problem.
 
-Before a backend is timed its result is held against the reference's, so that a kernel that is wrong
-on some GPU is reported and left out rather than fast. Rankings are kept on disk, too
-(:mod:`maskedconv.ops.ranking_cache`), except where a kernel was found wrong.
+The result of each backend is compared with the reference before it is timed, so that a wrong kernel
+is reported and excluded. Rankings are also cached on disk (:mod:`maskedconv.ops.ranking_cache`),
+unless a kernel was wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from maskedconv.ops.ranking_cache import Ranking, cache_for
 from maskedconv.ops.timing import CudaQueue, queued_times
 
 REPETITIONS = 7
-# Of the largest value: sums of products of half precision or TF32 in another order.
+# Tolerances relative to the largest value: half precision and TF32, summed in another order.
 TOLERANCE = 0.02
 UNMEASURED = Ranking(("reference",), "PyTorch's own, as nothing can be timed here")
 Run = Callable[[Any], Tensor]
@@ -31,14 +31,13 @@ def ranking(
 ) -> Ranking:
     """Backends that can compute ``problem`` on its CUDA device, the fastest first.
 
-    Timed once for each kind of problem. PyTorch's own operators alone, untimed, where a result must
-    not depend on timings (``torch.use_deterministic_algorithms``), and for a kind that was not
-    timed before during the capture of a CUDA graph.
+    Backends are timed once for each kind of problem. Only the reference is returned if results must
+    not depend on timings (``torch.use_deterministic_algorithms``), and during the capture of a CUDA
+    graph if the kind was not timed before.
 
     Args:
-        problem: as of :class:`maskedconv.ops.dispatch.Problem`.
-        otherwise: what the caller runs where the reference comes first, if that is not the
-            reference itself; timed in its place.
+        problem: a :class:`maskedconv.ops.dispatch.Problem`.
+        otherwise: the caller's substitute for the reference, timed in its place.
 
     Returns:
         The ranking; :data:`UNMEASURED` holds for this call only.
@@ -49,7 +48,7 @@ def ranking(
     queue, cache = CudaQueue(device), cache_for(device)
     if queue.is_capturing():
         return UNMEASURED
-    # The device's number is this process's own.
+    # The index of a device differs between processes.
     key = repr((operator, problem.kind())).replace(f"{device!r}, ", "")
     with cache.locked():
         found = cache.find(key, backends)
@@ -57,7 +56,7 @@ def ranking(
             found, faults = _measure(operator, backends, problem, otherwise, queue)
             reason = "" if faults else cache.add(key, found)
             if reason:
-                found = found._replace(reason=f"{found.reason}; not kept on disk: {reason}")
+                found = found._replace(reason=f"{found.reason}; not cached on disk: {reason}")
     return found
 
 
@@ -68,7 +67,7 @@ def _measure(
     otherwise: Run | None,
     queue: CudaQueue,
 ) -> tuple[Ranking, list[str]]:
-    """The ranking, and what is wrong with kernels that it leaves out."""
+    """The ranking, and the faults of the excluded kernels."""
     problem, expected = _telling(backends["reference"], problem)
     milliseconds = {"reference": _time(otherwise or backends["reference"].run, problem, queue)}
     faults = []
@@ -78,7 +77,7 @@ def _measure(
         try:
             fault = _fault(backend.run(problem), expected)
             milliseconds |= {} if fault else {name: _time(backend.run, problem, queue)}
-        except Exception as error:  # whatever stops a kernel must not stop a training run
+        except Exception as error:  # no error of a kernel may stop a training run
             fault = f"raised {type(error).__name__}: {error}"
         if fault:
             faults.append(fault)
@@ -93,10 +92,10 @@ def _measure(
 
 
 def _telling(reference: Any, problem: Any) -> tuple[Any, Tensor]:
-    """A problem of the same kind that tells a right kernel from a wrong one, and its result.
+    """A problem of the same kind that can expose a wrong kernel, and its result.
 
-    The problem itself, unless its result is zero (the gradient of a block that ends in a γ of 0) or
-    not finite (the first steps under a loss scale): then one of random values.
+    This is the problem itself, unless its result is zero (the gradient of a block that ends in a γ
+    of 0) or not finite (the first steps under a loss scale). Then it is one with random values.
     """
     expected = reference.run(problem)
     largest = expected.abs().max() if expected.numel() else torch.zeros(())
@@ -108,7 +107,7 @@ def _telling(reference: Any, problem: Any) -> tuple[Any, Tensor]:
 
 
 def _random_like(tensor: Tensor) -> Tensor:
-    """Normal values, of the same strides and alignment; PyTorch's own generators do not move."""
+    """Normal values with the same strides and alignment; leaves PyTorch's generators unchanged."""
     if not tensor.numel():
         return tensor
     first = tensor.data_ptr() % ALIGNMENT // tensor.element_size()
@@ -119,7 +118,7 @@ def _random_like(tensor: Tensor) -> Tensor:
 
 
 def _fault(result: Tensor, expected: Tensor) -> str:
-    """Empty when the result is the expected one except for rounding."""
+    """A description of the fault, or empty if the result is as expected except for rounding."""
     if result.shape != expected.shape:
         return f"gives the shape {tuple(result.shape)}, not {tuple(expected.shape)}"
     if not expected.numel():

@@ -1,9 +1,9 @@
-"""The gate between tensors and kernels: a kernel reads bare memory, and not every tensor is that.
+"""Checks that a tensor's memory contains its values, which kernels read by pointer.
 
-PyTorch negates and conjugates lazily, keeps gradients of zeros without memory, and has subclasses
-and transforms whose tensors only stand for others. Its own operators know all of these; a pointer
-does not. The dispatch asks :func:`resolved` and :func:`why_not_plain` before it takes a kernel,
-and every kernel takes its pointers from :func:`address` (Triton takes them itself).
+PyTorch negates and conjugates lazily, stores gradients of zeros without memory, and has subclasses
+and transforms with wrapper tensors. Its operators handle all of these, but a pointer does not. The
+dispatch calls :func:`resolved` and :func:`why_not_plain` before it chooses a kernel, and every
+kernel gets its pointers from :func:`address` (except Triton, which reads them itself).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-# True of FakeTensor, DTensor and other subclasses with an own dispatch, of the wrappers of
-# torch.func, of functional tensors, and of the meta device and sparse layouts.
+# True for FakeTensor, DTensor and other subclasses with their own dispatch, for wrappers of
+# torch.func, functional tensors, the meta device and sparse layouts.
 _stands_for_another = torch._C._dispatch_isTensorSubclassLike
 _active_modes = torch._C._len_torch_dispatch_stack
 
@@ -24,27 +24,27 @@ _PLAIN_TYPES = (Tensor, Parameter)
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether the memory of ``tensor`` holds its values, as its strides say.
+    """Whether the memory of ``tensor`` contains its values, laid out by its strides.
 
-    Complex numbers are left out, as no kernel takes them. Asked twice in every backward pass, so in
-    the order in which the usual tensor is known soonest.
+    False for complex numbers, which no kernel takes. Runs twice in every backward pass, so the
+    conditions are ordered to be fast for ordinary tensors.
     """
     if _active_modes() or tensor.is_neg():
         return False
     if type(tensor) not in _PLAIN_TYPES and _stands_for_another(tensor):
         return False
     try:
-        # Zero for gradients of zeros, and an error for the wrappers of torch.func and for layouts
-        # without strides.
+        # Zero for gradients of zeros; raises for wrappers of torch.func and layouts without
+        # strides.
         return bool(tensor.data_ptr() or not tensor.numel())
     except RuntimeError:
         return False
 
 
 def resolved(tensor: Tensor) -> Tensor:
-    """The tensor itself, or in memory of its own what PyTorch would compute only when it is read.
+    """The tensor itself, or a copy with its lazy operations applied.
 
-    Gradients pass through neither. A tensor that stands for another stays as it is.
+    The result is not differentiable. Wrapper tensors are returned unchanged.
     """
     if (is_plain(tensor) and not tensor.is_complex()) or _stands_for_another(tensor):
         return tensor
@@ -56,11 +56,11 @@ def resolved(tensor: Tensor) -> Tensor:
 
 
 def why_not_plain(tensors: Iterable[Tensor]) -> str:
-    """Empty where a kernel can read all of ``tensors``, else the reason why not."""
+    """The reason why a kernel cannot read all of ``tensors``, or an empty string."""
     for tensor in tensors:
         if not is_plain(tensor):
             if _active_modes():
-                return "a kernel does not show its work to the TorchDispatchMode that is active"
+                return "the active TorchDispatchMode would not see a kernel"
             return (
                 f"a kernel reads bare memory, which a {type(tensor).__name__} "
                 f"({tensor.layout}, {tensor.device}) does not have here"
@@ -72,12 +72,12 @@ def address(tensor: Tensor) -> int:
     """The address of the memory of ``tensor``, for a kernel.
 
     Raises:
-        RuntimeError: its values are not in its memory.
+        RuntimeError: the memory does not contain its values.
     """
     pointer = 0 if tensor.is_neg() else tensor.data_ptr()
     if not pointer and tensor.numel():
         raise RuntimeError(
-            f"a kernel was to read a tensor without memory of its own: {type(tensor).__name__}, "
-            f"{list(tensor.shape)}, {tensor.dtype}, {tensor.device}; this is a fault of maskedconv"
+            f"a kernel received a tensor without its own memory: {type(tensor).__name__}, "
+            f"{list(tensor.shape)}, {tensor.dtype}, {tensor.device}; this is a bug in maskedconv"
         )
     return pointer

@@ -1,7 +1,7 @@
-"""Rankings that outlast the process: a JSON file for each GPU, driver and build of the kernels.
+"""Cache of rankings: a JSON file for each GPU, driver and build of the kernels.
 
-Processes that start together, such as the ranks of a data-parallel training, measure one after the
-other under a lock, so that the later ones read what the first one chose.
+Processes that start together, such as the ranks of data-parallel training, measure one after
+another under a lock, so that all use the ranking of the first one.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _MOST_BYTES = 16 << 20  # a larger file is damaged
 
 
 class Ranking(NamedTuple):
-    """Backends from the fastest to one that takes every problem, and what that order is from."""
+    """Backends, from the fastest to one that takes every problem, and the reason for the order."""
 
     names: tuple[str, ...]
     reason: str
 
 
 def folder() -> Path:
-    """The folder of :data:`VARIABLE`, else the user's folder for caches."""
+    """The folder in :data:`VARIABLE`, else the user's cache folder."""
     if named := os.environ.get(VARIABLE):
         return Path(named)
     with suppress(ImportError):
@@ -51,8 +51,7 @@ def folder() -> Path:
 class RankingCache:
     """The rankings of one environment.
 
-    A file that cannot be read counts as empty; one that cannot be written is reported by
-    :meth:`add` and changes nothing else.
+    An unreadable file counts as empty. :meth:`add` reports a file that cannot be written.
     """
 
     def __init__(self, path: Path, environment: dict[str, str]) -> None:
@@ -60,7 +59,7 @@ class RankingCache:
         self._thread_lock, self._depth = threading.RLock(), 0
 
     def find(self, key: str, backends: Collection[str]) -> Ranking | None:
-        """The ranking kept under ``key``, if it names only these backends and the reference."""
+        """The cached ranking for ``key``, if it has only these backends and the reference."""
         try:
             names, reason = self._read()[key]
             known = "reference" in names and len(set(names)) == len(names)
@@ -71,7 +70,7 @@ class RankingCache:
         return None
 
     def add(self, key: str, ranking: Ranking) -> str:
-        """Keeps the ranking; returns the reason if that is not possible, else an empty string."""
+        """Stores the ranking; returns the reason if that fails, else an empty string."""
         rankings = {**self._read(), key: [list(ranking.names), ranking.reason]}
         content = {"environment": self._environment, "rankings": rankings}
         try:
@@ -93,9 +92,9 @@ class RankingCache:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Within, no other process measures; a thread may enter again.
+        """Context in which no other process measures; reentrant within a thread.
 
-        If files cannot be locked, and after :data:`LOCK_SECONDS`, it goes on without.
+        Continues without the lock after :data:`LOCK_SECONDS` or if files cannot be locked.
         """
         with self._thread_lock:
             handle = self._lock() if self._depth == 0 else None
@@ -130,7 +129,7 @@ class RankingCache:
 
 @functools.cache
 def cache_for(device: torch.device) -> RankingCache:
-    """The cache for one CUDA device; its folder is decided once."""
+    """The cache for one CUDA device; its folder is determined once."""
     environment = describe(device)
     digest = hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:16]
     return RankingCache(folder() / f"rankings-{digest}.json", environment)
@@ -165,7 +164,7 @@ def driver_version() -> str:
 
 @functools.cache
 def kernels_digest() -> str:
-    """Changes with any kernel: one that was built anew has not been checked yet."""
+    """Hash of the kernels, because rebuilt kernels must be checked again."""
     digest = hashlib.sha256()
     files = sorted(Path(__file__).parent.rglob("*.py"))
     module = native.module()

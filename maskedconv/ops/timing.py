@@ -1,4 +1,4 @@
-"""Times of work on a CUDA stream: those of the work itself, not of the Python that asks for it."""
+"""Times work on a CUDA stream without the Python code that launches it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 
 WARM_UP = 2
 TRIES = 3
-# Milliseconds: more than the launches of a few kernels take, less than anybody notices.
+# Milliseconds: longer than the launches of a few kernels, too short to notice.
 LEAST_PAUSE, MOST_PAUSE = 1.0, 500.0
-_CYCLES_A_MILLISECOND = 2_000_000  # of a GPU at 2 GHz; a slower one only sleeps longer
+_CYCLES_A_MILLISECOND = 2_000_000  # for a GPU at 2 GHz; a slower one only sleeps longer
 
 
 class Queue(Protocol):
     """A stream that takes work in order, and its clock."""
 
     def event(self) -> Any:
-        """With ``record()``, ``query()`` and ``elapsed_time(later)`` in milliseconds."""
+        """An event with ``record()``, ``query()`` and ``elapsed_time(later)`` in milliseconds."""
 
     def sleep(self, milliseconds: float) -> None:
-        """Queues a pause at least so long."""
+        """Queues a pause of at least this length."""
 
     def synchronize(self) -> None:
         """Waits for everything that is queued."""
@@ -45,7 +45,7 @@ class CudaQueue:
         torch.cuda.synchronize(self._device)
 
     def is_capturing(self) -> bool:
-        """Whether a CUDA graph is being captured, in which nothing can be timed."""
+        """Whether a CUDA graph is being captured, which prevents timing."""
         with torch.cuda.device(self._device):
             return torch.cuda.is_current_stream_capturing()
 
@@ -70,7 +70,7 @@ class Times(NamedTuple):
     """Milliseconds of each repetition.
 
     Attributes:
-        held: whether the queue was never empty, so that no time includes Python's.
+        held: whether the queue was never empty, so that no time includes Python.
     """
 
     milliseconds: list[float]
@@ -88,8 +88,8 @@ def queued_times(
 
     Args:
         run: queues the work.
-        between: queues what goes before each repetition and is not timed.
-        warmup: calls before, at least one; the last one says how long to sleep.
+        between: queues untimed work before each repetition.
+        warmup: number of calls before, at least one; the last one determines the sleep time.
     """
     seconds = 0.0
     for _ in range(warmup):

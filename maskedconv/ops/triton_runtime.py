@@ -1,4 +1,4 @@
-"""Whether Triton kernels can be launched here: on a GPU, or in Triton's interpreter on the CPU."""
+"""Decides whether Triton kernels can run: on a GPU, or in Triton's interpreter on the CPU."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ INTERPRETER_VARIABLE = "TRITON_INTERPRET"
 
 @functools.cache
 def installed() -> bool:
-    """Whether there is a package ``triton``; it is not imported."""
+    """Whether the package ``triton`` is installed; does not import it."""
     return importlib.util.find_spec("triton") is not None
 
 
 def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter, on CPU tensors, as its own variable asks."""
+    """Whether Triton's own variable selects its interpreter, which takes CPU tensors."""
     return os.environ.get(INTERPRETER_VARIABLE, "0").lower() in ("1", "true", "on", "yes", "y")
 
 
 def cannot_launch(device: torch.device) -> str:
-    """Empty when kernels run on tensors of ``device``, else the reason why not."""
+    """The reason why kernels cannot run on tensors of ``device``, or an empty string."""
     if not installed():
         return "triton is not installed"
     if device.type == "cuda":

@@ -1,6 +1,6 @@
 """Optimizers and learning-rate schedules by name, and YellowFin.
 
-The names are free of torch; the other attributes import it when they are first used.
+The names do not need torch; the other attributes import it on first use.
 """
 
 from __future__ import annotations

@@ -27,10 +27,11 @@ def make_optimizer(
 ) -> Optimizer:
     """The optimizer ``name`` of ``parameters``.
 
-    ``momentum`` is SGD's, Adam's beta1, or where YellowFin starts; ``nesterov`` is SGD's.
+    ``momentum`` is SGD's momentum, Adam's beta1 or YellowFin's initial momentum; ``nesterov`` is
+    for SGD only.
 
     Raises:
-        ValueError: there is no such optimizer, or it refuses a value.
+        ValueError: there is no such optimizer, or a value is invalid for it.
     """
     if nesterov and name != "sgd":
         raise ValueError(f"nesterov is True; expected False with optimizer {name}")
@@ -58,7 +59,7 @@ def make_scheduler(
     """The schedule ``name``, stepped once an epoch; see ``maskedconv.training.train``.
 
     Raises:
-        ValueError: there is no such schedule, or it has no use for the milestones.
+        ValueError: there is no such schedule, or it takes no such milestones.
     """
     if milestones and (name == "cosine" or min(milestones) < 1):
         raise ValueError(

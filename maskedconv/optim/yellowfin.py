@@ -1,4 +1,4 @@
-"""YellowFin: momentum SGD that tunes its own rate and momentum (Zhang & Mitliagkas 2017).
+"""YellowFin: SGD that tunes its learning rate and momentum (Zhang & Mitliagkas 2017).
 
 Source: *YellowFin and the Art of Momentum Tuning*, arXiv 1706.03471, algorithms 1-4.
 """
@@ -25,37 +25,37 @@ _TUNER = "tuner"
 
 
 class YellowFin(Optimizer):
-    """Momentum SGD with rate and momentum from measured curvature, noise and distance.
+    """SGD with learning rate and momentum from measured curvature, variance and distance.
 
-    Every step measures, over all parameters with a gradient g together, running averages (weight
-    ``beta`` of the past, corrected for their start at zero) of
+    Every step updates running averages (decay ``beta``, with bias correction), over all parameters
+    with a gradient g jointly, of
 
     - the range of curvatures h = ||g||², from its extremes in the last ``window`` steps
       (algorithm 2; as in the published code the lower end is averaged as its logarithm);
     - the variance of the gradient (algorithm 3);
     - the distance to the optimum (algorithm 4);
 
-    and takes rate and momentum of :func:`single_step` from them. The gradient that is followed is
-    shortened to √h_max of the steps before; the rate grows linearly over the first
-    ``10 * window`` steps; weight decay is added after all this.
+    and computes learning rate and momentum from them by :func:`single_step`. The gradient is
+    clipped to a norm of √h_max of the earlier steps. The rate grows linearly over the first
+    ``10 * window`` steps. Weight decay is added last.
 
-    ``lr`` means what it does in the published code: the rate of the first step, when nothing is
-    tuned yet. From then on the tuned rate counts, times the factor by which a scheduler has changed
-    ``lr`` from where it was (their ``lr_factor``). So ``lr`` 0.1 makes no tuned rate a tenth.
+    As in the published code, ``lr`` is the rate of the first step, before anything is tuned. Later
+    steps use the tuned rate times the factor by which a scheduler has changed ``lr`` since the
+    start (``lr_factor`` there). An ``lr`` of 0.1 therefore does not scale the tuned rate.
 
-    The host does not wait for the device. ``state_dict`` holds all that a run needs to go on.
+    The host does not wait for the device. ``state_dict`` holds the complete state.
 
-    Norms are taken in float64, where no finite float32 gradient overflows. A gradient with a NaN or
-    an infinity in it (or of a norm beyond float64's) makes every parameter NaN in that step: the
-    training has diverged, and what watches its loss or its parameters sees it at once.
+    Norms are computed in float64, in which no finite float32 gradient overflows. A gradient with a
+    NaN or an infinity (or a norm beyond float64) makes every parameter NaN in that step: the
+    training has diverged, and checks of its loss or parameters detect it at once.
 
     Args:
         params: parameters or parameter groups; all groups share the tuned values.
-        lr, momentum: of the first step.
+        lr, momentum: values of the first step.
         weight_decay: L2 penalty.
-        beta: weight of the past in running averages.
-        window: steps whose curvatures are compared.
-        clip: norm to which the whole gradient is shortened before it is measured, or None.
+        beta: decay of the running averages.
+        window: number of steps over which the extreme curvatures are taken.
+        clip: norm to which the complete gradient is clipped before it is measured, or None.
 
     Raises:
         ValueError: an argument is out of range; the message names it.
@@ -86,13 +86,13 @@ class YellowFin(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in ``torch.optim.Optimizer``; what schedules do later is relative to its ``lr``."""
+        """As in ``torch.optim.Optimizer``; later schedules are relative to its ``lr``."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         group.setdefault("start_lr", group["lr"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in ``torch.optim.Optimizer``; the tuned values move to the parameters' device, too."""
+        """As in ``torch.optim.Optimizer``; also moves the tuned values to the device."""
         super().load_state_dict(state_dict)
         device = self.param_groups[0]["params"][0].device
         self._shared_state[_TUNER] = {
@@ -102,7 +102,7 @@ class YellowFin(Optimizer):
 
     @property
     def tuned(self) -> tuple[float, float] | None:
-        """Rate (before schedules) and momentum of the last step; None while nothing is tuned.
+        """Learning rate (before schedules) and momentum of the last step; None before tuning.
 
         Reading it waits for the device.
         """
@@ -127,7 +127,7 @@ class YellowFin(Optimizer):
         return loss
 
     def _measure(self, parameters: list[Tensor]) -> tuple[dict[str, Any], Tensor]:
-        """Running averages with this step's gradient, and the factor that shortens it to follow."""
+        """Updated running averages, and the factor that clips this step's gradient."""
         old = self._shared_state.get(_TUNER) or _empty_tuner(parameters[0].device)
         gradients = [p.grad for p in parameters if p.grad is not None]
         length = _norm(gradients)
@@ -155,7 +155,7 @@ class YellowFin(Optimizer):
             "norm": averaged("norm", norm),
             "h": averaged("h", curvature),
         }
-        # The corrections for the start at zero of these two cancel.
+        # The bias corrections of these two cancel.
         new["distance"] = averaged("distance", new["norm"] / new["h"])
         averages = [self._state_of(p, "gradient_average") for p in parameters]
         torch._foreach_mul_(averages, self.beta)
@@ -164,7 +164,7 @@ class YellowFin(Optimizer):
         return new, followed
 
     def _tune(self, tuner: dict[str, Any], parameters: list[Tensor]) -> dict[str, Any]:
-        """``tuner`` with the rate and momentum of its averages, from the second step on."""
+        """``tuner`` with the learning rate and momentum of its averages, from the second step."""
         if tuner["step"] == 1:
             return tuner
         debias = self._debias(tuner)
@@ -180,7 +180,7 @@ class YellowFin(Optimizer):
         return tuner | {"momentum": momentum, "rate": started * rate}
 
     def _move(self, group: dict[str, Any], scale: Tensor) -> None:
-        """Momentum SGD for one group, along its gradients times ``scale``."""
+        """A step of SGD with momentum for one group, along its gradients times ``scale``."""
         parameters = [p for p in group["params"] if p.grad is not None]
         if not parameters:
             return
@@ -198,7 +198,7 @@ class YellowFin(Optimizer):
 
     @property
     def _shared_state(self) -> dict[Any, Any]:
-        """``state``, whose keys that are no tensors are stored and loaded as they are."""
+        """``state``; keys that are not tensors are stored and loaded unchanged."""
         return cast("dict[Any, Any]", self.state)
 
     def _debias(self, tuner: dict[str, Any]) -> float:
@@ -214,7 +214,7 @@ class YellowFin(Optimizer):
 def single_step(
     *, variance: Tensor, distance: Tensor, h_min: Tensor, h_max: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Momentum μ and rate α that minimise the expected squared distance after one step.
+    """Momentum μ and learning rate α that minimise the expected squared distance after one step.
 
     They minimise μ D² + α² C for variance C and distance D, under α = (1 - √μ)² / h_min and
     √μ ≥ (√(h_max / h_min) - 1) / (√(h_max / h_min) + 1) (the paper's SingleStep). With x = √μ the
@@ -236,7 +236,7 @@ def single_step(
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:
-    """Norm of all the tensors' values together, float64 [] on the device of the first."""
+    """Joint norm of all tensors, float64 [] on the device of the first."""
     norms = torch._foreach_norm(tensors, 2, dtype=torch.float64)
     return torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
 

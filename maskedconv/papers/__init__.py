@@ -1,4 +1,4 @@
-"""The papers whose experiments can be run: one folder a paper, registered below. Free of torch."""
+"""The papers with experiments, one folder each, registered below. Does not import torch."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ PRESETS = tuple(dict.fromkeys(name for paper in PAPERS for name in paper.presets
 
 
 def select(ids: Iterable[str]) -> list[Item[Any]]:
-    """The items named, in the papers' order; none or "all" means all.
+    """The items with these ids, in the papers' order; empty or "all" selects all.
 
     Raises:
-        ValueError: an unknown id; the message lists those that there are.
+        ValueError: an id is unknown; the message lists the existing ones.
     """
     wanted = set(ids) or {"all"}
     if unknown := sorted(wanted - set(ITEMS) - {"all"}):
@@ -41,7 +41,7 @@ def select(ids: Iterable[str]) -> list[Item[Any]]:
 
 
 def make_plan(items: Iterable[Item[Any]], request: Request) -> Plan:
-    """The runs of each item under the preset that was asked for.
+    """The runs of each item under the requested preset.
 
     Raises:
         ValueError: a paper of these items has no such preset.
@@ -69,6 +69,6 @@ def _with_papers(items: Iterable[Item[Any]]) -> list[tuple[Paper[Any], Item[Any]
 
 
 def _merged(presets: list[Preset]) -> Preset:
-    """A preset with the data sets of all of ``presets``."""
+    """A preset with the data sets of all ``presets``."""
     datasets = dict.fromkeys(name for preset in presets for name in preset.datasets)
     return replace(presets[0], datasets=tuple(datasets))

@@ -1,7 +1,7 @@
-"""Reports of runs: one HTML page, the same as Markdown, a CSV, and every figure as PNG and SVG.
+"""Reports of runs: HTML, Markdown, CSV, and every figure as PNG and SVG.
 
-Reads only ``plan.json`` and ``results.jsonl``, so a report can be drawn again at any time. The two
-functions here are the command's; the modules below them know no paper.
+A report is drawn from ``plan.json`` and ``results.jsonl`` only, so it can be drawn again at any
+time. The two functions here belong to the command; the modules do not depend on any paper.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ __all__ = ["readme_tables", "write"]
 def write(out: Path | str) -> Path:
     """Writes the report of the folder ``out`` into it and returns the path of ``report.html``.
 
-    Beside the page: ``report.md``, ``results.csv`` and ``figures/``. The same plan and rows give
-    the same files.
+    Also writes ``report.md``, ``results.csv`` and ``figures/``. The output is deterministic.
 
     Raises:
         FileNotFoundError: ``out`` holds no ``plan.json``.
@@ -33,10 +32,11 @@ def readme_tables(out: Path | str, items: Sequence[str] = ()) -> str:
     """The results of the folder ``out`` as short Markdown tables, for a README.
 
     Args:
-        items: ``fig1`` and so on; none means all of the plan.
+        items: ids such as ``fig1``; empty for all of the plan.
 
     Raises:
-        ValueError: an item that the plan does not have; or as :func:`write`.
+        ValueError: an item is not in the plan.
+        FileNotFoundError, StoreError: as :func:`write`.
     """
     from maskedconv.papers import PAPERS
     from maskedconv.report.loading import load

@@ -1,4 +1,4 @@
-"""``python -m maskedconv.report --out runs/quick``: draws the report again, without running."""
+"""``python -m maskedconv.report --out runs/quick``: draws the report again, without training."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import typer
 def main(
     items: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ITEM]...", help="With --readme: fig1 and so on; none means all."),
+        typer.Argument(metavar="[ITEM]...", help="With --readme: items such as fig1; default all."),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder with plan.json and results.jsonl, as reproduce left it.")
+        Path, typer.Option(help="Output folder of reproduce, with plan.json and results.jsonl.")
     ] = Path("runs/quick"),
     readme: Annotated[
         bool, typer.Option("--readme", help="Print short Markdown tables instead of drawing.")
@@ -25,7 +25,7 @@ def main(
 
     try:
         if items and not readme:
-            raise ValueError(f"items are {' '.join(items)}; they can be chosen with --readme only")
+            raise ValueError(f"items are {' '.join(items)}; expected none without --readme")
         done = report.readme_tables(out, items or ()) if readme else str(report.write(out))
     except (OSError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)

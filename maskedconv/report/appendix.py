@@ -13,7 +13,7 @@ from maskedconv.report.document import Block, Command, Section, Table, Text
 from maskedconv.report.results import Results, Run
 from maskedconv.report.tables import NOTHING
 
-# Fields that the tables of results already tell apart.
+# Fields that the tables of results already show.
 _SHOWN = {"learned", "slice_dim", "frozen", "trained", "seed"}
 
 
@@ -31,9 +31,10 @@ def sections(results: Results, folder: Path, out: Path) -> list[Section]:
 
 def _notes(results: Results) -> list[Block]:
     notes = [
-        "Accuracy is top-1 on the test images in percent. As in the paper it is that of the best "
-        "epoch, which is chosen by the same test images and so a little flattering; the last "
-        "epoch stands beside it. ± is the sample standard deviation over seeds.",
+        "Accuracy is top-1 on the test images in percent. As in the paper, it is the accuracy of "
+        "the best epoch. The best epoch is chosen on the same test images, so the value is "
+        "slightly optimistic; the accuracy of the last epoch is given as well. ± is the sample "
+        "standard deviation over seeds.",
         *(note for paper in results.papers for note in paper.notes),
     ]
     rows = [run.row for run in results.runs().values() if run.row]
@@ -56,9 +57,9 @@ def _failed(results: Results) -> list[Block]:
     blocks += [Text(f"Unreadable: {problem}.") for problem in results.problems]
     if results.unplanned:
         blocks.append(
-            Text(f"{results.unplanned} results in this folder belong to no experiment of the plan.")
+            Text(f"{results.unplanned} results in this folder belong to no planned experiment.")
         )
-    return blocks or [Text("Every planned run was finished.")]
+    return blocks or [Text("Every planned run is finished.")]
 
 
 def _configuration(results: Results) -> list[Block]:
@@ -70,7 +71,7 @@ def _configuration(results: Results) -> list[Block]:
     constant = [name for name in distinct[0] if name not in varying]
     same = "; ".join(f"{name}: {distinct[0][name]}" for name in constant)
     rows = [[values[name] for name in varying] for values in distinct]
-    blocks: list[Block] = [Text(f"The same for every run: {same}.")]
+    blocks: list[Block] = [Text(f"Common to all runs: {same}.")]
     return [*blocks, Table("Differs between runs", varying, rows)] if varying else blocks
 
 
@@ -94,7 +95,7 @@ def _environment(results: Results) -> list[Block]:
     memory = max(row.get("peak_memory_bytes") or 0 for row in rows)
     table = [
         ["runs", str(len(rows))],
-        ["time in all", duration(seconds, rough=True)],
+        ["total time", duration(seconds, rough=True)],
         ["largest peak memory", f"{memory / 2**20:,.0f} MiB"],
         ["device", _distinct(row.get("device") for row in rows)],
     ]
@@ -102,7 +103,7 @@ def _environment(results: Results) -> list[Block]:
     table += [
         [name, _distinct((row.get("versions") or {}).get(name) for row in rows)] for name in names
     ]
-    return [Table("What the runs were made with", ("what", "value"), table)]
+    return [Table("Environment of the runs", ("name", "value"), table)]
 
 
 def _distinct(values: Iterable[Any]) -> str:
@@ -118,12 +119,12 @@ def _commands(results: Results, out: Path) -> list[Block]:
         command = entry.get("command") or results.plan.get("command")
         if command:
             text = only(name, str(command), ids)
-            blocks.append(Command(text, f"Runs what is missing of {name} and draws it again"))
+            blocks.append(Command(text, f"Executes the missing runs of {name} and draws it again"))
     return blocks
 
 
 def only(experiment: str, command: str, ids: Iterable[str]) -> str:
-    """A reproduce command with ``experiment`` alone in place of those of ``ids`` that it names."""
+    """``command`` with ``experiment`` in place of the ``ids`` that it names."""
     words = [word for word in shlex.split(command) if word not in {"all", *ids}]
     places = [i for i, word in enumerate(words) if word.endswith("reproduce")]
     place = places[0] + 1 if places else len(words)

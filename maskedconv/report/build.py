@@ -1,4 +1,4 @@
-"""Puts the report together and writes its files."""
+"""Assembles the report and writes its files."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def build(results: Results, out: Path) -> Path:
 
 
 def _items(results: Results, folder: Path) -> list[Section]:
-    """A section for every planned figure and table; its panels go to ``folder``."""
+    """A section for every planned figure and table; panels are written to ``folder``."""
     return [
         Section(
             item.id,
             f"{item.reference}: {results.title(item.id)}",
-            item.build(results.settings(item.id), folder),
+            item.build(results.seed_groups(item.id), folder),
         )
         for item in results.items
     ]
 
 
 def notice(results: Results) -> str:
-    """The report's first line: how far these numbers can be compared with the paper's."""
+    """The report's first line: whether its numbers are comparable with the paper's."""
     preset = results.plan.get("preset")
     data = _datasets(results)
     if preset == "quick":
@@ -72,11 +72,11 @@ def _cuts(results: Results) -> list[str]:
     if any(
         setting.config.epochs < item.printed_epochs(setting.config)
         for item in results.items
-        for setting in results.settings(item.id)
+        for setting in results.seed_groups(item.id)
     ):
         cuts.append("trained for fewer epochs")
     subsets = {run.config.subset for run in results.runs().values() if run.config.subset}
-    if not all(s.whole_data or s.config.subset for s in results.all_settings()):
+    if not all(s.whole_data or s.config.subset for s in results.all_seed_groups()):
         cuts.append("on a part of the images")
     if subsets:
         cuts.append(f"on {' or '.join(map(str, sorted(subsets)))} training images per class")
@@ -93,11 +93,11 @@ def _scorecard(results: Results) -> list[Text | Scorecard]:
     return [
         Text(
             "Every criterion was fixed before the runs and is the same for every preset. A claim "
-            "counts as reproduced if all its cases hold, partly if some do, not if none does. A "
-            "case that hangs on a difference within the spread of seeds is undecided, and so is a "
-            "claim that such cases could turn. The spread is the standard deviation over seeds; "
-            "with one seed it is the binomial error of the test images and an assumed "
-            f"{SEED_SPREAD:g} points between seeds."
+            "is reproduced if all its cases hold, partly reproduced if some hold, and not "
+            "reproduced if none holds. A case is undecided if its difference is within the spread "
+            "of seeds, and a claim is undecided if undecided cases could change it. The spread is "
+            "the standard deviation over seeds. With one seed, it combines the binomial error of "
+            f"the test images and an assumed {SEED_SPREAD:g} points between seeds."
         ),
         Scorecard(judge(results)),
     ]
@@ -113,7 +113,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         (
             "Runs",
             f"{done} done, {failed} failed, {len(runs) - done - failed} not run"
-            + (f"; they are {settings} settings of the figures" if settings > len(runs) else ""),
+            + (f"; the figures show {settings} settings" if settings > len(runs) else ""),
         ),
         ("Seeds", str(len(seeds))),
         ("Precision", results.precision or "nothing was run"),
@@ -128,7 +128,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 
 
 def table_of_runs(results: Results) -> str:
-    """Every planned run as CSV: configuration, status and results; no results if it was not run."""
+    """Every planned run as CSV: configuration, status, and results if it was run."""
     used: dict[str, list[str]] = {}
     for name, settings in results.experiments.items():
         for setting in settings:

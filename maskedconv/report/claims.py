@@ -1,10 +1,10 @@
-"""Claims of a paper, each with the criterion by which our runs decide it.
+"""Claims of a paper, each with the criterion that decides it from our runs.
 
-A claim is decided case by case (a network on a data set, or one setting): it is reproduced if every
-case holds, partly if some do and some do not, not if none does, and not run if there is no case. It
-is undecided if the cases that our runs leave open could make it another of these. Accuracy is that
-of the best test epoch, averaged over seeds; a run that diverged counts as chance. A case is open if
-it hangs on a difference within the spread of seeds (``report.measured``).
+A claim consists of cases (a network on a data set, or one setting). It is reproduced if all cases
+hold, partly reproduced if some hold, not reproduced if none holds, and not run if it has no cases.
+It is undecided if its undecided cases could change this. Accuracy is the top-1 of the best test
+epoch, averaged over seeds; a diverged run counts as chance. A case is undecided if its difference
+is within the spread of seeds (``report.measured``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Case:
-    """One instance of a claim; ``holds`` is None if our runs leave it open."""
+    """One instance of a claim; ``holds`` is None if it is undecided."""
 
     name: str
     holds: bool | None
@@ -27,7 +27,7 @@ class Case:
 
     @property
     def outcome(self) -> str:
-        """``holds`` in words."""
+        """``holds`` as text."""
         return {True: "holds", False: "does not hold", None: "undecided"}[self.holds]
 
 
@@ -37,8 +37,8 @@ class Claim:
 
     Attributes:
         cases: finds the cases in the runs of the claim's item.
-        printed: whether the cases need a number that the paper prints: then only runs of its
-            network, images and length of training make cases.
+        printed: whether the cases compare with a printed number. Then only runs with the same
+            network, images and epochs make cases.
     """
 
     id: str
@@ -54,7 +54,7 @@ class Verdict:
     """The result for a claim: ``reproduced``, ``partly``, ``not``, ``undecided`` or ``not run``.
 
     Attributes:
-        experiment: the item whose runs decide it.
+        experiment: id of the item with the deciding runs.
     """
 
     claim: Claim
@@ -64,7 +64,7 @@ class Verdict:
 
     @property
     def summary(self) -> str:
-        """The number of cases, or why there is none."""
+        """The number of cases, or the reason if there are none."""
         if not self.cases:
             needed = " has the network, images and epochs of the printed number"
             decides = needed if self.claim.printed else " decides it"
@@ -75,9 +75,9 @@ class Verdict:
 
 
 def judge(results: Results) -> list[Verdict]:
-    """Decides every claim of the papers in the plan from the runs that are there."""
+    """Decides every claim of the papers in the plan from the finished runs."""
     return [
-        judge_one(claim, item.id, results.settings(item.id))
+        judge_one(claim, item.id, results.seed_groups(item.id))
         for paper in results.papers
         for item, claim in paper.claims()
     ]

@@ -16,40 +16,40 @@ if TYPE_CHECKING:
 
 
 def build(results: Results, folder: Path) -> list[Block]:
-    """A figure for each item and data set; a run that two items share is drawn once."""
+    """A figure for each item and data set; shared runs are drawn once."""
     blocks: list[Block] = [
         Text(
-            "Test accuracy by epoch. The darker, the more is learned; dashed where the rest is "
-            "zeroed; one line for each seed."
+            "Test accuracy by epoch. Darker lines learn more; dashed lines have a zeroed rest. One "
+            "line per seed."
         )
     ]
     drawn: set[str] = set()
-    for item in (item.id for item in results.items if item.curves):
-        chosen = [s for s in results.settings(item) if s.config.key not in drawn]
+    for item in (item for item in results.items if item.curves):
+        chosen = [s for s in results.seed_groups(item.id) if s.config.key not in drawn]
         drawn |= {setting.config.key for setting in chosen}
         for dataset, here in datasets(s for s in chosen if s.config.epochs > 1).items():
             top, label = top_of(here), dataset_title(dataset)
             pictures = [
                 draw(
                     folder,
-                    file_name("curves", item, dataset, network),
+                    file_name("curves", item.id, dataset, network),
                     network,
-                    f"{network} on {label}, runs of {item}: test accuracy by epoch.",
+                    f"{network} on {label}, {item.reference}: test accuracy by epoch.",
                     curves_panel(group, top),
                 )
                 for network, group in networks(here).items()
             ]
-            blocks.append(Figure(f"{_caption(item, chosen)}, {label}", pictures))
+            blocks.append(Figure(f"{_caption(item.reference, chosen)}, {label}", pictures))
     return blocks
 
 
-def _caption(item: str, settings: list[SeedGroup]) -> str:
+def _caption(reference: str, settings: list[SeedGroup]) -> str:
     fixed = not any(setting.config.bn_learned for setting in settings)
-    return f"{item}, BatchNorm fixed" if fixed else item
+    return f"{reference}, BatchNorm fixed" if fixed else reference
 
 
 def curves_panel(settings: list[SeedGroup], top: float) -> Draw:
-    """Test accuracy by epoch: darker if more is learned, dashed if the rest is zeroed."""
+    """Test accuracy by epoch: darker lines learn more, dashed lines have a zeroed rest."""
     from matplotlib import colormaps
     from matplotlib.ticker import MaxNLocator
 

@@ -21,7 +21,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Command:
-    """A line to type into a shell, with its purpose."""
+    """A shell command and its purpose."""
 
     text: str
     purpose: str
@@ -30,9 +30,9 @@ class Command:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; ``numeric`` holds the indices of columns that are numbers.
+    """A table; ``numeric`` contains the indices of numeric columns.
 
-    ``grouped``: rows that share their first cell belong together.
+    ``grouped``: consecutive rows with the same first cell form a group.
     """
 
     caption: str
@@ -83,7 +83,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """The whole report; ``notice`` is its first line, ``sources`` the papers it is about."""
+    """A complete report; ``notice`` is its first line, ``sources`` are the papers."""
 
     title: str
     notice: str

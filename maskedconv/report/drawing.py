@@ -1,4 +1,4 @@
-"""Draws and stores panels; axes, points and legends that panels share."""
+"""Draws and stores panels; shared axes, points and legends."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.ticker import Formatter
+    from PIL import Image
 
 Draw = Callable[["Axes"], None]
+
+_VISIBLE = 24  # change of a channel, of 255
+_PLAIN_PIXELS = 60  # a legend's line has more, the shades at an edge fewer
 
 
 def draw(folder: Path, name: str, title: str, alt: str, panel: Draw) -> Picture:
@@ -31,7 +35,7 @@ def draw(folder: Path, name: str, title: str, alt: str, panel: Draw) -> Picture:
         axes = figure.add_subplot()
         axes.set_title(title)
         panel(axes)
-        # The layout once, and not for each of the formats.
+        # Compute the layout once, not for each format.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         svg = BytesIO()
@@ -43,30 +47,53 @@ def draw(folder: Path, name: str, title: str, alt: str, panel: Draw) -> Picture:
 
 
 def _small_png(figure: Figure) -> bytes:
-    """A figure with a palette of 32 colours takes a quarter of the bytes."""
+    """A PNG with a palette of about 32 colours, a quarter of the usual size."""
     from PIL import Image
 
     drawn, small = BytesIO(), BytesIO()
     figure.savefig(drawn, format="png", dpi=160, metadata={"Software": None})
-    palette = Image.open(drawn).convert("RGB").quantize(32, dither=Image.Dither.NONE)
-    palette.save(small, format="png", optimize=True)
+    full = Image.open(drawn).convert("RGB")
+    reduced = full.quantize(32, dither=Image.Dither.NONE)
+    _restore_plain_colours(full, reduced).save(small, format="png", optimize=True)
     return small.getvalue()
 
 
+def _restore_plain_colours(full: Image.Image, reduced: Image.Image) -> Image.Image:
+    """``reduced`` with additional colours for plain areas that its palette changes visibly.
+
+    The palette may merge colours of few pixels with others, such as a legend's line, or the text
+    above coloured images. Shades at the edges of shapes have fewer pixels and do not count.
+    """
+    import numpy as np
+
+    before, after = np.asarray(full), np.asarray(reduced.convert("RGB"))
+    changed = before[np.abs(before.astype(int) - after).max(axis=2) > _VISIBLE]
+    colours, counts = np.unique(changed, axis=0, return_counts=True)
+    indices = np.array(reduced)
+    first = int(indices.max()) + 1
+    added = colours[counts >= _PLAIN_PIXELS][: 256 - first]
+    for index, colour in enumerate(added, start=first):
+        indices[(before == colour).all(axis=2)] = index
+    restored = reduced.copy()
+    restored.frombytes(indices.tobytes())
+    restored.putpalette((reduced.getpalette() or [])[: 3 * first] + added.ravel().tolist())
+    return restored
+
+
 def top_of(settings: Iterable[SeedGroup]) -> float:
-    """The next ten above the best accuracy, for the panels of one figure to share as their top."""
+    """The multiple of ten above the best accuracy, as the shared limit of a figure's panels."""
     best = max((setting.best.mean for setting in settings if setting.best), default=100.0)
     return max(10.0, 10 * math.ceil(best / 10))
 
 
 def ordered_labels(settings: Iterable[SeedGroup]) -> list[str]:
-    """The settings' labels, each once, in the order that an axis has them."""
+    """The settings' labels, each once, in the order of the axis."""
     ordered = sorted(settings, key=lambda setting: setting_order(setting.config))
     return list(dict.fromkeys(setting_label(setting.config) for setting in ordered))
 
 
 class PointStyle(NamedTuple):
-    """Colour, marker and name of one kind of points; ``hollow`` ones are larger."""
+    """Colour, marker and name of one kind of points; hollow points are larger."""
 
     colour: str
     marker: str
@@ -77,7 +104,7 @@ class PointStyle(NamedTuple):
 def points(
     axes: Axes, xs: Iterable[float], stats: Sequence[Stat | None], style: PointStyle
 ) -> None:
-    """Draws means with error bars of one standard deviation; skips those that are None."""
+    """Draws means with error bars of one standard deviation; skips None."""
     there = [(x, stat) for x, stat in zip(xs, stats, strict=True) if stat is not None]
     axes.errorbar(
         [x for x, _ in there],
@@ -110,7 +137,7 @@ def log_ticks(axis: Axis, formatter: Formatter) -> None:
 
 
 def accuracy_axis(axes: Axes, settings: Sequence[SeedGroup], top: float) -> None:
-    """The y axis of test accuracy from 0, with a line at chance if that is known."""
+    """The y axis of test accuracy from 0, with a line at chance if known."""
     axes.set_ylabel("test top-1, %")
     axes.set_ylim(0, 1.03 * top)
     chance = settings[0].chance if settings else None

@@ -1,4 +1,4 @@
-"""Straight lines through accuracy against the logarithm of the fraction learned."""
+"""Linear fits of accuracy against the logarithm of the learned fraction."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Fit | None:
     from scipy import stats
 
     line = stats.linregress(x, y)
-    # scipy divides 0 by 0 for a constant: its line is level, exact, and explains nothing.
+    # scipy divides 0 by 0 for a constant: the line is exact with slope 0, and R² is 0.
     varies = len(set(y)) > 1
     margin = float(stats.t.ppf(0.975, len(x) - 2)) * float(line.stderr) if varies else 0.0
     r2 = float(line.rvalue) ** 2 if varies else 0.0
@@ -40,16 +40,16 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Fit | None:
 
 
 def log_fraction(setting: SeedGroup) -> float | None:
-    """log10 of learned over all parameters; None where nothing was run."""
+    """log10 of learned over all parameters; None if nothing was run."""
     learned, total = setting.learned_parameters, setting.total_parameters
     return math.log10(learned / total) if learned and total else None
 
 
-def fit_settings(settings: list[SeedGroup]) -> Fit | None:
-    """Mean best accuracy against log10 of the fraction learned, one point for each setting.
+def fit_seed_groups(settings: list[SeedGroup]) -> Fit | None:
+    """Fit of mean best accuracy against log10 of the learned fraction, one point per setting.
 
-    The all-weights reference is not among the points. In one network the slope against the log of
-    the number of learned parameters is the same.
+    The all-weights reference is excluded. For one network, the slope against the logarithm of the
+    number of learned parameters is the same.
     """
     points = [
         (x, setting.best.mean)

@@ -1,6 +1,6 @@
-"""The protocol between a paper and the report and commands: presets, figures and tables.
+"""The interface between a paper and the report and commands: presets, figures and tables.
 
-Free of torch and of matplotlib, so that the commands can list items without them.
+Imports neither torch nor matplotlib, so that commands can list items without them.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item(Experiment[P]):
-    """A figure or table of a paper: its runs, and everything that the report makes of them.
+    """A figure or table of a paper: its runs, and its contents in the report.
 
     Attributes:
         build: draws the panels of the item into a folder and returns its section of the report.
-        short_tables: makes the tables for a README, if the item has any.
-        claims: what the paper claims, decided by the runs of this item.
-        printed_epochs: how long the paper trains a run; 0 if that is not known.
+        short_tables: creates the tables for a README, if the item has any.
+        claims: claims of the paper that the runs of this item decide.
+        printed_epochs: returns the epochs of a run in the paper; 0 if unknown.
         curves: whether the learning curves of its runs are drawn.
     """
 
@@ -42,7 +42,7 @@ class Item(Experiment[P]):
 
 @dataclass(frozen=True)
 class Source:
-    """A paper as the report cites it."""
+    """The citation of a paper."""
 
     authors: str
     title: str
@@ -54,13 +54,13 @@ class Paper(Generic[P]):
     """A paper whose experiments can be run.
 
     Attributes:
-        source: how it is cited.
-        title: heads the report.
-        presets: its presets by name.
-        adapt: applies the command line's options to a preset.
-        items: its figures and tables, in the paper's order.
-        notes: paragraphs that help to read the numbers.
-        remarks: notes on the data of these items (by id), for the terminal.
+        source: citation.
+        title: title of the report.
+        presets: presets by name.
+        adapt: applies the options of the command line to a preset.
+        items: figures and tables, in the paper's order.
+        notes: paragraphs that explain the numbers.
+        remarks: returns notes on the data of the items with the given ids, for the terminal.
         scorecard: ids of the items in the order of their claims in the scorecard.
     """
 
@@ -74,10 +74,10 @@ class Paper(Generic[P]):
     scorecard: tuple[str, ...] = ()
 
     def preset(self, request: Request) -> P:
-        """The preset that was asked for.
+        """The requested preset, with the options of the request.
 
         Raises:
-            ValueError: there is no such preset; the message lists those that there are.
+            ValueError: there is no such preset; the message lists the existing ones.
         """
         check_choice("preset", request.preset, tuple(self.presets))
         return self.adapt(self.presets[request.preset], request)

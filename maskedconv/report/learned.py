@@ -1,4 +1,4 @@
-"""Panels and tables of accuracy by learned slice, two kinds of runs side by side."""
+"""Panels and tables of accuracy by learned slice, for two kinds of runs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mark:
-    """One kind of runs in a panel: a condition, a name and a style."""
+    """One kind of runs in a panel: its condition, name and style."""
 
     chosen: Callable[[RunConfig], bool]
     name: str
@@ -53,7 +53,7 @@ class Mark:
     hollow: bool = False
 
 
-# Zeroed first and larger: where both reach the same, the random one lies inside it.
+# Zeroed points are drawn first and larger, so that equal random points stay visible inside.
 FROZEN_MARKS = (
     Mark(lambda run: run.frozen == "zero", "rest zeroed", FROZEN_COLOURS["zero"], "s", True),
     Mark(lambda run: run.frozen == "random", "rest random", FROZEN_COLOURS["random"], "o"),
@@ -63,9 +63,9 @@ FROZEN_MARKS = (
 def learned_panel(
     settings: list[SeedGroup], top: float, marks: Sequence[Mark] = FROZEN_MARKS
 ) -> Draw:
-    """Accuracy of each setting of one network, the kinds that ``marks`` tells apart side by side.
+    """Accuracy of each setting of one network, with the kinds of ``marks`` side by side.
 
-    ``top`` ends the accuracy axis, so that panels of one figure share it.
+    ``top`` is the limit of the accuracy axis, so that the panels of a figure share it.
     """
 
     def panel(axes: Axes) -> None:
@@ -106,7 +106,7 @@ def _failed(settings: Iterable[SeedGroup], label: str) -> bool:
 def learned_pictures(
     folder: Path, item: str, dataset: str, settings: list[SeedGroup]
 ) -> list[Picture]:
-    """A panel of each network on ``dataset``, with the same axis; files start with ``item``."""
+    """A panel of each network on ``dataset``, with a shared axis; ``item`` starts file names."""
     title, top = dataset_title(dataset), top_of(settings)
     return [
         draw(
@@ -121,7 +121,7 @@ def learned_pictures(
 
 
 def learned_alt(name: str, dataset: str, settings: list[SeedGroup]) -> str:
-    """The panel in words."""
+    """Alternative text of the panel."""
     values = "; ".join(
         f"{setting_label(s.config)} {s.config.frozen} {best(s)}" for s in settings if s.best
     )
@@ -129,7 +129,7 @@ def learned_alt(name: str, dataset: str, settings: list[SeedGroup]) -> str:
 
 
 def learned_table(settings: list[SeedGroup]) -> Table:
-    """Every setting of one data set, random beside zeroed."""
+    """Every setting of one data set, random and zeroed."""
     rows = []
     for name, group in networks(settings).items():
         for random, zero in pairs(sorted(group, key=order)):
@@ -146,7 +146,7 @@ def learned_table(settings: list[SeedGroup]) -> Table:
                     *_zeroed(one, zero),
                 ]
             )
-    columns = ("network", "learned", "parameters", "share, %", "random, best", "random, last")
+    columns = ("network", "learned", "parameters", "fraction, %", "random, best", "random, last")
     return Table(
         f"{sentence(dataset_title(settings[0].config.dataset))}: top-1, %",
         (*columns, "zeroed, best", "zeroed, last"),
@@ -157,5 +157,5 @@ def learned_table(settings: list[SeedGroup]) -> Table:
 
 
 def _zeroed(one: SeedGroup, zero: SeedGroup | None) -> tuple[str, str]:
-    # With every weight learned there is nothing left to be zeroed.
+    # With every weight learned, nothing is zeroed.
     return ("", "") if zero is None and is_reference(one.config) else (best(zero), last(zero))

@@ -29,7 +29,7 @@ def load(out: Path, papers: Sequence[Paper[Any]]) -> Results:
         )
     loaded = store.load()
     experiments = {
-        name: _settings(entry, loaded.rows) for name, entry in plan["experiments"].items()
+        name: _seed_groups(entry, loaded.rows) for name, entry in plan["experiments"].items()
     }
     runs = [run for entry in plan["experiments"].values() for run in entry["runs"]]
     planned = {run.get("same_as", run["key"]) for run in runs} | {run["key"] for run in runs}
@@ -38,7 +38,7 @@ def load(out: Path, papers: Sequence[Paper[Any]]) -> Results:
     return Results(plan, experiments, loaded.problems, unplanned, tuple(there or papers))
 
 
-def _settings(entry: dict[str, Any], rows: dict[str, Row]) -> list[SeedGroup]:
+def _seed_groups(entry: dict[str, Any], rows: dict[str, Row]) -> list[SeedGroup]:
     grouped: dict[str, list[Run]] = {}
     for planned in entry["runs"]:
         config = RunConfig.from_json(planned["config"])

@@ -1,11 +1,10 @@
-"""Accuracies with the spread that another seed or other test images would give them.
+"""Accuracies with their spread over seeds and test images.
 
-A criterion compares accuracies. A comparison is undecided if the difference is within
-its spread.
+A criterion compares accuracies. A comparison is undecided if the difference is within its spread.
 
-The spread of an accuracy is the sample standard deviation over seeds if there are several. With
-one seed it is the binomial error of so many test images and ``SEED_SPREAD`` points, which is an
-assumption, as independent errors: √(binomial² + SEED_SPREAD²). A difference has the root of the sum
+The spread of an accuracy is the sample standard deviation over seeds if there are several. With one
+seed it is √(binomial² + SEED_SPREAD²): the binomial error of the test images, and an assumed
+deviation of ``SEED_SPREAD`` points between seeds. The spread of a difference is the root of the sum
 of squares.
 """
 
@@ -17,12 +16,12 @@ from dataclasses import dataclass
 
 from maskedconv.report.results import SeedGroup, Stat
 
-SEED_SPREAD = 0.5  # points by which one seed is taken to differ from another
+SEED_SPREAD = 0.5  # assumed standard deviation between seeds, in points
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A number of percent or points, and its standard deviation."""
+    """A value in percent or points, and its standard deviation."""
 
     value: float
     spread: float = 0.0
@@ -37,20 +36,21 @@ class Measured:
         return f"{self.value:.2f} %"
 
     def over(self, threshold: float) -> Measured:
-        """By how much it exceeds a number without a spread."""
+        """The difference to a threshold without spread."""
         return self - Measured(threshold)
 
 
 def mean(numbers: Sequence[Measured]) -> Measured:
-    """Their mean, with independent errors."""
+    """The mean, with independent errors."""
     total = math.hypot(*(number.spread for number in numbers))
     return Measured(math.fsum(number.value for number in numbers), total) / len(numbers)
 
 
 def exceeds(difference: Measured, by: float = 0.0) -> bool | None:
-    """Whether ``difference`` is at least ``by``; None if its spread leaves that open.
+    """Whether ``difference`` is at least ``by``; None if undecided.
 
-    The outcome is open if one spread more or less would change it or the sign of the difference.
+    The result is undecided if one spread more or less would change it or the sign of the
+    difference.
     """
     if min(abs(difference.value), abs(difference.value - by)) <= difference.spread:
         return None
@@ -58,7 +58,7 @@ def exceeds(difference: Measured, by: float = 0.0) -> bool | None:
 
 
 def all_of(*outcomes: bool | None) -> bool | None:
-    """False if one is, True if all are, else None."""
+    """False if any outcome is False, True if all are True, else None."""
     if False in outcomes:
         return False
     return None if None in outcomes else True

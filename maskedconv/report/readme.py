@@ -13,20 +13,20 @@ from maskedconv.report.results import Results
 
 
 def tables(results: Results, items: Sequence[str]) -> str:
-    """The origin of the runs, the scorecard, and tables of ``items`` (none: of all planned ones).
+    """The origin of the runs, the scorecard, and tables of ``items`` (all planned ones if empty).
 
     Raises:
-        ValueError: an item is not in the plan; the message lists those that are.
+        ValueError: an item is not in the plan; the message lists the planned ones.
     """
     planned = {item.id: item.short_tables for item in results.items if item.short_tables}
     if unknown := [name for name in items if name not in planned]:
         there = ", ".join(planned)
-        raise ValueError(f"item is {', '.join(unknown)}; expected some of the plan's: {there}")
+        raise ValueError(f"item is {', '.join(unknown)}; expected items of the plan: {there}")
     scorecard = _scorecard(results)
     parts = [notice(results), _origin(results), *([table(scorecard)] if scorecard.rows else [])]
     for name, short_tables in planned.items():
         if name in items or not items:
-            for found in short_tables(results.settings(name)):
+            for found in short_tables(results.seed_groups(name)):
                 parts += [f"**{found.caption}**", table(found)]
     return "\n\n".join(parts) + "\n"
 

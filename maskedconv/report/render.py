@@ -1,11 +1,21 @@
-"""The document as one HTML page and as Markdown."""
+"""Renders the document as one HTML page and as Markdown."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from html import escape
 
-from maskedconv.report.document import Block, Command, Document, Figure, Scorecard, Table, Text
+from maskedconv.report.document import (
+    Block,
+    Command,
+    Document,
+    Figure,
+    Picture,
+    Scorecard,
+    Table,
+    Text,
+)
 
 STATUSES = {
     "reproduced": "reproduced",
@@ -14,10 +24,11 @@ STATUSES = {
     "undecided": "undecided",
     "not run": "not run",
 }
+_PANEL_WIDTH = 400  # pixels: two panels side by side on GitHub
 
 
 def html(document: Document) -> str:
-    """A page that needs no other file and asks no server for anything."""
+    """A self-contained HTML page, which loads no other file."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -37,7 +48,7 @@ def _data_uri(svg: bytes) -> str:
 
 
 def markdown(document: Document) -> str:
-    """The same in GitHub's Markdown; figures are links into ``figures/``."""
+    """The document in GitHub's Markdown; figures are links into ``figures/``."""
     parts = [f"**{_escaped(document.notice)}**", f"# {_escaped(document.title)}"]
     parts.append("\n".join(f"- {name}: {_escaped(value)}" for name, value in document.facts))
     for section in document.sections:
@@ -55,10 +66,16 @@ def _block(block: Block) -> str:
         case Table():
             return f"{_escaped(block.caption)}\n\n{table(block)}"
         case Figure():
-            pictures = [f"![{_escaped(p.alt)}](figures/{p.name}.png)" for p in block.pictures]
-            return "\n\n".join([_escaped(block.caption), *pictures])
+            pictures = "\n".join(_image(picture) for picture in block.pictures)
+            return f"{_escaped(block.caption)}\n\n{pictures}"
         case Scorecard():
             return _scorecard(block)
+
+
+def _image(picture: Picture) -> str:
+    """HTML, because Markdown has no width, and panels would fill a line each."""
+    alt = escape(picture.alt)
+    return f'<img src="figures/{picture.name}.png" alt="{alt}" width="{_PANEL_WIDTH}">'
 
 
 def table(block: Table) -> str:

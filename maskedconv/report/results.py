@@ -1,4 +1,4 @@
-"""The rows of a plan, gathered for the report: runs that differ only in their seed are one group.
+"""The rows of a plan for the report, grouped by configuration: a group differs only in the seed.
 
 All accuracies are top-1 on the test images, in percent.
 """
@@ -27,7 +27,7 @@ FAMILIES = {
 }
 
 _PRECISIONS = {"off": "float32", "bf16": "bfloat16 (autocast)"}
-# The notes of maskedconv.data on a folder that holds a part of a data set.
+# Formats of maskedconv.data's notes on a folder with part of a data set.
 _TEST_IMAGES = re.compile(r"([\d,]+) of [\d,]+ test images")
 _EXCERPT = re.compile(r"[\d,]+ of [\d,]+ (training|test) images")
 
@@ -42,7 +42,7 @@ class Stat:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Stat | None:
-        """None if there is nothing to average."""
+        """Statistics of ``values``; None if there are none."""
         numbers = list(values)
         if not numbers:
             return None
@@ -58,8 +58,8 @@ class Run:
     """One planned run and its row, or None if it was not run.
 
     Attributes:
-        trained: key of the run that was trained for it: its own, or that of a run which learns the
-            same slices of the same network.
+        trained: key of the run that was trained for it: its own key, or the key of a run that
+            learns the same slices of the same network.
     """
 
     config: RunConfig
@@ -104,7 +104,7 @@ class SeedGroup:
 
     @property
     def best(self) -> Stat | None:
-        """Accuracy of each run's best test epoch, which is what the paper reports."""
+        """Accuracy of each run's best test epoch, as the paper reports it."""
         return self._stat(lambda row: row["best_top1"])
 
     @property
@@ -124,7 +124,7 @@ class SeedGroup:
 
     @property
     def whole_data(self) -> bool:
-        """Whether all the images of the data set were there, as the rows' notes tell."""
+        """Whether the runs used all images of the data set, according to the rows' notes."""
         notes = (str(row.get("data_note") or "") for row in self.rows)
         return self.config.subset is None and not any(_EXCERPT.search(note) for note in notes)
 
@@ -156,7 +156,7 @@ class SeedGroup:
 
     @property
     def chance(self) -> float | None:
-        """Accuracy of a guess in percent; None if the number of classes is not known."""
+        """Chance accuracy in percent; None if the number of classes is unknown."""
         classes = data.describe(self.config.dataset).num_classes
         return None if classes is None else 100 / classes
 
@@ -165,7 +165,7 @@ class SeedGroup:
         return Stat.of(number for number in values if number is not None)
 
     def _first(self, value: Callable[[Row], int | None]) -> int | None:
-        """The value of the first row that has it."""
+        """The value of the first row with a value."""
         values = (value(run.row) for run in self.runs if run.row is not None)
         return next((number for number in values if number is not None), None)
 
@@ -175,9 +175,9 @@ class Results:
     """A plan with its rows.
 
     Attributes:
-        plan: ``plan.json`` as it is.
-        experiments: id of each planned experiment -> its settings, in the plan's order.
-        problems: what could not be read, for people.
+        plan: contents of ``plan.json``.
+        experiments: seed groups of each planned experiment, by id in the plan's order.
+        problems: descriptions of unreadable lines.
         unplanned: number of rows that belong to no planned experiment.
         papers: the papers of the planned experiments.
     """
@@ -193,21 +193,21 @@ class Results:
         """The planned figures and tables, in the papers' order."""
         return [i for paper in self.papers for i in paper.items if i.id in self.experiments]
 
-    def settings(self, experiment: str) -> list[SeedGroup]:
-        """Settings of an experiment; none if it is not in the plan."""
+    def seed_groups(self, experiment: str) -> list[SeedGroup]:
+        """Seed groups of an experiment; empty if it is not in the plan."""
         return self.experiments.get(experiment, [])
 
-    def all_settings(self) -> Iterator[SeedGroup]:
-        """Settings of every experiment; one that two share comes twice."""
+    def all_seed_groups(self) -> Iterator[SeedGroup]:
+        """Seed groups of every experiment; shared ones appear repeatedly."""
         for settings in self.experiments.values():
             yield from settings
 
     def asked(self) -> dict[str, Run]:
-        """Every planned run by its key; a run that two experiments share is there once."""
-        return {run.config.key: run for setting in self.all_settings() for run in setting.runs}
+        """Every planned run, by key."""
+        return {run.config.key: run for setting in self.all_seed_groups() for run in setting.runs}
 
     def runs(self) -> dict[str, Run]:
-        """Every run that is trained, by its key; one that is trained for several is there once."""
+        """Every trained run, by key; planned runs may share one."""
         found: dict[str, Run] = {}
         for key, run in self.asked().items():
             if run.trained == key or run.trained not in found:
@@ -216,7 +216,7 @@ class Results:
 
     @property
     def precision(self) -> str:
-        """The precision of the runs that have a row, in words."""
+        """The precision of the runs with a row, as text."""
         used = dict.fromkeys(run.config.amp for run in self.runs().values() if run.row)
         return " and ".join(_PRECISIONS[amp] for amp in used)
 
@@ -225,22 +225,22 @@ class Results:
 
 
 def family(model: str) -> str:
-    """The architecture that a model belongs to, such as ``densenet``; "" if it is of another."""
+    """The architecture family of a model, such as ``densenet``; "" for other models."""
     return next((name for name in FAMILIES if model.startswith(name)), "")
 
 
 def dataset_title(dataset: str) -> str:
-    """A data set's name for people."""
+    """The display name of a data set."""
     return data.describe(dataset).title
 
 
 def sentence(text: str) -> str:
-    """``text`` with a capital at its start."""
+    """``text`` with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
 def network_label(config: RunConfig) -> str:
-    """The network of a run for headings, such as ``VGG-19 (width 0.125), lr 0.01``."""
+    """The heading for the network of a run, such as ``VGG-19 (width 0.125), lr 0.01``."""
     width = dict(config.options).get("width", 1)
     return config.model + (f" (width {width:g})" if width != 1 else "")
 
@@ -260,12 +260,12 @@ def split_label(learned: float | int) -> str:
 
 
 def setting_order(config: RunConfig) -> tuple[bool, float | int]:
-    """Sorts settings: numbers of slices first, then fractions, each rising."""
+    """Sort key: numbers of slices first, then fractions, both ascending."""
     return isinstance(config.learned, float), config.learned
 
 
 def signed(number: float, digits: int = 1) -> str:
-    """A difference with its sign: ``+1.5`` or ``−0.2``, with a minus as wide as the plus."""
+    """A difference with its sign: ``+1.5`` or ``−0.2``, with U+2212 as minus."""
     return f"{number:+.{digits}f}".replace("-", "−")
 
 

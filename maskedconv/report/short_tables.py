@@ -1,4 +1,4 @@
-"""Tables for a README: one number a cell, settings in columns."""
+"""Tables for a README: one number per cell, settings in columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def pivot(
     column: Callable[[SeedGroup], str],
     text: Callable[[list[SeedGroup]], str],
 ) -> Table:
-    """``text`` of the settings that share a row and a column."""
+    """A table with ``text`` of the settings in each row and column."""
     cells: dict[str, dict[str, list[SeedGroup]]] = {}
     columns: dict[str, None] = {}
     for setting in settings:
@@ -30,24 +30,29 @@ def pivot(
 
 
 def short(stat: Stat | None) -> str:
-    """A mean, and its deviation over seeds, with one digit."""
+    """Mean and standard deviation over seeds, with one decimal."""
     if stat is None:
         return NOTHING
     return f"{stat.mean:.1f}" if stat.sd is None else f"{stat.mean:.1f} ± {stat.sd:.1f}"
 
 
 def one(setting: SeedGroup | None) -> str:
-    """Accuracy of the best epoch, or why there is none."""
+    """Accuracy of the best epoch, or the reason if there is none."""
     if setting is None:
         return NOTHING
     return "diverged" if setting.failures and setting.best is None else short(setting.best)
 
 
 def random_zeroed(settings: list[SeedGroup]) -> str:
-    """Accuracy with random frozen filters, and in brackets with zeroed ones."""
+    """Accuracy with random frozen filters, followed by zeroed ones in parentheses."""
     by_rest = {setting.config.frozen: setting for setting in settings}
     random = one(by_rest.get("random"))
-    return f"{random} ({one(by_rest['zero'])})" if "zero" in by_rest else random
+    return with_zeroed(random, one(by_rest["zero"])) if "zero" in by_rest else random
+
+
+def with_zeroed(random: str, zeroed: str) -> str:
+    """``random (zeroed)``, or one dash if there is neither."""
+    return NOTHING if random == zeroed == NOTHING else f"{random} ({zeroed})"
 
 
 def label(setting: SeedGroup) -> str:
@@ -61,7 +66,7 @@ def ordered(settings: Iterable[SeedGroup]) -> list[SeedGroup]:
 
 
 def learned_tables(title: str, settings: list[SeedGroup]) -> list[Table]:
-    """For each data set, networks in rows and the learned slices in columns."""
+    """A table for each data set, with networks in rows and learned slices in columns."""
     names = {id(s): name for name, group in networks(settings).items() for s in group}
     return [
         pivot(
@@ -80,10 +85,10 @@ def beside(
     settings: list[SeedGroup],
     printed: Callable[[SeedGroup], tuple[str, float] | None],
 ) -> Table:
-    """Ours and the paper's in rows, the learned slices in columns.
+    """A table with our and the paper's accuracy in rows and the learned slices in columns.
 
     Args:
-        printed: the network and the accuracy that the paper prints for a setting.
+        printed: returns the network and the accuracy that the paper prints for a setting.
     """
     columns = list(dict.fromkeys(map(_column, settings)))
     rows = []

@@ -1,4 +1,4 @@
-"""The style of every figure; colour-blind readers can tell its palette apart (Okabe & Ito 2008)."""
+"""The style of every figure, with a palette for colour-blind readers (Okabe & Ito 2008)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PINK = "#CC79A7"
 
 RANDOM, ZERO = BLUE, RED
 FROZEN_COLOURS = {"random": RANDOM, "zero": ZERO}
-# Colour and marker of each family, so that a printed page in grey still tells them apart.
+# Colour and marker of each family: markers also differ in a greyscale print.
 FAMILY_MARKS = {
     "densenet": (BLUE, "o"),
     "wrn": (GREEN, "s"),
@@ -60,14 +60,14 @@ _RC: dict[Any, Any] = {
     "hatch.linewidth": 0.7,
     "lines.linewidth": 1.6,
     "svg.fonttype": "path",
-    # Without a fixed salt the same numbers would give another file each time.
+    # A fixed salt makes the SVG files deterministic.
     "svg.hashsalt": "maskedconv",
 }
 
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Everything drawn and saved inside has the report's look."""
+    """Context that applies the style to all figures drawn in it."""
     import matplotlib as mpl
 
     with mpl.rc_context(_RC):

@@ -42,28 +42,30 @@ def datasets(settings: Iterable[SeedGroup]) -> dict[str, list[SeedGroup]]:
 
 
 def epochs_text(settings: Iterable[SeedGroup]) -> str:
-    """The length of training of settings, such as ``1 epoch``."""
+    """The epochs of the settings, such as ``1 epoch``."""
     numbers = sorted({setting.config.epochs for setting in settings})
     text = " or ".join(str(number) for number in numbers)
     return f"{text} epoch" if numbers == [1] else f"{text} epochs"
 
 
 def one_network(settings: Iterable[SeedGroup]) -> list[Block]:
-    """Names the settings that one training stands for, as they learn the same slices."""
+    """Lists the settings that share one training, because they learn the same slices."""
     equals: dict[str, list[SeedGroup]] = {}
     for setting in settings:
         equals.setdefault(setting.runs[0].trained, []).append(setting)
-    names = [
-        " = ".join(
-            f"{setting_label(s.config)} of {SLICE_DIMS[s.config.slice_dim]}, {s.config.frozen}"
-            for s in group
-        )
-        for group in equals.values()
-        if len(group) > 1
-    ]
+    names = []
+    for group in equals.values():
+        if len(group) > 1:
+            by_rest: dict[str, list[str]] = {}
+            for s in group:
+                rest = "zeroed" if s.config.frozen == "zero" else s.config.frozen
+                where = f"{SLICE_DIMS[s.config.slice_dim]}, {rest}"
+                by_rest.setdefault(where, []).append(setting_label(s.config))
+            parts = (f"{', '.join(labels)} ({where})" for where, labels in by_rest.items())
+            names.append(" and ".join(parts))
     if not names:
         return []
-    return [Text(f"Learn the same slices, and were trained once: {'; '.join(names)}.")]
+    return [Text(f"These settings learn the same slices and share one run: {'; '.join(names)}.")]
 
 
 def file_name(*parts: str) -> str:
@@ -73,7 +75,7 @@ def file_name(*parts: str) -> str:
 
 
 def cell(setting: SeedGroup | None, stat: Stat | None) -> str:
-    """A number for a table, or why there is none."""
+    """A number for a table, or the reason if there is none."""
     if setting is None or not any(run.row for run in setting.runs):
         return NOTHING
     if stat is None:
@@ -87,12 +89,12 @@ def _diverged(setting: SeedGroup) -> bool:
 
 
 def best(setting: SeedGroup | None) -> str:
-    """Accuracy of the best epoch, or why there is none."""
+    """Accuracy of the best epoch, or the reason if there is none."""
     return cell(setting, setting.best if setting else None)
 
 
 def last(setting: SeedGroup | None) -> str:
-    """Accuracy of the last epoch, or why there is none."""
+    """Accuracy of the last epoch, or the reason if there is none."""
     return cell(setting, setting.last if setting else None)
 
 
@@ -107,18 +109,18 @@ def count(number: int | None) -> str:
 
 
 def percent_learned(setting: SeedGroup) -> str:
-    """Percentage of the parameters that is learned."""
+    """Percentage of learned parameters."""
     learned, total = setting.learned_parameters, setting.total_parameters
     return f"{100 * learned / total:.1f}" if learned is not None and total else NOTHING
 
 
 def order(setting: SeedGroup) -> tuple[int, bool, float | int]:
-    """Sorts settings by slice dimension, then as :func:`setting_order`."""
+    """Sort key: slice dimension, then :func:`setting_order`."""
     return setting.config.slice_dim, *setting_order(setting.config)
 
 
 def pairs(settings: list[SeedGroup]) -> list[tuple[SeedGroup | None, SeedGroup | None]]:
-    """Each setting with random and with zeroed frozen weights; None where one is not planned."""
+    """Pairs of each setting with random and zeroed frozen weights; None if not planned."""
     found: dict[tuple[str, int], dict[str, SeedGroup]] = {}
     for setting in settings:
         config = setting.config

@@ -1,6 +1,6 @@
-"""Training runs: their configuration, their result rows, the output folder, and how they are done.
+"""Training runs: configuration, execution, result rows and the output folder.
 
-Knows no paper and no command.
+Independent of papers and commands.
 """
 
 from __future__ import annotations

@@ -14,15 +14,15 @@ def checkpoint_path(folder: Path, config: RunConfig) -> Path:
 
 
 def has_checkpoint(folder: Path, config: RunConfig) -> bool:
-    """Whether there is a checkpoint of the run."""
+    """Whether the run has a checkpoint."""
     return checkpoint_path(folder, config).exists()
 
 
 def remove_checkpoint(folder: Path, config: RunConfig) -> None:
     """Removes the checkpoint of a run, if there is one.
 
-    To be called when the row of the run is on disk: a process that dies in between leaves a file
-    that nothing reads, as the run is not done again.
+    Call it after the row of the run is on disk. A process that dies in between leaves a file that
+    is never read, because a finished run is not repeated.
     """
     path = checkpoint_path(folder, config)
     path.unlink(missing_ok=True)

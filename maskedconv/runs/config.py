@@ -1,6 +1,6 @@
 """The configuration of one training run: every setting that affects its result, and its key.
 
-Free of torch, so that the commands can plan without loading it.
+Does not import torch, so that commands can plan without it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from maskedconv.training.config import TrainingConfig
 __all__ = ["Option", "RunConfig"]
 
 _KEY = re.compile(r"[0-9a-f]{16}")
-# The order of the fields in JSON and on printed pages.
+# The order of the fields in JSON and in reports.
 _ORDER = [
     "model",
     "dataset",
@@ -52,19 +52,18 @@ _ORDER = [
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
-    """One training run: a model, a method, data, a training, and how the run is tied to others.
+    """One training run: model, method, data, training, and its relation to other runs.
 
-    The parts are classes of their own; each checks its fields, and a function that needs one part
-    takes that class.
+    Each base class checks its own fields. A function that needs one part takes that class.
 
     Attributes:
         keep: whether the final weights are stored, and described in the row.
-        start: key of a run that keeps its weights, from which this one starts; "" for random ones.
-        members: 0 for one network, or how many copies of the start are trained as an ensemble;
-            the part that they do not learn is frozen at the start's values.
+        start: key of a run with stored weights, from which this run starts; "" for random weights.
+        members: 0 for one network, or the number of copies of the start that are trained as an
+            ensemble. Their frozen part has the start's values.
 
     Raises:
-        TypeError, ValueError: naming the field, what came and what was expected.
+        TypeError, ValueError: a field is invalid; the message has its name, value and constraint.
     """
 
     keep: bool = False
@@ -91,10 +90,10 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
 
     @property
     def key(self) -> str:
-        """Sixteen hex digits that name the run.
+        """Sixteen hex digits that identify the run.
 
-        Fields at their default are left out of what is hashed, so that a field added in a later
-        version leaves the keys of the runs that do not use it, and their results, as they are.
+        Fields at their default are not hashed, so that a field added in a later version does not
+        change the keys of existing runs.
         """
         kept = {
             field.name: value
@@ -102,14 +101,14 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
             if (value := getattr(self, field.name)) != field.default
         }
         if self.trained != "all" and not self.bn_learned:
-            # Such runs learned BatchNorm once, and may not pass for ones that do not.
+            # Earlier versions learned BatchNorm in these runs; the key must differ from theirs.
             kept["bn_learned"] = "never"
         text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def all_epochs(self) -> int:
-        """Epochs of all members of an ensemble together; of a single network, its own."""
+        """Total epochs: of all members of an ensemble, or of the single network."""
         return self.epochs * max(1, self.members)
 
     def to_json(self) -> dict[str, Any]:
@@ -122,7 +121,7 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunConfig:
-        """The inverse of :meth:`to_json`; ValueError naming fields that are unknown or missing."""
+        """The inverse of :meth:`to_json`; ValueError naming unknown or missing fields."""
         known = {field.name for field in fields(cls)}
         required = {field.name for field in fields(cls) if field.default is MISSING}
         if unknown := sorted(set(values) - known):
@@ -133,7 +132,7 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
         return cls(**{**values, "options": options})
 
     def label(self) -> str:
-        """Short text for progress lines, ``wrn_28_4 p=.1 random, cifar10, 10 epochs`` and so on."""
+        """Short text for progress lines, such as ``wrn_28_4 p=.1 random, cifar10, 10 epochs``."""
         parts = [self.model, self._label_learned()]
         if self.slice_dim:
             parts.append(f"of {SLICE_DIMS[self.slice_dim]}")
@@ -161,7 +160,7 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
         return "all weights" if self.learns_all_slices else f"p={_short(self.learned)}"
 
     def with_seed(self, seed: int) -> RunConfig:
-        """The same run from another seed."""
+        """The same run with another seed."""
         return replace(self, seed=seed)
 
 

@@ -21,10 +21,10 @@ _Kind = tuple[object, ...]
 
 
 def estimate(configs: Iterable[RunConfig], sizes: Sizes, workers: Workers) -> dict[str, float]:
-    """Seconds that each run will take, by key, where ``workers`` are at work.
+    """Estimated seconds of each run, by key, on ``workers``.
 
-    Runs of one kind differ only in the fraction that they learn. The runs of the smallest and the
-    largest fraction of each kind are timed, as many at once as there will be; the others are
+    Runs of one kind differ only in the learned fraction. The runs with the smallest and the largest
+    fraction of each kind are timed, with the planned number of parallel processes. The others are
     interpolated.
     """
     kinds: dict[_Kind, dict[float, RunConfig]] = {}
@@ -52,7 +52,7 @@ def estimate(configs: Iterable[RunConfig], sizes: Sizes, workers: Workers) -> di
 def coarse_estimate(
     configs: Iterable[RunConfig], sizes: Sizes, workers: Workers
 ) -> dict[str, float]:
-    """As :func:`estimate`, from one run of each network: quick, and good for a first guess."""
+    """A faster, coarse form of :func:`estimate`, from one run of each network."""
     runs = list(configs)
     first: dict[_Kind, RunConfig] = {}
     for run in runs:
@@ -67,9 +67,9 @@ def coarse_estimate(
 
 
 def total_seconds(runs: Iterable[RunConfig], seconds: Mapping[str, float], at_once: int) -> float:
-    """When the last of ``runs`` is over if ``at_once`` go on, each taken in order when one ends.
+    """Seconds until the last of ``runs`` is finished, with ``at_once`` in parallel, in order.
 
-    A run that starts from another's weights waits for it.
+    A run that starts from the weights of another waits for it.
     """
     free = [0.0] * at_once
     ends: dict[str, float] = {}
@@ -86,13 +86,13 @@ def _network(run: RunConfig, sizes: Sizes) -> _Kind:
 
 
 def _kind(run: RunConfig, sizes: Sizes) -> _Kind:
-    # With everything learned there is nothing that could be zeroed: it is the end of both.
+    # With everything learned nothing is frozen: this run bounds both the random and zeroed kind.
     return *_network(run, sizes), run.optimizer, run.trained, run.slice_dim, run.frozen
 
 
 def _run_seconds(run: RunConfig, size: Size, pace: Pace) -> float:
     epoch = size.train_images * pace.train + size.test_images * pace.test
-    # An ensemble's members answer once more, together.
+    # The members of an ensemble are evaluated once more, jointly.
     together = run.members * size.test_images * pace.test
     return pace.start + run.all_epochs * epoch + together
 

@@ -1,4 +1,4 @@
-"""One run from its configuration to its row."""
+"""Executes one run: from its configuration to its row."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def build_model(
     """The network of ``config`` for images of ``image_shape`` (C, H, W), on the CPU.
 
     Raises:
-        ValueError, TypeError: what ``maskedconv.models.create`` and ``select_learned_`` refuse; a
-            setting that changes nothing for this network.
+        ValueError, TypeError: as ``maskedconv.models.create`` and ``select_learned_``; a setting
+            has no effect on this network.
     """
     _check_init(config)
     options: dict[str, Any] = dict(config.options)
@@ -79,23 +79,23 @@ def execute(
     folder: Path | None = None,
     checkpoint_seconds: float = 120.0,
 ) -> Row:
-    """Does the run on the device of ``dataset``; returns its row, of status "done" or "failed".
+    """Executes the run on the device of ``dataset``; returns its row, "done" or "failed".
 
-    Whatever goes wrong within the run is told in the row; an interrupt is passed on.
+    The row records any error of the run. Interrupts propagate.
 
     Args:
-        on_epoch: called with every epoch's result, of each member of an ensemble in turn, and
-            those included that were over before the run was interrupted.
-        folder: the output folder. Weights are kept there, and checkpoints, from which a run that
-            was interrupted goes on; when the row is on disk, ``remove_checkpoint`` is due.
-        checkpoint_seconds: from one checkpoint to the next.
+        on_epoch: called with the result of each epoch, for each member of an ensemble in turn,
+            including epochs from before an interruption.
+        folder: the output folder for weights and checkpoints, from which an interrupted run
+            resumes. Call ``remove_checkpoint`` when the row is on disk.
+        checkpoint_seconds: time between two checkpoints.
 
     Raises:
-        ValueError: the run needs a folder and there is none.
+        ValueError: the run needs a folder, and there is none.
         StoreError: a checkpoint or the weights cannot be written.
     """
     if folder is None and (config.keep or config.start):
-        raise ValueError(f"folder is None; expected one, for the weights of {config.label()}")
+        raise ValueError(f"folder is None; expected a folder for the weights of {config.label()}")
     row = begin_row(config)
     start = time.perf_counter()
     _reset_peak_memory(dataset.device)
@@ -132,8 +132,8 @@ def _do(
     checkpoint: Checkpoint | None,
     row: Row,
 ) -> None:
-    """Trains, and adds the results to ``row``, the counts as soon as they are known."""
-    # Weights, order and augmentation have their own generators; dropout draws from this one.
+    """Trains, and adds the results to ``row``; parameter counts are added before training."""
+    # Weights, order and augmentation have their own generators; dropout uses this one.
     torch.manual_seed(config.seed)
     model = build_model(config, dataset.num_classes, dataset.image_shape)
     if config.start and folder is not None:
@@ -160,8 +160,8 @@ def _do(
 def _forgetting_the_first_peak(
     on_epoch: Callable[[Epoch], None] | None, device: torch.device, epochs: int
 ) -> Callable[[Epoch], None] | None:
-    """``on_epoch`` that also resets CUDA's peak after the first of several epochs: in that one
-    kernels are timed, which takes memory of its own.
+    """``on_epoch`` that also resets CUDA's memory peak after the first of several epochs, because
+    kernels are timed in the first epoch, which allocates extra memory.
     """
     if device.type != "cuda":
         return on_epoch
@@ -182,13 +182,13 @@ def _checkpoint(config: RunConfig, dataset: Dataset, folder: Path, every: float)
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that results depend on, with their versions."""
+    """Versions of Python and of the packages that affect results."""
     found = env.collect()
     return {"python": found["python"], **{k: v for k, v in found["versions"].items() if v}}
 
 
 def describe_device(device: torch.device) -> str:
-    """The device in words, such as ``cpu (2 threads)``."""
+    """Description of the device, such as ``cpu (2 threads)``."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     threads = torch.get_num_threads()
@@ -199,13 +199,13 @@ def _reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    # Linux forgets the highest resident size of this process; elsewhere it covers earlier runs.
+    # Linux can reset the peak resident size; on other systems it includes earlier runs.
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Bytes: of tensors on CUDA, resident of the whole process on the CPU."""
+    """Peak bytes: of tensors on CUDA, of the resident process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return peak_resident()

@@ -1,4 +1,4 @@
-"""An experiment as the runs it is made of. Free of torch; recipes are asked of the models."""
+"""An experiment as a list of runs. Does not import torch; recipes come from the models."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Experiment(Generic[P]):
     """A figure or table of a paper.
 
     Attributes:
-        id: its name on the command line.
-        title: what it shows.
-        reference: its place in the paper.
-        runs: makes its runs for a preset; a run follows the one that it starts from.
+        id: name on the command line.
+        title: title in reports and listings.
+        reference: figure or table in the paper.
+        runs: creates the runs for a preset; a run comes after the one that it starts from.
     """
 
     id: str
@@ -38,7 +38,7 @@ def recipe_run(
     learned: float | int = ALL_WEIGHTS,
     **fields: Any,
 ) -> RunConfig:
-    """A run by the recipe of its network; ``fields`` override the recipe."""
+    """A run configured by the recipe of its network; ``fields`` override the recipe."""
     from maskedconv.models import recipe
 
     found = recipe(network.model)
@@ -58,5 +58,5 @@ def recipe_run(
 
 
 def scaled_milestones(milestones: Sequence[int], full_epochs: int, epochs: int) -> tuple[int, ...]:
-    """``milestones`` of a run of ``full_epochs``, moved in proportion to a run of ``epochs``."""
+    """``milestones`` of a run of ``full_epochs``, scaled to a run of ``epochs``."""
     return tuple(max(1, round(epoch * epochs / full_epochs)) for epoch in milestones)

@@ -1,4 +1,4 @@
-"""The schemas of ``plan.json`` and of a line of ``results.jsonl``. Free of torch."""
+"""The schemas of ``plan.json`` and of the lines of ``results.jsonl``. Does not import torch."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ SCHEMA = 1
 
 
 def run(value: Any) -> None:
-    """A ``key`` and the ``config`` that it is the hash of, so that neither can change alone."""
+    """A ``config`` and its hash ``key``; they must match."""
     _run(value)
     try:
         key = RunConfig.from_json(value["config"]).key
     except (TypeError, ValueError) as error:
-        raise Misfit(f"is no configuration of a run: {error}", "config") from None
+        raise Misfit(f"is not a valid run configuration: {error}", "config") from None
     if value["key"] != key:
         raise Misfit(f"is {value['key']!r:.40}; expected {key!r}, the hash of config", "key")
 
 
 def row(value: Any) -> None:
-    """A line of results: of a run that is done, or of one that failed, which says why."""
+    """A line of results: of a finished run, or of a failed run with its error."""
     _row(value)
     run(value)
     (_done if value["status"] == "done" else _failed)(value)
-    # Before runs had a precision, those on CUDA were in bfloat16 under the key of float32.
+    # Before --amp existed, runs on CUDA were in bfloat16 under the key of float32.
     if str(value.get("device")).startswith("cuda") and "amp" not in value["config"]:
-        raise Misfit("is missing: a row from CUDA that does not say its precision", "config.amp")
+        raise Misfit("is missing: a row from CUDA without its precision", "config.amp")
 
 
 def _option(value: Any) -> None:
@@ -60,7 +60,7 @@ def _first_layer(value: Any) -> None:
         )
 
 
-# The types of the fields, which RunConfig relies on or does not check itself.
+# Types of the fields that RunConfig does not check itself.
 _config = record(
     {"dataset": one_of(*available())},
     {
@@ -78,7 +78,7 @@ _config = record(
 )
 _run = record({"key": text, "config": _config}, {"same_as": text})
 _numbers = ("train_loss", "train_top1", "test_loss", "seconds", "lr")
-# None where a loss was not finite.
+# None if a loss was not finite.
 _history = list_of(
     record(
         {"epoch": count, "test_top1": optional(number)}, dict.fromkeys(_numbers, optional(number))

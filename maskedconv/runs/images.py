@@ -1,4 +1,4 @@
-"""The data sets of the commands: their folders, checks and sizes. Imports torch to load them."""
+"""The data sets of the commands: folders, checks and sizes. Imports torch only to load them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from maskedconv.data import Dataset
 
-# Which images make a subset is the same for every seed of a run: seeds repeat the training.
+# A subset has the same images for every seed of a run: seeds repeat the training only.
 SUBSET_SEED = 0
 # The data sets that --download fetches.
 FETCHED = ("cifar10", "cifar100")
-# A data set as runs ask for it: its name, and the training images per class (None: all).
+# A data set of a run: its name and the training images per class (None: all).
 DataKey = tuple[str, int | None]
 
 
@@ -41,27 +41,27 @@ class Size:
 
 
 def size_of(dataset: Dataset) -> Size:
-    """The size of a dataset that is loaded."""
+    """The size of a loaded dataset."""
     counts = len(dataset.train_images), len(dataset.test_images)
     return Size(dataset.num_classes, dataset.image_shape, *counts)
 
 
 @dataclass(frozen=True)
 class DataLocations:
-    """The folders given on the command line, and whether to fetch what is missing.
+    """The folders given on the command line, and whether to download missing data sets.
 
-    ``folders`` has the data sets' names as keys, and "" for every one that is not named.
+    The keys of ``folders`` are names of data sets; "" is for all others.
     """
 
     folders: Mapping[str, Path] = field(default_factory=dict)
     download: bool = False
 
     def folder(self, name: str) -> Path | None:
-        """The folder given for the data set, if any."""
+        """The folder given for the data set, or None."""
         return self.folders.get(name, self.folders.get(""))
 
     def check(self, key: DataKey) -> None:
-        """Cheap checks that the data is there; errors as ``maskedconv.data.check``."""
+        """Checks cheaply that the data is present; errors as ``maskedconv.data.check``."""
         name, subset = key
         data.check(name, self.folder(name), self._fetches(name), subset)
 
@@ -78,9 +78,9 @@ class DataLocations:
         )
 
     def size(self, key: DataKey, device: torch.device) -> Size:
-        """The size of the dataset, which is read only if its size is not known.
+        """The size of the dataset, which is read only if its size is unknown.
 
-        A data set that is not there has its published size.
+        A missing data set has its published size.
         """
         name, subset = key
         info = data.describe(name)

@@ -1,4 +1,4 @@
-"""Several runs at once: which of them is next, and what becomes of each."""
+"""Parallel runs: their schedule and their results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from maskedconv.data import Dataset
 
 MOST_WORKERS = 8
-# A run that ends its process so often is at fault itself.
+# A run that ends its process this often is marked as failed.
 MOST_DEATHS = 2
 
 
@@ -35,10 +35,10 @@ def parse_parallel(text: str) -> int | None:
 def divide_cores(
     parallel: int | None, threads: int | None, device: str, cores: int
 ) -> tuple[int, int | None]:
-    """Decides how many runs go at once, and the threads of each (None: torch's choice).
+    """The number of parallel runs, and the threads of each (None: torch's default).
 
-    Without ``parallel`` small runs, those with a number of ``threads``, share the cores of a CPU;
-    everything else goes one by one. Without ``threads`` runs at once divide the cores.
+    Without ``parallel``, runs with a given number of ``threads`` use all cores of a CPU in
+    parallel; all others run one at a time. Without ``threads``, parallel runs divide the cores.
     """
     if parallel is None:
         parallel = 1
@@ -50,7 +50,7 @@ def divide_cores(
 
 
 def count_cores() -> int:
-    """The processor's cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -62,14 +62,15 @@ def run_parallel(
     workers: int,
     poll_seconds: float = POLL_SECONDS,
 ) -> dict[str, Row]:
-    """As ``runner.run_all``, with up to ``workers`` runs at once, each in a process of its own.
+    """As ``sequential.run_all``, with up to ``workers`` parallel runs in separate processes.
 
-    A run whose process dies is given to another; the second time it is a failed row. An interrupt,
-    which SIGTERM is too, has the processes save their runs; the second one ends them at once.
+    A run whose process dies is given to another process. If that one dies too, the run fails. On
+    the first interrupt (Ctrl-C or SIGTERM) the processes save their runs; the second one ends them
+    at once.
 
     Raises:
         StoreError: a row, a checkpoint or a file of weights cannot be written.
-        WorkerError: processes do not start, or the images cannot be handed to them.
+        WorkerError: processes do not start, or the images cannot be passed to them.
     """
     schedule = _Schedule({config.key: config for config in configs}, poll_seconds)
     if not schedule.pending:
@@ -112,12 +113,12 @@ def _take(
 
 
 class _Schedule:
-    """Which run is next: in order, after the run that it starts from."""
+    """Chooses the next run: in order, and after the run that it starts from."""
 
     def __init__(self, pending: dict[str, RunConfig], poll_seconds: float) -> None:
         self.pending = pending
         self.rows: dict[str, Row] = {}
-        # Runs that another runner has, and when to ask for them again.
+        # Runs in progress in another command, and when to try them again.
         self.deferred: dict[str, float] = {}
         self._given: set[str] = set()
         self._deaths: dict[str, int] = {}
@@ -125,7 +126,7 @@ class _Schedule:
         self._poll_seconds = poll_seconds
 
     def next(self) -> RunConfig | None:
-        """The next run, which counts as given; None while there is none."""
+        """Takes the next run; None if there is none now."""
         now = time.monotonic()
         for key, config in self.pending.items():
             waits = config.start in self.pending or self.deferred.get(key, now) > now
@@ -136,17 +137,17 @@ class _Schedule:
         return None
 
     def defer(self, config: RunConfig) -> None:
-        """Tries a run later that another runner is doing."""
+        """Postpones a run that another command is doing."""
         self._given.remove(config.key)
         self.deferred[config.key] = time.monotonic() + self._poll_seconds
 
     def finish(self, config: RunConfig, row: Row) -> None:
-        """Its row is there."""
+        """Records the row of a finished run."""
         del self.pending[config.key]
         self.rows[config.key] = row
 
     def died(self, config: RunConfig) -> bool:
-        """Its process died: takes the run back, or returns True if it has been tried enough."""
+        """Reschedules a run whose process died; True if it has used up its attempts."""
         self._deaths[config.key] = self._deaths.get(config.key, 0) + 1
         if self._deaths[config.key] == MOST_DEATHS:
             return True
@@ -154,11 +155,11 @@ class _Schedule:
         return False
 
     def unstarted(self, config: RunConfig, end: str) -> None:
-        """Its process died before it could run anything: no fault of the run."""
+        """Reschedules a run whose process died at startup, which is not the run's fault."""
         self._given.remove(config.key)
         self._unstarted += 1
         if self._unstarted == MOST_DEATHS:
             raise WorkerError(
-                f"processes for several runs at once do not start: one ended {end}; what it said "
-                "is above; --parallel 1 goes without"
+                f"worker processes do not start: one ended {end} (its output is above); "
+                "--parallel 1 needs none"
             )

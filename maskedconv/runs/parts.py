@@ -1,4 +1,4 @@
-"""The parts of a run's configuration beside its training: model, method and data. Free of torch."""
+"""The parts of a run's configuration besides training: model, method, data. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from maskedconv.slices import check_frozen, check_learned, check_slice_dim
 
 TRAINED = ("all", "bn", "conv1", "block1", "block2", "block3", "fc")
 INITS = ("he", "authors")
-# Options of a network that are fields of a configuration, or follow from the images.
+# Options of a network that are fields of the configuration or follow from the images.
 _NO_OPTIONS = frozenset(
     (
         *("learned", "slice_dim", "frozen", "seed", "init", "bn_learned", "dropout"),
@@ -26,7 +26,7 @@ class ModelConfig:
     Attributes:
         model: a name that ``maskedconv.models.create`` knows.
         init: "he" or "authors" (see the models' own documentation).
-        dropout: of networks that have it.
+        dropout: dropout probability, for networks that have dropout.
         options: further options of the model as (name, value) pairs.
     """
 
@@ -48,8 +48,8 @@ class ModelConfig:
             raise ValueError(f"option {double[0]} is given twice")
         if taken := sorted(set(names) & _NO_OPTIONS):
             raise ValueError(
-                f"option {taken[0]} is none of the model's own here; it has a setting of its own "
-                "or follows from the images"
+                f"option {taken[0]} is given as a model option; expected none, as it has its own "
+                "setting or follows from the images"
             )
         object.__setattr__(self, "options", tuple(sorted((n, v) for n, v in self.options)))
 
@@ -62,7 +62,7 @@ class MethodConfig:
         learned: fraction (float) or number (int) of slices learned in every convolution.
         slice_dim: 0 output filters, 1 input channels, 2 and 3 kernel rows and columns.
         frozen: the values of the other slices, "random" or "zero".
-        trained: "all", or the only part learned beside BatchNorm's affine parameters (table 1).
+        trained: "all", or the only part learned besides BatchNorm's affine parameters (table 1).
         bn_learned: whether BatchNorm's affine parameters are learned.
     """
 

@@ -1,4 +1,4 @@
-"""The plan of a command: its runs, the data that they need, and plan.json in the output folder."""
+"""The plan of a command: its runs, their data, and plan.json in the output folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Plan:
 
     Attributes:
         runs: the runs of each experiment.
-        preset: the preset that they were made from.
+        preset: the preset of the runs.
     """
 
     runs: Mapping[Experiment[Any], list[RunConfig]]
@@ -45,10 +45,10 @@ def data_keys(plan: Plan) -> list[DataKey]:
 
 
 def check_data(plan: Plan, locations: DataLocations, needed: bool) -> None:
-    """Checks cheaply that the images are there; only warns if they are not ``needed``.
+    """Checks cheaply that the images are present; only warns if they are not ``needed``.
 
     Raises:
-        ValueError: they are not, or not as they should be; says what helps, and what to leave out.
+        ValueError: images are missing or invalid; names the remedy and the items to omit.
     """
     keys = data_keys(plan)
     if locations.download and not any(name in FETCHED for name, _ in keys):
@@ -64,7 +64,7 @@ def check_data(plan: Plan, locations: DataLocations, needed: bool) -> None:
 
 
 def name_unused_folders(plan: Plan, locations: DataLocations) -> None:
-    """Says which of the folders given on the command line no run of the plan reads."""
+    """Reports the folders on the command line that no run of the plan reads."""
     read = {name for name, _ in data_keys(plan)}
     if unused := sorted(set(locations.folders) - read - {""}):
         say(f"note: none of these runs reads the images of {' and '.join(unused)}")
@@ -78,10 +78,10 @@ def _without(key: DataKey, plan: Plan) -> str:
         item.id for item, runs in plan.runs.items() if any(data_key(run) == key for run in runs)
     ]
     others = [item.id for item in plan.runs if item.id not in needing]
-    hints = ["folders of several data sets are given as --data-dir NAME=DIR"]
+    hints = ["--data-dir NAME=DIR names the folder of one of several data sets"]
     if others:
         hints.append(
-            f"only {' and '.join(needing)} need {key[0]}: to leave that out, name the other items "
+            f"only {' and '.join(needing)} need {key[0]}: to omit it, name the other items "
             f"({' '.join(others)})"
         )
     if len(plan.preset.datasets) > 1 and key[0] in plan.preset.datasets:
@@ -101,16 +101,16 @@ def check_folder(store: Store, preset: Preset) -> None:
             f"{store.out} holds the preset {old['preset']} on {old['dataset']}, not "
             f"{preset.name} on {names}; choose another folder with --out"
         )
-    # A plan without it is from before there was a choice.
+    # A plan without it is from a version without --amp.
     if old is not None and (amp := old.get("amp", "off")) != preset.amp:
         raise ValueError(
-            f"{store.out} holds runs of --amp {amp}, not {preset.amp}; --amp {amp} goes on with "
+            f"{store.out} holds runs of --amp {amp}, not {preset.amp}; --amp {amp} continues "
             "them, --out names another folder"
         )
 
 
 def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Dataset]) -> None:
-    """A JPEG copy and the original have one name; ValueError if their results would be mixed."""
+    """ValueError if the folder has results of other images, such as a JPEG copy of the data set."""
     for row in loaded.rows.values():
         config = row["config"]
         dataset = datasets.get((config["dataset"], config.get("subset")))
@@ -124,7 +124,7 @@ def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Datase
 def write_plan(
     store: Store, plan: Plan, datasets: dict[DataKey, Dataset], command: str
 ) -> dict[str, RunConfig]:
-    """Adds the plan to the folder's; returns the run that is trained for each, by key.
+    """Adds the plan to the folder's plan; returns, for each key, the run that is trained for it.
 
     Raises:
         StoreError: it cannot be written.

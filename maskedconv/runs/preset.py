@@ -1,4 +1,4 @@
-"""The size of a paper's experiments, and the options that change it. Free of torch."""
+"""The size of a paper's experiments, and the options that change it. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Network:
 
     Attributes:
         model: name for ``maskedconv.models.create``.
-        lrs: learning rates to run; empty for the one of the model's recipe.
+        lrs: learning rates to run; empty for the recipe's.
         options: further options of the model.
     """
 
@@ -31,9 +31,9 @@ class Request:
     Attributes:
         preset: name of the preset.
         dataset: replaces every data set of the preset.
-        folders: data sets whose folder is given by name.
+        folders: names of data sets with a folder of their own on the command line.
         epochs, subset: replace the preset's.
-        seeds: how many seeds, from 0.
+        seeds: number of seeds, starting at 0.
         amp: "bf16" or "off".
 
     Raises:
@@ -62,11 +62,11 @@ class Preset:
     Attributes:
         name: "quick", "short" or "paper".
         datasets: the data sets to run on.
-        epochs: by experiment; the recipe of the network decides where an experiment is missing.
-        batch_size: replaces the recipes', unless it is None.
-        seeds: how many seeds, from 0.
+        epochs: epochs by experiment; a missing experiment uses the recipe of the network.
+        batch_size: replaces the recipe's, unless it is None.
+        seeds: number of seeds, starting at 0.
         subset: training images per class, or None for all.
-        threads: CPU threads of a run, or None for torch's choice.
+        threads: CPU threads of a run, or None for torch's default.
         amp: "bf16" or "off".
     """
 

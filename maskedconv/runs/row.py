@@ -1,4 +1,4 @@
-"""The row of a finished run: its type, and the one reader and writer of its JSON line."""
+"""The row of a finished run: its type, and the reader and writer of its JSON line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskedconv.training.history import History
 
 
 class EpochRow(TypedDict):
-    """An epoch as :class:`maskedconv.training.Epoch`; None for a number that is not finite."""
+    """A :class:`maskedconv.training.Epoch`, with None for numbers that are not finite."""
 
     epoch: int
     train_loss: float | None
@@ -44,7 +44,7 @@ class WeightsPart(TypedDict):
 
 
 class LayerRow(TypedDict):
-    """A convolution; None for a part that it does not have."""
+    """Statistics of a convolution; None for a missing part."""
 
     name: str
     kind: str
@@ -76,7 +76,7 @@ class MemberRow(TypedDict):
 
 
 class StoredBytes(TypedDict):
-    """Sizes of the files of an ensemble: the start's, and each member's own."""
+    """File sizes of an ensemble in bytes: the start, and the own part of each member."""
 
     shared: NotRequired[int]
     members: list[int]
@@ -120,16 +120,16 @@ class Row(TypedDict):
 
 
 def read_row(line: bytes, place: str) -> Row:
-    """The row of a line of ``results.jsonl``.
+    """The row in a line of ``results.jsonl``.
 
     Raises:
-        SchemaError: the line is no row; names ``place`` and what is wrong.
+        SchemaError: the line is not a valid row; names ``place`` and the fault.
     """
     return cast(Row, read_json(line, formats.row, place))
 
 
 def write_row(row: Row) -> bytes:
-    """The line of a row, with its end; numbers that are not finite become null."""
+    """The line of a row, with a newline; numbers that are not finite become null."""
     value = _finite({"schema": formats.SCHEMA, **row})
     return json.dumps(value, allow_nan=False).encode() + b"\n"
 
@@ -141,7 +141,7 @@ def begin_row(config: RunConfig) -> Row:
 
 
 def fail(row: Row, error: str, error_type: str, history: History) -> None:
-    """Makes ``row`` that of a run which failed after the epochs of ``history``."""
+    """Turns ``row`` into the row of a run that failed after the epochs of ``history``."""
     row.update({"status": "failed", "error": error, "error_type": error_type})
     row.update(cast(Row, outcome(history)))
 
@@ -159,7 +159,7 @@ def outcome(history: History) -> Outcome:
 
 
 def epochs_of(history: History) -> list[EpochRow]:
-    """The epochs, with six digits after the point: far below what a repetition would reproduce."""
+    """The epochs, with six decimals: more digits than a repetition reproduces."""
     return [
         cast(
             EpochRow,
@@ -175,7 +175,7 @@ def epochs_of(history: History) -> list[EpochRow]:
 
 
 def _finite(value: Any) -> Any:
-    """``value`` with NaN and infinities as None, which JSON can express."""
+    """``value`` with None for NaN and infinities, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Does the runs that are not there yet, alone or beside other runners on the same folder."""
+"""Executes missing runs one by one. Several commands may share an output folder."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ DatasetOf = Callable[[RunConfig], "Dataset"]
 
 
 class Progress(Protocol):
-    """Is told how a run goes."""
+    """Receives the progress of a run."""
 
     def started(self, config: RunConfig) -> None: ...
     def epoch(self, config: RunConfig, epoch: Epoch) -> None: ...
 
 
 class Observer(Progress, Protocol):
-    """Is told how all runs go."""
+    """Receives the progress of all runs."""
 
     def finished(self, config: RunConfig, row: Row) -> None: ...
     def waiting(self, runs: int) -> None: ...
 
 
 def unique(configs: Iterable[RunConfig]) -> list[RunConfig]:
-    """Each run once, in order: figures share runs."""
+    """Each run once, in order, because figures share runs."""
     return list({config.key: config for config in configs}.values())
 
 
@@ -50,11 +50,11 @@ def run_all(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     poll_seconds: float = POLL_SECONDS,
 ) -> dict[str, Row]:
-    """Does every run that ``store`` lacks; returns the row of every run, by key.
+    """Executes every run that ``store`` lacks; returns the row of every run, by key.
 
-    A run that starts from another's weights comes after it. Runs that another process is doing are
-    left to it and waited for; should it die, they are done here. A failed run is a row like the
-    others.
+    A run that starts from the weights of another comes after it. If another process is doing a run,
+    this function waits for it, and does the run itself if that process dies. A failed run has a
+    row, too.
 
     Raises:
         StoreError: a row, a checkpoint or a file of weights cannot be written.
@@ -85,10 +85,10 @@ def attempt(
     progress: Progress,
     checkpoint_seconds: float,
 ) -> Row | None:
-    """The run's row, from the folder or from doing it; None while another process is doing it.
+    """The run's row, from the folder or by executing it; None if another process is doing it.
 
     Raises:
-        KeyboardInterrupt: the process was asked to stop; what was done of the run is saved.
+        KeyboardInterrupt: a stop was requested; the run's checkpoint is written.
         StoreError: as :func:`run_all`.
     """
     with store.claim(config.key) as mine:
@@ -105,7 +105,7 @@ def attempt(
 
 
 def not_run(config: RunConfig, error: str, error_type: str) -> Row:
-    """The row of a run that failed before it began, or with its process."""
+    """The row of a run that failed before it started, or whose process died."""
     row = begin_row(config)
     fail(row, error, error_type, History())
     row["seconds"] = 0.0
@@ -142,7 +142,7 @@ def _run_one(
         checkpoint_seconds=checkpoint_seconds,
     )
     store.append(row)
-    # A run that is tried again goes on from its checkpoint; that of any other is never read.
+    # A failed run that is tried again resumes from its checkpoint; no other checkpoint is needed.
     if is_final(row):
         with suppress(OSError):
             remove_checkpoint(store.out, config)

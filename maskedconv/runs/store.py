@@ -1,7 +1,7 @@
-"""Results on disk: one JSON row per finished run, safe against kill -9 and a second runner.
+"""Results on disk: one JSON row per finished run, safe against kill -9 and parallel commands.
 
-``results.jsonl`` is only ever appended to, one row in one write under a lock; ``plan.json`` says
-which rows belong to which figure and is replaced whole. Free of torch.
+``results.jsonl`` is append-only: each row is one write under a lock. ``plan.json`` maps rows to
+figures and is replaced atomically. Does not import torch.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ Plan = dict[str, Any]
 
 @dataclass(frozen=True)
 class Loaded:
-    """The content of ``results.jsonl``: the valid row of each key, and the lines skipped."""
+    """The content of ``results.jsonl``: the valid row of each key, and the skipped lines."""
 
     rows: dict[str, Row] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def finished(self, key: str) -> Row | None:
-        """The row of a run that need not be repeated, or None."""
+        """The row of a run that is not to be repeated, or None."""
         row = self.rows.get(key)
         return row if row is not None and is_final(row) else None
 
 
 def is_final(row: Row) -> bool:
-    """Whether a run need not be repeated.
+    """Whether the run is not to be repeated.
 
-    A run that diverged would diverge again; one that failed otherwise (out of memory, a bug since
-    mended) is tried again.
+    A diverged run would diverge again. Other failures (out of memory, a bug fixed since) are tried
+    again.
     """
     return row["status"] == "done" or row.get("error_type") == "Diverged"
 
@@ -52,8 +52,8 @@ def is_final(row: Row) -> bool:
 class Store:
     """The output folder of a command.
 
-    Any number of processes may use one folder: rows are appended under an exclusive lock, and
-    :meth:`claim` keeps two of them from doing the same run.
+    Any number of processes may share a folder. Rows are appended under an exclusive lock, and
+    :meth:`claim` prevents two processes from doing the same run.
     """
 
     def __init__(self, out: Path | str) -> None:
@@ -64,19 +64,19 @@ class Store:
         self._claims = self.out / ".claims"
 
     def prepare(self) -> None:
-        """Makes the folder and finds out whether rows can be written; StoreError if not."""
+        """Creates the folder and checks that rows can be written; StoreError if not."""
         with _explained(self.out):
             self._claims.mkdir(parents=True, exist_ok=True)
             with self._locked(fcntl.LOCK_EX):
                 os.close(os.open(self.results, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
-                # Creating a file is what a rename into place needs, and a full disk refuses.
+                # Replacing a file needs a new file, which a full disk refuses.
                 tempfile.TemporaryFile(dir=self.out).close()
                 remove_partial_files(self.plan)
 
     def load(self) -> Loaded:
-        """Reads every row; ``problems`` names the lines that are no rows, which stay in the file.
+        """Reads every row; ``problems`` names invalid lines, which stay in the file.
 
-        Of several rows for one key the first finished one counts, else the last.
+        If a key has several rows, the first finished one counts, else the last one.
         """
         if not self.results.exists():
             return Loaded()
@@ -97,26 +97,26 @@ class Store:
         return loaded
 
     def append(self, row: Row) -> None:
-        """Adds one row, whole or not at all, and waits until it is on disk."""
+        """Appends one row atomically and waits until it is on disk."""
         line = write_row(row)
         with _explained(self.out), self._locked(fcntl.LOCK_EX):
             handle = os.open(self.results, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:
                 size = os.fstat(handle).st_size
                 if size and os.pread(handle, 1, size - 1) != b"\n":
-                    # A killed writer left half a line: end it, so that ours stays readable.
+                    # A killed writer left a partial line: end it, so that ours stays readable.
                     line = b"\n" + line
                 if os.write(handle, line) != len(line):
-                    raise StoreError(f"{self.results}: the row was cut short; is the disk full?")
+                    raise StoreError(f"{self.results}: the row is incomplete; is the disk full?")
                 os.fsync(handle)
             finally:
                 os.close(handle)
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
-        """Holds the run ``key`` for this process; yields False if another process holds it.
+        """Locks the run ``key`` for this process; yields False if another process has the lock.
 
-        The lock is the kernel's: it goes when its holder does, however that ends.
+        The kernel releases the lock when the process ends, even if it is killed.
         """
         with _explained(self.out):
             handle = os.open(self._claims / f"{key}.lock", os.O_WRONLY | os.O_CREAT, 0o666)
@@ -131,7 +131,7 @@ class Store:
             os.close(handle)
 
     def read_plan(self) -> Plan | None:
-        """The plan, None if there is none; StoreError if it is not one, naming the place."""
+        """The plan, or None if there is none; StoreError naming the place if it is invalid."""
         try:
             return read_json(self.plan.read_bytes(), formats.plan, self.plan)
         except FileNotFoundError:
@@ -144,9 +144,9 @@ class Store:
             raise StoreError(f"{self.plan} cannot be read: {error.strerror}") from error
 
     def merge_plan(self, plan: Plan) -> None:
-        """Writes ``plan``, keeping experiments and data sets that only the plan on disk has.
+        """Writes ``plan``, merged with experiments and data sets of the plan on disk.
 
-        Its ``data_note`` becomes the text of all ``data_notes``.
+        Its ``data_note`` becomes the joined text of all ``data_notes``.
         """
         with _explained(self.out), self._locked(fcntl.LOCK_EX):
             old = self.read_plan() or {}
@@ -161,7 +161,7 @@ class Store:
     def _locked(self, kind: int) -> Iterator[None]:
         reads = kind == fcntl.LOCK_SH
         if reads and not self._lock_file.exists():
-            # Nobody writes, who would have made it first; the folder may be read-only.
+            # No lock file, so no writer; the folder may be read-only.
             yield
             return
         handle = os.open(self._lock_file, os.O_RDONLY if reads else os.O_RDWR | os.O_CREAT, 0o666)

@@ -1,4 +1,4 @@
-"""The time that the runs of a command still take: an estimate, corrected by finished epochs."""
+"""The remaining time of a command: an estimate, corrected by finished epochs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _Total = Callable[[Iterable[RunConfig], Mapping[str, float], int], float]
 
 
 class TimeLeft:
-    """Seconds left of runs that are told of as they go on.
+    """Remaining seconds of runs, updated by their progress.
 
-    An epoch that is over tells by how much its run's estimate is off; runs of its kind, then those
-    of its network, then all others are taken to be off alike.
+    Finished epochs give the error of the estimate. A run is corrected by the epochs of its own
+    kind, else of its network, else of all runs.
 
     Args:
-        runs: in the order in which they are done.
-        seconds: an estimate of each, by key.
-        at_once: how many go on at once.
+        runs: the runs, in order of execution.
+        seconds: an estimate for each, by key.
+        at_once: number of parallel runs.
         total: as ``estimate.total_seconds``.
         clock: as ``time.monotonic``.
     """
@@ -41,18 +41,18 @@ class TimeLeft:
         self._epoch = {key: seconds[key] / run.all_epochs for key, run in self._left.items()}
         self._epochs_left = {key: run.all_epochs for key, run in self._left.items()}
         self._at_once, self._total, self._clock = at_once, total, clock
-        # Estimated and measured seconds of the epochs that are over.
+        # Estimated and measured seconds of the finished epochs.
         self._sums: dict[_Group, tuple[float, float]] = {}
-        # When the present epoch of a run that goes on began.
+        # Start of the current epoch of each run in progress.
         self._since: dict[str, float] = {}
 
     def started(self, run: RunConfig) -> None:
-        """A run begins, or begins again after its process died."""
+        """A run starts, or restarts after its process died."""
         self._since[run.key] = self._clock()
         self._epochs_left[run.key] = run.all_epochs
 
     def epoch(self, run: RunConfig, epoch: Epoch) -> None:
-        """An epoch of a run is over."""
+        """An epoch of a run is finished."""
         self._epochs_left[run.key] = max(0, self._epochs_left[run.key] - 1)
         for group in _groups(run):
             estimated, measured = self._sums.get(group, (0.0, 0.0))
@@ -60,13 +60,13 @@ class TimeLeft:
         self._since[run.key] = self._clock()
 
     def finished(self, run: RunConfig) -> None:
-        """A run is over, however it ended."""
+        """A run has ended, successfully or not."""
         self._left.pop(run.key, None)
         self._since.pop(run.key, None)
 
     @property
     def seconds(self) -> float:
-        """From now until the last run is over."""
+        """Seconds from now until the last run ends."""
         ordered = sorted(self._left.values(), key=lambda run: run.key not in self._since)
         needed = {run.key: self._seconds_of(run) for run in ordered}
         return self._total(ordered, needed, self._at_once)
@@ -86,6 +86,6 @@ class TimeLeft:
 
 
 def _groups(run: RunConfig) -> tuple[_Group, ...]:
-    """From runs that take as long to runs of any kind."""
+    """Groups of runs, from the most similar to all runs."""
     network = (run.model, run.options, run.batch_size)
     return (*network, run.learned, run.frozen, run.trained, run.optimizer), network, ()

@@ -17,7 +17,7 @@ from maskedconv.runs.images import Size
 from maskedconv.training.evaluation import CPU_TEST_BATCH_SIZE, GPU_TEST_BATCH_SIZE, evaluate
 from maskedconv.training.loop import train
 
-# Number of timed batches, and the longest time of one; larger batches are cut.
+# Number of timed batches, and the longest time of one; larger batches are truncated.
 BATCHES = 4
 BATCH_SECONDS = 0.5
 WARM_UP_IMAGES = 16
@@ -25,7 +25,7 @@ WARM_UP_IMAGES = 16
 
 @dataclass(frozen=True)
 class Job:
-    """The network of ``config`` on images of ``size``, to be timed."""
+    """A network and images to be timed: those of ``config``, with images of ``size``."""
 
     config: RunConfig
     size: Size
@@ -33,7 +33,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds to make a network, and per image of training and of evaluation."""
+    """Seconds to create a network, and per image in training and in evaluation."""
 
     start: float
     train: float
@@ -41,7 +41,7 @@ class Pace:
 
 
 def measure(job: Job, device: torch.device) -> Pace:
-    """Times some batches as the run has them: its augmentation, optimizer and precision."""
+    """Times some batches with the augmentation, optimizer and precision of the run."""
     config, size = job.config, job.size
     begin = time.perf_counter()
     model = build_model(config, size.num_classes, size.image_shape)
@@ -49,7 +49,7 @@ def measure(job: Job, device: torch.device) -> Pace:
     batch = min(config.batch_size, size.train_images)
     small = min(WARM_UP_IMAGES, batch)
     _train(model, config, _noise(job, small, 1, device), small, device)
-    # The second time nothing is set up any more, and tells how many images are worth timing.
+    # The second time includes no setup, and determines how many images to time.
     images = _noise(job, small, 1, device)
     each = _train(model, config, images, small, device) / small
     batch = max(small, min(batch, int(BATCH_SECONDS / each)))
@@ -64,7 +64,7 @@ def measure(job: Job, device: torch.device) -> Pace:
 def _train(
     model: nn.Module, config: RunConfig, images: Dataset, batch: int, device: torch.device
 ) -> float:
-    """Seconds of an epoch of ``images``, evaluation included; at a rate that moves nothing."""
+    """Seconds of an epoch of ``images``, with evaluation, at a negligible learning rate."""
     timed = replace(config, epochs=1, batch_size=batch, lr=1e-6, milestones=(), schedule="step")
 
     def epoch() -> None:
@@ -86,7 +86,7 @@ def _test_batch(device: torch.device) -> int:
 
 
 def _noise(job: Job, train_images: int, test_images: int, device: torch.device) -> Dataset:
-    """So many images, augmented as those of the run."""
+    """Random images, augmented like those of the run."""
     size, info = job.size, data.describe(job.config.dataset)
     generator = torch.Generator().manual_seed(0)
     channels, side = size.image_shape[0], size.image_shape[1]

@@ -1,4 +1,4 @@
-"""Processes that do one run at a time and tell of it."""
+"""Worker processes, which execute one run at a time and report its progress."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class WorkerError(RuntimeError):
-    """The processes cannot be used; the message says why."""
+    """The worker processes cannot be used; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class WorkerConfig:
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes that runs are timed for: their number, device, and CPU threads of each."""
+    """The planned worker processes: their number, device, and CPU threads of each."""
 
     count: int
     device: str
@@ -53,10 +53,10 @@ class Workers:
 
 
 class Pool:
-    """The processes, started as they are needed; a context manager around their use.
+    """Context manager for worker processes, which are started on demand.
 
     Attributes:
-        busy: the run that each busy process has, by the connection to it.
+        busy: the current run of each busy process, by connection.
     """
 
     def __init__(self, worker_config: WorkerConfig, images: Path) -> None:
@@ -78,7 +78,7 @@ class Pool:
         if kind is not None and issubclass(kind, KeyboardInterrupt) and self.busy:
             say(interrupts.SAVING)
         try:
-            # Asked to stop first: a busy process that finds nobody listening ends unsaved.
+            # Requested to stop first: a busy process with a closed connection ends unsaved.
             for process in self._processes.values():
                 process.terminate()
             for connection in self._processes:
@@ -91,20 +91,20 @@ class Pool:
             raise
 
     def give(self, config: RunConfig) -> None:
-        """Has an idle process, or a new one, do the run."""
+        """Gives the run to an idle process or a new one."""
         idle = (connection for connection in self._processes if connection not in self.busy)
         connection = next(idle, None) or self._start()
         self.busy[connection] = config
-        # The wait for its events reports a process that died while it was idle.
+        # ``events`` reports a process that died while it was idle.
         with suppress(OSError):
             connection.send(config)
 
     def events(self, timeout: float | None) -> Iterator[tuple[RunConfig, Any]]:
-        """Waits up to ``timeout`` seconds (None: without end) for events of the busy processes.
+        """Waits up to ``timeout`` seconds (None: no limit) for events of the busy processes.
 
         Yields:
             The run, and ("started",), ("epoch", epoch), ("row", row), ("store", message),
-            ("died", how) or, if it was before the process could run anything, ("unstarted", how).
+            ("died", how) or, if the process died at startup, ("unstarted", how).
         """
         for connection in wait(list(self.busy), timeout):
             assert isinstance(connection, Connection)
@@ -125,7 +125,7 @@ class Pool:
         process = context.Process(
             target=_work, args=(theirs, self._config, self._images), daemon=True
         )
-        # The tracker would unblock the signal if it was started along with the first process.
+        # The resource tracker would unblock the signal if it started with the first process.
         resource_tracker.ensure_running()
         with _interrupts_blocked():
             process.start()
@@ -144,10 +144,10 @@ class Pool:
 
 @contextmanager
 def saved(datasets: dict[DataKey, Dataset]) -> Iterator[Path]:
-    """A file of the images that processes map into memory: one copy serves all of them.
+    """Context with a file of the images, which all processes map into memory as one copy.
 
     Raises:
-        WorkerError: it cannot be written.
+        WorkerError: the file cannot be written.
     """
     import torch
 
@@ -158,7 +158,7 @@ def saved(datasets: dict[DataKey, Dataset]) -> Iterator[Path]:
     # torch's writer raises RuntimeError for a full disk.
     except (OSError, RuntimeError) as error:
         raise WorkerError(
-            f"the images for several runs at once cannot be written to {tempfile.gettempdir()}: "
+            f"the images for parallel runs cannot be written to {tempfile.gettempdir()}: "
             f"{error}; TMPDIR=... names another folder, --parallel 1 needs none"
         ) from error
     with file:
@@ -167,7 +167,7 @@ def saved(datasets: dict[DataKey, Dataset]) -> Iterator[Path]:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Ctrl-C is the scheduler's: a process that is started in here never sees it."""
+    """Context in which started processes ignore Ctrl-C, which the scheduler handles."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -176,7 +176,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _work(connection: Connection, worker_config: WorkerConfig, images: Path) -> None:
-    """Does the runs that come over ``connection`` until no more can come."""
+    """Executes the runs that arrive over ``connection`` until it is closed."""
     import torch
 
     device = open_device(worker_config.device, worker_config.threads)
@@ -206,7 +206,7 @@ def _work(connection: Connection, worker_config: WorkerConfig, images: Path) -> 
 
 
 class _Teller:
-    """Tells the scheduler how a run goes."""
+    """Reports the progress of a run to the scheduler."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -221,6 +221,6 @@ class _Teller:
         try:
             self._connection.send(event)
         except OSError:
-            # The scheduler is gone: nobody waits for the run, and it did not fail itself.
+            # The scheduler is gone. The run itself did not fail.
             if not interrupts.requested():
                 os._exit(1)

@@ -1,6 +1,6 @@
-"""The training loop, its state and checkpoints, and what it reports. Knows no run and no paper.
+"""The training loop, its state, checkpoints and results. Independent of runs and papers.
 
-Importing the package alone does not import torch; each name is imported when it is first used.
+Importing the package does not import torch; each name is imported on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The state of a training on disk, from which it resumes after its process ended."""
+"""Checkpoints of a training, from which it resumes after its process ended."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ State = dict[str, Any]
 
 
 class Checkpoint:
-    """The file from which a run goes on, read when this is made and replaced whole ever after.
+    """The file from which a run resumes. It is read at construction and replaced atomically.
 
-    A file that is damaged, or of another configuration, version of torch, kind of device or data,
-    is reported on stderr and the run starts anew. One process at a time uses a path.
+    A file that is damaged or belongs to another configuration, version of torch, device type or
+    dataset is reported on stderr, and the run restarts. One process at a time may use a path.
 
     Args:
-        path: of the file; its folder is made when the file is first written.
-        identity: JSON values that the file must have been written with.
-        every: seconds from one writing to the next.
+        path: path of the file; its folder is created when the file is first written.
+        identity: JSON values that the file must contain.
+        every: seconds between two writes.
 
     Attributes:
-        context: tensors and JSON values of the caller's own, stored with what the training stores.
+        context: tensors and JSON values of the caller, stored with the training state.
     """
 
     def __init__(self, path: Path, identity: State, every: float) -> None:
@@ -45,24 +45,24 @@ class Checkpoint:
 
     @property
     def seconds(self) -> float:
-        """Wall time of the run, that of earlier processes included up to their last writing."""
+        """Wall time of the run in seconds; includes earlier processes up to their last write."""
         return self._seconds_before + time.monotonic() - self._started
 
     def take(self) -> State | None:
-        """Returns the stored training state, on the CPU, at the first call; None later."""
+        """Returns the stored training state, on the CPU, at the first call, then None."""
         taken, self._training = self._training, None
         return taken
 
     def due(self) -> bool:
-        """Whether it is time to write, or somebody asks to stop."""
+        """Whether it is time to write, or a stop was requested."""
         return interrupts.requested() or time.monotonic() - self._written >= self._every
 
     def write(self, training: State) -> None:
-        """Replaces the file, whole or not at all.
+        """Replaces the file atomically.
 
         Raises:
             StoreError: it cannot be written.
-            KeyboardInterrupt: it is written, and somebody asks to stop.
+            KeyboardInterrupt: it is written, and a stop was requested.
         """
         buffer = io.BytesIO()
         state = {"context": self.context, "training": training, "seconds": self.seconds}
@@ -94,7 +94,7 @@ class Checkpoint:
         try:
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             identity = state["identity"]
-        # Whole, but of a version of torch or of this package that stored something else.
+        # An undamaged file from a version of torch or of this package that stored something else.
         except Exception as error:
             return self._refuse(f"cannot be read by this version ({type(error).__name__})")
         for name, value in self._identity.items():
@@ -103,5 +103,5 @@ class Checkpoint:
         return state
 
     def _refuse(self, why: str) -> State:
-        print(f"warning: {self._path} {why}; the run starts anew", file=sys.stderr)
+        print(f"warning: {self._path} {why}; the run restarts", file=sys.stderr)
         return {}

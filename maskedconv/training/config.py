@@ -1,4 +1,4 @@
-"""The settings of one training, checked when they are made. Free of torch."""
+"""The configuration of one training, checked at construction. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from maskedconv.checks import check_choice, check_int, check_number
 from maskedconv.optim import OPTIMIZERS, SCHEDULES
 from maskedconv.training.precision import AMP
 
-# Adam's beta1; a configuration has it as the momentum.
+# Adam's beta1; a configuration stores it as the momentum.
 ADAM_MOMENTUM = 0.9
 
 
@@ -17,14 +17,14 @@ class TrainingConfig:
     """How a network is trained.
 
     Attributes:
-        epochs, batch_size: of the training set.
-        lr, momentum, weight_decay, nesterov: of the optimizer. Adam's momentum is its beta1;
-            YellowFin starts at ``momentum``.
+        epochs, batch_size: passes over the training set, and images in a step.
+        lr, momentum, weight_decay, nesterov: arguments of the optimizer. Adam's momentum is its
+            beta1; YellowFin starts at ``momentum``.
         milestones, gamma: the learning rate is multiplied by ``gamma`` after each of these epochs.
-        schedule: "step" for that; "cosine" decays the learning rate to zero instead.
+        schedule: "step" uses the milestones; "cosine" decays the learning rate to zero.
         optimizer: "sgd", "adam" or "yellowfin".
-        seed: of the weights, the order of the images and their augmentation.
-        amp: "bf16" to compute in bfloat16 under autocast, "off" for float32.
+        seed: seed of the weights, the order of the images and their augmentation.
+        amp: "bf16" for autocast to bfloat16, "off" for float32.
 
     Raises:
         TypeError, ValueError: naming the field, what came and what was expected.
@@ -53,7 +53,7 @@ class TrainingConfig:
         for name, smallest in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
             check_int(name, getattr(self, name), smallest)
         for name in ("lr", "momentum", "weight_decay", "gamma"):
-            # 1 and 1.0 are the same learning rate and must give the same key.
+            # 1 and 1.0 are the same value and must give the same key.
             object.__setattr__(self, name, check_number(name, getattr(self, name)))
         if self.lr == 0:
             raise ValueError(f"lr is {self.lr}; expected a number above 0")

@@ -1,4 +1,4 @@
-"""The device to train on. Free of torch until a device is opened."""
+"""The device to train on. Imports torch when a device is opened."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def open_device(device: str, threads: int | None) -> torch.device:
-    """Returns the device to run on, with the number of CPU threads set.
+    """Returns the device to run on, and sets the number of CPU threads.
 
     Raises:
         ValueError: ``device`` is "cuda", but torch finds no GPU.

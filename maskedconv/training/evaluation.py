@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from maskedconv.data import Dataset, test_batches
 from maskedconv.training.state import Sums
 
-# On a CPU, activations beyond 32 MB leave malloc's heap, and fetching their pages anew for every
-# batch costs more than the convolutions; a GPU wants larger batches to be busy.
+# On a CPU, malloc maps activations beyond 32 MB anew for every batch, and the page faults take
+# longer than the convolutions. A GPU needs larger batches.
 CPU_TEST_BATCH_SIZE = 128
 GPU_TEST_BATCH_SIZE = 1000
 
@@ -63,5 +63,5 @@ def _answers(
 
 def autocast(device: torch.device, enabled: bool) -> torch.autocast:
     """Autocast to bfloat16 on ``device``, if ``enabled``."""
-    # Entered anew for every batch: autocast keeps its copies of the weights until it is left.
+    # Entered for every batch, because autocast caches its casted weights until it exits.
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

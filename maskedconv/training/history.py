@@ -1,4 +1,4 @@
-"""The results of a training's epochs, and the error of one that diverges. Free of torch."""
+"""The results of a training's epochs, and the error if it diverges. Does not import torch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's result: mean losses, top-1 in percent, its learning rate and wall time.
+    """Result of one epoch: mean losses, top-1 in percent, learning rate and wall time.
 
-    ``train_loss`` and ``train_top1`` are those of the batches as they were learned from;
+    ``train_loss`` and ``train_top1`` are measured during training, before each update.
     ``seconds`` covers training and evaluation.
     """
 
@@ -35,7 +35,7 @@ class History:
 
     @property
     def best(self) -> Epoch | None:
-        """The (first) epoch of the best top-1 on the test set, which is what the paper prints."""
+        """The first epoch with the best top-1 on the test set, as the paper reports it."""
         return max(self.epochs, key=lambda item: item.test_top1, default=None)
 
 
@@ -43,7 +43,7 @@ class Diverged(ArithmeticError):
     """A loss or a value of the network was not finite.
 
     Attributes:
-        epoch: the epoch, from 1.
+        epoch: the epoch, counted from 1.
         history: the epochs before it.
     """
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while runs go on: the first has them saved, the second stops at once."""
+"""Ctrl-C and SIGTERM during runs: the first saves the runs, the second stops at once."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SAVING = "interrupted: saving what is going on (once more: stop at once)"
+SAVING = "interrupted: saving the runs in progress (interrupt again to stop at once)"
 _Handler = Callable[[int, Any], None]
-# Signals belong to the process, and so does this.
+# Global, because signals are delivered to the process.
 _noted = False
 
 
 def requested() -> bool:
-    """Whether a signal within :func:`noted` asks to save and stop."""
+    """Whether a signal within :func:`noted` requested to save and stop."""
     return _noted
 
 
 @contextmanager
 def noted() -> Iterator[None]:
-    """In here the first signal is only noted, for :func:`requested`; the second interrupts.
+    """Context in which the first signal only sets :func:`requested`; the second interrupts.
 
-    Leaving it after a signal raises KeyboardInterrupt. A signal that the process ignores stays
-    ignored. Does nothing outside of the main thread, where no signal arrives.
+    Leaving the context after a signal raises KeyboardInterrupt. A signal that the process ignores
+    stays ignored. Does nothing outside the main thread, which receives no signals.
     """
     global _noted
     _noted = False
@@ -41,7 +41,7 @@ def noted() -> Iterator[None]:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """In here SIGTERM raises KeyboardInterrupt, as SIGINT does."""
+    """Context in which SIGTERM raises KeyboardInterrupt, as SIGINT does."""
     with _handled(_interrupt, (signal.SIGTERM,)):
         yield
 
@@ -69,8 +69,8 @@ def _note(number: int, frame: Any) -> None:
     if _noted:
         raise KeyboardInterrupt
     _noted = True
-    # A process of several leaves the word to the one that started it. Printing is no business of a
-    # handler, which may run within another print.
+    # Worker processes leave the message to their parent. os.write, because a handler may run within
+    # another print.
     if multiprocessing.parent_process() is None:
         os.write(2, f"{SAVING}\n".encode())
 

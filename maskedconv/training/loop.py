@@ -33,20 +33,20 @@ def train(
 ) -> History:
     """Trains ``model`` in place on the device of ``dataset``, and evaluates it after each epoch.
 
-    Only parameters that require a gradient reach the optimizer. The order of the images and their
-    augmentation are functions of the seed and the epoch. The host waits for the device only at the
+    The optimizer receives only parameters that require a gradient. The order of the images and
+    their augmentation depend on the seed and the epoch. The host waits for the device only at the
     end of an epoch and to write a checkpoint.
 
     Args:
-        compile: train through ``torch.compile``. It is off because a compiled step of wrn_28_4 on a
-            CPU takes as long as an eager one, and compiling takes as long as many steps.
-        on_epoch: called with each epoch's result, those that a checkpoint holds included.
-        checkpoint: training resumes from it, bit for bit (on a CPU, with as many threads), and
-            writes it whenever it is due.
+        compile: train through ``torch.compile``. Off by default: on a CPU, a compiled step of
+            wrn_28_4 takes as long as an eager one, and compiling takes as long as many steps.
+        on_epoch: called with the result of each epoch, including the epochs in a checkpoint.
+        checkpoint: training resumes from it bit for bit (on a CPU, with the same number of
+            threads) and writes it whenever it is due.
 
     Raises:
-        ValueError: there is nothing to learn.
-        Diverged: a loss of an epoch is not finite, or a value of the network after it.
+        ValueError: no parameter requires a gradient.
+        Diverged: the loss of an epoch, or a value of the network after it, is not finite.
         StoreError: the checkpoint cannot be written.
         KeyboardInterrupt: a stop was requested (``training.interrupts``), and the checkpoint is
             written.
@@ -68,7 +68,7 @@ def train(
 
 
 def _begin(model: nn.Module, device: torch.device, config: TrainingConfig) -> Position:
-    """Moves ``model`` to ``device`` and makes its optimizer and schedule."""
+    """Moves ``model`` to ``device`` and creates its optimizer and schedule."""
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not learned:
         raise ValueError("model has no parameter that requires a gradient; nothing can be learned")
@@ -94,10 +94,10 @@ def _one_epoch(
     config: TrainingConfig,
     checkpoint: Checkpoint | None,
 ) -> Epoch:
-    """Trains the rest of the present epoch, evaluates the network and steps the schedule."""
+    """Trains the rest of the current epoch, evaluates the network and steps the schedule."""
     model, history, amp = position.model, position.history, config.amp == "bf16"
     epoch, lr = len(history.epochs) + 1, float(position.scheduler.get_last_lr()[0])
-    # Shapes repeat from batch to batch, so that trying convolution algorithms pays.
+    # Shapes repeat from batch to batch, so that benchmarking convolution algorithms pays.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):
         batches = train_batches(
             dataset, config.batch_size, config.seed, epoch, first_batch=position.batch
@@ -112,7 +112,7 @@ def _one_epoch(
     if not math.isfinite(test_loss):
         raise Diverged("the test loss", epoch, history)
     with warnings.catch_warnings():
-        # A training that resumes behind an epoch's last batch has made no step of its own.
+        # A training that resumes after an epoch's last batch has made no step in this process.
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         position.scheduler.step()
     return Epoch(epoch, train_loss, train_top1, test_loss, test_top1, position.seconds, lr)
@@ -128,7 +128,7 @@ def _train_epoch(
     """The rest of an epoch, from ``position`` on."""
     position.model.train()
     for images, labels in batches:
-        # Not behind the last batch: the end of the epoch has its own.
+        # Not after the last batch: the end of the epoch writes its own checkpoint.
         if position.batch and checkpoint is not None and checkpoint.due():
             checkpoint.write(position.state())
         with autocast(images.device, amp):
@@ -144,15 +144,15 @@ def _train_epoch(
 
 
 def _save_if_asked_to_stop(position: Position, checkpoint: Checkpoint | None) -> None:
-    """Evaluation changes nothing of the position, and may be long: it is left at any batch."""
+    """Stops an evaluation at any batch: it may take long and does not change the position."""
     if checkpoint is not None and interrupts.requested():
         checkpoint.write(position.state())
 
 
 def _not_finite(model: nn.Module) -> str:
-    """The name of a parameter or buffer with a NaN or an infinity in it; "" if there is none.
+    """The name of a parameter or buffer with a NaN or an infinity; "" if there is none.
 
-    A loss may stay finite: a maximum, such as ReLU's on some paths, can lose a NaN on its way.
+    The loss may stay finite, because a maximum (as in some implementations of ReLU) can drop a NaN.
     """
     named = [
         (name, value)

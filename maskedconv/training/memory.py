@@ -1,4 +1,4 @@
-"""Memory of this process on the CPU: its peak, and whether freed memory is kept."""
+"""CPU memory of this process: its peak, and whether glibc keeps freed memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep freed memory for later allocations; does nothing with other libraries.
+    """Makes glibc keep freed memory for later allocations; does nothing with other C libraries.
 
-    By default it returns every large tensor to the system, whose pages then are fetched and cleared
-    anew at each step of a training on the CPU. The process keeps the size of its peak instead.
+    By default glibc returns every large tensor to the system, and each training step on the CPU
+    pays for new, cleared pages. With this setting the process keeps its peak size instead.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -24,7 +24,7 @@ def keep_freed_memory() -> None:
 
 
 def peak_resident() -> int:
-    """Bytes of the process's largest resident size so far."""
+    """Peak resident size of the process so far, in bytes."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -1,7 +1,4 @@
-"""The precision that a run computes in: what ``--amp`` says, as a configuration has it.
-
-Free of torch.
-"""
+"""Resolves ``--amp`` to the precision in a run's configuration. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from maskedconv.checks import check_choice
 AMP = ("bf16", "off")
 ASKED = ("auto", *AMP)
 _CPU_FACTS = Path("/proc/cpuinfo")
-# Linux's names for units that multiply bfloat16: of x86 by tiles, of x86 and ARM by vectors.
+# Linux's names for bfloat16 units: tiles on x86, vectors on x86 and ARM.
 _TILES = "amx_bf16"
 _VECTORS = ("avx512_bf16", "bf16", "svebf16")
 
@@ -24,7 +21,7 @@ def resolve_amp(asked: str, device: str) -> str:
         device: "cuda" or "cpu".
 
     Raises:
-        ValueError: ``asked`` is none of ``ASKED``.
+        ValueError: ``asked`` is not in ``ASKED``.
     """
     check_choice("amp", asked, ASKED)
     if asked != "auto":
@@ -33,7 +30,7 @@ def resolve_amp(asked: str, device: str) -> str:
 
 
 def is_slow(amp: str, device: str) -> bool:
-    """Whether ``amp`` is bfloat16 on a CPU that has no unit for it."""
+    """Whether ``amp`` is bfloat16 on a CPU without hardware support for it."""
     return amp == "bf16" and device == "cpu" and _cpu_flags().isdisjoint((_TILES, *_VECTORS))
 
 

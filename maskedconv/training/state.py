@@ -18,11 +18,11 @@ _STATEFUL = ("model", "optimizer", "scheduler")
 
 
 class Position:
-    """The complete training state: all that affects the rest of the training.
+    """The complete training state: everything that affects the rest of the training.
 
     Attributes:
-        history: of the epochs that are over.
-        batch: batches of the present epoch that are over, with their ``sums``.
+        history: the finished epochs.
+        batch: number of finished batches of the current epoch; ``sums`` are over these.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Position:
 
     @property
     def seconds(self) -> float:
-        """Wall time of the present epoch so far."""
+        """Wall time of the current epoch so far."""
         return self._seconds_before + time.perf_counter() - self._start
 
     def end_epoch(self, result: Epoch) -> None:
@@ -48,7 +48,7 @@ class Position:
         self._seconds_before, self._start = 0.0, time.perf_counter()
 
     def state(self) -> dict[str, Any]:
-        """All of it as tensors and JSON values; waits for the device."""
+        """The state as tensors and JSON values; waits for the device."""
         # Order and augmentation have generators of their own; dropout draws from the global ones.
         cuda = self._device.type == "cuda"
         return {
@@ -62,7 +62,7 @@ class Position:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes to where :meth:`state` was."""
+        """Restores the result of :meth:`state`."""
         for name in _STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         self.history.epochs[:] = [Epoch(**epoch) for epoch in state["history"]]
@@ -76,7 +76,7 @@ class Position:
 
 
 class Sums:
-    """Loss and correct answers summed on the device, so that no step waits for the host."""
+    """Sums of loss and correct predictions, on the device so that no step waits for the host."""
 
     def __init__(self, device: torch.device) -> None:
         self.loss = torch.zeros((), device=device, dtype=torch.float64)
@@ -84,7 +84,7 @@ class Sums:
         self.count = 0
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """One batch: mean ``loss`` [], ``logits`` [B, classes], ``labels`` [B]."""
+        """Adds one batch: mean ``loss`` [], ``logits`` [B, classes], ``labels`` [B]."""
         self.loss += loss * len(labels)
         self.correct += (logits.argmax(1) == labels).sum()
         self.count += len(labels)

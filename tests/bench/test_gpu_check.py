@@ -29,7 +29,7 @@ def rehearse(folder, *arguments):
 
 
 def rows_of(folder):
-    """Every line is a row; nothing but JSON is in the file."""
+    """The rows of the file; every line must be JSON."""
     lines = (folder / "results.jsonl").read_text().splitlines()
     return [json.loads(line, parse_constant=pytest.fail) for line in lines]
 
@@ -60,7 +60,7 @@ def test_order_and_what_did_not_fit_and_a_kill_and_resume(tmp_path):
         time.sleep(0.01)
     os.kill(started.pid, signal.SIGKILL)
     started.communicate()
-    time.sleep(1)  # the worker ends as its standard input does
+    time.sleep(1)  # the worker ends when its standard input is closed
     first = rows_of(tmp_path)
     with results.open("a") as file:
         file.write('{"key": "numbers: half a li')
@@ -68,7 +68,7 @@ def test_order_and_what_did_not_fit_and_a_kill_and_resume(tmp_path):
     assert keys(first) == planned(*steps)[: len(first)]
 
     again = rehearse(tmp_path, "--minutes", "0", "--steps", *steps)
-    assert "is there already; expected --resume" in again.communicate()[0]
+    assert "exists; expected --resume" in again.communicate()[0]
     assert again.returncode == 2
 
     none = rehearse(tmp_path, "--minutes", "0", "--resume", "--steps", *steps)
@@ -82,7 +82,7 @@ def test_order_and_what_did_not_fit_and_a_kill_and_resume(tmp_path):
     output = rest.communicate(timeout=300)[0]
     assert rest.returncode == 0, output
     rows = Record(results).rows()
-    # Half a line is passed over; what had no tool the first time is tried again.
+    # A partial line is ignored; a case whose tool was missing the first time is tried again.
     assert list(dict.fromkeys(keys(rows))) == planned(*steps)
     twice = [row for row in rows if keys(rows).count(row["key"]) > 1]
     assert {row["status"] for row in twice} <= {"not here"}

@@ -1,4 +1,4 @@
-"""The cases of bench.gpu_check on the stand-in for a GPU: each gives a row of what it measured."""
+"""The cases of bench.gpu_check on the stand-in for a GPU; each writes a row."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bench.gpu_check.record import Record
 
 OPTIONS = {"dataset": "digits", "data_dir": ""}
 DENSE, VIEW = map(str, shapes.SMALL)
-# Step, case, and what its row must hold. Those that start other programs, and what torch.compile
-# takes long for, are in the rehearsal of the whole.
+# Step, case, and required fields of its row. Cases that start other programs or compile for long
+# are only in the complete rehearsal.
 CASES = [
     ("environment", "versions", {"environment", "cudnn"}),
     ("environment", "copy", {"ms", "bytes_a_second"}),
@@ -66,5 +66,5 @@ def test_a_kernel_that_cannot_run_here_is_said_so():
     module = importlib.import_module("bench.gpu_check.cases.numbers")
     row = worker.run_case(module, "numbers", f"{DENSE} | cuda", Rehearsed(), OPTIONS)
     assert row["status"] == "not here"
-    # Built with CUDA, its kernel is for another device; built without, it is not there.
+    # With CUDA, its kernel is for another device; without CUDA, it does not exist.
     assert "for cuda" in row["reason"] or "CUDA" in row["reason"]

@@ -1,4 +1,4 @@
-"""The GPU's side of bench.gpu_check, with every function of torch.cuda that it calls replaced."""
+"""The GPU device of bench.gpu_check, with replacements for all functions of torch.cuda."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.gpu_check import device
 
 
 class Event:
-    """Takes what torch.cuda.Event takes, as the device calls it; time passes with each record."""
+    """Accepts the arguments of torch.cuda.Event; its clock advances with each record."""
 
     now = 0.0
 
@@ -36,7 +36,7 @@ class Stream:
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What happened, in order. A name that torch.cuda has not makes this fail."""
+    """The calls in order. Fails for names that torch.cuda does not have."""
     calls = []
 
     def replace(name, value=None):

@@ -38,7 +38,7 @@ def test_a_wrong_result_is_seen(monkeypatch):
 
 
 class NoMemory(driver.HostMemory):
-    """Pointers of the host and the limits of a GPU: a launch on it is refused by CUDA."""
+    """Host pointers with the limits of a GPU, so that CUDA refuses a launch."""
 
     def attribute(self, number):
         return {driver.MULTIPROCESSORS: 132, driver.SHARED_BYTES: 227 << 10}[number]
@@ -71,7 +71,7 @@ def test_it_runs_without_torch():
 
 @pytest.mark.parametrize("shape", [*shapes.SMALL, *shapes.SANITIZED], ids=str)
 def test_the_float64_that_kernels_are_held_against(shape):
-    """Of the step that checks numbers: autograd's gradient of the same problem."""
+    """The float64 gradient of the step "numbers" equals autograd's."""
     problem = problem_of(shape, "cpu")
     input = problem.input.double()
     if problem.scale is not None:
@@ -83,7 +83,7 @@ def test_the_float64_that_kernels_are_held_against(shape):
         problem.grad_output.double()[:, : shape.filters],
         *problem.geometry[:3],
     )
-    # The activation is rounded to bfloat16 from float32 or float64: rarely to another value.
+    # The activation is rounded to bfloat16 from float32 or float64, which rarely differs.
     torch.testing.assert_close(exact(problem), expected, rtol=1e-3, atol=1e-3)
     error = errors(BACKENDS["native"].run(problem), expected)
     assert error["mean"] <= error["largest"] < 0.02

@@ -1,4 +1,4 @@
-"""The peers that speed is compared with compute the same thing."""
+"""The peers of the speed comparison compute the same results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""save and load: small files, checked frozen filters, nothing changed by a file that is refused."""
+"""save and load: small files, checked frozen filters, no change by a refused file."""
 
 from __future__ import annotations
 

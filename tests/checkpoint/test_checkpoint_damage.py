@@ -1,4 +1,4 @@
-"""Checkpoints that were damaged, forged or are none: an error that names the file, or the values.
+"""Damaged, forged and invalid checkpoints raise an error that names the file, or load correctly.
 
 ``python tests/checkpoint/test_checkpoint_damage.py COUNT`` tries that many cases.
 """
@@ -51,7 +51,7 @@ def parts_of(path):
 
 
 def with_header(path, change, first_format=False):
-    """The file's bytes with ``change`` made to its header, and the digest to match."""
+    """The file's bytes with ``change`` applied to its header, and a matching digest."""
     metadata, tensors = parts_of(path)
     header = json.loads(metadata["maskedconv"])
     if first_format:
@@ -66,7 +66,7 @@ def with_header(path, change, first_format=False):
 
 
 def nodes(value, path=()):
-    """Where every value of a JSON document is."""
+    """The paths of all values in a JSON document."""
     yield path
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
@@ -95,7 +95,7 @@ def mutated(value, draw):
 
 
 def retyped(path, draw):
-    """One tensor of another type, shape or name, or one more or less; some with their digests."""
+    """One tensor changed in dtype, shape or name, added or removed; some with valid digests."""
     metadata, tensors = parts_of(path)
     key = draw.choice(list(tensors))
     tensor = tensors.pop(key)
@@ -125,7 +125,7 @@ def foreign(draw):
 
 
 def damaged(path, draw):
-    """What kind of damage it is, and the bytes of ``path`` with it."""
+    """The kind of damage, and the damaged bytes of ``path``."""
     content = path.read_bytes()
     kinds = ("cut", "flip", "flips", "header", "header", "first", "tensor", "foreign", "noise")
     kind = draw.choice(kinds)
@@ -145,7 +145,7 @@ def damaged(path, draw):
 
 
 def attempt(action, *arguments):
-    """What ``action`` returns, or None where it was refused by an error that names the file."""
+    """The result of ``action``, or None if it raised an error that names the file."""
     try:
         return action(*arguments)
     except (ValueError, OSError) as error:
@@ -155,7 +155,7 @@ def attempt(action, *arguments):
 
 
 def run(count, seed, folder):
-    """Tries ``count`` cases; how many of each kind were refused, or loaded as they were saved."""
+    """Tries ``count`` cases; returns how many of each kind were refused or loaded unchanged."""
     draw, outcomes = random.Random(seed), Counter()
     saved = network(1)
     expected = saved.state_dict()
@@ -172,7 +172,7 @@ def run(count, seed, folder):
         target.write_bytes(content)
         case = f"case {number} of seed {seed}: {kind}"
         merged = attempt(load_plain, target)
-        # A forged file with the right digests may be one of another network.
+        # A forged file with valid digests may belong to another network.
         forged = kind in ("header", "first", "tensor")
         assert merged is None or forged or equal(merged, plain), case
         loaded = attempt(load, other, target)
@@ -222,7 +222,7 @@ def deep(header):
         (without("layers", "2", "weight_shape"), "layers.2.weight_shape is missing"),
         (lambda header: {**header, "layers": []}, r"layers is \[\]; expected an object"),
         (lambda header: {**header, "frozen": ["a"]}, "frozen is .*; expected an object"),
-        (lambda header: [header], "the whole is .*; expected an object"),
+        (lambda header: [header], "the value is .*; expected an object"),
         (deep, "nested too deeply"),
         (
             lambda header: {**header, "frozen": {**header["frozen"], "0.frozgn": "0"}},
@@ -243,7 +243,7 @@ def test_damaged_headers_name_the_place(whole, change, message, first):
 
 @pytest.mark.parametrize("first", [False, True])
 def test_a_flipped_bit_of_a_frozen_filter(whole, first):
-    """A high bit of an exponent: values of 6e37."""
+    """Flips a high bit of an exponent, which gives values of 6e37."""
     whole.write_bytes(with_header(whole, lambda header: header, first))
     frozen = parts_of(whole)[1]["0.frozen"].numpy().tobytes()
     content = bytearray(whole.read_bytes())
@@ -264,7 +264,7 @@ def test_a_flipped_bit_of_a_learned_value(whole):
 
 
 def test_integers_are_no_weights(whole):
-    """An int32 1065353216 has the bits of 1.0; it must come out as neither."""
+    """An int32 1065353216 has the bits of 1.0; it must load as neither."""
     metadata, tensors = parts_of(whole)
     del metadata["sha256"]
     header = json.loads(metadata["maskedconv"])

@@ -1,4 +1,4 @@
-"""Checkpoints of models as they are found: compiled, wrapped, without memory, drawn elsewhere."""
+"""Checkpoints of compiled and wrapped models, on the meta device, and drawn elsewhere."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_wrappers_do_not_matter(tmp_path, saved, loaded):
 @pytest.mark.parametrize("loaded", KINDS)
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
 def test_names_in_old_files(tmp_path, prefix, loaded):
-    """The first format kept the names of wrappers."""
+    """The first format stored the names of wrappers."""
     from safetensors.torch import load_file, save_file
 
     path, model = tmp_path / "m", network(1)
@@ -110,7 +110,7 @@ def test_filters_of_models_are_drawn_again_from_their_seed(tmp_path, name, optio
         copy.deepcopy(models.create(name, learned=0.3, seed=3, **options)),
     ):
         assert equal(load(other, tmp_path / "m").state_dict(), model.state_dict())
-        # The seed is the file's from now on.
+        # From now on the model has the file's seed.
         save(other, tmp_path / "again")
         load(models.create(name, learned=0.3, seed=4, **options), tmp_path / "again")
 
@@ -212,7 +212,7 @@ def test_what_the_meta_device_lacks_is_named_before_anything_changes(tmp_path):
 
 
 class Doubled(torch.Tensor):
-    """A subclass, whose memory need not be its value."""
+    """A subclass whose memory does not contain its values."""
 
 
 def with_buffer(tensor):

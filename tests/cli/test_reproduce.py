@@ -17,7 +17,7 @@ from maskedconv import papers, reproduce, train
 from maskedconv.runs import Store, execute
 from maskedconv.training import Diverged, History
 
-# One by one, in the command's own process.
+# One run at a time, in the process of the command.
 SMALL = (*SMALL_ARGUMENTS, "--parallel", "1")
 
 
@@ -30,7 +30,7 @@ def _threads():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A folder in which table1 was run, and what the command said."""
+    """A folder in which table1 was run, and the command's output."""
     out = tmp_path_factory.mktemp("finished")
     return out, call(reproduce, *SMALL, "--out", out)
 
@@ -60,7 +60,7 @@ def test_what_is_there_is_not_run_again(finished):
     before = (out / "results.jsonl").read_bytes()
     result = call(reproduce, *SMALL, "--out", out)
     assert result.exit_code == 0
-    assert f"{SMALL_RUNS} of {SMALL_RUNS} runs are in {out} already" in result.stderr
+    assert f"{SMALL_RUNS} of {SMALL_RUNS} runs are finished in {out}" in result.stderr
     assert (out / "results.jsonl").read_bytes() == before
 
 
@@ -108,11 +108,11 @@ def test_kill_and_resume(tmp_path, finished):
     process.kill()
     process.communicate()
     kept = (tmp_path / "results.jsonl").read_bytes()
-    # As a machine that goes down leaves it: the last row cut in the middle.
+    # As after a crash of the machine: the last row is truncated.
     (tmp_path / "results.jsonl").write_bytes(kept[:-100])
     result = call(reproduce, *always, "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    assert "half-written" in result.stderr
+    assert "perhaps truncated" in result.stderr
     assert histories(tmp_path) == histories(finished[0])
     assert list((tmp_path / ".checkpoints").iterdir()) == []
     loaded = Store(tmp_path).load()
@@ -121,7 +121,7 @@ def test_kill_and_resume(tmp_path, finished):
 
 
 def test_interrupt_keeps_what_is_finished(tmp_path):
-    # Long enough that the signal comes in time, however the machine is loaded.
+    # Long enough that the signal arrives in time on a busy machine.
     process = start(*SMALL, "--epochs", "40", "--out", tmp_path)
     wait_for_rows(tmp_path, 1, process)
     process.send_signal(signal.SIGINT)
@@ -129,7 +129,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path):
     assert process.returncode == 130
     kept = keys(tmp_path)
     assert 1 <= len(kept) < SMALL_RUNS
-    assert f"interrupted: {len(kept)} of {SMALL_RUNS} finished runs are kept in {tmp_path}" in said
+    assert f"interrupted: {len(kept)} of {SMALL_RUNS} runs are finished in {tmp_path}" in said
     assert "Traceback" not in said
 
 
@@ -156,7 +156,7 @@ def test_failed_runs_are_named_and_the_others_kept(tmp_path, monkeypatch, error,
     result = call(reproduce, *SMALL, "--out", tmp_path)
     assert result.exit_code == 1
     rows = Store(tmp_path).load().rows
-    # All but conv1, of two networks.
+    # All parts except conv1, in two networks.
     failed = [row for row in rows.values() if row["status"] == "failed"]
     assert (len(failed), len(rows)) == (10, SMALL_RUNS)
     assert {row["error"] for row in failed} == {str(error)}
@@ -174,7 +174,7 @@ def test_failed_runs_are_named_and_the_others_kept(tmp_path, monkeypatch, error,
     [
         (["fig9"], "unknown experiment fig9; expected fig1"),
         (["--preset", "long"], "preset is 'long'; expected one of quick, short, paper"),
-        (["--dataset", "mnist"], "unknown dataset 'mnist'; there are: digits"),
+        (["--dataset", "mnist"], "dataset is 'mnist'; expected one of digits"),
         (["--device", "tpu"], "device is 'tpu'; expected one of auto, cpu, cuda"),
         (["--threads", "0"], "threads is 0"),
         (["--parallel", "0"], "parallel is '0'; expected auto or a number"),
@@ -221,7 +221,7 @@ def test_list_and_dry_run_write_nothing(tmp_path, monkeypatch):
     assert listed.exit_code == 0
     names = [line.split()[0] for line in listed.stdout.splitlines()]
     assert names == [*papers.ITEMS, "total"]
-    assert "Figure 4  BatchNorm learned or not (42 runs, 22 of them above)" in listed.stdout
+    assert "Figure 4  BatchNorm learned or fixed (42 runs, 22 of them above)" in listed.stdout
     every = call(reproduce, "table3", "fig6", "--list", "--verbose", "--preset", "paper")
     lines = every.stdout.splitlines()
     assert sum("p=.1 random yellowfin, tiny-imagenet, 45 e" in line for line in lines) == 2
@@ -237,7 +237,7 @@ def test_list_and_dry_run_write_nothing(tmp_path, monkeypatch):
     *_, total = at_once.stdout.splitlines()
     # The start and ten ensembles of five, two epochs each.
     assert total.split()[:4] == ["total", "11", "11", "102"]
-    assert "times of the items are those of 2 runs at once" in at_once.stderr
+    assert "the times of the items assume 2 runs at once" in at_once.stderr
     assert sum("5 members adam" in line for line in at_once.stdout.splitlines()) == 5
     assert list(tmp_path.iterdir()) == []
 
@@ -267,7 +267,7 @@ def test_train_prints_its_epochs_and_keeps_the_row(tmp_path):
     (row,) = Store(tmp_path).load().rows.values()
     assert (row["config"]["learned"], row["config"]["weight_decay"]) == (1, 5e-4)
     again = call(train, *arguments, "--out", tmp_path)
-    assert "in the folder already" in again.stderr
+    assert "already in the folder" in again.stderr
     assert again.stdout == result.stdout
     assert len(keys(tmp_path)) == 1
 

@@ -1,4 +1,4 @@
-"""What the machine takes away midway: disk, output folder, images. Nothing finished is lost."""
+"""Failures of the machine during runs: disk, output folder, images. Finished runs are not lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ONE_BY_ONE = (*SMALL, "--parallel", "1", "--threads", "1")
 
 
 def test_full_disk(tmp_path):
-    """Files of more than this cannot be written: enough for the plan, not for all rows."""
+    """A limit on the file size that is enough for the plan, but not for all rows."""
     limit = 12_000
     process = start(
         *ONE_BY_ONE, "--out", tmp_path,
@@ -31,13 +31,13 @@ def test_full_disk(tmp_path):
     assert process.returncode == 1, said
     assert "error: " in said
     assert "results.jsonl" in said
-    assert "finished runs are kept, the same command goes on from there" in said
+    assert "finished runs are kept, and the same command resumes" in said
     assert "Traceback" not in said
     kept = Store(tmp_path).load().rows
     assert 1 <= len(kept) < SMALL_RUNS
     again = call(reproduce, *ONE_BY_ONE, "--out", tmp_path)
     assert again.exit_code == 0, again.output
-    assert f"{len(kept)} of {SMALL_RUNS} runs are in {tmp_path} already" in again.stderr
+    assert f"{len(kept)} of {SMALL_RUNS} runs are finished in {tmp_path}" in again.stderr
     assert {key: Store(tmp_path).load().rows[key] for key in kept} == kept
 
 
@@ -77,7 +77,7 @@ class Quiet:
 
 
 def test_runs_whose_start_failed(tmp_path, monkeypatch):
-    """They fail, are named so, and are tried again once the start is there."""
+    """They fail with this reason, and are tried again when the start exists."""
     start_, *ensembles = ITEMS["table4"].runs(preset_of("quick"))
     configs = [*ensembles[:2], start_]
     done = []
@@ -112,9 +112,7 @@ def test_missing_data_says_how_to_go_without(tmp_path):
         result = call(reproduce, *arguments, *options)
         assert result.exit_code == 2
         assert "error: no Tiny-ImageNet in" in result.stderr
-        assert (
-            "only fig6 and table3 need tiny-imagenet: to leave that out, name the" in result.stderr
-        )
+        assert "only fig6 and table3 need tiny-imagenet: to omit it, name the" in result.stderr
         assert "(fig1 fig2 fig3 fig4 fig5 table1 table2 table4)" in result.stderr
         assert "--data-dir NAME=DIR" in result.stderr
     assert not (tmp_path / "out").exists()
@@ -123,7 +121,7 @@ def test_missing_data_says_how_to_go_without(tmp_path):
 
 
 def test_only_the_data_of_the_named_items_is_needed(tmp_path):
-    """Figure 2 of the paper is on CIFAR-10 alone."""
+    """Figure 2 of the paper uses CIFAR-10 only."""
     cifar = write_folder(tmp_path / "cifar", [str(n) for n in range(10)], size=32)
     options = ("--data-dir", f"cifar10={cifar}", "--subset", "3", "--out", tmp_path / "out")
     plan_of = []
@@ -139,7 +137,7 @@ def test_only_the_data_of_the_named_items_is_needed(tmp_path):
 
 
 def test_plan_of_several_data_sets(tmp_path):
-    """Notes of the data sets stay when an item of another one is added."""
+    """Notes of the data sets are kept when an item with another one is added."""
     store = Store(tmp_path)
     store.prepare()
     first = {"preset": "short", "dataset": "cifar10", "data_notes": {"cifar10": "a JPEG copy"}}

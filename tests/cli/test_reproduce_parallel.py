@@ -1,4 +1,4 @@
-"""Several runs at once by the command: Ctrl-C, and processes that are killed."""
+"""Parallel runs of the command: Ctrl-C and killed processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNS = ITEMS["table1"].runs(preset_of("quick", epochs=40, subset=5))
 
 
 def workers_of(process):
-    """The processes that do the runs of a command."""
+    """The worker processes of a command."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [
         int(child)
@@ -36,7 +36,7 @@ def test_interrupt_of_the_terminal_ends_every_process(tmp_path):
     assert process.returncode == 130, said
     assert "Traceback" not in said
     kept = keys(tmp_path)
-    assert f"interrupted: {len(kept)} of {SMALL_RUNS} finished runs are kept" in said
+    assert f"interrupted: {len(kept)} of {SMALL_RUNS} runs are finished" in said
     assert len(kept) < SMALL_RUNS
     for config in RUNS:
         with Store(tmp_path).claim(config.key) as mine:

@@ -1,4 +1,4 @@
-"""Whole models: converting, merging back, counting, learning only a part."""
+"""Whole models: conversion, merging, counting, and learning only part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that are more than a plain convolution are left alone, and named with the reason."""
+"""Layers that are more than a plain convolution are skipped and reported with the reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maskedconv import MaskedConv2d, conversion_report, convert_, merge_
 
 
 class Standardized(nn.Conv2d):
-    """As NF-ResNet's and BiT's convolutions: the weight is standardized at each call."""
+    """Like the convolutions of NF-ResNet and BiT: standardizes the weight at each call."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -57,7 +57,7 @@ class OwnParameter(nn.Parameter):
 
 
 class OwnTensor(torch.Tensor):
-    """As quantized or distributed tensors are."""
+    """A tensor subclass, like quantized and distributed tensors."""
 
 
 def patched(conv):
@@ -196,7 +196,7 @@ CASES = {
 }  # fmt: skip
 
 
-# These show only beside the model's other modules, or where attributes move along.
+# Detected only in a model with other modules, or if attributes are moved.
 OF_MODELS = {"hook with a reference", "attribute", "view"}
 
 
@@ -205,7 +205,7 @@ def case(request):
     torch.manual_seed(0)
     make, reason = CASES[request.param]
     with warnings.catch_warnings():
-        # PyTorch's own, of its old weight_norm and of lazy modules.
+        # PyTorch's own warnings about its old weight_norm and lazy modules.
         warnings.simplefilter("ignore")
         layer = make(nn.Conv2d(3, 4, 3))
     model = nn.Sequential(layer, nn.ReLU(), nn.Conv2d(4, 5, 1)).eval()
@@ -291,7 +291,7 @@ def test_attributes_set_after_construction_are_read():
 
 
 class Held(nn.Module):
-    """Runs its convolutions from a plain list, which conversion does not reach."""
+    """Calls its convolutions from a plain list, which conversion does not reach."""
 
     def __init__(self):
         super().__init__()

@@ -107,7 +107,7 @@ def test_layers_made_in_inference_mode_become_ordinary_ones():
 
 
 def called(log):
-    """One hook of each kind that modules call, which writes its kind and the module's type."""
+    """One hook of each kind, which logs its kind and the module's type."""
 
     def note(kind, result=None):
         def hook(module, *args):

@@ -1,4 +1,4 @@
-"""Published networks: conversion changes no bit of their output, and merging gives them back."""
+"""Published networks: conversion changes no bit of their output, and merging restores them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 
 from maskedconv import MaskedConv2d, conversion_report, convert_, merge_
 
-# The convolutions that are left alone, by the name of their class, and how many.
+# The skipped convolutions: the name of their class and their number.
 LEFT_ALONE = {
     "nf_resnet26": ("ScaledStdConv2d", 29),
     "resnetv2_50x1_bit": ("StdConv2d", 53),
@@ -33,7 +33,7 @@ OF_FIXED_SIZE = ("vit_tiny_patch16_224", "levit_128s", "xcit_nano_12_p16_224")
 
 
 def mask_head() -> nn.Module:
-    """Mask R-CNN's, [N, 16, H, W] to [N, 3, 2 H, 2 W]: with an nn.ConvTranspose2d."""
+    """Mask R-CNN's head, [N, 16, H, W] to [N, 3, 2 H, 2 W], with an nn.ConvTranspose2d."""
     return nn.Sequential(MaskRCNNHeads(16, (16, 16), 1), MaskRCNNPredictor(16, 16, 3))
 
 
@@ -42,7 +42,7 @@ def without_auxiliary(build: Callable[..., nn.Module]) -> nn.Module:
 
 
 def vgg_features() -> nn.Module:
-    """Without its 120 million fully connected weights."""
+    """VGG without its 120 million fully connected weights."""
     layers = torchvision.models.vgg.cfgs["A"]
     return torchvision.models.vgg.make_layers(layers, batch_norm=True)
 
@@ -73,7 +73,7 @@ SHAPES = {"inception_v3": (1, 3, 75, 75), "mask_head": (1, 16, 8, 8)}
 
 
 def build(name: str) -> nn.Module:
-    """The network in eval mode; no scale is 0 or 1, so that every branch shows in the output."""
+    """The network in eval mode; no scale is 0 or 1, so that every branch affects the output."""
     torch.manual_seed(0)
     model = BUILDERS[name]().eval()
     with torch.no_grad():
@@ -90,7 +90,7 @@ def output(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def convert(model: nn.Module, slice_dim: int) -> str:
-    """Converts what can be; returns the warning or the error that names what cannot."""
+    """Converts the model; returns the warning or error that names skipped layers."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

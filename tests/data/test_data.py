@@ -1,4 +1,4 @@
-"""Loading digits and image folders: what comes of it, what is refused, what is cached."""
+"""Loading digits and image folders: results, errors and caching."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_augmentation_arguments_are_checked():
 
 
 def numbered(count: int, flip: bool = False, crop_padding: int = 0) -> data.Dataset:
-    """Images of one pixel value each, equal to their label, so that nothing can be confused."""
+    """Images whose pixels all equal their label, so that images cannot be confused."""
     labels = torch.arange(count)
     images = labels.to(torch.uint8)[:, None, None, None].expand(count, 1, 4, 4).contiguous()
     return data.Dataset(

@@ -1,4 +1,4 @@
-"""The cache of decoded images: used when it is whole, made anew with one line when it is not."""
+"""The cache of decoded images: used if valid, otherwise rewritten with one line of output."""
 
 from __future__ import annotations
 
@@ -66,25 +66,25 @@ def flipped(content, place):
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        (lambda c: c[:-50], "a shape of"),
-        (lambda c: c + b"1", "a shape of"),
+        (lambda c: c[:-50], "bytes and shape"),
+        (lambda c: c + b"1", "bytes and shape"),
         (lambda c: b"?", "not valid JSON"),
         (lambda c: b"", "not valid JSON"),
         (lambda c: b"[" * 900 + c, "not valid JSON"),
         (lambda c: b"\xff" + c, "not valid JSON"),
-        (lambda c: flipped(c, -1), "the pixels are not"),
-        (lambda c: flipped(c, len(c) // 2), "the pixels are not"),
-        # 16 in place of all images, as many bytes as there are, or more than any machine has.
-        (lambda c: with_header(c, shape=[4, 3, 8, 8]), "for 10 images"),
-        (lambda c: with_header(c, shape=[4, 3, 20, 8]), "for 10 images"),
-        (lambda c: with_header(c, shape=[10, 3, 16, 4]), "the pixels are not"),
-        (lambda c: with_header(c, shape=[10, 3, 94_600, 94_600]), "a shape of"),
-        (lambda c: with_header(c, shape=[10, 3, 2**62, 8]), "a shape of"),
+        (lambda c: flipped(c, -1), "the pixels do not match their SHA-256"),
+        (lambda c: flipped(c, len(c) // 2), "the pixels do not match their SHA-256"),
+        # A wrong number of images: 16, as many as the file has bytes, or more than fit in memory.
+        (lambda c: with_header(c, shape=[4, 3, 8, 8]), "expected 10 images"),
+        (lambda c: with_header(c, shape=[4, 3, 20, 8]), "expected 10 images"),
+        (lambda c: with_header(c, shape=[10, 3, 16, 4]), "the pixels do not match their SHA-256"),
+        (lambda c: with_header(c, shape=[10, 3, 94_600, 94_600]), "bytes and shape"),
+        (lambda c: with_header(c, shape=[10, 3, 2**62, 8]), "bytes and shape"),
         (lambda c: with_header(c, shape=[10, 192]), "shape is .*a list of 4"),
         (lambda c: with_header(c, shape=[10, 3, -8, -8]), r"shape\[2\] is -8"),
         (lambda c: with_header(c, shape="10"), "shape is '10'; expected a list"),
         (lambda c: with_header(c, format=1), "format is 1; expected 2"),
-        (lambda c: with_header(c, sha256="0" * 64), "the pixels are not"),
+        (lambda c: with_header(c, sha256="0" * 64), "the pixels do not match their SHA-256"),
         (lambda c: b"{}\n" + c, "format is missing"),
     ],
 )  # fmt: skip
@@ -106,7 +106,7 @@ def test_damaged_cache_is_reported_and_replaced(cached_folder, spoil, why, capsy
 
 
 def test_every_flipped_byte_is_noticed(cached_folder, capsys):
-    """The header and some of the pixels, one byte after another: never other images."""
+    """Damages the header and some pixels byte by byte; wrong images are never returned."""
     cache = decode.cache_file(cached_folder)
     whole = cache.read_bytes()
     listing = list_image_folder(cached_folder)
@@ -125,7 +125,7 @@ def test_unwritable_cache_is_no_obstacle(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MASKEDCONV_CACHE", str(blocker / "below"))
     root = write_folder(tmp_path / "images")
     assert len(data.load("folder", root).train_images) == 6
-    assert "could not be kept" in capsys.readouterr().err
+    assert "could not be cached" in capsys.readouterr().err
 
 
 def test_full_disk_leaves_no_half_written_cache(tmp_path, monkeypatch, capsys):

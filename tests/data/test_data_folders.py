@@ -1,4 +1,4 @@
-"""What lies in data folders: every image is read, and whatever is passed over is named."""
+"""Contents of data folders: every image is read, and ignored files are reported."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 
 def test_tiff_beside_png_is_read(tmp_path, capsys):
-    """Ten PNG files and five TIFF: 15 images, and nothing to tell."""
+    """Ten PNG and five TIFF files give 15 images and no message."""
     root = write_folder(tmp_path)
     for number, suffix in enumerate((".tif", ".tiff", ".TIF", ".TIFF", ".JPG")):
         write_image(root / "train" / "dog" / f"more{number}{suffix}", 99)
     dataset = data.load("folder", root)
     assert len(dataset.train_images) + len(dataset.test_images) == 15
     assert (dataset.train_images[6:10, :, 1:] == 99).all()
-    assert "passed over" not in capsys.readouterr().err
+    assert "ignored in" not in capsys.readouterr().err
 
 
 def test_what_is_passed_over_is_said_once(tmp_path, capsys):
@@ -45,15 +45,15 @@ def test_what_is_passed_over_is_said_once(tmp_path, capsys):
     os.mkfifo(cat / "pipe.png")
     for _ in range(2):
         assert len(data.load("folder", root).train_images) == 6
-    said = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "ignored in" in line]
     assert len(said) == 1
     for part in (
         "3 .txt (train/cat/a.txt, train/cat/b.txt, …)",
         "1 .heic (train/cat/x.heic)",
         "2 without a suffix (train/cat/README, train/cat/self)",
         "2 hidden (train/cat/.DS_Store, train/cat/._0.png)",
-        "2 folders below a class's (train/cat/loop, train/cat/more)",
-        "1 outside of the classes' folders (train/loose.png)",
+        "2 folders in class folders (train/cat/loop, train/cat/more)",
+        "1 outside the class folders (train/loose.png)",
         "1 special files (train/cat/pipe.png)",
         "1 beside test (val)",
     ):
@@ -100,7 +100,7 @@ def test_a_hidden_class_is_none(tmp_path):
 
 
 def first_image(tmp_path, save):
-    """The first training image of a folder, [3, 8, 8], where ``save`` writes it."""
+    """The first training image of a folder, [3, 8, 8], written by ``save``."""
     root = write_folder(tmp_path)
     path = root / "train" / "cat" / "0.png"
     path.unlink()

@@ -1,4 +1,4 @@
-"""CIFAR and Tiny-ImageNet in their published layouts, whole and damaged."""
+"""CIFAR and Tiny-ImageNet in their published layouts, intact and damaged."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_tiny_imagenet(tiny_folder):
     assert dataset.num_classes == 200
     assert dataset.train_labels.tolist() == [label for label in range(200) for _ in range(2)]
     assert dataset.classes[0] == "n00009999"
-    # JPEG keeps the values of even surfaces to within a few grey levels.
+    # JPEG preserves uniform areas to within a few grey levels.
     for images, labels in (
         (dataset.train_images, dataset.train_labels),
         (dataset.test_images, dataset.test_labels),
@@ -180,7 +180,7 @@ def test_tiny_imagenet(tiny_folder):
 
 @pytest.fixture
 def spoilt_tiny(tmp_path, tiny_folder):
-    """A copy to spoil: links to the images, lists of its own."""
+    """A copy to be damaged: links to the images, and its own lists."""
     for path in tiny_folder.rglob("*"):
         place = tmp_path / path.relative_to(tiny_folder)
         if path.is_dir():
@@ -202,7 +202,7 @@ def drop_line(path: Path, number: int) -> None:
     [
         (lambda root: drop_line(root / "wnids.txt", 0), "n00009999 is not in .*wnids.txt"),
         (lambda root: (root / "train/n00009999").rename(root / "x"), "n00009999.*has no folder"),
-        (lambda root: (root / "wnids.txt").unlink(), "wnids.txt is not there"),
+        (lambda root: (root / "wnids.txt").unlink(), "wnids.txt is missing"),
         (lambda root: (root / "val/val_annotations.txt").unlink(), "annotations.txt is missing"),
         (lambda root: drop_line(root / "val/val_annotations.txt", 7), "val_7.JPEG has no line"),
         (lambda root: (root / "val/images/val_7.JPEG").unlink(), "val_7.JPEG is in .*missing"),
@@ -226,7 +226,7 @@ def test_tiny_imagenet_has_200_classes(tmp_path):
 
 @pytest.mark.parametrize("name", ["cifar-10-batches-py", "renamed"])
 def test_the_folder_of_the_arrays_itself(tmp_path, monkeypatch, name):
-    """--data-dir may name the folder of the batches, or be in it, whatever its name."""
+    """--data-dir may be the folder of the batches, with any name, or its parent."""
     folder = write_arrays(tmp_path, monkeypatch) / "cifar-10-batches-py"
     folder = folder.rename(tmp_path / name)
     monkeypatch.chdir(folder)
@@ -269,5 +269,5 @@ def test_unicode_forms_in_lists(tmp_path):
 def test_a_file_of_two_classes_is_refused(spoilt_tiny):
     path = spoilt_tiny / "val/val_annotations.txt"
     path.write_text(path.read_text() + "val_0.JPEG\tn00009998\t0\t0\t63\t63\n")
-    with pytest.raises(data.DataError, match=r"line 201: val_0.JPEG has another class before"):
+    with pytest.raises(data.DataError, match=r"line 201: val_0.JPEG had another class before"):
         data.check("tiny-imagenet", spoilt_tiny)

@@ -1,4 +1,4 @@
-"""What one case of the fuzzer is, and how one is drawn."""
+"""The cases of the fuzzer and how they are drawn."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def draw(seed: int, index: int) -> Case:
     if kind == "network":
         return Case(**{**common, **_network(rng)})
     case = Case(**common, **_convolution(rng), **_norm(rng), special=rng.choice(SPECIALS))
-    # The statistics of equal pixels have no variance: what is left is rounding, magnified.
+    # Equal pixels have no variance, so that their statistics are amplified rounding errors.
     equal = case.layout == "expanded" and case.size == (1, 1)
     return replace(case, layout="contiguous") if equal else case
 
@@ -129,7 +129,7 @@ def _convolution(rng: random.Random) -> dict[str, object]:
 
     groups = rng.choice((1, 1, 1, 1, 2, 3))
     kernel, dilation = pair(1, 1, 2, 3, 3, 5), pair(1, 1, 1, 2)
-    # Now and then smaller than the kernel: an error, with the plain convolution as well.
+    # Sometimes smaller than the kernel, which is an error for the plain convolution, too.
     size = tuple(
         max(1, (k - 1) * d + rng.choice((-1, 1, 1, 2, 3, 5, 8)))
         for k, d in zip(kernel, dilation, strict=True)

@@ -19,9 +19,9 @@ from tests.fuzz.cases import Case
 from tests.fuzz.tensors import laid_out
 from tests.support.precision import largest_error, rms_error
 
-# A fault is an error that plain modules do not come near; rounding differs by less.
+# A fault is an error far beyond that of plain modules; rounding errors are smaller.
 FACTOR, ROUNDINGS = 8, 64
-# In a network, a ReLU whose input is within rounding of zero opens in one and not in the other.
+# In a network, rounding may open a ReLU with an input near zero in one implementation only.
 FLIPS, PERTURBATIONS = 100, 16
 CANCELLED = 1e-5
 Forward = Callable[[Tensor], Tensor]
@@ -29,7 +29,7 @@ Results = dict[str, Tensor | None]
 
 
 def check(case: Case) -> str:
-    """Empty if the package agrees with plain modules, twice to the bit; else what is wrong."""
+    """The fault, or empty if the package agrees with plain modules and repeats bit for bit."""
     module, values = _start(case)
     plain = _plain(case, module).to(memory_format=torch.contiguous_format)
     exact = copy.deepcopy(plain).double()
@@ -82,7 +82,7 @@ def _plain_in_channels_last(
     case: Case, module: nn.Module, values: Tensor
 ) -> Iterator[list[Results | Exception]]:
     if case.kernel == (1, 1) and case.stride != (1, 1):
-        # oneDNN's weight gradient of these writes beyond its memory.
+        # oneDNN's weight gradient writes out of bounds for these.
         case = replace(case, needs=(case.needs[0], False, case.needs[2]))
     for filters in (torch.contiguous_format, torch.channels_last):
         for layout in ("contiguous", "channels_last", case.layout):
@@ -92,13 +92,13 @@ def _plain_in_channels_last(
 
 
 def _fill_free_memory() -> None:
-    """Memory that is allocated next holds NaN, so that what reads it before writing shows."""
+    """Fills free memory with NaN, so that reads of uninitialised memory are detected."""
     blocks = [torch.full((2**size,), float("nan")) for size in range(4, 16) for _ in range(8)]
     del blocks
 
 
 def run_plain_in_channels_last(case: Case) -> None:
-    """Plain modules alone: whether they end the process as well."""
+    """Runs only plain modules, to see whether they end the process as well."""
     module, values = _start(case)
     for _ in _plain_in_channels_last(case, module, values):
         pass
@@ -124,7 +124,7 @@ def _dtype(case: Case) -> torch.dtype:
 
 
 def _module(case: Case) -> nn.Module:
-    """What the package is to compute."""
+    """The computation of the package."""
     if case.kind == "network":
         network = models.create(
             case.network, learned=case.learned, slice_dim=case.slice_dim, frozen=case.frozen,
@@ -147,7 +147,7 @@ def _module(case: Case) -> nn.Module:
 
 
 def _learned(case: Case) -> float | int:
-    """A count of filters that there are."""
+    """A valid number of filters."""
     count = isinstance(case.learned, int)
     return min(case.learned, case.filters) if count else case.learned
 
@@ -187,7 +187,7 @@ def _plain(case: Case, module: nn.Module) -> nn.Module:
         return _Plain(merged, lambda m, x: m.conv(F.relu(m.bn(x))))
     for inner in merged.modules():
         if isinstance(inner, nn.BatchNorm2d):
-            # A hooked norm is computed by itself.
+            # A norm with hooks is computed separately.
             inner.register_forward_hook(lambda *_: None)
     family = case.network.split("_")[0]
     forwards = {"wrn": plain_wrn, "densenet": plain_densenet}
@@ -220,7 +220,7 @@ def _attempt(case: Case, module: nn.Module, values: Tensor, layout: str) -> Resu
     dtype = torch.float64 if values.dtype == torch.float64 else _dtype(case)
     if case.layout == "expanded":
         values = values[:1].expand_as(values)
-    # The same values in every precision: those that the narrow type can hold.
+    # The same values in every precision: they are exact in the narrow dtype.
     x = laid_out(values.to(_dtype(case)).to(dtype), layout).detach()
     x.requires_grad_(case.needs[0])
     before = x.detach().clone()
@@ -305,7 +305,7 @@ def _compare_errors(ours: object, theirs: object) -> str:
 def _differences(
     case: Case, ours: Results, again: Results, theirs: Results, exact: Results
 ) -> Iterator[tuple[str, str]]:
-    """The tensors that are wrong, and how."""
+    """The wrong tensors and their errors."""
     measure = rms_error if case.kind == "network" else largest_error
     eps = torch.finfo(torch.bfloat16 if case.autocast else _dtype(case)).eps
     slack = FLIPS * eps**0.5 if case.kind == "network" else ROUNDINGS * eps

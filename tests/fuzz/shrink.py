@@ -1,4 +1,4 @@
-"""Makes a failing case plainer."""
+"""Simplifies a failing case."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.fuzz.cases import Case
 
 
 def shrink(case: Case, fails: Callable[[Case], bool]) -> Case:
-    """``case`` with every field at its default that the failure does not need."""
+    """``case`` with all fields reset to defaults that the failure does not need."""
     again = True
     while again:
         again = False

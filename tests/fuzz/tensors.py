@@ -1,4 +1,4 @@
-"""Tensors of given values in every layout that a user's tensor may have."""
+"""Tensors with given values in every layout that a user's tensor may have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Subclass(Tensor):
-    """A tensor type of somebody else, which does nothing of its own."""
+    """A tensor subclass without behaviour of its own."""
 
 
 def _prefix(values: Tensor) -> Tensor:
@@ -28,18 +28,18 @@ def _strided(values: Tensor) -> Tensor:
 
 
 def _expanded(values: Tensor) -> Tensor:
-    """All images are the first one, in its memory."""
+    """All images share the memory of the first one."""
     return values[:1].expand_as(values)
 
 
 def _pixels_last(values: Tensor) -> Tensor:
-    """Channels vary fastest, as in ``[N, L, C]`` that is seen as an image of L x 1 pixels."""
+    """Channels vary fastest, as in ``[N, L, C]`` viewed as an image of L x 1 pixels."""
     flat = values.flatten(2).transpose(1, 2).contiguous()
     return flat.transpose(1, 2).unflatten(2, values.shape[2:])
 
 
 def _negative(values: Tensor) -> Tensor:
-    """Carries PyTorch's lazy negative bit; the memory holds the negated values."""
+    """Has PyTorch's lazy negative bit; the memory contains the negated values."""
     kind = torch.float64 if values.dtype == torch.float64 else torch.float32
     if values.dtype != kind:
         return torch._neg_view(-values)

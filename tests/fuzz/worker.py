@@ -16,7 +16,7 @@ PLAIN_TRIES, PLAIN_REPETITIONS = 3, 50
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop: at a time of ``time.monotonic``, after so many cases, or many failures."""
+    """The limits: a time of ``time.monotonic``, a number of cases, a number of failures."""
 
     end: float
     cases: int | None = None
@@ -47,7 +47,7 @@ def run(seed: int, threads: int, budget: Budget) -> tuple[int, int]:
 
 
 def _plain_modules_end_a_process(case: Case, threads: int) -> bool:
-    """Several times, as a fault in memory does not show each time."""
+    """Repeated, because a memory error is not always visible."""
     context = multiprocessing.get_context("spawn")
     for _ in range(PLAIN_TRIES):
         process = context.Process(target=_work_plain, args=(case, threads))

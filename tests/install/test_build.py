@@ -1,4 +1,4 @@
-"""Building where something is missing or refuses: what works is built, the rest is named."""
+"""Builds with missing or failing compilers: the working part is built, the rest is reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compilers(tmp_path):
 
 
 class Built:
-    """What a build left: its output, the notes, the compiled module's file if there is one."""
+    """The result of a build: output, notes, and the file of the compiled module, if any."""
 
     def __init__(self, folder, result):
         self.status, self.output = result.returncode, result.stdout + result.stderr
@@ -74,7 +74,7 @@ def build(tmp_path, compilers):
 
 
 def shell_tools(folder):
-    """A folder with the commands that the scripts of compilers need, and without compilers."""
+    """A folder with the commands that the compiler scripts need, but no compilers."""
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
     for name in ("sh", "cp", "printf", "env"):
@@ -84,7 +84,7 @@ def shell_tools(folder):
 
 
 def check_left_out(built, part, *words):
-    """One line and the notes say what is missing and why."""
+    """One line and the notes report the missing part and the reason."""
     assert built.status == 0, built.output
     assert all(word in built.notes[part] for word in words), built.notes
     assert sum(built.notes[part] in line for line in built.lines) == 1, built.output

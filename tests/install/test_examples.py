@@ -1,4 +1,4 @@
-"""The examples run, as a user would start them."""
+"""The examples run as programs."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ LAYERS = (
     ("reproduce", "train"),
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
-# The report's command is the package itself; it hands its papers down.
+# The package itself is the report's command, and passes the papers down.
 UPWARD = {("report", "papers")}
 
 
@@ -44,7 +44,7 @@ def test_every_part_has_a_layer():
 
 
 def imported(path):
-    """The parts of maskedconv that a module imports, at its top or within functions."""
+    """The parts of maskedconv that a module imports, at module level or in functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "maskedconv":

@@ -29,20 +29,20 @@ def run(*command, cwd=None, **environment):
 
 
 def copy_sources(folder):
-    """The sources without what was built from them."""
+    """The sources without build outputs."""
     ignored = shutil.ignore_patterns(
         ".git", ".venv*", "build", "*.so", "_build.json", "__pycache__"
     )
 
     def ignore(path, names):
-        # The results of a user's runs; the package has a folder of the same name.
+        # A user's folder of results, which has the name of a folder of the package.
         return ignored(path, names) | ({"runs"} & set(names) if path == str(ROOT) else set())
 
     return shutil.copytree(ROOT, folder / "source", ignore=ignore)
 
 
 def build_wheel(folder, **environment):
-    """A wheel of a copy of the sources, built with the build requirements that are installed."""
+    """A wheel of a copy of the sources, built with the installed build requirements."""
     source = copy_sources(folder)
     run(
         sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index",
@@ -53,7 +53,7 @@ def build_wheel(folder, **environment):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """site-packages of a plain installation, not an editable one."""
+    """site-packages of a regular, not editable, installation."""
     folder = tmp_path_factory.mktemp("in a plain place")
     with zipfile.ZipFile(build_wheel(folder, MASKEDCONV_NATIVE="1")) as wheel:
         wheel.extractall(folder / "site")
@@ -124,7 +124,7 @@ def test_the_source_distribution_holds_every_file_of_the_native_module(tmp_path)
 
 
 def test_env_says_what_was_built_and_what_not(installed, tmp_path):
-    """It asks the notes of the module that is loaded, not those of the folder it starts in."""
+    """It reads the notes of the loaded package, not of the working directory."""
     source = copy_sources(tmp_path)
     (source / "maskedconv" / "_build.json").write_text('{"cuda": "a note of another build"}')
     for cwd in (source, Path("/")):

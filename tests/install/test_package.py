@@ -1,4 +1,4 @@
-"""The package's names and submodules are found when they are first used."""
+"""The package's names and submodules are imported on first use."""
 
 from __future__ import annotations
 

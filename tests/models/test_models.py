@@ -26,12 +26,12 @@ def count(name: str, num_classes: int = 10, part: str = "all", **options: Any) -
     """Parameter counts of a network that is never allocated."""
     with torch.device("meta"):
         model = models.create(name, num_classes, **options)
-    # select_learned_ would make BatchNorm learned again under bn_learned=False.
+    # select_learned_ would make BatchNorm learned again if bn_learned=False.
     return count_parameters(model if part == "all" else select_learned_(model, part))
 
 
 def parameters_by_name(model: nn.Module) -> dict[str, Tensor]:
-    """Whole banks and biases, BatchNorm and fully connected parameters."""
+    """All filters and biases, BatchNorm and fully connected parameters."""
     values = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
@@ -171,7 +171,7 @@ def test_counts_of_table_3(num_classes: int, learned: float, expected: int) -> N
     ],
 )
 def test_counts_of_table_4(part: str, share: float, expected: int) -> None:
-    """Five members; the paper counts what each of them learns, and no shared filter."""
+    """Five members; the paper counts the learned parameters of each, and no shared filter."""
     learned = 1.0 if part == "fc" else round(1 - share, 1)
     assert 5 * count(DENSENET, part=part, learned=learned).learned == expected
 

@@ -1,4 +1,4 @@
-"""The CPU's backends at the networks' own shapes: dense inputs, and prefixes of wider ones."""
+"""The CPU backends at the shapes of the networks: dense inputs, and prefixes of wider ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_native(name, dtype, prologue):
 
 
 def test_the_problems_have_the_pitches_of_the_networks():
-    """What the tests on a GPU rest on: without them the widest copies are never taken."""
+    """The GPU tests rely on these shapes, which are the only ones with the widest copies."""
     view = network_problem("DenseNet 1x1, of a block", torch.bfloat16, True, batch=2)
     assert view.input.stride() == (216 * 32 * 32, 1, 216 * 32, 216)
     assert view.grad_output.stride(3) % 8 == 0

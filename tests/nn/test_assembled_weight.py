@@ -1,4 +1,4 @@
-"""``weight`` and ``bias`` of a MaskedConv2d: as on nn.Conv2d, or an error before any change."""
+"""``weight`` and ``bias`` of a MaskedConv2d behave as in nn.Conv2d, or raise before any change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def snapshot(layer):
 
 
 def refused(layer, change, error=(RuntimeError, AttributeError), match="assembled"):
-    """``change`` raises, says what to do, and changes nothing."""
+    """``change`` raises an error with a remedy, and changes nothing."""
     before, attributes = snapshot(layer), set(vars(layer))
     with pytest.raises(error, match=match):
         change()

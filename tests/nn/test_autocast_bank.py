@@ -1,4 +1,4 @@
-"""Under autocast a layer computes with the filters that it has, however they were changed."""
+"""Under autocast, a layer uses its current filters, however they were changed."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_training_follows_the_learned_filters(slice_dim):
 
 
 def test_filters_changed_before_backward_count_as_they_were():
-    """As in nn.Conv2d, whose copy of another type autocast saves."""
+    """As in nn.Conv2d, for which autocast saves the casted copy."""
     grads = []
     for layer in (layer_of(), layer_of().to_conv2d()):
         input = x.clone().requires_grad_()

@@ -212,7 +212,7 @@ def results_of(forward, module, x, grad):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(("slice_dim", "frozen"), MODES)
 def test_in_single_precision_and_channels_last(slice_dim, frozen, norm, training, surplus):
-    """Where the compiled passes run."""
+    """Problems for which the compiled passes run."""
     layer = layer_of(
         slice_dim=slice_dim, frozen=frozen, dtype=torch.float32, norm=NORMS[norm]
     ).train(training)
@@ -241,8 +241,8 @@ def test_a_kernel_that_can_recomputes_the_activation_itself(monkeypatch, request
     assert fused.scale.shape == fused.shift.shape == (6,)
     assert torch.equal(fused.input, x)
     assert plain.scale is None
-    # Of a view, PyTorch's passes compute the values for ReLU's mask anyway; without a mask, or by
-    # the compiled passes, they are not at hand.
+    # For a view, PyTorch's passes compute the values for ReLU's mask anyway. Without a mask, and in
+    # the compiled passes, the values are not available.
     problems.clear()
     wide = images(2, 10, 9, 8)
     compare(layer, wide[:, :6], steps=1)
@@ -336,7 +336,7 @@ def test_only_the_input_and_small_tensors_are_kept(slice_dim, frozen, memory_for
     own = {t.untyped_storage().data_ptr() for t in (*layer.parameters(), *layer.buffers())}
     new = {pointer: size for pointer, size in storages.items() if pointer not in own}
     if (slice_dim, frozen) == (1, "zero"):
-        # Not even that: 2 of 6 channels, copied.
+        # Less than that: 2 of 6 channels, copied.
         assert x.untyped_storage().data_ptr() not in new
         assert sum(new.values()) <= x.nbytes * 2 / 6 + STATISTICS
     else:
@@ -356,7 +356,7 @@ def test_two_convolutions_keep_the_input_once():
 
 
 def test_the_activation_is_not_even_alive_behind_the_forward_pass():
-    """Beyond what autograd is told to keep: no tensor of the activation's size is left."""
+    """No tensor of the activation's size remains besides the saved tensors."""
     import gc
 
     layer, x = layer_of(), images(4, 6, 16, 16).requires_grad_()

@@ -1,4 +1,4 @@
-"""DDP and FSDP2 keep the layer intact: two processes on the CPU learn what one would."""
+"""DDP and FSDP2 keep the layer intact: two CPU processes learn the same as one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def all_batches():
 
 
 def leave():
-    """Ends this process, as its peer: what PyTorch does at the end of a group may abort or hang."""
+    """Ends this process like its peer, because PyTorch's teardown of a group may abort or hang."""
     dist.barrier()
     os._exit(0)
 
@@ -81,11 +81,11 @@ def test_two_processes_learn_what_one_would(wrap, tmp_path):
     torch.multiprocessing.spawn(worker, args=(wrap, str(tmp_path)), nprocs=2)
 
 
-# What DistributedDataParallel and FSDP2 send, in bytes.
+# Bytes that DistributedDataParallel and FSDP2 send.
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes that each collective is given."""
+    """Counts the bytes of each collective."""
 
     def __init__(self):
         super().__init__()
@@ -99,7 +99,7 @@ class Traffic(TorchDispatchMode):
 
 
 def bigger_network(seed):
-    """Nested, with a layer in two places and BatchNorm."""
+    """A nested module with BatchNorm and a layer in two places."""
     shared = MaskedConv2d(8, 8, 3, padding=1, learned=0.25, seed=seed)
     block = nn.Sequential(shared, nn.BatchNorm2d(8), nn.ReLU(), shared)
     return nn.Sequential(

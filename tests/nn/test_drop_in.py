@@ -1,4 +1,4 @@
-"""What a MaskedConv2d promises as a replacement of nn.Conv2d inside existing code."""
+"""MaskedConv2d as a drop-in replacement for nn.Conv2d in existing code."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_from_conv2d_and_back(frozen, slice_dim):
 @pytest.mark.parametrize(("slice_dim", "frozen"), MODES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_autocast(slice_dim, frozen, dtype):
-    """Types, and errors of output and gradient, are those of the plain convolution."""
+    """Dtypes, and the errors of output and gradient, are those of the plain convolution."""
     runs = []
     for seed in range(3):
         torch.manual_seed(seed)

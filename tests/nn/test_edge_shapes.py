@@ -1,4 +1,4 @@
-"""Sizes of 0 and 1, and kernels larger than the image: as plain modules do."""
+"""Sizes of 0 and 1, and kernels larger than the image, behave as in plain modules."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_empty_batches(slice_dim, frozen):
 
 
 def _buffers_after(layer, x):
-    """The buffers that the modules one by one leave; those of the filters never change."""
+    """Buffers equal those of the separate modules; the filters' buffers never change."""
     if not isinstance(layer, BNReLUConv2d):
         return layer.buffers()
     bn = nn.BatchNorm2d(4).train(layer.training)
@@ -95,7 +95,7 @@ def _buffers_after(layer, x):
     return [*bn.buffers(), *layer.conv.buffers()]
 
 
-# Memory of [N, C, H, W] whose strides differ where a size is 1.
+# Layouts of [N, C, H, W] with unusual strides in dimensions of size 1.
 VIEWS = {
     "nchw": lambda n, c, h, w: torch.randn(n, c, h, w),
     "nhwc": lambda n, c, h, w: torch.randn(n, h, w, c).permute(0, 3, 1, 2),
@@ -129,7 +129,7 @@ def test_dimensions_of_one(size, view, dtype):
 
 
 def test_a_view_of_sequences_in_the_reference():
-    """PyTorch's BatchNorm backward alone misreads the gradient of such a view."""
+    """PyTorch's own BatchNorm backward misreads the gradient of such a view."""
     layer = layer_of(0, "random", torch.float64, True, 6, kernel_size=1, padding=0)
     for training in (True, False):
         compare(layer.train(training), torch.randn(4, 9, 6).double().transpose(1, 2).unsqueeze(-1))
@@ -182,7 +182,7 @@ DTYPES = {"native": torch.float32, "triton": torch.float32, "cuda": torch.bfloat
 @pytest.mark.parametrize("backend", DTYPES)
 @pytest.mark.parametrize("none", SOME)
 def test_no_kernel_says_that_it_can_run_where_there_is_nothing(backend, none, monkeypatch):
-    """What a backend takes and what its kernel takes are the same, also at the edge."""
+    """A backend accepts exactly the problems that its kernel accepts, also at the edges."""
     monkeypatch.setattr(triton_runtime, "cannot_launch", lambda device: "")
     batch, rows, filters = (size * (none != name) for name, size in SOME.items())
     x = torch.randn(batch, 4, rows, 5, dtype=DTYPES[backend])
@@ -205,7 +205,7 @@ def test_relu_of_nothing_keeps_statistics():
 @pytest.mark.parametrize("fused", [False, True], ids=["layer", "fused"])
 @pytest.mark.parametrize(("slice_dim", "frozen"), MODES)
 def test_the_stride_of_a_batch_of_one_says_nothing(slice_dim, frozen, fused):
-    """PyTorch's gradient for groups in float64 reads it."""
+    """PyTorch's float64 gradient for groups reads this stride."""
     layer = layer_of(slice_dim, frozen, torch.float64, fused, channels=6, groups=2, learned=1)
     x = torch.randn(1, 6, 5, 7, dtype=torch.float64).to(memory_format=torch.channels_last)
     compare(layer, x.as_strided(x.shape, (6, *x.stride()[1:])))

@@ -125,7 +125,7 @@ def test_empty_batch_and_single_image(slice_dim, frozen, learned):
 @pytest.mark.parametrize("frozen", ["random", "zero"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_other_types(dtype, slice_dim, frozen, memory_format):
-    """The errors are those of the plain convolution in the same type."""
+    """The errors are those of the plain convolution in the same dtype."""
     runs = []
     for seed in range(3):
         torch.manual_seed(seed)
@@ -142,7 +142,7 @@ def test_other_types(dtype, slice_dim, frozen, memory_format):
 
 
 def results_of(module, x, grad, sliced_as=None):
-    """Output and gradients; those of a plain convolution cut to what ``sliced_as`` learns."""
+    """Output and gradients; a plain convolution's gradient is cut to the slice of ``sliced_as``."""
     dtype = module.weight.dtype
     x = x.detach().to(dtype).requires_grad_()
     out = module(x)
@@ -192,7 +192,7 @@ def test_any_shape(data):
 
 
 def saved_bytes(module, x):
-    """Bytes of unique storages that autograd keeps for backward, parameters left out."""
+    """Bytes of unique storages that autograd saves for backward, without parameters."""
     own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
     kept = {}
 
@@ -208,7 +208,7 @@ def saved_bytes(module, x):
 
 
 def conv_bytes(layer, x):
-    """What nn.Conv2d keeps: the input and the whole bank."""
+    """nn.Conv2d saves the input and the weight."""
     kept, _ = saved_bytes(layer.to_conv2d(), x)
     return kept + layer.weight.nbytes
 
@@ -266,7 +266,7 @@ def test_zeroed_filters_are_not_computed(slice_dim):
     whole = flops("random", 1.0)
     assert flops("zero", 0) == 0
     assert flops("zero", quarter) <= share * whole
-    # Random filters: only the weight gradient, a third of the work, shrinks.
+    # With random filters, only the weight gradient, a third of the work, shrinks.
     assert flops("random", quarter) <= (2 + share) / 3 * whole
 
 
@@ -287,7 +287,7 @@ def test_isinstance_of_conv2d():
 
 
 def test_narrow_layers_get_all_gradients_from_one_call():
-    """Where little is saved, PyTorch computes the gradients of input and filters together."""
+    """If little would be saved, PyTorch computes the gradients of input and filters jointly."""
     learned = 5
     conv = nn.Conv2d(20, 8, 1)
     layer = MaskedConv2d.from_conv2d(conv, learned=learned)

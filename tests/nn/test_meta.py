@@ -1,4 +1,4 @@
-"""Layers whose parameters, or all of whose values, are on the meta device."""
+"""Layers with all or some values on the meta device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maskedconv import MaskedConv2d, load, models, save
 
 @contextmanager
 def empty_weights(include_buffers=False):
-    """What accelerate's ``init_empty_weights`` does: registered tensors go to the meta device."""
+    """Moves registered tensors to the meta device, like accelerate's ``init_empty_weights``."""
     parameter, buffer = nn.Module.register_parameter, nn.Module.register_buffer
 
     def register_parameter(module, name, param):
@@ -94,7 +94,7 @@ def test_assigned_state_dict(slice_dim, plain):
     layer.load_state_dict(state, assign=True)
     assert torch.equal(layer.weight, start.weight)
     assert torch.equal(layer.bias, start.bias)
-    # No part is a view of memory that holds the other part too.
+    # No part is a view of memory that also contains the other part.
     for tensor in (*layer.parameters(), *layer.buffers()):
         assert tensor.untyped_storage().nbytes() == tensor.nbytes
     version = layer.frozen._version
@@ -106,7 +106,7 @@ def test_assigned_state_dict(slice_dim, plain):
 
 @pytest.mark.parametrize("how", ["device", "parameters", "all"])
 def test_a_network_without_values_loads_a_checkpoint(how, tmp_path):
-    """The file holds what is learned; frozen filters are drawn again as the seed gives them."""
+    """The file contains the learned part; frozen filters are drawn again from the seed."""
     options = {"learned": 0.25, "seed": 0}
     model = models.create("wrn_10_1", **options)
     with torch.no_grad():

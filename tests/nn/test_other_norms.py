@@ -1,4 +1,4 @@
-"""Any module in a BatchNorm's place, against the three modules one by one."""
+"""Other modules in place of BatchNorm, against the three separate modules."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Frozen(nn.Module):
 
 
 def keeping(channels):
-    """A BatchNorm whose hook keeps its output, which must not change."""
+    """A BatchNorm with a hook that stores its output, which must not change."""
     bn = nn.BatchNorm2d(channels)
     bn.register_forward_hook(lambda module, _, out: setattr(module, "kept", out))
     return bn
@@ -70,7 +70,7 @@ NORMS = {
 
 
 def replace_norms(module, make):
-    """Every BatchNorm2d of ``module`` by ``make(channels)``."""
+    """Replaces every BatchNorm2d of ``module`` by ``make(channels)``."""
     for name, child in list(module.named_children()):
         if type(child) is nn.BatchNorm2d:
             setattr(module, name, make(child.num_features))
@@ -86,7 +86,7 @@ def conv(*arguments, **options):
 MAKE = LayerFactory(conv=conv)
 
 
-# The blocks as plain modules compute them.
+# The blocks, computed by plain modules.
 def plain_bottleneck(block, x):
     x = block.conv1(F.relu(block.bn1(x)))
     return block.conv2(F.relu(block.bn2(x)))
@@ -212,7 +212,7 @@ BAD = {"nan": float("nan"), "inf": float("inf"), "-inf": -float("inf")}
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("place", ["input", "gradient", "weight", "bias"])
 def test_what_is_not_finite_goes_through_the_reference(place, bad, training, memory_format):
-    """NaN where the modules give NaN, infinity where they give it, and numbers elsewhere."""
+    """NaN and infinities in the same elements as the modules, and numbers elsewhere."""
     layer = (
         BNReLUConv2d(
             nn.BatchNorm2d(4), MaskedConv2d(4, 6, 3, learned=2, seed=0, backend="reference")

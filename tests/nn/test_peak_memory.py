@@ -1,4 +1,4 @@
-"""The peak memory of a run's row: on CUDA without what timing the kernels takes."""
+"""The peak memory in a run's row, on CUDA without the memory for timing kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole networks: less kept for backward than in plain PyTorch, and the same numbers."""
+"""Complete networks: fewer saved bytes than in plain PyTorch, and the same numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMITS = {"wrn_28_4": 0.51, "densenet_bc_100_12": 0.18}
 
 
 def test_counting_of_saved_bytes():
-    """A linear layer keeps its input, once; views count with the whole they are of."""
+    """A linear layer saves its input once; a view counts with its complete storage."""
     linear, wide = nn.Linear(4, 3, bias=False), torch.randn(5, 8)
     assert saved_bytes(lambda: linear(wide[:, :4]), linear.parameters()) == wide.nbytes
     both = saved_bytes(lambda: linear(wide[:, :4]) + linear(wide[:, 4:]), linear.parameters())
@@ -59,7 +59,7 @@ def test_networks_compute_what_their_modules_do(name, slice_dim, frozen, trainin
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16-autocast"])
 @pytest.mark.parametrize("name", SMALL)
 def test_compiled_kernels_on_views_of_wider_features(name, autocast):
-    """channels_last: the CPU kernels read the layers' inputs where they lie."""
+    """channels_last: the CPU kernels read the layers' inputs in place."""
     runs = [gradients_of_a_step(name, seed, autocast) for seed in range(3)]
     for key in runs[0][0]:
         ours, plain, exact = ([run[i][key] for run in runs] for i in range(3))

@@ -1,4 +1,4 @@
-"""Which part is learned: exact floors, counts, and clear refusals."""
+"""The learned slice: exact floors, counts and errors."""
 
 from __future__ import annotations
 

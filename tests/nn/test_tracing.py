@@ -1,4 +1,4 @@
-"""Graphs for other programs hold PyTorch's own operators only, and compute what the layer does."""
+"""Exported graphs contain only PyTorch's own operators and compute the same as the layer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OPTIONS = {
 
 
 class Parts(nn.Module):
-    """The function instead of the layer."""
+    """Uses the function instead of the layer."""
 
     def __init__(self):
         super().__init__()
@@ -174,7 +174,7 @@ def test_without_gradients_it_is_one_convolution(name, dtype):
 
 
 def test_compiled_for_this_process_it_is_the_operator():
-    """torch.compile is no export: backward computes the learned slice alone."""
+    """torch.compile is no export: backward computes only the learned slice."""
     layer, x = example("random")
     targets = []
 

@@ -21,7 +21,7 @@ _held = []
 
 
 def guarded(tensor, at_end):
-    """A copy of ``tensor``, of its strides, whose memory ends or begins at a forbidden page."""
+    """A copy of ``tensor`` with its strides, whose memory ends or begins at a forbidden page."""
     span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
     size = span * tensor.element_size()
     pages = math.ceil(size / mmap.PAGESIZE)
@@ -37,7 +37,7 @@ def guarded(tensor, at_end):
 
 
 def run_every_case(library):
-    """Both ends, every type, with and without a gap between the pixels of the input."""
+    """Both ends, every dtype, with and without a gap between the pixels of the input."""
     kernel = emulation.WeightGradEmulation(ctypes.CDLL(library))
     for at_end, case, dtype, pitch in product((True, False), CASES.values(), DTYPES, (0, 1)):
         problem = make_problem(case, dtype, pitch=pitch)

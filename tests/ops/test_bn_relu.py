@@ -108,12 +108,12 @@ def test_no_pixels(backend):
     affine=st.booleans(),
 )
 def test_native_at_any_shape(shape, surplus, affine):
-    # Moments of the batch may have a variance of next to nothing where there are few pixels.
+    # Batch statistics of few pixels may have a variance near zero.
     check("native", make_problem(shape, surplus, affine, uses_batch_stats=False))
 
 
 def test_many_pixels_far_from_zero():
-    """Sums over many pixels, of a mean that is large beside the deviation."""
+    """Sums over many pixels, with a mean much larger than the deviation."""
     problem = make_problem((16, 8, 64, 64))
     input = problem.input + 30
     var, mean = torch.var_mean(input, (0, 2, 3), correction=0)

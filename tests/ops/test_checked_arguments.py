@@ -1,4 +1,4 @@
-"""The compiled module refuses what it cannot read, and takes the edge shapes that it should."""
+"""The compiled module refuses invalid arguments and accepts valid edge shapes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HUGE = 2**62
 
 
 def refused(name, arguments, changes, message):
-    """Called with ``changes`` among the arguments, which are right without them."""
+    """Calls with ``changes`` to otherwise valid arguments."""
     call = getattr(native.module(), name)
     call(*arguments.values())
     assert not changes.keys() - arguments.keys()
@@ -146,7 +146,7 @@ SIZES = list(product((0, 1), (0, 1, 2), (0, 1), (0, 1, 2), (0, 1)))  # N, H, W, 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("kernel", "padding"), [((1, 1), 0), ((2, 3), 1)], ids=str)
 def test_weight_grad_of_edge_shapes(kernel, padding, dtype):
-    """What the backend says that it takes it computes; what it refuses the reference computes."""
+    """The backend computes every problem that it accepts; the reference computes the others."""
     backend, taken = WEIGHT_GRAD["native"], 0
     for (batch, rows, columns, channels, filters), prologue in product(SIZES, (False, True)):
         output = [n + 2 * padding - k + 1 for n, k in zip((rows, columns), kernel, strict=True)]
@@ -170,7 +170,7 @@ def test_weight_grad_of_edge_shapes(kernel, padding, dtype):
 
 
 def test_the_kernel_of_weight_grad_takes_nothing_to_add_up():
-    """Also where the backend would leave it to the reference."""
+    """Also for problems that the backend leaves to the reference."""
     for empty in ("batch", "channels", "filters", "rows"):
         sizes = {"batch": 2, "channels": 4, "filters": 3, "rows": 5, empty: 0}
         rows = sizes["rows"]

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(
     emulation.compiler() is None, reason="there is no C++ compiler to build the emulation"
 )
 
-# Operands are exact in each type, so what remains is float32 summation.
+# Operands are exact in each dtype, so that only the float32 summation rounds.
 TOLERANCE = 3e-6
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # batch, channels, filters, input size, kernel, stride, padding, dilation
@@ -62,7 +62,7 @@ def kernel(tmp_path_factory):
 
 @pytest.mark.parametrize(("extra", "inside"), [((), True), (("beyond",), False)])
 def test_nothing_outside_of_the_tensors_is_touched(kernel, extra, inside):
-    """In a process of its own: pages before and behind every tensor are forbidden to it."""
+    """Runs in a process in which the pages before and after every tensor are forbidden."""
     script = Path(__file__).with_name("guarded_kernel.py")
     done = subprocess.run(
         [sys.executable, script, kernel.library._name, *extra],
@@ -75,7 +75,7 @@ def test_nothing_outside_of_the_tensors_is_touched(kernel, extra, inside):
 
 
 def make_problem(case, dtype, prologue=False, pitch=0, contiguous_grad=False):
-    """Channels of the input lie ``pitch`` elements wider apart from pixel to pixel."""
+    """The stride between pixels of the input is wider by ``pitch`` elements."""
     batch, channels, filters, size, kernel, stride, padding, dilation = case
     output = [
         (s + 2 * p - d * (k - 1) - 1) // t + 1
@@ -93,7 +93,7 @@ def make_problem(case, dtype, prologue=False, pitch=0, contiguous_grad=False):
 
 
 def in_kernel_type(values, dtype):
-    """What the kernel's products see of float64 values: rounded to the type, or to TF32."""
+    """The float64 values as the kernel's products read them: rounded to the dtype or TF32."""
     if dtype != torch.float32:
         return values.to(dtype).double()
     bits = values.float().view(torch.int32)
@@ -113,7 +113,7 @@ def expected_of(problem):
 
 
 def error_of(result, problem):
-    """Relative to the whole gradient; NaN where the kernel left an element out."""
+    """The error relative to the complete gradient; NaN if the kernel omitted an element."""
     expected = expected_of(problem)
     return float((result.double() - expected).norm() / expected.norm())
 
@@ -130,7 +130,7 @@ POISONED_CASES = {
     "3x3": (2, 20, 5, (5, 4), (3, 3), (1, 1), (1, 1), (1, 1)),
     "all differ": (2, 17, 9, (5, 6), (3, 2), (1, 2), (2, 0), (2, 1)),
 }
-# Of the activation, which the kernel rounds to the type.
+# Tolerance for the activation, which the kernel rounds to the dtype.
 ROUNDED = {torch.float32: 2**-11, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 
 
@@ -138,7 +138,7 @@ ROUNDED = {torch.float32: 2**-11, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", POISONED_CASES)
 def test_what_is_not_finite(kernel, name, dtype, prologue):
-    """It reaches the elements that it is a factor of, and no others."""
+    """A value that is not finite affects only the elements with it as a factor."""
     problems = list(poisoned_problems(make_problem(POISONED_CASES[name], dtype, prologue)))
     for problem in problems[::2]:  # of each value in each operand one
         tolerance = ROUNDED[dtype] if prologue else TOLERANCE
@@ -161,7 +161,7 @@ def test_sizes_of_one(kernel, dtype):
 @pytest.mark.parametrize("pitch", [0, 1, 2, 4, 8])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_strides_and_alignments(kernel, dtype, pitch):
-    """Copies of 16, 8 and 4 bytes and of one element; a gradient with channels far apart."""
+    """Copies of 16, 8 and 4 bytes and of one element; a gradient with strided channels."""
     for channels, filters in ((24, 5), (23, 8)):
         case = (2, channels, filters, *CASES["3x3"][3:])
         problem = make_problem(case, dtype, pitch=pitch, contiguous_grad=pitch == 2)
@@ -201,7 +201,7 @@ LAYERS = [
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_shared_memory_of_real_layers(kernel, dtype):
-    """160 KiB is what a block may have on sm_80 less a margin; sm_90 and sm_100 have more."""
+    """160 KiB is the limit of a block on sm_80, less a margin; sm_90 and sm_100 have more."""
     limit = 160 * 1024
     emulated = emulation.WeightGradEmulation(kernel.library, 132, limit)
     for layer in LAYERS:
@@ -241,7 +241,7 @@ namespace maskedconv {
 
 @pytest.fixture(scope="module")
 def breakable(tmp_path_factory):
-    """The kernel with every barrier and every wait for copies made removable, and their texts."""
+    """The kernel with removable barriers and waits for copies, and the text of each."""
     folder = tmp_path_factory.mktemp("breakable")
     csrc = folder / "csrc"
     shutil.copytree(emulation.ROOT / "csrc", csrc)
@@ -269,7 +269,7 @@ def goes_wrong(kernel, problem, seed):
 
 
 def test_removing_any_barrier_or_wait_is_noticed(breakable):
-    """So the test above would see a kernel that lacks one."""
+    """Shows that the test above detects a missing barrier."""
     kernel, found = breakable
     problem = make_problem((9, 40, 11, (8, 8), *CASES["3x3"][4:]), torch.bfloat16)
     assert kernel.plan(problem)["pixel_warps"] > 2
@@ -402,10 +402,10 @@ def test_what_the_cuda_backend_does_not_take(monkeypatch, emulated_module):
     [
         ({"slice_dim": 1}, "not of dimension 1"),
         ({"geometry": ConvGeometry((1, 1), (1, 1), (1, 1), 2)}, "one group, not 2"),
-        ({"geometry": ConvGeometry((1, 1), (80, 80), (80, 80), 1)}, "no room in shared memory"),
+        ({"geometry": ConvGeometry((1, 1), (80, 80), (80, 80), 1)}, "not fit into shared memory"),
         ({"input": torch.zeros(2, 40, 9, 7, dtype=torch.bfloat16)}, "channels_last"),
         ({"grad_output": torch.zeros(2, 8, 9, 7)}, "the gradient torch.float32"),
-        ({"shape": torch.Size((0, 40, 3, 3))}, "nothing to add up"),
+        ({"shape": torch.Size((0, 40, 3, 3))}, "the problem is empty"),
         ({}, ""),
     ],
 )

@@ -1,4 +1,4 @@
-"""The dispatch: a new backend is a module and a line, and decisions are remembered and recorded."""
+"""The dispatch: new backends, and remembered and recorded decisions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Problem(NamedTuple):
 
 
 class Backend:
-    """Takes float32; counts how often it was asked."""
+    """A backend for float32 that counts its calls."""
 
     def __init__(self, *devices):
         self.DEVICES, self.asked = devices, 0

@@ -1,4 +1,4 @@
-"""explain: what ran for a layer, and why not something else."""
+"""explain: the backends that ran for a layer, and the reasons against others."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ FUSED = {
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("make", FUSED.values(), ids=FUSED)
 def test_what_is_recorded_is_what_runs(make, memory_format, autocast, monkeypatch):
-    """The same kernels in the same order, whether someone listens or not."""
+    """The same kernels run in the same order, with and without explain."""
     layer, calls = make(), []
     conv = getattr(layer, "conv", layer)
     input = torch.randn(2, conv.in_channels, 6, 6).to(memory_format=memory_format)
@@ -99,7 +99,7 @@ def test_what_is_recorded_is_what_runs(make, memory_format, autocast, monkeypatc
     assert calls == plain
     recorded = [(choice.operator, choice.backend) for choice in choices]
     for operator, name in plain:
-        # A backward pass is an operator of its own name.
+        # The backward pass is an operator with its own name.
         assert (operator, name) in recorded or (f"{operator}_backward", name) in recorded
 
 

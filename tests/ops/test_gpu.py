@@ -40,7 +40,7 @@ def on_gpu(problem):
 
 
 def computed_in(dtype):
-    """The type with the mantissa of the products: TF32 has ten bits, as float16 has."""
+    """The dtype with the mantissa of the products: TF32 has ten bits, like float16."""
     return torch.float16 if dtype == torch.float32 else dtype
 
 

@@ -1,4 +1,4 @@
-"""MASKEDCONV_ISA: the operators with each instruction set of the kernels, and wrong values."""
+"""MASKEDCONV_ISA: the operators with each instruction set of the kernels, and invalid values."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(*arguments, isa):
 
 @pytest.mark.parametrize("isa", NAMES)
 def test_operators_with(isa):
-    """Those of this process are tested in it; the others each in a process of their own."""
+    """The current instruction set is tested in this process, the others in separate processes."""
     if isa not in info()["isas_available"]:
         pytest.skip(f"this processor or this build has {', '.join(info()['isas_available'])} only")
     if isa == info()["isa"]:

@@ -1,4 +1,4 @@
-"""The ranking by measurement: what is timed, checked and kept. Devices and clocks are stand-ins."""
+"""The measured ranking: timing, checks and caching, with simulated devices and clocks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
 
 class Backend:
-    """Doubles the values, plus an error; the kernel and Python take so many milliseconds."""
+    """Doubles the values and adds an error; takes the given time on the GPU and in Python."""
 
     DEVICES = ("cuda",)
 
@@ -145,7 +145,7 @@ def test_a_wrong_kernel_is_named_and_left_out_in_every_process(rank, wrong, mess
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0], ids=str)
 def test_a_kernel_is_checked_where_the_result_tells_nothing(rank, value):
-    """A kernel that is wrong by a factor: beside NaN or zeros it would pass."""
+    """A kernel that is wrong by a factor, which NaN or zeros would hide."""
 
     class Wrong(Backend):
         def run(self, problem):
@@ -186,7 +186,7 @@ def test_nothing_is_timed_while_a_graph_is_captured(rank, monkeypatch):
 
 
 class OnGpu(Tensor):
-    """Says that it is on a GPU, without one."""
+    """A tensor that claims to be on a GPU."""
 
     is_cuda = True
     device = torch.device("cuda")
@@ -237,11 +237,11 @@ def test_a_folder_that_cannot_be_written_is_named_in_the_reason(rank, monkeypatc
         warnings.simplefilter("error")
         ranking = rank({"reference": Backend(3.0), "cuda": Backend(1.0)})
     assert ranking.names == ("cuda", "reference")
-    assert "not kept on disk: " in ranking.reason
+    assert "not cached on disk: " in ranking.reason
 
 
 class LargestFloat32(TorchDispatchMode):
-    """The most values that a float32 result of an operator has."""
+    """The largest number of values in a float32 result of an operator."""
 
     values = 0
 

@@ -1,4 +1,4 @@
-"""NaN and infinities go through every operator as through PyTorch's, and no further."""
+"""NaN and infinities propagate through every operator as in PyTorch, and no further."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_weight_grad_of_the_native_kernel(shape, channels, filters, dtype, prolo
 
 
 def test_the_exact_gradient_is_pytorchs():
-    """In float32, where PyTorch's library leaves the padding out; where it does not (float64) what
-    is not finite goes further, and the rest is the same."""
+    """In float32, in which PyTorch's library skips the padding. In float64 it does not, so that
+    NaN and infinities reach more elements; the others are equal."""
     for problem in poisoned_problems(make_problem(SHAPES["3x3"], 16, 8, (8, 8))):
         expected = exact_weight_grad(problem)
         assert not expected.isfinite().all()
@@ -53,7 +53,7 @@ def test_the_exact_gradient_is_pytorchs():
 
 
 def norm_problem(where, value, uses_batch_stats):
-    """And the gradient of its result; ``value`` is in one element of ``where``."""
+    """A problem and the gradient of its result; ``value`` is one element of ``where``."""
     parts = {
         "input": torch.randn(3, 19, 5, 4).contiguous(memory_format=torch.channels_last),
         "grad": torch.randn(3, 19, 5, 4).contiguous(memory_format=torch.channels_last),
@@ -102,7 +102,7 @@ def test_where_the_relu_is_closed_a_gradient_of_nan_is_zero():
 @pytest.mark.parametrize("where", ["input", "bn.weight", "bn.bias", "grad"])
 @pytest.mark.parametrize("value", VALUES)
 def test_a_fused_block_as_three_modules(value, where, training):
-    """The layer's own operators, chosen as always, against modules in float64."""
+    """The layer's operators with the usual dispatch, against modules in float64."""
     bn, conv = nn.BatchNorm2d(20), MaskedConv2d(20, 8, 3, padding=1, learned=0.5, bias=False)
     input = torch.randn(2, 20, 7, 7).contiguous(memory_format=torch.channels_last)
     grad = torch.randn(2, 8, 7, 7).contiguous(memory_format=torch.channels_last)

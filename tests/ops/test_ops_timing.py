@@ -1,4 +1,4 @@
-"""Timing of queued work, against a simulated device: the work counts, not Python's part."""
+"""Timing of queued work with a simulated device: only the device's work counts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_queue_that_runs_dry_is_reported(simulation):
 
 
 def test_a_longer_sleep_is_tried(simulation):
-    """The first repetitions ask for the kernel faster than the later ones."""
+    """The first repetitions launch the kernel faster than the later ones."""
     calls = []
 
     def run():

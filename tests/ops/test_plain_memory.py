@@ -1,4 +1,4 @@
-"""Tensors whose memory does not hold their values, against plain modules in float64."""
+"""Tensors whose memory does not contain their values, against plain modules in float64."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
 class Plain(nn.Module):
-    """Of a layer, its three modules as PyTorch's own in float64."""
+    """The three modules of a layer as PyTorch's own modules in float64."""
 
     def __init__(self, layer):
         super().__init__()
@@ -153,7 +153,7 @@ def test_lazily_negated_filters(backend):
 
 @pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
 def test_a_batch_of_gradients(make):
-    """``is_grads_batched`` hands backward a tensor that stands for several."""
+    """``is_grads_batched`` passes backward a wrapper for several tensors."""
     layer, x = make(), images()
     conv = layer.conv if make is fused else layer
     out = layer(x)

@@ -1,4 +1,4 @@
-"""The rankings on disk: what is read back, what is not, and where the file is."""
+"""Rankings on disk: valid and invalid files, and their location."""
 
 from __future__ import annotations
 

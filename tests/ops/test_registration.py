@@ -1,4 +1,4 @@
-"""The registered operators: schema, fake and autograd checks, and whole compiled training steps."""
+"""The registered operators: schema, fake and autograd checks, and compiled training steps."""
 
 from __future__ import annotations
 

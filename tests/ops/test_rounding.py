@@ -1,4 +1,4 @@
-"""The native weight gradient rounds little: its sums are of blocks, not one long chain."""
+"""The native weight gradient sums in blocks, so that its rounding errors stay small."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from maskedconv.ops.geometry import ConvGeometry
 from maskedconv.ops.weight_grad import BACKENDS, WeightGradProblem
 
-# channels, learned filters, size of the input, kernel, stride, padding, batch; every one a way of
-# the kernel, and all of thousands of pixels
+# channels, learned filters, size of the input, kernel, stride, padding, batch; each selects another
+# algorithm of the kernel, and all have thousands of pixels
 LAYERS = {
     "by taps": (16, 5, 32, 3, 1, 1, 8),
     "by taps, strided": (20, 5, 31, 3, 2, 1, 16),
@@ -28,8 +28,8 @@ KINDS = {
     "positive": torch.rand,
     "far from zero": lambda *shape: torch.randn(shape) + 3,
 }
-# Additions that follow one another: 256 at most in a register, 64 of their results and of the rests
-# of blocks in a float, and a few at the end. Each errs by half a unit in the last place at most.
+# Length of a chain of additions: at most 256 in a register, 64 of their results and of partial
+# blocks in a float, and a few at the end. Each errs by at most half a unit in the last place.
 MOST_RELATIVE = (256 + 2 * 64 + 16) * 2**-24
 
 
@@ -67,7 +67,7 @@ def test_errs_by_at_most_twice_what_pytorch_does(layer, kind):
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_no_chain_of_additions_is_long(layer):
-    """Products of one sign, so that the bound is one of the result itself."""
+    """Products of one sign, so that the bound is relative to the result itself."""
     problem = make_problem(LAYERS[layer], "constant")
     if reason := BACKENDS["native"].cannot_run(problem):
         pytest.skip(reason)

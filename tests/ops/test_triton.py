@@ -1,4 +1,4 @@
-"""The Triton kernels without a GPU: their results, in the interpreter, and who chooses what."""
+"""The Triton kernels without a GPU: results in the interpreter, and the choice of tiles."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def make_problem(**changes):
         ({"geometry": ConvGeometry((1, 1), (1, 1), (1, 1), 4)}, "one group, not 4"),
         ({"grad_output": torch.randn(2, 6, 5, 5).half()}, "the gradient torch.float16"),
         ({"input": torch.randn(2, 8, 5, 5)}, "channels_last input"),
-        ({"input": torch.randn(0, 8, 5, 5)}, "nothing to add up"),
+        ({"input": torch.randn(0, 8, 5, 5)}, "the problem is empty"),
         ({}, "under TRITON_INTERPRET=1; the tensors are on cpu"),
     ],
 )

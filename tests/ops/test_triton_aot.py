@@ -19,7 +19,7 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 
 
 class Target(NamedTuple):
-    """A compute capability, the shared memory of a block (bytes), and its tensor instruction."""
+    """A compute capability, the shared memory of a block in bytes, and the tensor instruction."""
 
     arch: int
     shared_memory: int
@@ -85,7 +85,7 @@ def compile_as_launched(kernel, arch, tensors, numbers, constants, **options):
 
 
 def check_resources(compiled, target, tmp_path):
-    """No spills, which would show as a stack or as local memory, and not too much shared memory."""
+    """No spills (which need a stack or local memory), and shared memory within the limit."""
     cubin = tmp_path / "kernel.cubin"
     cubin.write_bytes(compiled.asm["cubin"])
     tool = triton.knobs.nvidia.cuobjdump.path
@@ -105,7 +105,7 @@ def test_the_layers_cover_every_configuration():
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"sm_{target.arch}")
 @pytest.mark.parametrize("layer", LAYERS)
 def test_weight_grad(layer, target, tmp_path):
-    # Types and prologues alternate, so that over the layers each target meets all of them.
+    # Dtypes and prologues alternate over the layers, so that each target has all of them.
     turn = list(LAYERS).index(layer) + TARGETS.index(target)
     compiled = compile_weight_grad(layer, target, list(POINTERS)[turn % 3], turn % 2 == 1)
     check_resources(compiled, target, tmp_path)
@@ -114,7 +114,7 @@ def test_weight_grad(layer, target, tmp_path):
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_weight_grad_where_shared_memory_is_tightest(layer, tmp_path):
-    """float32 tiles are the largest; a prologue may have the input's tile stored a second time."""
+    """float32 tiles are the largest; a prologue may store the input's tile a second time."""
     compiled = compile_weight_grad(layer, TARGETS[0], torch.float32, True)
     check_resources(compiled, TARGETS[0], tmp_path)
 

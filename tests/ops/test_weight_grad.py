@@ -40,7 +40,7 @@ SHAPES = {
 
 @pytest.fixture(autouse=True)
 def _poisoned_memory():
-    """New tensors start as NaN, so that an element that is not written is seen."""
+    """New tensors start as NaN, so that unwritten elements are detected."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -48,7 +48,7 @@ def _poisoned_memory():
 
 @pytest.fixture(autouse=True)
 def _computed_once(monkeypatch):
-    """What is not finite is computed again, which would hide what was wrong with it."""
+    """Elements that are not finite are computed again, which would hide faults."""
     compiled = native._COMPILED
 
     def weight_grad_once(*arguments):
@@ -80,7 +80,7 @@ def make_problem(shape, channels, filters, size, batch=2, dtype=torch.float32, p
 
 
 def expected_of(problem, dtype=torch.float64):
-    """PyTorch's weight gradient from operands of type ``dtype``."""
+    """PyTorch's weight gradient from operands of ``dtype``."""
     input = problem.input
     if problem.scale is not None:
         scale, shift = (t.double().view(-1, 1, 1) for t in (problem.scale, problem.shift))

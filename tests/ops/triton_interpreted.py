@@ -56,14 +56,14 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def _poisoned_memory():
-    """Uninitialised memory starts as NaN, so that an element that is not written is seen."""
+    """Uninitialised memory starts as NaN, so that unwritten elements are detected."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
 
 
 def make_problem(case, dtype=torch.float32, prologue=False, grad_format=torch.channels_last):
-    """Views of the first channels of wider tensors, whose other channels are NaN."""
+    """Views of the first channels of wider tensors with NaN in the other channels."""
     batch, channels, size, filters, kernel, *geometry = case
     stride, padding, dilation = geometry
     output = [
@@ -83,7 +83,7 @@ def make_problem(case, dtype=torch.float32, prologue=False, grad_format=torch.ch
 
 
 class FinishesWithoutInput:
-    """The last kernel with an input of NaN: it would compute again, and hide, a NaN before it."""
+    """The last kernel with an input of NaN, because it would recompute and hide an earlier NaN."""
 
     kernel = finish.finish_kernel
 
@@ -152,7 +152,7 @@ def test_any_split_of_the_pixels(case, processors, monkeypatch):
     assert torch.equal(weight_grad.run(problem), weight_grad.run(problem))
 
 
-# As CASES, and small: the interpreter takes a while for each pixel.
+# Like CASES, but small, because the interpreter is slow.
 POISONED_CASES = {
     "pairs": (2, 5, (3, 4), 3, (3, 3), (1, 1), (1, 1), (1, 1)),
     "taps": (1, 3, (4, 3), 9, (3, 3), (1, 1), (1, 1), (1, 1)),
@@ -166,7 +166,7 @@ POISONED_CASES = {
 @pytest.mark.parametrize("prologue", [False, True], ids=["plain", "bn-relu"])
 @pytest.mark.parametrize("case", POISONED_CASES)
 def test_what_is_not_finite(case, prologue, monkeypatch):
-    """It reaches the elements that it is a factor of, and no others; see triton_finish.py."""
+    """It affects only the elements with it as a factor; see triton_finish.py."""
     monkeypatch.setattr(weight_grad, "FINISH_BLOCK", {"BLOCK_PARTS": 4, "BLOCK": 512})
     problems = list(poisoned_problems(make_problem(POISONED_CASES[case], prologue=prologue)))
     for problem in problems[::2]:  # of each value in each operand one
@@ -174,7 +174,7 @@ def test_what_is_not_finite(case, prologue, monkeypatch):
 
 
 def test_edge_shapes():
-    """Sizes of 0 and 1: what it says that it takes it computes."""
+    """Sizes of 0 and 1: the backend computes every problem that it accepts."""
     taken = 0
     for (batch, rows, columns, channels, filters), kernel in product(
         product((0, 1), repeat=5), ((1, 1), (3, 1))
@@ -186,7 +186,7 @@ def test_edge_shapes():
             geometry = ConvGeometry((1, 1), padding, (1, 1), 1)
             problem = WeightGradProblem(input, grad, shape, 0, geometry)
             reason = weight_grad.cannot_run(problem)
-            assert reason in ("", "there is nothing to add up")
+            assert reason in ("", "the problem is empty")
             if not reason:
                 taken += 1
                 assert_same(weight_grad.run(problem), exact_weight_grad(problem), TOLERANCE)
@@ -218,7 +218,7 @@ def test_reads_nothing_past_the_end(case):
 
 
 def parts_of(shape, slice_dim, count, dtypes):
-    """Learned and frozen slices with gaps in memory, and the whole in float64."""
+    """Learned and frozen slices with gaps in memory, and the weight in float64."""
     wide = torch.randn(*shape[:3], 2 * shape[3]).to(dtypes[0])
     learned = wide[..., ::2].narrow(slice_dim, 0, count)
     frozen = torch.randn(shape).to(dtypes[1]).contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""What the README shows is what the committed measurements say."""
+"""The README's tables equal the output of the commands for the committed results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ITEMS = ("fig2",)
 
 
 def between(text: str, name: str) -> str:
-    """The part of ``text`` between the marks ``name``."""
+    """The part of ``text`` between the markers ``name``."""
     _, begin, rest = text.partition(f"<!-- {name}:begin -->\n")
     shown, end, _ = rest.partition(f"\n<!-- {name}:end -->")
     assert begin

@@ -1,4 +1,4 @@
-"""The report: what it reads, what it claims, and what it writes. Draws from made-up rows."""
+"""The report: its input, claims and output, with synthetic rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class _Links(HTMLParser):
-    """Everything a browser would fetch, every alternative text and every id."""
+    """All references that a browser would fetch, all alternative texts and all ids."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ def test_csv_has_a_row_for_every_planned_run(folder):
 
 def test_markdown_links_to_figures_that_exist(folder):
     text = (folder / "report.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\((figures/[^)]+)\)", text)
+    links = re.findall(r'<img src="(figures/[^"]+)" alt="[^"]+"', text)
     assert len(links) == len(list((folder / "figures").glob("*.png")))
     assert all((folder / link).is_file() for link in links)
 
@@ -169,7 +169,7 @@ def test_text_from_outside_cannot_become_markup(tmp_path):
 def test_seeds_of_one_setting_are_averaged(tmp_path):
     runs = [config("wrn_10_1", learned=0.1, seed=seed) for seed in range(3)]
     results = results_of(tmp_path, {"fig1": runs}, lambda run: 50.0 + run.seed)
-    (setting,) = results.settings("fig1")
+    (setting,) = results.seed_groups("fig1")
     assert setting.best == Stat(51.0, 1.0, 3)
     assert str(setting.best) == "51.00 ± 1.00"
     assert setting.after(1) == Stat(pytest.approx(10.2), pytest.approx(0.2), 3)
@@ -178,13 +178,13 @@ def test_seeds_of_one_setting_are_averaged(tmp_path):
 def test_one_filter_and_all_filters_are_two_settings(tmp_path):
     runs = [config("wrn_10_1", learned=learned) for learned in (1, 1.0)]
     results = results_of(tmp_path, {"fig1": runs}, small_top1)
-    assert [setting_label(s.config) for s in results.settings("fig1")] == ["k = 1", "all"]
+    assert [setting_label(s.config) for s in results.seed_groups("fig1")] == ["k = 1", "all"]
 
 
 def test_some_failed_seeds_are_said_in_the_cell(tmp_path):
     runs = [config("wrn_10_1", learned=0.1, seed=seed) for seed in range(3)]
     results = results_of(tmp_path, {"fig1": runs}, lambda run: 50.0 if run.seed else None)
-    (setting,) = results.settings("fig1")
+    (setting,) = results.seed_groups("fig1")
     assert cell(setting, setting.best) == "50.00 ± 0.00 (1 of 3 failed)"
     assert cell(None, None) == "–"
 

@@ -1,4 +1,4 @@
-"""What the report claims: the criteria, decided from made-up rows and from the paper's own."""
+"""The criteria of the claims, decided from synthetic rows and from the paper's numbers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_claim_that_holds_in_some_cases_is_partly_reproduced(tmp_path):
     ],
 )
 def test_a_difference_within_the_spread_of_seeds_decides_nothing(tops, status, tmp_path):
-    """Of 10,000 images at 17 % one seed is good to .63 points, a difference to .89."""
+    """For 10,000 images at 17 %, one seed has a spread of .63 points, a difference of .89."""
     less, more = (config("wrn_28_4", dataset="cifar10", learned=p, **YELLOWFIN) for p in (0.1, 0.4))
     plan = {"table3": [less, more]}
     of = {less.key: tops[0], more.key: tops[1]}
@@ -88,7 +88,7 @@ def test_a_difference_within_the_spread_of_seeds_decides_nothing(tops, status, t
 
 
 def test_several_seeds_have_their_own_spread(tmp_path):
-    """A third of a point decides where seeds differ by a tenth, and not where they do by one."""
+    """A third of a point decides if seeds differ by a tenth, but not if they differ by one."""
     for name, apart, status in (("a", 0.1, "reproduced"), ("b", 1.0, "undecided")):
         runs = [
             config("wrn_28_4", dataset="cifar10", learned=p, seed=seed, **YELLOWFIN)
@@ -137,12 +137,12 @@ def test_what_a_difference_decides(difference, spread, by, outcome):
 
 
 def test_the_spread_of_one_seed(tmp_path):
-    """Binomial of the test images that were there, and half a point."""
+    """The binomial error of the test images used, and half a point."""
     run = config("wrn_10_1", dataset="cifar10", learned=1)
     for note, images in (("", 10_000), ("CIFAR-10; 2,000 of 10,000 test images", 2_000)):
         out = write_folder(tmp_path / str(images), {"fig1": [run]}, lambda run: 50.0)
         (out / "results.jsonl").write_text(json.dumps(row(run, 50.0, data_note=note)) + "\n")
-        (setting,) = load(out).settings("fig1")
+        (setting,) = load(out).seed_groups("fig1")
         assert setting.test_images == images
         assert accuracy(setting).spread == pytest.approx(math.sqrt(2500 / images + 0.25))
 
@@ -159,7 +159,7 @@ def test_the_papers_own_table1_meets_the_criteria_as_the_report_says(tmp_path):
         lambda run: table1.TABLE1[(run.model, run.dataset)][run.trained],
     )
     by_id = {verdict.claim.id: verdict for verdict in judge(results)}
-    # WRN's 30.20 % is as near to three times chance as another seed may be.
+    # WRN's 30.20 % is within the spread of a seed from three times chance.
     assert by_id["bn-alone"].status == "undecided"
     assert [case.holds for case in by_id["bn-alone"].cases] == [True, True, None, True]
     assert by_id["block-beats-fc"].status == "partly"

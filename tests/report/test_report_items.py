@@ -63,7 +63,7 @@ def test_compares_only_the_same_run(tmp_path):
         results = results_of(tmp_path / name, {"fig2": [changed]}, lambda run: 48.53)
         found[name] = [
             (pair.theirs.run, pair.theirs.top1)
-            for pair in author_runs.compare(results.settings("fig2"))
+            for pair in author_runs.compare(results.seed_groups("fig2"))
         ]
     assert found.pop("same") == [("1 epoch", 48.57), ("epoch 1 of 10", 53.78)]
     assert found.pop("all filters") == [("epoch 1 of 10", 58.46)]
@@ -73,15 +73,15 @@ def test_compares_only_the_same_run(tmp_path):
 def test_comparison_shows_the_difference(tmp_path):
     run = config("wrn_28_4", dataset="cifar100", learned=1, epochs=10)
     results = results_of(tmp_path, {"fig1": [run]}, lambda run: 15.06)
-    (table,) = comparison(results.settings("fig1"))
+    (table,) = comparison(results.seed_groups("fig1"))
     assert table.rows[0][-3:] == ["15.06", "14.96", "+0.10"]
 
 
 def test_table1_gives_a_difference_only_to_the_same_network(tmp_path):
     ours = config("wrn_28_4", dataset="cifar10", epochs=10, trained="block2")
     small = replace(ours, model="wrn_10_1")
-    same = results_of(tmp_path / "a", {"table1": [ours]}, lambda run: 75.0).settings("table1")
-    other = results_of(tmp_path / "b", {"table1": [small]}, lambda run: 75.0).settings("table1")
+    same = results_of(tmp_path / "a", {"table1": [ours]}, lambda run: 75.0).seed_groups("table1")
+    other = results_of(tmp_path / "b", {"table1": [small]}, lambda run: 75.0).seed_groups("table1")
     assert table1_table(same, True, "").rows[0][-2:] == ["76.32", "−1.32"]
     table = table1_table(other, False, "")
     assert table.columns[-2] == "paper (other network)"
@@ -91,7 +91,7 @@ def test_table1_gives_a_difference_only_to_the_same_network(tmp_path):
 def test_networks_are_split_by_learning_rate_only_where_there_are_several(tmp_path):
     runs = [config("vgg19"), config("vgg19", lr=0.01), config("vgg19_bn")]
     results = results_of(tmp_path, {"fig1": runs}, small_top1)
-    assert list(networks(results.settings("fig1"))) == [
+    assert list(networks(results.seed_groups("fig1"))) == [
         "vgg19, lr 0.1",
         "vgg19, lr 0.01",
         "vgg19_bn",
@@ -106,7 +106,7 @@ def test_fig1_table_puts_random_and_zeroed_side_by_side(tmp_path):
     ]
     values = {(0.1, "random"): 40.0, (0.1, "zero"): 20.0, (1, "random"): 30.0, (1, "zero"): None}
     results = results_of(tmp_path, {"fig1": runs}, lambda run: values[(run.learned, run.frozen)])
-    rows = learned_table(results.settings("fig1")).rows
+    rows = learned_table(results.seed_groups("fig1")).rows
     assert [row[1] for row in rows] == ["k = 1", "p = 0.1"]
     assert rows[0][4:] == ["30.00", "30.00", "diverged", "diverged"]
     assert rows[1][4:] == ["40.00", "40.00", "20.00", "20.00"]
@@ -122,11 +122,11 @@ def test_an_excerpt_of_the_images_is_not_compared(tmp_path):
         keep=True,
     )
     out = write_folder(tmp_path, {"table3": [run]}, lambda run: 21.0, preset="paper")
-    (whole,) = load(out).settings("table3")
+    (whole,) = load(out).seed_groups("table3")
     assert printed.comparable(whole, "wrn_28_4", "tiny-imagenet", 45)
     note = "Tiny-ImageNet; 6,000 of 100,000 training images"
     (out / "results.jsonl").write_text(json.dumps(row(run, 21.0, data_note=note)) + "\n")
-    (part,) = load(out).settings("table3")
+    (part,) = load(out).seed_groups("table3")
     assert not printed.comparable(part, "wrn_28_4", "tiny-imagenet", 45)
     assert "part of the images" in notice(load(out))
 
@@ -138,7 +138,7 @@ def test_an_optimizer_or_a_start_of_its_own_is_not_compared(tmp_path):
         results = results_of(
             tmp_path / str(number), {"fig1": [replace(run, **change)]}, lambda run: 50.0
         )
-        assert not author_runs.compare(results.settings("fig1"))
+        assert not author_runs.compare(results.seed_groups("fig1"))
 
 
 def test_table2_beside_the_paper(tmp_path):
@@ -156,7 +156,7 @@ def test_table3_gives_both_counts(tmp_path):
     line = row(run, 22.0, learned_parameters=623_427)
     (out / "results.jsonl").write_text(json.dumps(line) + "\n")
     results = load(out)
-    assert table3.with_1000_classes(results.settings("table3")[0]) == table3.TABLE3[0.1][1]
+    assert table3.with_1000_classes(results.seed_groups("table3")[0]) == table3.TABLE3[0.1][1]
     (table,) = blocks_of(table3.build, results, "table3", tmp_path, Table)
     assert table.rows[0][2:5] == ["623,427", "829,027", "829,027"]
     assert table.rows[0][-2:] == ["21.75", "+0.25"]
@@ -165,7 +165,7 @@ def test_table3_gives_both_counts(tmp_path):
 def test_fig4_puts_bn_learned_beside_bn_fixed(tmp_path):
     runs = [config("wrn_10_1", learned=0.1, bn_learned=bn) for bn in (True, False)]
     results = results_of(tmp_path, {"fig4": runs}, lambda run: 60.0 if run.bn_learned else 45.5)
-    table = fig4.bn_table(results.settings("fig4"))
+    table = fig4.bn_table(results.seed_groups("fig4"))
     assert [row[5:] for row in table.rows] == [["60.00", "45.50", "+14.50"]]
 
 
@@ -190,7 +190,7 @@ def test_fig6_averages_the_layers_of_the_seeds(tmp_path):
     ]
     rows = [row(run, 50.0, layers=found) for run, found in zip(runs, layers, strict=True)]
     (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rows))
-    (layer,) = fig6.layers(load(out).settings("fig6")[0])
+    (layer,) = fig6.layers(load(out).seed_groups("fig6")[0])
     assert layer.learned == {"mean_abs": pytest.approx(0.2), "variance": pytest.approx(0.03)}
     assert layer.frozen is None
 
@@ -213,13 +213,13 @@ def test_first_filters_are_framed_where_they_are_learned(channels):
 
 
 def ensembles() -> list[RunConfig]:
-    """Table 4's of one small network, with two seeds."""
+    """Table 4's runs of one small network, with two seeds."""
     return small_plan(seeds=2)["table4"]
 
 
 def test_seeds_of_an_ensemble_are_one_setting_though_their_starts_differ(tmp_path):
     results = results_of(tmp_path, {"table4": ensembles()}, small_top1)
-    found = results.settings("table4")
+    found = results.seed_groups("table4")
     assert len(found) == 11
     assert all(len(setting.runs) == 2 for setting in found)
 
@@ -241,7 +241,7 @@ def test_table4_counts_shared_weights_once_and_not_for_unshared_members(tmp_path
         for one, count in ((run, 450_980), (whole, 3_845_810))
     ]
     (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rows))
-    shared, unshared = load(out).settings("table4")
+    shared, unshared = load(out).seed_groups("table4")
     assert all_parameters(shared) == 450_980 + 769_162 - 90_196
     assert all_parameters(unshared) == 3_845_810
     assert stored(shared).total == 5_000_000
@@ -265,8 +265,8 @@ def test_curves_draw_a_shared_run_once(tmp_path):
     results = results_of(tmp_path, plan, small_top1)
     found = [block for block in curves.build(results, tmp_path) if isinstance(block, Figure)]
     assert [figure.caption for figure in found] == [
-        "fig1, handwritten digits",
-        "fig4, BatchNorm fixed, handwritten digits",
+        "Figure 1, handwritten digits",
+        "Figure 4, BatchNorm fixed, handwritten digits",
     ]
 
 
@@ -290,8 +290,8 @@ def test_readme_tables_of_some_items_only(tmp_path):
     assert "**Table 1" in text
     assert "**Figure" not in text
     fig2 = report.readme_tables(out, ["fig2"])
-    assert "| k = 1, authors | 50.9 (28.7) | 44.5 (10.0) | – (–) | – (–) |" in fig2
-    with pytest.raises(ValueError, match="item is fig9; expected some of the plan's: fig1"):
+    assert "| k = 1, authors | 50.9 (28.7) | 44.5 (10.0) | – | – |" in fig2
+    with pytest.raises(ValueError, match="item is fig9; expected items of the plan: fig1"):
         report.readme_tables(out, ["fig9"])
 
 
@@ -313,4 +313,4 @@ def test_readme_on_the_command_line(tmp_path):
 
 def blocks_of(build, results: Results, item: str, folder: Path, kind: type) -> list:
     """The blocks of one kind in a section."""
-    return [block for block in build(results.settings(item), folder) if isinstance(block, kind)]
+    return [block for block in build(results.seed_groups(item), folder) if isinstance(block, kind)]

@@ -1,4 +1,4 @@
-"""Ensembles: what the members share, what differs, and what the row says."""
+"""Ensembles: shared and own weights of the members, and the row."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_counts_and_files_of_table_4(learned, trained, paper):
     count = count_parameters(model)
     assert 5 * count.learned == paper
     assert count.total == 769_162
-    # Beside what is learned, a file holds BatchNorm's statistics and the description.
+    # Besides the learned part, a file contains BatchNorm's statistics and the description.
     learned_bytes, statistics_bytes = 4 * count.learned, 4 * 23_988
     surplus = ensemble.stored_bytes(model) - learned_bytes
     assert statistics_bytes < surplus < statistics_bytes + 200_000
@@ -131,8 +131,8 @@ def without_times(row):
     ]
 
 
-# 10 writings an epoch, 2 epochs a member: in the first member, in the second's second epoch, at the
-# very end of the last.
+# 10 writes per epoch, 2 epochs per member: in the first member, in the second epoch of the second
+# member, and at the end of the last member.
 @pytest.mark.parametrize("writes", [3, 35, 60])
 def test_goes_on_within_a_member(writes, row, dataset, folder, monkeypatch):
     write, left = Checkpoint.write, iter(range(writes - 1, -1, -1))

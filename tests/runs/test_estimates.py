@@ -1,4 +1,4 @@
-"""Estimates before the runs and the time left during them, from a clock that the tests set."""
+"""Estimates before the runs and the remaining time during them, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ONE = Workers(1, "cpu", 1)
 
 @pytest.fixture
 def paces(monkeypatch):
-    """Networks whose training takes as long as they learn; what was measured of them."""
+    """Networks with a training time proportional to their learned fraction; records calls."""
     asked = []
 
     def measured(job, device):
@@ -134,7 +134,7 @@ def epoch(seconds):
 
 
 def play(runs, guessed, actual, at_once):
-    """Does ``runs`` on a clock; yields what is shown as left and what is left indeed."""
+    """Simulates ``runs`` on a clock; yields the shown and the actual remaining time."""
     clock = Clock()
     left = TimeLeft(runs, guessed, at_once, total_seconds, clock)
     waiting, going, events = list(runs), {}, []
@@ -160,7 +160,7 @@ def play(runs, guessed, actual, at_once):
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 @pytest.mark.parametrize("off", [0.4, 1.0, 2.5])
 def test_the_time_left_is_within_a_half_however_runs_end(at_once, off):
-    """Networks of unlike cost, of which those that go on together end together."""
+    """Networks of different cost; parallel runs end at the same time."""
     cost = {"wrn_10_1": 1.0, "densenet_bc_16_12": 5.0, "alexnet": 0.5}
     runs = [
         config(model, learned=p, epochs=6, seed=seed)

@@ -1,4 +1,4 @@
-"""Weights that a run keeps: what its row says of them, and runs that start from them."""
+"""Stored weights of a run: their description in the row, and runs that start from them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def kept(dataset, tmp_path_factory):
 def test_the_file_holds_the_whole_network(kept, dataset):
     folder, row = kept
     assert row["weights"] == f"weights/{SMALL.key}.safetensors"
-    # From another seed: nothing of it may be taken from the network that the file is loaded into.
+    # With another seed, because no value may come from the network that loads the file.
     model = build_model(replace(SMALL, seed=9), 2, SHAPE)
     load(model, folder / row["weights"])
     _, top1 = evaluate(model.to(memory_format=torch.channels_last), dataset)
@@ -147,7 +147,7 @@ def test_a_start_of_another_type_is_named(kept, name):
 
 @pytest.mark.parametrize("changes", [{}, {"keep": False, "start": "0" * 16}])
 def test_weights_need_a_folder(changes, dataset):
-    with pytest.raises(ValueError, match="folder is None; expected one"):
+    with pytest.raises(ValueError, match="folder is None; expected a folder"):
         execute(replace(SMALL, **changes), dataset)
 
 

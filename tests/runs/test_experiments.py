@@ -1,4 +1,4 @@
-"""What runs the experiments are made of."""
+"""The runs of the experiments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONFIG = RunConfig(
 
 
 def test_key_is_stable():
-    """Results on disk are found by it, so that it may not change from version to version."""
+    """Results on disk are found by their key, so it may not change between versions."""
     assert CONFIG.key == "0918e4ed71549e33"
 
 
@@ -147,7 +147,7 @@ def test_select():
 
 def test_fig1_of_the_paper():
     runs = _runs("fig1", "paper")
-    # 9 settings × random and zero, and all weights; 5 networks of which two have two rates.
+    # 9 settings × random and zero, and all weights; 5 networks, two of them with two rates.
     assert len(runs) == 2 * 7 * 19
     assert {run.dataset for run in runs} == {"cifar10", "cifar100"}
     assert {run.epochs for run in runs} == {10}
@@ -193,7 +193,7 @@ def test_table1_of_the_paper():
 
 
 def test_fig4_of_the_paper():
-    """Figure 1's runs of two networks themselves, and again with BatchNorm fixed."""
+    """Figure 1's runs of two networks, and the same with BatchNorm fixed."""
     runs = _runs("fig4", "paper")
     fig1 = {run.key: run for run in _runs("fig1", "paper")}
     shared = [run for run in runs if run.key in fig1]
@@ -282,7 +282,7 @@ def test_data_sets_that_take_the_place_of_the_presets():
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])
 def test_quick_networks_can_be_built(shape):
-    """Every network with the largest count of filters that quick asks of it."""
+    """Every network with the largest number of filters in the quick preset."""
     runs = [run for name in ITEMS for run in _runs(name) if run.learned in (5, 1.0)]
     for run in {(run.model, repr(run.learned), run.trained): run for run in runs}.values():
         assert count_parameters(build_model(run, 10, shape)).learned > 0

@@ -1,4 +1,4 @@
-"""plan.json and results.jsonl with any value missing, of another type or nested: it is named."""
+"""plan.json and results.jsonl with missing, wrong or nested values, which errors must name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMITTED = sorted((Path(__file__).parents[2] / "docs" / "results").glob("*/plan
 
 @pytest.fixture
 def folder(tmp_path):
-    """Runs of table 3, of table 4's start and ensemble, and one that failed."""
+    """Runs of table 3, table 4's start and ensemble, and a failed run."""
     start = config("wrn_10_1", dataset="cifar10", learned=1.0, keep=True)
     ensemble = config("wrn_10_1", dataset="cifar10", learned=0.5, start=start.key, members=2)
     plan = {
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def read_everything(folder):
-    """What a report reads of a folder, but for the drawing."""
+    """Everything that a report reads from a folder, without drawing."""
     results = load(folder)
     table_of_runs(results)
     report.readme_tables(folder)
@@ -111,9 +111,9 @@ CONFIG = ("experiments", "fig1", "runs", 0, "config")
         (lambda plan: changed(plan, *CONFIG, "dataset", "mnist"), "config.dataset is 'mnist'"),
         (
             lambda plan: changed(plan, *CONFIG, "trained", "x"),
-            "config is no configuration.*trained",
+            "config is not a valid run configuration.*trained",
         ),
-        (lambda plan: plan | {"preset": "\ud800"}, "preset is .*a string of whole characters"),
+        (lambda plan: plan | {"preset": "\ud800"}, "preset is .*a valid Unicode string"),
     ],
 )
 def test_damaged_plans_name_the_place(folder, change, message):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first saves what is going on, the second stops at once."""
+"""Ctrl-C and SIGTERM: the first saves the runs in progress, the second stops at once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def whole(dataset, tmp_path_factory):
 
 
 def signal_at_batch(monkeypatch, name, number, count, times=1):
-    """Has this process send itself the signal before batch ``count`` of the iterator ``name``."""
+    """Sends this process the signal before batch ``count`` of the iterator ``name``."""
     module = evaluation if name == "test_batches" else loop
     plain = getattr(module, name)
     seen = []
@@ -95,7 +95,7 @@ def signal_at_batch(monkeypatch, name, number, count, times=1):
 def test_an_interrupted_run_goes_on_to_the_same_bits(
     name, count, number, whole, dataset, tmp_path, monkeypatch, capfd
 ):
-    """Wherever it is: within an epoch, at its last batch, while it is evaluated."""
+    """At any point: within an epoch, at its last batch, during evaluation."""
     before = signal.getsignal(number)
     monkeypatch.setattr(evaluation, "CPU_TEST_BATCH_SIZE", 10)
     with monkeypatch.context() as patch:
@@ -103,7 +103,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
         with pytest.raises(KeyboardInterrupt):
             do(tmp_path, dataset)
     assert has_checkpoint(tmp_path, RUN)
-    assert "once more: stop at once" in capfd.readouterr().err
+    assert "interrupt again to stop at once" in capfd.readouterr().err
     assert signal.getsignal(number) is before
     assert not interrupts.requested()
     batches = []
@@ -114,7 +114,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
         lambda *a, **o: (batches.append(batch) or batch for batch in plain(*a, **o)),
     )
     assert do(tmp_path, dataset) == whole
-    # Of ten an epoch; the batch at hand is not begun, but for a run's first.
+    # An epoch has ten batches. The next batch is not started, except the first of a run.
     assert len(batches) == 20 - (max(1, count - 1) if name == "train_batches" else 10)
     assert not has_checkpoint(tmp_path, RUN)
 
@@ -168,7 +168,7 @@ def test_runs_at_once_are_saved_too(number, whole, dataset, tmp_path, capfd):
     worker_config = WorkerConfig(tmp_path, "cpu", 1, 1e9)
     with pytest.raises(KeyboardInterrupt):
         run_parallel([long], {data_key(long): dataset}, observer, worker_config, 2)
-    assert "saving what is going on" in capfd.readouterr().err
+    assert "saving the runs in progress" in capfd.readouterr().err
     assert has_checkpoint(tmp_path, long)
     epochs, told = [], Quiet(lambda epoch: epochs.append(epoch) or os.kill(HERE(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
@@ -193,8 +193,8 @@ def interrupting(monkeypatch, times):
 @pytest.mark.parametrize(
     ("times", "words"),
     [
-        (1, "the same command goes on from its last checkpoint"),
-        (2, "nothing of it is kept, the same command starts anew"),
+        (1, "the same command resumes from its last checkpoint"),
+        (2, "nothing was saved yet, and the same command restarts it"),
     ],
 )
 def test_train_says_what_is_so(times, words, tmp_path, monkeypatch):
@@ -212,4 +212,4 @@ def test_train_without_a_folder_says_that_nothing_is_kept(monkeypatch):
     interrupting(monkeypatch, 1)
     result = call(train, *TRAIN)
     assert result.exit_code == 130
-    assert "nothing of it is kept, as there was no --out FOLDER" in result.stderr
+    assert "nothing was saved, because --out FOLDER was not given" in result.stderr

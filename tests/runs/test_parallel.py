@@ -1,4 +1,4 @@
-"""Several runs at once: the same results, processes that die, what waits for what."""
+"""Parallel runs: the same results, dying processes, and dependencies between runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RUNS = ITEMS["table1"].runs(preset_of("quick", epochs=1, subset=5))
 
 
 def results(out):
-    """What the rows say of the training, without times."""
+    """The training results in the rows, without times."""
     rows = Store(out).load().rows
     for row in rows.values():
         for epoch in row["history"]:
@@ -69,7 +69,7 @@ class Unloadable(Dataset):
 
 
 class Silent:
-    """An observer that remembers what it was told."""
+    """An observer that records its calls."""
 
     def __init__(self):
         self.waits = 0
@@ -113,7 +113,7 @@ def test_run_that_ends_its_process_each_time_fails(store):
 
 def test_processes_that_cannot_start_are_told(store):
     datasets = {("digits", 5): digits(Unloadable)}
-    with pytest.raises(WorkerError, match=r"do not start: one ended with exit status 1; .*paral"):
+    with pytest.raises(WorkerError, match=r"do not start: one ended with exit status 1 \(.*paral"):
         run_parallel(RUNS, datasets, Silent(), WorkerConfig(store.out, "cpu", 1), 2)
     assert store.load().rows == {}
 

@@ -1,4 +1,4 @@
-"""``--amp``: how it is resolved, that every part of a run computes in it, and who tells of it."""
+"""``--amp``: its resolution, its use in every part of a run, and its messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRAIN = ("--model", "wrn_10_1", "--learned", "0.1", "--epochs", "1", "--subset",
 
 @pytest.fixture
 def cpu(tmp_path, monkeypatch):
-    """Sets what the system says of the processor; None for a system that says nothing."""
+    """Sets the system's description of the processor; None for a system without one."""
 
     def set_facts(text):
         path = tmp_path / "cpuinfo"
@@ -72,7 +72,7 @@ def test_only_bfloat16_changes_the_key():
 
 @pytest.mark.parametrize(("amp", "dtype"), [("bf16", torch.bfloat16), ("off", torch.float32)])
 def test_every_part_of_a_run_computes_in_it(amp, dtype, tmp_path, monkeypatch):
-    """Training, evaluation, an ensemble's answers and estimates, on the CPU."""
+    """Training, evaluation, predictions of an ensemble, and estimates, on the CPU."""
     found = set()
     plain = nn.functional.linear
 
@@ -147,7 +147,7 @@ def test_commands_resolve_it_before_the_configuration(flags, options, amp, note,
     assert result.exit_code == 0, result.output
     (found,) = Store(tmp_path / "train").load().rows.values()
     assert found["config"]["amp"] == amp
-    assert ("has no unit for bfloat16; --amp off is faster" in result.stderr) is note
+    assert ("has no bfloat16 instructions; --amp off is faster" in result.stderr) is note
     arguments = ("fig6", "--device", "cpu", "--parallel", "1", "--epochs", "1", "--subset", "2")
     result = call(reproduce, *arguments, "--no-report", "--out", tmp_path / "all", *options)
     assert result.exit_code == 0, result.output
@@ -165,14 +165,14 @@ def test_anything_else_is_refused(command):
 
 
 def test_a_folder_has_one_precision(tmp_path):
-    """Figures share runs, and a comparison of two precisions would go unnoticed."""
+    """Figures share runs, so that mixed precisions would go unnoticed."""
     small = ("fig6", "--epochs", "1", "--subset", "2", "--no-report", "--out", tmp_path)
     small += ("--device", "cpu", "--parallel", "1")
     assert call(reproduce, *small, "--amp", "off").exit_code == 0
     before = keys(tmp_path)
     result = call(reproduce, *small, "--amp", "bf16")
     assert result.exit_code == 2
-    assert "holds runs of --amp off, not bf16; --amp off goes on with them" in result.stderr
+    assert "holds runs of --amp off, not bf16; --amp off continues them" in result.stderr
     plan = json.loads((tmp_path / "plan.json").read_text())
     del plan["amp"]
     (tmp_path / "plan.json").write_text(json.dumps(plan))
@@ -190,7 +190,7 @@ def test_a_row_of_cuda_without_a_precision_is_not_taken_for_float32(tmp_path):
         store.append(found)
     loaded = store.load()
     assert list(loaded.rows) == [config().key]
-    assert ["does not say its precision" in problem for problem in loaded.problems] == [True]
+    assert ["without its precision" in problem for problem in loaded.problems] == [True]
 
 
 @pytest.mark.parametrize(("amp", "words"), [("bf16", "bfloat16 (autocast)"), ("off", "float32")])

@@ -1,4 +1,4 @@
-"""A run that was stopped goes on to the same weights, bit for bit."""
+"""A stopped run resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def uninterrupted(dataset, tmp_path_factory):
-    """The folder and the row of the whole run."""
+    """The folder and the row of the uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     return folder, execute(SMALL, dataset, folder=folder)
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """Folder of runs that were killed at random moments, and how often each was."""
+    """Folder of runs that were killed at random moments, and the number of kills of each."""
     folder = tmp_path_factory.mktemp("killed")
     command = [sys.executable, killed_runs.__file__, folder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -73,14 +73,14 @@ def test_killed_at_random_moments(name, killed, dataset, tmp_path):
     folder, kills = killed
     config = replace(SMALL, **OPTIMIZERS[name])
     row = execute(config, dataset, folder=tmp_path)
-    # The last process left its weights and a checkpoint of the end, from which a row can be made.
+    # The last process left its weights and a final checkpoint, from which a row can be written.
     again = execute(config, dataset, folder=folder)
     assert kills[name] >= 2
     assert_same_results(tmp_path, row, folder, again)
 
 
 def stop_after(monkeypatch, writes):
-    """Makes the checkpoint's ``writes``-th writing the last thing that the process does."""
+    """Ends the process after the ``writes``-th write of the checkpoint."""
     write, left = Checkpoint.write, iter(range(writes - 1, -1, -1))
 
     def write_and_stop(self, training):
@@ -98,7 +98,7 @@ def interrupt(monkeypatch, config, dataset, folder, writes):
             execute(config, dataset, folder=folder, checkpoint_seconds=0)
 
 
-# Of 10 batches an epoch, 9 are followed by a writing, and so is the end of the epoch.
+# In an epoch of 10 batches, a write follows 9 batches and the end of the epoch.
 @pytest.mark.parametrize(
     ("writes", "batches_left"), [(1, 29), (9, 21), (10, 20), (11, 19), (30, 0)]
 )
@@ -126,7 +126,7 @@ def test_the_time_before_counts(dataset, tmp_path, monkeypatch):
     interrupt(monkeypatch, SMALL, dataset, tmp_path, 30)
     spent = sum(epoch["seconds"] for epoch in execute(SMALL, dataset, folder=tmp_path)["history"])
     row = execute(SMALL, dataset, folder=tmp_path)
-    # Nothing was left to do but to make the row.
+    # Only the row was missing.
     assert row["seconds"] > spent > 0
 
 
@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_reported_and_not_used(
     interrupt(monkeypatch, SMALL, dataset, tmp_path, 3)
     spoil(checkpoint_path(tmp_path, SMALL))
     row = execute(SMALL, dataset, folder=tmp_path)
-    assert "is damaged; the run starts anew" in capsys.readouterr().err
+    assert "is damaged; the run restarts" in capsys.readouterr().err
     assert_same_results(*uninterrupted, tmp_path, row)
 
 

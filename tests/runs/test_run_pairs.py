@@ -1,4 +1,4 @@
-"""Settings that make no difference together, or contradict each other, are refused or told."""
+"""Pairs of settings that have no effect or contradict each other are refused or reported."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _plain(model):
 
 
 def test_rows_from_when_such_runs_learned_batch_norm_are_not_reused():
-    """The key by which they were stored, of the settings alone, is not theirs any more."""
+    """Their old key, without BatchNorm's state, is not valid any more."""
     assert config(trained="fc", bn_learned=False).key != "9101262899e84813"
     for unchanged, key in (
         (config(trained="fc"), "65128c221f5cb1e3"),
@@ -161,7 +161,7 @@ def test_reproduce_says_what_would_be_ignored(tmp_path, monkeypatch):
     time_nothing(monkeypatch)
     result = call(reproduce, "fig6", "--verbose", "--out", tmp_path)
     assert result.exit_code == 2
-    assert "verbose is for --list and --dry-run" in result.stderr
+    assert "verbose is True; expected --list or --dry-run" in result.stderr
     result = call(reproduce, "fig6", "--data-dir", f"cifar10={tmp_path}", "--dry-run")
     assert result.exit_code == 0, result.output
     assert "none of these runs reads the images of cifar10" in result.stderr
@@ -170,7 +170,7 @@ def test_reproduce_says_what_would_be_ignored(tmp_path, monkeypatch):
 def test_train_says_what_becomes_of_the_weights_and_the_learning_rate(tmp_path):
     result = call(train, *WRN)
     assert "final weights will not be stored; --out FOLDER --keep stores them" in result.stderr
-    assert "the learning rate is not lowered after epoch 60, 120, 160" in result.stderr
+    assert "lowers the learning rate after epoch 60, 120, 160; this run has only" in result.stderr
     result = call(train, *WRN, "--out", tmp_path)
     assert "final weights will not be stored; --keep stores them" in result.stderr
     result = call(train, *WRN, "--out", tmp_path, "--keep")
@@ -181,7 +181,7 @@ def test_train_says_what_becomes_of_the_weights_and_the_learning_rate(tmp_path):
 
 @pytest.mark.parametrize("learned", ["1.0", "0.5"])
 def test_a_diverged_part_is_a_failed_run(learned, tmp_path):
-    """With everything else finite, the loss may be so too."""
+    """The loss may be finite although a value of the network is not."""
     arguments = ("--model", "wrn_10_1", "--trained", "conv1", "--lr", "1e20", "--learned", learned)
     arguments += ("--epochs", "2", "--subset", "30")
     result = call(train, *arguments, "--out", tmp_path)

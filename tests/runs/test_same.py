@@ -1,4 +1,4 @@
-"""Runs that are one network by construction are trained once, and shown as such."""
+"""Runs that train the same network by construction are trained once and reported as equal."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ COLUMNS = {"slice_dim": 3, "frozen": "random"}
 def test_what_is_one_network(one, other, same):
     assert equal(one, other) is same
     if "seed" not in one:
-        # Their weights are found by their own keys.
+        # Stored weights are found by the run's own key.
         assert not equal(one, other, keep=True)
 
 
 def test_equal_networks_have_equal_values_learned_and_frozen():
-    """Of figure 2's: for each run that another stands for, every bank is split alike."""
+    """For each run of figure 2 that shares a training, all layers have the same slices."""
     runs = ITEMS["fig2"].runs(preset_of("quick"))
     trained = trained_for(runs, Loaded())
     others = [run for run in runs if trained[run.key] is not run]
@@ -118,7 +118,7 @@ def test_each_is_trained_once_and_told(figure2, tmp_path, monkeypatch):
     assert listed.count("(the same network as ") == 11
     assert "32 runs, 21 networks to train" in listed
     again = call(reproduce, *FIG2, "--no-report", "--out", out)
-    assert "21 of 21 runs are in" in again.stderr
+    assert "21 of 21 runs are finished in" in again.stderr
     assert len(keys(out)) == 21
     dry = call(reproduce, *FIG2, "--dry-run", "--out", tmp_path)
     assert dry.stdout.splitlines()[-1].split()[:3] == ["total", "32", "21"]
@@ -127,9 +127,10 @@ def test_each_is_trained_once_and_told(figure2, tmp_path, monkeypatch):
 def test_the_report_shows_them_as_one(figure2):
     out, _ = figure2
     text = (out / "report.md").read_text()
-    assert "Runs: 21 done, 0 failed, 0 not run; they are 32 settings" in text.replace("*", "")
-    words = "p = 0.1 of kernel rows, random = p = 0.4 of kernel rows, random = k = 1 of kernel rows"
-    assert words in text
+    assert "Runs: 21 done, 0 failed, 0 not run; the figures show 32 settings" in text.replace(
+        "*", ""
+    )
+    assert "share one run: p = 0.1, p = 0.4, k = 1 (kernel rows, random); " in text
     table = (out / "results.csv").read_text().splitlines()
     assert len(table) == 33
     names = table[0].split(",")
@@ -139,14 +140,14 @@ def test_the_report_shows_them_as_one(figure2):
 
 
 def test_a_folder_from_before_is_read_and_kept(figure2, tmp_path):
-    """There each of the equals has a row of its own, and the plan says nothing of equals."""
+    """In such a folder, each equal run has its own row, and the plan has no equal runs."""
     runs = ITEMS["fig2"].runs(preset_of("quick", epochs=1, subset=2))
     store = Store(tmp_path)
     store.prepare()
     for number, run in enumerate(runs):
         store.append(row(run, 50.0 + number, data_note=None))
     result = call(reproduce, *FIG2, "--no-report", "--out", tmp_path)
-    assert "32 of 32 runs are in" in result.stderr
+    assert "32 of 32 runs are finished in" in result.stderr
     assert "same slices" not in result.stderr
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert not any("same_as" in run for run in plan["experiments"]["fig2"]["runs"])
@@ -156,7 +157,7 @@ def test_a_folder_from_before_is_read_and_kept(figure2, tmp_path):
 
 
 def test_items_that_share_runs_are_no_equals():
-    """Figure 3 shows figure 1's runs: the same keys, and none of them another's network."""
+    """Figure 3 shows figure 1's runs: the same keys, without equal runs."""
     listed = call(reproduce, "fig1", "fig3", "fig2", "--list").stdout
     assert "(77 runs)" in listed
     assert "(77 runs, 77 of them above)" in listed

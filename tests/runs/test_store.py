@@ -1,4 +1,4 @@
-"""Results on disk: killed writers, several writers, folders that cannot be used."""
+"""Results on disk: killed writers, parallel writers, unusable folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskedconv.runs import Store, StoreError
 
 
 def run(name):
-    """The run of that name: its key, and a configuration with the name for a model."""
+    """A run with this name: its key, and a configuration with the name as its model."""
     config = samples.config(name)
     return {"key": config.key, "config": config.to_json()}
 
@@ -202,7 +202,7 @@ def test_folders_that_cannot_be_used(tmp_path):
 
 
 def test_full_disk_is_told(store):
-    """/dev/full takes no byte."""
+    """Writing to /dev/full always fails."""
     store.results = type(store.results)("/dev/full")
     with pytest.raises(StoreError, match="No space left"):
         store.append(row("a"))

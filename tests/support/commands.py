@@ -1,4 +1,4 @@
-"""Calls the commands in this process or another, for the tests of them."""
+"""Calls the commands in this process or another, for their tests."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def call(module, *arguments):
 
 
 def start(*arguments, before_start=None):
-    """Starts ``reproduce`` in another process, which ``before_start`` is called in."""
+    """Starts ``reproduce`` in another process and calls ``before_start`` in it."""
 
     def prepare():
-        # Tests that run in the background of a script inherit that Ctrl-C is ignored.
+        # Tests in the background of a script inherit an ignored Ctrl-C.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if before_start is not None:
             before_start()
@@ -44,7 +44,7 @@ def start(*arguments, before_start=None):
 
 
 def wait_for_rows(out, count, process):
-    """Waits until ``process`` has finished so many runs."""
+    """Waits until ``process`` has finished this number of runs."""
     end = time.monotonic() + 300
     while len(Store(out).load().rows) < count:
         assert process.poll() is None, process.communicate()
@@ -53,7 +53,7 @@ def wait_for_rows(out, count, process):
 
 
 def time_nothing(monkeypatch):
-    """Has estimates of runs take every network for equally fast, instead of timing it."""
+    """Makes estimates assume the same speed for every network instead of timing it."""
     monkeypatch.setattr(
         estimate, "_measure_all", lambda jobs, workers: [Pace(1.0, 1e-3, 1e-3) for _ in jobs]
     )

@@ -21,7 +21,7 @@ PLAN = (
 
 
 def compiler():
-    """g++, or what CXX names; None where there is none."""
+    """The compiler in CXX or g++; None if there is none."""
     return shutil.which(os.environ.get("CXX", "g++"))
 
 
@@ -40,7 +40,7 @@ def build(name, folder, csrc=ROOT / "csrc"):
 
 
 def build_module(folder):
-    """``maskedconv._C`` whose CUDA kernels run on the CPU, and whose CPU kernels are missing."""
+    """A ``maskedconv._C`` with CUDA kernels that run on the CPU, and without CPU kernels."""
     import pybind11
 
     csrc, target = ROOT / "csrc", folder / "_C.so"
@@ -72,7 +72,7 @@ def pointer(tensor):
 
 
 class WeightGradEmulation:
-    """The weight_grad kernel for a GPU of ``multiprocessors``, each block of ``shared_bytes``."""
+    """The weight_grad kernel for a GPU with ``multiprocessors`` and ``shared_bytes`` per block."""
 
     def __init__(self, library, multiprocessors=2, shared_bytes=160 * 1024):
         self.library = library
@@ -98,12 +98,12 @@ class WeightGradEmulation:
 
     @staticmethod
     def empty_result(problem):
-        """What the kernel is to write, all NaN: ``[n, kH, kW, C]``."""
+        """The output of the kernel ``[n, kH, kW, C]``, filled with NaN."""
         filters, channels, *kernel = problem.shape
         return torch.full((filters, *kernel, channels), torch.nan)
 
     def run(self, problem, seed=0, out=None):
-        """The gradient; what the kernel does not write is NaN. RuntimeError: it went wrong."""
+        """The gradient, with NaN in unwritten elements; RuntimeError if the kernel failed."""
         input, grad = problem.input, problem.grad_output
         out = self.empty_result(problem) if out is None else out
         x_strides = [input.stride(dim) for dim in (0, 2, 3)]
@@ -116,7 +116,7 @@ class WeightGradEmulation:
             raise RuntimeError(self.library.emulated_error().decode())
         operands = (input, grad, problem.scale, problem.shift)
         finite = all(part is None or bool(part.isfinite().all()) for part in operands)
-        # Computed again they would be right, which hides what was wrong with them.
+        # Computing them again would hide the fault.
         if finite and (again := self.library.emulated_computed_again()):
             raise RuntimeError(f"{again} sums of finite products were not finite")
         return out.permute(0, 3, 1, 2)

@@ -13,7 +13,7 @@ VALUES = (NAN, INF, -INF)
 
 
 def poisoned(tensor, index, value):
-    """A copy of the same strides with one other element."""
+    """A copy with the same strides and one changed element."""
     copy = tensor.clone(memory_format=torch.preserve_format)
     copy[index] = value
     return copy
@@ -33,7 +33,7 @@ def poisoned_problems(problem):
 
 
 def edge_views(*shape):
-    """Tensors of ``[N, C, H, W]``, of as many kinds of strides as there are."""
+    """Tensors ``[N, C, H, W]`` with all kinds of strides."""
     n, c, h, w = shape
     yield torch.randn(shape)
     yield torch.randn(n, h, w, c).permute(0, 3, 1, 2)
@@ -60,7 +60,7 @@ def activation_of(problem):
 
 
 def exact_weight_grad(problem):
-    """Padding is no factor here, so that 0 times what is not finite does not appear."""
+    """The gradient without products of padding, so that 0 times infinity does not occur."""
     x, filters = activation_of(problem), problem.shape[0]
     grad = problem.grad_output[:, :filters].double()
     result = torch.zeros(problem.shape, dtype=torch.float64)
@@ -77,8 +77,8 @@ def exact_weight_grad(problem):
 
 
 def assert_same(value, expected, relative):
-    """NaN where that is expected, the same infinities, and the rest within ``relative`` of the
-    largest finite value."""
+    """Asserts equal NaN and infinities, and other elements within ``relative`` of the largest
+    finite value."""
     finite = expected[expected.isfinite()].abs()
     scale = max(1.0, float(finite.max())) if finite.numel() else 1.0
     torch.testing.assert_close(

@@ -32,12 +32,12 @@ KNOWN_TO_12_4 = "printf 'sm_%s\\n' 50 70 75 80 86 89 90"
 
 
 def refuse(message: str) -> str:
-    """The commands of a compiler that always fails, and says why."""
+    """The commands of a compiler that always fails with a message."""
     return f"echo {shlex.quote(message)} >&2; exit 1\n"
 
 
 class Compilers:
-    """A folder for PATH with the compilers that a test writes, and nothing but a shell's tools."""
+    """A folder for PATH with a test's compilers and the basic tools of a shell."""
 
     def __init__(self, folder: Path, module: str) -> None:
         self.folder, self.module = folder, module
@@ -45,7 +45,7 @@ class Compilers:
 
     def add(self, name: str, commands: str) -> None:
         script = self.folder / name
-        # In one write, as ninja runs several at once.
+        # In one write, because ninja runs several in parallel.
         log = 'call=$(printf \'%s\\t\' "$@"); echo "$call" >> "$0.log"\n'
         script.write_text(f"#!/bin/sh\n{log}{commands}")
         script.chmod(0o755)
@@ -54,7 +54,7 @@ class Compilers:
         self.add(name, before + COMPILE.format(module=shlex.quote(self.module)))
 
     def add_nvcc(self, before: str = "", listing: str = KNOWN_TO_12_4) -> None:
-        """nvcc 12.4, unless ``listing`` prints other architectures than it knows."""
+        """nvcc 12.4; ``listing`` prints other architectures."""
         asked = NVCC.format(listing=listing, folder=self.folder)
         self.add("nvcc", asked + before + COMPILE.format(module=shlex.quote(self.module)))
 

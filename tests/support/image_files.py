@@ -27,6 +27,6 @@ def write_folder(root: Path, classes=("cat", "dog"), size=8, suffix=".png", test
 
 
 def damage(path: Path, keep: int = 100) -> Path:
-    """Cut a file short."""
+    """Truncates a file."""
     path.write_bytes(path.read_bytes()[:keep])
     return path

@@ -44,7 +44,7 @@ OPTIMIZERS = {
 
 
 def small_dataset() -> Dataset:
-    """Random images of two classes, one of them brighter: 80 to train on and 30 to test."""
+    """Random images of two classes, one of them brighter: 80 training and 30 test images."""
     generator = torch.Generator().manual_seed(0)
 
     def part(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,14 +70,14 @@ def small_dataset() -> Dataset:
 
 
 def kill_until_done(config: RunConfig, dataset: Dataset, folder: Path) -> int:
-    """Runs ``config`` in processes that die at random moments; how many of them did."""
+    """Runs ``config`` in processes that die at random moments; returns their number."""
     kills = 0
     while True:
         child = os.fork()
         if child == 0:
             row = execute(config, dataset, folder=folder, checkpoint_seconds=0)
             os._exit(0 if row["status"] == "done" else 1)
-        # Later and later, so that it comes to an end on a slow machine, too.
+        # Later each time, so that it finishes on a slow machine, too.
         time.sleep(random.uniform(0.02, 0.06 + 0.03 * kills))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
@@ -88,10 +88,10 @@ def kill_until_done(config: RunConfig, dataset: Dataset, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    # A process that has begun to use threads cannot fork.
+    # A process with threads cannot fork.
     torch.set_num_threads(1)
     images, out = small_dataset(), Path(sys.argv[1])
-    # What is imported at first use is there before the processes are made.
+    # Lazy imports happen before the processes are created.
     execute(replace(SMALL, keep=False), images, folder=out)
     kills = {
         name: kill_until_done(replace(SMALL, **changes), images, out)

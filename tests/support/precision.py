@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-# Roundings of the largest value that a result may differ by where plain modules happen to be exact.
+# Allowed roundings of the largest value if plain modules happen to be exact.
 ROUNDINGS = 4
 
 Measure = Callable[[Tensor, Tensor], float]

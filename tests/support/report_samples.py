@@ -1,4 +1,4 @@
-"""Made-up plans and rows for the report's tests: no training, the same numbers every time."""
+"""Synthetic plans and rows for the report's tests: no training, always the same numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = {"densenet": 40_000, "wrn": 78_000, "vgg19": 320_000, "alexnet": 45_000}
 
 
 def config(model: str = "densenet_bc_16_12", **fields: Any) -> RunConfig:
-    """A short run on digits unless told otherwise."""
+    """A short run, by default on digits."""
     defaults: dict[str, Any] = {
         "dataset": "digits",
         "learned": 1.0,
@@ -83,7 +83,7 @@ def row(run: RunConfig, top1: float | None, **fields: Any) -> dict[str, Any]:
 
 
 def _ensemble(run: RunConfig, top1: float) -> dict[str, Any]:
-    """What an ensemble's row has besides: members about ``top1``, together better than that."""
+    """Extra fields of an ensemble's row: members near ``top1``, and a better joint accuracy."""
     size = 40_000
     share = 0.05 if run.trained == "fc" else 0.05 + 0.95 * run.learned
     tops = [top1 + 0.2 * (member - 2) for member in range(run.members)]
@@ -101,7 +101,7 @@ def _ensemble(run: RunConfig, top1: float) -> dict[str, Any]:
 
 
 def _weights(run: RunConfig) -> dict[str, Any]:
-    """What the row of a run with kept weights has besides: eleven layers, 16 filters of 3×3."""
+    """Extra fields of a row with stored weights: eleven layers, 16 filters of 3×3."""
     learned = int(16 * run.learned)
     layers = []
     for place in range(11):
@@ -159,7 +159,7 @@ def write_folder(
 
 
 def preset_of(name: str, **options: Any) -> RosenfeldPreset:
-    """A preset of the paper with options of the command line."""
+    """A preset of the paper with command-line options."""
     return PAPER.preset(Request(name, **options))
 
 
@@ -182,7 +182,7 @@ def small_plan(seeds: int = 2) -> dict[str, list[RunConfig]]:
 
 
 def small_top1(run: RunConfig) -> float | None:
-    """Accuracies of the paper's shape; VGG-19 without BatchNorm at 0.1 is at chance or diverges."""
+    """Accuracies like the paper's; VGG-19 without BatchNorm at 0.1 is at chance or diverges."""
     if run.model in ("vgg19", "alexnet") and run.lr == 0.1:
         return None if run.learned == 0.7 else 10.0
     share = min(run.learned / 16, 1) if isinstance(run.learned, int) else run.learned

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 
 class Simulation:
-    """Milliseconds since the start, of the host and of when the queue will be empty."""
+    """Milliseconds since the start: the host's clock, and the time when the queue is empty."""
 
     def __init__(self) -> None:
         self.host = self.queue = 0.0
         self.sleeps: list[float] = []
 
     def ask(self, python: float, kernel: float) -> None:
-        """Python that takes so long, and then queues a kernel of so long."""
+        """Python code of a given duration that queues a kernel of a given duration."""
         self.host += python
         self.queue = max(self.queue, self.host) + kernel
 
@@ -34,7 +34,7 @@ class Event:
 
 
 class SimulatedQueue:
-    """In place of :class:`maskedconv.ops.timing.CudaQueue`."""
+    """Replaces :class:`maskedconv.ops.timing.CudaQueue`."""
 
     capturing = False
 

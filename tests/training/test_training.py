@@ -1,4 +1,4 @@
-"""The training loop: what it changes, what it reports, what it refuses."""
+"""The training loop: its effects, results and errors."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_same_seed_same_numbers_whatever_came_before(dataset):
 
 
 def test_first_step_is_that_of_plain_sgd(dataset):
-    """One batch of everything: the parameters end where torch.optim.SGD by hand puts them."""
+    """With one batch of all images, the parameters equal those of torch.optim.SGD by hand."""
     whole = Dataset(**{**vars(dataset), "crop_padding": 0})
     model, by_hand = network(), network()
     history = run(model, whole, epochs=1, batch_size=96, lr=0.1, weight_decay=0.01)

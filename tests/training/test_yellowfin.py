@@ -1,4 +1,4 @@
-"""YellowFin against the paper's formulae, problems of known optimum, and itself after a reload."""
+"""YellowFin against the paper's formulae, problems with a known optimum, and after a reload."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_extreme_measurements_stay_finite(extreme):
 
 
 def by_hand(gradients, start, lr, momentum, beta, window, clip, weight_decay, factors):
-    """Algorithms 1-4 written out step by step in numpy; returns the positions."""
+    """Algorithms 1-4, step by step in numpy; returns the positions."""
     eps = 1e-6
     position, velocity = start.copy(), np.zeros_like(start)
     means = {name: 0.0 for name in ("h_max", "log_h_min", "h", "norm", "distance")}
@@ -197,7 +197,7 @@ def test_what_is_frozen_does_not_move_and_does_not_count():
 
 
 class Readings(TorchDispatchMode):
-    """Counts how often a value goes from the device to the host."""
+    """Counts the transfers of values from the device to the host."""
 
     count = 0
 
@@ -255,7 +255,7 @@ def test_bad_arguments_are_named(changes, words):
 @pytest.mark.parametrize("size", [1e20, 3e38, 1e-30])
 @pytest.mark.parametrize("clip", [None, 2.0])
 def test_gradients_whose_squares_overflow_are_followed_as_in_float64(size, clip):
-    """Steps of float32 are those of float64, whose squared norm is finite."""
+    """Steps in float32 equal those in float64, in which the squared norm is finite."""
     results = []
     for dtype in (torch.float32, torch.float64):
         parameter = nn.Parameter(torch.tensor([3.0, -2.0], dtype=dtype))

@@ -1,1 +1,1 @@
-"""The cases of each step: ``run(case, device, options)`` gives what its row holds."""
+"""The cases of each step: ``run(case, device, options)`` returns the fields of its row."""

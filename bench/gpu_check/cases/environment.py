@@ -1,4 +1,4 @@
-"""Step 1: versions, the device, and what it can do at most."""
+"""Step 1: versions, the device, and its measured limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""As time remains: the first epoch of the authors' runs on real images."""
+"""In the remaining time: the first epoch of the authors' runs on real images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from maskedconv.runs.images import DataLocations
 
 @functools.cache
 def images(dataset: str, folder: str, device_name: str) -> Dataset:
-    """Loaded once a process."""
+    """The dataset, loaded once per process."""
     locations = DataLocations({"": Path(folder)} if folder else {})
     return locations.load((dataset, None), torch.device(device_name))
 

@@ -1,4 +1,4 @@
-"""Step 3: the weight gradient's kernels by graph replay, from a clean cache."""
+"""Step 3: times the kernels of the weight gradient by graph replay, with a cold cache."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(case: str, device: Device, options: dict[str, Any]) -> dict[str, Any]:
 def candidate_of(name: str, problem: WeightGradProblem, device: Device) -> Callable[[], object]:
     """One of our kernels, PyTorch's gradient of the slice padded to 8 filters, or of all filters.
 
-    PyTorch's compute the activation first where there is a prologue.
+    If there is a prologue, PyTorch's candidates compute the activation first.
     """
     if name in ("slice", "full"):
         out_channels = problem.grad_output.size(1)

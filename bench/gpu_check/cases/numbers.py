@@ -1,4 +1,4 @@
-"""Step 2: every kernel against float64, and two runs of it against each other."""
+"""Step 2: compares every kernel with float64, and two of its runs with each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maskedconv.ops.pack_filters import BACKENDS as PACKERS
 from maskedconv.ops.pack_filters import PackProblem
 from maskedconv.ops.weight_grad import BACKENDS
 
-# The mantissa that operands are rounded to; TF32's for float32.
+# Bits of the mantissa that operands are rounded to; float32 is rounded to TF32.
 EPS = {"bfloat16": 2.0**-8, "float32": 2.0**-11}
 
 
@@ -30,7 +30,7 @@ def run(case: str, device: Device, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def gradient(shape: Shape, backend: str, device: Device) -> dict[str, Any]:
-    """Right: at most twice what PyTorch's own operator errs by, plus a rounding."""
+    """A kernel's error may be at most twice that of PyTorch's own operator, plus a rounding."""
     problem = problem_of(shape, device.name)
     if reason := BACKENDS[backend].cannot_run(problem):
         raise NotHere(reason)
@@ -50,14 +50,14 @@ def gradient(shape: Shape, backend: str, device: Device) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=64)
 def _expected(shape: Shape, device_name: str) -> tuple[Tensor, dict[str, float]]:
-    """In float64, and what PyTorch's own operator errs by; small, so kept for all shapes."""
+    """The float64 gradient, and the error of PyTorch's operator; cached, because both are small."""
     problem = problem_of(shape, device_name)
     expected = exact(problem)
     return expected, errors(BACKENDS["reference"].run(problem), expected)
 
 
 def packing(backend: str, device: Device) -> dict[str, Any]:
-    """A bank of bfloat16 from float32 filters, to the bit, for every slice dimension."""
+    """Packs float32 filters into a bfloat16 weight; must be exact for every slice dimension."""
     whole = torch.randn(64, 48, 3, 3, device=device.name)
     right = True
     for slice_dim in range(4):

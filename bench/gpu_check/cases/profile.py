@@ -1,4 +1,4 @@
-"""Step 5: Nsight Compute on a few shapes, where it is installed and may read the counters."""
+"""Step 5: Nsight Compute on a few shapes, if it is installed and may read the counters."""
 
 from __future__ import annotations
 

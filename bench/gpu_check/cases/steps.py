@@ -7,7 +7,7 @@ from typing import Any
 from bench.gpu_check.device import Device
 from bench.gpu_check.training_steps import Training, measure
 
-# The network of the case before: its graph comes next.
+# The network of the previous case, which the next case captures as a graph.
 _last: list[tuple[str, Training]] = []
 
 

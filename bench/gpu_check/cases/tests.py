@@ -1,4 +1,4 @@
-"""Step 7: the tests that need a GPU, by several processes where pytest-xdist is installed."""
+"""Step 7: the tests that need a GPU, in several processes if pytest-xdist is installed."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def run(case: str, device: Device, options: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     print(done.stdout, done.stderr, file=sys.stderr)
     lines = done.stdout.strip().splitlines() or [""]
-    # 5: nothing was left to run.
+    # Exit status 5: no tests were left to run.
     return {"status": "ok" if done.returncode in (0, 5) else "error", "summary": lines[-1]}

@@ -1,4 +1,4 @@
-"""bn_relu: BatchNorm with known moments and ReLU, element by element, and its gradients."""
+"""bn_relu: BatchNorm with given moments and ReLU, element-wise, and its gradients."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def bn_relu(problem: NormProblem) -> Tensor:
     """``relu(bn(input))`` in new dense memory; not differentiable.
 
     Raises:
-        ValueError: MASKEDCONV_BACKEND names no backend.
-        RuntimeError: the backend that it or ``problem`` names cannot run here.
+        ValueError: MASKEDCONV_BACKEND is not the name of a backend.
+        RuntimeError: the forced backend cannot run here.
     """
-    if torch.compiler.is_compiling():  # which fuses PyTorch's operators itself
+    if torch.compiler.is_compiling():  # the compiler fuses PyTorch's operators itself
         return reference.run(problem)
     backend, problem = dispatch(FORWARD, problem)
     return backend.run(problem)
@@ -65,12 +65,12 @@ def bn_relu_backward(
     activation: Tensor | None = None,
     in_place: bool = False,
 ) -> Gradients:
-    """Gradients of the input, γ and β, where ``needs`` asks for them.
+    """Gradients of the input, γ and β, as selected by ``needs``.
 
     Args:
-        grad: that of the result.
-        activation: the result itself, where it is at hand.
-        in_place: ``grad`` may be changed.
+        grad: gradient of the result.
+        activation: the result itself, if available.
+        in_place: whether ``grad`` may be overwritten.
 
     Raises:
         ValueError, RuntimeError: as :func:`bn_relu`.
@@ -83,7 +83,7 @@ def bn_relu_backward(
 
 
 def runs_kernel(problem: NormProblem) -> bool:
-    """Whether a kernel computes this. It reads a view as fast as dense memory."""
+    """Whether a kernel computes this. A kernel reads views as fast as dense memory."""
     if torch.compiler.is_compiling():
         return False
     return chosen_backend(FORWARD, problem) is not reference

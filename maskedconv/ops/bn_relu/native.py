@@ -19,7 +19,7 @@ _COMPILED = native.module()
 
 
 def cannot_run(problem: NormProblem) -> str:
-    """Empty when the passes take this input, else the reason why not."""
+    """The reason why the passes cannot take this input, or an empty string."""
     input = problem.input
     if _COMPILED is None:
         return native.why_missing()
@@ -28,7 +28,7 @@ def cannot_run(problem: NormProblem) -> str:
     if input.dtype != torch.float32:
         return f"its kernel is for float32; the input is {input.dtype}"
     if pixel_pitch(input) == 0:
-        return "its kernel wants channels side by side and pixels at equal distances"
+        return "its kernel is for contiguous channels and a constant stride between pixels"
     return ""
 
 
@@ -46,7 +46,7 @@ def run(problem: NormProblem) -> Tensor:
 def run_backward(
     problem: NormProblem, grad: Tensor, needs: Needs, activation: Tensor | None, in_place: bool
 ) -> Gradients:
-    """The gradients; for the arguments see :func:`maskedconv.ops.bn_relu.bn_relu_backward`."""
+    """The gradients; see :func:`maskedconv.ops.bn_relu.bn_relu_backward` for the arguments."""
     if _COMPILED is None:
         raise RuntimeError(native.REASON)
     input, norm, *_ = problem
@@ -74,7 +74,7 @@ def run_backward(
 
 
 def _pixels(input: Tensor) -> tuple[int, int, int, int]:
-    """Address, distance, number and channels of the pixels."""
+    """Address of the first pixel, stride between pixels, number of pixels, channels."""
     channels = input.size(1)
     count = input.numel() // max(1, channels)
     return address(input), pixel_pitch(input), count, channels

@@ -1,4 +1,4 @@
-"""The problem that bn_relu solves, or its backward pass."""
+"""The arguments of bn_relu and of its backward pass."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ class Normalisation(NamedTuple):
     Attributes:
         weight, bias: γ and β, ``[C]``, or None.
         statistics: ``[5, C]``, float32 (float64 for double): mean, biased variance,
-            ``1 / sqrt(var + eps)``, and the scale and shift of which ``x * scale + shift`` is the
-            normalised input.
-        uses_batch_stats: mean and variance are those of the input itself, so that backward goes
-            through them; else they are constants.
+            ``1 / sqrt(var + eps)``, and scale and shift of ``bn(x) = x * scale + shift``.
+        uses_batch_stats: whether mean and variance are the input's own, so that backward
+            differentiates them. Otherwise they are constants.
     """
 
     weight: Tensor | None
@@ -71,7 +70,7 @@ class Normalisation(NamedTuple):
         return self.statistics[2]
 
     def scale_shift(self) -> tuple[Tensor, Tensor]:
-        """``x * scale + shift`` is the normalised input."""
+        """Scale and shift ``[C]`` of ``bn(x) = x * scale + shift``."""
         return self.statistics[3], self.statistics[4]
 
 
@@ -79,10 +78,10 @@ class NormProblem(NamedTuple):
     """``relu(bn(input))``, or its gradients.
 
     Attributes:
-        input: ``[N, C, H, W]``; also a view of the first channels of a wider tensor.
+        input: ``[N, C, H, W]``; may be a view of the first channels of a wider tensor.
         norm: the BatchNorm.
-        backend: the one that must compute it; empty for none in particular.
-        grad: the gradient of the result, if the problem is the backward pass.
+        backend: the forced backend; empty for none.
+        grad: the gradient of the result in the backward pass.
     """
 
     input: Tensor
@@ -95,18 +94,18 @@ class NormProblem(NamedTuple):
         return (self.input,) if self.grad is None else (self.input, self.grad)
 
     def kind(self) -> Hashable:
-        """Everything that the decision for a backend may depend on."""
+        """Everything that the choice of a backend may depend on."""
         input, grad = self.input, self.grad
         if input.is_cuda:
             return describe_cuda(*self.tensors()), self.norm.uses_batch_stats
         return input.device, input.dtype, input.shape, input.stride(), grad is None
 
     def resolved(self) -> NormProblem:
-        """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""
+        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
         grad = None if self.grad is None else resolved(self.grad)
         return self._replace(input=resolved(self.input), grad=grad)
 
 
-# The gradients of the input, γ and β; None for one that is not needed.
+# The gradients of the input, γ and β; None if not needed.
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 Needs = tuple[bool, bool, bool]

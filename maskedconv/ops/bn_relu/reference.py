@@ -11,12 +11,12 @@ from maskedconv.ops.plain import is_plain
 
 
 def cannot_run(problem: NormProblem) -> str:
-    """Empty: it takes every problem."""
+    """Empty, because the reference takes every problem."""
     return ""
 
 
 def run(problem: NormProblem) -> Tensor:
-    """The activation, in new dense memory and in the type of the input."""
+    """The activation, in new dense memory and the dtype of the input."""
     normalised = _normalised(problem)
     # torch 2.11's compiler loses the gradient of a Function's result that was changed in place
     # (pytorch issue 180642).
@@ -26,10 +26,10 @@ def run(problem: NormProblem) -> Tensor:
 def run_backward(
     problem: NormProblem, grad: Tensor, needs: Needs, activation: Tensor | None, in_place: bool
 ) -> Gradients:
-    """The gradients; for the arguments see :func:`maskedconv.ops.bn_relu.bn_relu_backward`."""
+    """The gradients; see :func:`maskedconv.ops.bn_relu.bn_relu_backward` for the arguments."""
     mask = _normalised(problem) if activation is None else activation
     threshold = torch.ops.aten.threshold_backward
-    # The variant that writes in place is unknown to transforms and tracers.
+    # Transforms and tracers do not support the in-place variant.
     if in_place and not torch.compiler.is_compiling() and is_plain(grad):
         grad = threshold.grad_input(grad, mask, 0, grad_input=grad)
     else:
@@ -38,7 +38,7 @@ def run_backward(
 
 
 def _normalised(problem: NormProblem) -> Tensor:
-    """``bn(input)`` in new dense memory and in the type of the input."""
+    """``bn(input)`` in new dense memory and the dtype of the input."""
     input, norm, *_ = problem
     if _is_one_product(input, norm.dtype):
         return normalised(input, *norm.scale_shift())
@@ -49,7 +49,7 @@ def _normalised(problem: NormProblem) -> Tensor:
 
 
 def normalised(input: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """``input * scale[c] + shift[c]`` of scale and shift ``[C]``, as :func:`_normalised`."""
+    """``input * scale[c] + shift[c]`` with scale and shift ``[C]``, as :func:`_normalised`."""
     if _is_one_product(input, scale.dtype):
         return torch.addcmul(shift.view(-1, 1, 1), input, scale.view(-1, 1, 1))
     mean, var = torch.zeros_like(scale), torch.ones_like(scale)
@@ -57,22 +57,22 @@ def normalised(input: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def _is_one_product(input: Tensor, dtype: torch.dtype) -> bool:
-    """Else the library's BatchNorm is faster, and takes mixed types."""
+    """Otherwise PyTorch's BatchNorm is faster, and takes mixed dtypes."""
     return memory_format_of(input) == torch.channels_last and input.dtype == dtype
 
 
 def _batch_norm_backward(problem: NormProblem, grad: Tensor, needs: Needs) -> Gradients:
-    """From the gradient of ``bn(input)``."""
+    """The gradients, from the gradient of ``bn(input)``."""
     input, norm, *_ = problem
     mean, var = norm.moments()
     running = (None, None) if norm.uses_batch_stats else (mean, var)
     used = (mean, norm.inverse_deviation()) if norm.uses_batch_stats else (None, None)
     weight = None if norm.weight is None else norm.weight.to(norm.dtype)
-    if input.numel() == 0:  # the library's kernel for the CPU divides by the size
+    if input.numel() == 0:  # PyTorch's CPU kernel divides by the size
         grads = (input, torch.zeros_like(mean), torch.zeros_like(mean))
     else:
-        # Its kernels for the CPU read the gradient in the memory format that the input has; under
-        # vmap there is but one.
+        # PyTorch's CPU kernels read the gradient in the memory format of the input; vmap supports
+        # only one.
         known = torch.compiler.is_compiling() or is_plain(grad)
         layout = memory_format_of(input) if known else torch.contiguous_format
         grads = torch.ops.aten.native_batch_norm_backward(

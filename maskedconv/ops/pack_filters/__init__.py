@@ -25,21 +25,21 @@ def pack_filters(
     memory_format: torch.memory_format,
     backend: str = "",
 ) -> Tensor:
-    """One weight ``[O, I / groups, kH, kW]`` of the learned slice followed by the frozen one.
+    """The weight ``[O, I / groups, kH, kW]``: the learned slice followed by the frozen slice.
 
     Not differentiable. If there is nothing to assemble, the result may be ``learned`` or
     ``frozen`` itself. While torch.compile traces, the call becomes the registered operator
     ``maskedconv::pack_filters``.
 
     Args:
-        learned, frozen: the two slices, alike except for dimension ``slice_dim``; frozen may be
-            None.
-        dtype, memory_format: of the result.
-        backend: the one that must pack; empty for none in particular.
+        learned, frozen: the two slices, of equal shape except in dimension ``slice_dim``; frozen
+            may be None.
+        dtype, memory_format: data type and memory format of the result.
+        backend: the forced backend; empty for none.
 
     Raises:
-        ValueError: MASKEDCONV_BACKEND names no backend.
-        RuntimeError: the backend that it or the argument names cannot run here.
+        ValueError: MASKEDCONV_BACKEND is not the name of a backend.
+        RuntimeError: the forced backend cannot run here.
     """
     if frozen is None or learned.size(slice_dim) == 0:
         weight = learned if frozen is None else frozen

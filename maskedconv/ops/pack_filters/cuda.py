@@ -17,7 +17,7 @@ _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "
 
 
 def cannot_run(problem: PackProblem) -> str:
-    """Empty when the kernel takes these filters, else the reason why not."""
+    """The reason why the kernel cannot take these filters, or an empty string."""
     module, learned, frozen = native.module(), problem.learned, problem.frozen
     if module is None:
         return native.REASON

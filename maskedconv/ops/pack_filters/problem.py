@@ -1,4 +1,4 @@
-"""The problem that pack_filters solves."""
+"""The arguments of pack_filters."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from maskedconv.ops.plain import resolved
 
 
 class PackProblem(NamedTuple):
-    """A weight of the learned slice followed by the frozen one.
+    """A weight that consists of a learned slice followed by a frozen slice.
 
     Attributes:
-        learned, frozen: the two slices, alike except for dimension ``slice_dim``; both not empty.
-        dtype, memory_format: of the weight ``[O, I / groups, kH, kW]``.
-        backend: the one that must compute it; empty for none in particular.
+        learned, frozen: the two slices, of equal shape except in dimension ``slice_dim``; neither
+            is empty.
+        dtype, memory_format: data type and memory format of the weight ``[O, I / groups, kH, kW]``.
+        backend: the forced backend; empty for none.
     """
 
     learned: Tensor
@@ -33,14 +34,14 @@ class PackProblem(NamedTuple):
         return self.learned, self.frozen
 
     def kind(self) -> Hashable:
-        """Everything that the decision for a backend may depend on."""
+        """Everything that the choice of a backend may depend on."""
         learned, frozen, slice_dim, dtype, memory_format, _ = self
         if learned.is_cuda:
             return describe_cuda(learned, frozen), slice_dim, dtype, memory_format
         return learned.device, frozen.device, learned.dtype, frozen.dtype, dtype
 
     def resolved(self) -> PackProblem:
-        """The same problem of tensors as of :func:`maskedconv.ops.plain.resolved`."""
+        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
         learned, frozen = map(resolved, self.tensors())
         return self._replace(learned=learned, frozen=frozen)
 

@@ -1,4 +1,4 @@
-"""pack_filters from PyTorch's own operators; torch.compile traces and fuses it."""
+"""pack_filters by PyTorch's own operators, which torch.compile traces and fuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from maskedconv.ops.pack_filters.problem import PackProblem
 
 
 def cannot_run(problem: PackProblem) -> str:
-    """Empty: it takes every problem."""
+    """Empty, because the reference takes every problem."""
     return ""
 
 

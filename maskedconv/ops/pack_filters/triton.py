@@ -20,7 +20,7 @@ _INT32 = 2**31 - 2**16
 
 
 def cannot_run(problem: PackProblem) -> str:
-    """Empty when the kernel takes these filters, else the reason why not."""
+    """The reason why the kernel cannot take these filters, or an empty string."""
     learned, frozen = problem.learned, problem.frozen
     for dtype in (learned.dtype, frozen.dtype, problem.dtype):
         if dtype not in DTYPES:
@@ -50,7 +50,7 @@ def _launch(problem: PackProblem) -> Tensor:
         problem.shape, dtype=problem.dtype, device=learned.device,
         memory_format=problem.memory_format,
     )  # fmt: skip
-    # Dimensions from the slowest to the fastest: [O, I, kH, kW] or, channels_last, [O, kH, kW, I].
+    # Dimensions from slowest to fastest: [O, I, kH, kW] or, in channels_last, [O, kH, kW, I].
     order = (0, 1, 2, 3) if weight.is_contiguous() else (0, 2, 3, 1)
     grid = (math.ceil(weight.numel() / LAUNCH["BLOCK"]),)
     pack_filters_kernel[grid](

@@ -1,6 +1,6 @@
 """pack_filters in Triton: one launch, in the weight's memory order. Not yet run on a GPU."""
 
-# Triton's functions take values that Python's types do not describe.
+# Python's type hints do not describe the arguments of Triton's functions.
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ def pack_filters_kernel(
     learned0, learned1, learned2, learned3, frozen0, frozen1, frozen2, frozen3,
     SLICE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """``BLOCK`` elements of a weight ``[size0, size1, size2, size3]`` that has no gaps.
+    """Writes ``BLOCK`` elements of a dense weight ``[size0, size1, size2, size3]``.
 
-    Dimensions are numbered as they lie in the weight's memory, slowest first, also in the strides
-    of the two parts. Indices below ``split`` of dimension ``SLICE`` are learned.
+    Dimensions are numbered from slowest to fastest in the weight's memory, also in the strides of
+    the two slices. Indices below ``split`` in dimension ``SLICE`` are learned.
     """
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     index3 = element % size3

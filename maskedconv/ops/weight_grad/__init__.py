@@ -1,8 +1,9 @@
-"""weight_grad: the gradient of the learned slice of a weight, and of nothing else.
+"""weight_grad: the gradient of the learned slice of a weight.
 
 ``dW[o, i, r, c] = sum over n, h, w of grad_output[n, o, h, w] * x[n, i, h s + r d - p, ...]`` for
-the learned indices of one dimension only. Each slice dimension is a smaller convolution's weight
-gradient: of fewer output channels (0), of fewer input channels (1), of a shorter kernel (2, 3).
+the learned indices of one dimension. For each slice dimension this is the weight gradient of a
+smaller convolution: with fewer output channels (0), fewer input channels (1) or a shorter kernel
+(2, 3).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def input_to_save(
 ) -> Tensor:
     """The part of ``input [N, C, H, W]`` that the gradient of the learned slice needs.
 
-    All of the input is returned as it is; a part of its channels is copied, so that the rest can
+    The complete input is returned unchanged. A part of its channels is copied, so that the rest can
     be freed.
     """
     if slice_dim == 0 and groups == 1:
@@ -57,8 +58,8 @@ def input_to_save(
 
 
 def _after_activation(problem: WeightGradProblem) -> Tensor:
-    """The gradient as a BNReLUConv2d computes it if no kernel computes the activation: first the
-    activation, then its gradient by the fastest backend.
+    """The gradient of a BNReLUConv2d without a kernel for the activation: first the activation,
+    then its gradient by the fastest backend.
     """
     if problem.scale is None:
         return reference.run(problem)
@@ -70,19 +71,19 @@ OPERATOR = Operator("weight_grad", BACKENDS, timed_reference=_after_activation)
 
 
 def uses_reference(problem: WeightGradProblem) -> bool:
-    """Whether PyTorch's own operator computes this, and could compute other gradients with it."""
+    """Whether PyTorch's own operator computes this, and could compute other gradients jointly."""
     return torch.compiler.is_compiling() or chosen_backend(OPERATOR, problem) is reference
 
 
 def weight_grad(problem: WeightGradProblem, dtype: torch.dtype) -> Tensor:
-    """Gradient of the learned slice, of shape ``problem.shape`` and type ``dtype``.
+    """Gradient of the learned slice, with shape ``problem.shape`` and ``dtype``.
 
     Not differentiable. While torch.compile traces, the call becomes the registered operator
     ``maskedconv::weight_grad``.
 
     Raises:
-        ValueError: MASKEDCONV_BACKEND names no backend.
-        RuntimeError: the backend that it or ``problem`` names cannot run here.
+        ValueError: MASKEDCONV_BACKEND is not the name of a backend.
+        RuntimeError: the forced backend cannot run here.
     """
     if torch.compiler.is_compiling():
         flat = (*problem[:2], list(problem.shape), problem.slice_dim, *problem.geometry)
@@ -121,7 +122,7 @@ def _registered(
         input, grad_output, torch.Size(shape), slice_dim, geometry, scale, shift, backend
     )
     grad = weight_grad(problem, dtype)
-    # The strides that the compiler was told.
+    # The strides that the fake implementation promises.
     out = torch.empty(
         problem.shape, dtype=dtype, device=grad.device, memory_format=torch.channels_last
     )

@@ -21,14 +21,14 @@ _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "
 
 
 class _Limits(NamedTuple):
-    """The sizes of a GPU that decide the kernel's tiles."""
+    """The limits of a GPU that determine the kernel's tiles."""
 
     multiprocessors: int
-    shared_bytes: int  # of memory that one block may have
+    shared_bytes: int  # limit of one block
 
 
 def cannot_run(problem: WeightGradProblem) -> str:
-    """Empty when the kernel takes this problem, else the reason why not."""
+    """The reason why the kernel cannot take this problem, or an empty string."""
     input, grad_output = problem.input, problem.grad_output
     module = native.module()
     if module is None:
@@ -53,12 +53,12 @@ def cannot_run(problem: WeightGradProblem) -> str:
 def _hardware_cannot_run(problem: WeightGradProblem) -> str:
     device = problem.input.device
     if torch.cuda.get_device_capability(device) < (8, 0):
-        return f"its kernel is for compute capability 8.0 and later, which {device} has not"
+        return f"its kernel is for compute capability 8.0 and later, which {device} does not have"
     cudnn: Any = torch.backends.cudnn
     if problem.input.dtype == torch.float32 and cudnn.conv.fp32_precision != "tf32":
         return "its kernel computes float32 in TF32, which torch.backends.cudnn.conv forbids"
     if _splits_of(problem) == 0:
-        return "its kernel has no room in shared memory for so large or so dilated a kernel"
+        return "a kernel of this size or dilation does not fit into shared memory"
     return ""
 
 
@@ -76,7 +76,7 @@ def _splits(
     geometry: ConvGeometry,
     limits: _Limits,
 ) -> int:
-    """How many sums of the size of the gradient the kernel writes; 0: it does not fit."""
+    """The number of partial gradients that the kernel writes; 0 if it does not fit."""
     module = native.module()
     if module is None:
         raise RuntimeError(native.REASON)

@@ -1,21 +1,21 @@
-"""The one setting in which PyTorch's gradient of all filters, along with the input's, is faster.
+"""The one setting in which PyTorch's joint gradients of the input and all filters are faster.
 
-By ``bench/results/cpu-x86_64-2-threads-ways.json``, which has every layer of the paper's networks
-with every number of learned filters: in 1 of 544 settings (1x1, 24 to 48 channels, 33 of them
-learned) the compiled kernel takes 1.09 of the time of all filters; in all others at most 1.03.
+Source: ``bench/results/cpu-x86_64-2-threads-ways.json``, with every layer of the paper's networks
+and every number of learned filters. In 1 of 544 settings (1x1, 24 to 48 channels, 33 learned) the
+compiled kernel takes 1.09 times as long as all filters; in all others at most 1.03 times.
 """
 
 from __future__ import annotations
 
 
 def all_filters_are_faster(shape: tuple[int, ...], out_channels: int) -> bool:
-    """Whether PyTorch's gradients of the input and of all filters at once take less time on the CPU
-    than the gradients of the input and of the learned filters separately.
+    """Whether PyTorch's joint gradients of the input and all filters are faster on the CPU than
+    separate gradients of the input and the learned filters.
 
     Args:
-        shape: of the learned filters ``[n, C, kH, kW]``, a slice of dimension 0, of one group.
+        shape: shape of the learned filters ``[n, C, kH, kW]``: slice dimension 0, one group.
     """
     filters, channels, rows, columns = shape
-    # The kernel pads channels to 16, PyTorch's library pads filters.
+    # The kernel pads channels to 16, oneDNN pads filters.
     padded = 16 < channels < 32 and rows * columns == 1
     return padded and 3 * filters >= 2 * out_channels - 2

@@ -15,7 +15,7 @@ _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def cannot_run(problem: WeightGradProblem) -> str:
-    """Empty when the kernel takes this problem, else the reason why not."""
+    """The reason why the kernel cannot take this problem, or an empty string."""
     input = problem.input
     if _COMPILED is None:
         return native.why_missing()

@@ -1,4 +1,4 @@
-"""The problem that weight_grad solves."""
+"""The arguments of weight_grad."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from maskedconv.ops.plain import resolved
 
 
 class WeightGradProblem(NamedTuple):
-    """Gradient of the learned slice, from the layer's input and its output's gradient.
+    """Gradient of the learned slice, from the layer's input and the gradient of its output.
 
     Attributes:
-        input: ``[N, C, H, W]``, the part of the layer's input that was saved.
-        grad_output: ``[N, O, Ho, Wo]``, of any strides; ``slice_dim`` 0 reads its first channels.
-        shape: of the learned slice of the weight ``[O, C / groups, kH, kW]``.
-        slice_dim: the dimension that is sliced.
-        geometry: of the convolution with all filters.
-        scale, shift: ``[C]``, float32 (float64 for double): the convolution's input was
-            ``relu(input * scale + shift)``; None where it is ``input`` itself.
-        backend: the one that must compute it; empty for none in particular.
+        input: ``[N, C, H, W]``, the saved part of the layer's input.
+        grad_output: ``[N, O, Ho, Wo]`` with any strides; ``slice_dim`` 0 reads its first channels.
+        shape: shape of the learned slice of the weight ``[O, C / groups, kH, kW]``.
+        slice_dim: the sliced dimension.
+        geometry: geometry of the convolution with all filters.
+        scale, shift: ``[C]``, float32 (float64 for double), if the convolution's input is
+            ``relu(input * scale + shift)``; None if it is ``input`` itself.
+        backend: the forced backend; empty for none.
     """
 
     input: Tensor
@@ -41,7 +41,7 @@ class WeightGradProblem(NamedTuple):
         return self.input, self.grad_output
 
     def kind(self) -> Hashable:
-        """Everything that the decision for a backend may depend on."""
+        """Everything that the choice of a backend may depend on."""
         input, grad, shape, slice_dim, geometry, scale, *_ = self
         if input.is_cuda:
             return describe_cuda(input, grad), shape, slice_dim, geometry, scale is not None
@@ -51,17 +51,17 @@ class WeightGradProblem(NamedTuple):
         )  # fmt: skip
 
     def is_empty(self) -> bool:
-        """Whether there is nothing to add up, or nowhere to."""
+        """Whether there are no products to sum, or the result is empty."""
         return not (self.input.numel() and self.grad_output.numel() and self.shape.numel())
 
     def resolved(self) -> WeightGradProblem:
-        """The same problem of tensors as of :func:`maskedconv.ops.plain.resolved`."""
+        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
         input, grad_output = map(resolved, self.tensors())
         return self._replace(input=input, grad_output=grad_output)
 
 
 def outside_the_kernels(problem: WeightGradProblem) -> str:
-    """Empty if every compiled kernel is made for such a problem, else the reason why none is."""
+    """The reason why no compiled kernel supports such a problem, or an empty string."""
     input = problem.input
     if problem.slice_dim != 0:
         return (
@@ -70,7 +70,7 @@ def outside_the_kernels(problem: WeightGradProblem) -> str:
     if problem.geometry.groups != 1:
         return f"its kernel is for one group, not {problem.geometry.groups}"
     if problem.is_empty():
-        return "there is nothing to add up"
+        return "the problem is empty"
     if input.size(1) > 1 and input.stride(1) != 1:
         return "its kernel is for channels_last input"
     return ""

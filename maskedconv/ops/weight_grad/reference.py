@@ -1,4 +1,4 @@
-"""weight_grad from PyTorch's own operators, for every device, type and shape."""
+"""weight_grad by PyTorch's own operators, for every device, dtype and shape."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from maskedconv.ops.geometry import (
 )
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
-_BLOCK = 8  # filters that PyTorch's library for the CPU takes at once
+_BLOCK = 8  # filters in a block of PyTorch's CPU library
 
 
 def cannot_run(problem: WeightGradProblem) -> str:
-    """Empty: it takes every problem."""
+    """Empty, because the reference takes every problem."""
     return ""
 
 
 def run(problem: WeightGradProblem) -> Tensor:
-    """The gradient in the type of ``grad_output``."""
-    if problem.is_empty():  # which PyTorch's operator takes in some of the forms alone
+    """The gradient in the dtype of ``grad_output``."""
+    if problem.is_empty():  # PyTorch's operator does not support all empty shapes
         return problem.grad_output.new_zeros(problem.shape)
     if problem.scale is not None:
         problem = without_prologue(problem)
@@ -52,15 +52,15 @@ def run(problem: WeightGradProblem) -> Tensor:
 
 
 def _in_blocks(filters: int, out_channels: int) -> int:
-    """As many filters as fill complete blocks, if that is little more: PyTorch's library for the
-    CPU is slower where a block is broken.
+    """The number of filters, padded to complete blocks if that adds few, because PyTorch's CPU
+    library is slower with partial blocks.
     """
     complete = min(out_channels, -(-filters // _BLOCK) * _BLOCK)
     return complete if _BLOCK * (complete - filters) <= filters else filters
 
 
 def without_prologue(problem: WeightGradProblem) -> WeightGradProblem:
-    """The same problem with its activation computed, as for the forward pass."""
+    """The same problem with its activation computed, as in the forward pass."""
     assert problem.scale is not None
     assert problem.shift is not None
     input = normalised(problem.input, problem.scale, problem.shift).relu_()
@@ -70,9 +70,9 @@ def without_prologue(problem: WeightGradProblem) -> WeightGradProblem:
 def _with_surplus(
     input: Tensor, grad_output: Tensor, shape: torch.Size, geometry: ConvGeometry
 ) -> Tensor:
-    """``grad_output`` as large as the output of a kernel of ``shape``.
+    """``grad_output``, padded with zeros to the output size of a kernel of ``shape``.
 
-    A shortened kernel (the learned rows and columns come first) has a larger output: the surplus
+    A shorter kernel (the learned rows and columns come first) has a larger output, and the surplus
     has no gradient.
     """
     rows, columns = output_size(input.shape[2:], shape[2:], geometry)
@@ -83,7 +83,7 @@ def _with_surplus(
 def _plain(
     input: Tensor, grad_output: Tensor, shape: tuple[int, ...], geometry: ConvGeometry
 ) -> Tensor:
-    """Weight gradient of an ordinary convolution with filters of ``shape``."""
+    """The weight gradient of an ordinary convolution with filters of ``shape``."""
     weight = torch.empty(
         shape, dtype=grad_output.dtype, device=grad_output.device,
         memory_format=memory_format_of(input),

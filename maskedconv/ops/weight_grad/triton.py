@@ -23,7 +23,7 @@ _INT32 = 2**31
 
 
 def cannot_run(problem: WeightGradProblem) -> str:
-    """Empty when the kernel takes this problem, else the reason why not."""
+    """The reason why the kernel cannot take this problem, or an empty string."""
     input, grad_output = problem.input, problem.grad_output
     if reason := outside_the_kernels(problem):
         return reason
@@ -43,7 +43,7 @@ def cannot_run(problem: WeightGradProblem) -> str:
 
 
 def _in_reach(tensor: Tensor) -> bool:
-    """Whether pixels, and offsets within an image, can be counted in int32."""
+    """Whether the number of pixels and the offsets within an image fit into int32."""
     span = sum(
         (size - 1) * stride
         for size, stride in zip(tensor.shape[1:], tensor.stride()[1:], strict=True)
@@ -54,7 +54,7 @@ def _in_reach(tensor: Tensor) -> bool:
 
 @functools.cache
 def _processors(device: torch.device) -> int:
-    """Multiprocessors of a GPU; the interpreter gets as many as split a small problem."""
+    """Multiprocessors of a GPU; for the interpreter, a number that splits small problems."""
     if device.type == "cpu":
         return 4
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
@@ -70,7 +70,7 @@ def run(problem: WeightGradProblem) -> Tensor:
 
 
 def _without_skipped_pixels(problem: WeightGradProblem) -> WeightGradProblem:
-    """A single tap without padding reads every stride-th pixel: only those, as a view."""
+    """A view of the pixels that a single tap without padding reads: every stride-th one."""
     geometry = problem.geometry
     if problem.shape[2] * problem.shape[3] != 1 or geometry.padding != (0, 0):
         return problem
@@ -81,7 +81,7 @@ def _without_skipped_pixels(problem: WeightGradProblem) -> WeightGradProblem:
 
 
 def _launch(problem: WeightGradProblem) -> Tensor:
-    """The products of every part of the pixels, then their sum, on PyTorch's current stream."""
+    """Launches the products of every part of the pixels and their sum, on the current stream."""
     from maskedconv.ops.weight_grad import triton_finish as finish
     from maskedconv.ops.weight_grad import triton_kernels as kernels
 

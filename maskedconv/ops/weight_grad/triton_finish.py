@@ -1,11 +1,11 @@
-"""The last Triton kernel of weight_grad: sums the parts, and computes anew what is not finite.
+"""The last Triton kernel of weight_grad: sums the parts and recomputes NaN and infinities.
 
-The products before it have zeros for pixels that a tap does not meet, and 0 times what is not
-finite is NaN: that would reach elements that it is no factor of. Such an element is added up once
-more, of the products that there are. Not yet run on a GPU.
+The product kernels use zeros for pixels outside a tap's range. Zero times NaN or infinity is NaN,
+which would reach unrelated elements. Elements that are not finite are therefore summed again, from
+the existing products only. Not yet run on a GPU.
 """
 
-# Triton's functions take values that Python's types do not describe.
+# Python's type hints do not describe the arguments of Triton's functions.
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PLAIN = [
     "parts", "images", "height", "width", "out_height", "out_width", "padding_rows",
     "padding_columns", "dilation_rows", "dilation_columns",
 ]  # fmt: skip
-# What the kernel takes of :func:`maskedconv.ops.weight_grad.triton.arguments`.
+# Arguments of the kernel, from :func:`maskedconv.ops.weight_grad.triton.arguments`.
 SIZES = (
     "height", "width", "channels", "out_height", "out_width", "x_image", "x_row", "x_pixel",
     "grad_image", "grad_channel", "grad_row", "grad_pixel", "padding_rows", "padding_columns",
@@ -41,9 +41,9 @@ def finish_kernel(
     PROLOGUE: tl.constexpr, UPCAST: tl.constexpr,
     BLOCK_PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """``out[i]``, the sum of ``parts[part, i]`` over the parts, always in the same order.
+    """``out[i]``, the sum of ``parts[part, i]`` over the parts in a fixed order.
 
-    ``parts_ptr`` may be ``out_ptr`` where there is one part.
+    ``parts_ptr`` may be ``out_ptr`` if there is one part.
     """
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     acc = tl.zeros([BLOCK_PARTS, BLOCK], tl.float32)
@@ -62,7 +62,7 @@ def finish_kernel(
         exact = tl.zeros([BLOCK], tl.float32)
         pixel = 0
         pixels = images * out_height * out_width
-        # NaN stays NaN to the end.
+        # NaN propagates to the result.
         while (pixel < pixels) & (tl.max((lost & (exact == exact)).to(tl.int32), axis=0) > 0):
             image = (pixel // out_width // out_height).to(tl.int64)
             out_row, out_column = pixel // out_width % out_height, pixel % out_width

@@ -1,15 +1,15 @@
-"""weight_grad in Triton: a product with the roles reversed.
+"""weight_grad in Triton: a product with reversed roles.
 
 ``dW[o, tap, c] = sum over input pixels of x[pixel, c] * grad[pixel shifted by the tap, o]`` is one
 matrix product of channels by (filters, taps) over the input's pixels. The input is read once; taps,
-stride, padding and dilation act on the few channels of the gradient. ``triton_finish.py`` has the
-kernel that follows. Not yet run on a GPU.
+stride, padding and dilation act on the few channels of the gradient. The kernel in
+``triton_finish.py`` follows. Not yet run on a GPU.
 
-Letters in shape comments: P input pixels, C channels, N columns of a block. Offsets within an image
-are int32, those of an image int64.
+In shape comments, P is input pixels, C channels, and N columns of a block. Offsets within an image
+are int32, offsets of an image int64.
 """
 
-# Triton's functions take values that Python's types do not describe.
+# Python's type hints do not describe the arguments of Triton's functions.
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _PLAIN = [
 
 @triton.jit
 def _activation(x, scale, shift, UPCAST: tl.constexpr):
-    """``relu(x * scale + shift)`` in the type of the product. NaN stays NaN, as in PyTorch."""
+    """``relu(x * scale + shift)`` in the dtype of the product. NaN stays NaN, as in PyTorch."""
     activation = x.to(tl.float32) * scale + shift
     activation = tl.where(activation < 0.0, 0.0, activation)
-    # The interpreter truncates where a GPU rounds: there the product stays in float32.
+    # The interpreter truncates instead of rounding, so its product stays in float32.
     return activation if UPCAST else activation.to(x.dtype)
 
 
@@ -37,7 +37,7 @@ def _input_tile(
     x_ptr, scale, shift, offset, channel, channels, live,
     PROLOGUE: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """The input ``[C, P]``, after the prologue; where there is no pixel, the gradient is zero."""
+    """The input ``[C, P]`` after the prologue. Pixels out of range are masked in the gradient."""
     mask = (channel < channels)[:, None] & live[None, :]
     x = tl.load(x_ptr + channel[:, None] + offset[None, :], mask=mask, other=0.0)
     if PROLOGUE:
@@ -49,7 +49,7 @@ def _input_tile(
 
 @triton.jit
 def _output_index(position, length, STRIDE: tl.constexpr):
-    """The output row (or column) that a shifted input row belongs to, and whether there is one."""
+    """The output row (or column) of a shifted input row, and whether it exists."""
     index = position // STRIDE
     exists = (position >= 0) & (index < length)
     if STRIDE != 1:
@@ -59,7 +59,7 @@ def _output_index(position, length, STRIDE: tl.constexpr):
 
 @triton.jit
 def _pixel(tile, pixels, height, width, BLOCK_PIXELS: tl.constexpr):
-    """Image, row and column of a tile's pixels ``[P]``, and which of them exist."""
+    """Image, row and column of a tile's pixels ``[P]``, and whether they exist."""
     pixel = tile * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     line = pixel // width
     return (line // height).to(tl.int64), line % height, pixel % width, pixel < pixels
@@ -90,7 +90,7 @@ def pairs_kernel(
     PROLOGUE: tl.constexpr, UPCAST: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr, BLOCK_PIXELS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """One product over pairs of filter and tap, of a run of ``tiles`` tiles of pixels.
+    """One product over pairs of filter and tap, for a run of ``tiles`` tiles of pixels.
 
     Writes float32 ``out[part, filter, tap, channel]``; the grid is (parts, channel blocks, pair
     blocks).
@@ -99,7 +99,7 @@ def pairs_kernel(
     part = tl.program_id(0)
     channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     pair = tl.program_id(2) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
-    # Neighbours are filters of one tap: they lie side by side in a channels_last gradient.
+    # Neighbours are filters of one tap, which are contiguous in a channels_last gradient.
     filter, tap = pair % filters, pair // filters
     tap_row = padding_rows - tap // KERNEL_COLUMNS * dilation_rows
     tap_column = padding_columns - tap % KERNEL_COLUMNS * dilation_columns
@@ -136,10 +136,10 @@ def taps_kernel(
     PROLOGUE: tl.constexpr, UPCAST: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr, BLOCK_PIXELS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """One product a tap, each with its accumulator, of a run of ``tiles`` tiles of pixels.
+    """One product per tap, each with its accumulator, for a run of ``tiles`` tiles of pixels.
 
-    ``readable`` (>= filters) channels of the gradient may be read: reading past the learned ones to
-    a whole block leaves the loads aligned, and the surplus columns are not written. Writes float32
+    ``readable`` (>= filters) channels of the gradient may be read. Reading a complete block keeps
+    the loads aligned; surplus columns are not written. Writes float32
     ``out[part, filter, tap, channel]``; the grid is (parts, channel blocks, filter blocks).
     """
     TAPS: tl.constexpr = KERNEL_ROWS * KERNEL_COLUMNS

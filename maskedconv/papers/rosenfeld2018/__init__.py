@@ -1,4 +1,4 @@
-"""Rosenfeld & Tsotsos 2018: networks that learn only a part of their filters."""
+"""Rosenfeld & Tsotsos 2018: networks that learn only part of their filters."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from maskedconv.papers.rosenfeld2018.presets import PRESETS, adapt, remarks
 from maskedconv.report.item import Paper, Source
 
 _NOTES = (
-    "Parameters are the learned ones (the paper's effective parameters); they include "
-    "BatchNorm's affine parameters and the classifier, and never the zeroed or fixed filters.",
-    "The paper's text learns the first filters of a bank, the authors' code the last ones; "
-    "here it is the first. The counts are the same.",
-    "All networks but AlexNet start from He's initialisation. In the authors' code the split "
-    "convolutions of WRN and VGG missed that loop and kept PyTorch's default, about √6 "
-    "smaller; differences to their figure 1 can come from there. The configuration below "
-    "says which was used.",
-    "AlexNet and VGG-19 without BatchNorm hardly train at the paper's learning rate of 0.1; "
-    "0.01, the rate of the authors' reference runs, is shown where it was run.",
-    "† marks results that are in neither the paper's text nor its tables but are stored with "
-    "the authors' code.",
+    "Parameters are the learned ones (the paper's effective parameters). They include "
+    "BatchNorm's affine parameters and the classifier, but no frozen filters.",
+    "The paper's text learns the first filters of a layer, the authors' code the last ones. "
+    "This package learns the first ones. The counts are the same.",
+    "All networks except AlexNet use He initialisation. In the authors' code, the split "
+    "convolutions of WRN and VGG keep PyTorch's default, which is smaller by about √6. This may "
+    "explain differences to their figure 1. The configuration below names the initialisation.",
+    "AlexNet and VGG-19 without BatchNorm hardly train at the paper's learning rate of 0.1. "
+    "Runs at 0.01, the rate of the authors' reference runs, are shown if there are any.",
+    "† marks results that are stored with the authors' code, but are not in the paper's text or "
+    "tables.",
 )
 
 PAPER = Paper(
@@ -39,7 +38,7 @@ PAPER = Paper(
         "Nothing",
         "2018, arXiv 1802.00844",
     ),
-    title="Learning a part of each filter bank",
+    title="Learning part of each layer's filters",
     presets=PRESETS,
     adapt=adapt,
     items=tuple(

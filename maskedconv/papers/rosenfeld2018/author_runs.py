@@ -1,8 +1,7 @@
-"""The results that the authors stored with their code, beside ours. Accuracies are top-1, percent.
+"""Compares our results with those stored in the authors' code. Accuracies are top-1, percent.
 
-``author_runs.csv`` holds the results stored in the authors' code (GitHub
-rosenfeldamir/pytorch-classification, notebooks ``RandomLayers.ipynb`` and
-``RandomLayers-Redux_recover.ipynb``).
+Source of ``author_runs.csv``: GitHub rosenfeldamir/pytorch-classification, notebooks
+``RandomLayers.ipynb`` and ``RandomLayers-Redux_recover.ipynb``.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ SHORT_RUN_LR = 0.1
 
 @dataclass(frozen=True)
 class AuthorRun:
-    """One result that the authors stored; ``run`` says how long it was trained."""
+    """One result that the authors stored; ``run`` is its length of training."""
 
     run: str
     model: str
@@ -57,7 +56,7 @@ class AuthorRun:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One of our settings beside the same run of the authors."""
+    """One of our settings and the same run of the authors."""
 
     setting: SeedGroup
     theirs: AuthorRun
@@ -74,9 +73,9 @@ def author_runs() -> tuple[AuthorRun, ...]:
 
 
 def full_run(config: RunConfig) -> AuthorRun | None:
-    """The authors' full run that comes closest: of the same family and split.
+    """The closest full run of the authors: same family and split.
 
-    On CIFAR-100 for runs on it, else on CIFAR-10.
+    It is on CIFAR-100 if the run is, else on CIFAR-10.
     """
     dataset = "cifar100" if config.dataset == "cifar100" else "cifar10"
     for run in author_runs():
@@ -88,7 +87,7 @@ def full_run(config: RunConfig) -> AuthorRun | None:
 
 
 def compare(settings: list[SeedGroup]) -> list[Comparison]:
-    """Our settings that the authors ran too, trained as long: same network, data set and split."""
+    """Our settings with an equal run of the authors: network, data set, split and epochs."""
     found = []
     for setting in settings:
         config = setting.config
@@ -102,13 +101,13 @@ def compare(settings: list[SeedGroup]) -> list[Comparison]:
 
 
 def comparison(settings: list[SeedGroup]) -> list[Block]:
-    """Our settings beside the same runs of the authors, or a line saying that there are none."""
+    """A table of our settings and the authors' equal runs, or a line if there are none."""
     compared = compare(settings)
     if not compared:
         return [
             Text(
-                "None of these runs has the network, data set, split and length of training of one "
-                "that the authors stored, so no difference to theirs is given."
+                "The authors stored no run with the same network, data set, split and epochs, so "
+                "no difference to theirs is given."
             )
         ]
     rows = [
@@ -127,8 +126,8 @@ def comparison(settings: list[SeedGroup]) -> list[Block]:
     columns = ("network", "data", "learned", "rest", "their run", "ours", "authors", "difference")
     return [
         Table(
-            "Beside the runs that the authors stored with their code: top-1, %. Their single "
-            "epochs are set against the first epoch of ours.",
+            "Comparison with the runs stored with the authors' code: top-1, %. Their one-epoch "
+            "runs are compared with our first epoch.",
             columns,
             rows,
             frozenset({5, 6, 7}),
@@ -157,7 +156,7 @@ def _author_run(row: dict[str, str]) -> AuthorRun:
 def _same_split(config: RunConfig, theirs: AuthorRun) -> bool:
     names = ("model", "dataset", "learned", "slice_dim", "frozen", "bn_learned", "trained")
     same = all(getattr(config, name) == getattr(theirs, name) for name in names)
-    # 1 (one filter) equals 1.0 (all of them) in Python, but is another split.
+    # 1 (one filter) equals 1.0 (all filters) in Python, but is another split.
     return same and isinstance(config.learned, int) == isinstance(theirs.learned, int)
 
 

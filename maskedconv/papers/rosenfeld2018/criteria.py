@@ -1,4 +1,4 @@
-"""The thresholds that the criteria share, fixed before any run, and helpers to state them."""
+"""Shared thresholds of the criteria, fixed before any run, and helpers to state them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from maskedconv.report.results import (
 )
 from maskedconv.runs.config import RunConfig
 
-FAR = 3.0  # times chance: far above it
-NEAR = 1.5  # times chance: still at it
+FAR = 3.0  # times chance: far above chance
+NEAR = 1.5  # times chance: still at chance
 CLEAR = 2.0  # points by which one accuracy must exceed another
 SMALL = 0.1  # largest fraction that counts as learning little
 LINEAR_R2 = 0.8
@@ -27,7 +27,7 @@ HIGH_LR = 0.1
 
 
 def named(config: RunConfig) -> str:
-    """Network and data set in words."""
+    """Network and data set as text."""
     return f"{network_label(config)}, {dataset_title(config.dataset)}"
 
 
@@ -53,7 +53,7 @@ def with_rest(settings: list[SeedGroup], frozen: str) -> dict[float | int | str,
 
 
 def on_average(setting: SeedGroup, gaps: dict[str, Measured]) -> Case:
-    """The case of a network whose mean difference must be clear."""
+    """The case of a network: its mean difference must be at least ``CLEAR``."""
     found = mean(list(gaps.values()))
     each = ", ".join(f"{name}: {signed(gap.value)}" for name, gap in gaps.items())
     evidence = f"mean {signed(found.value)} points ({each})"
@@ -61,11 +61,11 @@ def on_average(setting: SeedGroup, gaps: dict[str, Measured]) -> Case:
 
 
 def near_printed(ours: Measured, printed: float) -> bool | None:
-    """Whether ours is close to a printed accuracy."""
+    """Whether our accuracy is close to the printed one."""
     off = abs(ours.value - printed)
     return exceeds(Measured(CLEAR - off, ours.spread))
 
 
 def beside_printed(ours: Measured, printed: float) -> str:
-    """Ours and the printed accuracy in words."""
+    """Our and the printed accuracy as text."""
     return f"{ours} against the printed {printed:g} % ({signed(ours.value - printed)})"

@@ -1,4 +1,4 @@
-"""Table 4's ensembles: their names, the better optimizer, their size on disk, and their gain."""
+"""Table 4's ensembles: names, better optimizer, size on disk, and gain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Stored:
 
 
 def by_network(settings: list[SeedGroup]) -> dict[str, list[SeedGroup]]:
-    """Ensembles by network, whatever the learning rate, which tells Adam from SGD."""
+    """Ensembles by network, without the learning rate, which differs for Adam and SGD."""
     grouped: dict[str, list[SeedGroup]] = {}
     for setting in settings:
         grouped.setdefault(network_label(setting.config), []).append(setting)
@@ -33,7 +33,7 @@ def by_network(settings: list[SeedGroup]) -> dict[str, list[SeedGroup]]:
 
 
 def kind(config: RunConfig) -> str:
-    """The paper's name of what an ensemble shares: FC, share 0.9 and so on, or full."""
+    """The paper's name for the shared part of an ensemble: FC, share 0.9 and so on, or full."""
     if config.trained != "all":
         return config.trained.upper()
     if isinstance(config.learned, int):
@@ -42,7 +42,7 @@ def kind(config: RunConfig) -> str:
 
 
 def better(settings: list[SeedGroup]) -> dict[str, SeedGroup]:
-    """The better ensemble of each kind; a kind without a finished run is left out."""
+    """The better ensemble of each kind, without kinds that have no finished run."""
     found: dict[str, SeedGroup] = {}
     for setting in settings:
         name = kind(setting.config)
@@ -55,7 +55,7 @@ def better(settings: list[SeedGroup]) -> dict[str, SeedGroup]:
 
 
 def stored(setting: SeedGroup) -> Stored | None:
-    """Bytes on disk; the start's file counts only where members still use a part of it."""
+    """Bytes on disk; the start's file counts only if members use a part of it."""
     sizes = [row["stored_bytes"] for row in setting.rows if row.get("stored_bytes")]
     if not sizes:
         return None
@@ -67,7 +67,7 @@ def stored(setting: SeedGroup) -> Stored | None:
 
 
 def all_parameters(setting: SeedGroup) -> int | None:
-    """Parameters of all members and, once, of their shared part; the paper leaves that part out."""
+    """Parameters of all members plus their shared part, which the paper does not count."""
     learned, total = setting.learned_parameters, setting.total_parameters
     if learned is None or total is None:
         return None
@@ -92,6 +92,6 @@ def sharing_keeps_gain(settings: list[SeedGroup]) -> Iterator[Case]:
 def _gain(setting: SeedGroup | None) -> Measured | None:
     if setting is None or setting.ensemble is None or setting.last is None:
         return None
-    # The members answer the same images as they do together: one error, not two.
+    # Members and ensemble see the same test images: one error, not two.
     ensemble = measured(setting.ensemble, setting)
     return ensemble.over(setting.last.mean)

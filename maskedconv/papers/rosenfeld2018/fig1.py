@@ -1,4 +1,4 @@
-"""Figure 1: a part of the filters of each layer is learned, in every network."""
+"""Figure 1: every network learns part of the filters of each layer."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from maskedconv.runs.experiment import ALL_WEIGHTS, recipe_run
 
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
-    """Every split of each network, data set and learning rate, and each network learned whole."""
+    """Every split of each network, data set and learning rate, and the all-weights reference."""
     # The reference with every weight learned, beside the paper's settings.
     chosen = [*splits([*preset.fractions, *preset.counts]), (ALL_WEIGHTS, "random")]
     return [
@@ -60,36 +60,37 @@ def runs(preset: RosenfeldPreset) -> list[RunConfig]:
 
 
 def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
-    """Panels and table of each data set, and the authors' runs."""
+    """Panels and a table for each data set, and the authors' runs."""
     blocks: list[Block] = [
         Text(
-            "In every convolution only a part of the filters is learned: a fraction p of them or "
-            "a number k. The rest stays random or is zeroed. Accuracy after "
-            f"{epochs_text(settings)}; BatchNorm and the classifier are learned throughout. The "
-            "paper learns the first filters, the authors' code the last ones; here it is the first."
+            "Every convolution learns only part of its filters: a fraction p or a number k. The "
+            "rest is frozen at random values or zero. BatchNorm and the classifier are always "
+            f"learned. Accuracy after {epochs_text(settings)}. The paper learns the first filters, "
+            "the authors' code the last ones, and this package the first ones."
         ),
         Text(
-            "In the authors' code the split convolutions of WRN and VGG started about √6 smaller "
-            "than here, where all but AlexNet's start from He's initialisation, unless the "
-            "configuration below says otherwise."
+            "All convolutions except AlexNet's use He initialisation here, unless the "
+            "configuration below says otherwise. The split convolutions of WRN and VGG in the "
+            "authors' code start smaller by about √6."
         ),
         Text(
             "AlexNet and VGG-19 without BatchNorm hardly train at the paper's learning rate of "
-            "0.1; 0.01, that of the authors' reference runs, is shown where it was run."
+            "0.1. Runs at 0.01, the rate of the authors' reference runs, are shown if there are "
+            "any."
         ),
     ]
     for dataset, here in datasets(settings).items():
         pictures = learned_pictures(folder, "fig1", dataset, here)
         caption = (
-            f"{sentence(dataset_title(dataset))}. Accuracy of the best epoch; bars are one "
-            "standard deviation over seeds, where there are several."
+            f"{sentence(dataset_title(dataset))}. Accuracy of the best epoch. Bars are one "
+            "standard deviation over seeds if there are several."
         )
         blocks += [Figure(caption, pictures), learned_table(here)]
     return [*blocks, *comparison(settings)]
 
 
 def short_tables(settings: list[SeedGroup]) -> list[Table]:
-    """For a README: networks in rows, slices in columns."""
+    """Tables for a README: networks in rows, slices in columns."""
     return learned_tables("Figure 1", settings)
 
 
@@ -142,7 +143,7 @@ def stays_at_chance(name: str, little: bool) -> Callable[[list[SeedGroup]], Iter
     def cases(settings: list[SeedGroup]) -> Iterator[Case]:
         for group in by_network(settings, (name,)):
             whole = accuracy(next((s for s in group if is_reference(s.config)), None))
-            # At chance with every weight learned, too little learned is not what ails it.
+            # The reference shows whether the network fails even with every weight learned.
             context = "" if whole is None else f"; with all weights {whole}"
             for setting in group:
                 config, top1, chance = setting.config, accuracy(setting), setting.chance
@@ -190,7 +191,7 @@ CLAIMS = (
     ),
     Claim(
         "random-beats-zero",
-        "Where little is learned, random frozen filters are worth more than none (zeroed).",
+        "If little is learned, random frozen filters are better than zeroed ones.",
         "figure 1 and text",
         f"Each network with BatchNorm, settings with p ≤ {SMALL:g} or a number of filters: random "
         f"minus zeroed, averaged over the settings, is at least {CLEAR:g} points.",
@@ -198,7 +199,7 @@ CLAIMS = (
     ),
     Claim(
         "gap-closes",
-        "Where much is learned, it hardly matters whether the rest is random or zeroed.",
+        "If much is learned, random and zeroed frozen filters hardly differ.",
         "figure 1 and table 2",
         "Each network with BatchNorm: random minus zeroed at the largest fraction run (0.4 or "
         f"more) is under half of that at the smallest ({SMALL:g} or less), which is positive.",
@@ -214,7 +215,7 @@ CLAIMS = (
     ),
     Claim(
         "alexnet-small",
-        "AlexNet fails to learn where little of it is learned.",
+        "AlexNet fails to train if few of its filters are learned.",
         "text",
         f"Each AlexNet setting at learning rate {HIGH_LR:g} with p ≤ {SMALL:g} or a number of "
         f"filters: at most {NEAR:g} times chance, or diverged. (The authors' stored runs do not "
@@ -234,7 +235,7 @@ CLAIMS = (
 
 ITEM = Item(
     "fig1",
-    "Accuracy when a part of each layer's filters is learned",
+    "Accuracy with part of each layer's filters learned",
     "Figure 1",
     runs,
     build,

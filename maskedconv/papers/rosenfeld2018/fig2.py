@@ -1,4 +1,4 @@
-"""Figure 2: which dimension of the filter banks is sliced."""
+"""Figure 2: the sliced dimension of the weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from maskedconv.report.drawing import (
 from maskedconv.report.item import Item
 from maskedconv.report.measured import accuracy, exceeds
 from maskedconv.report.results import SeedGroup, dataset_title, setting_label, split_label
-from maskedconv.report.short_tables import label, ordered, pivot, random_zeroed
+from maskedconv.report.short_tables import label, ordered, pivot, random_zeroed, with_zeroed
 from maskedconv.report.style import DIM_MARKS
 from maskedconv.report.tables import (
     NOTHING,
@@ -59,7 +59,7 @@ def runs(preset: RosenfeldPreset) -> list[RunConfig]:
             learned,
             slice_dim=slice_dim,
             frozen=frozen,
-            # The paper's figure 2 is on CIFAR-10 alone: the first of the data sets.
+            # The paper's figure 2 uses CIFAR-10 only, the first data set.
             dataset=preset.datasets[0],
             seed=seed,
         )
@@ -70,14 +70,14 @@ def runs(preset: RosenfeldPreset) -> list[RunConfig]:
 
 
 def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
-    """Panels and table of each network, and the authors' runs."""
+    """Panels and a table for each network, and the authors' runs."""
     blocks: list[Block] = [
         Text(
-            "What is learned of a filter bank can be a slice of any of its four dimensions: output "
-            "filters (0), input channels (1), kernel rows (2) or columns (3). Rows and columns of "
-            "a 1×1 kernel are learned whole, so p and k stand for more parameters there; "
-            "k beyond a kernel's size learns all of it. Accuracy after "
-            f"{epochs_text(settings)}."
+            "The learned slice can be taken along any of the weight's four dimensions: output "
+            "filters (0), input channels (1), kernel rows (2) or columns (3). A 1×1 kernel has one "
+            "row and one column, which are always learned, so that the same p or k learns more "
+            "parameters there. A k beyond the kernel size learns the complete kernel. Accuracy "
+            f"after {epochs_text(settings)}."
         )
     ]
     for dataset, here in datasets(settings).items():
@@ -121,7 +121,7 @@ def slice_panel(settings: list[SeedGroup], top: float) -> Draw:
 
 
 def fig2_table(settings: list[SeedGroup]) -> Table:
-    """Every slice of one network, beside what the authors stored for theirs."""
+    """Every slice of one network, and the authors' stored results for their network."""
     theirs = {
         (run.learned, isinstance(run.learned, int), run.slice_dim, run.frozen): f"{run.top1:.2f}"
         for run in author_runs()
@@ -188,7 +188,7 @@ def _authors(label: str, slices: Sequence[str]) -> list[str]:
         if run.run == "1 epoch" and split_label(run.learned) == label
     }
     return [
-        f"{top1.get((name, 'random'), NOTHING)} ({top1.get((name, 'zero'), NOTHING)})"
+        with_zeroed(top1.get((name, "random"), NOTHING), top1.get((name, "zero"), NOTHING))
         for name in slices
     ]
 
@@ -211,8 +211,8 @@ def filters_beat_channels(settings: list[SeedGroup]) -> Iterator[Case]:
 CLAIMS = (
     Claim(
         "filters-best",
-        "Output filters are the dimension to learn a slice of: with few of them, better than "
-        "input channels.",
+        "Output filters are the best dimension to slice: with few learned, they beat input "
+        "channels.",
         "figure 2",
         f"DenseNet, each setting with p ≤ {SMALL:g} or a number of slices, the rest random: "
         f"dimension 0 exceeds dimension 1 by at least {CLEAR:g} points.",
@@ -223,7 +223,7 @@ CLAIMS = (
 
 ITEM = Item(
     "fig2",
-    "Which dimension of the filter banks is sliced",
+    "The sliced dimension of the weights",
     "Figure 2",
     runs,
     build,

@@ -1,4 +1,4 @@
-"""Figure 3: figure 1's accuracies against the logarithm of how much is learned, with line fits."""
+"""Figure 3: accuracy against the logarithm of the learned parameters, with linear fits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from maskedconv.papers.rosenfeld2018.printed import always
 from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Picture, Table, Text
 from maskedconv.report.drawing import Draw, accuracy_axis, draw, legend, log_axis, top_of
-from maskedconv.report.fits import Fit, fit_settings, log_fraction
+from maskedconv.report.fits import Fit, fit_seed_groups, log_fraction
 from maskedconv.report.item import Item
 from maskedconv.report.results import (
     FAMILIES,
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 
 def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
-    """Panels and fitted lines of each data set."""
+    """Panels and fitted lines for each data set."""
     blocks: list[Block] = [
         Text(
-            "The runs of figure 1 again, against how many parameters are learned (BatchNorm and "
-            "classifier included). Lines are least-squares fits through the settings whose rest is "
-            "random, without the all-weights reference. A network run at two learning rates is "
-            "drawn at the paper's, the higher one."
+            "The runs of figure 1 against the number of learned parameters (including BatchNorm "
+            "and classifier). Lines are least-squares fits through the settings with a random "
+            "rest, without the all-weights reference. A network with runs at two learning rates is "
+            "drawn at the paper's rate, the higher one."
         )
     ]
     for dataset, here in datasets(settings).items():
@@ -48,7 +48,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         top = top_of(here)
         blocks += [
             Figure(
-                f"{sentence(label)}. Hollow: the rest zeroed.",
+                f"{sentence(label)}. Hatched: the rest zeroed.",
                 [
                     _fig3_picture(
                         folder, dataset, "parameters", learned_parameters_panel(drawn, top)
@@ -69,8 +69,8 @@ def _fig3_picture(folder: Path, dataset: str, name: str, panel: Draw) -> Picture
             f"{label}: accuracy of every setting of figure 1 against its learned parameters.",
         ),
         "fits": (
-            "against the fraction, with fits",
-            f"{label}: accuracy against the fraction learned, with the lines of the table below.",
+            "against the learned fraction",
+            f"{label}: accuracy against the learned fraction, with the lines of the table below.",
         ),
     }[name]
     return draw(folder, file_name("fig3", dataset, name), title, alt, panel)
@@ -87,7 +87,7 @@ def _at_highest_rate(settings: list[SeedGroup]) -> list[list[SeedGroup]]:
 
 
 def learned_parameters_panel(networks: list[list[SeedGroup]], top: float) -> Draw:
-    """Figure 3: accuracy against learned parameters on a log axis, zeroed settings hollow."""
+    """Figure 3: accuracy against learned parameters on a log axis; zeroed settings are hatched."""
     from matplotlib.ticker import EngFormatter
 
     def panel(axes: Axes) -> None:
@@ -121,7 +121,7 @@ def learned_parameters_panel(networks: list[list[SeedGroup]], top: float) -> Dra
 
 
 def fits_panel(networks: list[list[SeedGroup]], top: float) -> Draw:
-    """Figure 3's lines: accuracy against the fraction learned, the rest random."""
+    """Figure 3's lines: accuracy against the learned fraction, with a random rest."""
     from matplotlib.ticker import FuncFormatter
 
     def panel(axes: Axes) -> None:
@@ -136,7 +136,7 @@ def fits_panel(networks: list[list[SeedGroup]], top: float) -> Draw:
             label = FAMILIES.get(name, settings[0].config.model)
             xs, ys = zip(*points, strict=True)
             axes.scatter(xs, ys, s=40, color=colour, marker=marker, label=label)
-            if fit := fit_settings(random):
+            if fit := fit_seed_groups(random):
                 _line(axes, fit, xs, colour)
         log_axis(axes, "learned, % of all parameters", FuncFormatter(_percent))
         accuracy_axis(axes, [s for settings in networks for s in settings], top)
@@ -160,7 +160,7 @@ def fits_table(label: str, settings: list[SeedGroup]) -> Table:
     rows = []
     for name, group in networks(settings).items():
         for frozen in ("random", "zero"):
-            fit = fit_settings([s for s in group if s.config.frozen == frozen])
+            fit = fit_seed_groups([s for s in group if s.config.frozen == frozen])
             if fit is not None:
                 rows.append(
                     [
@@ -173,7 +173,7 @@ def fits_table(label: str, settings: list[SeedGroup]) -> Table:
                     ]
                 )
     return Table(
-        f"{sentence(label)}: points of accuracy for ten times as many learned parameters",
+        f"{sentence(label)}: points of accuracy per tenfold number of learned parameters",
         ("network", "rest", "settings", "slope", "95 % interval", "R²"),
         rows,
         frozenset(range(2, 6)),
@@ -189,7 +189,7 @@ def short_tables(settings: list[SeedGroup]) -> list[Table]:
 
 def log_linear(settings: list[SeedGroup]) -> Iterator[Case]:
     for group in by_network(settings, WITH_BN):
-        fit = fit_settings([s for s in group if s.config.frozen == "random"])
+        fit = fit_seed_groups([s for s in group if s.config.frozen == "random"])
         if fit is not None and fit.n >= 4:
             yield Case(
                 named(group[0].config),
@@ -202,7 +202,7 @@ def log_linear(settings: list[SeedGroup]) -> Iterator[Case]:
 CLAIMS = (
     Claim(
         "log-linear",
-        "Accuracy grows about linearly with the logarithm of the number of learned parameters.",
+        "Accuracy grows roughly linearly with the logarithm of the number of learned parameters.",
         "figure 3",
         "Each network with BatchNorm, random frozen filters, at least four settings: the line's "
         f"slope is positive with 95 % confidence and R² is at least {LINEAR_R2:g}.",

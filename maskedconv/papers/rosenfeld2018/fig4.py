@@ -1,4 +1,4 @@
-"""Figure 4: BatchNorm's affine parameters learned or left as they start."""
+"""Figure 4: BatchNorm's affine parameters learned or fixed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _RESTS = (("random", "the rest random"), ("zero", "the rest zeroed"))
 
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
-    """Figure 1's runs of two networks, and each but the reference again with fixed BatchNorm."""
+    """Figure 1's runs of two networks, and, except the reference, the same with BatchNorm fixed."""
     models = (preset.densenet.model, preset.wrn.model)
     with_bn = [run for run in fig1.runs(preset) if run.model in models]
     without_bn = [replace(run, bn_learned=False) for run in with_bn if not run.learns_all_slices]
@@ -60,12 +60,12 @@ def runs(preset: RosenfeldPreset) -> list[RunConfig]:
 
 
 def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
-    """Panels and table of each data set, and the authors' runs."""
+    """Panels and a table for each data set, and the authors' runs."""
     blocks: list[Block] = [
         Text(
-            "Figure 1's runs of two networks, and the same with BatchNorm's affine parameters left "
-            "at 1 and 0; running statistics are updated in both. The dashed line: every weight "
-            f"learned, BatchNorm too. Accuracy after {epochs_text(settings)}."
+            "Figure 1's runs of two networks, and the same runs with BatchNorm's affine parameters "
+            "fixed at 1 and 0. Both update running statistics. The dashed line is the all-weights "
+            f"reference with learned BatchNorm. Accuracy after {epochs_text(settings)}."
         )
     ]
     for dataset, here in datasets(settings).items():
@@ -96,7 +96,7 @@ def _picture(
 
 
 def _pairs(settings: list[SeedGroup]) -> list[tuple[str, SeedGroup | None, SeedGroup | None]]:
-    """Each setting but the reference with BatchNorm learned and with it fixed, by its label."""
+    """Each setting except the reference, with BatchNorm learned and fixed, and its label."""
     found: dict[str, dict[bool, SeedGroup]] = {}
     for setting in sorted(settings, key=lambda s: setting_order(s.config)):
         if not is_reference(setting.config):
@@ -183,8 +183,7 @@ def bn_helps(settings: list[SeedGroup]) -> Iterator[Case]:
 CLAIMS = (
     Claim(
         "bn-helps",
-        "Learning BatchNorm's affine parameters as well adds accuracy, most where little is "
-        "learned.",
+        "Learning BatchNorm's affine parameters adds accuracy, most if few filters are learned.",
         "figure 4",
         f"Settings with p ≤ {SMALL:g} or a number of filters: with minus without is at least "
         f"{CLEAR:g} points on average.",
@@ -195,7 +194,7 @@ CLAIMS = (
 
 ITEM = Item(
     "fig4",
-    "BatchNorm learned or not",
+    "BatchNorm learned or fixed",
     "Figure 4",
     runs,
     build,

@@ -36,7 +36,7 @@ from maskedconv.runs.config import RunConfig
 from maskedconv.runs.experiment import recipe_run, scaled_milestones
 from maskedconv.runs.preset import Network
 
-# Section 4: fully trained, one filter in each layer.
+# Section 4: full training with one filter in each layer.
 ONE_FILTER = {
     ("densenet_bc_100_12", "cifar10"): 85.0,
     ("densenet_bc_100_12", "cifar100"): 59.7,
@@ -70,20 +70,20 @@ def _full_runs(
     }
     for learned, frozen in splits([*preset.full_fractions, *preset.full_counts]):
         yield recipe_run(preset, "fig5", network, learned, frozen=frozen, **fields)
-    # Dropout was the authors' for the plain network alone.
+    # The authors used dropout for the plain network only.
     yield recipe_run(preset, "fig5", network, dropout=found.dropout, **fields)
 
 
 def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
-    """Panels and table of each data set, beside the authors' stored runs (†)."""
+    """Panels and a table for each data set, and the authors' stored runs (†)."""
     blocks: list[Block] = [
         Text(
-            "Runs of the recipes' whole length in the paper (WRN-28-10 200 epochs, DenseNet 300), "
-            f"with the learning rate lowered on the way; here {epochs_text(settings)}, the steps "
-            "in proportion. The dashed line: all weights learned, for WRN-28-10 with the authors' "
-            "dropout of 0.3. The paper gives the best test epoch; the last one stands beside it. "
-            "Its text has 85 / 59.7 % (DenseNet) and 69 / 34.85 % (WRN-28-10) for one filter a "
-            "layer, the rest random, on CIFAR-10 / 100."
+            "The paper trains with the full recipes (WRN-28-10 for 200 epochs, DenseNet for 300) "
+            f"and lowers the learning rate in steps. These runs have {epochs_text(settings)}, with "
+            "steps in proportion. The dashed line is the all-weights reference; for WRN-28-10 it "
+            "has the authors' dropout of 0.3. The paper gives the best test epoch; the last epoch "
+            "is given as well. For one filter per layer with a random rest, the paper's text has "
+            "85 / 59.7 % (DenseNet) and 69 / 34.85 % (WRN-28-10) on CIFAR-10 / 100."
         )
     ]
     for dataset, here in datasets(settings).items():
@@ -112,8 +112,8 @@ def _authors_table(settings: list[SeedGroup]) -> Table:
             ]
         )
     return Table(
-        "The authors' full runs † (in neither the paper's text nor its tables, but stored with "
-        "their code): top-1, %. Not comparable with ours, shown for their order.",
+        "The authors' full runs †, stored with their code: top-1, %. They are not comparable with "
+        "ours and are shown for their order.",
         ("their network", "learned", "rest", "authors †", "ours", "our network"),
         sorted(rows, key=lambda row: row[0]),
         frozenset({3, 4}),
@@ -125,7 +125,7 @@ _REST = {"random": "random", "zero": "zeroed"}
 
 
 def short_tables(settings: list[SeedGroup]) -> list[Table]:
-    """For a README: networks in rows, slices in columns."""
+    """Tables for a README: networks in rows, slices in columns."""
     return learned_tables("Figure 5", settings)
 
 
@@ -147,8 +147,8 @@ def one_filter_full(settings: list[SeedGroup]) -> Iterator[Case]:
 CLAIMS = (
     Claim(
         "one-filter-full",
-        "Fully trained, one filter a layer reaches 85 / 59.7 % (DenseNet) and 69 / 34.85 % (WRN) "
-        "on CIFAR-10 / 100.",
+        "After full training, one filter per layer reaches 85 / 59.7 % (DenseNet) and 69 / "
+        "34.85 % (WRN) on CIFAR-10 / 100.",
         "text, figure 5",
         f"Full runs, k = 1: within {CLEAR:g} points of the printed number.",
         one_filter_full,

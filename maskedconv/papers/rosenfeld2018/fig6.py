@@ -1,4 +1,4 @@
-"""Figure 6: how large learned and fixed weights are in each convolution, and the first filters."""
+"""Figure 6: magnitudes of learned and frozen weights per convolution, and the first filters."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from maskedconv.runs.row import FirstLayer
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Statistic of a row -> its name on the axis.
+# Axis label of each statistic in a row.
 STATISTICS = {"mean_abs": "mean |w|", "variance": "variance of w"}
-_PARTS = (("frozen", "fixed", RED, "s", True), ("learned", "learned", BLUE, "o", False))
+_PARTS = (("frozen", "frozen", RED, "s", True), ("learned", "learned", BLUE, "o", False))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution: statistic by part, averaged over seeds; a part that it lacks is absent."""
+    """One convolution: statistics by part, averaged over seeds; missing parts are absent."""
 
     name: str
     learned: dict[str, float] | None
@@ -36,12 +36,12 @@ class Layer:
 
 
 def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
-    """Panels of each statistic, the first layers' filters, and a table of medians."""
+    """Panels for each statistic, the filters of the first layers, and a table of medians."""
     blocks: list[Block] = [
         Text(
-            "The weights after training, of table 3's networks: mean |w| and variance of each "
-            "convolution, on a logarithmic axis, for what is learned and for what stayed at its "
-            "random start. One panel for each share of filters learned."
+            "The weights of table 3's networks after training: mean |w| and variance of each "
+            "convolution, on a logarithmic axis, for the learned and the frozen part. One panel "
+            "per learned fraction."
         )
     ]
     for dataset, here in datasets(settings).items():
@@ -60,7 +60,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
 
 
 def layers(setting: SeedGroup) -> list[Layer]:
-    """The convolutions of a setting in the network's order; none if no weights were kept."""
+    """The convolutions of a setting in the network's order; empty if no weights were stored."""
     rows = [row["layers"] for row in setting.rows if row.get("layers")]
     return [
         Layer(
@@ -80,7 +80,7 @@ def _mean(parts: Sequence[dict[str, float] | None]) -> dict[str, float] | None:
 
 
 def _values(found: list[Layer], part: str, statistic: str) -> list[tuple[int, float]]:
-    """(place from 1, value) of the layers that have the part; zeros have no logarithm."""
+    """(index from 1, value) of the layers with the part, without zeros, which have no logarithm."""
     return [
         (place, values[statistic])
         for place, layer in enumerate(found, start=1)
@@ -116,7 +116,7 @@ def _layers_picture(
 
 
 def layers_panel(found: list[Layer], statistic: str, limits: tuple[float, float]) -> Draw:
-    """A statistic of each convolution on a log axis, learned beside fixed weights."""
+    """A statistic of each convolution on a log axis, for learned and frozen weights."""
     from matplotlib.ticker import StrMethodFormatter
 
     def panel(axes: Axes) -> None:
@@ -145,30 +145,30 @@ def _filters_figure(folder: Path, settings: list[SeedGroup], where: str) -> Figu
         filters, learned = first["shape"][0], first["learned"]
         alt = (
             f"{where}, {_percent(setting)} of the filters learned: the {filters} filters of the "
-            f"first convolution as images, the first {learned} of them framed as learned."
+            f"first convolution as images; the first {learned} are learned and framed."
         )
         file = file_name("fig6", setting.config.dataset, "filters", f"{setting.config.learned:g}")
         title = f"{_percent(setting)}: {learned} of {filters} filters"
         pictures.append(draw(folder, file, title, alt, filters_panel(first)))
     return Figure(
-        f"{where}: filters of the first convolution after training, of the first seed; "
-        "framed with a dot: learned. Grey is zero; each picture has one scale.",
+        f"{where}: filters of the first convolution after training (first seed). Learned "
+        "filters have a frame with a dot. Grey is zero; each picture has one scale.",
         pictures,
     )
 
 
 def filters_panel(first: FirstLayer) -> Draw:
-    """The filters ``[O, I, kH, kW]`` of the first convolution as tiles, learned ones framed."""
+    """The filters ``[O, I, kH, kW]`` of the first convolution as tiles; learned ones are framed."""
     import numpy as np
     from matplotlib.patches import Rectangle
 
     count, channels, height, width = first["shape"]
     weights = np.asarray(first["values"], float).reshape(first["shape"])
     scale = np.abs(weights).max() or 1.0
-    # Other numbers of channels have no colours: their mean is shown in grey.
+    # Without three channels, the mean over channels is shown in grey.
     shown = weights if channels == 3 else weights.mean(1, keepdims=True).repeat(3, axis=1)
     images = (0.5 + 0.5 * shown / scale).clip(0, 1).transpose(0, 2, 3, 1)
-    # As many columns as fill a panel, which is wider than high.
+    # More columns than rows, because a panel is wider than high.
     columns = math.ceil(math.sqrt(1.9 * count))
 
     def panel(axes: Axes) -> None:
@@ -214,7 +214,7 @@ def _table(where: str, settings: list[SeedGroup]) -> Table:
             )
     return Table(
         f"{where}: medians over the convolutions",
-        ("learned", "of", "learned weights", "fixed weights", "learned / fixed"),
+        ("learned", "statistic", "learned weights", "frozen weights", "learned / frozen"),
         rows,
         frozenset(range(2, 5)),
         grouped=True,
@@ -227,7 +227,7 @@ def _median(values: list[float]) -> str:
 
 ITEM = Item(
     "fig6",
-    "Magnitudes of learned and fixed weights per layer",
+    "Magnitudes of learned and frozen weights per layer",
     "Figure 6",
     table3.runs,
     build,

@@ -1,4 +1,4 @@
-"""The sizes of the experiments: quick, short, or as in the paper. Free of torch."""
+"""The presets of the experiments: quick, short, and paper. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class RosenfeldPreset(Preset):
 
     Attributes:
         tiny_dataset: the data set of table3 and fig6.
-        densenet, wrn, wide, vgg19, vgg19_bn, alexnet: the paper's networks, or small ones of their
-            kind; fig5 has ``wide`` in place of ``wrn``.
+        densenet, wrn, wide, vgg19, vgg19_bn, alexnet: the paper's networks, or small ones of the
+            same families; fig5 uses ``wide`` instead of ``wrn``.
         fractions, counts: learned slices of fig1 and fig4.
         slice_fractions, slice_counts: learned slices of fig2.
         full_fractions, full_counts: learned slices of fig5.
         tiny_fractions: learned fractions of table3.
-        ensemble_fractions, ensemble_members: learned fractions and number of members of table4.
+        ensemble_fractions, ensemble_members: learned fractions and numbers of members in table4.
         tiny_subset: training images per class of ``tiny_dataset``, or None for all.
     """
 
@@ -49,7 +49,7 @@ class RosenfeldPreset(Preset):
         return (self.densenet, self.wrn, self.vgg19, self.vgg19_bn, self.alexnet)
 
 
-# The experiments that have a number of epochs of their own; the others show runs of these.
+# Experiments with their own number of epochs; the others share the runs of these.
 EPOCHS_OF = ("fig1", "fig2", "fig5", "table1", "table3", "table4")
 # Rosenfeld & Tsotsos 2018, section 4. AlexNet and VGG-19 without BatchNorm do not train at the
 # paper's learning rate of .1; the authors' reference runs of them used .01.
@@ -70,7 +70,7 @@ _PAPER = RosenfeldPreset(
     slice_counts=(1, 5),
     full_fractions=(0.07, 0.1, 0.4, 0.7),
     full_counts=(1, 5),
-    # Figure 5 (and table 2) are full runs, as long as the recipes say.
+    # Figure 5 (and table 2) are full runs with the recipes' epochs.
     epochs=MappingProxyType({"fig1": 10, "fig2": 1, "table1": 10, "table3": 45, "table4": 1}),
 )
 _SHORT = replace(
@@ -104,7 +104,7 @@ _QUICK = RosenfeldPreset(
         {"fig1": 6, "fig2": 2, "fig5": 12, "table1": 6, "table3": 15, "table4": 2}
     ),
     batch_size=64,
-    # Layers of so few values gain nothing from a second thread, and lose much on a busy machine.
+    # Such small layers gain nothing from a second thread, and lose much on a busy machine.
     threads=1,
 )
 PRESETS: Mapping[str, RosenfeldPreset] = MappingProxyType(
@@ -116,8 +116,8 @@ TINY = "tiny-imagenet"
 def adapt(preset: RosenfeldPreset, request: Request) -> RosenfeldPreset:
     """``preset`` with the options of the command line.
 
-    A data set that is asked for takes the place of all; Tiny-ImageNet comes back for table3 and
-    fig6 if its folder is named.
+    A requested data set replaces all others, except that table3 and fig6 use Tiny-ImageNet if its
+    folder is given by name.
     """
     chosen = replace(preset, seeds=request.seeds, amp=request.amp)
     if request.dataset is not None:
@@ -134,7 +134,7 @@ def adapt(preset: RosenfeldPreset, request: Request) -> RosenfeldPreset:
 
 
 def remarks(preset: RosenfeldPreset, ids: Sequence[str]) -> list[str]:
-    """Says that table 3 is run on other data than the paper's."""
+    """Notes that table 3 runs on other data than in the paper."""
     items = [name for name in ids if name in ("fig6", "table3")]
     if not items or preset.tiny_dataset == PRESETS[preset.name].tiny_dataset:
         return []

@@ -1,7 +1,7 @@
-"""When one of our numbers compares with one that the paper prints. Accuracies are top-1, percent.
+"""Decides whether our numbers are comparable with the paper's. Accuracies are top-1, percent.
 
-Source: Rosenfeld & Tsotsos 2018 (arXiv 1802.00844); each figure's and table's own numbers stand in
-its module.
+Source: Rosenfeld & Tsotsos 2018 (arXiv 1802.00844). The module of each figure and table contains
+its printed numbers.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ FULL_EPOCHS = {
 
 
 def full_epochs(config: RunConfig) -> int:
-    """Epochs of the paper's full run of a network; 0 if it has no such network."""
+    """Epochs of the paper's full run of a network; 0 for other networks."""
     return FULL_EPOCHS.get(config.model, 0)
 
 
 def always(epochs: int) -> Callable[[RunConfig], int]:
-    """The length of training of an item that trains every network for ``epochs``."""
+    """``printed_epochs`` of an item that trains every network for ``epochs``."""
     return lambda config: epochs
 
 
 def same_network(config: RunConfig) -> bool:
-    """Whether the run is of one of the paper's networks in its full width, on all the images."""
+    """Whether the run has one of the paper's networks in full width, and all images."""
     width = dict(config.options).get("width", 1)
     return config.model in FULL_EPOCHS and width == 1 and config.subset is None
 
 
 def comparable(setting: SeedGroup, model: str, dataset: str, epochs: int) -> bool:
-    """Whether a setting is of the network, images and epochs of a number that the paper prints."""
+    """Whether a setting has the network, images and epochs of a printed number."""
     config = setting.config
     return (
         same_network(config)

@@ -1,4 +1,4 @@
-"""The splits that several items of the paper run."""
+"""The splits that several items share."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ FROZEN = ("random", "zero")
 
 
 def splits(slices: Sequence[float | int]) -> list[tuple[float | int, str]]:
-    """Every slice with random and with zeroed frozen filters."""
+    """Every slice, with random and zeroed frozen filters."""
     return [(learned, frozen) for learned in slices for frozen in FROZEN]

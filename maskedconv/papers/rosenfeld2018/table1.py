@@ -71,11 +71,11 @@ def runs(preset: RosenfeldPreset) -> list[RunConfig]:
 
 
 def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
-    """Panels and table, beside the paper's."""
+    """Panels and tables, with the paper's numbers."""
     blocks: list[Block] = [
         Text(
-            "Only one part of the network is learned, together with BatchNorm's affine parameters; "
-            f"everything else stays at its random start. Accuracy after {epochs_text(settings)}."
+            "Only one part of the network is learned, and BatchNorm's affine parameters. The rest "
+            f"is frozen at its random values. Accuracy after {epochs_text(settings)}."
         )
     ]
     pictures = []
@@ -88,7 +88,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
     blocks.append(Figure("Accuracy of the best epoch.", pictures))
     known = [(setting, found) for setting in settings if (found := printed(setting)) is not None]
     captions = (
-        (True, "beside the paper's table 1"),
+        (True, "compared with the paper's table 1"),
         (False, "not comparable with the paper's table 1 (10 epochs), shown for its order"),
     )
     for same, caption in captions:
@@ -105,7 +105,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
 def parts_panel(
     columns: list[tuple[str, list[SeedGroup]]], parts: Sequence[str], top: float
 ) -> Draw:
-    """Table 1 as dots: accuracy of each learned part, one kind of mark for each network."""
+    """Table 1 as points: accuracy of each learned part, with one marker per network."""
 
     def panel(axes: Axes) -> None:
         for place, (name, settings) in enumerate(columns):
@@ -124,7 +124,7 @@ def parts_panel(
 
 
 def printed(setting: SeedGroup) -> tuple[str, str, float] | None:
-    """Model, data set and accuracy in the paper's table 1 that come closest to a setting."""
+    """Model, data set and accuracy of the closest entry in the paper's table 1."""
     config = setting.config
     dataset = "cifar100" if config.dataset == "cifar100" else "cifar10"
     for (model, data), numbers in TABLE1.items():
@@ -155,7 +155,7 @@ def table1_table(settings: list[SeedGroup], same: bool, caption: str) -> Table:
             ]
         )
     columns = ("network", "data", "learned", "parameters", "best", "last")
-    theirs = ("paper", "difference") if same else ("paper (other network)", "of")
+    theirs = ("paper", "difference") if same else ("paper (other network)", "paper's network")
     return Table(
         caption,
         (*columns, *theirs),
@@ -209,14 +209,14 @@ def block_beats_fc(settings: list[SeedGroup]) -> Iterator[Case]:
 CLAIMS = (
     Claim(
         "bn-alone",
-        "Learning nothing but BatchNorm's affine parameters gives far more than chance.",
+        "Learning only BatchNorm's affine parameters gives far more than chance.",
         "table 1",
         f"DenseNet and WRN, BN only: at least {FAR:g} times chance.",
         bn_alone,
     ),
     Claim(
         "block-beats-fc",
-        "Learning a middle or late block does better than learning the classifier.",
+        "Learning a middle or late block is better than learning the classifier.",
         "table 1",
         f"DenseNet and WRN: the better of block2 and block3 exceeds fc by at least {CLEAR:g} "
         "points. (The paper's own table meets this in three of four columns: on CIFAR-100 "

@@ -33,7 +33,7 @@ from maskedconv.report.short_tables import beside, ordered
 from maskedconv.report.tables import best, count, difference, epochs_text, last, order
 from maskedconv.runs.config import RunConfig
 
-# Table 2: fully trained on CIFAR-10, by fraction learned and what the rest is.
+# Table 2: full training on CIFAR-10, by learned fraction and kind of the rest.
 _SPLITS = ((0.1, "random"), (0.1, "zero"), (0.4, "random"), (0.4, "zero"))
 TABLE2: dict[str, dict[tuple[float, str], float]] = {
     "wrn_28_10": dict(zip(_SPLITS, (94.12, 91.53, 95.75, 95.49), strict=True)),
@@ -46,7 +46,7 @@ DATASET = "cifar10"
 
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
-    """Those of figure 5's runs that the paper prints: on CIFAR-10, the first of the data sets."""
+    """The runs of figure 5 on CIFAR-10, the first data set, that are in the paper's table 2."""
     return [
         run
         for run in fig5.runs(preset)
@@ -59,13 +59,14 @@ def build(settings: list[SeedGroup], _folder: Path) -> list[Block]:
     """The table, beside the paper's."""
     blocks: list[Block] = [
         Text(
-            "Those of figure 5's runs that the paper prints, and the all-weights reference of the "
-            f"authors' stored runs (†). Accuracy of the best of {epochs_text(settings)}."
+            "The runs of figure 5 that are in the paper's table 2, and the all-weights reference "
+            "from the authors' stored runs (†). Accuracy of the best epoch after "
+            f"{epochs_text(settings)}."
         )
     ]
     known = [(setting, found) for setting in settings if (found := printed(setting)) is not None]
     captions = (
-        (True, "beside the paper's table 2"),
+        (True, "compared with the paper's table 2"),
         (
             False,
             "not comparable with the paper's table 2 (200 and 300 epochs), shown for its order",
@@ -83,7 +84,7 @@ def build(settings: list[SeedGroup], _folder: Path) -> list[Block]:
 
 
 def printed(setting: SeedGroup) -> tuple[str, float] | None:
-    """The network of the same family in table 2 and its accuracy; the authors' for all weights."""
+    """Network and accuracy of the same family in table 2; for all weights, the authors' run."""
     config = setting.config
     for model, numbers in TABLE2.items():
         if family(model) == family(config.model):
@@ -113,7 +114,7 @@ def _table(settings: list[tuple[SeedGroup, tuple[str, float]]], same: bool, capt
             ]
         )
     columns = ("network", "learned", "rest", "parameters", "best", "last")
-    theirs = ("paper", "difference") if same else ("paper (other network)", "of")
+    theirs = ("paper", "difference") if same else ("paper (other network)", "paper's network")
     return Table(
         caption,
         (*columns, *theirs),
@@ -151,8 +152,8 @@ def tenth_full(settings: list[SeedGroup]) -> Iterator[Case]:
 CLAIMS = (
     Claim(
         "tenth-full",
-        "Fully trained, a tenth of the filters comes within a few points of all weights, and "
-        "random stays ahead of zeroed.",
+        "After full training, a tenth of the filters comes within a few points of all weights, and "
+        "random is better than zeroed.",
         "table 2",
         "WRN-28-10 and DenseNet, p = 0.1: random exceeds zeroed, and each accuracy is within "
         f"{CLEAR:g} points of the printed one.",

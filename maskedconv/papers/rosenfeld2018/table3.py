@@ -38,8 +38,8 @@ from maskedconv.runs.experiment import recipe_run, scaled_milestones
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Table 3: WRN-28-4 on Tiny-ImageNet, by fraction learned: accuracy, and the number of learned
-# parameters, which is that of a head of TABLE3_CLASSES classes.
+# Table 3: WRN-28-4 on Tiny-ImageNet, by learned fraction: accuracy, and number of learned
+# parameters with a classifier of TABLE3_CLASSES classes.
 TABLE3 = {
     0.1: (21.75, 829_027),
     0.4: (30.13, 2_588_682),
@@ -49,7 +49,7 @@ TABLE3 = {
 TABLE3_CLASSES = 1000
 
 
-# Table 3's, with the authors' YellowFin: its momentum starts at 0.
+# Table 3's settings with the authors' YellowFin, whose momentum starts at 0.
 TINY_EPOCHS, TINY_MILESTONES = 45, (15, 30)
 TINY_RECIPE = MappingProxyType({"optimizer": "yellowfin", "lr": 0.1, "momentum": 0.0, "gamma": 0.1})
 MODEL, DATASET = "wrn_28_4", "tiny-imagenet"
@@ -77,20 +77,20 @@ def runs(preset: RosenfeldPreset) -> list[RunConfig]:
 
 
 def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
-    """A panel and a table for each network and data set, beside the paper's."""
+    """A panel and a table for each network and data set, with the paper's numbers."""
     blocks: list[Block] = [
         Text(
-            "10, 40, 70 and 100 % of the filters learned, the rest random. The paper: WRN-28-4 at "
-            "64×64 pixels, 45 epochs, YellowFin at 0.1, lowered tenfold after "
-            f"epochs 15 and 30; here {epochs_text(settings)}, the steps in proportion. As in the "
-            "published YellowFin, 0.1 is the rate of the first step only; from then on it tunes "
-            "its own, which the schedule multiplies."
+            "10, 40, 70 and 100 % of the filters are learned, and the rest is random. The paper "
+            "trains WRN-28-4 on 64×64 pixels for 45 epochs with YellowFin at 0.1, lowered tenfold "
+            f"after epochs 15 and 30. These runs have {epochs_text(settings)}, with steps in "
+            "proportion. As in the published YellowFin, 0.1 is the rate of the first step only; "
+            "the schedule multiplies the rate that YellowFin then tunes."
         ),
         Text(
-            "The paper's numbers of parameters are those of a classifier of 1000 classes; "
-            "Tiny-ImageNet has 200. Ours has as many as the data set; beside its count stands "
-            "that of the same network with 1000. The paper does not say how it augmented 64-pixel "
-            "images; here the crop's padding is CIFAR's, doubled."
+            "The paper counts parameters with a classifier of 1000 classes, although Tiny-ImageNet "
+            "has 200. Our classifier has the classes of the data set; the count with 1000 classes "
+            "is given as well. The paper does not describe its augmentation of 64-pixel images; "
+            "these runs pad the crops by twice CIFAR's padding."
         ),
     ]
     for dataset, here in datasets(settings).items():
@@ -98,7 +98,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
             whole = comparable(group[0], MODEL, DATASET, TINY_EPOCHS)
             blocks += [_figure(group, dataset, name, whole, folder), _table(group, whole)]
             if not all(setting.whole_data for setting in group):
-                blocks.append(Text("Trained on a part of the images only."))
+                blocks.append(Text("Trained on part of the images only."))
     return blocks
 
 
@@ -109,7 +109,7 @@ def _figure(settings: list[SeedGroup], dataset: str, name: str, same: bool, fold
         folder,
         file_name("table3", dataset, name),
         sentence(dataset_title(dataset)),
-        f"{where}, accuracy in percent by the share learned: {values}.",
+        f"{where}, accuracy in percent by learned fraction: {values}.",
         fractions_panel(settings, same),
     )
     return Figure(f"{where}. Accuracy of the best epoch.", [picture])
@@ -124,7 +124,7 @@ def _percent(setting: SeedGroup) -> str:
 
 
 def fractions_panel(settings: list[SeedGroup], same: bool) -> Draw:
-    """Accuracy by the fraction of filters learned, beside the paper's if it is of the same runs."""
+    """Accuracy by learned fraction, with the paper's accuracy if the runs are the same."""
 
     def panel(axes: Axes) -> None:
         ordered = _fractions(settings)
@@ -173,7 +173,7 @@ def _table(settings: list[SeedGroup], same: bool) -> Table:
         "last",
         f"paper{other}",
     )
-    caption = "beside the paper's table 3" if same else "not comparable with the paper's table 3"
+    caption = f"{'' if same else 'not '}comparable with the paper's table 3"
     return Table(
         f"Top-1, %, {caption}",
         (*columns, "difference") if same else columns,

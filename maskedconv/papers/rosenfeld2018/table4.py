@@ -1,4 +1,4 @@
-"""Table 4: ensembles whose members share a part of their weights."""
+"""Table 4: ensembles with shared weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.ticker import EngFormatter
 
-# Table 4: five DenseNets on CIFAR-10 from one start: mean accuracy, that of the ensemble, and the
+# Table 4: five DenseNets on CIFAR-10 from one start: mean accuracy, accuracy of the ensemble, and
 # number of learned parameters of all five.
 TABLE4 = {
     "FC": (68.5, 70.25, 137_090),
@@ -55,13 +55,13 @@ TABLE4 = {
     "full": (71.7, 76.35, 3_845_810),
 }
 ADAM_LR = 1e-3
-EPOCHS = 1  # of the start, and of each member after it
+EPOCHS = 1  # epochs of the start, and further epochs of each member
 MODEL, DATASET = "densenet_bc_100_12", "cifar10"
 OPTIMIZERS = {"sgd": ("SGD", BLUE, "o"), "adam": ("Adam", RED, "s")}
 
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
-    """For every seed the network that all start from, then ensembles of each kind."""
+    """For every seed, the common start and then ensembles of each kind."""
     return [
         run
         for seed in range(preset.seeds)
@@ -90,24 +90,24 @@ def _ensemble_runs(preset: RosenfeldPreset, fields: dict[str, Any]) -> Iterator[
 
 
 def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
-    """Panels and table of each data set, beside the paper's."""
+    """Panels and a table for each data set, with the paper's numbers."""
     ensembles = [s for s in settings if s.config.members]
     starts = [s for s in settings if not s.config.members]
     members = " or ".join(str(n) for n in sorted({s.config.members for s in ensembles}))
     blocks: list[Block] = [
         Text(
-            f"{members or 'Several'} copies of one network go on learning, each with its own order "
-            "and augmentation of the images: the classifier and BatchNorm (FC), a part of every "
-            "layer's filters while the named share of them stays that of the start, or everything "
-            f"(full). The start was trained for {epochs_text(starts)}, each member for "
-            f"{epochs_text(ensembles)} more. The ensemble's answer is the average of its members' "
-            "softmax."
+            f"{members or 'Several'} copies of one network are trained further, each with its own "
+            "order and augmentation of the images. They learn the classifier and BatchNorm (FC), "
+            "the filters outside the shared fraction (share), or everything (full). The start was "
+            f"trained for {epochs_text(starts)}, each member for {epochs_text(ensembles)} more. "
+            "The prediction of the ensemble is the mean softmax of its members."
         ),
         Text(
-            "The paper gives the better of Adam (0.001) and SGD (0.1) and does not say which; here "
-            "both stand, the better ensemble marked. It counts what the members learn, and not "
-            "what they share; beside it stands the count with the shared weights once. Stored: "
-            "files of the start (where something of it is still used) and of the members' own part."
+            "The paper gives the better of Adam (0.001) and SGD (0.1) without naming it; here both "
+            "are given, and the better ensemble is marked. The paper counts the learned parameters "
+            "of the members without the shared weights; the count that includes them once is given "
+            "as well. Stored bytes are the file of the start (if members still use part of it) and "
+            "the members' own parts."
         ),
     ]
     for dataset, here in datasets(ensembles).items():
@@ -129,14 +129,14 @@ def _figure(settings: list[SeedGroup], where: str, dataset: str, folder: Path) -
         f"{kind(s.config)} {s.config.optimizer} {s.ensemble}" for s in settings if s.ensemble
     )
     panels = (
-        ("bytes", "stored", "stored for the whole ensemble", "B"),
+        ("bytes", "stored", "stored bytes of the ensemble", "B"),
         ("parameters", "as the paper counts", "learned parameters of all members", ""),
     )
     pictures = []
     for name, title, label, unit in panels:
         xs = [_cost(setting, name) for setting in settings]
         panel = costs_panel(settings, xs, label, EngFormatter(unit, sep=" " if unit else ""))
-        alt = f"{where}: accuracy of each ensemble in percent against its {label}: {values}."
+        alt = f"{where}: accuracy of each ensemble in percent against {label}: {values}."
         file = file_name("table4", dataset, name)
         pictures.append(draw(folder, file, f"Ensembles, {title}", alt, panel))
     caption = "Filled: the ensemble; hollow: the mean of its members, after the last epoch."
@@ -153,7 +153,7 @@ def _cost(setting: SeedGroup, name: str) -> float | None:
 def costs_panel(
     settings: list[SeedGroup], xs: list[float | None], label: str, formatter: EngFormatter
 ) -> Draw:
-    """Accuracy of ensembles and of their members against what they cost."""
+    """Accuracy of ensembles and their members against their cost."""
     from matplotlib.ticker import MaxNLocator
 
     def panel(axes: Axes) -> None:
@@ -167,7 +167,7 @@ def costs_panel(
             axes.plot(x, mean, marker=marker, ms=6, color=colour, mfc="white")
             axes.plot(x, top1, marker=marker, ms=7, color=colour)
             names.setdefault(kind(setting.config), x)
-        # Above the panel, where they hide no point; the points of one kind share their place.
+        # Above the panel, so that they hide no point; the points of one kind share an abscissa.
         for name, x in names.items():
             axes.annotate(
                 name,
@@ -220,14 +220,14 @@ def _table(settings: list[SeedGroup], where: str) -> Table:
         "shared",
         "optimizer",
         "parameters, as the paper counts",
-        "with the shared ones",
+        "with shared weights",
         "stored",
         "mean member",
         "ensemble",
         "gain",
         f"paper{other}, mean / ensemble",
     )
-    caption = "beside the paper's table 4" if same else "not comparable with the paper's table 4"
+    caption = f"{'' if same else 'not '}comparable with the paper's table 4"
     return Table(
         f"{where}: top-1, %, after the last epoch; {caption}",
         (*columns, "difference") if same else columns,
@@ -276,10 +276,10 @@ def short_tables(settings: list[SeedGroup]) -> list[Table]:
 CLAIMS = (
     Claim(
         "ensembles",
-        "Ensembles that share most of their convolution weights gain nearly as much as whole ones.",
+        "Ensembles that share most of their convolution weights gain nearly as much as full ones.",
         "table 4",
-        "Sharing 60 %: the ensemble gains over its members at least half of what the unshared "
-        "ensemble gains, which must gain something. Of Adam and SGD the better ensemble counts.",
+        "Sharing 60 %: the gain of the ensemble over its members is at least half the gain of the "
+        "unshared ensemble, which must be positive. The better of Adam and SGD counts.",
         sharing_keeps_gain,
     ),
 )

@@ -1,4 +1,4 @@
-"""Cases of a step that go wrong, for the tests of bench.gpu_check."""
+"""Failing cases of a step, for the tests of bench.gpu_check."""
 
 from __future__ import annotations
 
