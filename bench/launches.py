@@ -5,8 +5,8 @@
 The step runs on tensors without memory (FakeTensor), with the CUDA backends forced. PyTorch's
 operators are counted as they are dispatched, one launch each; a convolution's backward is one for
 each gradient. The kernels of this package are counted by their own host code, built with g++ such
-that a launch is noted and not carried out. Bytes are those of the tensors that an operator reads and
-writes, once each. The time is a bound, not a measurement: bytes or FLOPs over the ceilings.
+that a launch is noted and not carried out. Bytes are those of the tensors that an operator reads
+and writes, once each. The time is a bound, not a measurement: bytes or FLOPs over the ceilings.
 """
 
 from __future__ import annotations
