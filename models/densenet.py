@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedconv.functional.batch_norm import Moments, uses_batch_moments
+from maskedconv.functional.batch_norm import uses_batch_moments
 from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_count
 from maskedconv.models.features import GrowingFeatures
@@ -38,7 +38,7 @@ class Bottleneck(nn.Module):
         self.bn2 = make.norm(4 * growth_rate)
         self.conv2 = make.conv(4 * growth_rate, growth_rate, 3, padding=1, bias=False)
 
-    def forward(self, x: Tensor, moments: Moments | None = None) -> Tensor:
+    def forward(self, x: Tensor, moments: Tensor | None = None) -> Tensor:
         return bn_relu_conv(bn_relu_conv(x, self.bn1, self.conv1, moments), self.bn2, self.conv2)
 
 

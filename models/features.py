@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from maskedconv.functional.appending import append_channels
-from maskedconv.functional.batch_norm import Moments, batch_moments
+from maskedconv.ops.bn_statistics import batch_moments
+from maskedconv.ops.bn_statistics.reference import mean_and_variance, moments_type
 from maskedconv.ops.geometry import memory_format_of
 from maskedconv.tracing import is_traced
 
@@ -27,7 +28,9 @@ class GrowingFeatures:
 
     def __init__(self, first: Tensor, channels: int) -> None:
         self._buffer: Tensor | None = None
-        self._moments: Moments | None = None
+        self._moments: Tensor | None = None  # of the first `_known` channels
+        self._known = 0
+        self._table: Tensor | None = None
         # Compilers plan memory themselves.
         if torch.compiler.is_compiling() or is_traced(first):
             self.whole = first
@@ -46,13 +49,28 @@ class GrowingFeatures:
         else:
             self.whole = append_channels(self.whole, new, self._buffer)
 
-    def moments(self) -> Moments:
-        """Batch mean and variance of each channel; earlier channels are not computed again."""
-        known = self._moments
-        done = 0 if known is None else known.mean.size(0)
-        if done < self.whole.size(1):
-            new = batch_moments(self.whole.detach()[:, done:])
-            both = new if known is None else map(torch.cat, zip(known, new, strict=True))
-            self._moments = Moments(*both)
+    def moments(self) -> Tensor:
+        """Batch mean and biased variance, ``[2, C']``; earlier channels are not computed again."""
+        count = self.whole.size(1)
+        if self._known < count:
+            new = self.whole.detach()[:, self._known :]
+            self._moments = self._written(new) if self._buffer is not None else self._joined(new)
+            self._known = count
         assert self._moments is not None
         return self._moments
+
+    def _written(self, new: Tensor) -> Tensor:
+        """All moments, those of ``new`` in a table that has room for the final channels."""
+        if self._table is None:
+            assert self._buffer is not None
+            size = (5, self._buffer.size(1))
+            self._table = torch.empty(size, dtype=moments_type(new), device=new.device)
+            if self._moments is not None:
+                self._table[:2, : self._known] = self._moments
+        count = self._known + new.size(1)
+        batch_moments(new, self._table[:, self._known : count])
+        return self._table[:2, :count]
+
+    def _joined(self, new: Tensor) -> Tensor:
+        moments = torch.stack(mean_and_variance(new))
+        return moments if self._moments is None else torch.cat((self._moments, moments), 1)

@@ -7,7 +7,7 @@ result.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeGuard
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,6 @@ from maskedconv.ops.bn_statistics import (
 )
 from maskedconv.ops.dispatch import settled
 from maskedconv.tracing import is_traced
-
-
-class Moments(NamedTuple):
-    """Mean and (biased) variance of each channel, both ``[C]``, float32 (float64 for double)."""
-
-    mean: Tensor
-    var: Tensor
 
 
 def is_intercepted(module: nn.Module) -> bool:
@@ -70,18 +63,13 @@ def _uses_batch_stats(bn: nn.BatchNorm2d) -> bool:
     return bn.training or bn.running_mean is None
 
 
-def batch_moments(input: Tensor) -> Moments:
-    """Mean and biased variance of each channel of ``[N, C, H, W]``."""
-    return Moments(*reference.batch_moments(input))
-
-
 def normalisation(
-    input: Tensor, bn: nn.BatchNorm2d, moments: Moments | None = None
+    input: Tensor, bn: nn.BatchNorm2d, moments: Tensor | None = None
 ) -> Normalisation:
     """How ``bn`` normalises ``input [N, C, H, W]``; in training, updates its running statistics.
 
     Args:
-        moments: the batch's, where the caller has them already.
+        moments: ``[2, C]``, mean and biased variance of ``input``, if they are known.
 
     Raises:
         ValueError: in training, with a single value for each channel.
@@ -104,9 +92,8 @@ def normalisation(
         running = RunningStatistics(
             bn.running_mean, bn.running_var, bn.num_batches_tracked, bn.momentum
         )
-    if moments is not None:
-        if running is not None:
-            reference.move(running, moments, count)
-        return Normalisation.of_moments(bn.weight, bn.bias, moments, bn.eps, True)
-    problem = StatisticsProblem(input, bn.weight, bn.bias, bn.eps, running, settled(""))
+    backend = settled("")
+    problem = StatisticsProblem(
+        input, bn.weight, bn.bias, bn.eps, running, moments, backend=backend
+    )
     return Normalisation(bn.weight, bn.bias, bn_statistics(problem), bn.eps, True)

@@ -93,16 +93,17 @@ class BatchNormReLUConvolution(torch.autograd.Function):
     ) -> Tensor:
         norm = Normalisation(bn_weight, bn_bias, statistics, plan.eps, plan.uses_batch_stats)
         x = bn_relu(NormProblem(input, norm, plan.backend)).to(plan.dtype)
-        ctx.save_for_backward(input, bn_weight, bn_bias, statistics, learned, frozen)
+        weight = _pack(x, learned, frozen, plan)
+        packed = weight if _keeps_packed_weight(input) and ctx.needs_input_grad[0] else None
+        ctx.save_for_backward(input, bn_weight, bn_bias, statistics, learned, frozen, packed)
         ctx.plan = plan
         ctx.bias = None if bias is None else (bias.size(0), bias.dtype)
-        weight = _pack(x, learned, frozen, plan)
         return torch.conv2d(x, weight, joined_bias(bias, frozen_bias, plan.dtype), *plan.geometry)
 
     @staticmethod
     @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input, bn_weight, bn_bias, statistics, learned, frozen = ctx.saved_tensors
+        input, bn_weight, bn_bias, statistics, *filters = ctx.saved_tensors
         plan: BNReLUPlan = ctx.plan
         norm = Normalisation(bn_weight, bn_bias, statistics, plan.eps, plan.uses_batch_stats)
         norm_needs = tuple(ctx.needs_input_grad[:3])
@@ -113,7 +114,7 @@ class BatchNormReLUConvolution(torch.autograd.Function):
         problem = NormProblem(input, norm, plan.backend)
         needs = (any(norm_needs), ctx.needs_input_grad[4])
         activation, grad_x, grad_learned = _conv_backward(
-            grad_output, problem, learned, frozen, plan, needs
+            grad_output, problem, _Filters(*filters), plan, needs
         )
         norm_grads: tuple[Tensor | None, ...] = (None, None, None)
         if grad_x is not None:
@@ -123,17 +124,34 @@ class BatchNormReLUConvolution(torch.autograd.Function):
         return *norm_grads, None, grad_learned, None, grad_bias, None, None
 
 
+class _Filters(NamedTuple):
+    """The filters of a convolution; ``packed`` is the full weight if it was kept."""
+
+    learned: Tensor
+    frozen: Tensor | None
+    packed: Tensor | None
+
+
+def _keeps_packed_weight(input: Tensor) -> bool:
+    """Whether the full weight is kept for backward.
+
+    On a GPU to pack it again is a launch. On a CPU it takes no more time than to keep it, and
+    keeping it takes memory.
+    """
+    return input.is_cuda
+
+
 def _conv_backward(
     grad_output: Tensor,
     norm_problem: NormProblem,
-    learned: Tensor,
-    frozen: Tensor | None,
+    filters: _Filters,
     plan: BNReLUPlan,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The activation if it was computed again, and the gradients of activation and filters."""
     needs_x, needs_learned = needs
     input, norm, *_ = norm_problem
+    learned, frozen, packed = filters
     grad_learned = activation = None
     if needs_learned and frozen is not None:
         problem = WeightGradProblem(
@@ -159,7 +177,7 @@ def _conv_backward(
         grad_learned = _weight_grad(x, grad_output, learned, plan)
     grad_x = None
     if needs_x or jointly:
-        weight = _pack(x, learned, frozen, plan)
+        weight = _pack(x, learned, frozen, plan) if packed is None else packed
         grad_x, grad_weight = convolution_grads(
             grad_output, x, weight, plan.geometry, (needs_x, jointly)
         )

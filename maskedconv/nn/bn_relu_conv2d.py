@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedconv.functional.batch_norm import Moments, is_intercepted, is_plain_norm, normalisation
+from maskedconv.functional.batch_norm import is_intercepted, is_plain_norm, normalisation
 from maskedconv.functional.bn_relu_autograd import (
     BatchNormReLU,
     BatchNormReLUConvolution,
@@ -52,7 +52,7 @@ class BNReLUConv2d(nn.Module):
 
 
 def bn_relu_conv(
-    input: Tensor, bn: nn.Module, conv: nn.Module, moments: Moments | None = None
+    input: Tensor, bn: nn.Module, conv: nn.Module, moments: Tensor | None = None
 ) -> Tensor:
     """``conv(relu(bn(input)))``, keeping for backward only ``input``.
 
@@ -64,7 +64,7 @@ def bn_relu_conv(
         input: ``[N, C, H, W]``; also a view of the first channels of a wider tensor.
         bn: ``nn.BatchNorm2d``, or any other module in its place.
         conv: a :class:`~maskedconv.MaskedConv2d` or ``nn.Conv2d``.
-        moments: of ``input`` in this batch, where the caller has them already.
+        moments: ``[2, C]``, mean and biased variance of ``input``, if they are known.
 
     Raises:
         ValueError, TypeError, RuntimeError: what the modules raise.
@@ -73,7 +73,7 @@ def bn_relu_conv(
 
 
 def bn_relu_convs(
-    input: Tensor, bn: nn.Module, convs: Sequence[nn.Module], moments: Moments | None = None
+    input: Tensor, bn: nn.Module, convs: Sequence[nn.Module], moments: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """As :func:`bn_relu_conv`, for several convolutions that read the same activation."""
     if not is_plain_norm(bn, input):
@@ -84,7 +84,7 @@ def bn_relu_convs(
     return tuple(_convolve(input, norm, conv) for conv in convs)
 
 
-def bn_relu(input: Tensor, bn: nn.Module, moments: Moments | None = None) -> Tensor:
+def bn_relu(input: Tensor, bn: nn.Module, moments: Tensor | None = None) -> Tensor:
     """``relu(bn(input))``, ``[N, C, H, W]``, keeping for backward only ``input``."""
     if not is_plain_norm(bn, input):
         return F.relu(bn(input))

@@ -109,6 +109,29 @@ def test_statistics(shape, surplus, affine, dtype):
         assert int(ours.batches) == int(theirs.batches) == 4
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_statistics_of_known_moments(momentum):
+    problem = make_problem((3, 24, 5, 4), 8)
+    weight, bias = problem.norm[:2]
+    moments = problem.norm.statistics[:2].clone()
+    runs = [
+        RunningStatistics(torch.zeros(24), torch.ones(24), torch.tensor(3), momentum)
+        for _ in range(2)
+    ]
+    wide = torch.full((5, 40), torch.nan)
+    results = []
+    for backend, running in zip((statistics_cuda, reference), runs, strict=True):
+        known = StatisticsProblem(
+            problem.input, weight, bias, 1e-3, running, moments, out=wide[:, 3:27]
+        )
+        results.append(backend.run(known).clone())
+    close(results[0], results[1], torch.float32)
+    for part, right in zip(runs[0][:3], runs[1][:3], strict=True):
+        close(part, right, torch.float32)
+    assert wide[:, :3].isnan().all()
+    assert wide[:, 27:].isnan().all()
+
+
 def test_variance_beside_a_large_mean():
     x = (torch.randn(4, 24, 6, 6) + 1000).contiguous(memory_format=torch.channels_last)
     found = statistics_cuda.run(StatisticsProblem(x, None, None, 0.0))

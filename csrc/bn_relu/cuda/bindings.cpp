@@ -53,28 +53,46 @@ int64_t sums(int64_t pixels, int64_t channels, int multiprocessors) {
 }
 
 // `parameters`: weight, bias, running mean, running variance, and the number of batches.
+NormParameters parameters_of(const Checks& checks, const NormShape& shape,
+                             const std::array<uintptr_t, 5>& parameters, float momentum,
+                             float eps) {
+    const auto [weight, bias, mean, var, batches] = parameters;
+    if ((mean == 0) != (var == 0))
+        checks.refuse("running mean and variance are given both or neither");
+    if (mean != 0 && shape.pixels < 2)
+        checks.refuse("one pixel has no variance");
+    if (mean != 0 && momentum < 0.0f)
+        checks.memory("batches", batches, 1);
+    return {floats(weight),
+            floats(bias),
+            floats(mean),
+            floats(var),
+            reinterpret_cast<int64_t*>(batches),
+            momentum,
+            eps};
+}
+
 void statistics(const std::string& type, int64_t pixels, int64_t channels, Image x,
                 std::array<uintptr_t, 5> parameters, float momentum, float eps, Image out,
                 uintptr_t sums, uintptr_t counters, int multiprocessors, uintptr_t stream) {
     const Checks checks("bn_statistics_cuda");
     const NormShape shape = shape_of(checks, type, pixels, channels);
-    const auto [weight, bias, mean, var, batches] = parameters;
-    if ((mean == 0) != (var == 0))
-        checks.refuse("running mean and variance are given both or neither");
-    if (mean != 0 && pixels < 2)
-        checks.refuse("one pixel has no variance");
-    if (mean != 0 && momentum < 0.0f)
-        checks.memory("batches", batches, 1);
-    const NormParameters p{floats(weight),
-                           floats(bias),
-                           floats(mean),
-                           floats(var),
-                           reinterpret_cast<int64_t*>(batches),
-                           momentum,
-                           eps};
+    const NormParameters p = parameters_of(checks, shape, parameters, momentum, eps);
     bn_statistics_cuda(shape, pixels_of(checks, "x", shape, x), p,
                        statistics_of(checks, shape, out),
                        workspace_of(checks, sums, counters, multiprocessors), stream);
+}
+
+void statistics_of_moments(int64_t pixels, int64_t channels, Image moments,
+                           std::array<uintptr_t, 5> parameters, float momentum, float eps,
+                           Image out, uintptr_t stream) {
+    const Checks checks("bn_statistics_of_moments_cuda");
+    const NormShape shape = shape_of(checks, "float32", pixels, channels);
+    const auto [data, pitch] = moments;
+    checks.tensor("moments", data, {1, 1, 2, channels}, {0, 0, pitch, 1});
+    const NormParameters p = parameters_of(checks, shape, parameters, momentum, eps);
+    bn_statistics_of_moments_cuda(shape, {floats(data), pitch}, p,
+                                  statistics_of(checks, shape, out), stream);
 }
 
 void forward(const std::string& type, int64_t pixels, int64_t channels, Image x, Image rows,
@@ -114,6 +132,7 @@ void backward(const std::string& type, int64_t pixels, int64_t channels, Image x
 void bind_bn_relu_cuda(py::module_& module) {
     module.def("bn_relu_cuda_sums", &sums);
     module.def("bn_statistics_cuda", &statistics);
+    module.def("bn_statistics_of_moments_cuda", &statistics_of_moments);
     module.def("bn_relu_cuda", &forward);
     module.def("bn_relu_backward_cuda", &backward);
 }

@@ -52,6 +52,11 @@ void bn_statistics_cuda(const NormShape& shape, const Pixels& x, const NormParam
                         const NormStatistics& statistics, const NormWorkspace& workspace,
                         uintptr_t stream);
 
+// The same of moments that are known: `moments` has two rows, mean and biased variance.
+void bn_statistics_of_moments_cuda(const NormShape& shape, const NormStatistics& moments,
+                                   const NormParameters& parameters,
+                                   const NormStatistics& statistics, uintptr_t stream);
+
 // out = relu(x * scale + shift).
 void bn_relu_cuda(const NormShape& shape, const Pixels& x, const NormStatistics& statistics,
                   const Pixels& out, int multiprocessors, uintptr_t stream);

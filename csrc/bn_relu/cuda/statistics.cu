@@ -46,10 +46,9 @@ __device__ __forceinline__ float moved(float running, float value, float fractio
 }
 
 __device__ __forceinline__ void finish(const StatisticsArguments& a, int channel, float mean,
-                                       float squares) {
+                                       float variance) {
     const NormParameters& p = a.parameters;
     const float count = static_cast<float>(a.pixels);
-    const float variance = squares > 0.0f ? squares / count : squares - squares; // NaN stays NaN
     const float inverse = 1.0f / sqrtf(variance + p.eps);
     const float scale = p.weight == nullptr ? inverse : inverse * p.weight[channel];
     const float bias = p.bias == nullptr ? 0.0f : p.bias[channel];
@@ -65,17 +64,35 @@ __device__ __forceinline__ void finish(const StatisticsArguments& a, int channel
     running_var = moved(running_var, variance * (count / (count - 1.0f)), fraction);
 }
 
+__device__ __forceinline__ void count_batch(const NormParameters& p) {
+    if (p.batches != nullptr && p.momentum >= 0.0f)
+        ++*p.batches;
+}
+
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kNormThreads) statistics_kernel(const StatisticsArguments a) {
     const NormThread t = NormThread::at<kWidth>(a.partials.lane_bits);
     Spread<kWidth> part = spread_of<T, kWidth>(a, t);
     if (!join_blocks<kWidth, Spread>(a.partials, t, part))
         return;
-    for (int i = 0; i < kWidth; ++i)
-        finish(a, t.channel + i, part.first[i], part.second[i]);
-    const NormParameters& p = a.parameters;
-    if (t.channel == 0 && p.batches != nullptr && p.momentum >= 0.0f)
-        ++*p.batches;
+    for (int i = 0; i < kWidth; ++i) {
+        // Of no spread rounding may leave less than none; NaN stays NaN.
+        const float squares = part.second[i] < 0.0f ? 0.0f : part.second[i];
+        finish(a, t.channel + i, part.first[i], squares / static_cast<float>(a.pixels));
+    }
+    if (t.channel == 0)
+        count_batch(a.parameters);
+}
+
+__global__ void __launch_bounds__(kNormThreads)
+    statistics_of_moments_kernel(const StatisticsArguments a) {
+    const int channel = static_cast<int>(blockIdx.x) * kNormThreads + threadIdx.x;
+    if (channel >= a.partials.channels)
+        return;
+    const float* mean = static_cast<const float*>(a.x.data) + channel;
+    finish(a, channel, mean[0], mean[a.x.pitch]);
+    if (channel == 0)
+        count_batch(a.parameters);
 }
 
 } // namespace
@@ -107,6 +124,18 @@ void bn_statistics_cuda(const NormShape& shape, const Pixels& x, const NormParam
         launch("bn_statistics", &statistics_kernel<T, kWidth>, grid.grid(), kNormThreads,
                shared_bytes_of<Spread<kWidth>>(), stream, a);
     });
+}
+
+void bn_statistics_of_moments_cuda(const NormShape& shape, const NormStatistics& moments,
+                                   const NormParameters& parameters,
+                                   const NormStatistics& statistics, uintptr_t stream) {
+    const StatisticsArguments a{{moments.data, moments.pitch},
+                                static_cast<int>(shape.pixels),
+                                parameters,
+                                statistics,
+                                {nullptr, nullptr, shape.channels, 0}};
+    const dim3 blocks(static_cast<unsigned>((shape.channels + kNormThreads - 1) / kNormThreads));
+    launch("bn_statistics", &statistics_of_moments_kernel, blocks, kNormThreads, 0, stream, a);
 }
 
 } // namespace maskedconv

@@ -86,17 +86,20 @@ def run_backward(
     with torch.cuda.device(input.device):
         dense = in_place and pixel_pitch(grad) == channels
         grad_input = (grad if dense else _empty_like(input)) if needs[0] else None
-        sums = torch.empty((4, channels), dtype=torch.float32, device=input.device)
+        # Of their own: autograd copies a gradient that is a view.
         grad_weight, grad_bias = (
-            sums[row] if needed and like is not None else None
-            for row, needed, like in zip((0, 1), needs[1:], norm[:2], strict=True)
+            torch.empty(channels, dtype=torch.float32, device=input.device)
+            if needed and like is not None
+            else None
+            for needed, like in zip(needs[1:], norm[:2], strict=True)
         )
+        coefficients = torch.empty((2, channels), dtype=torch.float32, device=input.device)
         workspace = workspace_of(input)
         module().bn_relu_backward_cuda(
             *shape_of(input), image(input), image(grad), image(norm.statistics, 0),
             norm.uses_batch_stats, (0, 0) if grad_input is None else image(grad_input), False,
             *(0 if part is None else address(part) for part in (grad_weight, grad_bias)),
-            address(sums[2:]), *workspace.arguments(),
+            address(coefficients), *workspace.arguments(),
             torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     grad_weight, grad_bias = (

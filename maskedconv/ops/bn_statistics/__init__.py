@@ -7,9 +7,16 @@ from torch import Tensor
 
 from maskedconv.ops.bn_statistics import cuda, reference
 from maskedconv.ops.bn_statistics.problem import RunningStatistics, StatisticsProblem
-from maskedconv.ops.dispatch import Operator, dispatch
+from maskedconv.ops.dispatch import Operator, dispatch, settled
 
-__all__ = ["BACKENDS", "OPERATOR", "RunningStatistics", "StatisticsProblem", "bn_statistics"]
+__all__ = [
+    "BACKENDS",
+    "OPERATOR",
+    "RunningStatistics",
+    "StatisticsProblem",
+    "batch_moments",
+    "bn_statistics",
+]
 
 BACKENDS = {"reference": reference, "cuda": cuda}
 OPERATOR = Operator("bn_statistics", BACKENDS, timed_problem=StatisticsProblem.without_effects)
@@ -28,3 +35,21 @@ def bn_statistics(problem: StatisticsProblem) -> Tensor:
         return reference.run(problem)
     backend, problem = dispatch(OPERATOR, problem)
     return backend.run(problem)
+
+
+def batch_moments(input: Tensor, table: Tensor) -> None:
+    """Writes mean and biased variance of each channel of ``[N, C, H, W]`` to rows of ``table``.
+
+    Args:
+        table: ``[5, C]``, float32 (float64 for double); the first two rows. The others may change.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`bn_statistics`.
+    """
+    problem = StatisticsProblem(input.detach(), None, None, 0.0, out=table, backend=settled(""))
+    backend, problem = dispatch(OPERATOR, problem)
+    if backend is reference:
+        mean, var = reference.mean_and_variance(problem.input)
+        table[0], table[1] = mean, var
+    else:
+        backend.run(problem)

@@ -26,18 +26,26 @@ def cannot_run(problem: StatisticsProblem) -> str:
 
 def run(problem: StatisticsProblem) -> Tensor:
     """The statistics, on PyTorch's current stream."""
-    input, weight, bias, eps, running, _ = problem
+    input, weight, bias, eps, running, moments, statistics, _ = problem
     mean, var, batches, momentum = running or (None, None, None, 0.0)
     if momentum is None and batches is not None:
         batches.add_(1)
     with torch.cuda.device(input.device):
-        statistics = torch.empty((5, input.size(1)), dtype=torch.float32, device=input.device)
+        if statistics is None:
+            size = (5, input.size(1))
+            statistics = torch.empty(size, dtype=torch.float32, device=input.device)
         affine = [bn_relu.channels_of(part, input) for part in (weight, bias)]
         pointers = [0 if part is None else address(part) for part in (*affine, mean, var, batches)]
+        rest = -1.0 if momentum is None else momentum, eps, bn_relu.image(statistics, 0)
+        stream = torch.cuda.current_stream().cuda_stream
+        if moments is not None:
+            bn_relu.module().bn_statistics_of_moments_cuda(
+                *bn_relu.shape_of(input)[1:], bn_relu.image(moments, 0), pointers, *rest, stream
+            )
+            return statistics
         workspace = bn_relu.workspace_of(input)
         bn_relu.module().bn_statistics_cuda(
-            *bn_relu.shape_of(input), bn_relu.image(input), pointers,
-            -1.0 if momentum is None else momentum, eps, bn_relu.image(statistics, 0),
-            *workspace.arguments(), torch.cuda.current_stream().cuda_stream,
+            *bn_relu.shape_of(input), bn_relu.image(input), pointers, *rest,
+            *workspace.arguments(), stream,
         )  # fmt: skip
     return statistics

@@ -35,6 +35,8 @@ class StatisticsProblem(NamedTuple):
         weight, bias: γ and β, ``[C]``, or None.
         eps: of the BatchNorm.
         running: what moves with them, or None.
+        moments: ``[2, C]``, mean and biased variance of the input, if they are known.
+        out: ``[5, C]``, memory for the result; None for new memory.
         backend: the one that must compute it; empty for none in particular.
     """
 
@@ -43,6 +45,8 @@ class StatisticsProblem(NamedTuple):
     bias: Tensor | None
     eps: float
     running: RunningStatistics | None = None
+    moments: Tensor | None = None
+    out: Tensor | None = None
     backend: str = ""
 
     def tensors(self) -> tuple[Tensor, ...]:
@@ -53,9 +57,10 @@ class StatisticsProblem(NamedTuple):
         """Everything that the decision for a backend may depend on."""
         input, running = self.input, self.running
         types = running and tuple(None if part is None else part.dtype for part in running[:2])
+        known = self.moments is not None
         if input.is_cuda:
-            return describe_cuda(input), types
-        return input.device, input.dtype, types
+            return describe_cuda(input), types, known
+        return input.device, input.dtype, types, known
 
     def resolved(self) -> StatisticsProblem:
         """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""
@@ -63,4 +68,4 @@ class StatisticsProblem(NamedTuple):
 
     def without_effects(self) -> StatisticsProblem:
         """The same problem, which can be computed again."""
-        return self._replace(running=None)
+        return self._replace(running=None, out=None)

@@ -18,15 +18,16 @@ def cannot_run(problem: StatisticsProblem) -> str:
 @torch.no_grad()
 def run(problem: StatisticsProblem) -> Tensor:
     """The statistics, ``[5, C]`` as of :class:`maskedconv.ops.bn_relu.Normalisation`."""
-    input, weight, bias, eps, running, _ = problem
-    moments = batch_moments(input)
+    input, weight, bias, eps, running, moments, out, _ = problem
+    mean, var = mean_and_variance(input) if moments is None else moments.unbind()
     if running is not None:
-        move(running, moments, input.numel() // input.size(1))
-    return Normalisation.of_moments(weight, bias, moments, eps, True).statistics
+        _move(running, mean, var, input.numel() // input.size(1))
+    statistics = Normalisation.of_moments(weight, bias, (mean, var), eps, True).statistics
+    return statistics if out is None else out.copy_(statistics)
 
 
 @torch.no_grad()
-def batch_moments(input: Tensor) -> tuple[Tensor, Tensor]:
+def mean_and_variance(input: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance, ``[C]``, of ``[N, C, H, W]``; float32 (float64 for double)."""
     dtype = moments_type(input)
     if torch.compiler.is_compiling() or input.is_meta:
@@ -38,19 +39,19 @@ def batch_moments(input: Tensor) -> tuple[Tensor, Tensor]:
     return mean, var
 
 
-@torch.no_grad()
-def move(running: RunningStatistics, moments: tuple[Tensor, Tensor], count: int) -> None:
+def _move(running: RunningStatistics, mean: Tensor, var: Tensor, count: int) -> None:
     """Moves the running statistics by the moments of ``count`` pixels, as nn.BatchNorm2d does."""
-    mean, var, batches, momentum = running
+    batches, momentum = running[2:]
     if batches is not None:
         batches.add_(1)
-    if mean is None or var is None:
+    if running.mean is None or running.var is None:
         return
+    dtype = running.mean.dtype
     fraction: float | Tensor = 0.0 if momentum is None else momentum
     if momentum is None and batches is not None:
-        fraction = batches.to(mean.dtype).reciprocal()
-    mean.lerp_(moments[0].to(mean.dtype), fraction)
-    var.lerp_((moments[1] * (count / (count - 1))).to(mean.dtype), fraction)
+        fraction = batches.to(dtype).reciprocal()
+    running.mean.lerp_(mean.to(dtype), fraction)
+    running.var.lerp_((var * (count / (count - 1))).to(dtype), fraction)
 
 
 def moments_type(input: Tensor) -> torch.dtype:
