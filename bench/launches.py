@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from bench.plain_networks import plain_forward
 from maskedconv import merge_, models
 from maskedconv.functional import bn_relu_autograd
 from maskedconv.ops import dispatch, native
@@ -193,6 +194,7 @@ def count_step(network: str, learned: float, plain: bool, folder: Path) -> list[
     batch = BATCH.get(network, 128)
     with torch.device("meta"):
         model = models.create(network, learned=learned)
+    forward = plain_forward(network) if plain else nn.Module.__call__
     if plain:
         merge_(model)
     with FakeTensorMode(allow_non_fake_inputs=True), pretended_gpu(ledger, folder):
@@ -204,7 +206,7 @@ def count_step(network: str, learned: float, plain: bool, folder: Path) -> list[
         torch.set_autocast_dtype("cpu", torch.bfloat16)
         try:
             with ledger:
-                loss = F.cross_entropy(model(images), labels)
+                loss = F.cross_entropy(forward(model, images), labels)
                 torch.set_autocast_enabled("cpu", False)
                 # backward() would copy gradients that are fake; it takes over real ones.
                 torch.autograd.grad(loss, list(model.parameters()))
