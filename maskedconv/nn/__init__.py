@@ -1,6 +1,29 @@
-"""The layers: MaskedConv2d, and BatchNorm, ReLU and convolution as one module."""
+"""The layers: MaskedConv2d, and BatchNorm, ReLU and convolution as one module.
 
-from maskedconv.nn.bn_relu_conv2d import BNReLUConv2d, bn_relu, bn_relu_conv, bn_relu_convs
-from maskedconv.nn.masked_conv2d import MaskedConv2d
+Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "BNReLUConv2d": "bn_relu_conv2d",
+    "MaskedConv2d": "masked_conv2d",
+    "bn_relu": "bn_relu_conv2d",
+    "bn_relu_conv": "bn_relu_conv2d",
+    "bn_relu_convs": "bn_relu_conv2d",
+}
 
 __all__ = ["BNReLUConv2d", "MaskedConv2d", "bn_relu", "bn_relu_conv", "bn_relu_convs"]
+
+if TYPE_CHECKING:
+    from maskedconv.nn.bn_relu_conv2d import BNReLUConv2d, bn_relu, bn_relu_conv, bn_relu_convs
+    from maskedconv.nn.masked_conv2d import MaskedConv2d
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

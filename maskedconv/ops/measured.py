@@ -7,7 +7,6 @@ unless a kernel was wrong.
 
 from __future__ import annotations
 
-import statistics
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,7 +18,7 @@ from maskedconv.ops.kinds import ALIGNMENT
 from maskedconv.ops.ranking_cache import Ranking, cache_for
 from maskedconv.ops.timing import CudaQueue, queued_times
 
-REPETITIONS = 7
+REPETITIONS = 7  # odd: one of them is the median
 # Tolerances relative to the largest value: half precision and TF32, summed in another order.
 TOLERANCE = 0.02
 UNMEASURED = Ranking(("reference",), "PyTorch's own, as nothing can be timed here")
@@ -133,4 +132,5 @@ def _fault(result: Tensor, expected: Tensor) -> str:
 
 def _time(run: Run, problem: Any, queue: CudaQueue) -> float:
     """Median milliseconds."""
-    return statistics.median(queued_times(lambda: run(problem), queue, REPETITIONS).milliseconds)
+    times = sorted(queued_times(lambda: run(problem), queue, REPETITIONS).milliseconds)
+    return times[len(times) // 2]
