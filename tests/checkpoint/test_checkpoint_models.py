@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from test_checkpoint_damage import equal, parts_of, with_header
+from damaged_checkpoints import equal, parts_of, with_header
 from torch import nn
 
 from maskedconv import MaskedConv2d, convert_, load, models, save

@@ -1,4 +1,4 @@
-"""The commands: exit codes, resuming, interrupts, killed and concurrent runners."""
+"""The command for experiments: exit codes, resuming, interrupts, killed and concurrent runners."""
 
 from __future__ import annotations
 
@@ -9,23 +9,15 @@ import sys
 
 import pytest
 import report_samples
-import torch
 from commands import SMALL as SMALL_ARGUMENTS
 from commands import SMALL_RUNS, call, keys, start, time_nothing, wait_for_rows
 
-from maskedconv import papers, reproduce, train
+from maskedconv import papers, reproduce
 from maskedconv.runs import Store, execute
 from maskedconv.training import Diverged, History
 
 # One run at a time, in the process of the command.
 SMALL = (*SMALL_ARGUMENTS, "--parallel", "1")
-
-
-@pytest.fixture(autouse=True)
-def _threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -169,51 +161,6 @@ def test_failed_runs_are_named_and_the_others_kept(tmp_path, monkeypatch, error,
     assert len(keys(tmp_path)) == (SMALL_RUNS if kept else SMALL_RUNS + 10)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["fig9"], "unknown experiment fig9; expected fig1"),
-        (["--preset", "long"], "preset is 'long'; expected one of quick, short, paper"),
-        (["--dataset", "mnist"], "dataset is 'mnist'; expected one of digits"),
-        (["--device", "tpu"], "device is 'tpu'; expected one of auto, cpu, cuda"),
-        (["--threads", "0"], "threads is 0"),
-        (["--parallel", "0"], "parallel is '0'; expected auto or a number"),
-        (["--checkpoint-minutes", "-1"], "checkpoint_minutes is -1.0"),
-        (["--checkpoint-minutes", "nan"], "checkpoint_minutes is nan"),
-        (["--data-dir", "a", "--data-dir", "b"], "data_dir is given twice without the name"),
-        (
-            ["--data-dir", "cifar10=a", "--data-dir", "cifar10=b"],
-            "data_dir is given twice for cifar10",
-        ),
-        (["--download"], "download: only cifar10 and cifar100 can be fetched, not digits"),
-        (["--seeds", "0"], "seeds is 0"),
-        (["--epochs", "0"], "epochs is 0"),
-        (["--subset", "0"], "subset"),
-        (["--subset", "5000"], "subset"),
-        (["--epochs", "many"], "Invalid value"),
-        (["--colour"], "--colour"),
-        (["--dataset", "cifar10", "--data-dir", "/nonexistent"], "--download"),
-        (["--preset", "paper", "--data-dir", "/nonexistent"], "--dataset takes one of them alone"),
-        (["--out", "/proc/nothing"], "the folder /proc/nothing cannot be used"),
-        (["--out", __file__], "cannot be used: Not a directory"),
-    ],
-)
-def test_bad_options_exit_2_before_anything_is_done(arguments, words, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = call(reproduce, *arguments)
-    assert result.exit_code == 2, result.output
-    assert words in result.stderr
-    assert "Traceback" not in result.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the message of a machine without a GPU")
-def test_cuda_without_a_gpu_exits_2(tmp_path):
-    result = call(reproduce, "--device", "cuda", "--out", tmp_path / "out")
-    assert result.exit_code == 2
-    assert "torch finds no GPU" in result.stderr
-
-
 def test_list_and_dry_run_write_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     time_nothing(monkeypatch)
@@ -257,64 +204,3 @@ def test_dry_run_needs_no_images_and_leaves_out_what_is_done(finished, tmp_path,
 def test_help_does_not_load_torch():
     code = "import sys, maskedconv.reproduce, maskedconv.train; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_train_prints_its_epochs_and_keeps_the_row(tmp_path):
-    arguments = ("--model", "wrn_10_1", "--learned", "1", "--epochs", "2", "--subset", "5")
-    result = call(train, *arguments, "--out", tmp_path)
-    assert result.exit_code == 0, result.output
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["epoch", "1", "2", "last"]
-    (row,) = Store(tmp_path).load().rows.values()
-    assert (row["config"]["learned"], row["config"]["weight_decay"]) == (1, 5e-4)
-    again = call(train, *arguments, "--out", tmp_path)
-    assert "already in the folder" in again.stderr
-    assert again.stdout == result.stdout
-    assert len(keys(tmp_path)) == 1
-
-
-def test_train_that_diverges_exits_1():
-    small = ("--model", "vgg19", "--option", "width=0.1", "--subset", "5", "--epochs", "2")
-    result = call(train, *small, "--lr", "1e20")
-    assert result.exit_code == 1
-    assert "not finite in epoch" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--model", "lenet"], "name is 'lenet', which is no network"),
-        (["--model", "wrn_10_1", "--learned", "most"], "learned is 'most'"),
-        (["--model", "wrn_10_1", "--learned", "1.5"], "learned is 1.5"),
-        (["--model", "wrn_10_1", "--learned", "99"], "learned is 99 filters"),
-        (["--model", "alexnet", "--trained", "block1"], "part is 'block1'"),
-        (["--model", "alexnet", "--option", "depth=3"], "alexnet has no option 'depth'"),
-        (["--model", "alexnet", "--option", "width"], "option is 'width'; expected name=value"),
-        (["--model", "alexnet", "--lr", "0"], "lr"),
-        (["--model", "alexnet", "--seed", "-1"], "seed is -1"),
-        (["--model", "wrn_10_1", "--optimizer", "lion"], "optimizer is 'lion'"),
-        (["--model", "wrn_10_1", "--keep"], "keep is True; expected --out FOLDER"),
-        (["--model", "wrn_10_1", "--checkpoint-minutes", "-1"], "checkpoint_minutes is -1.0"),
-        ([], "--model"),
-    ],
-)
-def test_train_names_bad_options(arguments, words):
-    result = call(train, *arguments)
-    assert result.exit_code == 2, result.output
-    assert words in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("1", 1), ("1.0", 1.0), ("0.1", 0.1), (".1", 0.1), ("1e-1", 0.1)]
-)
-def test_learned_is_a_count_only_where_it_is_written_as_one(text, value):
-    parsed = train.parse_learned(text)
-    assert parsed == value
-    assert type(parsed) is type(value)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("a=1", 1), ("a=0.5", 0.5), ("a=true", True), ("a=false", False), ("a=b=c", "b=c")],
-)
-def test_options_of_models(text, value):
-    assert train.parse_option(text) == ("a", value)

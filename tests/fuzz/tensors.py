@@ -1,4 +1,4 @@
-"""Tensors with given values in every layout that a user's tensor may have."""
+"""Tensors of a case: their values, and every layout that a user's tensor may have."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from tests.fuzz.cases import Case
 
 
 class Subclass(Tensor):
@@ -75,3 +77,23 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 def laid_out(values: Tensor, layout: str) -> Tensor:
     """``values`` ``[N, C, H, W]`` in another layout; "expanded" and "zero" change them."""
     return LAYOUTS[layout](values)
+
+
+def dtype_of(case: Case) -> torch.dtype:
+    """The precision of the package's modules."""
+    return getattr(torch, case.dtype)
+
+
+def with_special(values: Tensor, case: Case, place: str) -> Tensor:
+    """Writes the case's special value into ``values`` if it belongs to this place."""
+    name, _, where = case.special.partition(" ")
+    if where == place and values.numel():
+        values.view(-1)[case.seed % values.numel()] = float(name)
+    return values
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal, NaN included."""
+    return torch.equal(one.nan_to_num(), other.nan_to_num()) and torch.equal(
+        one.isnan(), other.isnan()
+    )

@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 
 import pytest
+from mutated_json import NESTED, mutated
 from report_samples import config, load, row, write_folder
-from test_checkpoint_damage import NESTED, mutated
 
 from maskedconv import report
 from maskedconv.report.build import table_of_runs

@@ -11,6 +11,7 @@ from typing import Any
 from maskedconv.papers import ITEMS, PAPERS
 from maskedconv.papers.rosenfeld2018 import PAPER
 from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
+from maskedconv.report.claims import judge
 from maskedconv.report.loading import load as load_with
 from maskedconv.report.results import Results
 from maskedconv.runs.config import RunConfig
@@ -173,6 +174,18 @@ def results_of(
 ) -> Results:
     """The results of a folder made for ``plan``."""
     return load(write_folder(tmp_path / "out", plan, top1, **fields))
+
+
+def blocks_of(
+    build: Callable[..., list[Any]], results: Results, item: str, folder: Path, kind: type
+) -> list[Any]:
+    """The blocks of one kind in a section."""
+    return [block for block in build(results.seed_groups(item), folder) if isinstance(block, kind)]
+
+
+def verdicts(results: Results) -> dict[str, str]:
+    """The status of each claim, by its id."""
+    return {verdict.claim.id: verdict.status for verdict in judge(results)}
 
 
 def small_plan(seeds: int = 2) -> dict[str, list[RunConfig]]:

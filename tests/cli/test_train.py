@@ -1,0 +1,70 @@
+"""The command for one run: its output, its row, and the errors for bad options."""
+
+from __future__ import annotations
+
+import pytest
+from commands import call, keys
+
+from maskedconv import train
+from maskedconv.runs import Store
+
+
+def test_train_prints_its_epochs_and_keeps_the_row(tmp_path):
+    arguments = ("--model", "wrn_10_1", "--learned", "1", "--epochs", "2", "--subset", "5")
+    result = call(train, *arguments, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["epoch", "1", "2", "last"]
+    (row,) = Store(tmp_path).load().rows.values()
+    assert (row["config"]["learned"], row["config"]["weight_decay"]) == (1, 5e-4)
+    again = call(train, *arguments, "--out", tmp_path)
+    assert "already in the folder" in again.stderr
+    assert again.stdout == result.stdout
+    assert len(keys(tmp_path)) == 1
+
+
+def test_train_that_diverges_exits_1():
+    small = ("--model", "vgg19", "--option", "width=0.1", "--subset", "5", "--epochs", "2")
+    result = call(train, *small, "--lr", "1e20")
+    assert result.exit_code == 1
+    assert "not finite in epoch" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "lenet"], "name is 'lenet', which is no network"),
+        (["--model", "wrn_10_1", "--learned", "most"], "learned is 'most'"),
+        (["--model", "wrn_10_1", "--learned", "1.5"], "learned is 1.5"),
+        (["--model", "wrn_10_1", "--learned", "99"], "learned is 99 filters"),
+        (["--model", "alexnet", "--trained", "block1"], "part is 'block1'"),
+        (["--model", "alexnet", "--option", "depth=3"], "alexnet has no option 'depth'"),
+        (["--model", "alexnet", "--option", "width"], "option is 'width'; expected name=value"),
+        (["--model", "alexnet", "--lr", "0"], "lr"),
+        (["--model", "alexnet", "--seed", "-1"], "seed is -1"),
+        (["--model", "wrn_10_1", "--optimizer", "lion"], "optimizer is 'lion'"),
+        (["--model", "wrn_10_1", "--keep"], "keep is True; expected --out FOLDER"),
+        (["--model", "wrn_10_1", "--checkpoint-minutes", "-1"], "checkpoint_minutes is -1.0"),
+        ([], "--model"),
+    ],
+)
+def test_train_names_bad_options(arguments, words):
+    result = call(train, *arguments)
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", 1), ("1.0", 1.0), ("0.1", 0.1), (".1", 0.1), ("1e-1", 0.1)]
+)
+def test_learned_is_a_count_only_where_it_is_written_as_one(text, value):
+    parsed = train.parse_learned(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("a=1", 1), ("a=0.5", 0.5), ("a=true", True), ("a=false", False), ("a=b=c", "b=c")],
+)
+def test_options_of_models(text, value):
+    assert train.parse_option(text) == ("a", value)

@@ -1,0 +1,52 @@
+"""The tables that the report writes for a README."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from report_samples import config, small_plan, small_top1, write_folder
+
+from maskedconv import report
+
+
+def test_readme_tables_are_whole_and_say_what_they_are_of(tmp_path):
+    out = write_folder(tmp_path, small_plan(seeds=1), small_top1)
+    text = report.readme_tables(out)
+    assert text.startswith("This is the small preset")
+    assert "1 seed;" in text
+    for item in ("Figure 1", "Figure 2", "Figure 4", "Figure 5", "Table 1", "Table 4"):
+        assert f"**{item}" in text
+    tables = [block for block in text.split("\n\n") if block.startswith("|")]
+    for block in tables:
+        assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1
+    (fig1,) = (block for block in tables if "| k = 1 |" in block and "alexnet" in block)
+    assert "| 72.7 (48.0) |" in next(line for line in fig1.splitlines() if "wrn" in line)
+
+
+def test_readme_tables_of_some_items_only(tmp_path):
+    out = write_folder(tmp_path, small_plan(seeds=1), small_top1)
+    text = report.readme_tables(out, ["table1"])
+    assert "**Table 1" in text
+    assert "**Figure" not in text
+    fig2 = report.readme_tables(out, ["fig2"])
+    assert "| k = 1, authors | 50.9 (28.7) | 44.5 (10.0) | – | – |" in fig2
+    with pytest.raises(ValueError, match="item is fig9; expected items of the plan: fig1"):
+        report.readme_tables(out, ["fig9"])
+
+
+def test_readme_on_the_command_line(tmp_path):
+    out = write_folder(tmp_path, {"table1": [config(trained="bn")]}, small_top1)
+    command = [sys.executable, "-m", "maskedconv.report", "--out", str(out)]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+
+    done = run("--readme", "table1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == report.readme_tables(out, ["table1"])
+    assert not (out / "report.html").exists()
+    refused = run("table1")
+    assert refused.returncode == 2
+    assert "--readme" in refused.stderr

@@ -1,0 +1,125 @@
+"""The settings of a run: their key, their form in JSON, their label and their errors."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from report_samples import preset_of
+
+from maskedconv.papers import ITEMS
+from maskedconv.runs import RunConfig
+
+CONFIG = RunConfig(
+    model="wrn_28_4",
+    dataset="cifar10",
+    learned=0.1,
+    epochs=10,
+    batch_size=128,
+    lr=0.1,
+    momentum=0.9,
+    weight_decay=5e-4,
+    milestones=(60, 120, 160),
+    gamma=0.2,
+)
+
+
+def test_key_is_stable():
+    """Results on disk are found by their key, so it may not change between versions."""
+    assert CONFIG.key == "0918e4ed71549e33"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learned": 0.4},
+        {"slice_dim": 1},
+        {"frozen": "zero"},
+        {"trained": "bn"},
+        {"bn_learned": False},
+        {"init": "authors"},
+        {"epochs": 9},
+        {"lr": 0.01},
+        {"milestones": (60,)},
+        {"schedule": "cosine", "milestones": ()},
+        {"dropout": 0.3},
+        {"seed": 1},
+        {"subset": 10},
+        {"options": (("width", 0.5),)},
+        {"optimizer": "adam"},
+        {"optimizer": "yellowfin", "momentum": 0.0},
+        {"keep": True},
+        {"start": "0" * 16},
+        {"start": "0" * 16, "members": 5},
+        {"amp": "bf16"},
+    ],
+)
+def test_every_setting_changes_the_key_and_survives_json(change):
+    changed = replace(CONFIG, **change)
+    assert changed.key != CONFIG.key
+    assert RunConfig.from_json(json.loads(json.dumps(changed.to_json()))) == changed
+
+
+def test_one_filter_and_all_filters_have_different_keys():
+    one, all_ = replace(CONFIG, learned=1), replace(CONFIG, learned=1.0)
+    assert one.key != all_.key
+    for config in (one, all_):
+        again = RunConfig.from_json(json.loads(json.dumps(config.to_json())))
+        assert type(again.learned) is type(config.learned)
+        assert again.key == config.key
+
+
+def test_equal_settings_written_differently_have_one_key():
+    assert replace(CONFIG, lr=1).key == replace(CONFIG, lr=1.0).key
+    one, other = (("a", 1), ("b", 2)), (("b", 2), ("a", 1))
+    assert replace(CONFIG, options=one).key == replace(CONFIG, options=other).key
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"learned": 1.5}, ValueError, "learned is 1.5"),
+        ({"learned": True}, TypeError, "learned"),
+        ({"slice_dim": 4}, ValueError, "slice_dim is 4"),
+        ({"frozen": "ones"}, ValueError, "frozen is 'ones'; expected one of random, zero"),
+        ({"trained": "block9"}, ValueError, "trained is 'block9'"),
+        ({"init": "x"}, ValueError, "init is 'x'"),
+        ({"schedule": "x"}, ValueError, "schedule is 'x'"),
+        ({"epochs": 0}, ValueError, "epochs is 0; expected at least 1"),
+        ({"epochs": 1.0}, TypeError, "epochs is 1.0"),
+        ({"subset": 0}, ValueError, "subset is 0"),
+        ({"lr": -0.1}, ValueError, "lr is -0.1"),
+        ({"lr": float("nan")}, ValueError, "lr is nan"),
+        ({"lr": "fast"}, TypeError, "lr is 'fast'"),
+        ({"seed": -1}, ValueError, "seed is -1"),
+        ({"optimizer": "lion"}, ValueError, "optimizer is 'lion'; expected one of sgd, adam"),
+        ({"optimizer": "adam", "momentum": 0.5}, ValueError, "momentum is 0.5; expected 0.9"),
+        ({"optimizer": "adam", "nesterov": True}, ValueError, "nesterov is True"),
+        ({"start": "fig1"}, ValueError, "start is 'fig1'; expected the key of a run"),
+        ({"members": 5}, ValueError, "members is 5; expected start"),
+        ({"members": 1, "start": "0" * 16}, ValueError, "members is 1; expected 0"),
+        ({"members": -1}, ValueError, "members is -1"),
+        ({"members": 2, "start": "0" * 16, "keep": True}, ValueError, "keep is True"),
+    ],
+)
+def test_bad_settings_are_named(change, error, words):
+    with pytest.raises(error, match=words):
+        replace(CONFIG, **change)
+
+
+def test_json_of_another_version_is_refused():
+    values = CONFIG.to_json()
+    with pytest.raises(ValueError, match="unknown fields sharpness"):
+        RunConfig.from_json({**values, "sharpness": "high"})
+    del values["lr"]
+    with pytest.raises(ValueError, match="lacks the fields lr"):
+        RunConfig.from_json(values)
+
+
+def test_labels_tell_the_settings_of_a_figure_apart():
+    preset = preset_of("paper", seeds=2)
+    runs = {run.key: run.label() for name in ITEMS for run in ITEMS[name].runs(preset)}
+    assert max(Counter(runs.values()).values()) == 1
+    assert CONFIG.label() == "wrn_28_4 p=.1 random, cifar10, 10 epochs, lr .1, seed 0"
