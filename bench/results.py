@@ -1,4 +1,7 @@
-"""Measurements as rows, their tables, and their files with device and versions."""
+"""Measurements as rows, their tables, and their files with device and versions.
+
+``python -m bench.results FILE.json`` prints the table of a file.
+"""
 
 from __future__ import annotations
 
@@ -106,3 +109,14 @@ def write(device: str, dtype: torch.dtype, name: str, rows: list[Row], further: 
     text = f"# {label}, {dtype}, channels_last\n{table(rows)}\n{further}\n"
     (FOLDER / f"{label}-{name}.md").write_text(text)
     print(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    record = json.loads(parser.parse_args().file.read_text())
+    print(f"# {record['device']}, {record['dtype']}, channels_last\n{table(record['rows'])}")
+
+
+if __name__ == "__main__":
+    main()
