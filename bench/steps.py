@@ -1,7 +1,9 @@
 """Complete training steps and their memory, for plain networks, peers and ours.
 
 ``python -m bench.steps`` measures forward, backward and a step of SGD with momentum. The peers
-replace every convolution of the plain network. Peak memory is measured in a separate process.
+replace every convolution of the plain network. The plain network under ``torch.compile`` is one
+more in the first setting. Peak memory is measured in a separate process; compiled code has none, as
+the compiler's own memory would count.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from maskedconv.training.memory import peak_resident
 BATCH = {"cpu": 32, "cuda": 128}
 SETTINGS = ((0.1, "random"), (0.4, "random"), (0.1, "zero"))
 PEERS = tuple(name for name in IMPLEMENTATIONS if name != "maskedconv")
+COMPILED = "conv2d compiled"
 STEPS_FOR_PEAK = 3
 
 
@@ -36,6 +39,8 @@ def make(
     if implementation == "maskedconv":
         return _on(model, device), lambda module, x: module(x)
     plain = _on(merge_(model), device)
+    if implementation == COMPILED:
+        return plain, torch.compile(plain_forward(network))
     peer = IMPLEMENTATIONS[implementation]
     for name, conv in list(plain.named_modules()):
         if isinstance(conv, nn.Conv2d):
@@ -100,9 +105,12 @@ def measure(device: str, rounds: int) -> list[Row]:
         for learned, frozen in SETTINGS:
             peers = PEERS if frozen == "random" else ("conv2d",)
             names = ("maskedconv", *peers)
+            if (learned, frozen) == SETTINGS[0]:
+                names = (*names, COMPILED)
             steps = {n: training_step(n, network, learned, frozen, device) for n in names}
             samples = time_together(steps, device, rounds, with_python=True)
-            peaks = {n: peak_bytes(n, network, learned, frozen, device) for n in names}
+            eager = (name for name in names if name != COMPILED)
+            peaks = {n: peak_bytes(n, network, learned, frozen, device) for n in eager}
             rows.append(
                 row(
                     "training step",
@@ -135,9 +143,10 @@ def memory_table(rows: list[Row]) -> str:
     """Markdown: MiB at the peak and saved for backward, for all implementations."""
     lines = ["\n### memory, MiB: peak of a process / saved for backward\n"]
     for row_ in rows:
+        peaks = row_["peak_bytes"]
         cells = ", ".join(
-            f"{name} {peak / 2**20:.0f} / {row_['saved_bytes'][name] / 2**20:.0f}"
-            for name, peak in row_["peak_bytes"].items()
+            f"{name} {f'{peaks[name] / 2**20:.0f}' if name in peaks else '–'} / {saved / 2**20:.0f}"
+            for name, saved in row_["saved_bytes"].items()
         )
         lines.append(f"- {row_['layer']}, {row_['learned']} {row_['frozen']}: {cells}")
     return "\n".join(lines)

@@ -93,7 +93,7 @@ class Decision:
     """The backend of one problem.
 
     Attributes:
-        operator: "pack_filters", "weight_grad", "bn_relu" or "bn_relu_backward".
+        operator: its name, such as "weight_grad".
         backend: the one that ran.
         reason: why that one.
         refused: the reasons why others cannot run this problem, by backend.
