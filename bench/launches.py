@@ -42,6 +42,7 @@ from maskedconv.ops.weight_grad.problem import outside_the_kernels
 from tests.support import emulation
 
 BATCH = {"densenet_bc_100_12": 64}
+TOTAL = "all operators"
 # Of an H200: bytes and FLOPs (dense bfloat16) a second that were measured on such a GPU by others.
 CEILINGS = (4.3e12, 790e12)
 STREAM = SimpleNamespace(cuda_stream=0)
@@ -219,15 +220,15 @@ def summary(entries: list[Launches]) -> list[dict[str, Any]]:
     """A row an operator, the largest number of launches first, and their sum."""
     names = dict.fromkeys(entry.operator for entry in entries)
     rows = []
-    for name in [*names, "sum"]:
-        chosen = [entry for entry in entries if name in ("sum", entry.operator)]
+    for name in [*names, TOTAL]:
+        chosen = [entry for entry in entries if name in (TOTAL, entry.operator)]
         row: dict[str, Any] = {"operator": name, "launches": sum(e.launches for e in chosen)}
         row["MB"] = round(sum(e.bytes for e in chosen) / 1e6, 1)
         row["GFLOP"] = round(sum(e.flops for e in chosen) / 1e9, 1)
         bounds = [max(e.bytes / CEILINGS[0], e.flops / CEILINGS[1]) for e in chosen]
         row["bound_us"] = round(sum(bounds) * 1e6, 1)
         rows.append(row)
-    return sorted(rows, key=lambda row: (row["operator"] == "sum", -row["launches"]))
+    return sorted(rows, key=lambda row: (row["operator"] == TOTAL, -row["launches"]))
 
 
 def main() -> None:
