@@ -136,9 +136,12 @@ def _bytes_of(name: str, launches: int, problem: Any, tensors: list[Tensor]) -> 
 
 
 @contextlib.contextmanager
-def pretended_gpu(ledger: Ledger, folder: Path) -> Iterator[None]:
-    """Makes the CUDA backends run on fake tensors; their launches go to ``ledger``."""
-    module = emulation.build_module(folder)
+def pretended_gpu(ledger: Ledger, module: Any) -> Iterator[None]:
+    """Makes the CUDA backends run on fake tensors; their launches go to ``ledger``.
+
+    Args:
+        module: as of ``emulation.build_module``.
+    """
     module.count_launches_only()
     patches: list[Any] = [
         mock.patch.object(native, "module", return_value=module),
@@ -189,8 +192,13 @@ def without_memory(model: nn.Module) -> nn.Module:
     return model
 
 
-def count_step(network: str, learned: float, plain: bool, folder: Path) -> list[Launches]:
-    """The operators of forward, loss and backward, under autocast to bfloat16."""
+def count_step(network: str, learned: float, plain: bool, module: Any) -> list[Launches]:
+    """The operators of forward, loss and backward, under autocast to bfloat16.
+
+    Args:
+        plain: count plain modules, which learn everything.
+        module: as of ``emulation.build_module``.
+    """
     ledger = Ledger()
     batch = BATCH.get(network, 128)
     with torch.device("meta"):
@@ -198,7 +206,7 @@ def count_step(network: str, learned: float, plain: bool, folder: Path) -> list[
     forward = plain_forward(network) if plain else nn.Module.__call__
     if plain:
         merge_(model)
-    with FakeTensorMode(allow_non_fake_inputs=True), pretended_gpu(ledger, folder):
+    with FakeTensorMode(allow_non_fake_inputs=True), pretended_gpu(ledger, module):
         without_memory(model).train()
         images = torch.empty(batch, 3, 32, 32)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -239,7 +247,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        entries = count_step(arguments.network, arguments.learned, arguments.plain, Path(folder))
+        module = emulation.build_module(Path(folder))
+        entries = count_step(arguments.network, arguments.learned, arguments.plain, module)
     rows = summary(entries)
     print(f"{'operator':32} {'launches':>8} {'MB':>9} {'GFLOP':>8} {'bound_us':>9}")
     for row in rows:

@@ -18,9 +18,14 @@ MOST_LAUNCHES_OF_A_LAYER = 10  # BatchNorm, ReLU and convolution, forward and ba
 OURS = {"bn_statistics", "bn_relu", "bn_relu_backward", "pack_filters", "weight_grad"}
 
 
+@pytest.fixture(scope="module")
+def module(tmp_path_factory):
+    return emulation.build_module(tmp_path_factory.mktemp("module"))
+
+
 @pytest.mark.parametrize("network", ["wrn_10_1", "densenet_bc_16_12"])
-def test_launches_of_a_step(network, tmp_path):
-    entries = count_step(network, 0.5, False, tmp_path)
+def test_launches_of_a_step(network, module):
+    entries = count_step(network, 0.5, False, module)
     launches: Counter[str] = Counter()
     for entry in entries:
         launches[entry.operator] += entry.launches
@@ -40,7 +45,7 @@ def test_launches_of_a_step(network, tmp_path):
     assert summary(entries)[-1]["launches"] == launches.total()
 
 
-def test_plain_modules_have_none_of_our_operators(tmp_path):
-    names = {entry.operator for entry in count_step("wrn_10_1", 0.5, True, tmp_path)}
+def test_plain_modules_have_none_of_our_operators(module):
+    names = {entry.operator for entry in count_step("wrn_10_1", 0.5, True, module)}
     assert not OURS & names
     assert {"convolution", "convolution_backward"} <= names
