@@ -8,6 +8,7 @@ the compiler's own memory would count.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections.abc import Callable
 
@@ -109,6 +110,10 @@ def measure(device: str, rounds: int) -> list[Row]:
                 names = (*names, COMPILED)
             steps = {n: training_step(n, network, learned, frozen, device) for n in names}
             samples = time_together(steps, device, rounds, with_python=True)
+            # The networks' memory is needed below; the compiler refers to the compiled one.
+            del steps
+            torch.compiler.reset()
+            gc.collect()
             eager = (name for name in names if name != COMPILED)
             peaks = {n: peak_bytes(n, network, learned, frozen, device) for n in eager}
             rows.append(

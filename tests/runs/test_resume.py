@@ -27,7 +27,8 @@ def dataset():
     return killed_runs.small_dataset()
 
 
-@pytest.fixture(autouse=True)
+# Of the module, so that it comes before the run that the others are compared with.
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
