@@ -74,7 +74,7 @@ def test_nothing_outside_of_the_tensors_is_touched(kernel, extra, inside):
     assert done.stdout == ("inside\n" if inside else "")
 
 
-def make_problem(case, dtype, prologue=False, pitch=0, contiguous_grad=False):
+def make_problem(case, dtype, prologue=False, pitch=0, contiguous_grad=False, more_filters=3):
     """Channels of the input lie ``pitch`` elements wider apart from pixel to pixel."""
     batch, channels, filters, size, kernel, stride, padding, dilation = case
     output = [
@@ -82,7 +82,7 @@ def make_problem(case, dtype, prologue=False, pitch=0, contiguous_grad=False):
         for s, p, d, k, t in zip(size, padding, dilation, kernel, stride, strict=True)
     ]
     wide = torch.randn(batch, *size, channels + pitch).bfloat16().to(dtype)
-    grad = torch.randn(batch, filters + 3, *output).bfloat16().to(dtype)
+    grad = torch.randn(batch, filters + more_filters, *output).bfloat16().to(dtype)
     if not contiguous_grad:
         grad = grad.to(memory_format=torch.channels_last)
     affine = (torch.rand(channels) + 0.5, torch.randn(channels)) if prologue else (None, None)
@@ -90,6 +90,11 @@ def make_problem(case, dtype, prologue=False, pitch=0, contiguous_grad=False):
         wide.permute(0, 3, 1, 2)[:, :channels], grad, torch.Size((filters, channels, *kernel)), 0,
         ConvGeometry(stride, padding, dilation, 1), *affine,
     )  # fmt: skip
+
+
+def make_fast_problem(case, dtype, prologue=False, pitch=0):
+    """Pixels of the gradient begin at multiples of 16 bytes, the learned filters end anywhere."""
+    return make_problem(case, dtype, prologue, pitch, more_filters=8 + -case[2] % 8)
 
 
 def in_kernel_type(values, dtype):
@@ -127,6 +132,7 @@ def test_weight_grad(kernel, case, dtype, prologue):
 
 
 POISONED_CASES = {
+    "fast path": (2, 24, 5, (5, 4), (3, 3), (1, 1), (1, 1), (1, 1)),
     "3x3": (2, 20, 5, (5, 4), (3, 3), (1, 1), (1, 1), (1, 1)),
     "all differ": (2, 17, 9, (5, 6), (3, 2), (1, 2), (2, 0), (2, 1)),
 }
@@ -143,6 +149,7 @@ def test_what_is_not_finite(kernel, name, dtype, prologue):
     for problem in problems[::2]:  # of each value in each operand one
         tolerance = ROUNDED[dtype] if prologue else TOLERANCE
         assert_same(kernel.run(problem), exact_weight_grad(problem), tolerance)
+        assert name != "fast path" or kernel.took_the_fast_path()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -175,6 +182,11 @@ def test_strides_and_alignments(kernel, dtype, pitch):
 @pytest.mark.parametrize("name", ["64 channels, 11 filters", "3x3/2", "one wide row"])
 def test_any_schedule_gives_the_same_bits(kernel, name, dtype):
     problem = make_problem(CASES[name], dtype, prologue=True)
+    check_any_schedule(kernel, problem)
+    assert not kernel.took_the_fast_path()
+
+
+def check_any_schedule(kernel, problem):
     first = kernel.run(problem, seed=1)
     assert error_of(first, problem) < TOLERANCE
     for seed in range(2, 6):
@@ -268,16 +280,19 @@ def goes_wrong(kernel, problem, seed):
         return True
 
 
-def test_removing_any_barrier_or_wait_is_noticed(breakable):
+@pytest.mark.parametrize("fast", [False, True])
+def test_removing_any_barrier_or_wait_is_noticed(breakable, fast):
     """So the test above would see a kernel that lacks one."""
     kernel, found = breakable
-    problem = make_problem((9, 40, 11, (8, 8), *CASES["3x3"][4:]), torch.bfloat16)
+    make = make_fast_problem if fast else make_problem
+    problem = make((9, 40, 11, (8, 8), *CASES["3x3"][4:]), torch.bfloat16)
     assert kernel.plan(problem)["pixel_warps"] > 2
     assert kernel.plan(problem)["tiles"] > 3 * kernel.plan(problem)["splits"]
     assert len(found) == 5
     for seed in range(3):
         kernel.library.remove_ordering(-1, 0)
         assert not goes_wrong(kernel, problem, seed)
+        assert kernel.took_the_fast_path() == fast
         for i, text in enumerate(found):
             kernel.library.remove_ordering(i, 0)
             assert goes_wrong(kernel, problem, seed), f"{text} number {i}, seed {seed}"
@@ -344,7 +359,8 @@ def pretended_gpu(emulated_module, monkeypatch):
 @pytest.mark.parametrize("batch", [1, 40])
 def test_weight_grad_from_python_to_the_kernel(emulated_module, name, batch):
     """Arguments of the backend, the bindings and the kernel fit together."""
-    problem = make_problem((batch, *CASES[name][1:]), torch.bfloat16, prologue=True, pitch=3)
+    case = (batch, *CASES[name][1:3], (8, 7), *CASES[name][4:])  # an image is a tile
+    problem = make_problem(case, torch.bfloat16, prologue=True, pitch=3)
     sizes = problem.input.shape, problem.shape, *problem.geometry[:3]
     splits = emulated_module.weight_grad_cuda_splits("bfloat16", *sizes, *LIMITS)
     assert (splits > 1) == (batch > 1)
