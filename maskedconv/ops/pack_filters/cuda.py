@@ -15,6 +15,7 @@ from maskedconv.ops.pack_filters.problem import PackProblem
 from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cuda",)
+DETERMINISTIC = True  # it copies
 _MOST_ELEMENTS = 2**28  # from the first to the last: all indices of the kernel fit in 32 bits
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
