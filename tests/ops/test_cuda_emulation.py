@@ -252,21 +252,23 @@ namespace maskedconv {
 
 @pytest.fixture(scope="module")
 def breakable(tmp_path_factory):
-    """The kernel with every barrier and every wait for copies made removable, and their texts."""
+    """The kernels with every barrier and every wait for copies made removable, and their texts."""
     folder = tmp_path_factory.mktemp("breakable")
     csrc = folder / "csrc"
     shutil.copytree(emulation.ROOT / "csrc", csrc)
-    source = csrc / "weight_grad" / "cuda" / "weight_grad.cu"
     found = []
 
     def guarded(match):
         found.append(match[1])
         return f"if (reached({len(found) - 1})) {match[0]}"
 
-    text = ORDERING.sub(guarded, source.read_text())
-    source.write_text(text.replace("namespace maskedconv {\n", GUARD.lstrip(), 1))
+    for source in sorted((csrc / "weight_grad" / "cuda").iterdir()):
+        source.write_text(ORDERING.sub(guarded, source.read_text()))
+    everywhere = csrc / "common" / "emulation" / "emulation.h"
+    text = everywhere.read_text().replace("namespace maskedconv {\n", GUARD.lstrip(), 1)
+    everywhere.write_text(text)
     kernel = emulation.WeightGradEmulation(
-        emulation.build("weight_grad", folder, csrc), multiprocessors=1
+        emulation.build("weight_grad", folder, csrc), multiprocessors=8
     )
     yield kernel, found
     kernel.library.remove_ordering(-1, 0)
@@ -284,10 +286,11 @@ def test_removing_any_barrier_or_wait_is_noticed(breakable, fast):
     """So the test above would see a kernel that lacks one."""
     kernel, found = breakable
     make = make_fast_problem if fast else make_problem
-    problem = make((9, 40, 11, (8, 8), *CASES["3x3"][4:]), torch.bfloat16)
+    problem = make((36, 40, 11, (8, 8), *CASES["3x3"][4:]), torch.bfloat16)
     assert kernel.plan(problem)["pixel_warps"] > 2
     assert kernel.plan(problem)["tiles"] > 3 * kernel.plan(problem)["splits"]
-    assert len(found) == 5
+    assert kernel.plan(problem)["splits"] >= 8  # then threads share the sums' elements, too
+    assert len(found) == 6
     for seed in range(3):
         kernel.library.remove_ordering(-1, 0)
         assert not goes_wrong(kernel, problem, seed)

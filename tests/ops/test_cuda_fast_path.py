@@ -75,6 +75,16 @@ def test_what_the_fast_path_does_not_take(kernel, dtype):
             assert not kernel.took_the_fast_path(), missing
 
 
+@pytest.mark.parametrize("multiprocessors", [1, 7, 60])
+def test_many_splits(kernel, multiprocessors):
+    """Then several threads share an element of the sums."""
+    emulated = emulation.WeightGradEmulation(kernel.library, multiprocessors)
+    problem = make_fast_problem((90, 40, 3, (8, 8), *CASES["3x3"][4:]), torch.bfloat16)
+    assert emulated.plan(problem)["splits"] == min(2 * multiprocessors, 45)
+    assert error_of(emulated.run(problem), problem) < TOLERANCE
+    check_any_schedule(emulated, problem)
+
+
 def test_division_by_a_product(kernel):
     quotient = kernel.library.emulated_quotient
     most = 2**31 - 1

@@ -83,16 +83,19 @@ template <typename T> struct Fragments {
     // To what the product takes; 16-bit elements are it.
     static __device__ __forceinline__ void round(uint32_t (&)[4]) {}
 
+    // At least the columns whose bit of `met` is set.
     static __device__ __forceinline__ void load_grad(uint32_t (&to)[kColumns][2],
                                                      const T* const (&rows)[kGradRows],
-                                                     const int (&shift)[kShifts]) {
+                                                     const int (&shift)[kShifts], unsigned met) {
 #pragma unroll
         for (int j = 0; j + 1 < kColumns; j += 2) {
+            if ((met >> j & 3) == 0)
+                continue;
             uint32_t two[4];
             load_matrices_transposed(two, bytes_behind(rows[0], shift[j / 2]));
             to[j][0] = two[0], to[j][1] = two[1], to[j + 1][0] = two[2], to[j + 1][1] = two[3];
         }
-        if constexpr (kColumns % 2 == 1)
+        if (kColumns % 2 == 1 && (met >> (kColumns - 1)) != 0)
             load_matrices_transposed(to[kColumns - 1], bytes_behind(rows[0], shift[kShifts - 1]));
     }
 
@@ -147,10 +150,10 @@ template <> struct Fragments<float> {
 
     static __device__ __forceinline__ void load_grad(uint32_t (&to)[kColumns][2],
                                                      const float* const (&rows)[kGradRows],
-                                                     const int (&shift)[kShifts]) {
+                                                     const int (&shift)[kShifts], unsigned met) {
 #pragma unroll
         for (int j = 0; j < kColumns; ++j)
-            for (int i = 0; i < kGradRows; ++i)
+            for (int i = 0; i < kGradRows && (met >> j & 1) != 0; ++i)
                 to[j][i] = round_to_tf32(*bytes_behind(rows[i], shift[j]));
     }
 

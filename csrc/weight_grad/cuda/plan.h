@@ -91,11 +91,14 @@ inline void choose_tile(const WeightGrad& p, Plan& plan) {
     plan.phase_rows = row_step, plan.phase_columns = column_step;
 }
 
-// Shared memory of a block, in bytes.
+// Shared memory of a block, in bytes: of tables and tiles, and in place of the tiles the sums of
+// one of the warps that share a position.
 inline int64_t shared_bytes(const Plan& plan, ElementType type) {
     const int64_t halo = plan.halo(), tables = kTilePixels * kPixelBytes + halo * kHaloBytes;
     const int64_t stage = kTilePixels * plan.x_pitch() + halo * plan.grad_pitch();
-    return ceil_div(tables, 16) * 16 + kStages * stage * element_bytes(type);
+    const int64_t lanes = int64_t{plan.channel_warps} * plan.column_warps * 32;
+    const int64_t sums = plan.pixel_warps > 1 ? lanes * plan.m_tiles * kColumns * 4 : 0;
+    return tables + std::max<int64_t>(kStages * stage * element_bytes(type), sums * 4);
 }
 
 // The largest block within `limit` bytes and `most_channel_warps`, with as many columns as

@@ -126,8 +126,9 @@ multiply_tile(const Plan& plan, const SharedTiles<T>& shared, int stage, const W
     const TilePixel* pixel = shared.pixels + first + F::grad_pixel(warp.lane, 0);
 #pragma unroll 1
     for (int k = first; k < kTilePixels; k += step, x_tile += step * pitch, pixel += step) {
-        const unsigned met = static_cast<unsigned>(columns.met >> (k & ~15)) & 0xffffu;
-        if (!kFull && met == 0)
+        constexpr unsigned kAll = (1u << kColumns) - 1;
+        const unsigned met = kFull ? kAll : static_cast<unsigned>(columns.met >> (k & ~15)) & kAll;
+        if (met == 0)
             continue;
         uint32_t x[kM][4], grad[kColumns][2];
         const T* rows[F::kGradRows];
@@ -141,10 +142,10 @@ multiply_tile(const Plan& plan, const SharedTiles<T>& shared, int stage, const W
                                              static_cast<unsigned>(inside >> k), warp.lane);
             F::round(x[m]);
         }
-        F::load_grad(grad, rows, columns.shift);
+        F::load_grad(grad, rows, columns.shift, met);
 #pragma unroll
         for (int j = 0; j < kColumns; ++j)
-            if (kFull || met >> j & 1)
+            if (met >> j & 1)
 #pragma unroll
                 for (int m = 0; m < kM; ++m)
                     F::multiply(sum[m][j], x[m], grad[j]);

@@ -18,21 +18,24 @@ namespace {
 template <int kM>
 __device__ __forceinline__ void add_pixel_warps(const Plan& plan, const Warp& warp, float* buffer,
                                                 float (&sum)[kM][kColumns][4]) {
-    const int lanes = plan.channel_warps * plan.column_warps * 32;
-    float* mine = buffer + warp.position * 32 + warp.lane;
+    const int lanes = plan.positions.value() * 32;
+    int mine = warp.position * 32 + warp.lane;
 #pragma unroll 1
-    for (int rank = 1; rank < plan.pixel_warps; ++rank)
+    for (int rank = 1; rank < plan.pixel_warps; ++rank) {
+        __syncthreads(); // the buffer's last contents have been read
+        if (warp.pixel_rank == rank)
 #pragma unroll
-        for (int j = 0; j < kColumns; ++j) {
-            __syncthreads(); // the buffer's last contents have been read
-            if (warp.pixel_rank == rank)
+            for (int i = 0; i < kM * kColumns * 4; ++i)
+                buffer[mine + i * lanes] = sum[i / 4 % kM][i / 4 / kM][i % 4];
+        __syncthreads();
+        if (warp.pixel_rank == 0)
+#pragma unroll
+            for (int j = 0; j < kColumns; ++j) {
+                keep(mine); // or all would be read at once, into registers that are not there
                 for (int i = 0; i < kM * 4; ++i)
-                    mine[i * lanes] = sum[i / 4][j][i % 4];
-            __syncthreads();
-            if (warp.pixel_rank == 0)
-                for (int i = 0; i < kM * 4; ++i)
-                    sum[i / 4][j][i % 4] += mine[i * lanes];
-        }
+                    sum[i / 4][j][i % 4] += buffer[mine + (j * kM * 4 + i) * lanes];
+            }
+    }
 }
 
 template <int kM>
@@ -210,10 +213,10 @@ void launch_kernels(const WeightGrad& p, const Plan& plan, float* workspace, uin
     else
         prologue ? launch_products<T, 4, true>(a, stream) : launch_products<T, 4, false>(a, stream);
     const int64_t elements = p.filters * p.kernel.rows * p.kernel.columns * p.channels;
-    constexpr int kThreads = 256;
-    const dim3 blocks(static_cast<unsigned>(ceil_div(elements, kThreads)));
-    launch("weight_grad", &finish_kernel<T>, blocks, kThreads, 0, stream,
-           FinishArguments{p, a.sums, elements, plan.splits});
+    const int groups = finish_groups(plan.splits);
+    const dim3 blocks(static_cast<unsigned>(ceil_div(elements, kFinishThreads / groups)));
+    launch("weight_grad", &finish_kernel<T>, blocks, kFinishThreads, kFinishThreads * 4, stream,
+           FinishArguments{p, a.sums, elements, plan.splits, groups});
 }
 
 } // namespace
