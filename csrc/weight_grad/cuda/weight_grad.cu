@@ -117,7 +117,8 @@ __global__ void __launch_bounds__(max_warps(kM) * 32)
         __syncthreads(); // this tile has landed for all, and all are done with the one before
         load_next();
         const uint64_t inside = kPrologue ? pixels_inside(limits[0], shared.pixels, warp.lane) : 0;
-        if (kPrologue && inside != ~uint64_t{0})
+        // The general case always masks: both would take more registers than there are.
+        if (kPrologue && (!kFast || inside != ~uint64_t{0}))
             multiply_tile<T, kM, kPrologue, kFast, true>(plan, shared, stage, warp, columns,
                                                          prologue, inside, sum);
         else
