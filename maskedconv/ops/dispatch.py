@@ -64,7 +64,8 @@ class Operator:
         name: for :class:`Decision`.
         backends: modules with ``cannot_run(problem) -> reason`` and ``run(problem)`` by name.
             "reference" runs every problem. The others, kernels, also have ``DEVICES``, the types of
-            device on which they run without being asked for.
+            device on which they run without being asked for, and ``DETERMINISTIC = True`` if they
+            may run on CUDA under ``torch.use_deterministic_algorithms``.
         reference_on_cpu: no kernel runs on the CPU without being asked for.
         timed_reference: what the caller runs where the reference is chosen, if that is more than
             the reference.

@@ -30,9 +30,10 @@ def ranking(
 ) -> Ranking:
     """Backends that can compute ``problem`` on its CUDA device, the fastest first.
 
-    Backends are timed once for each kind of problem. Only the reference is returned if results must
-    not depend on timings (``torch.use_deterministic_algorithms``), and during the capture of a CUDA
-    graph if the kind was not timed before.
+    Backends are timed once for each kind of problem. Under ``torch.use_deterministic_algorithms``
+    nothing is timed: the kernels that are ``DETERMINISTIC`` come in the order of the table, then
+    the reference. Only the reference is returned during the capture of a CUDA graph if the kind was
+    not timed before.
 
     Args:
         problem: a :class:`maskedconv.ops.dispatch.Problem`.
@@ -41,12 +42,13 @@ def ranking(
     Returns:
         The ranking; :data:`UNMEASURED` holds for this call only.
     """
-    if torch.are_deterministic_algorithms_enabled():
-        return UNMEASURED
     device = problem.tensors()[0].device
-    queue, cache = CudaQueue(device), cache_for(device)
+    queue = CudaQueue(device)
     if queue.is_capturing():
         return UNMEASURED
+    if torch.are_deterministic_algorithms_enabled():
+        return _fixed(operator, backends, problem)
+    cache = cache_for(device)
     # The index of a device differs between processes.
     key = repr((operator, problem.kind())).replace(f"{device!r}, ", "")
     with cache.locked():
@@ -57,6 +59,24 @@ def ranking(
             if reason:
                 found = found._replace(reason=f"{found.reason}; not cached on disk: {reason}")
     return found
+
+
+def _fixed(operator: str, backends: Mapping[str, Any], problem: Any) -> Ranking:
+    """The ranking that does not depend on timings; kernels that are wrong are left out."""
+    kernels = {
+        name: backend
+        for name, backend in backends.items()
+        if getattr(backend, "DETERMINISTIC", False) and not backend.cannot_run(problem)
+    }
+    if not kernels:
+        return Ranking(("reference",), "no other is known to be deterministic")
+    problem, expected = _telling(backends["reference"], problem)
+    sound = [
+        name
+        for name, backend in kernels.items()
+        if not _try(operator, name, backend, problem, expected, None)[0]
+    ]
+    return Ranking((*sound, "reference"), "the first that is deterministic, untimed")
 
 
 def _measure(
@@ -73,21 +93,39 @@ def _measure(
     for name, backend in backends.items():
         if name == "reference" or backend.cannot_run(problem):
             continue
-        try:
-            fault = _fault(backend.run(problem), expected)
-            milliseconds |= {} if fault else {name: _time(backend.run, problem, queue)}
-        except Exception as error:  # no error of a kernel may stop a training run
-            fault = f"raised {type(error).__name__}: {error}"
+        fault, time = _try(operator, name, backend, problem, expected, queue)
         if fault:
             faults.append(fault)
-            warnings.warn(
-                f"{operator}: the {name} kernel {fault}; it is not used for this shape. "
-                "Please report this with the output of `python -m maskedconv.env`.",
-                stacklevel=2,
-            )
+        else:
+            milliseconds[name] = time
     names = tuple(sorted(milliseconds, key=lambda name: milliseconds[name]))
     times = ", ".join(f"{name} {milliseconds[name]:.3f} ms" for name in names)
     return Ranking(names, f"the fastest when timed: {times}"), faults
+
+
+def _try(
+    operator: str,
+    name: str,
+    backend: Any,
+    problem: Any,
+    expected: Tensor,
+    queue: CudaQueue | None,
+) -> tuple[str, float]:
+    """What is wrong with a kernel, with a warning, or an empty string; its time if ``queue``."""
+    milliseconds = 0.0
+    try:
+        fault = _fault(backend.run(problem), expected)
+        if queue is not None and not fault:
+            milliseconds = _time(backend.run, problem, queue)
+    except Exception as error:  # no error of a kernel may stop a training run
+        fault = f"raised {type(error).__name__}: {error}"
+    if fault:
+        warnings.warn(
+            f"{operator}: the {name} kernel {fault}; it is not used for this shape. "
+            "Please report this with the output of `python -m maskedconv.env`.",
+            stacklevel=2,
+        )
+    return fault, milliseconds
 
 
 def _telling(reference: Any, problem: Any) -> tuple[Any, Tensor]:

@@ -14,20 +14,32 @@ from itertools import product
 
 import emulation
 import torch
-from test_cuda_emulation import CASES, DTYPES, TOLERANCE, error_of, make_problem
+from test_cuda_emulation import (
+    CASES,
+    DTYPES,
+    TOLERANCE,
+    error_of,
+    make_fast_problem,
+    make_problem,
+)
+from test_cuda_fast_path import FAST_CASES
 
 _NO_ACCESS = 0  # PROT_NONE of mmap(2)
 _held = []
 
 
-def guarded(tensor, at_end):
-    """A copy of ``tensor`` with its strides, whose memory ends or begins at a forbidden page."""
+def guarded(tensor, at_end, alignment=1):
+    """A copy of ``tensor`` with its strides, whose memory ends or begins at a forbidden page.
+
+    It ends up to ``alignment`` - 1 bytes before, so that it begins at a multiple of that.
+    """
     span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
     size = span * tensor.element_size()
     pages = math.ceil(size / mmap.PAGESIZE)
     memory = mmap.mmap(-1, (pages + 2) * mmap.PAGESIZE)
     _held.append(memory)
     start = mmap.PAGESIZE + (pages * mmap.PAGESIZE - size if at_end else 0)
+    start -= start % alignment
     flat = torch.frombuffer(memory, dtype=tensor.dtype, count=span, offset=start)
     first = flat.data_ptr() - start
     for page in (0, pages + 1):
@@ -39,14 +51,21 @@ def guarded(tensor, at_end):
 def run_every_case(library):
     """Both ends, every dtype, with and without a gap between the pixels of the input."""
     kernel = emulation.WeightGradEmulation(ctypes.CDLL(library))
-    for at_end, case, dtype, pitch in product((True, False), CASES.values(), DTYPES, (0, 1)):
-        problem = make_problem(case, dtype, pitch=pitch)
-        problem = problem._replace(
-            input=guarded(problem.input, at_end),
-            grad_output=guarded(problem.grad_output[:, : case[2]], at_end),
-        )
-        out = guarded(kernel.empty_result(problem), at_end)
-        assert error_of(kernel.run(problem, out=out), problem) < TOLERANCE, (case, dtype, pitch)
+    for at_end, dtype in product((True, False), DTYPES):
+        for case, pitch in product(CASES.values(), (0, 1)):
+            run_guarded(kernel, make_problem(case, dtype, pitch=pitch), at_end)
+        for case, pitch in product(FAST_CASES.values(), (0, 8)):
+            run_guarded(kernel, make_fast_problem(case, dtype, pitch=pitch), at_end, 16)
+            assert kernel.took_the_fast_path()
+
+
+def run_guarded(kernel, problem, at_end, alignment=1):
+    problem = problem._replace(
+        input=guarded(problem.input, at_end, alignment),
+        grad_output=guarded(problem.grad_output[:, : problem.shape[0]], at_end, alignment),
+    )
+    out = guarded(kernel.empty_result(problem), at_end)
+    assert error_of(kernel.run(problem, out=out), problem) < TOLERANCE, problem.shape
 
 
 def touch_beyond():

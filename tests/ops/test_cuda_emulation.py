@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import os
 import re
@@ -74,7 +73,7 @@ def test_nothing_outside_of_the_tensors_is_touched(kernel, extra, inside):
     assert done.stdout == ("inside\n" if inside else "")
 
 
-def make_problem(case, dtype, prologue=False, pitch=0, contiguous_grad=False):
+def make_problem(case, dtype, prologue=False, pitch=0, contiguous_grad=False, more_filters=3):
     """The stride between pixels of the input is wider by ``pitch`` elements."""
     batch, channels, filters, size, kernel, stride, padding, dilation = case
     output = [
@@ -82,7 +81,7 @@ def make_problem(case, dtype, prologue=False, pitch=0, contiguous_grad=False):
         for s, p, d, k, t in zip(size, padding, dilation, kernel, stride, strict=True)
     ]
     wide = torch.randn(batch, *size, channels + pitch).bfloat16().to(dtype)
-    grad = torch.randn(batch, filters + 3, *output).bfloat16().to(dtype)
+    grad = torch.randn(batch, filters + more_filters, *output).bfloat16().to(dtype)
     if not contiguous_grad:
         grad = grad.to(memory_format=torch.channels_last)
     affine = (torch.rand(channels) + 0.5, torch.randn(channels)) if prologue else (None, None)
@@ -90,6 +89,11 @@ def make_problem(case, dtype, prologue=False, pitch=0, contiguous_grad=False):
         wide.permute(0, 3, 1, 2)[:, :channels], grad, torch.Size((filters, channels, *kernel)), 0,
         ConvGeometry(stride, padding, dilation, 1), *affine,
     )  # fmt: skip
+
+
+def make_fast_problem(case, dtype, prologue=False, pitch=0):
+    """Pixels of the gradient begin at multiples of 16 bytes, the learned filters end anywhere."""
+    return make_problem(case, dtype, prologue, pitch, more_filters=8 + -case[2] % 8)
 
 
 def in_kernel_type(values, dtype):
@@ -127,6 +131,7 @@ def test_weight_grad(kernel, case, dtype, prologue):
 
 
 POISONED_CASES = {
+    "fast path": (2, 24, 5, (5, 4), (3, 3), (1, 1), (1, 1), (1, 1)),
     "3x3": (2, 20, 5, (5, 4), (3, 3), (1, 1), (1, 1), (1, 1)),
     "all differ": (2, 17, 9, (5, 6), (3, 2), (1, 2), (2, 0), (2, 1)),
 }
@@ -143,6 +148,7 @@ def test_what_is_not_finite(kernel, name, dtype, prologue):
     for problem in problems[::2]:  # of each value in each operand one
         tolerance = ROUNDED[dtype] if prologue else TOLERANCE
         assert_same(kernel.run(problem), exact_weight_grad(problem), tolerance)
+        assert name != "fast path" or kernel.took_the_fast_path()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -175,6 +181,11 @@ def test_strides_and_alignments(kernel, dtype, pitch):
 @pytest.mark.parametrize("name", ["64 channels, 11 filters", "3x3/2", "one wide row"])
 def test_any_schedule_gives_the_same_bits(kernel, name, dtype):
     problem = make_problem(CASES[name], dtype, prologue=True)
+    check_any_schedule(kernel, problem)
+    assert not kernel.took_the_fast_path()
+
+
+def check_any_schedule(kernel, problem):
     first = kernel.run(problem, seed=1)
     assert error_of(first, problem) < TOLERANCE
     for seed in range(2, 6):
@@ -241,21 +252,23 @@ namespace maskedconv {
 
 @pytest.fixture(scope="module")
 def breakable(tmp_path_factory):
-    """The kernel with removable barriers and waits for copies, and the text of each."""
+    """The kernels with removable barriers and waits for copies, and the text of each."""
     folder = tmp_path_factory.mktemp("breakable")
     csrc = folder / "csrc"
     shutil.copytree(emulation.ROOT / "csrc", csrc)
-    source = csrc / "weight_grad" / "cuda" / "weight_grad.cu"
     found = []
 
     def guarded(match):
         found.append(match[1])
         return f"if (reached({len(found) - 1})) {match[0]}"
 
-    text = ORDERING.sub(guarded, source.read_text())
-    source.write_text(text.replace("namespace maskedconv {\n", GUARD.lstrip(), 1))
+    for source in sorted((csrc / "weight_grad" / "cuda").iterdir()):
+        source.write_text(ORDERING.sub(guarded, source.read_text()))
+    everywhere = csrc / "common" / "emulation" / "emulation.h"
+    text = everywhere.read_text().replace("namespace maskedconv {\n", GUARD.lstrip(), 1)
+    everywhere.write_text(text)
     kernel = emulation.WeightGradEmulation(
-        emulation.build("weight_grad", folder, csrc), multiprocessors=1
+        emulation.build("weight_grad", folder, csrc), multiprocessors=8
     )
     yield kernel, found
     kernel.library.remove_ordering(-1, 0)
@@ -268,16 +281,20 @@ def goes_wrong(kernel, problem, seed):
         return True
 
 
-def test_removing_any_barrier_or_wait_is_noticed(breakable):
+@pytest.mark.parametrize("fast", [False, True])
+def test_removing_any_barrier_or_wait_is_noticed(breakable, fast):
     """Shows that the test above detects a missing barrier."""
     kernel, found = breakable
-    problem = make_problem((9, 40, 11, (8, 8), *CASES["3x3"][4:]), torch.bfloat16)
+    make = make_fast_problem if fast else make_problem
+    problem = make((36, 40, 11, (8, 8), *CASES["3x3"][4:]), torch.bfloat16)
     assert kernel.plan(problem)["pixel_warps"] > 2
     assert kernel.plan(problem)["tiles"] > 3 * kernel.plan(problem)["splits"]
-    assert len(found) == 5
+    assert kernel.plan(problem)["splits"] >= 8  # then threads share the sums' elements, too
+    assert len(found) == 6
     for seed in range(3):
         kernel.library.remove_ordering(-1, 0)
         assert not goes_wrong(kernel, problem, seed)
+        assert kernel.took_the_fast_path() == fast
         for i, text in enumerate(found):
             kernel.library.remove_ordering(i, 0)
             assert goes_wrong(kernel, problem, seed), f"{text} number {i}, seed {seed}"
@@ -289,31 +306,6 @@ def test_a_barrier_that_some_threads_miss_is_an_error(breakable):
     kernel.library.remove_ordering(found.index("__syncthreads()"), 1)
     with pytest.raises(RuntimeError, match="never reach a barrier"):
         kernel.run(problem)
-
-
-@pytest.fixture(scope="module")
-def pack_filters(tmp_path_factory):
-    return emulation.build("pack_filters", tmp_path_factory.mktemp("pack"))
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("slice_dim", range(4))
-def test_pack_filters(pack_filters, slice_dim, dtype, memory_format):
-    shape, n = (6, 5, 3, 4), 2
-    whole = torch.randn(shape)
-    learned = whole.narrow(slice_dim, 0, n)
-    frozen = whole.narrow(slice_dim, n, shape[slice_dim] - n).contiguous(
-        memory_format=torch.channels_last
-    )
-    out = torch.full(shape, torch.nan, dtype=dtype).contiguous(memory_format=memory_format)
-    pack_filters.emulated_pack_filters(
-        3, emulation.TYPES[dtype], emulation.pointer(out), emulation.integers(out.stride()),
-        emulation.integers(shape), emulation.pointer(learned),
-        emulation.integers(learned.stride()), emulation.pointer(frozen),
-        emulation.integers(frozen.stride()), ctypes.c_int64(n), slice_dim,
-    )  # fmt: skip
-    assert torch.equal(out, whole.to(dtype))
 
 
 LIMITS = (2, 160 * 1024)  # multiprocessors of the pretended GPU, bytes of its shared memory
@@ -344,7 +336,8 @@ def pretended_gpu(emulated_module, monkeypatch):
 @pytest.mark.parametrize("batch", [1, 40])
 def test_weight_grad_from_python_to_the_kernel(emulated_module, name, batch):
     """Arguments of the backend, the bindings and the kernel fit together."""
-    problem = make_problem((batch, *CASES[name][1:]), torch.bfloat16, prologue=True, pitch=3)
+    case = (batch, *CASES[name][1:3], (8, 7), *CASES[name][4:])  # an image is a tile
+    problem = make_problem(case, torch.bfloat16, prologue=True, pitch=3)
     sizes = problem.input.shape, problem.shape, *problem.geometry[:3]
     splits = emulated_module.weight_grad_cuda_splits("bfloat16", *sizes, *LIMITS)
     assert (splits > 1) == (batch > 1)
@@ -361,6 +354,15 @@ def test_pack_filters_from_python_to_the_kernel():
     packed = pack_filters_cuda.run(problem)
     assert packed.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(packed, torch.cat((learned, frozen)).half())
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+def test_pack_filters_does_not_take_what_32_bits_cannot_count(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "device", torch.device("cuda", 0), raising=False)
+    few = torch.randn(2, 3, 5, 5)
+    for learned in (few, few[:1].expand(2**23, 3, 5, 5)):
+        problem = PackProblem(learned, few, 0, torch.float16, torch.channels_last)
+        assert ("32 bits" in pack_filters_cuda.cannot_run(problem)) == (learned is not few)
 
 
 SPLITS_ARGUMENTS = {

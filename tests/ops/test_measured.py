@@ -168,16 +168,6 @@ def test_stand_ins_have_the_strides_and_alignment_of_the_problem():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_deterministic_results_do_not_hang_on_timings(rank):
-    backends = {"reference": Backend(3.0), "cuda": Backend(1.0)}
-    assert rank(backends).names[0] == "cuda"
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert rank(backends) is measured.UNMEASURED
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
 def test_nothing_is_timed_while_a_graph_is_captured(rank, monkeypatch):
     backends = {"reference": Backend(3.0), "cuda": Backend(1.0)}
     monkeypatch.setattr(SimulatedQueue, "capturing", True)

@@ -96,6 +96,10 @@ class WeightGradEmulation:
         )
         return dict(zip(PLAN, values, strict=True))
 
+    def took_the_fast_path(self):
+        """Of the last run that went well."""
+        return bool(self.library.emulated_fast_path())
+
     @staticmethod
     def empty_result(problem):
         """The output of the kernel ``[n, kH, kW, C]``, filled with NaN."""

@@ -38,6 +38,17 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, int bytes
                      : "memory");
 }
 
+// Copies 16 bytes, or zeros; `from` may be anything then.
+__device__ __forceinline__ void copy_async_or_zeros(void* to, const void* from, bool present) {
+    asm volatile("{\n"
+                 ".reg .pred zeros;\n"
+                 "setp.eq.s32 zeros, %2, 0;\n"
+                 "cp.async.cg.shared.global [%0], [%1], 16, zeros;\n"
+                 "}" ::"r"(shared_address(to)),
+                 "l"(from), "r"(static_cast<int>(present))
+                 : "memory");
+}
+
 __device__ __forceinline__ void copy_async_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
@@ -75,6 +86,23 @@ MASKEDCONV_MMA(mma_bfloat16, "m16n8k16.row.col.f32.bf16.bf16.f32")
 MASKEDCONV_MMA(mma_float16, "m16n8k16.row.col.f32.f16.f16.f32")
 MASKEDCONV_MMA(mma_tf32, "m16n8k8.row.col.f32.tf32.tf32.f32")
 #undef MASKEDCONV_MMA
+
+// The two values rounded, negative ones to 0; NaN stays NaN. `low` lies in the lower bits.
+__device__ __forceinline__ uint32_t pack_relu_bfloat16(float low, float high) {
+    uint32_t bits;
+    asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+}
+
+__device__ __forceinline__ uint32_t pack_relu_float16(float low, float high) {
+    uint32_t bits;
+    asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+}
+
+// Has the compiler keep a value that it would rather compute anew, and compute nothing from it
+// earlier.
+__device__ __forceinline__ void keep(int& value) { asm volatile("" : "+r"(value)); }
 
 __device__ __forceinline__ uint32_t round_to_tf32(float value) {
     uint32_t bits;

@@ -234,6 +234,9 @@ inline unsigned char* shared_memory() { return emulation::block->shared(); }
 template <int kBytes> void copy_async(void* to, const void* from, int bytes) {
     emulation::block->copy_async(to, from, bytes, kBytes);
 }
+inline void copy_async_or_zeros(void* to, const void* from, bool present) {
+    emulation::block->copy_async(to, from, present ? 16 : 0, 16);
+}
 inline void copy_async_commit() { emulation::block->commit(); }
 template <int kPending> void copy_async_wait() { emulation::block->wait(kPending); }
 
@@ -329,6 +332,31 @@ inline uint32_t round_to_tf32(float value) {
     if (std::isnan(value))
         return 0x7fffffffu;
     return std::isfinite(value) ? (bits + 0x1000u) & 0xffffe000u : bits;
+}
+
+inline void keep(int&) {}
+
+// NaN becomes the one that hardware has.
+inline uint32_t pack_relu_bfloat16(float low, float high) {
+    const auto half = [](float value) -> uint32_t {
+        const uint32_t bits = __float_as_uint(value);
+        if (std::isnan(value))
+            return 0x7fff;
+        return value > 0.0f ? (bits + 0x7fffu + (bits >> 16 & 1)) >> 16 : 0;
+    };
+    return half(low) | half(high) << 16;
+}
+
+inline uint32_t pack_relu_float16(float low, float high) {
+    const auto half = [](float value) -> uint32_t {
+        const auto rounded = static_cast<_Float16>(value);
+        uint16_t bits;
+        std::memcpy(&bits, &rounded, 2);
+        if (std::isnan(value))
+            return 0x7fff;
+        return value > 0.0f ? bits : 0;
+    };
+    return half(low) | half(high) << 16;
 }
 
 inline int64_t computed_again = 0; // elements, since it was set to 0

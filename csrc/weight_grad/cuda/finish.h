@@ -14,8 +14,14 @@ struct FinishArguments {
     WeightGrad problem;
     const float* sums; // [splits, elements]; may be problem.out where there is one split
     int64_t elements;
-    int splits;
+    int splits, groups;
 };
+
+constexpr int kFinishThreads = 256;
+
+// How many threads share an element, each of which adds up every so many-th split: one after the
+// other, many splits of few elements would be read too slowly. A power of two.
+constexpr int finish_groups(int splits) { return splits >= 32 ? 8 : splits >= 8 ? 2 : 1; }
 
 __device__ __forceinline__ float to_float(const float* value) { return *value; }
 
@@ -78,12 +84,24 @@ template <typename T> struct ExactElement {
 };
 
 template <typename T> __global__ void finish_kernel(const FinishArguments a) {
-    const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
-    if (i >= a.elements)
-        return;
+    const int width = kFinishThreads / a.groups; // elements of this block
+    const int lane = static_cast<int>(threadIdx.x) & (width - 1),
+              group = static_cast<int>(threadIdx.x) / width;
+    const int64_t i = blockIdx.x * int64_t{width} + lane, step = a.groups * a.elements;
     float sum = 0.0f;
-    for (int split = 0; split < a.splits; ++split)
-        sum += a.sums[split * a.elements + i];
+    if (i < a.elements) {
+        const float* from = a.sums + group * a.elements + i;
+#pragma unroll 8
+        for (int split = group; split < a.splits; split += a.groups, from += step)
+            sum += *from;
+    }
+    float* sums = reinterpret_cast<float*>(shared_memory());
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    if (group > 0 || i >= a.elements)
+        return;
+    for (int other = 1; other < a.groups; ++other)
+        sum += sums[other * width + lane];
     if (sum - sum != 0.0f) {
         sum = ExactElement<T>(a.problem, i).sum();
         count_computed_again();

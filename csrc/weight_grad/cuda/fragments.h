@@ -9,6 +9,7 @@
 #include <cuda_fp16.h>
 
 #include "common/cuda/device.h"
+#include "weight_grad/cuda/plan.h"
 
 namespace maskedconv {
 
@@ -25,6 +26,9 @@ template <> struct Half<__nv_bfloat16> {
     static __device__ __forceinline__ uint16_t bits(float value) {
         return __bfloat16_as_ushort(__float2bfloat16_rn(value));
     }
+    static __device__ __forceinline__ uint32_t pack_relu(float low, float high) {
+        return pack_relu_bfloat16(low, high);
+    }
     static __device__ __forceinline__ void mma(float (&sum)[4], const uint32_t (&a)[4],
                                                const uint32_t (&b)[2]) {
         mma_bfloat16(sum, a, b);
@@ -39,46 +43,77 @@ template <> struct Half<__half> {
     static __device__ __forceinline__ uint16_t bits(float value) {
         return __half_as_ushort(__float2half_rn(value));
     }
+    static __device__ __forceinline__ uint32_t pack_relu(float low, float high) {
+        return pack_relu_float16(low, high);
+    }
     static __device__ __forceinline__ void mma(float (&sum)[4], const uint32_t (&a)[4],
                                                const uint32_t (&b)[2]) {
         mma_float16(sum, a, b);
     }
 };
 
+// The first number of bytes behind a pointer into shared memory.
+template <typename T> __device__ __forceinline__ const T* bytes_behind(const T* from, int bytes) {
+    return reinterpret_cast<const T*>(reinterpret_cast<const unsigned char*>(from) + bytes);
+}
+
 template <typename T> struct Fragments {
     static constexpr int kPixels = 16;
-    static constexpr int kGradRows = 1; // rows of grad that a lane points at
+    static constexpr int kGradRows = 1;                // rows of grad that a lane points at
+    static constexpr int kShifts = (kColumns + 1) / 2; // an instruction loads two columns
 
     static __device__ __forceinline__ int grad_pixel(int lane, int) { return lane & 15; }
     static __device__ __forceinline__ int grad_element(int) { return 0; }
+    // The column to which a lane points for load number `shift`.
+    static __device__ __forceinline__ int column(int lane, int shift) {
+        const int column = shift * 2 + (lane >> 4);
+        return column < kColumns ? column : kColumns - 1;
+    }
 
-    // `x` is channel 0 of pixel 0, of 16 channels.
-    static __device__ __forceinline__ void load_x(uint32_t (&to)[4], const T* x, int pitch,
-                                                  int lane) {
+    // Where a lane points in x, of 16 channels of which the first is given.
+    static __device__ __forceinline__ int x_element(int pitch, int lane) {
         const int pixel = (lane & 7) + (lane >> 4) * 8, channel = (lane >> 3 & 1) * 8;
-        load_matrices_transposed(to, x + pixel * pitch + channel);
+        return pixel * pitch + channel;
+    }
+
+    static __device__ __forceinline__ void load_x(uint32_t (&to)[4], const T* x, int) {
+        load_matrices_transposed(to, x);
     }
 
     // To what the product takes; 16-bit elements are it.
     static __device__ __forceinline__ void round(uint32_t (&)[4]) {}
 
-    static __device__ __forceinline__ void load_grad(uint32_t (&to)[2],
-                                                     const T* const (&rows)[kGradRows]) {
-        load_matrices_transposed(to, rows[0]);
+    // At least the columns whose bit of `met` is set.
+    static __device__ __forceinline__ void load_grad(uint32_t (&to)[kColumns][2],
+                                                     const T* const (&rows)[kGradRows],
+                                                     const int (&shift)[kShifts], unsigned met) {
+#pragma unroll
+        for (int j = 0; j + 1 < kColumns; j += 2) {
+            if ((met >> j & 3) == 0)
+                continue;
+            uint32_t two[4];
+            load_matrices_transposed(two, bytes_behind(rows[0], shift[j / 2]));
+            to[j][0] = two[0], to[j][1] = two[1], to[j + 1][0] = two[2], to[j + 1][1] = two[3];
+        }
+        if (kColumns % 2 == 1 && (met >> (kColumns - 1)) != 0)
+            load_matrices_transposed(to[kColumns - 1], bytes_behind(rows[0], shift[kShifts - 1]));
     }
 
-    // x = relu(x * scale + shift), and 0 where the pixel's bit of `inside` is 0. A lane has the
-    // channels lane / 4 (scale[0]) and lane / 4 + 8 (scale[1]).
+    // x = relu(x * scale + shift), and if kMask 0 where the pixel's bit of `inside` is 0. A lane
+    // has the channels lane / 4 (scale[0]) and lane / 4 + 8 (scale[1]).
+    template <bool kMask>
     static __device__ __forceinline__ void normalise(uint32_t (&x)[4], const float (&scale)[2],
                                                      const float (&shift)[2], unsigned inside,
                                                      int lane) {
         for (int i = 0; i < 4; ++i) {
-            const unsigned bits = inside >> ((i >> 1) * 8 + (lane & 3) * 2);
             const float2 two = Half<T>::unpack(x[i]);
-            const float low = relu(fmaf(two.x, scale[i & 1], shift[i & 1]));
-            const float high = relu(fmaf(two.y, scale[i & 1], shift[i & 1]));
-            x[i] = (bits & 1 ? static_cast<uint32_t>(Half<T>::bits(low)) : 0u) |
-                   (bits & 2 ? static_cast<uint32_t>(Half<T>::bits(high)) << 16 : 0u);
+            const float low = fmaf(two.x, scale[i & 1], shift[i & 1]);
+            const float high = fmaf(two.y, scale[i & 1], shift[i & 1]);
+            x[i] = Half<T>::pack_relu(low, high);
+            if constexpr (kMask) {
+                const unsigned bits = inside >> ((i >> 1) * 8 + (lane & 3) * 2);
+                x[i] &= (bits & 1 ? 0xffffu : 0u) | (bits & 2 ? 0xffff0000u : 0u);
+            }
         }
     }
 
@@ -91,17 +126,21 @@ template <typename T> struct Fragments {
 template <> struct Fragments<float> {
     static constexpr int kPixels = 8;
     static constexpr int kGradRows = 2;
+    static constexpr int kShifts = kColumns;
 
     static __device__ __forceinline__ int grad_pixel(int lane, int row) {
         return (lane & 3) + row * 4;
     }
     static __device__ __forceinline__ int grad_element(int lane) { return lane >> 2; }
+    static __device__ __forceinline__ int column(int, int shift) { return shift; }
 
-    static __device__ __forceinline__ void load_x(uint32_t (&to)[4], const float* x, int pitch,
-                                                  int lane) {
+    static __device__ __forceinline__ int x_element(int pitch, int lane) {
+        return (lane & 3) * pitch + (lane >> 2);
+    }
+
+    static __device__ __forceinline__ void load_x(uint32_t (&to)[4], const float* x, int pitch) {
         for (int i = 0; i < 4; ++i)
-            to[i] =
-                __float_as_uint(x[((lane & 3) + (i >> 1) * 4) * pitch + (lane >> 2) + (i & 1) * 8]);
+            to[i] = __float_as_uint(x[(i >> 1) * 4 * pitch + (i & 1) * 8]);
     }
 
     static __device__ __forceinline__ void round(uint32_t (&x)[4]) {
@@ -109,18 +148,22 @@ template <> struct Fragments<float> {
             value = round_to_tf32(__uint_as_float(value));
     }
 
-    static __device__ __forceinline__ void load_grad(uint32_t (&to)[2],
-                                                     const float* const (&rows)[kGradRows]) {
-        to[0] = round_to_tf32(*rows[0]);
-        to[1] = round_to_tf32(*rows[1]);
+    static __device__ __forceinline__ void load_grad(uint32_t (&to)[kColumns][2],
+                                                     const float* const (&rows)[kGradRows],
+                                                     const int (&shift)[kShifts], unsigned met) {
+#pragma unroll
+        for (int j = 0; j < kColumns; ++j)
+            for (int i = 0; i < kGradRows && (met >> j & 1) != 0; ++i)
+                to[j][i] = round_to_tf32(*bytes_behind(rows[i], shift[j]));
     }
 
+    template <bool kMask>
     static __device__ __forceinline__ void normalise(uint32_t (&x)[4], const float (&scale)[2],
                                                      const float (&shift)[2], unsigned inside,
                                                      int lane) {
         for (int i = 0; i < 4; ++i) {
             const float value = relu(fmaf(__uint_as_float(x[i]), scale[i & 1], shift[i & 1]));
-            const bool keep = inside >> ((i >> 1) * 4 + (lane & 3)) & 1;
+            const bool keep = !kMask || (inside >> ((i >> 1) * 4 + (lane & 3)) & 1);
             x[i] = keep ? __float_as_uint(value) : 0u;
         }
     }

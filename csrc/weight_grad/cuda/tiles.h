@@ -1,4 +1,7 @@
-// weight_grad's tiles in shared memory: which pixels they hold, and how they are loaded.
+// weight_grad's tiles in shared memory: which pixels they hold, and where those are.
+//
+// Nothing is divided for a tile: tables hold what is the same in each, and a walk steps from tile
+// to tile.
 #pragma once
 
 #include "common/cuda/device.h"
@@ -6,27 +9,56 @@
 
 namespace maskedconv {
 
-// What the kernel is given. `x_bytes` and `grad_bytes` is how much one copy moves.
+// How an operand is copied: `width` threads lie side by side, each copies `bytes` of every
+// `rows`-th pixel. `next_*` is how many bytes further the next tile of a row, of a column or of the
+// images is.
+struct Copies {
+    int bytes, chunks; // of one copy, and how many there are in a pixel
+    Divisor width;
+    int rows;
+    int64_t next_column, next_row, next_images;
+};
+
+// What the kernel is given.
 struct WeightGradArguments {
     WeightGrad problem;
     Plan plan;
-    int x_bytes, grad_bytes;
-    float* sums; // [splits, filters, kernel rows, kernel columns, channels]
+    Copies x, grad;
+    // Of the halo of the first tile: output pixel, and rows and columns of the input beyond it.
+    int out_row, out_column, rest_rows, rest_columns;
+    int out_rows, out_columns; // from a tile to the next
+    float* sums;               // [splits, filters, kernel rows, kernel columns, channels]
 };
 
-// An input pixel of a tile, relative to its first one.
+// An input pixel of a tile, relative to its first one. `place` is image, row and column, 8 bits
+// each, of which the highest is 0: tiles have 64 pixels.
 struct TilePixel {
-    int64_t offset;             // in x
-    int16_t image, row, column; // image -1: not used
-    int16_t halo;               // where the grad_output of the last tap is
+    int64_t offset; // in x, in bytes
+    uint32_t place;
+    int halo; // where the grad_output of the last tap is, in bytes
 };
 
-// A pixel of the halo: rows and columns of grad_output spread out to the input's resolution.
+// A pixel of the halo: of grad_output, relative to the first output pixel of the tile's halo; or
+// where tiles do not start at multiples of the stride, of grad_output spread out to the input's
+// resolution. image -1: a zero between the pixels of grad_output.
 struct HaloPixel {
+    int64_t offset; // in grad_output, in bytes
     int16_t image, row, column, unused;
 };
 
 static_assert(sizeof(TilePixel) == kPixelBytes && sizeof(HaloPixel) == kHaloBytes);
+
+constexpr uint32_t kGuards = 0x808080; // the bits above the parts of a place
+constexpr uint32_t kUnused = 0x7f7f7f; // the place of no pixel
+
+__device__ __forceinline__ int place_row(uint32_t place) { return place >> 8 & 0xff; }
+__device__ __forceinline__ int place_column(uint32_t place) { return place >> 16; }
+
+// `limit` has the last image, row and column that there are. Where a part of the place is beyond,
+// the difference borrows its guard.
+__device__ __forceinline__ bool inside(uint32_t limit, uint32_t place) {
+    return ((limit - place) & kGuards) == kGuards;
+}
 
 template <typename T> struct SharedTiles {
     TilePixel* pixels; // [kTilePixels]
@@ -36,10 +68,9 @@ template <typename T> struct SharedTiles {
 
     __device__ explicit SharedTiles(const Plan& plan) {
         unsigned char* memory = shared_memory();
-        const int tables = kTilePixels * kPixelBytes + plan.halo() * kHaloBytes;
         pixels = reinterpret_cast<TilePixel*>(memory);
         halo = reinterpret_cast<HaloPixel*>(pixels + kTilePixels);
-        stages = reinterpret_cast<T*>(memory + (tables + 15) / 16 * 16);
+        stages = reinterpret_cast<T*>(halo + plan.halo());
         x_elements = kTilePixels * plan.x_pitch();
         stage_elements = x_elements + plan.halo() * plan.grad_pitch();
     }
@@ -48,122 +79,101 @@ template <typename T> struct SharedTiles {
 };
 
 template <typename T>
-__device__ void fill_tables(const WeightGrad& p, const Plan& plan, const SharedTiles<T>& shared) {
-    const int phase_rows = plan.rows / plan.phase_rows;
-    const int phase_columns = plan.columns / plan.phase_columns;
-    const int phase_pixels = plan.images * phase_rows * phase_columns;
-    for (int k = threadIdx.x; k < kTilePixels; k += blockDim.x) {
-        const int phase = k / phase_pixels, rest = k % phase_pixels;
-        const int image = rest / (phase_rows * phase_columns);
-        const int row =
-            rest / phase_columns % phase_rows * plan.phase_rows + phase / plan.phase_columns;
-        const int column = rest % phase_columns * plan.phase_columns + phase % plan.phase_columns;
-        const bool used = phase < plan.phase_rows * plan.phase_columns;
-        const int halo = (image * plan.halo_rows + row) * plan.halo_columns + column;
-        shared.pixels[k] = {image * p.x_image + row * p.x_row + column * p.x_pixel,
-                            static_cast<int16_t>(used ? image : -1), static_cast<int16_t>(row),
-                            static_cast<int16_t>(column), static_cast<int16_t>(used ? halo : 0)};
-    }
-    for (int k = threadIdx.x; k < plan.halo(); k += blockDim.x)
-        shared.halo[k] = {static_cast<int16_t>(k / (plan.halo_rows * plan.halo_columns)),
-                          static_cast<int16_t>(k / plan.halo_columns % plan.halo_rows),
-                          static_cast<int16_t>(k % plan.halo_columns), 0};
+__device__ TilePixel tile_pixel(const WeightGrad& p, const Plan& plan, int k) {
+    const int phase = plan.phase_pixels.quotient(k), rest = plan.phase_pixels.remainder(k);
+    if (phase >= plan.phase_rows * plan.phase_columns)
+        return {0, kUnused, 0};
+    const int image = plan.image_pixels.quotient(rest), pixel = plan.image_pixels.remainder(rest);
+    const int row =
+        plan.row_pixels.quotient(pixel) * plan.phase_rows + plan.phases_across.quotient(phase);
+    const int column =
+        plan.row_pixels.remainder(pixel) * plan.phase_columns + plan.phases_across.remainder(phase);
+    const int halo = (image * plan.halo_rows + row) * plan.halo_columns + column;
+    const int64_t offset = image * p.x_image + row * p.x_row + column * p.x_pixel;
+    return {offset * static_cast<int>(sizeof(T)),
+            static_cast<uint32_t>(image | row << 8 | column << 16),
+            halo * plan.grad_pitch() * static_cast<int>(sizeof(T))};
 }
 
-// The first pixel of a tile.
-struct TileOrigin {
-    int64_t image, row, column;
-
-    __device__ TileOrigin(const Plan& plan, int64_t tile) {
-        column = tile % plan.column_tiles * plan.columns;
-        row = tile / plan.column_tiles % plan.row_tiles * plan.rows;
-        image = tile / (plan.column_tiles * plan.row_tiles) * plan.images;
-    }
-    __device__ bool inside(const WeightGrad& p, const TilePixel& pixel) const {
-        return pixel.image >= 0 && pixel.image < p.batch - image &&
-               pixel.row < p.input.rows - row && pixel.column < p.input.columns - column;
-    }
-};
-
-// Divides a matrix of `width` items a row among the threads, without a division a step.
-struct MatrixWalk {
-    int row, item, row_step, item_step, width;
-
-    __device__ explicit MatrixWalk(int width)
-        : row(threadIdx.x / width), item(threadIdx.x % width), row_step(blockDim.x / width),
-          item_step(blockDim.x % width), width(width) {}
-    __device__ void next() {
-        row += row_step, item += item_step;
-        if (item >= width)
-            item -= width, ++row;
-    }
-};
-
-// Copies the first `count` elements of `bytes` bytes, and zeros after them.
-template <typename T> __device__ void copy_elements(T* to, const T* from, int count, int bytes) {
-    const int present = count * static_cast<int>(sizeof(T));
-    if (bytes == 16)
-        copy_async<16>(to, from, present);
-    else if (bytes == 8)
-        copy_async<8>(to, from, present);
-    else if (bytes == 4)
-        copy_async<4>(to, from, present);
-    else if (count)
-        *to = *from;
-    else
-        *reinterpret_cast<uint16_t*>(to) = 0;
-}
-
-// How many of `elements` elements starting at `first` lie before `end`.
-__device__ inline int present_elements(int64_t first, int64_t end, int elements) {
-    return first >= end ? 0 : static_cast<int>(end - first < elements ? end - first : elements);
-}
-
-template <typename T>
-__device__ void load_x(const WeightGradArguments& a, const SharedTiles<T>& shared,
-                       const TileOrigin& origin, int64_t first_channel, int stage) {
-    const WeightGrad& p = a.problem;
-    const int elements = a.x_bytes / static_cast<int>(sizeof(T)), pitch = a.plan.x_pitch();
-    const T* x = static_cast<const T*>(p.x);
-    const int64_t base =
-        origin.image * p.x_image + origin.row * p.x_row + origin.column * p.x_pixel;
-    for (MatrixWalk walk(a.plan.block_channels() / elements); walk.row < kTilePixels; walk.next()) {
-        const TilePixel pixel = shared.pixels[walk.row];
-        const int64_t channel = first_channel + walk.item * elements;
-        const int count =
-            origin.inside(p, pixel) ? present_elements(channel, p.channels, elements) : 0;
-        copy_elements(shared.x(stage) + walk.row * pitch + walk.item * elements,
-                      x + (count ? base + pixel.offset + channel : 0), count, a.x_bytes);
-    }
-}
-
-// Spreads grad_output out to the input's resolution, with zeros between and around.
-template <typename T>
-__device__ void load_grad(const WeightGradArguments& a, const SharedTiles<T>& shared,
-                          const TileOrigin& origin, int64_t first_filter, int stage) {
+template <typename T> __device__ HaloPixel halo_pixel(const WeightGradArguments& a, int k) {
     const WeightGrad& p = a.problem;
     const Plan& plan = a.plan;
-    const int elements = a.grad_bytes / static_cast<int>(sizeof(T)), pitch = plan.grad_pitch();
-    const T* grad = static_cast<const T*>(p.grad_output);
-    const int stride_rows = p.stride.rows, stride_columns = p.stride.columns;
-    const int top = origin.row + p.padding.rows - (p.kernel.rows - 1) * p.dilation.rows;
-    const int left =
-        origin.column + p.padding.columns - (p.kernel.columns - 1) * p.dilation.columns;
-    for (MatrixWalk walk(plan.grad_blocks * 8 / elements); walk.row < plan.halo(); walk.next()) {
-        const HaloPixel pixel = shared.halo[walk.row];
-        const int row = top + pixel.row, column = left + pixel.column;
-        const int64_t image = origin.image + pixel.image;
-        const int64_t filter = first_filter + walk.item * elements;
-        const int out_row = row / stride_rows, out_column = column / stride_columns;
-        const bool inside = image < p.batch && row >= 0 && column >= 0 &&
-                            out_row * stride_rows == row && out_column * stride_columns == column &&
-                            out_row < p.output.rows && out_column < p.output.columns;
-        const int count = inside ? present_elements(filter, p.filters, elements) : 0;
-        const int64_t offset = image * p.grad_image + out_row * p.grad_row +
-                               out_column * p.grad_pixel + filter * p.grad_channel;
-        copy_elements(shared.grad(stage) + walk.row * pitch + walk.item * elements,
-                      grad + (count ? offset : 0), count, a.grad_bytes);
+    int image = plan.halo_image.quotient(k);
+    const int pixel = plan.halo_image.remainder(k);
+    int row = plan.halo_row.quotient(pixel), column = plan.halo_row.remainder(pixel);
+    int64_t offset = image * p.grad_image;
+    if (plan.ordered()) {
+        row += a.rest_rows, column += a.rest_columns;
+        if (plan.stride_rows.remainder(row) != 0 || plan.stride_columns.remainder(column) != 0)
+            image = -1;
+        row = plan.stride_rows.quotient(row), column = plan.stride_columns.quotient(column);
+        offset += row * p.grad_row + column * p.grad_pixel;
     }
+    return {offset * static_cast<int>(sizeof(T)), static_cast<int16_t>(image),
+            static_cast<int16_t>(row), static_cast<int16_t>(column), 0};
 }
+
+template <typename T>
+__device__ void fill_tables(const WeightGradArguments& a, const SharedTiles<T>& shared) {
+    for (int k = threadIdx.x; k < kTilePixels; k += blockDim.x)
+        shared.pixels[k] = tile_pixel<T>(a.problem, a.plan, k);
+    for (int k = threadIdx.x; k < a.plan.halo(); k += blockDim.x)
+        shared.halo[k] = halo_pixel<T>(a, k);
+}
+
+// Steps through a block's tiles. The pointers are to the first pixel of the tile (of grad_output:
+// of its halo, which may lie outside), at the block's first channel or filter.
+struct TileWalk {
+    int image, row, column, out_row, out_column;
+    const unsigned char *x, *grad;
+
+    // To tile number `tile`.
+    template <typename T>
+    __device__ TileWalk(const WeightGradArguments& a, const T* block_x, const T* block_grad,
+                        int tile) {
+        const WeightGrad& p = a.problem;
+        const Plan& plan = a.plan;
+        const int across = plan.column_tiles.remainder(tile);
+        const int rest = plan.column_tiles.quotient(tile);
+        const int down = plan.row_tiles.remainder(rest);
+        image = plan.row_tiles.quotient(rest) * plan.images;
+        row = down * plan.rows, column = across * plan.columns;
+        out_row = a.out_row + down * a.out_rows, out_column = a.out_column + across * a.out_columns;
+        x = reinterpret_cast<const unsigned char*>(block_x + image * p.x_image + row * p.x_row +
+                                                   column * p.x_pixel);
+        grad = reinterpret_cast<const unsigned char*>(block_grad + image * p.grad_image);
+        if (plan.ordered())
+            grad +=
+                (out_row * p.grad_row + out_column * p.grad_pixel) * static_cast<int>(sizeof(T));
+    }
+
+    __device__ __forceinline__ void next(const WeightGradArguments& a) {
+        column += a.plan.columns, out_column += a.out_columns;
+        if (column < a.problem.input.columns)
+            return move(a.x.next_column, a.grad.next_column);
+        column = 0, out_column = a.out_column;
+        row += a.plan.rows, out_row += a.out_rows;
+        if (row < a.problem.input.rows)
+            return move(a.x.next_row, a.grad.next_row);
+        row = 0, out_row = a.out_row;
+        image += a.plan.images;
+        move(a.x.next_images, a.grad.next_images);
+    }
+
+    // For inside().
+    __device__ __forceinline__ uint32_t limit(const WeightGrad& p) const {
+        return kGuards | last(p.batch, image) | last(p.input.rows, row) << 8 |
+               last(p.input.columns, column) << 16;
+    }
+
+  private:
+    __device__ __forceinline__ void move(int64_t x_bytes, int64_t grad_bytes) {
+        x += x_bytes, grad += grad_bytes;
+    }
+    static __device__ __forceinline__ uint32_t last(int64_t size, int first) {
+        const int last = static_cast<int>(size) - 1 - first;
+        return last < kTilePixels - 1 ? last : kTilePixels - 1;
+    }
+};
 
 } // namespace maskedconv

@@ -6,213 +6,124 @@
 // pixel looks. Blocks add up their own tiles of pixels, a second kernel finishes their sums.
 #include <initializer_list>
 
+#include "weight_grad/cuda/copies.h"
 #include "weight_grad/cuda/finish.h"
-#include "weight_grad/cuda/fragments.h"
-#include "weight_grad/cuda/tiles.h"
+#include "weight_grad/cuda/products.h"
 #include "weight_grad/cuda/weight_grad_cuda.h"
 
 namespace maskedconv {
 namespace {
 
-// What one warp adds up: kM * 16 channels of kColumns columns, over its share of the pixels.
-struct Warp {
-    int lane, pixel_rank, position;
-    int local_channel;               // in the tile of x
-    int64_t first_channel;           // of x; of the block: first_channel - local_channel
-    int first_column, block_filters; // the first 8 of filters that the block keeps
-
-    __device__ __forceinline__ Warp(const WeightGrad& p, const Plan& plan) {
-        const int warp = threadIdx.x / 32, positions = plan.channel_warps * plan.column_warps;
-        lane = threadIdx.x % 32;
-        pixel_rank = warp / positions;
-        position = warp % positions;
-        local_channel = position % plan.channel_warps * plan.m_tiles * 16;
-        first_channel = int64_t{blockIdx.y} * plan.block_channels() + local_channel;
-        const int block_column = blockIdx.z * plan.column_warps * kColumns;
-        first_column = block_column + position / plan.channel_warps * kColumns;
-        block_filters = block_column / static_cast<int>(p.kernel.rows * p.kernel.columns);
-    }
-};
-
-// Where the columns of a warp find grad_output, and which of them a step of 16 pixels meets.
-struct Columns {
-    int shift[kColumns]; // elements from a pixel's halo entry
-    uint64_t met;        // bit 16 step + j: column j
-
-    __device__ __forceinline__ Columns(const WeightGrad& p, const Plan& plan, const Warp& warp,
-                                       const TilePixel* pixels)
-        : met(0) {
-        const int width = p.kernel.columns, taps = width * static_cast<int>(p.kernel.rows);
-        const int all = static_cast<int>(p.filters + 7) / 8 * taps;
-        const bool ordered = plan.phase_rows * plan.phase_columns > 1;
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j) {
-            const int column = warp.first_column + j, tap = column % taps;
-            const int row = tap / width * static_cast<int>(p.dilation.rows);
-            const int across = tap % width * static_cast<int>(p.dilation.columns);
-            const int down = plan.halo_rows - plan.rows - row;
-            const int right = plan.halo_columns - plan.columns - across;
-            shift[j] = column >= all ? 0
-                                     : (down * plan.halo_columns + right) * plan.grad_pitch() +
-                                           (column / taps - warp.block_filters) * 8;
-            for (int half = 0; half < 2; ++half) {
-                const TilePixel pixel = pixels[half * 32 + warp.lane];
-                bool meets = column < all && pixel.image >= 0;
-                if (ordered) { // then tiles start at multiples of the stride
-                    const int y = pixel.row + static_cast<int>(p.padding.rows) - row;
-                    const int x = pixel.column + static_cast<int>(p.padding.columns) - across;
-                    meets = meets && y % plan.phase_rows == 0 && x % plan.phase_columns == 0;
-                }
-                const unsigned lanes = __ballot_sync(kAllLanes, meets);
-                const uint32_t bits = (lanes & 0xffffu ? 1u : 0u) | (lanes >> 16 ? 0x10000u : 0u);
-                met |= static_cast<uint64_t>(bits << j) << (half * 32);
-            }
-        }
-    }
-};
-
-// The prologue's factors of a lane's channels; 0 for channels that are not there.
-template <int kM> struct Prologue {
-    float scale[kM][2], shift[kM][2];
-
-    __device__ __forceinline__ Prologue(const WeightGrad& p, const Warp& warp) {
-        for (int m = 0; m < kM; ++m)
-            for (int half = 0; half < 2; ++half) {
-                const int64_t channel = warp.first_channel + m * 16 + half * 8 + warp.lane / 4;
-                const bool there = p.scale != nullptr && channel < p.channels;
-                scale[m][half] = there ? p.scale[channel] : 0.0f;
-                shift[m][half] = there ? p.shift[channel] : 0.0f;
-            }
-    }
-};
-
-// Bit k: pixel k of the tile lies in an image. All lanes get all bits.
-__device__ uint64_t pixels_inside(const WeightGrad& p, const TileOrigin& origin,
-                                  const TilePixel* pixels, int lane) {
-    const unsigned low = __ballot_sync(kAllLanes, origin.inside(p, pixels[lane]));
-    const unsigned high = __ballot_sync(kAllLanes, origin.inside(p, pixels[lane + 32]));
-    return static_cast<uint64_t>(high) << 32 | low;
-}
-
-template <typename T, int kM, bool kPrologue>
-__device__ __forceinline__ void multiply_tile(const Plan& plan, const SharedTiles<T>& shared,
-                                              int stage, const Warp& warp, const Columns& columns,
-                                              const Prologue<kM>& prologue, uint64_t inside,
-                                              float (&sum)[kM][kColumns][4]) {
-    using F = Fragments<T>;
-    const T* x_tile = shared.x(stage) + warp.local_channel;
-    const T* grad_tile = shared.grad(stage) + F::grad_element(warp.lane);
-#pragma unroll 1
-    for (int k = warp.pixel_rank * F::kPixels; k < kTilePixels;
-         k += plan.pixel_warps * F::kPixels) {
-        const unsigned met = static_cast<unsigned>(columns.met >> (k & ~15)) & 0xffffu;
-        if (met == 0)
-            continue;
-        uint32_t x[kM][4], grad[kColumns][2];
-        const T* rows[F::kGradRows];
-        for (int i = 0; i < F::kGradRows; ++i)
-            rows[i] =
-                grad_tile + shared.pixels[k + F::grad_pixel(warp.lane, i)].halo * plan.grad_pitch();
-#pragma unroll
-        for (int m = 0; m < kM; ++m) {
-            F::load_x(x[m], x_tile + k * plan.x_pitch() + m * 16, plan.x_pitch(), warp.lane);
-            if constexpr (kPrologue)
-                F::normalise(x[m], prologue.scale[m], prologue.shift[m],
-                             static_cast<unsigned>(inside >> k), warp.lane);
-            F::round(x[m]);
-        }
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j) {
-            const T* shifted[F::kGradRows];
-            for (int i = 0; i < F::kGradRows; ++i)
-                shifted[i] = rows[i] + columns.shift[j];
-            F::load_grad(grad[j], shifted);
-        }
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j)
-            if (met >> j & 1)
-#pragma unroll
-                for (int m = 0; m < kM; ++m)
-                    F::multiply(sum[m][j], x[m], grad[j]);
-    }
-}
-
 // Adds the sums of the warps that share a position, in the order of their rank, into rank 0's.
 template <int kM>
 __device__ __forceinline__ void add_pixel_warps(const Plan& plan, const Warp& warp, float* buffer,
                                                 float (&sum)[kM][kColumns][4]) {
-    const int lanes = plan.channel_warps * plan.column_warps * 32;
-    float* mine = buffer + warp.position * 32 + warp.lane;
+    const int lanes = plan.positions.value() * 32;
+    int mine = warp.position * 32 + warp.lane;
 #pragma unroll 1
-    for (int rank = 1; rank < plan.pixel_warps; ++rank)
+    for (int rank = 1; rank < plan.pixel_warps; ++rank) {
+        __syncthreads(); // the buffer's last contents have been read
+        if (warp.pixel_rank == rank)
 #pragma unroll
-        for (int j = 0; j < kColumns; ++j) {
-            __syncthreads(); // the buffer's last contents have been read
-            if (warp.pixel_rank == rank)
+            for (int i = 0; i < kM * kColumns * 4; ++i)
+                buffer[mine + i * lanes] = sum[i / 4 % kM][i / 4 / kM][i % 4];
+        __syncthreads();
+        if (warp.pixel_rank == 0)
+#pragma unroll
+            for (int j = 0; j < kColumns; ++j) {
+                keep(mine); // or all would be read at once, into registers that are not there
                 for (int i = 0; i < kM * 4; ++i)
-                    mine[i * lanes] = sum[i / 4][j][i % 4];
-            __syncthreads();
-            if (warp.pixel_rank == 0)
-                for (int i = 0; i < kM * 4; ++i)
-                    sum[i / 4][j][i % 4] += mine[i * lanes];
-        }
+                    sum[i / 4][j][i % 4] += buffer[mine + (j * kM * 4 + i) * lanes];
+            }
+    }
 }
 
 template <int kM>
 __device__ __forceinline__ void store_sums(const WeightGradArguments& a, const Warp& warp,
                                            const float (&sum)[kM][kColumns][4]) {
-    const WeightGrad& p = a.problem;
-    const int taps = p.kernel.rows * p.kernel.columns;
-    float* out = a.sums + int64_t{blockIdx.x} * p.filters * taps * p.channels;
+    const int channels = static_cast<int>(a.problem.channels);
+    const int filters = static_cast<int>(a.problem.filters), taps = a.plan.taps.value();
+    const int64_t filter_step = int64_t{taps} * channels;
+    int tap = a.plan.taps.remainder(warp.first_column);
+    int filter = a.plan.taps.quotient(warp.first_column) * 8 + warp.lane % 4 * 2;
+    const int channel = warp.first_channel + warp.lane / 4;
+    float* out = a.sums + (int64_t{blockIdx.x} * filters + filter) * filter_step +
+                 int64_t{tap} * channels + channel;
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
-        const int column = warp.first_column + j;
-        const int64_t filters = column / taps * 8 + warp.lane % 4 * 2;
 #pragma unroll
-        for (int m = 0; m < kM; ++m)
+        for (int odd = 0; odd < 2; ++odd)
+            if (filter + odd < filters)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const int64_t filter = filters + i % 2;
-                const int64_t channel = warp.first_channel + m * 16 + i / 2 * 8 + warp.lane / 4;
-                if (filter < p.filters && channel < p.channels)
-                    out[(filter * taps + column % taps) * p.channels + channel] = sum[m][j][i];
-            }
+                for (int eight = 0; eight < kM * 2; ++eight)
+                    if (channel + eight * 8 < channels)
+                        out[odd * filter_step + eight * 8] = sum[eight / 2][j][eight % 2 * 2 + odd];
+        out += channels;
+        if (++tap == taps)
+            tap = 0, filter += 8, out += 7 * filter_step;
     }
 }
 
-template <typename T, int kM, bool kPrologue>
+__device__ __forceinline__ int next_stage(int stage) {
+    return stage == kStages - 1 ? 0 : stage + 1;
+}
+
+// kFast: copies of x and grad_output are of 16 bytes, those of x of whole ones; the stride is 1;
+// and each column of each warp is there.
+template <typename T, int kM, bool kPrologue, bool kFast>
 __global__ void __launch_bounds__(max_warps(kM) * 32)
     weight_grad_kernel(const WeightGradArguments a) {
     const WeightGrad& p = a.problem;
     const Plan& plan = a.plan;
     const SharedTiles<T> shared(plan);
-    fill_tables(p, plan, shared);
+    fill_tables(a, shared);
     __syncthreads();
-    const Warp warp(p, plan);
-    const Columns columns(p, plan, warp, shared.pixels);
+    const Warp warp(plan);
+    const Columns<T, kFast> columns(a, warp, shared.pixels);
     const Prologue<kM> prologue(p, warp);
-    const int64_t first = plan.tiles * blockIdx.x / plan.splits;
-    const int64_t end = plan.tiles * (blockIdx.x + 1) / plan.splits;
-    const auto load = [&](int64_t tile) {
-        if (tile < end) {
-            const TileOrigin origin(plan, tile);
-            const int stage = static_cast<int>((tile - first) % kStages);
-            load_x(a, shared, origin, warp.first_channel - warp.local_channel, stage);
-            load_grad(a, shared, origin, int64_t{warp.block_filters} * 8, stage);
+    const Column x_column(a.x), grad_column(a.grad);
+    const int block_channel = warp.first_channel - warp.local_channel;
+    const int block_filter = warp.block_filters * 8, split = blockIdx.x;
+    const int longer = split < plan.longer_splits ? split : plan.longer_splits;
+    TileWalk walk(a, static_cast<const T*>(p.x) + block_channel,
+                  static_cast<const T*>(p.grad_output) + block_filter * p.grad_channel,
+                  split * plan.tiles_per_split + longer);
+    const int tiles = plan.tiles_per_split + (split < plan.longer_splits);
+    int loaded = 0, load_stage = 0, stage = 0;
+    uint32_t limits[kStages] = {}; // of the tiles loaded last
+    const auto load_next = [&] {
+#pragma unroll
+        for (int i = 0; i + 1 < kStages; ++i)
+            limits[i] = limits[i + 1];
+        limits[kStages - 1] = walk.limit(p);
+        if (loaded < tiles) {
+            if constexpr (kFast) {
+                load_x<T, 16, true>(a, shared, walk, x_column, block_channel, load_stage);
+                load_grad<T, 16, true>(a, shared, walk, grad_column, block_filter, load_stage);
+            } else {
+                load_any(a, shared, walk, x_column, grad_column, block_channel, block_filter,
+                         load_stage);
+            }
+            walk.next(a);
         }
+        ++loaded, load_stage = next_stage(load_stage);
         copy_async_commit(); // an empty group too, so that the wait counts tiles
     };
     float sum[kM][kColumns][4] = {};
-    for (int64_t tile = first; tile < first + kStages - 1; ++tile)
-        load(tile);
-    for (int64_t tile = first; tile < end; ++tile) {
+    while (loaded < kStages - 1)
+        load_next();
+    for (int tile = 0; tile < tiles; ++tile, stage = next_stage(stage)) {
         copy_async_wait<kStages - 2>();
         __syncthreads(); // this tile has landed for all, and all are done with the one before
-        load(tile + kStages - 1);
-        const uint64_t inside =
-            kPrologue ? pixels_inside(p, TileOrigin(plan, tile), shared.pixels, warp.lane) : 0;
-        multiply_tile<T, kM, kPrologue>(plan, shared, static_cast<int>((tile - first) % kStages),
-                                        warp, columns, prologue, inside, sum);
+        load_next();
+        const uint64_t inside = kPrologue ? pixels_inside(limits[0], shared.pixels, warp.lane) : 0;
+        // The general case always masks: both would take more registers than there are.
+        if (kPrologue && (!kFast || inside != ~uint64_t{0}))
+            multiply_tile<T, kM, kPrologue, kFast, true>(plan, shared, stage, warp, columns,
+                                                         prologue, inside, sum);
+        else
+            multiply_tile<T, kM, kPrologue, kFast, false>(plan, shared, stage, warp, columns,
+                                                          prologue, inside, sum);
     }
     add_pixel_warps(plan, warp, reinterpret_cast<float*>(shared.stages), sum);
     if (warp.pixel_rank == 0)
@@ -230,23 +141,83 @@ int copy_bytes(const void* data, std::initializer_list<int64_t> strides, int ele
     return element;
 }
 
-// The products, and what follows them.
-template <typename T> void launch_kernel(const WeightGradArguments& a, uintptr_t stream) {
+// `items` elements of each pixel, by so many threads; `bytes` at once.
+Copies make_copies(int bytes, int element, int items, int threads) {
+    Copies copies{};
+    copies.bytes = bytes;
+    copies.chunks = items * element / bytes;
+    copies.width = Divisor(std::min(copies.chunks, threads));
+    copies.rows = threads / copies.width.value();
+    return copies;
+}
+
+void set_steps(const WeightGradArguments& a, Copies& copies, int64_t image, int64_t row,
+               int64_t column, int element) {
+    const Plan& plan = a.plan;
+    const int64_t across = (plan.column_tiles.value() - 1) * column;
+    copies.next_column = column * element;
+    copies.next_row = (row - across) * element;
+    copies.next_images =
+        (plan.images * image - (plan.row_tiles.value() - 1) * row - across) * element;
+}
+
+int64_t floor_div(int64_t a, int64_t b) { return (a - (a % b + b) % b) / b; }
+
+WeightGradArguments make_arguments(const WeightGrad& p, const Plan& plan, int element,
+                                   float* sums) {
+    WeightGradArguments a{};
+    a.problem = p, a.plan = plan, a.sums = sums;
+    const int x_bytes = copy_bytes(p.x, {p.x_image, p.x_row, p.x_pixel}, element);
+    const int grad_bytes =
+        p.grad_channel != 1
+            ? element
+            : copy_bytes(p.grad_output, {p.grad_image, p.grad_row, p.grad_pixel}, element);
+    a.x = make_copies(x_bytes, element, plan.block_channels(), plan.threads());
+    a.grad = make_copies(grad_bytes, element, plan.grad_blocks * 8, plan.threads());
+    set_steps(a, a.x, p.x_image, plan.rows * p.x_row, plan.columns * p.x_pixel, element);
+    const Pair step = plan.ordered() ? p.stride : Pair{1, 1};
+    const int64_t top = p.padding.rows - (p.kernel.rows - 1) * p.dilation.rows;
+    const int64_t left = p.padding.columns - (p.kernel.columns - 1) * p.dilation.columns;
+    a.out_row = floor_div(top, step.rows), a.out_column = floor_div(left, step.columns);
+    a.rest_rows = top - a.out_row * step.rows, a.rest_columns = left - a.out_column * step.columns;
+    a.out_rows = plan.rows / step.rows, a.out_columns = plan.columns / step.columns;
+    const int64_t ordered = plan.ordered();
+    set_steps(a, a.grad, p.grad_image, ordered * a.out_rows * p.grad_row,
+              ordered * a.out_columns * p.grad_pixel, element);
+    return a;
+}
+
+// See weight_grad_kernel.
+bool is_fast(const WeightGradArguments& a, int element) {
+    const WeightGrad& p = a.problem;
+    return a.x.bytes == 16 && a.grad.bytes == 16 && p.channels * element % 16 == 0 &&
+           p.stride.rows == 1 && p.stride.columns == 1 &&
+           ceil_div(p.filters, 8) * a.plan.taps.value() % kColumns == 0;
+}
+
+template <typename T, int kM, bool kPrologue>
+void launch_products(const WeightGradArguments& a, uintptr_t stream) {
     const Plan& plan = a.plan;
     const dim3 grid(plan.splits, plan.channel_blocks, plan.column_blocks);
-    const bool prologue = a.problem.scale != nullptr;
-    auto* kernel = &weight_grad_kernel<T, 4, false>;
-    if (plan.m_tiles == 4 && prologue)
-        kernel = &weight_grad_kernel<T, 4, true>;
-    if (plan.m_tiles == 2)
-        kernel = prologue ? &weight_grad_kernel<T, 2, true> : &weight_grad_kernel<T, 2, false>;
+    auto* kernel = is_fast(a, sizeof(T)) ? &weight_grad_kernel<T, kM, kPrologue, true>
+                                         : &weight_grad_kernel<T, kM, kPrologue, false>;
     launch("weight_grad", kernel, grid, plan.threads(), plan.shared_bytes, stream, a);
-    const WeightGrad& p = a.problem;
+}
+
+template <typename T>
+void launch_kernels(const WeightGrad& p, const Plan& plan, float* workspace, uintptr_t stream) {
+    const WeightGradArguments a =
+        make_arguments(p, plan, sizeof(T), plan.splits > 1 ? workspace : p.out);
+    const bool prologue = p.scale != nullptr;
+    if (plan.m_tiles == 2)
+        prologue ? launch_products<T, 2, true>(a, stream) : launch_products<T, 2, false>(a, stream);
+    else
+        prologue ? launch_products<T, 4, true>(a, stream) : launch_products<T, 4, false>(a, stream);
     const int64_t elements = p.filters * p.kernel.rows * p.kernel.columns * p.channels;
-    constexpr int kThreads = 256;
-    const dim3 blocks(static_cast<unsigned>(ceil_div(elements, kThreads)));
-    launch("weight_grad", &finish_kernel<T>, blocks, kThreads, 0, stream,
-           FinishArguments{p, a.sums, elements, plan.splits});
+    const int groups = finish_groups(plan.splits);
+    const dim3 blocks(static_cast<unsigned>(ceil_div(elements, kFinishThreads / groups)));
+    launch("weight_grad", &finish_kernel<T>, blocks, kFinishThreads, kFinishThreads * 4, stream,
+           FinishArguments{p, a.sums, elements, plan.splits, groups});
 }
 
 } // namespace
@@ -257,24 +228,15 @@ int weight_grad_cuda_splits(const WeightGrad& problem, ElementType type, const C
 
 void weight_grad_cuda(const WeightGrad& p, ElementType type, const CudaLimits& limits,
                       float* workspace, uintptr_t stream) {
-    WeightGradArguments a{p, {}, 0, 0, p.out};
-    a.plan = plan_weight_grad(p, type, limits.multiprocessors, limits.shared_bytes);
-    if (a.plan.splits == 0)
+    const Plan plan = plan_weight_grad(p, type, limits.multiprocessors, limits.shared_bytes);
+    if (plan.splits == 0)
         throw std::runtime_error("weight_grad: no room in shared memory for this problem");
-    const int element = element_bytes(type);
-    a.x_bytes = copy_bytes(p.x, {p.x_image, p.x_row, p.x_pixel}, element);
-    a.grad_bytes =
-        p.grad_channel != 1
-            ? element
-            : copy_bytes(p.grad_output, {p.grad_image, p.grad_row, p.grad_pixel}, element);
-    if (a.plan.splits > 1)
-        a.sums = workspace;
     if (type == ElementType::float32)
-        launch_kernel<float>(a, stream);
+        launch_kernels<float>(p, plan, workspace, stream);
     else if (type == ElementType::bfloat16)
-        launch_kernel<__nv_bfloat16>(a, stream);
+        launch_kernels<__nv_bfloat16>(p, plan, workspace, stream);
     else
-        launch_kernel<__half>(a, stream);
+        launch_kernels<__half>(p, plan, workspace, stream);
 }
 
 } // namespace maskedconv

@@ -6,6 +6,14 @@ namespace {
 using namespace maskedconv;
 
 std::string last_error;
+int last_fast = 0;
+
+// Whether the kernel of this type takes the problem by its fast path.
+int takes_fast_path(const WeightGrad& p, ElementType type, const CudaLimits& limits) {
+    const Plan plan = plan_weight_grad(p, type, limits.multiprocessors, limits.shared_bytes);
+    const int element = element_bytes(type);
+    return is_fast(make_arguments(p, plan, element, p.out), element);
+}
 
 // `sizes`: batch, channels, filters, then (rows, columns) of input, output, kernel, stride, padding
 // and dilation.
@@ -26,6 +34,11 @@ extern "C" {
 int64_t emulated_computed_again() { return computed_again; }
 
 const char* emulated_error() { return last_error.c_str(); }
+
+// Of the last weight_grad.
+int emulated_fast_path() { return last_fast; }
+
+int emulated_quotient(int64_t divisor, int dividend) { return Divisor(divisor).quotient(dividend); }
 
 // `plan`: m_tiles, channel, column and pixel warps, channel and column blocks, splits, tiles and
 // the bytes of shared memory.
@@ -60,6 +73,7 @@ int emulated_weight_grad(unsigned seed, int type, const void* x, const int64_t* 
         const int64_t elements = p.filters * p.kernel.rows * p.kernel.columns * p.channels;
         std::vector<float> workspace(splits * elements, NAN);
         weight_grad_cuda(p, element, limits, workspace.data(), 0);
+        last_fast = takes_fast_path(p, element, limits);
     } catch (const std::exception& error) {
         last_error = error.what();
         return 1;

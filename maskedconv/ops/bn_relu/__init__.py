@@ -31,6 +31,7 @@ class _Backward:
 
     def __init__(self, backend: Any) -> None:
         self.DEVICES = getattr(backend, "DEVICES", ())
+        self.DETERMINISTIC = getattr(backend, "DETERMINISTIC", False)
         self.cannot_run, self.run_backward = backend.cannot_run, backend.run_backward
 
     def run(self, problem: NormProblem) -> Tensor:

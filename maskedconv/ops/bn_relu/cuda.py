@@ -19,6 +19,7 @@ from maskedconv.ops.geometry import memory_format_of, pixel_pitch
 from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cuda",)
+DETERMINISTIC = True
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 _MOST_PIXELS = 2**31 - 1
 _COUNTERS = 4096  # of blocks that have ended, one for each tile of at least 16 channels

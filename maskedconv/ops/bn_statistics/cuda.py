@@ -13,6 +13,7 @@ from maskedconv.ops.bn_statistics.problem import StatisticsProblem
 from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cuda",)
+DETERMINISTIC = True
 
 
 def cannot_run(problem: StatisticsProblem) -> str:

@@ -5,6 +5,8 @@ Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is c
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,8 @@ from maskedconv.ops.pack_filters.problem import PackProblem
 from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cuda",)
+DETERMINISTIC = True  # it copies
+_MOST_ELEMENTS = 2**28  # from the first to the last: all indices of the kernel fit in 32 bits
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -27,7 +31,15 @@ def cannot_run(problem: PackProblem) -> str:
         return f"its kernel is for cuda; the filters are on {learned.device} and {frozen.device}"
     if learned.dtype != torch.float32 or frozen.dtype != torch.float32:
         return f"its kernel is for float32 filters; these are {learned.dtype} and {frozen.dtype}"
-    return "" if problem.dtype in _TYPES else f"no compiled conversion to {problem.dtype}"
+    if problem.dtype not in _TYPES:
+        return f"no compiled conversion to {problem.dtype}"
+    if max(math.prod(problem.shape), _span(learned), _span(frozen)) > _MOST_ELEMENTS:
+        return "its kernel's indices are of 32 bits"
+    return ""
+
+
+def _span(filters: Tensor) -> int:
+    return sum(size * stride for size, stride in zip(filters.shape, filters.stride(), strict=True))
 
 
 def run(problem: PackProblem) -> Tensor:

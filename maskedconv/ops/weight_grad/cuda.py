@@ -17,6 +17,7 @@ from maskedconv.ops.plain import address
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
 DEVICES: tuple[str, ...] = ("cuda",)
+DETERMINISTIC = True  # sums are added in a fixed order
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 

@@ -1,0 +1,84 @@
+"""The counts of bench.instructions, and that the kernels keep to theirs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench import instructions
+
+ROOT = Path(__file__).resolve().parents[2]
+NVCC = shutil.which("nvcc")
+LISTING = """
+\t\tFunction : _Z6kernel
+        /*0000*/                   MOV R1, R2 ;                 /* 0x0123 */
+                                                                /* 0x4567 */
+        /*0010*/                   LDSM.16.MT88.4 R4, [R8] ;    /* 0x0123 */
+        /*0020*/              @P0 HMMA.16816.F32.BF16 R0, R4, R6, R0 ;
+        /*0030*/              @!P1 BRA 0x10 ;
+        /*0040*/                   HMMA.16816.F32.BF16 R0, R4, R6, R0 ;
+        /*0050*/                   MUFU.RCP R3, R3 ;
+        /*0060*/                   BRA.U 0x40 ;
+        /*0070*/                   STL [R1], R2 ;
+        /*0080*/               @P2 BRA 0x0 ;
+        /*0090*/                   EXIT ;
+        /*00a0*/                   BRA 0xa0 ;
+"""
+USAGE = " Function _Z6kernel:\n  REG:32 STACK:8 SHARED:1024 LOCAL:0 CONSTANT[0]:864 TEXTURE:0\n"
+
+
+def test_loops_and_instructions_are_counted(monkeypatch):
+    outputs = {"-sass": LISTING, "-res-usage": USAGE}
+    monkeypatch.setattr(instructions, "read", lambda tool, option, *_: outputs[option])
+    (counts,) = instructions.count("cuobjdump", "90", Path("file")).values()
+    assert counts == instructions.Counts(
+        registers=32, stack=8, shared=1024, local=1, divisions=1, instructions=11, main_loop=9,
+        steps=(3, 3),
+    )  # fmt: skip
+
+
+def test_the_table_has_every_label():
+    kernel = instructions.Counts(32, 0, 0, 0, 0, 10, 9, (3, 4))._asdict()
+    table = instructions.table({"before": {"kernel<1>": kernel}, "after": {"kernel<2>": kernel}})
+    assert "### before" in table
+    assert "| `kernel<2>` | 32 |  |  |  |  | 10 | 9 | 3, 4 |" in table
+
+
+def cuobjdump():
+    try:
+        return instructions.find_cuobjdump()
+    except SystemExit:
+        return None
+
+
+@pytest.fixture(scope="module", params=["weight_grad", "pack_filters"])
+def counts(request, tmp_path_factory):
+    if NVCC is None or (tool := cuobjdump()) is None:
+        pytest.skip("there is no nvcc or no cuobjdump")
+    cubin = tmp_path_factory.mktemp("cubin") / "kernels.cubin"
+    source = ROOT / "csrc" / request.param / "cuda" / f"{request.param}.cu"
+    subprocess.run(
+        [NVCC, "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-I", ROOT / "csrc", "-arch=sm_90",
+         "-cubin", source, "-o", cubin], check=True,
+    )  # fmt: skip
+    return instructions.count(tool, "90", cubin)
+
+
+def test_no_kernel_divides_but_where_it_computes_anew(counts):
+    for name, kernel in counts.items():
+        assert kernel.local == 0, name
+        assert kernel.divisions == 0 or "finish_kernel" in name, name
+
+
+def test_a_step_of_the_fast_path_keeps_to_its_instructions(counts):
+    """Of 16 pixels of 32 channels and 9 taps of 8 filters, which are 18 products."""
+    most = {"13__nv_bfloat16Li2ELb0ELb1": (62,), "13__nv_bfloat16Li2ELb1ELb1": (82, 102)}
+    for kind, bounds in most.items():
+        for kernel in (kernel for name, kernel in counts.items() if f"kernelI{kind}E" in name):
+            assert len(kernel.steps) == len(bounds), kind
+            assert all(step <= bound for step, bound in zip(kernel.steps, bounds, strict=True)), (
+                kind
+            )
