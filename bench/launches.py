@@ -159,6 +159,13 @@ def pretended_gpu(ledger: Ledger, module: Any) -> Iterator[None]:
         "bn_statistics": bn_statistics, "bn_relu": bn_relu, "pack_filters": pack_filters,
         "weight_grad": weight_grad,
     }  # fmt: skip
+    # What these remember of the GPU must not outlast this one.
+    for backend, name in (
+        (bn_relu, "_counters"),
+        (bn_relu, "multiprocessors"),
+        (weight_grad, "_limits"),
+    ):
+        patches.append(mock.patch.object(backend, name, getattr(backend, name).__wrapped__))
     for name, backend in backends.items():
         patches.append(mock.patch.object(backend, "address", return_value=64))
         patches.append(_counted(ledger, module, name, backend, "run"))

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 
 import emulation
 import pytest
 import torch
 from exact import assert_same, edge_views, exact_weight_grad, poisoned_problems
 
-from maskedconv.ops import native
 from maskedconv.ops.geometry import ConvGeometry
-from maskedconv.ops.pack_filters import cuda as pack_filters_cuda
-from maskedconv.ops.pack_filters.problem import PackProblem
-from maskedconv.ops.weight_grad import cuda as weight_grad_cuda
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
 pytestmark = pytest.mark.skipif(
@@ -239,182 +231,3 @@ def test_a_problem_without_room_is_said_to_have_none(kernel):
     assert kernel.plan(problem)["splits"] == 0
     with pytest.raises(RuntimeError, match="no room in shared memory"):
         kernel.run(problem)
-
-
-ORDERING = re.compile(r"(__syncthreads\(\)|copy_async_wait<[^>]*>\(\));")
-GUARD = """
-static int removed = -1, partly = 0;
-static bool reached(int i) { return removed != i || (partly && threadIdx.x < 32); }
-extern "C" void remove_ordering(int i, int only_partly) { removed = i, partly = only_partly; }
-namespace maskedconv {
-"""
-
-
-@pytest.fixture(scope="module")
-def breakable(tmp_path_factory):
-    """The kernels with removable barriers and waits for copies, and the text of each."""
-    folder = tmp_path_factory.mktemp("breakable")
-    csrc = folder / "csrc"
-    shutil.copytree(emulation.ROOT / "csrc", csrc)
-    found = []
-
-    def guarded(match):
-        found.append(match[1])
-        return f"if (reached({len(found) - 1})) {match[0]}"
-
-    for source in sorted((csrc / "weight_grad" / "cuda").iterdir()):
-        source.write_text(ORDERING.sub(guarded, source.read_text()))
-    everywhere = csrc / "common" / "emulation" / "emulation.h"
-    text = everywhere.read_text().replace("namespace maskedconv {\n", GUARD.lstrip(), 1)
-    everywhere.write_text(text)
-    kernel = emulation.WeightGradEmulation(
-        emulation.build("weight_grad", folder, csrc), multiprocessors=8
-    )
-    yield kernel, found
-    kernel.library.remove_ordering(-1, 0)
-
-
-def goes_wrong(kernel, problem, seed):
-    try:
-        return not error_of(kernel.run(problem, seed), problem) < TOLERANCE
-    except RuntimeError:
-        return True
-
-
-@pytest.mark.parametrize("fast", [False, True])
-def test_removing_any_barrier_or_wait_is_noticed(breakable, fast):
-    """Shows that the test above detects a missing barrier."""
-    kernel, found = breakable
-    make = make_fast_problem if fast else make_problem
-    problem = make((36, 40, 11, (8, 8), *CASES["3x3"][4:]), torch.bfloat16)
-    assert kernel.plan(problem)["pixel_warps"] > 2
-    assert kernel.plan(problem)["tiles"] > 3 * kernel.plan(problem)["splits"]
-    assert kernel.plan(problem)["splits"] >= 8  # then threads share the sums' elements, too
-    assert len(found) == 6
-    for seed in range(3):
-        kernel.library.remove_ordering(-1, 0)
-        assert not goes_wrong(kernel, problem, seed)
-        assert kernel.took_the_fast_path() == fast
-        for i, text in enumerate(found):
-            kernel.library.remove_ordering(i, 0)
-            assert goes_wrong(kernel, problem, seed), f"{text} number {i}, seed {seed}"
-
-
-def test_a_barrier_that_some_threads_miss_is_an_error(breakable):
-    kernel, found = breakable
-    problem = make_problem(CASES["3x3"], torch.bfloat16)
-    kernel.library.remove_ordering(found.index("__syncthreads()"), 1)
-    with pytest.raises(RuntimeError, match="never reach a barrier"):
-        kernel.run(problem)
-
-
-LIMITS = (2, 160 * 1024)  # multiprocessors of the pretended GPU, bytes of its shared memory
-
-
-@pytest.fixture(scope="module")
-def emulated_module(tmp_path_factory):
-    return emulation.build_module(tmp_path_factory.mktemp("module"))
-
-
-@pytest.fixture
-def pretended_gpu(emulated_module, monkeypatch):
-    """Makes the backends' ``run`` work on the CPU: the module's kernels are emulated there."""
-    monkeypatch.setattr(native, "module", lambda: emulated_module)
-    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
-    properties = SimpleNamespace(
-        multi_processor_count=LIMITS[0], shared_memory_per_block_optin=LIMITS[1]
-    )
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    torch.use_deterministic_algorithms(True)  # new tensors start as NaN
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.mark.usefixtures("pretended_gpu")
-@pytest.mark.parametrize("name", ["3x3", "all differ"])
-@pytest.mark.parametrize("batch", [1, 40])
-def test_weight_grad_from_python_to_the_kernel(emulated_module, name, batch):
-    """Arguments of the backend, the bindings and the kernel fit together."""
-    case = (batch, *CASES[name][1:3], (8, 7), *CASES[name][4:])  # an image is a tile
-    problem = make_problem(case, torch.bfloat16, prologue=True, pitch=3)
-    sizes = problem.input.shape, problem.shape, *problem.geometry[:3]
-    splits = emulated_module.weight_grad_cuda_splits("bfloat16", *sizes, *LIMITS)
-    assert (splits > 1) == (batch > 1)
-    result = weight_grad_cuda.run(problem)
-    assert result.shape == problem.shape
-    assert result.dtype == torch.float32
-    assert error_of(result, problem) < TOLERANCE
-
-
-@pytest.mark.usefixtures("pretended_gpu")
-def test_pack_filters_from_python_to_the_kernel():
-    learned, frozen = torch.randn(2, 3, 5, 5), torch.randn(6, 3, 5, 5)
-    problem = PackProblem(learned, frozen, 0, torch.float16, torch.channels_last)
-    packed = pack_filters_cuda.run(problem)
-    assert packed.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(packed, torch.cat((learned, frozen)).half())
-
-
-@pytest.mark.usefixtures("pretended_gpu")
-def test_pack_filters_does_not_take_what_32_bits_cannot_count(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "device", torch.device("cuda", 0), raising=False)
-    few = torch.randn(2, 3, 5, 5)
-    for learned in (few, few[:1].expand(2**23, 3, 5, 5)):
-        problem = PackProblem(learned, few, 0, torch.float16, torch.channels_last)
-        assert ("32 bits" in pack_filters_cuda.cannot_run(problem)) == (learned is not few)
-
-
-SPLITS_ARGUMENTS = {
-    "type": "float16", "x_shape": (2, 4, 5, 5), "shape": (3, 4, 3, 3), "stride": (1, 1),
-    "padding": (1, 1), "dilation": (1, 1), "multiprocessors": 2, "shared_bytes": 160 * 1024,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"type": "float64"}, "type is float64; expected float32, bfloat16 or float16"),
-        ({"x_shape": (0, 4, 5, 5)}, "there is nothing to add up"),
-        ({"shape": (0, 4, 3, 3)}, "there is nothing to add up"),
-        ({"shape": (3, 4, 8, 3)}, "there is nothing to add up"),
-        ({"shape": (3, 5, 3, 3)}, "the filters' number of channels is 5; expected 4"),
-        ({"stride": (0, 1)}, "stride is 0"),
-    ],
-    ids=str,
-)
-def test_the_module_refuses(emulated_module, changes, message):
-    splits = emulated_module.weight_grad_cuda_splits
-    assert splits(*SPLITS_ARGUMENTS.values()) > 0
-    with pytest.raises(ValueError, match=f"^weight_grad_cuda_splits: {message}"):
-        splits(*{**SPLITS_ARGUMENTS, **changes}.values())
-
-
-def test_what_the_cuda_backend_does_not_take(monkeypatch, emulated_module):
-    problem = make_problem(CASES["3x3"], torch.bfloat16)
-    monkeypatch.setattr(native, "module", lambda: SimpleNamespace())
-    assert "without CUDA" in weight_grad_cuda.cannot_run(problem)
-    monkeypatch.setattr(native, "module", lambda: emulated_module)
-    assert "the input is on cpu" in weight_grad_cuda.cannot_run(problem)
-
-
-@pytest.mark.usefixtures("pretended_gpu")
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"slice_dim": 1}, "not of dimension 1"),
-        ({"geometry": ConvGeometry((1, 1), (1, 1), (1, 1), 2)}, "one group, not 2"),
-        ({"geometry": ConvGeometry((1, 1), (80, 80), (80, 80), 1)}, "not fit into shared memory"),
-        ({"input": torch.zeros(2, 40, 9, 7, dtype=torch.bfloat16)}, "channels_last"),
-        ({"grad_output": torch.zeros(2, 8, 9, 7)}, "the gradient torch.float32"),
-        ({"shape": torch.Size((0, 40, 3, 3))}, "the problem is empty"),
-        ({}, ""),
-    ],
-)
-def test_reasons_on_a_gpu(monkeypatch, change, reason):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    monkeypatch.setattr(torch.Tensor, "device", torch.device("cuda", 0), raising=False)
-    problem = make_problem(CASES["3x3"], torch.bfloat16)._replace(**change)
-    answer = weight_grad_cuda.cannot_run(problem)
-    assert reason in answer
-    assert bool(reason) == bool(answer)
