@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import math
 import os
@@ -142,7 +143,7 @@ def pretended_gpu(ledger: Ledger, module: Any) -> Iterator[None]:
     Args:
         module: as of ``emulation.build_module``.
     """
-    module.count_launches_only()
+    module.count_launches_only(True)
     patches: list[Any] = [
         mock.patch.object(native, "module", return_value=module),
         mock.patch.object(dispatch, "is_plain", return_value=True),
@@ -165,7 +166,8 @@ def pretended_gpu(ledger: Ledger, module: Any) -> Iterator[None]:
         (bn_relu, "multiprocessors"),
         (weight_grad, "_limits"),
     ):
-        patches.append(mock.patch.object(backend, name, getattr(backend, name).__wrapped__))
+        own = functools.cache(getattr(backend, name).__wrapped__)
+        patches.append(mock.patch.object(backend, name, own))
     for name, backend in backends.items():
         patches.append(mock.patch.object(backend, "address", return_value=64))
         patches.append(_counted(ledger, module, name, backend, "run"))
@@ -174,6 +176,7 @@ def pretended_gpu(ledger: Ledger, module: Any) -> Iterator[None]:
             stack.enter_context(patch)
         backward = dispatch._operators["bn_relu_backward"].backends["cuda"]
         stack.enter_context(_counted(ledger, module, "bn_relu_backward", backward, "run_backward"))
+        stack.callback(module.count_launches_only, False)
         yield
 
 
