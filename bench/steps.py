@@ -8,7 +8,6 @@ the compiler's own memory would count.
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 from collections.abc import Callable
 
@@ -21,7 +20,7 @@ from bench.peers import IMPLEMENTATIONS
 from bench.plain_networks import PLAIN, plain_forward
 from bench.results import Row, row
 from bench.saved_bytes import of_network
-from bench.timing import time_together
+from bench.timing import release_freed_memory, time_together
 from maskedconv import count_parameters, merge_, models
 from maskedconv.training.memory import peak_resident
 
@@ -113,7 +112,7 @@ def measure(device: str, rounds: int) -> list[Row]:
             # The networks' memory is needed below; the compiler refers to the compiled one.
             del steps
             torch.compiler.reset()
-            gc.collect()
+            release_freed_memory()
             eager = (name for name in names if name != COMPILED)
             peaks = {n: peak_bytes(n, network, learned, frozen, device) for n in eager}
             rows.append(

@@ -5,6 +5,8 @@ Each round has a new random order, because the previous function determines the 
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import random
 import statistics
 import time
@@ -66,6 +68,14 @@ def time_together(
             if index >= warmup:
                 samples[name].append(milliseconds)
     return samples
+
+
+def release_freed_memory() -> None:
+    """Returns the memory that ``keep_freed_memory`` has kept; does nothing without glibc."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _on_cpu(function: Callable[[], object]) -> float:

@@ -1,10 +1,10 @@
-"""Convolutions of which only a part of each filter bank is learned.
+"""Convolutions that train only part of their filters.
 
-The rest of the bank stays frozen at its random start, or is zero (Rosenfeld & Tsotsos 2018,
+The other filters are frozen at their random initial values, or zero (Rosenfeld & Tsotsos 2018,
 *Intriguing Properties of Randomly Weighted Networks*, arXiv 1802.00844).
 
-Names are imported when they are first used, so that ``import maskedconv`` alone, and ``--help`` of
-the commands, do not pay for torch.
+Names are imported on first use. ``import maskedconv`` and ``--help`` of the commands do not import
+torch.
 """
 
 from __future__ import annotations

@@ -155,11 +155,11 @@ def _build(network: Any, factory: LayerFactory, seed: int | None) -> nn.Module:
     with drawn_on_cpu(seed):
         model = network(factory)
     if any(parameter.is_meta for parameter in model.parameters()):
-        # Where parameters are not drawn (accelerate's init_empty_weights), frozen filters are drawn
-        # from other random numbers than the seed gives: they have no values then either.
+        # If parameters are not drawn (accelerate's init_empty_weights), the random numbers of the
+        # frozen filters are not those of the seed, so they get no values either.
         for _, layer in partly_learned_layers(model):
             layer.to("meta")
-    # Where it is there already this is left out, as PyTorch cannot move FakeTensors.
+    # PyTorch cannot move FakeTensors, so a model that is there already is not moved.
     return model if device.type in ("cpu", "meta") else model.to(device)
 
 

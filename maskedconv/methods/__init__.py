@@ -1,4 +1,4 @@
-"""What is learned of a layer: a file a method.
+"""Methods: which values of a layer are learned. One file per method.
 
 ``maskedconv.convert_`` and ``maskedconv.models.create`` take a method, and checkpoints name the
 method of each layer.

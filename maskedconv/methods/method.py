@@ -32,7 +32,7 @@ class LayerFactory:
 
 
 class Method(ABC):
-    """What is learned of a layer.
+    """Decides which values of a layer are learned.
 
     An instance holds the settings; the class also reads the layers of a checkpoint, for which there
     may be no model.

@@ -111,7 +111,7 @@ def _try(
     expected: Tensor,
     queue: CudaQueue | None,
 ) -> tuple[str, float]:
-    """What is wrong with a kernel, with a warning, or an empty string; its time if ``queue``."""
+    """The fault of a kernel, which is also warned of, or an empty string; its time if ``queue``."""
     milliseconds = 0.0
     try:
         fault = _fault(backend.run(problem), expected)
