@@ -70,15 +70,16 @@ __device__ __forceinline__ void leave(const Partials& p, const NormThread& t,
         p.sums[int64_t{gridDim.x} * 2 * p.channels + blockIdx.x] = part.count;
 }
 
+// Past the L1 cache, which may hold an older state of a sector that this block has written to.
 template <int kWidth, template <int> class Part>
 __device__ __forceinline__ Part<kWidth> found(const Partials& p, const NormThread& t, int block) {
     Part<kWidth> part;
     const float* from = p.sums + int64_t{block} * 2 * p.channels + t.channel;
     for (int i = 0; i < kWidth; ++i) {
-        part.first[i] = from[i];
-        part.second[i] = from[p.channels + i];
+        part.first[i] = __ldcg(from + i);
+        part.second[i] = __ldcg(from + p.channels + i);
     }
-    part.count = p.sums[int64_t{gridDim.x} * 2 * p.channels + block];
+    part.count = __ldcg(p.sums + int64_t{gridDim.x} * 2 * p.channels + block);
     return part;
 }
 

@@ -364,6 +364,7 @@ inline void count_computed_again() { ++computed_again; }
 
 inline void __syncthreads() { emulation::block->barrier(); }
 inline void __threadfence() {} // blocks run one after the other
+inline float __ldcg(const float* from) { return *from; }
 
 inline unsigned atomicAdd(unsigned* to, unsigned value) {
     *to += value;
