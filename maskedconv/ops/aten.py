@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from maskedconv.ops.geometry import ConvGeometry, dense, memory_format_of
 
@@ -23,11 +24,14 @@ def convolution_grads(
     The values of ``input`` affect only the gradient of ``weight``, and vice versa. The other
     gradient uses only shape, dtype and memory format.
     """
-    if needs[1] and input.is_cpu and _skips_pixels(weight, geometry):
-        grad_weight = _grad_of_pixels_read(grad_output, input, weight, geometry)
-        needs = (needs[0], False)
-        grad_input, _ = convolution_grads(grad_output, input, weight, geometry, needs)
-        return grad_input, grad_weight
+    if needs[1] and input.is_cpu and geometry.stride != (1, 1):
+        read = _as_read(input, weight, geometry)
+        if read is not None:
+            grad_input, _ = convolution_grads(
+                grad_output, input, weight, geometry, (needs[0], False)
+            )
+            _, grad_weight = convolution_grads(grad_output, read[0], weight, read[1], (False, True))
+            return grad_input, grad_weight
     grad_input, grad_weight, _ = _convolution_backward(
         _usual_strides(grad_output), _usual_strides(input), weight, None, geometry.stride,
         geometry.padding, geometry.dilation, False, (0, 0), geometry.groups, (*needs, False),
@@ -45,21 +49,23 @@ def _usual_strides(tensor: Tensor) -> Tensor:
     return dense(tensor)
 
 
-def _skips_pixels(weight: Tensor, geometry: ConvGeometry) -> bool:
-    """Whether this is a strided 1x1 convolution without padding."""
-    pointwise = weight.size(2) == weight.size(3) == 1
-    return pointwise and geometry.stride != (1, 1) and geometry.padding == (0, 0)
+def _as_read(
+    input: Tensor, weight: Tensor, geometry: ConvGeometry
+) -> tuple[Tensor, ConvGeometry] | None:
+    """The input and geometry of the same weight gradient in a form that oneDNN computes correctly.
 
-
-def _grad_of_pixels_read(
-    grad_output: Tensor, input: Tensor, weight: Tensor, geometry: ConvGeometry
-) -> Tensor:
-    """The weight gradient of a strided 1x1 convolution, computed from a view of the read pixels.
-
-    With the stride, oneDNN writes out of bounds for fewer than 8 channels in channels_last on
-    processors with AVX2 (seen in torch 2.11, also with a plain nn.Conv2d).
+    None if it computes this form correctly. Both faults were seen in torch 2.11, also with a plain
+    nn.Conv2d.
     """
-    rows, columns = geometry.stride
-    pixels = input[:, :, ::rows, ::columns].contiguous(memory_format=memory_format_of(input))
-    unit = geometry._replace(stride=(1, 1))
-    return convolution_grads(grad_output, pixels, weight, unit, (False, True))[1]
+    if weight.size(2) == weight.size(3) == 1 and geometry.padding == (0, 0):
+        # With a stride it writes out of bounds for fewer than 8 channels in channels_last (AVX2).
+        rows, columns = geometry.stride
+        pixels = input[:, :, ::rows, ::columns].contiguous(memory_format=memory_format_of(input))
+        return pixels, geometry._replace(stride=(1, 1))
+    narrow = input.size(3) < geometry.stride[1]
+    if narrow and input.element_size() == 2 and geometry.padding != (0, 0):
+        # In bfloat16 it reads uninitialised memory in the padding (AVX-512).
+        rows, columns = geometry.padding
+        padded = F.pad(input, (columns, columns, rows, rows))
+        return padded, geometry._replace(padding=(0, 0))
+    return None

@@ -16,6 +16,7 @@ from tests.fuzz.compare import compare_errors, differences
 from tests.fuzz.modules import plain_of, start
 from tests.fuzz.results import Results, attempt
 from tests.fuzz.tensors import dtype_of
+from tests.support.free_memory import fill_free_memory
 
 # Inputs one rounding off, with which the plain modules of a network run as well.
 PERTURBATIONS = 16
@@ -80,14 +81,8 @@ def _plain_in_channels_last(
     for filters in (torch.contiguous_format, torch.channels_last):
         for layout in ("contiguous", "channels_last", case.layout):
             plain = plain_of(case, module).to(memory_format=filters)
-            _fill_free_memory()
+            fill_free_memory()
             yield _twice(case, plain, values, layout)
-
-
-def _fill_free_memory() -> None:
-    """Fills free memory with NaN, so that reads of uninitialised memory are detected."""
-    blocks = [torch.full((2**size,), float("nan")) for size in range(4, 16) for _ in range(8)]
-    del blocks
 
 
 def run_plain_in_channels_last(case: Case) -> None:

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from free_memory import fill_free_memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from precision import assert_as_exact
 
 from maskedconv.ops.dispatch import chosen_backend
-from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.geometry import ConvGeometry, output_size
 from maskedconv.ops.weight_grad import (
     BACKENDS,
     OPERATOR,
@@ -223,3 +224,23 @@ def test_strided_1x1_filters_of_few_channels(channels, stride, slice_dim):
     pixels = x[:, :, :: stride[0], :: stride[1]].clone(memory_format=torch.contiguous_format)
     plain = torch.nn.grad.conv2d_weight(pixels, problem.shape, grad)
     assert_as_exact([result], [plain], [expected])
+
+
+@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("kernel", [(2, 2), (2, 3), (3, 3)])
+@pytest.mark.parametrize("channels", [3, 7, 20])
+def test_maps_narrower_than_the_stride_in_bfloat16(channels, kernel, width):
+    """oneDNN reads uninitialised memory: repeated with free memory full of NaN."""
+    x = torch.randn(2, channels, 6, width).bfloat16().to(memory_format=torch.channels_last)
+    geometry = ConvGeometry((3, 3), (1, 1), (1, 1), 1)
+    shape = torch.Size((5, channels, *kernel))
+    rows, columns = output_size(x.shape[2:], kernel, geometry)
+    grad = torch.randn(2, 5, rows, columns).bfloat16().to(memory_format=torch.channels_last)
+    problem = WeightGradProblem(x, grad, shape, 1, geometry, backend="reference")
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
+    plain = torch.nn.grad.conv2d_weight(padded, shape, grad, (3, 3))
+    expected = torch.nn.grad.conv2d_weight(padded.double(), shape, grad.double(), (3, 3))
+    for _ in range(20):
+        fill_free_memory()
+        result = weight_grad(problem, torch.float32)
+        assert_as_exact([result], [plain], [expected], dtype=torch.bfloat16)

@@ -32,7 +32,6 @@ def run(problem: WeightGradProblem) -> Tensor:
         problem = without_prologue(problem)
     input, grad_output, shape, slice_dim, geometry, *_ = problem
     if slice_dim != 0:
-        input, geometry = _padded(input, shape, geometry)
         return _plain(input, _with_surplus(input, grad_output, shape, geometry), shape, geometry)
     if geometry.groups == 1:
         count = _in_blocks(shape[0], grad_output.size(1)) if input.is_cpu else shape[0]
@@ -66,20 +65,6 @@ def without_prologue(problem: WeightGradProblem) -> WeightGradProblem:
     assert problem.shift is not None
     input = normalised(problem.input, problem.scale, problem.shift).relu_()
     return problem._replace(input=input.to(problem.grad_output.dtype), scale=None, shift=None)
-
-
-def _padded(
-    input: Tensor, shape: torch.Size, geometry: ConvGeometry
-) -> tuple[Tensor, ConvGeometry]:
-    """The input with zeros around it, if windows of a short kernel may lie in the padding alone.
-
-    oneDNN (torch 2.11, AVX-512) reads beyond its memory for such windows.
-    """
-    sides = zip(geometry.padding, shape[2:], geometry.dilation, strict=True)
-    if not input.is_cpu or all(pad <= (size - 1) * step for pad, size, step in sides):
-        return input, geometry
-    rows, columns = geometry.padding
-    return F.pad(input, (columns, columns, rows, rows)), geometry._replace(padding=(0, 0))
 
 
 def _with_surplus(
