@@ -64,9 +64,7 @@ def _is_one_product(input: Tensor, dtype: torch.dtype) -> bool:
 def _batch_norm_backward(problem: NormProblem, grad: Tensor, needs: Needs) -> Gradients:
     """The gradients, from the gradient of ``bn(input)``."""
     input, norm, *_ = problem
-    mean, var = norm.moments()
-    running = (None, None) if norm.uses_batch_stats else (mean, var)
-    used = (mean, norm.inverse_deviation()) if norm.uses_batch_stats else (None, None)
+    mean, _ = norm.moments()
     weight = None if norm.weight is None else norm.weight.to(norm.dtype)
     if input.numel() == 0:  # PyTorch's CPU kernel divides by the size
         grads = (input, torch.zeros_like(mean), torch.zeros_like(mean))
@@ -75,10 +73,16 @@ def _batch_norm_backward(problem: NormProblem, grad: Tensor, needs: Needs) -> Gr
         # only one.
         known = torch.compiler.is_compiling() or is_plain(grad)
         layout = memory_format_of(input) if known else torch.contiguous_format
+        # Constant moments change only the input's gradient. PyTorch's own variant for them does
+        # not run in a graph of make_fx (torch 2.14).
+        passed = (needs[0] and norm.uses_batch_stats, *needs[1:])
         grads = torch.ops.aten.native_batch_norm_backward(
-            dense(grad, layout), dense(input, layout), weight, *running, *used,
-            norm.uses_batch_stats, norm.eps, needs,
+            dense(grad, layout), dense(input, layout), weight, None, None, mean,
+            norm.inverse_deviation(), True, norm.eps, passed,
         )  # fmt: skip
+        if needs[0] and not norm.uses_batch_stats:
+            scale, _ = norm.scale_shift()
+            grads = (grad * scale.view(-1, 1, 1), *grads[1:])
     types = (input, norm.weight, norm.bias)
     grad_input, grad_weight, grad_bias = (
         value.to(like.dtype) if needed and like is not None else None
