@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskedconv.checks import check_choice
 from maskedconv.models.checks import check_count, check_flag
+from maskedconv.models.data_shape import DataShape
 from maskedconv.models.recipe import Recipe
 from maskedconv.models.registry import NAMES, Family, parse
 from maskedconv.slices import check_frozen
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Recipe", "available", "create", "options", "recipe"]
 
 _INITS = ("he", "authors")
+_DATA_OPTIONS = {"in_channels", "image_size"}
 _DEFAULT_SLICE = {"learned": 1.0, "slice_dim": 0, "frozen": "random"}
 
 
@@ -99,7 +101,6 @@ def create(
             their names.
     """
     family, arguments = parse(name)
-    check_count("num_classes", num_classes)
     if seed is not None:
         check_count("seed", seed, minimum=0)
     from maskedconv import methods
@@ -121,9 +122,9 @@ def create(
     if "init" in known:
         # Without a split the authors used the plain network, whose convolutions are He's.
         options["init"] = "default" if init == "authors" and not method.learns_all() else "he"
-    model = _build(
-        partial(network, num_classes=num_classes, **arguments, **options), method.factory(), seed
-    )
+    sizes = {name: options.pop(name) for name in _DATA_OPTIONS & options.keys()}
+    data = DataShape(num_classes, **sizes)
+    model = _build(partial(network, data=data, **arguments, **options), method.factory(), seed)
     _warn_of_none_learned(model, method)
     if seed is not None:
         _remember(model, asked)
@@ -137,8 +138,11 @@ def _module(family: Family) -> Any:
 
 
 def _options(network: type) -> set[str]:
-    """The keyword-only arguments that have defaults; the others come from the network's name."""
-    return {
+    """Those of the data, and the keyword-only arguments that have defaults.
+
+    The other arguments come from the network's name.
+    """
+    return _DATA_OPTIONS | {
         parameter.name
         for parameter in inspect.signature(network).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty

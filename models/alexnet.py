@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from maskedconv.methods import LayerFactory
-from maskedconv.models.checks import check_count, check_width, scaled
+from maskedconv.models.checks import check_width, scaled
+from maskedconv.models.data_shape import DataShape
 from maskedconv.models.layers import max_pool
 from maskedconv.models.recipe import Recipe
 
@@ -45,15 +46,12 @@ class AlexNet(nn.Module):
     def __init__(
         self,
         make: LayerFactory,
-        num_classes: int,
+        data: DataShape,
         *,
-        in_channels: int = 3,
-        image_size: int = 32,
         width: float = 1.0,
     ) -> None:
         super().__init__()
-        channels = check_count("in_channels", in_channels)
-        size = check_count("image_size", image_size)
+        channels, size = data.in_channels, data.image_size
         check_width(width)
         layers: list[nn.Module] = []
         for out_channels, kernel_size, stride, padding, pooled in _LAYERS:
@@ -67,7 +65,7 @@ class AlexNet(nn.Module):
                 pool, size = max_pool(size)
                 layers += pool
         self.features = nn.Sequential(*layers)
-        self.fc = make.linear(channels * size * size, num_classes)
+        self.fc = make.linear(channels * size * size, data.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.features(x).flatten(1))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from maskedconv.methods import LayerFactory
-from maskedconv.models.checks import check_count, check_width, scaled
+from maskedconv.models.checks import check_width, scaled
+from maskedconv.models.data_shape import DataShape
 from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import max_pool
 from maskedconv.models.recipe import Recipe
@@ -45,16 +46,13 @@ class ConvNet(nn.Module):
     def __init__(
         self,
         make: LayerFactory,
-        num_classes: int,
+        data: DataShape,
         *,
         blocks: int,
-        in_channels: int = 3,
-        image_size: int = 32,
         width: float = 1.0,
     ) -> None:
         super().__init__()
-        channels = check_count("in_channels", in_channels)
-        size = check_count("image_size", image_size)
+        channels, size = data.in_channels, data.image_size
         check_width(width)
         layers: list[nn.Module] = []
         for out_channels in _CHANNELS[:blocks]:
@@ -74,7 +72,7 @@ class ConvNet(nn.Module):
             nn.ReLU(inplace=True),
             make.linear(hidden, hidden, bias=False),
             nn.ReLU(inplace=True),
-            make.linear(hidden, num_classes, bias=False),
+            make.linear(hidden, data.num_classes, bias=False),
         )
         he_normal_(self)
         for layer in self.fc:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from maskedconv.functional.batch_norm import uses_batch_moments
 from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_count
+from maskedconv.models.data_shape import DataShape
 from maskedconv.models.features import GrowingFeatures
 from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import global_average
@@ -82,28 +83,25 @@ class DenseNetBC(nn.Module):
         make: creates the layers.
         blocks: bottlenecks in a dense block; the depth is 6 * blocks + 4.
         growth_rate: channels that a bottleneck adds.
-        image_size: at least 4, because the transitions halve it twice.
+        data: images of at least 4×4 pixels, because the transitions halve them twice.
     """
 
     def __init__(
         self,
         make: LayerFactory,
-        num_classes: int,
+        data: DataShape,
         *,
         blocks: int,
         growth_rate: int,
-        in_channels: int = 3,
-        image_size: int = 32,
     ) -> None:
         super().__init__()
-        check_count("in_channels", in_channels)
-        check_count("image_size", image_size, minimum=4)
+        check_count("image_size", data.image_size, minimum=4)
 
         def transition(channels: int) -> Transition:
             return Transition(make, channels, channels // _COMPRESSION)
 
         channels = 2 * growth_rate
-        self.conv1 = make.conv(in_channels, channels, 3, padding=1, bias=False)
+        self.conv1 = make.conv(data.in_channels, channels, 3, padding=1, bias=False)
         self.block1 = DenseBlock(make, channels, blocks, growth_rate)
         self.transition1 = transition(self.block1.out_channels)
         channels = self.block1.out_channels // _COMPRESSION
@@ -113,7 +111,7 @@ class DenseNetBC(nn.Module):
         self.block3 = DenseBlock(make, channels, blocks, growth_rate)
         channels = self.block3.out_channels
         self.bn = make.norm(channels)
-        self.fc = make.linear(channels, num_classes)
+        self.fc = make.linear(channels, data.num_classes)
         he_normal_(self)
 
     def forward(self, x: Tensor) -> Tensor:

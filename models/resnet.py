@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.methods import LayerFactory
-from maskedconv.models.checks import check_count
+from maskedconv.models.data_shape import DataShape
 from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import global_average, norm_relu
 from maskedconv.models.recipe import Recipe
@@ -65,27 +65,23 @@ class ResNet(nn.Module):
     def __init__(
         self,
         make: LayerFactory,
-        num_classes: int,
+        data: DataShape,
         *,
         blocks: int,
-        in_channels: int = 3,
-        image_size: int = 32,
     ) -> None:
         super().__init__()
-        check_count("in_channels", in_channels)
-        check_count("image_size", image_size)
 
         def group(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
             first = BasicBlock(make, in_channels, out_channels, stride)
             others = (BasicBlock(make, out_channels, out_channels, 1) for _ in range(blocks - 1))
             return nn.Sequential(first, *others)
 
-        self.conv1 = make.conv(in_channels, 16, 3, padding=1, bias=False)
+        self.conv1 = make.conv(data.in_channels, 16, 3, padding=1, bias=False)
         self.bn1 = make.norm(16)
         self.block1 = group(16, 16, 1)
         self.block2 = group(16, 32, 2)
         self.block3 = group(32, 64, 2)
-        self.fc = make.linear(64, num_classes)
+        self.fc = make.linear(64, data.num_classes)
         he_normal_(self)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):

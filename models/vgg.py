@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from maskedconv.methods import LayerFactory
-from maskedconv.models.checks import check_count, check_width, scaled
+from maskedconv.models.checks import check_width, scaled
+from maskedconv.models.data_shape import DataShape
 from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import max_pool
 from maskedconv.models.recipe import Recipe
@@ -42,17 +43,14 @@ class VGG19(nn.Module):
     def __init__(
         self,
         make: LayerFactory,
-        num_classes: int,
+        data: DataShape,
         *,
         batch_norm: bool,
-        in_channels: int = 3,
-        image_size: int = 32,
         width: float = 1.0,
         init: str = "he",
     ) -> None:
         super().__init__()
-        channels = check_count("in_channels", in_channels)
-        size = check_count("image_size", image_size)
+        channels, size = data.in_channels, data.image_size
         check_width(width)
         layers: list[nn.Module] = []
         for out_channels, repeats in _STAGES:
@@ -66,7 +64,7 @@ class VGG19(nn.Module):
             pool, size = max_pool(size)
             layers += pool
         self.features = nn.Sequential(*layers)
-        self.fc = make.linear(channels * size * size, num_classes)
+        self.fc = make.linear(channels * size * size, data.num_classes)
         nn.init.normal_(self.fc.weight, 0.0, 0.01)
         nn.init.zeros_(self.fc.bias)
         if init == "he":

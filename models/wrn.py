@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.methods import LayerFactory
-from maskedconv.models.checks import check_count, check_dropout
+from maskedconv.models.checks import check_dropout
+from maskedconv.models.data_shape import DataShape
 from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import global_average
 from maskedconv.models.recipe import Recipe
@@ -77,18 +78,14 @@ class WideResNet(nn.Module):
     def __init__(
         self,
         make: LayerFactory,
-        num_classes: int,
+        data: DataShape,
         *,
         blocks: int,
         widen_factor: int,
-        in_channels: int = 3,
-        image_size: int = 32,
         dropout: float = 0.0,
         init: str = "he",
     ) -> None:
         super().__init__()
-        check_count("in_channels", in_channels)
-        check_count("image_size", image_size)
         check_dropout(dropout)
         widths = [16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
 
@@ -99,12 +96,12 @@ class WideResNet(nn.Module):
             )
             return nn.Sequential(first, *others)
 
-        self.conv1 = make.conv(in_channels, 16, 3, padding=1, bias=False)
-        self.block1 = group(16, widths[0], 2 if image_size >= 64 else 1)
+        self.conv1 = make.conv(data.in_channels, 16, 3, padding=1, bias=False)
+        self.block1 = group(16, widths[0], 2 if data.image_size >= 64 else 1)
         self.block2 = group(widths[0], widths[1], 2)
         self.block3 = group(widths[1], widths[2], 2)
         self.bn = make.norm(widths[2])
-        self.fc = make.linear(widths[2], num_classes)
+        self.fc = make.linear(widths[2], data.num_classes)
         nn.init.zeros_(self.fc.bias)
         if init == "he":
             he_normal_(self)

@@ -76,10 +76,11 @@ def test_wrn_dropout_acts_in_training_only(dropout: float) -> None:
 
 @pytest.mark.parametrize("slice_dim", [0, 1, 2, 3])
 def test_masked_network_computes_what_plain_convolutions_do(slice_dim: int) -> None:
+    from maskedconv.models.data_shape import DataShape
     from maskedconv.models.wrn import WideResNet
 
     model = models.create("wrn_10_1", learned=0.3, slice_dim=slice_dim, seed=0).double()
-    plain = WideResNet(LayerFactory(), 10, blocks=1, widen_factor=1).double()
+    plain = WideResNet(LayerFactory(), DataShape(), blocks=1, widen_factor=1).double()
     plain.load_state_dict(parameters_by_name(model), strict=False)
     x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     torch.testing.assert_close(model(x), plain(x))
