@@ -87,13 +87,14 @@ void bn_relu_backward_cpu(const NormInput& n, const NormBackward& b, int threads
             }
         }
     }
-    if (b.grad_x == nullptr)
+    if (b.grad_x.first == nullptr)
         return;
     const BnReluLoops& loops = bn_relu_loops();
     for_shares(n.pixels, threads, [&](int, int64_t begin, int64_t end) {
+        GradX grad_x = b.grad_x;
+        grad_x.first += begin * grad_x.pixel;
         loops.input_gradient(part(n, begin, end), b.grad + begin * n.channels, b.mean,
-                             b.of_batch ? factor.data() : nullptr, offset.data(),
-                             b.grad_x + begin * n.channels);
+                             b.of_batch ? factor.data() : nullptr, offset.data(), grad_x);
     });
 }
 

@@ -14,8 +14,9 @@ struct NormBackward {
     const float* mean; // of each channel
     const float* inverse_deviation;
     bool of_batch; // mean and deviation are those of x, so that the gradient goes through them
-    // All but what is null is written; grad_x may be `grad`.
-    float *grad_x, *grad_weight, *grad_bias;
+    // All but what is null is written.
+    GradX grad_x;
+    float *grad_weight, *grad_bias;
 };
 
 // Sums in double precision, of each thread's pixels in order and then in the threads' order: the

@@ -16,6 +16,13 @@ struct NormInput {
     const float *scale, *shift; // of each channel
 };
 
+// The gradient of x, its pixels `pixel` apart.
+struct GradX {
+    float* first;
+    int64_t pixel;
+    bool adds; // to what is there
+};
+
 struct BnReluLoops {
     Isa isa;
     // `out` may be x, with the same pitch.
@@ -23,10 +30,10 @@ struct BnReluLoops {
     // The gradient is [pixel][channel]; adds to sums[0][channel] what of it passes the ReLU, and to
     // sums[1][channel] the same times (x - mean).
     void (*sum_gradient)(const NormInput&, const float* grad, const float* mean, float* sums);
-    // out = (what passes the ReLU - (x - mean) * factor - offset) * scale; without factor and
-    // offset where `factor` is null. `out` may be the gradient.
+    // grad_x = (what passes the ReLU - (x - mean) * factor - offset) * scale; without factor and
+    // offset where `factor` is null. It may be the gradient, unless it is added to.
     void (*input_gradient)(const NormInput&, const float* grad, const float* mean,
-                           const float* factor, const float* offset, float* out);
+                           const float* factor, const float* offset, GradX grad_x);
 };
 
 extern const BnReluLoops kBnReluAvx512;

@@ -49,10 +49,11 @@ void sum_gradient(const NormInput& n, const float* grad, const float* mean, floa
 }
 
 // Without the moments' part where that is zero: 0 times what is not finite would be NaN.
-template <bool kOfBatch>
+template <bool kOfBatch, bool kAdds>
 void input_gradient_of(const NormInput& n, const float* grad, const float* mean,
-                       const float* factor, const float* offset, float* out) {
+                       const float* factor, const float* offset, GradX grad_x) {
     const float* x = n.x;
+    float* out = grad_x.first;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel) {
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
@@ -61,16 +62,27 @@ void input_gradient_of(const NormInput& n, const float* grad, const float* mean,
             V centred = passed;
             if constexpr (kOfBatch)
                 centred -= (value - load<V>(mean + c)) * load<V>(factor + c) + load<V>(offset + c);
-            store(out + c, centred * load<V>(n.scale + c));
+            V result = centred * load<V>(n.scale + c);
+            if constexpr (kAdds)
+                result += load<V>(out + c);
+            store(out + c, result);
         });
-        x += n.x_pixel, grad += n.channels, out += n.channels;
+        x += n.x_pixel, grad += n.channels, out += grad_x.pixel;
     }
 }
 
+template <bool kAdds>
+void input_gradient_to(const NormInput& n, const float* grad, const float* mean,
+                       const float* factor, const float* offset, GradX grad_x) {
+    const auto gradient =
+        factor != nullptr ? input_gradient_of<true, kAdds> : input_gradient_of<false, kAdds>;
+    gradient(n, grad, mean, factor, offset, grad_x);
+}
+
 void input_gradient(const NormInput& n, const float* grad, const float* mean, const float* factor,
-                    const float* offset, float* out) {
-    const auto gradient = factor != nullptr ? input_gradient_of<true> : input_gradient_of<false>;
-    gradient(n, grad, mean, factor, offset, out);
+                    const float* offset, GradX grad_x) {
+    const auto gradient = grad_x.adds ? input_gradient_to<true> : input_gradient_to<false>;
+    gradient(n, grad, mean, factor, offset, grad_x);
 }
 
 } // namespace

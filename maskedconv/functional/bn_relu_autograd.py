@@ -20,6 +20,7 @@ from maskedconv.functional.autograd import (
 from maskedconv.functional.filter_bank import joined_bias
 from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.bn_relu import (
+    BackwardMemory,
     Normalisation,
     NormProblem,
     bn_relu,
@@ -119,7 +120,7 @@ class BatchNormReLUConvolution(torch.autograd.Function):
         norm_grads: tuple[Tensor | None, ...] = (None, None, None)
         if grad_x is not None:
             norm_grads = bn_relu_backward(
-                problem, grad_x.to(input.dtype), norm_needs, activation, in_place=True
+                problem, grad_x.to(input.dtype), norm_needs, BackwardMemory(activation, True)
             )
         return *norm_grads, None, grad_learned, None, grad_bias, None, None
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from maskedconv.ops.bn_relu import (
     BACKENDS,
+    BackwardMemory,
     Normalisation,
     NormProblem,
     bn_relu,
@@ -54,7 +55,7 @@ def check(name, problem, needs=ALL, in_place=False):
     result, grads = expected_of(problem, grad)
     close(backend.run(problem), result)
     given_grad = grad.clone(memory_format=torch.preserve_format)
-    found = backend.run_backward(problem, given_grad, needs, None, in_place)
+    found = backend.run_backward(problem, given_grad, needs, BackwardMemory(in_place=in_place))
     assert in_place or torch.equal(given_grad, grad)
     for needed, value, expected in zip(needs, found, grads, strict=True):
         assert (value is not None) == (needed and expected is not None)
@@ -95,10 +96,30 @@ def test_no_pixels(backend):
         pytest.skip(reason)
     assert BACKENDS[backend].run(problem).shape == (0, 5, 3, 3)
     grad = torch.empty(0, 5, 3, 3)
-    grads = BACKENDS[backend].run_backward(problem, grad, ALL, None, False)
+    grads = BACKENDS[backend].run_backward(problem, grad, ALL)
     assert grads[0].shape == (0, 5, 3, 3)
     assert torch.equal(grads[1], torch.zeros(5))
     assert torch.equal(grads[2], torch.zeros(5))
+
+
+@pytest.mark.parametrize("uses_batch_stats", [False, True], ids=["constants", "batch"])
+@pytest.mark.parametrize("surplus", [0, 5], ids=["dense", "view"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_gradient_is_added_to_other_memory(backend, surplus, uses_batch_stats):
+    problem = make_problem((3, 19, 7, 5), surplus, uses_batch_stats=uses_batch_stats)
+    if reason := BACKENDS[backend].cannot_run(problem):
+        pytest.skip(reason)
+    grad = torch.randn_like(problem.input)
+    whole = torch.randn(3, 19 + surplus, 7, 5).to(memory_format=torch.channels_last)
+    before = whole.clone()
+    memory = BackwardMemory(added_to=whole[:, :19])
+    found = BACKENDS[backend].run_backward(problem, grad, ALL, memory)
+    _, expected = expected_of(problem, grad)
+    assert found[0] is memory.added_to
+    close(found[0], before[:, :19] + expected[0])
+    assert torch.equal(whole[:, 19:], before[:, 19:])
+    for value, other in zip(found[1:], expected[1:], strict=True):
+        close(value, other)
 
 
 @settings(max_examples=60, deadline=None)
@@ -130,9 +151,7 @@ def test_the_same_to_the_bit_each_time(threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        first, again = (
-            BACKENDS["native"].run_backward(problem, grad, ALL, None, False) for _ in range(2)
-        )
+        first, again = (BACKENDS["native"].run_backward(problem, grad, ALL) for _ in range(2))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))

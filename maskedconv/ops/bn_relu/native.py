@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import native
-from maskedconv.ops.bn_relu.problem import Gradients, Needs, NormProblem
+from maskedconv.ops.bn_relu.problem import NO_MEMORY, BackwardMemory, Gradients, Needs, NormProblem
 from maskedconv.ops.geometry import memory_format_of, pixel_pitch
 from maskedconv.ops.plain import address
 
@@ -44,7 +44,7 @@ def run(problem: NormProblem) -> Tensor:
 
 
 def run_backward(
-    problem: NormProblem, grad: Tensor, needs: Needs, activation: Tensor | None, in_place: bool
+    problem: NormProblem, grad: Tensor, needs: Needs, memory: BackwardMemory = NO_MEMORY
 ) -> Gradients:
     """The gradients; see :func:`maskedconv.ops.bn_relu.bn_relu_backward` for the arguments."""
     if _COMPILED is None:
@@ -52,8 +52,11 @@ def run_backward(
     input, norm, *_ = problem
     if grad.dtype != torch.float32 or pixel_pitch(grad) != grad.size(1):
         grad = grad.to(torch.float32).contiguous(memory_format=memory_format_of(input))
-    needs_input = needs[0]
-    grad_input = (grad if in_place else _empty_like(input)) if needs_input else None
+    grad_input = None
+    if needs[0]:
+        grad_input = memory.added_to
+        if grad_input is None:
+            grad_input = grad if memory.in_place else _empty_like(input)
     grad_weight, grad_bias = (
         torch.empty(input.size(1), dtype=torch.float32) if needed and like is not None else None
         for needed, like in zip(needs[1:], norm[:2], strict=True)
@@ -63,8 +66,8 @@ def run_backward(
     )
     _COMPILED.bn_relu_backward(
         *_pixels(input), scale, shift, address(grad), mean, inverse_deviation,
-        norm.uses_batch_stats, _pointer(grad_input), _pointer(grad_weight), _pointer(grad_bias),
-        torch.get_num_threads(),
+        norm.uses_batch_stats, *_image(grad_input), memory.added_to is not None,
+        _pointer(grad_weight), _pointer(grad_bias), torch.get_num_threads(),
     )  # fmt: skip
     if grad_weight is not None and norm.weight is not None:
         grad_weight = grad_weight.to(norm.weight.dtype)
@@ -84,6 +87,11 @@ def _empty_like(input: Tensor) -> Tensor:
     return torch.empty(
         input.shape, dtype=torch.float32, device="cpu", memory_format=memory_format_of(input)
     )
+
+
+def _image(tensor: Tensor | None) -> tuple[int, int]:
+    """Address of the first pixel, and stride between pixels; zeros for no tensor."""
+    return (0, 0) if tensor is None else (address(tensor), pixel_pitch(tensor))
 
 
 def _pointer(tensor: Tensor | None) -> int:
