@@ -15,10 +15,12 @@ from torch.nn import functional as F
 
 from maskedconv.functional.batch_norm import is_intercepted, is_plain_norm, normalisation
 from maskedconv.functional.bn_relu_autograd import (
+    FILTERS,
     BatchNormReLU,
-    BatchNormReLUConvolution,
+    BatchNormReLUConvolutions,
     BNReLUPlan,
 )
+from maskedconv.functional.bn_relu_step import Convolution, StepPlan
 from maskedconv.functional.filter_bank import FilterBank
 from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.nn.masked_conv2d import MaskedConv2d
@@ -81,6 +83,8 @@ def bn_relu_convs(
         return tuple(conv(activation) for conv in convs)
     assert isinstance(bn, nn.BatchNorm2d)
     norm = normalisation(input, bn, moments)
+    if len(convs) > 1 and (together := _together(input, convs)):
+        return BatchNormReLUConvolutions.apply(*_arguments(input, norm, together))
     return tuple(_convolve(input, norm, conv) for conv in convs)
 
 
@@ -96,29 +100,58 @@ def _activate(input: Tensor, norm: Normalisation) -> Tensor:
     return BatchNormReLU.apply(input, *norm)
 
 
+def _together(input: Tensor, convs: Sequence[nn.Module]) -> list[Convolution]:
+    """The convolutions, if one step can compute them all; else an empty list."""
+    found = []
+    for conv in convs:
+        bank = filter_bank_of(conv, input.size(1))
+        dtype = None if bank is None else compute_type(input, bank.learned)
+        if bank is None or bank.zeros or dtype is None:
+            return []
+        found.append(Convolution(bank, step_plan(conv, dtype)))
+    same = len({(plan.backend, plan.dtype) for _, plan in found}) == 1
+    return found if same else []
+
+
 def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
     """``conv`` of the activation, in one step if the convolution allows that."""
-    bank = _filter_bank(conv, input.size(1))
-    dtype = None if bank is None else _compute_type(input, bank.learned)
+    bank = filter_bank_of(conv, input.size(1))
+    dtype = None if bank is None else compute_type(input, bank.learned)
     if bank is None or dtype is None:
         return conv(_activate(input, norm))
+    whole = step_plan(conv, dtype)
+
+    def compute(channels: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:
+        part = norm if channels.size(1) == input.size(1) else norm.first(channels.size(1))
+        convs = [Convolution(bank, whole._replace(geometry=geometry))]
+        return BatchNormReLUConvolutions.apply(*_arguments(channels, part, convs))
+
+    if bank.zeros:
+        return convolve_zeroed(input, bank, whole.geometry, compute)
+    return compute(input, bank, whole.geometry)
+
+
+def _arguments(
+    input: Tensor, norm: Normalisation, convs: Sequence[Convolution]
+) -> tuple[BNReLUPlan | Tensor | None, ...]:
+    """Those of the Function."""
+    plans = tuple((plan, bank.slice_dim) for bank, plan in convs)
+    plan = BNReLUPlan(norm.eps, norm.uses_batch_stats, plans)
+    filters = (tensor for bank, _ in convs for tensor in bank[:FILTERS])
+    return plan, input, *norm[:3], *filters
+
+
+def step_plan(conv: nn.Module, dtype: torch.dtype) -> StepPlan:
+    """How ``conv``, for which :func:`filter_bank_of` is not None, computes in ``dtype``."""
     assert isinstance(conv, nn.Conv2d)
     # Handles both explicit padding and "same".
     padding = tuple(conv._reversed_padding_repeated_twice[::-2])
     geometry = geometry_of(conv.stride, padding, conv.dilation, conv.groups)
     backend = settled(conv.options.backend if isinstance(conv, MaskedConv2d) else "")
-
-    def compute(channels: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:
-        part = norm if channels.size(1) == input.size(1) else norm.first(channels.size(1))
-        plan = BNReLUPlan(geometry, bank.slice_dim, backend, dtype, part.eps, part.uses_batch_stats)
-        return BatchNormReLUConvolution.apply(channels, *part[:3], *bank[:4], plan)
-
-    if bank.zeros:
-        return convolve_zeroed(input, bank, geometry, compute)
-    return compute(input, bank, geometry)
+    return StepPlan(geometry, backend, dtype)
 
 
-def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:
+def filter_bank_of(conv: nn.Module, channels: int) -> FilterBank | None:
     """The filters of a convolution of ``channels`` that the Function takes; else None."""
     if type(conv) not in (MaskedConv2d, nn.Conv2d) or is_intercepted(conv):
         return None
@@ -133,7 +166,7 @@ def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:
     return conv.filter_bank
 
 
-def _compute_type(input: Tensor, learned: Tensor) -> torch.dtype | None:
+def compute_type(input: Tensor, learned: Tensor) -> torch.dtype | None:
     """The type that the convolution computes in: autocast's, or the common one; else None."""
     device = input.device.type
     # The meta device has no autocast, and asking for it is an error.
