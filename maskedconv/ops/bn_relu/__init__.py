@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.ops.bn_relu import cuda, native, reference
+from maskedconv.ops.bn_relu import cuda, native, reference, triton
 from maskedconv.ops.bn_relu.problem import (
     NO_MEMORY,
     BackwardMemory,
@@ -30,7 +30,7 @@ __all__ = [
     "runs_kernel",
 ]
 
-BACKENDS = {"reference": reference, "native": native, "cuda": cuda}
+BACKENDS = {"reference": reference, "native": native, "cuda": cuda, "triton": triton}
 FORWARD = Operator("bn_relu", BACKENDS)
 
 
