@@ -179,7 +179,7 @@ def test_choice(monkeypatch):
     problem = make_problem((2, 4, 3, 3))
     grad = torch.randn_like(problem.input)
     best = "reference" if BACKENDS["native"].cannot_run(problem) else "native"
-    for forced, expected in (("", best), ("reference", "reference"), ("triton", "reference")):
+    for forced, expected in (("", best), ("reference", "reference")):
         if forced:
             monkeypatch.setenv("MASKEDCONV_BACKEND", forced)
         with recorded_decisions() as choices:
@@ -189,3 +189,6 @@ def test_choice(monkeypatch):
     monkeypatch.setenv("MASKEDCONV_BACKEND", "native")
     with pytest.raises(RuntimeError, match=r"'native', which cannot run: .*float64"):
         bn_relu(make_problem((2, 4, 3, 3), dtype=torch.float64))
+    monkeypatch.setenv("MASKEDCONV_BACKEND", "cuda")
+    with pytest.raises(RuntimeError, match=r"'cuda', which cannot run: .*on cpu"):
+        bn_relu(problem)
