@@ -60,13 +60,13 @@ class BNReLUPlan(NamedTuple):
 
     Attributes:
         eps, uses_batch_stats: as of :class:`maskedconv.ops.bn_relu.Normalisation`.
-        convs: for each convolution how it is computed, and the dimension of its weight that is
-            learned in part.
+        convs: how each convolution is computed, and ``slice_dim`` and ``zeros`` of its
+            :class:`~maskedconv.functional.filter_bank.FilterBank`.
     """
 
     eps: float
     uses_batch_stats: bool
-    convs: tuple[tuple[StepPlan, int], ...]
+    convs: tuple[tuple[StepPlan, int, int], ...]
 
     def step(
         self,
@@ -78,8 +78,8 @@ class BNReLUPlan(NamedTuple):
         """The step with these tensors, of which a convolution has ``FILTERS`` each."""
         norm = Normalisation(weight, bias, statistics, self.eps, self.uses_batch_stats)
         convs = tuple(
-            Convolution(FilterBank(*filters[FILTERS * i : FILTERS * (i + 1)], slice_dim), plan)
-            for i, (plan, slice_dim) in enumerate(self.convs)
+            Convolution(FilterBank(*filters[FILTERS * i : FILTERS * (i + 1)], *rest), plan)
+            for i, (plan, *rest) in enumerate(self.convs)
         )
         return Step(norm, convs)
 

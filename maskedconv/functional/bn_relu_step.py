@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from maskedconv import ops
 from maskedconv.functional.autograd import packed_weight
@@ -43,7 +44,7 @@ class StepPlan(NamedTuple):
 
 
 class Convolution(NamedTuple):
-    """A convolution; ``bank`` has no zeros."""
+    """A convolution. If ``bank`` has zeros, they are filters, and there is one group."""
 
     bank: FilterBank
     plan: StepPlan
@@ -89,13 +90,16 @@ def run(input: Tensor, step: Step) -> tuple[list[Tensor], list[Tensor]]:
     """The outputs ``[N, O, Ho, Wo]``, and the full weights that they were computed with."""
     x = bn_relu(step.problem(input)).to(step.convs[0].plan.dtype)
     weights = [_pack(x, conv) for conv in step.convs]
-    outputs = [
-        torch.conv2d(
-            x, weight, joined_bias(bank.bias, bank.frozen_bias, plan.dtype), *plan.geometry
-        )
-        for weight, (bank, plan) in zip(weights, step.convs, strict=True)
-    ]
-    return outputs, weights
+    return [
+        _convolve(x, weight, conv) for weight, conv in zip(weights, step.convs, strict=True)
+    ], weights
+
+
+def _convolve(x: Tensor, weight: Tensor, conv: Convolution) -> Tensor:
+    bank, plan = conv
+    bias = joined_bias(bank.bias, bank.frozen_bias, plan.dtype)
+    output = torch.conv2d(x, weight, bias, *plan.geometry)
+    return F.pad(output, (0, 0, 0, 0, 0, bank.zeros)) if bank.zeros else output
 
 
 def keeps_packed_weight(input: Tensor) -> bool:
@@ -127,13 +131,16 @@ class Backward:
     ) -> FilterGrads:
         """The gradients of convolution ``index``; ``packed`` is its full weight, if it was kept."""
         bank, plan = conv = self.step.convs[index]
+        if bank.zeros:
+            grad_output = grad_output[:, : bank.learned.size(0)]
         grad_bias = grad_learned = None
         if needs.bias and bank.bias is not None:
             grad_bias = grad_output.narrow(1, 0, bank.bias.size(0)).sum((0, 2, 3))
             grad_bias = grad_bias.to(bank.bias.dtype)
-        jointly = needs.learned and bank.frozen is None
-        if needs.learned and not jointly:
+        if needs.learned:
             grad_learned = self._weight_grad(grad_output, conv)
+        # If everything is learned, one call shares what both gradients need.
+        jointly = needs.learned and grad_learned is None
         if any(self.needs) or jointly:
             x = self._x(plan.dtype) if jointly else self._like_x(plan.dtype)
             weight = _pack(x, conv) if packed is None else packed
@@ -163,11 +170,14 @@ class Backward:
         else:
             self._grad_x.add_(grad_x)
 
-    def _weight_grad(self, grad_output: Tensor, conv: Convolution) -> Tensor:
-        grad = self._weight_grad_with_prologue(grad_output, conv)
-        if grad is not None:
-            return grad
+    def _weight_grad(self, grad_output: Tensor, conv: Convolution) -> Tensor | None:
+        """The weight gradient; None if PyTorch is to compute it with that of the activation."""
         bank, plan = conv
+        if bank.frozen is None and not bank.zeros:
+            return None
+        grad = self._weight_grad_with_prologue(grad_output, conv)
+        if grad is not None or bank.frozen is None:
+            return grad
         geometry, shape = plan.geometry, bank.learned.shape
         x, filters = self._x(plan.dtype), grad_output.size(1)
         x = ops.input_to_save(x, shape, bank.slice_dim, filters, geometry.groups)

@@ -152,7 +152,7 @@ def _saved_units(
         weight, bias, *filters = tensors[own]
         norm = Normalisation(weight, bias, kept.statistics, units[i].bn.eps, ctx.of_batch[i])
         bank, plan = units[i].conv
-        conv = Convolution(FilterBank(*filters, bank.slice_dim), plan)
+        conv = Convolution(FilterBank(*filters, bank.slice_dim, bank.zeros), plan)
         yield Step(norm, (conv,)), kept, needed[own]
 
 

@@ -102,31 +102,26 @@ def _activate(input: Tensor, norm: Normalisation) -> Tensor:
 
 def _together(input: Tensor, convs: Sequence[nn.Module]) -> list[Convolution]:
     """The convolutions, if one step can compute them all; else an empty list."""
-    found = []
-    for conv in convs:
-        bank = filter_bank_of(conv, input.size(1))
-        dtype = None if bank is None else compute_type(input, bank.learned)
-        if bank is None or bank.zeros or dtype is None:
-            return []
-        found.append(Convolution(bank, step_plan(conv, dtype)))
-    same = len({(plan.backend, plan.dtype) for _, plan in found}) == 1
-    return found if same else []
+    found = [convolution_of(conv, input, input.size(1)) for conv in convs]
+    ready = [conv for conv in found if conv is not None]
+    same = len({(plan.backend, plan.dtype) for _, plan in ready}) == 1
+    return ready if same and len(ready) == len(found) else []
 
 
 def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
     """``conv`` of the activation, in one step if the convolution allows that."""
-    bank = filter_bank_of(conv, input.size(1))
-    dtype = None if bank is None else compute_type(input, bank.learned)
+    bank = _filter_bank(conv, input.size(1))
+    dtype = None if bank is None else _compute_type(input, bank.learned)
     if bank is None or dtype is None:
         return conv(_activate(input, norm))
-    whole = step_plan(conv, dtype)
+    whole = _plan(conv, dtype)
 
     def compute(channels: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:
         part = norm if channels.size(1) == input.size(1) else norm.first(channels.size(1))
         convs = [Convolution(bank, whole._replace(geometry=geometry))]
         return BatchNormReLUConvolutions.apply(*_arguments(channels, part, convs))
 
-    if bank.zeros:
+    if bank.zeros and bank.slice_dim != 0:
         return convolve_zeroed(input, bank, whole.geometry, compute)
     return compute(input, bank, whole.geometry)
 
@@ -135,14 +130,23 @@ def _arguments(
     input: Tensor, norm: Normalisation, convs: Sequence[Convolution]
 ) -> tuple[BNReLUPlan | Tensor | None, ...]:
     """Those of the Function."""
-    plans = tuple((plan, bank.slice_dim) for bank, plan in convs)
+    plans = tuple((plan, bank.slice_dim, bank.zeros) for bank, plan in convs)
     plan = BNReLUPlan(norm.eps, norm.uses_batch_stats, plans)
     filters = (tensor for bank, _ in convs for tensor in bank[:FILTERS])
     return plan, input, *norm[:3], *filters
 
 
-def step_plan(conv: nn.Module, dtype: torch.dtype) -> StepPlan:
-    """How ``conv``, for which :func:`filter_bank_of` is not None, computes in ``dtype``."""
+def convolution_of(conv: nn.Module, input: Tensor, channels: int) -> Convolution | None:
+    """``conv`` as part of a step for an input like ``input`` with ``channels``; else None."""
+    bank = _filter_bank(conv, channels)
+    dtype = None if bank is None else _compute_type(input, bank.learned)
+    if bank is None or dtype is None or (bank.zeros and bank.slice_dim != 0):
+        return None
+    return Convolution(bank, _plan(conv, dtype))
+
+
+def _plan(conv: nn.Module, dtype: torch.dtype) -> StepPlan:
+    """How ``conv``, of which there is a filter bank, computes in ``dtype``."""
     assert isinstance(conv, nn.Conv2d)
     # Handles both explicit padding and "same".
     padding = tuple(conv._reversed_padding_repeated_twice[::-2])
@@ -151,7 +155,7 @@ def step_plan(conv: nn.Module, dtype: torch.dtype) -> StepPlan:
     return StepPlan(geometry, backend, dtype)
 
 
-def filter_bank_of(conv: nn.Module, channels: int) -> FilterBank | None:
+def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:
     """The filters of a convolution of ``channels`` that the Function takes; else None."""
     if type(conv) not in (MaskedConv2d, nn.Conv2d) or is_intercepted(conv):
         return None
@@ -166,7 +170,7 @@ def filter_bank_of(conv: nn.Module, channels: int) -> FilterBank | None:
     return conv.filter_bank
 
 
-def compute_type(input: Tensor, learned: Tensor) -> torch.dtype | None:
+def _compute_type(input: Tensor, learned: Tensor) -> torch.dtype | None:
     """The type that the convolution computes in: autocast's, or the common one; else None."""
     device = input.device.type
     # The meta device has no autocast, and asking for it is an error.

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from maskedconv.functional import dense_block as functional
 from maskedconv.functional.batch_norm import is_plain_norm, is_plain_norm_of
-from maskedconv.functional.bn_relu_step import Convolution
 from maskedconv.functional.dense_block import Layer, Unit
-from maskedconv.nn.bn_relu_conv2d import compute_type, filter_bank_of, step_plan
+from maskedconv.nn.bn_relu_conv2d import convolution_of
 
 # Norm and convolution, in the order in which a layer runs them.
 Modules = Sequence[tuple[nn.Module, nn.Module]]
@@ -20,8 +19,8 @@ Modules = Sequence[tuple[nn.Module, nn.Module]]
 def dense_block(input: Tensor, layers: Sequence[Modules]) -> Tensor | None:
     """The features of a dense block, ``[N, C', H, W]``, whose layers are bn-relu-conv each.
 
-    None if something has to be computed module by module: hooks, zero filters, norms and
-    convolutions of other types, or a traced graph; or if there is no backward pass, because the
+    None if something has to be computed module by module: hooks, zeros in the filters, norms
+    and convolutions of other types, or a traced graph; or if there is no backward pass, because the
     activations of all layers are alive at the end of the step.
 
     Args:
@@ -50,12 +49,10 @@ def _units(input: Tensor, layers: Sequence[Modules]) -> list[Layer] | None:
 def _layer(input: Tensor, modules: Modules, channels: int) -> Layer | None:
     units = []
     for bn, conv in modules:
-        bank = filter_bank_of(conv, channels)
-        if bank is None or bank.zeros or not is_plain_norm_of(bn, channels):
+        found = convolution_of(conv, input, channels)
+        if found is None or found.plan.dtype != input.dtype or not is_plain_norm_of(bn, channels):
             return None
         assert isinstance(bn, nn.BatchNorm2d)
-        if compute_type(input, bank.learned) != input.dtype:
-            return None
-        units.append(Unit(bn, Convolution(bank, step_plan(conv, input.dtype))))
+        units.append(Unit(bn, found))
         channels = units[-1].out_channels
     return units

@@ -19,6 +19,7 @@ FACTORIES = {
     "input channels": learned_slice(0.5, 1).factory(),
     "kernel rows": learned_slice(1, 2).factory(),
     "no filters": learned_slice(0).factory(),
+    "zero filters": learned_slice(0.5, 0, "zero").factory(),
     "all": learned_slice(1.0).factory(),
     "plain": LayerFactory(),
 }
@@ -147,9 +148,11 @@ def test_other_modules_are_called(change, used):
     assert not any(used)
 
 
-def test_zero_filters_are_called():
-    block = DenseBlock(learned_slice(0.5, 0, "zero").factory(), 6, 2, 4).double()
-    assert densenet.dense_block(make_input(), [layer.units() for layer in block]) is None
+@pytest.mark.parametrize("slice_dim", [1, 2, 3])
+def test_zeros_in_the_filters_are_left_to_the_layers(slice_dim, used):
+    block = DenseBlock(learned_slice(0.5, slice_dim, "zero").factory(), 6, 2, 4).double()
+    assert_equal(block, make_input())
+    assert used == [False]
 
 
 def test_a_convolution_of_another_type_raises_as_it_does_by_itself():
