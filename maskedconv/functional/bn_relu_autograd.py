@@ -20,7 +20,6 @@ from maskedconv.functional.bn_relu_step import (
     NormNeeds,
     Step,
     StepPlan,
-    keeps_packed_weight,
     run,
 )
 from maskedconv.functional.filter_bank import FilterBank
@@ -105,10 +104,8 @@ class BatchNormReLUConvolutions(torch.autograd.Function):
         *filters: Tensor | None,
     ) -> Tensor | tuple[Tensor, ...]:
         step = plan.step(bn_weight, bn_bias, statistics, filters)
-        outputs, weights = run(input, step)
-        if not (keeps_packed_weight(input) and ctx.needs_input_grad[1]):
-            weights = []
-        ctx.save_for_backward(input, bn_weight, bn_bias, statistics, *filters, *weights)
+        outputs, packed = run(input, step, ctx.needs_input_grad[1])
+        ctx.save_for_backward(input, bn_weight, bn_bias, statistics, *filters, *packed)
         ctx.plan = plan
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
@@ -118,7 +115,7 @@ class BatchNormReLUConvolutions(torch.autograd.Function):
         input, bn_weight, bn_bias, statistics, *rest = ctx.saved_tensors
         count = FILTERS * len(grad_outputs)
         step = ctx.plan.step(bn_weight, bn_bias, statistics, rest[:count])
-        packed = rest[count:] or [None] * len(grad_outputs)
+        packed = rest[count:]
         _, *needed = ctx.needs_input_grad
         backward = Backward(input, step, NormNeeds(*needed[:3]))
         grads: list[Tensor | None] = []

@@ -86,13 +86,13 @@ class FilterGrads(NamedTuple):
     bias: Tensor | None
 
 
-def run(input: Tensor, step: Step) -> tuple[list[Tensor], list[Tensor]]:
-    """The outputs ``[N, O, Ho, Wo]``, and the full weights that they were computed with."""
+def run(input: Tensor, step: Step, has_backward: bool) -> tuple[list[Tensor], list[Tensor | None]]:
+    """The outputs ``[N, O, Ho, Wo]``, and the full weights that backward wants to keep."""
     x = bn_relu(step.problem(input)).to(step.convs[0].plan.dtype)
     weights = [_pack(x, conv) for conv in step.convs]
-    return [
-        _convolve(x, weight, conv) for weight, conv in zip(weights, step.convs, strict=True)
-    ], weights
+    outputs = [_convolve(x, *both) for both in zip(weights, step.convs, strict=True)]
+    kept = has_backward and _keeps_packed_weight(input)
+    return outputs, [weight if kept else None for weight in weights]
 
 
 def _convolve(x: Tensor, weight: Tensor, conv: Convolution) -> Tensor:
@@ -102,7 +102,7 @@ def _convolve(x: Tensor, weight: Tensor, conv: Convolution) -> Tensor:
     return F.pad(output, (0, 0, 0, 0, 0, bank.zeros)) if bank.zeros else output
 
 
-def keeps_packed_weight(input: Tensor) -> bool:
+def _keeps_packed_weight(input: Tensor) -> bool:
     """Whether the full weight is kept for backward.
 
     On a GPU to pack it again is a launch. On a CPU it takes no more time than to keep it, and

@@ -21,7 +21,6 @@ from maskedconv.functional.bn_relu_step import (
     FilterNeeds,
     NormNeeds,
     Step,
-    keeps_packed_weight,
     run,
 )
 from maskedconv.functional.features import GrowingFeatures, padded_channels
@@ -96,8 +95,7 @@ class _DenseBlock(torch.autograd.Function):
             known = features.moments() if uses_batch_moments(layer[0].bn, value) else None
             for unit in layer:
                 norm = normalisation(value, unit.bn, known)
-                (output,), (weight,) = run(value, Step(norm, (unit.conv,)))
-                packed = weight if keeps_packed_weight(value) else None
+                (output,), (packed,) = run(value, Step(norm, (unit.conv,)), True)
                 kept += _Kept(None if unit is layer[0] else value, norm.statistics, packed)
                 ctx.of_batch.append(norm.uses_batch_stats)
                 value, known = output, None
