@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from precision import assert_as_exact
 from torch.nn import functional as F
 
 from maskedconv.ops.bn_relu import (
@@ -102,6 +103,67 @@ def test_no_pixels(backend):
     assert torch.equal(grads[2], torch.zeros(5))
 
 
+def rounded(problem, dtype):
+    """The problem with an input of ``dtype``, and its statistics."""
+    input, norm = problem.input.to(dtype), problem.norm
+    if norm.uses_batch_stats:
+        var, mean = torch.var_mean(input.float(), (0, 2, 3), correction=0)
+        norm = Normalisation.of_moments(*norm[:2], (mean, var), EPS, True)
+    return problem._replace(input=input, norm=norm)
+
+
+def plain_results(problem, grad):
+    """Activation and gradients by PyTorch's modules in the dtype of the input."""
+    norm = problem.norm
+    x, weight, bias = (
+        part.detach().clone().requires_grad_() for part in (problem.input, *norm[:2])
+    )
+    moments = (None, None) if norm.uses_batch_stats else norm.statistics[:2].clone()
+    result = F.relu(F.batch_norm(x, *moments, weight, bias, norm.uses_batch_stats, 0.0, EPS))
+    result.backward(grad)
+    return result.detach(), x.grad, weight.grad, bias.grad
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("uses_batch_stats", [False, True], ids=["constants", "batch"])
+@pytest.mark.parametrize("surplus", [0, 5], ids=["dense", "view"])
+@pytest.mark.parametrize("shape", [(3, 19, 7, 5), (2, 64, 8, 8), (5, 1, 3, 4), (6, 21, 1, 1)])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_low_precision_is_as_exact_as_plain_modules(
+    backend, shape, surplus, uses_batch_stats, dtype
+):
+    problem = rounded(make_problem(shape, surplus, uses_batch_stats=uses_batch_stats), dtype)
+    if reason := BACKENDS[backend].cannot_run(problem):
+        pytest.skip(reason)
+    grad = torch.randn_like(problem.input)
+    ours = BACKENDS[backend].run(problem), *BACKENDS[backend].run_backward(problem, grad, ALL)
+    plain = plain_results(problem, grad)
+    result, grads = expected_of(problem, grad)
+    for name, *values in zip(
+        ("result", "input", "weight", "bias"), ours, plain, (result, *grads), strict=True
+    ):
+        assert_as_exact(*([value] for value in values), name, dtype=dtype)
+    assert ours[0].dtype == ours[1].dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16], ids=str)
+def test_rounding_to_16_bits_is_pytorchs(dtype):
+    """Of all numbers between two neighbours, halfway ones included, and of what is not finite."""
+    x = torch.arange(-70000, 70000).to(torch.int32).mul(3001).view(torch.float32)
+    special = torch.tensor([0.0, -0.0, 1e-40, 3.4e38, float("inf"), float("nan")])
+    wide = torch.cat((x, special, 1 + torch.arange(-512, 512) * 2.0**-16))
+    one, zero = torch.ones(len(wide)), torch.zeros(len(wide))
+    moments = torch.zeros(len(wide)), one
+    norm = Normalisation(None, None, torch.stack((*moments, one, zero, wide)), 0.0, False)
+    problem = NormProblem(torch.zeros(1, len(wide), 1, 1, dtype=dtype), norm)
+    if reason := BACKENDS["native"].cannot_run(problem):
+        pytest.skip(reason)
+    found = BACKENDS["native"].run(problem).flatten()
+    expected = wide.to(dtype).relu()
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert torch.equal(found.nan_to_num(), expected.nan_to_num())
+
+
 @pytest.mark.parametrize("uses_batch_stats", [False, True], ids=["constants", "batch"])
 @pytest.mark.parametrize("surplus", [0, 5], ids=["dense", "view"])
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -190,5 +252,5 @@ def test_choice(monkeypatch):
     with pytest.raises(RuntimeError, match=r"'native', which cannot run: .*float64"):
         bn_relu(make_problem((2, 4, 3, 3), dtype=torch.float64))
     monkeypatch.setenv("MASKEDCONV_BACKEND", "cuda")
-    with pytest.raises(RuntimeError, match=r"'cuda', which cannot run: .*on cpu"):
+    with pytest.raises(RuntimeError, match="'cuda', which cannot run: "):
         bn_relu(problem)

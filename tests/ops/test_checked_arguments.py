@@ -107,7 +107,15 @@ def test_pack_filters_refuses(changes, message):
 
 
 ALL = (True, True, True)
-PIXELS = {"x": AT, "x_pixel": 8, "pixels": 20, "channels": 5, "scale": AT, "shift": AT}
+PIXELS = {
+    "type": "float32",
+    "x": AT,
+    "x_pixel": 8,
+    "pixels": 20,
+    "channels": 5,
+    "scale": AT,
+    "shift": AT,
+}
 RUN = {**PIXELS, "out": AT + 8192, "threads": 1}
 BACKWARD = {
     **PIXELS, "grad": AT, "mean": AT, "inverse_deviation": AT, "of_batch": True,
@@ -120,6 +128,7 @@ BACKWARD = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"type": "float16"}, "type is float16; expected float32 or bfloat16"),
         ({"x": 0}, "x is a null pointer; expected 100 elements"),
         ({"scale": 0}, "scale is a null pointer; expected 5 elements"),
         ({"shift": 0}, "shift is a null pointer; expected 5 elements"),

@@ -16,6 +16,7 @@ from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cpu",)
 _COMPILED = native.module()
+_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def cannot_run(problem: NormProblem) -> str:
@@ -25,8 +26,8 @@ def cannot_run(problem: NormProblem) -> str:
         return native.why_missing()
     if input.device.type != "cpu":
         return f"its kernel is for the CPU; the input is on {input.device}"
-    if input.dtype != torch.float32:
-        return f"its kernel is for float32; the input is {input.dtype}"
+    if input.dtype not in _TYPES:
+        return f"its kernel is for float32 and bfloat16; the input is {input.dtype}"
     if pixel_pitch(input) == 0:
         return "its kernel is for contiguous channels and a constant stride between pixels"
     return ""
@@ -50,8 +51,8 @@ def run_backward(
     if _COMPILED is None:
         raise RuntimeError(native.REASON)
     input, norm, *_ = problem
-    if grad.dtype != torch.float32 or pixel_pitch(grad) != grad.size(1):
-        grad = grad.to(torch.float32).contiguous(memory_format=memory_format_of(input))
+    if grad.dtype != input.dtype or pixel_pitch(grad) != grad.size(1):
+        grad = grad.to(input.dtype).contiguous(memory_format=memory_format_of(input))
     grad_input = None
     if needs[0]:
         grad_input = memory.added_to
@@ -76,16 +77,16 @@ def run_backward(
     return grad_input, grad_weight, grad_bias
 
 
-def _pixels(input: Tensor) -> tuple[int, int, int, int]:
-    """Address of the first pixel, stride between pixels, number of pixels, channels."""
+def _pixels(input: Tensor) -> tuple[str, int, int, int, int]:
+    """Type, address of the first pixel, stride between pixels, number of pixels, channels."""
     channels = input.size(1)
     count = input.numel() // max(1, channels)
-    return address(input), pixel_pitch(input), count, channels
+    return _TYPES[input.dtype], address(input), pixel_pitch(input), count, channels
 
 
 def _empty_like(input: Tensor) -> Tensor:
     return torch.empty(
-        input.shape, dtype=torch.float32, device="cpu", memory_format=memory_format_of(input)
+        input.shape, dtype=input.dtype, device="cpu", memory_format=memory_format_of(input)
     )
 
 
