@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from maskedconv.cli import options
+from maskedconv.runs import execute
+from maskedconv.training import loop, step
 
 
 class Rerun:
@@ -107,5 +112,13 @@ def _bytes(tensor: Tensor) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(tensor.detach().untyped_storage())
 
 
-# Every recorder of the current test, in order.
+# Every recorder since ``take_the_place``, in order.
 made: list[Rerun] = []
+
+
+def take_the_place(monkeypatch: pytest.MonkeyPatch, recorder: type[Rerun]) -> None:
+    """Has ``recorder`` take the place of CUDA graphs, on every device and for every optimizer."""
+    made.clear()
+    monkeypatch.setattr(step, "CudaGraphs", recorder)
+    for module in (execute, loop, step, options):
+        monkeypatch.setattr(module, "check_graph", lambda *arguments: [])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import recorders
 import torch
-from recorders import Rerun, Tape
+from recorders import Rerun, Tape, take_the_place
 from torch import nn
 from torch.optim import Adam, adam
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from maskedconv import MaskedConv2d
 from maskedconv.data import Dataset
 from maskedconv.optim import CAPTURABLE, OPTIMIZERS, factory
-from maskedconv.training import Diverged, TrainingConfig, loop, step, train
+from maskedconv.training import Diverged, TrainingConfig, loop, train
 from maskedconv.training.captured_step import WARM_UP
 from maskedconv.training.graph import check_graph
 
@@ -47,21 +48,14 @@ def dataset():
 
 @pytest.fixture(autouse=True)
 def _recorded(monkeypatch):
-    """Operators of PyTorch alone, which the tape records; no recorder of an earlier test."""
+    """Operators of PyTorch alone, which the tape records."""
     monkeypatch.setenv("MASKEDCONV_BACKEND", "reference")
-    recorders.made.clear()
 
 
 @pytest.fixture
 def capturing(monkeypatch):
-    """Has a stand-in take the place of CUDA graphs, on every device and for every optimizer."""
-
-    def use(recorder):
-        monkeypatch.setattr(step, "CudaGraphs", recorder)
-        for module in (loop, step):
-            monkeypatch.setattr(module, "check_graph", lambda *arguments: [])
-
-    return use
+    """Has a stand-in take the place of CUDA graphs."""
+    return partial(take_the_place, monkeypatch)
 
 
 def network():
