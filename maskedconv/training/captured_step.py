@@ -18,10 +18,10 @@ WARM_UP = 3
 class Recorder(Protocol):
     """Captures work of the device."""
 
-    def warm_up(self, function: Callable[[], None]) -> str:
+    def warm_up(self, function: Callable[[], object]) -> str:
         """Runs ``function`` as before a capture; returns where it waited for the device, or ""."""
 
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+    def record(self, function: Callable[[], object]) -> Callable[[], None]:
         """Captures ``function`` without executing it; returns what replays the capture."""
 
 

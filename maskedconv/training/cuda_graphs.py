@@ -21,13 +21,13 @@ class CudaGraphs:
     def __init__(self, device: torch.device) -> None:
         self._device, self._stream = device, torch.cuda.Stream(device)
 
-    def warm_up(self, function: Callable[[], None]) -> str:
+    def warm_up(self, function: Callable[[], object]) -> str:
         """Runs ``function`` on that stream; returns where it waited for the device, or ""."""
         with self._aside(), _watched() as waits:
             function()
         return waits[0] if waits else ""
 
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+    def record(self, function: Callable[[], object]) -> Callable[[], None]:
         """Captures ``function`` without executing it; returns what replays the capture."""
         graph = torch.cuda.CUDAGraph()
         # The outer context restores the stream after an error as well; torch.cuda.graph does not.
