@@ -16,11 +16,14 @@ from maskedconv.checks import check_choice
 from maskedconv.cli.listing import print_estimate, print_items
 from maskedconv.cli.options import (
     AMP_HELP,
+    COMPILE_HELP,
+    GRAPH_HELP,
     INTERRUPTED,
     SOME_FAILED,
     check_checkpoint_minutes,
     check_device,
     open_amp,
+    open_graph,
     usage_errors,
 )
 from maskedconv.cli.progress import ConsoleObserver
@@ -30,6 +33,7 @@ from maskedconv.runs.images import DataKey, DataLocations, data_key, parse_folde
 from maskedconv.runs.parallel import count_cores, divide_cores, parse_parallel, run_parallel
 from maskedconv.runs.planning import (
     Plan,
+    all_runs,
     check_data,
     check_folder,
     check_same_data,
@@ -43,6 +47,7 @@ from maskedconv.runs.sequential import run_all, unique
 from maskedconv.runs.store import StoreError
 from maskedconv.runs.time_left import TimeLeft
 from maskedconv.runs.workers import WorkerConfig, WorkerError, Workers
+from maskedconv.training.compiled import check_compile
 from maskedconv.training.device import open_device
 
 if TYPE_CHECKING:
@@ -80,6 +85,8 @@ def main(
     subset: Annotated[int | None, typer.Option(help="Training images per class.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     amp: Annotated[str, typer.Option(help=AMP_HELP)] = "auto",
+    graph: Annotated[str, typer.Option(help=GRAPH_HELP)] = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help=COMPILE_HELP)] = False,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads of a run; by default 1 for quick, else all.")
     ] = None,
@@ -128,8 +135,10 @@ def main(
         asked = parse_parallel(parallel)
         items = papers.select(ids or [])
         found = open_device(device, None)
-        request = replace(request, amp=open_amp(amp, found))
+        request = replace(request, amp=open_amp(amp, found), compile=compile)
         plan = papers.make_plan(items, request)
+        open_graph(graph, found, (run.optimizer for run in all_runs(plan)))
+        check_compile(compile, found.type)
         if list_:
             print_items(plan, verbose)
             return
@@ -141,7 +150,8 @@ def main(
         at_once, threads = divide_cores(
             asked, threads or plan.preset.threads, found.type, count_cores()
         )
-        worker_config = WorkerConfig(store.out, found.type, threads, 60 * checkpoint_minutes)
+        seconds = 60 * checkpoint_minutes
+        worker_config = WorkerConfig(store.out, found.type, threads, seconds, graph)
         open_device(device, threads)
         if dry_run:
             sizes = {key: locations.size(key, found) for key in data_keys(plan)}
@@ -212,6 +222,7 @@ def _run(
                 lambda run: datasets[data_key(run)],
                 observer,
                 checkpoint_seconds=worker_config.checkpoint_seconds,
+                graph=worker_config.graph,
             )
     except KeyboardInterrupt:
         from maskedconv.runs.checkpoints import has_checkpoint

@@ -12,11 +12,14 @@ import typer
 from maskedconv import data
 from maskedconv.cli.options import (
     AMP_HELP,
+    COMPILE_HELP,
+    GRAPH_HELP,
     INTERRUPTED,
     SOME_FAILED,
     check_checkpoint_minutes,
     check_device,
     open_amp,
+    open_graph,
     usage_errors,
 )
 from maskedconv.console import duration, say
@@ -28,6 +31,7 @@ from maskedconv.runs.row import Row
 from maskedconv.runs.sequential import CHECKPOINT_SECONDS
 from maskedconv.runs.store import StoreError
 from maskedconv.slices import FROZEN_MODES
+from maskedconv.training.compiled import check_compile
 from maskedconv.training.device import open_device
 
 if TYPE_CHECKING:
@@ -71,6 +75,8 @@ def main(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     amp: Annotated[str, typer.Option(help=AMP_HELP)] = "auto",
+    graph: Annotated[str, typer.Option(help=GRAPH_HELP)] = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help=COMPILE_HELP)] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder with a results.jsonl, to which the run is added.")
@@ -121,14 +127,17 @@ def main(
             seed=seed,
             options=options,
             amp=open_amp(amp, torch_device),
+            compile=compile,
         )
+        open_graph(graph, torch_device, [config.optimizer])
+        check_compile(compile, torch_device.type)
         store = None if out is None else Store(out)
         if store is not None:
             store.prepare()
         images = locations.load((dataset, subset), torch_device)
         _check_model(config, images)
     _say_what_is_not_obvious(config, store)
-    _print_result(_run(config, images, store, 60 * minutes), store)
+    _print_result(_run(config, images, store, 60 * minutes, graph), store)
 
 
 def _check_out(out: Path | None, keep: bool, checkpoint_minutes: float | None) -> float:
@@ -213,7 +222,9 @@ def _say_what_is_not_obvious(config: RunConfig, store: Store | None) -> None:
         )
 
 
-def _run(config: RunConfig, images: Dataset, store: Store | None, checkpoint_seconds: float) -> Row:
+def _run(
+    config: RunConfig, images: Dataset, store: Store | None, checkpoint_seconds: float, graph: str
+) -> Row:
     from maskedconv.runs.execute import execute
     from maskedconv.runs.sequential import run_all
 
@@ -221,9 +232,14 @@ def _run(config: RunConfig, images: Dataset, store: Store | None, checkpoint_sec
     print(_HEADER, flush=True)
     try:
         if store is None:
-            return execute(config, images, lambda epoch: printer.epoch(config, epoch))
+            return execute(config, images, lambda epoch: printer.epoch(config, epoch), graph=graph)
         rows = run_all(
-            [config], store, lambda _: images, printer, checkpoint_seconds=checkpoint_seconds
+            [config],
+            store,
+            lambda _: images,
+            printer,
+            checkpoint_seconds=checkpoint_seconds,
+            graph=graph,
         )
         return rows[config.key]
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ import torch
 
 from bench.timing import flush_cache
 from maskedconv.ops.timing import CudaQueue, Times, queued_times
+from maskedconv.training.cuda_graphs import CudaGraphs
 from maskedconv.training.memory import peak_resident
 
 Function = Callable[[], object]
@@ -82,18 +83,12 @@ class Cuda(Device):
         flush_cache()
 
     def capture(self, function: Function, prepare: Function = lambda: None) -> Function:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(self.warm_up):
-                function()
-        torch.cuda.current_stream().wait_stream(side)
+        graphs = CudaGraphs(torch.device("cuda", torch.cuda.current_device()))
+        for _ in range(self.warm_up):
+            graphs.warm_up(function)
         prepare()
         self.reset_peak()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            function()
-        return graph.replay
+        return graphs.record(function)
 
     def reset_peak(self) -> None:
         torch.cuda.synchronize()

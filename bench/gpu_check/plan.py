@@ -13,6 +13,11 @@ SMALL_NETWORKS = ("wrn_10_1", "densenet_bc_16_12")
 IMPLEMENTATIONS = ("ours", "plain", "slice")
 MODES = ("eager", "graph")
 SANITIZERS = ("memcheck", "racecheck")
+GPU_TESTS = (
+    "tests/ops/test_gpu.py",
+    "tests/ops/test_gpu_bn_relu.py",
+    "tests/training/test_gpu_captured_step.py",
+)
 EPOCHS = "epochs"
 
 
@@ -46,7 +51,7 @@ def steps(rehearse: bool, runs: tuple[str, ...] = ()) -> tuple[Step, ...]:
         Step("steps", 90, 60, _whole_steps(rehearse)),
         Step("profile", 30, 20, tuple(map(str, shapes.profiled(rehearse)))),
         Step("sanitize", 15, 15, SANITIZERS),
-        Step("tests", 60, 60, ("tests/ops/test_gpu.py", "tests/ops/test_gpu_bn_relu.py")),
+        Step("tests", 60, 60, GPU_TESTS),
         Step("compiled", 120, 120, _networks(rehearse)[:1]),
         Step(EPOCHS, 3600, 3600, runs, at_once=3),
     )

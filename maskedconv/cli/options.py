@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from maskedconv.checks import check_choice
 from maskedconv.console import say
 from maskedconv.io import StoreError
 from maskedconv.training.device import DEVICES
+from maskedconv.training.graph import check_graph
 from maskedconv.training.precision import is_slow, resolve_amp
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 AMP_HELP = "bf16: bfloat16 under autocast; off: float32; auto: bf16 on CUDA and on CPUs with AMX."
+GRAPH_HELP = (
+    "on: training steps are replayed as a CUDA graph; off: they are eager; auto: on where the "
+    "device, optimizer and network allow it. The numbers do not depend on it."
+)
+COMPILE_HELP = "The network's training steps run under torch.compile, which changes rounding."
 
 
 @contextmanager
@@ -59,3 +65,16 @@ def open_amp(asked: str, device: torch.device) -> str:
     if is_slow(amp, device.type):
         say("note: this CPU has no bfloat16 instructions; --amp off is faster here")
     return amp
+
+
+def open_graph(graph: str, device: torch.device, optimizers: Iterable[str]) -> str:
+    """Returns ``graph``; notes which optimizers prevent a CUDA graph of "auto" on ``device``.
+
+    Raises:
+        ValueError: as :func:`maskedconv.training.graph.check_graph`.
+    """
+    reasons = check_graph(graph, device.type, optimizers)
+    if graph == "auto" and device.type == "cuda":
+        for reason in reasons:
+            say(f"note: training steps are not captured in a CUDA graph: {reason}")
+    return graph

@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 OPTIMIZERS = ("sgd", "adam", "yellowfin")
+# Their steps on CUDA can be captured in a CUDA graph; only the settings are host values.
+CAPTURABLE = ("sgd", "adam")
 SCHEDULES = ("step", "cosine")
 
 _HOMES = {"YellowFin": "yellowfin", "make_optimizer": "factory", "make_scheduler": "factory"}

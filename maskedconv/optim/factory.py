@@ -28,7 +28,8 @@ def make_optimizer(
     """The optimizer ``name`` of ``parameters``.
 
     ``momentum`` is SGD's momentum, Adam's beta1 or YellowFin's initial momentum; ``nesterov`` is
-    for SGD only.
+    for SGD only. On CUDA, Adam counts its steps on the device, so that a CUDA graph can contain
+    them.
 
     Raises:
         ValueError: there is no such optimizer, or a value is invalid for it.
@@ -40,7 +41,14 @@ def make_optimizer(
             parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
         )
     if name == "adam":
-        return Adam(parameters, lr=lr, betas=(momentum, 0.999), weight_decay=weight_decay)
+        return Adam(
+            parameters,
+            lr=lr,
+            betas=(momentum, 0.999),
+            weight_decay=weight_decay,
+            # Also for eager steps, as the two ways round differently.
+            capturable=all(parameter.is_cuda for parameter in parameters),
+        )
     if name == "yellowfin":
         return YellowFin(
             parameters,

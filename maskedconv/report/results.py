@@ -217,8 +217,11 @@ class Results:
     @property
     def precision(self) -> str:
         """The precision of the runs with a row, as text."""
-        used = dict.fromkeys(run.config.amp for run in self.runs().values() if run.row)
-        return " and ".join(_PRECISIONS[amp] for amp in used)
+        configs = [run.config for run in self.runs().values() if run.row]
+        used = dict.fromkeys(
+            _PRECISIONS[config.amp] + ", compiled" * config.compile for config in configs
+        )
+        return " and ".join(used)
 
     def title(self, experiment: str) -> str:
         return str(self.plan["experiments"][experiment].get("title") or experiment)

@@ -47,6 +47,7 @@ _ORDER = [
     "start",
     "members",
     "amp",
+    "compile",
 ]
 
 
@@ -148,6 +149,8 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
             parts.append(self.optimizer)
         if self.amp != "off":
             parts.append(self.amp)
+        if self.compile:
+            parts.append("compiled")
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
         rest = (self.dataset, epochs, f"lr {_short(self.lr)}", f"seed {self.seed}")
         return ", ".join((" ".join(parts), *rest))

@@ -17,12 +17,13 @@ from maskedconv.counting import count_parameters
 from maskedconv.data import Dataset
 from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.config import RunConfig
-from maskedconv.runs.ensemble import freeze_unlearned_, train_members
+from maskedconv.runs.ensemble import Fit, freeze_unlearned_, train_members
 from maskedconv.runs.row import Row, begin_row, fail, outcome
 from maskedconv.runs.store import StoreError
 from maskedconv.runs.weights import keep_weights, start_from, weights_path
 from maskedconv.selection import select_learned_
 from maskedconv.training.checkpoint import Checkpoint
+from maskedconv.training.graph import check_graph
 from maskedconv.training.history import Diverged, Epoch, History
 from maskedconv.training.loop import train
 from maskedconv.training.memory import peak_resident
@@ -78,6 +79,7 @@ def execute(
     *,
     folder: Path | None = None,
     checkpoint_seconds: float = 120.0,
+    graph: str = "off",
 ) -> Row:
     """Executes the run on the device of ``dataset``; returns its row, "done" or "failed".
 
@@ -89,13 +91,16 @@ def execute(
         folder: the output folder for weights and checkpoints, from which an interrupted run
             resumes. Call ``remove_checkpoint`` when the row is on disk.
         checkpoint_seconds: time between two checkpoints.
+        graph: "auto", "on" or "off", see :func:`maskedconv.training.train`.
 
     Raises:
-        ValueError: the run needs a folder, and there is none.
+        ValueError: the run needs a folder, and there is none; ``graph`` is "on", and the device or
+            the optimizer prevents it.
         StoreError: a checkpoint or the weights cannot be written.
     """
     if folder is None and (config.keep or config.start):
         raise ValueError(f"folder is None; expected a folder for the weights of {config.label()}")
+    check_graph(graph, dataset.device.type, [config.optimizer])
     row = begin_row(config)
     start = time.perf_counter()
     _reset_peak_memory(dataset.device)
@@ -103,7 +108,8 @@ def execute(
         None if folder is None else _checkpoint(config, dataset, folder, checkpoint_seconds)
     )
     try:
-        _do(config, dataset, on_epoch, folder, checkpoint, row)
+        fit = _training_of(config, dataset, on_epoch, checkpoint, graph)
+        _do(config, dataset, fit, folder, checkpoint, row)
         row.update({"status": "done", "error": None, "error_type": None})
     except StoreError:
         raise
@@ -127,7 +133,7 @@ def execute(
 def _do(
     config: RunConfig,
     dataset: Dataset,
-    on_epoch: Callable[[Epoch], None] | None,
+    fit: Fit,
     folder: Path | None,
     checkpoint: Checkpoint | None,
     row: Row,
@@ -142,11 +148,6 @@ def _do(
     row["learned_parameters"] = counts.learned * max(1, config.members)
     row["total_parameters"] = counts.total
 
-    def fit(network: nn.Module, seed: int) -> History:
-        told = _forgetting_the_first_peak(on_epoch, dataset.device, config.epochs)
-        chosen = replace(config, seed=seed)
-        return train(network, dataset, chosen, on_epoch=told, checkpoint=checkpoint)
-
     if config.members and folder is not None and checkpoint is not None:
         freeze_unlearned_(model)
         row.update(cast(Row, train_members(model, config, dataset, fit, checkpoint)))
@@ -155,6 +156,26 @@ def _do(
     row.update(cast(Row, outcome(fit(model, config.seed))))
     if config.keep and folder is not None:
         row.update(cast(Row, keep_weights(model, folder, config.key)))
+
+
+def _training_of(
+    config: RunConfig,
+    dataset: Dataset,
+    on_epoch: Callable[[Epoch], None] | None,
+    checkpoint: Checkpoint | None,
+    graph: str,
+) -> Fit:
+    """Trains a network as ``config`` says, with a given seed."""
+
+    def fit(network: nn.Module, seed: int) -> History:
+        if config.compile:
+            # Code compiled for earlier runs counts towards torch.compile's limit.
+            torch.compiler.reset()
+        told = _forgetting_the_first_peak(on_epoch, dataset.device, config.epochs)
+        chosen = replace(config, seed=seed)
+        return train(network, dataset, chosen, graph=graph, on_epoch=told, checkpoint=checkpoint)
+
+    return fit
 
 
 def _forgetting_the_first_peak(
@@ -177,7 +198,11 @@ def _forgetting_the_first_peak(
 
 def _checkpoint(config: RunConfig, dataset: Dataset, folder: Path, every: float) -> Checkpoint:
     images = [*dataset.train_images.shape, len(dataset.test_images), dataset.num_classes]
-    identity = {"config": config.to_json(), "images": images, "device": dataset.device.type}
+    described = config.to_json()
+    if not config.compile:
+        # Checkpoints from before --compile existed stay valid.
+        del described["compile"]
+    identity = {"config": described, "images": images, "device": dataset.device.type}
     return Checkpoint(checkpoint_path(folder, config), identity, every)
 
 

@@ -47,6 +47,7 @@ def recipe_run(
         "epochs": preset.epochs.get(experiment, found.epochs),
         "subset": preset.subset,
         "amp": preset.amp,
+        "compile": preset.compile,
         **{name: getattr(found, name) for name in _OF_RECIPES},
     }
     return RunConfig(

@@ -67,7 +67,7 @@ _config = record(
         "model": text,
         **dict.fromkeys(("learned", "lr", "momentum", "weight_decay", "gamma", "dropout"), number),
         **dict.fromkeys(("epochs", "batch_size", "seed", "members", "slice_dim"), count),
-        **dict.fromkeys(("bn_learned", "nesterov", "keep"), flag),
+        **dict.fromkeys(("bn_learned", "nesterov", "keep", "compile"), flag),
         **dict.fromkeys(
             ("frozen", "trained", "init", "schedule", "optimizer", "start", "amp"), text
         ),
@@ -117,5 +117,6 @@ plan: Schema = record(
     {
         **dict.fromkeys(("data_note", "command", "created", "amp"), text),
         "data_notes": mapping_of(text),
+        "compile": flag,
     },
 )

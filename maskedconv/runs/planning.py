@@ -93,7 +93,7 @@ def _without(key: DataKey, plan: Plan) -> str:
 
 
 def check_folder(store: Store, preset: Preset) -> None:
-    """ValueError if the folder holds runs of another preset, data set or precision."""
+    """ValueError if the folder holds runs of another preset, data set, precision or --compile."""
     names = ", ".join(preset.datasets)
     old = store.read_plan()
     if old is not None and (old["preset"], old["dataset"]) != (preset.name, names):
@@ -106,6 +106,12 @@ def check_folder(store: Store, preset: Preset) -> None:
         raise ValueError(
             f"{store.out} holds runs of --amp {amp}, not {preset.amp}; --amp {amp} continues "
             "them, --out names another folder"
+        )
+    if old is not None and (compile := old.get("compile", False)) != preset.compile:
+        ways = {False: "without --compile", True: "with --compile"}
+        raise ValueError(
+            f"{store.out} holds runs {ways[compile]}, not {ways[preset.compile]}; choose another "
+            "folder with --out"
         )
 
 
@@ -143,6 +149,7 @@ def write_plan(
             "preset": plan.preset.name,
             "dataset": ", ".join(plan.preset.datasets),
             "amp": plan.preset.amp,
+            "compile": plan.preset.compile,
             "data_notes": {name: dataset.note for (name, _), dataset in datasets.items()},
             "command": command,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -35,6 +35,7 @@ class Request:
         epochs, subset: replace the preset's.
         seeds: number of seeds, starting at 0.
         amp: "bf16" or "off".
+        compile: whether training steps run under ``torch.compile``.
 
     Raises:
         ValueError: ``epochs``, ``subset`` or ``seeds`` is below 1.
@@ -47,6 +48,7 @@ class Request:
     subset: int | None = None
     seeds: int = 1
     amp: str = "off"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "subset", "seeds"):
@@ -68,6 +70,7 @@ class Preset:
         subset: training images per class, or None for all.
         threads: CPU threads of a run, or None for torch's default.
         amp: "bf16" or "off".
+        compile: whether training steps run under ``torch.compile``.
     """
 
     name: str
@@ -78,3 +81,4 @@ class Preset:
     subset: int | None = None
     threads: int | None = None
     amp: str = "off"
+    compile: bool = False

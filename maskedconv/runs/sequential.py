@@ -48,13 +48,13 @@ def run_all(
     observer: Observer,
     *,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    poll_seconds: float = POLL_SECONDS,
+    graph: str = "off",
 ) -> dict[str, Row]:
     """Executes every run that ``store`` lacks; returns the row of every run, by key.
 
     A run that starts from the weights of another comes after it. If another process is doing a run,
     this function waits for it, and does the run itself if that process dies. A failed run has a
-    row, too.
+    row, too. ``graph`` is that of :func:`maskedconv.runs.execute.execute`.
 
     Raises:
         StoreError: a row, a checkpoint or a file of weights cannot be written.
@@ -66,7 +66,7 @@ def run_all(
         for key, config in list(pending.items()):
             if config.start in pending:
                 continue
-            row = attempt(config, store, dataset_of, observer, checkpoint_seconds)
+            row = attempt(config, store, dataset_of, observer, checkpoint_seconds, graph)
             if row is None:
                 continue
             rows[key] = row
@@ -74,7 +74,7 @@ def run_all(
             observer.finished(config, row)
         if len(pending) == left:
             observer.waiting(left)
-            time.sleep(poll_seconds)
+            time.sleep(POLL_SECONDS)
     return rows
 
 
@@ -84,6 +84,7 @@ def attempt(
     dataset_of: DatasetOf,
     progress: Progress,
     checkpoint_seconds: float,
+    graph: str,
 ) -> Row | None:
     """The run's row, from the folder or by executing it; None if another process is doing it.
 
@@ -101,7 +102,8 @@ def attempt(
             store.append(row)
             return row
         with interrupts.noted():
-            return _run_one(config, store, dataset_of(config), progress, checkpoint_seconds)
+            dataset = dataset_of(config)
+            return _run_one(config, store, dataset, progress, checkpoint_seconds, graph)
 
 
 def not_run(config: RunConfig, error: str, error_type: str) -> Row:
@@ -129,6 +131,7 @@ def _run_one(
     dataset: Dataset,
     progress: Progress,
     checkpoint_seconds: float,
+    graph: str,
 ) -> Row:
     from maskedconv.runs.checkpoints import remove_checkpoint
     from maskedconv.runs.execute import execute
@@ -140,6 +143,7 @@ def _run_one(
         lambda epoch: progress.epoch(config, epoch),
         folder=store.out,
         checkpoint_seconds=checkpoint_seconds,
+        graph=graph,
     )
     store.append(row)
     # A failed run that is tried again resumes from its checkpoint; no other checkpoint is needed.

@@ -65,7 +65,16 @@ def _train(
     model: nn.Module, config: RunConfig, images: Dataset, batch: int, device: torch.device
 ) -> float:
     """Seconds of an epoch of ``images``, with evaluation, at a negligible learning rate."""
-    timed = replace(config, epochs=1, batch_size=batch, lr=1e-6, milestones=(), schedule="step")
+    timed = replace(
+        # Eager: compiling takes longer than these few steps.
+        config,
+        epochs=1,
+        batch_size=batch,
+        lr=1e-6,
+        milestones=(),
+        schedule="step",
+        compile=False,
+    )
 
     def epoch() -> None:
         train(model, images, timed)

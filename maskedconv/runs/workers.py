@@ -35,12 +35,15 @@ class WorkerError(RuntimeError):
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """The options of a worker: output folder, device, threads, seconds between checkpoints."""
+    """The options of a worker: output folder, device, threads, seconds between checkpoints, and
+    ``graph`` of :func:`maskedconv.training.train`.
+    """
 
     out: Path
     device: str
     threads: int | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    graph: str = "off"
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,7 @@ def _work(connection: Connection, worker_config: WorkerConfig, images: Path) -> 
                 lambda config: datasets[data_key(config)],
                 teller,
                 worker_config.checkpoint_seconds,
+                worker_config.graph,
             )
         except StoreError as error:
             teller.tell("store", str(error))

@@ -21,6 +21,7 @@ class Position:
     """The complete training state: everything that affects the rest of the training.
 
     Attributes:
+        device: the device of the model and the batches.
         history: the finished epochs.
         batch: number of finished batches of the current epoch; ``sums`` are over these.
     """
@@ -30,7 +31,7 @@ class Position:
     ) -> None:
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.history = History()
-        self._device = device
+        self.device = device
         self._begin_epoch()
 
     @property
@@ -44,13 +45,13 @@ class Position:
         self._begin_epoch()
 
     def _begin_epoch(self) -> None:
-        self.batch, self.sums = 0, Sums(self._device)
+        self.batch, self.sums = 0, Sums(self.device)
         self._seconds_before, self._start = 0.0, time.perf_counter()
 
     def state(self) -> dict[str, Any]:
         """The state as tensors and JSON values; waits for the device."""
         # Order and augmentation have generators of their own; dropout draws from the global ones.
-        cuda = self._device.type == "cuda"
+        cuda = self.device.type == "cuda"
         return {
             **{name: getattr(self, name).state_dict() for name in _STATEFUL},
             "history": [asdict(epoch) for epoch in self.history.epochs],
@@ -58,7 +59,7 @@ class Position:
             "sums": vars(self.sums),
             "seconds": self.seconds,
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(self._device) if cuda else None,
+            "random_cuda": torch.cuda.get_rng_state(self.device) if cuda else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -68,11 +69,11 @@ class Position:
         self.history.epochs[:] = [Epoch(**epoch) for epoch in state["history"]]
         self.batch, self._seconds_before = state["batch"], state["seconds"]
         for name, value in state["sums"].items():
-            moved = value.to(self._device) if isinstance(value, Tensor) else value
+            moved = value.to(self.device) if isinstance(value, Tensor) else value
             setattr(self.sums, name, moved)
         torch.set_rng_state(state["random"])
         if state["random_cuda"] is not None:
-            torch.cuda.set_rng_state(state["random_cuda"], self._device)
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
 
 
 class Sums:

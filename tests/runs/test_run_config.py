@@ -54,6 +54,7 @@ def test_key_is_stable():
         {"start": "0" * 16},
         {"start": "0" * 16, "members": 5},
         {"amp": "bf16"},
+        {"compile": True},
     ],
 )
 def test_every_setting_changes_the_key_and_survives_json(change):

@@ -56,7 +56,7 @@ def network(seed=0):
 
 
 def run(model, dataset, **changes):
-    others = ("compile", "on_epoch", "checkpoint")
+    others = ("on_epoch", "checkpoint")
     options = {name: changes.pop(name) for name in others if name in changes}
     settings = {
         "epochs": 3, "batch_size": 32, "lr": 0.02, "momentum": 0.9, "weight_decay": 0.0,
@@ -178,15 +178,6 @@ def test_yellowfin_has_the_authors_settings():
     assert (optimizer.clip, optimizer.window, optimizer.beta) == (2.0, 20, 0.999)
     group = optimizer.param_groups[0]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.0, 5e-4)
-
-
-def test_compiled_training_is_the_same(dataset, monkeypatch):
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
-    model = network()
-    history = run(model, dataset, compile=True)
-    assert compiled == [model]
-    assert history.last_top1 == run(network(), dataset).last_top1
 
 
 def test_bfloat16_trains_and_keeps_float32_weights(dataset):

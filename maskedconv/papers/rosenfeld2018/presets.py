@@ -119,7 +119,7 @@ def adapt(preset: RosenfeldPreset, request: Request) -> RosenfeldPreset:
     A requested data set replaces all others, except that table3 and fig6 use Tiny-ImageNet if its
     folder is given by name.
     """
-    chosen = replace(preset, seeds=request.seeds, amp=request.amp)
+    chosen = replace(preset, seeds=request.seeds, amp=request.amp, compile=request.compile)
     if request.dataset is not None:
         chosen = replace(chosen, datasets=(request.dataset,), tiny_dataset=request.dataset)
     if TINY in request.folders:
