@@ -84,6 +84,24 @@ def check_gradients(problem, grad, found, grads):
             close(value, expected, dtype, scale)
 
 
+def check_results(problem, grad, results):
+    """Those of ``BNReluEmulation.run``, against float64."""
+    double = problem.input.double()
+    affine = (None if part is None else part.double() for part in problem.norm[:2])
+    running = RunningStatistics(
+        torch.zeros(double.size(1)).double(), torch.ones(double.size(1)).double(), None, 0.1
+    )
+    expected = reference.run(StatisticsProblem(double, *affine, 1e-3, running))
+    for found in (results.statistics, results.of_moments):
+        for row, right in zip(found, expected, strict=True):
+            close(row, right, torch.float32)
+    close(results.mean, running.mean, torch.float32)
+    close(results.var, running.var, torch.float32)
+    result, grads = expected_of(problem, grad)
+    close(results.forward, result, problem.input.dtype)
+    check_gradients(problem, grad, results[-3:], grads)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize(("shape", "surplus"), SHAPE_ITEMS)
 @pytest.mark.parametrize("affine", [True, False], ids=["affine", "plain"])
