@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from types import SimpleNamespace
 
 import emulation
 import pytest
 import torch
 from exact import assert_same
+from pretended_gpu import LIMITS
 from test_bn_relu import expected_of, make_problem
 
 from maskedconv.ops import native
@@ -20,7 +20,6 @@ pytestmark = pytest.mark.skipif(
     emulation.compiler() is None, reason="there is no C++ compiler to build the emulation"
 )
 ALL = (True, True, True)
-MULTIPROCESSORS = 2
 # What is left are float32 sums, and one rounding to the type.
 TOLERANCES = {torch.float32: 3e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 # [N, C, H, W] and the channels of a wider tensor that are left out.
@@ -37,21 +36,9 @@ SHAPES = {
 SHAPE_ITEMS = [pytest.param(*case, id=name) for name, case in SHAPES.items()]
 
 
-@pytest.fixture(scope="module")
-def emulated_module(tmp_path_factory):
-    return emulation.build_module(tmp_path_factory.mktemp("module"))
-
-
 @pytest.fixture(autouse=True)
-def _pretended_gpu(emulated_module, monkeypatch):
-    """Makes the backends' ``run`` work on the CPU: the module's kernels are emulated there."""
-    monkeypatch.setattr(native, "module", lambda: emulated_module)
-    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
-    monkeypatch.setattr(cuda, "multiprocessors", lambda _: MULTIPROCESSORS)
-    torch.use_deterministic_algorithms(True)  # new tensors start as NaN
+def _counters_end_at_0(pretended_gpu):
     yield
-    torch.use_deterministic_algorithms(False)
     assert not cuda._counters(torch.device("cpu"), 0).any()
 
 
@@ -213,7 +200,7 @@ def test_results_repeat():
 
 def test_a_launch_of_many_blocks_uses_its_workspace(emulated_module):
     """Else no test sees how blocks are joined."""
-    assert emulated_module.bn_relu_cuda_sums(5 * 33 * 31, 12, MULTIPROCESSORS) > 25
+    assert emulated_module.bn_relu_cuda_sums(5 * 33 * 31, 12, LIMITS[0]) > 25
 
 
 PIXELS = {"type": "float32", "pixels": 8, "channels": 4}
