@@ -1,7 +1,8 @@
 """Runs the emulated bn_relu kernels on tensors that end, or begin, at forbidden memory.
 
 ``python guarded_bn_relu.py LIBRARY`` ends by a signal where a kernel reads or writes outside of a
-tensor. With a number as a second argument, that bound of a ``Breakable`` library is exceeded.
+tensor, or with status 1 where its numbers are wrong. With a number as a second argument, that bound
+of a ``Breakable`` library is exceeded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from itertools import product
 
 import torch
-from emulated_bn_relu import BNReluEmulation
+from emulated_bn_relu import BNReluEmulation, strided_copy
 from guarded_memory import guarded
 from test_bn_relu import make_problem
 from test_bn_relu_cuda import SHAPES, TOLERANCES, check_results, rounded
@@ -26,7 +27,7 @@ def run_every_case(library):
         for dtype, (shape, surplus) in product(TOLERANCES, SHAPES.values()):
             torch.manual_seed(0)
             problem = rounded(make_problem(shape, surplus), dtype)
-            grad = torch.randn_like(problem.input)
+            grad = strided_copy(problem.input).normal_()
             check_results(problem, grad, kernels.run(problem, grad))
 
 

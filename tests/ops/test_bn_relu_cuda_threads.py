@@ -62,12 +62,14 @@ def test_nothing_outside_of_the_tensors_is_touched(changed):
     assert done.stdout == "inside\n"
 
 
-def test_one_pixel_more_is_noticed(changed):
-    """Shows that the test above detects it, in each loop over the pixels."""
-    assert changed.bounds == 4
-    for bound in range(changed.bounds):
+def test_one_pixel_or_channel_more_is_noticed(changed):
+    """Shows that the test above detects it, at each comparison with their number."""
+    assert len([text for text in changed.bounds if text.startswith("pixel")]) == 4
+    assert len(changed.bounds) == 10
+    for bound, text in enumerate(changed.bounds):
         done = run_guarded(changed, str(bound))
-        assert done.returncode == -signal.SIGSEGV, f"bound {bound}: {done.stderr}"
+        assert done.returncode in (1, -signal.SIGSEGV), f"{text} number {bound}: {done.stderr}"
+        assert "inside" not in done.stdout
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)

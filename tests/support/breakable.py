@@ -8,7 +8,7 @@ import shutil
 import emulation
 
 ORDERING = re.compile(r"(__syncthreads\(\)|__threadfence\(\)|copy_async_wait<[^>]*>\(\));")
-BOUND = re.compile(r"pixel < a\.pixels")
+BOUND = re.compile(r"pixel < a\.pixels|channel (<|>=) (\w\.)?(partials\.)?channels\b")
 _SWITCHES = """
 inline int removed = -1, partly = 0, exceeded = -1;
 inline bool reached(int i) { return removed != i || (partly && threadIdx.x < 32); }
@@ -25,13 +25,13 @@ class Breakable:
     Attributes:
         library: as of ``emulation.build``.
         statements: the text of each that :meth:`without` takes out.
-        bounds: the number of those that ``library.exceed_bound`` moves by one pixel.
+        bounds: the text of each comparison that ``library.exceed_bound`` moves by one.
     """
 
     def __init__(self, name, folder, statements=ORDERING):
         csrc = folder / "csrc"
         shutil.copytree(emulation.ROOT / "csrc", csrc)
-        self.statements, self.bounds = [], 0
+        self.statements, self.bounds = [], []
         for source in sorted((csrc / name / "cuda").iterdir()):
             text = statements.sub(self._removable, source.read_text())
             source.write_text(BOUND.sub(self._movable, text))
@@ -49,5 +49,5 @@ class Breakable:
         return f"if (reached({len(self.statements) - 1})) {match[0]}"
 
     def _movable(self, match):
-        self.bounds += 1
-        return f"{match[0]} + beyond({self.bounds - 1})"
+        self.bounds.append(match[0])
+        return f"{match[0]} + beyond({len(self.bounds) - 1})"

@@ -63,7 +63,15 @@ class Results(NamedTuple):
 def strided_copy(tensor):
     """A copy with the same strides; ``clone`` gives a dense one."""
     span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.new_empty(span).as_strided(tensor.shape, tensor.stride()).copy_(tensor)
+    return tensor.new_zeros(span).as_strided(tensor.shape, tensor.stride()).copy_(tensor)
+
+
+def check_gaps(images):
+    """RuntimeError unless there are zeros between the pixels, as in new memory."""
+    channels, pitch = images.size(1), pixel_pitch(images)
+    pixels = images.numel() // channels
+    if images.as_strided((pixels - 1, pitch), (pitch, 1))[:, channels:].any():
+        raise RuntimeError("a kernel has written between the pixels")
 
 
 class BNReluEmulation:
@@ -71,7 +79,7 @@ class BNReluEmulation:
 
     Args:
         place: gives the copy of a tensor that the kernels get, in memory of the test's choice.
-            What they must write starts as NaN.
+            What they must write starts as NaN, and memory between pixels as 0.
     """
 
     def __init__(self, library, multiprocessors=2, place=strided_copy):
@@ -148,6 +156,7 @@ class BNReluEmulation:
         to = _Pixels(out.data_ptr(), pixel_pitch(out))
         arguments = self._norm(problem, statistics, seed)
         self._call("emulated_forward", arguments, ctypes.byref(to))
+        check_gaps(out)
         return out
 
     def _backward(self, problem, grad, seed):
@@ -164,4 +173,5 @@ class BNReluEmulation:
             "emulated_backward", self._norm(problem, statistics, seed),
             ctypes.byref(_Pixels(given.data_ptr(), pixel_pitch(given))), ctypes.byref(gradients),
         )  # fmt: skip
+        check_gaps(grad_x)
         return grad_x, grad_weight, grad_bias
