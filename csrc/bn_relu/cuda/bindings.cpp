@@ -106,16 +106,20 @@ void forward(const std::string& type, int64_t pixels, int64_t channels, Image x,
 
 // `grad_x` of address 0 is not computed, nor is `grad_weight` or `grad_bias`.
 void backward(const std::string& type, int64_t pixels, int64_t channels, Image x, Image grad,
-              Image rows, bool uses_batch_stats, Image grad_x, uintptr_t grad_weight,
-              uintptr_t grad_bias, uintptr_t coefficients, uintptr_t sums, uintptr_t counters,
-              int multiprocessors, uintptr_t stream) {
+              Image rows, bool uses_batch_stats, Image grad_x, bool accumulate,
+              uintptr_t grad_weight, uintptr_t grad_bias, uintptr_t coefficients, uintptr_t sums,
+              uintptr_t counters, int multiprocessors, uintptr_t stream) {
     const Checks checks("bn_relu_backward_cuda");
     const NormShape shape = shape_of(checks, type, pixels, channels);
     checks.memory("coefficients", coefficients, 2 * channels);
     Pixels to{nullptr, 0};
     if (std::get<0>(grad_x) != 0)
         to = pixels_of(checks, "grad_x", shape, grad_x);
-    const NormGradients gradients{to, floats(grad_weight), floats(grad_bias), uses_batch_stats,
+    const NormGradients gradients{to,
+                                  accumulate,
+                                  floats(grad_weight),
+                                  floats(grad_bias),
+                                  uses_batch_stats,
                                   floats(coefficients)};
     bn_relu_backward_cuda(shape, pixels_of(checks, "x", shape, x),
                           pixels_of(checks, "grad", shape, grad),

@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kNormThreads) backward_kernel(const BackwardAr
     load_row(a.statistics, kShift, t.channel, shift);
     load_channels(g.uses_batch_stats ? g.coefficients : nullptr, t.channel, constant);
     load_channels(g.uses_batch_stats ? g.coefficients + channels : nullptr, t.channel, slope);
-    float x[kWidth], grad[kWidth];
+    float x[kWidth], grad[kWidth], sum[kWidth];
     for (int pixel = t.first_pixel(); pixel < a.pixels; pixel += t.step()) {
         load_vector<T>(a.x.data, pixel * a.x.pitch + t.channel, x);
         load_vector<T>(a.grad.data, pixel * a.grad.pitch + t.channel, grad);
@@ -126,7 +126,13 @@ __global__ void __launch_bounds__(kNormThreads) backward_kernel(const BackwardAr
             if (g.uses_batch_stats) // else an infinite x would be multiplied by 0
                 grad[i] += fmaf(slope[i], x[i] - mean[i], constant[i]);
         }
-        store_vector<T>(g.grad_x.data, pixel * g.grad_x.pitch + t.channel, grad);
+        const int64_t to = pixel * g.grad_x.pitch + t.channel;
+        if (g.accumulate) {
+            load_vector<T>(g.grad_x.data, to, sum);
+            for (int i = 0; i < kWidth; ++i)
+                grad[i] += sum[i];
+        }
+        store_vector<T>(g.grad_x.data, to, grad);
     }
 }
 

@@ -63,7 +63,8 @@ void bn_relu_cuda(const NormShape& shape, const Pixels& x, const NormStatistics&
 
 // The gradients of relu(bn(x)) from `grad`, that of the result. Null is not computed.
 struct NormGradients {
-    Pixels grad_x; // may be `grad`
+    Pixels grad_x;   // may be `grad`
+    bool accumulate; // grad_x is added to
     float *grad_weight, *grad_bias;
     bool uses_batch_stats; // the statistics are those of x, and the gradient goes through them
     float* coefficients;   // [2, channels], written and read

@@ -98,7 +98,7 @@ def run_backward(
         workspace = workspace_of(input)
         module().bn_relu_backward_cuda(
             *shape_of(input), image(input), image(grad), image(norm.statistics, 0),
-            norm.uses_batch_stats, (0, 0) if grad_input is None else image(grad_input),
+            norm.uses_batch_stats, (0, 0) if grad_input is None else image(grad_input), False,
             *(0 if part is None else address(part) for part in (grad_weight, grad_bias)),
             address(coefficients), *workspace.arguments(),
             torch.cuda.current_stream().cuda_stream,
