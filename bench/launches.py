@@ -33,7 +33,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from bench.plain_networks import plain_forward
 from maskedconv import merge_, models
-from maskedconv.functional import bn_relu_autograd
+from maskedconv.functional import bn_relu_step
 from maskedconv.ops import dispatch, native
 from maskedconv.ops.bn_relu import cuda as bn_relu
 from maskedconv.ops.bn_statistics import cuda as bn_statistics
@@ -164,7 +164,7 @@ def pretended_gpu(ledger: Ledger, module: Any, backend: str = "cuda") -> Iterato
         mock.patch.object(native, "module", return_value=module),
         mock.patch.object(dispatch, "is_plain", return_value=True),
         mock.patch.dict(os.environ, {dispatch.VARIABLE: backend}),
-        mock.patch.object(bn_relu_autograd, "_keeps_packed_weight", return_value=True),
+        mock.patch.object(bn_relu_step, "_keeps_packed_weight", return_value=True),
         mock.patch.object(bn_relu, "cannot_take", return_value=""),
         mock.patch.object(pack_filters, "cannot_run", return_value=""),
         mock.patch.object(weight_grad, "cannot_run", outside_the_kernels),

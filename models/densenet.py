@@ -5,15 +5,16 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedconv.functional.batch_norm import uses_batch_moments
+from maskedconv.functional.batch_norm import is_intercepted, uses_batch_moments
+from maskedconv.functional.features import GrowingFeatures
 from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_count
 from maskedconv.models.data_shape import DataShape
-from maskedconv.models.features import GrowingFeatures
 from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import global_average
 from maskedconv.models.recipe import Recipe
 from maskedconv.nn import bn_relu, bn_relu_conv
+from maskedconv.nn.dense_block import dense_block
 
 # Rosenfeld & Tsotsos 2018, section 4, with the schedule of the authors' code.
 RECIPE = Recipe(
@@ -39,6 +40,10 @@ class Bottleneck(nn.Module):
         self.bn2 = make.norm(4 * growth_rate)
         self.conv2 = make.conv(4 * growth_rate, growth_rate, 3, padding=1, bias=False)
 
+    def units(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
+        """Norm and convolution, twice."""
+        return (self.bn1, self.conv1), (self.bn2, self.conv2)
+
     def forward(self, x: Tensor, moments: Tensor | None = None) -> Tensor:
         return bn_relu_conv(bn_relu_conv(x, self.bn1, self.conv1, moments), self.bn2, self.conv2)
 
@@ -52,6 +57,13 @@ class DenseBlock(nn.Sequential):
         self.out_channels = in_channels + layers * growth_rate
 
     def forward(self, x: Tensor) -> Tensor:
+        if not any(is_intercepted(bottleneck) for bottleneck in self):
+            features = dense_block(x, [bottleneck.units() for bottleneck in self])
+            if features is not None:
+                return features
+        return self._layer_by_layer(x)
+
+    def _layer_by_layer(self, x: Tensor) -> Tensor:
         features = GrowingFeatures(x, self.out_channels)
         for bottleneck in self:
             assert isinstance(bottleneck, Bottleneck)

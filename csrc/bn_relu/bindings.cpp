@@ -11,50 +11,85 @@ namespace py = pybind11;
 namespace maskedconv {
 namespace {
 
-const float* floats(uintptr_t pointer) { return reinterpret_cast<const float*>(pointer); }
-float* floats_to_write(uintptr_t pointer) { return reinterpret_cast<float*>(pointer); }
+template <typename T = float> const T* read(uintptr_t pointer) {
+    return reinterpret_cast<const T*>(pointer);
+}
+template <typename T = float> T* written(uintptr_t pointer) {
+    return reinterpret_cast<T*>(pointer);
+}
 
-// The elements of x: `pixels` of `channels` channels.
-int64_t check_pixels(const Checks& checks, const NormInput& n, uintptr_t x, int threads) {
-    checks.between("channels", n.channels, 0);
+// Calls body(T()) for the type of that name.
+template <typename F> void for_type(const Checks& checks, const std::string& type, const F& body) {
+    switch (checks.type(type, {ElementType::float32, ElementType::bfloat16})) {
+    case ElementType::bfloat16:
+        return body(Bfloat16());
+    default:
+        return body(float());
+    }
+}
+
+// The elements of a tensor: `pixels` of `channels` channels, `pitch` apart.
+int64_t check_image(const Checks& checks, const std::string& name, uintptr_t data, int64_t pixels,
+                    int64_t channels, int64_t pitch) {
     const int64_t elements =
-        checks.tensor("x", x, {1, 1, n.pixels, n.channels}, {0, 0, n.x_pixel, 1});
-    if (elements > 0 && n.pixels > 1 && n.x_pixel < n.channels)
-        checks.refuse("x_pixel is " + std::to_string(n.x_pixel) + "; expected at least " +
-                      std::to_string(n.channels));
-    checks.memory("scale", reinterpret_cast<uintptr_t>(n.scale), n.channels);
-    checks.memory("shift", reinterpret_cast<uintptr_t>(n.shift), n.channels);
-    checks.between("threads", threads, 1);
+        checks.tensor(name.c_str(), data, {1, 1, pixels, channels}, {0, 0, pitch, 1});
+    if (elements > 0 && pixels > 1 && pitch < channels)
+        checks.refuse(name + "_pixel is " + std::to_string(pitch) + "; expected at least " +
+                      std::to_string(channels));
     return elements;
 }
 
-void bn_relu(uintptr_t x, int64_t x_pixel, int64_t pixels, int64_t channels, uintptr_t scale,
-             uintptr_t shift, uintptr_t out, int threads) {
-    const NormInput input{floats(x), x_pixel, pixels, channels, floats(scale), floats(shift)};
-    const Checks checks("bn_relu");
-    checks.memory("out", out, check_pixels(checks, input, x, threads));
-    py::gil_scoped_release release;
-    bn_relu_cpu(input, floats_to_write(out), threads);
+// The input that is described by addresses, checked.
+template <typename T>
+NormInput<T> input_of(const Checks& checks, uintptr_t x, int64_t x_pixel, int64_t pixels,
+                      int64_t channels, uintptr_t scale, uintptr_t shift) {
+    checks.between("channels", channels, 0);
+    check_image(checks, "x", x, pixels, channels, x_pixel);
+    checks.memory("scale", scale, channels);
+    checks.memory("shift", shift, channels);
+    return {read<T>(x), x_pixel, pixels, channels, read(scale), read(shift)};
 }
 
-void bn_relu_backward(uintptr_t x, int64_t x_pixel, int64_t pixels, int64_t channels,
-                      uintptr_t scale, uintptr_t shift, uintptr_t grad, uintptr_t mean,
-                      uintptr_t inverse_deviation, bool of_batch, uintptr_t grad_x,
-                      uintptr_t grad_weight, uintptr_t grad_bias, int threads) {
-    const NormInput input{floats(x), x_pixel, pixels, channels, floats(scale), floats(shift)};
+void bn_relu(const std::string& type, uintptr_t x, int64_t x_pixel, int64_t pixels,
+             int64_t channels, uintptr_t scale, uintptr_t shift, uintptr_t out, int threads) {
+    const Checks checks("bn_relu");
+    for_type(checks, type, [&](auto element) {
+        using T = decltype(element);
+        const auto input = input_of<T>(checks, x, x_pixel, pixels, channels, scale, shift);
+        checks.between("threads", threads, 1);
+        checks.memory("out", out, pixels * channels);
+        py::gil_scoped_release release;
+        bn_relu_cpu(input, written<T>(out), threads);
+    });
+}
+
+void bn_relu_backward(const std::string& type, uintptr_t x, int64_t x_pixel, int64_t pixels,
+                      int64_t channels, uintptr_t scale, uintptr_t shift, uintptr_t grad,
+                      uintptr_t mean, uintptr_t inverse_deviation, bool of_batch, uintptr_t grad_x,
+                      int64_t grad_x_pixel, bool adds, uintptr_t grad_weight, uintptr_t grad_bias,
+                      int threads) {
     const Checks checks("bn_relu_backward");
-    checks.memory("grad", grad, check_pixels(checks, input, x, threads));
-    checks.memory("mean", mean, channels);
-    checks.memory("inverse_deviation", inverse_deviation, channels);
-    const NormBackward backward{floats(grad),
-                                floats(mean),
-                                floats(inverse_deviation),
-                                of_batch,
-                                floats_to_write(grad_x),
-                                floats_to_write(grad_weight),
-                                floats_to_write(grad_bias)};
-    py::gil_scoped_release release;
-    bn_relu_backward_cpu(input, backward, threads);
+    for_type(checks, type, [&](auto element) {
+        using T = decltype(element);
+        const auto input = input_of<T>(checks, x, x_pixel, pixels, channels, scale, shift);
+        checks.between("threads", threads, 1);
+        checks.memory("grad", grad, pixels * channels);
+        checks.memory("mean", mean, channels);
+        checks.memory("inverse_deviation", inverse_deviation, channels);
+        if (grad_x != 0)
+            check_image(checks, "grad_x", grad_x, pixels, channels, grad_x_pixel);
+        if (adds && grad_x == grad)
+            checks.refuse("grad_x is the gradient itself; expected other memory to add to");
+        const NormBackward<T> backward{read<T>(grad),
+                                       read(mean),
+                                       read(inverse_deviation),
+                                       of_batch,
+                                       {written<T>(grad_x), grad_x_pixel, adds},
+                                       written(grad_weight),
+                                       written(grad_bias)};
+        py::gil_scoped_release release;
+        bn_relu_backward_cpu(input, backward, threads);
+    });
 }
 
 } // namespace

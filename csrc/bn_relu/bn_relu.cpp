@@ -11,12 +11,16 @@ namespace {
 // Added up in single precision before they go into the sums in double precision.
 constexpr int64_t kPixelsInSingle = 128;
 
-NormInput part(const NormInput& n, int64_t begin, int64_t end) {
-    NormInput pixels = n;
+template <typename T> NormInput<T> part(const NormInput<T>& n, int64_t begin, int64_t end) {
+    NormInput<T> pixels = n;
     pixels.x += begin * n.x_pixel;
     pixels.pixels = end - begin;
     return pixels;
 }
+
+template <typename T> const BnReluPasses<T>& passes();
+template <> const BnReluPasses<float>& passes() { return bn_relu_loops().float32; }
+template <> const BnReluPasses<Bfloat16>& passes() { return bn_relu_loops().bfloat16; }
 
 struct Sums {
     std::vector<float> single;   // [what passes the ReLU, the same times (x - mean)][channel]
@@ -24,11 +28,12 @@ struct Sums {
 };
 
 // Of all pixels, as Sums has them.
-std::vector<double> sum_gradient(const NormInput& n, const NormBackward& b, int threads) {
+template <typename T>
+std::vector<double> sum_gradient(const NormInput<T>& n, const NormBackward<T>& b, int threads) {
     const size_t size = static_cast<size_t>(2 * n.channels);
     std::vector<Sums> shares(static_cast<size_t>(threads),
                              {std::vector<float>(size), std::vector<double>(size)});
-    const BnReluLoops& loops = bn_relu_loops();
+    const BnReluPasses<T>& loops = passes<T>();
     for_shares(n.pixels, threads, [&](int share, int64_t begin, int64_t end) {
         Sums& sums = shares[static_cast<size_t>(share)];
         for (int64_t pixel = begin; pixel < end; pixel += kPixelsInSingle) {
@@ -60,8 +65,8 @@ const BnReluLoops& bn_relu_loops() {
     return loops;
 }
 
-void bn_relu_cpu(const NormInput& n, float* out, int threads) {
-    const BnReluLoops& loops = bn_relu_loops();
+template <typename T> void bn_relu_cpu(const NormInput<T>& n, T* out, int threads) {
+    const BnReluPasses<T>& loops = passes<T>();
     for_shares(n.pixels, threads, [&](int, int64_t begin, int64_t end) {
         loops.activate(part(n, begin, end), out + begin * n.channels, n.channels);
     });
@@ -69,7 +74,8 @@ void bn_relu_cpu(const NormInput& n, float* out, int threads) {
 
 // With g what passes the ReLU, d the inverse deviation, y = (x - mean) d and M pixels:
 //   of beta sum(g), of gamma sum(g y), of x scale (g - sum(g) / M - y sum(g y) / M).
-void bn_relu_backward_cpu(const NormInput& n, const NormBackward& b, int threads) {
+template <typename T>
+void bn_relu_backward_cpu(const NormInput<T>& n, const NormBackward<T>& b, int threads) {
     const size_t channels = static_cast<size_t>(n.channels);
     std::vector<float> factor(channels), offset(channels);
     if (b.of_batch || b.grad_weight != nullptr || b.grad_bias != nullptr) {
@@ -87,14 +93,20 @@ void bn_relu_backward_cpu(const NormInput& n, const NormBackward& b, int threads
             }
         }
     }
-    if (b.grad_x == nullptr)
+    if (b.grad_x.first == nullptr)
         return;
-    const BnReluLoops& loops = bn_relu_loops();
+    const BnReluPasses<T>& loops = passes<T>();
     for_shares(n.pixels, threads, [&](int, int64_t begin, int64_t end) {
+        GradX<T> grad_x = b.grad_x;
+        grad_x.first += begin * grad_x.pixel;
         loops.input_gradient(part(n, begin, end), b.grad + begin * n.channels, b.mean,
-                             b.of_batch ? factor.data() : nullptr, offset.data(),
-                             b.grad_x + begin * n.channels);
+                             b.of_batch ? factor.data() : nullptr, offset.data(), grad_x);
     });
 }
+
+template void bn_relu_cpu(const NormInput<float>&, float*, int);
+template void bn_relu_cpu(const NormInput<Bfloat16>&, Bfloat16*, int);
+template void bn_relu_backward_cpu(const NormInput<float>&, const NormBackward<float>&, int);
+template void bn_relu_backward_cpu(const NormInput<Bfloat16>&, const NormBackward<Bfloat16>&, int);
 
 } // namespace maskedconv

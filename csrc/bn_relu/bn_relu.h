@@ -1,4 +1,5 @@
-// The element-wise passes of BatchNorm and ReLU on the CPU, float32, channels side by side.
+// The element-wise passes of BatchNorm and ReLU on the CPU, channels side by side. T is float or
+// Bfloat16.
 #pragma once
 
 #include "bn_relu/loops.h"
@@ -6,20 +7,22 @@
 namespace maskedconv {
 
 // out = relu(x * scale + shift), [pixel][channel].
-void bn_relu_cpu(const NormInput& input, float* out, int threads);
+template <typename T> void bn_relu_cpu(const NormInput<T>& input, T* out, int threads);
 
 // Backward of relu(bn(x)), where x * scale + shift is bn(x).
-struct NormBackward {
-    const float* grad; // of the result, [pixel][channel]
+template <typename T> struct NormBackward {
+    const T* grad;     // of the result, [pixel][channel]
     const float* mean; // of each channel
     const float* inverse_deviation;
     bool of_batch; // mean and deviation are those of x, so that the gradient goes through them
-    // All but what is null is written; grad_x may be `grad`.
-    float *grad_x, *grad_weight, *grad_bias;
+    // All but what is null is written.
+    GradX<T> grad_x;
+    float *grad_weight, *grad_bias;
 };
 
 // Sums in double precision, of each thread's pixels in order and then in the threads' order: the
 // same result each time for the same number of threads.
-void bn_relu_backward_cpu(const NormInput& input, const NormBackward& backward, int threads);
+template <typename T>
+void bn_relu_backward_cpu(const NormInput<T>& input, const NormBackward<T>& backward, int threads);
 
 } // namespace maskedconv

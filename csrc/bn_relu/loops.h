@@ -7,26 +7,44 @@
 
 namespace maskedconv {
 
+// The upper half of a float's bits.
+struct Bfloat16 {
+    uint16_t bits;
+};
+
 // The first `channels` of pixels that lie x_pixel apart: relu(x * scale + shift), and its backward.
 // As in PyTorch NaN passes the ReLU, and where that is closed a gradient of NaN is 0.
-struct NormInput {
-    const float* x;
+template <typename T> struct NormInput {
+    const T* x;
     int64_t x_pixel;
     int64_t pixels, channels;
     const float *scale, *shift; // of each channel
 };
 
-struct BnReluLoops {
-    Isa isa;
+// The gradient of x, its pixels `pixel` apart.
+template <typename T> struct GradX {
+    T* first;
+    int64_t pixel;
+    bool adds; // to what is there
+};
+
+// Tensors are of type T, sums and products float.
+template <typename T> struct BnReluPasses {
     // `out` may be x, with the same pitch.
-    void (*activate)(const NormInput&, float* out, int64_t out_pixel);
+    void (*activate)(const NormInput<T>&, T* out, int64_t out_pixel);
     // The gradient is [pixel][channel]; adds to sums[0][channel] what of it passes the ReLU, and to
     // sums[1][channel] the same times (x - mean).
-    void (*sum_gradient)(const NormInput&, const float* grad, const float* mean, float* sums);
-    // out = (what passes the ReLU - (x - mean) * factor - offset) * scale; without factor and
-    // offset where `factor` is null. `out` may be the gradient.
-    void (*input_gradient)(const NormInput&, const float* grad, const float* mean,
-                           const float* factor, const float* offset, float* out);
+    void (*sum_gradient)(const NormInput<T>&, const T* grad, const float* mean, float* sums);
+    // grad_x = (what passes the ReLU - (x - mean) * factor - offset) * scale; without factor and
+    // offset where `factor` is null. It may be the gradient, unless it is added to.
+    void (*input_gradient)(const NormInput<T>&, const T* grad, const float* mean,
+                           const float* factor, const float* offset, GradX<T> grad_x);
+};
+
+struct BnReluLoops {
+    Isa isa;
+    BnReluPasses<float> float32;
+    BnReluPasses<Bfloat16> bfloat16;
 };
 
 extern const BnReluLoops kBnReluAvx512;

@@ -5,6 +5,40 @@
 namespace maskedconv {
 namespace {
 
+typedef uint32_t Bits __attribute__((vector_size(kWidth * sizeof(uint32_t))));
+typedef uint16_t Halves __attribute__((vector_size(kWidth * sizeof(uint16_t))));
+
+template <typename V> V load(const Bfloat16* p) {
+    if constexpr (sizeof(V) == sizeof(float)) {
+        const uint32_t bits = static_cast<uint32_t>(p->bits) << 16;
+        V value;
+        std::memcpy(&value, &bits, sizeof value);
+        return value;
+    } else {
+        Halves halves;
+        std::memcpy(&halves, p, sizeof halves);
+        const Bits bits = __builtin_convertvector(halves, Bits) << 16;
+        return (V)bits;
+    }
+}
+
+// To the nearest, of two as near to the even one; NaN stays NaN.
+template <typename B> B rounded(B bits) { return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16; }
+constexpr uint32_t kNan = 0x7fc0;
+
+template <typename V> void store(Bfloat16* p, V value) {
+    if constexpr (sizeof(V) == sizeof(float)) {
+        uint32_t bits;
+        std::memcpy(&bits, &value, sizeof bits);
+        p->bits = static_cast<uint16_t>(value != value ? kNan : rounded(bits));
+    } else {
+        const Bits nearest = rounded((Bits)value);
+        const Bits nan = (Bits)(value != value);
+        const Halves halves = __builtin_convertvector((nan & kNan) | (~nan & nearest), Halves);
+        std::memcpy(p, &halves, sizeof halves);
+    }
+}
+
 // Calls body(channel, constant width) for all channels of a pixel: vectors, and then one by one.
 template <typename F> void for_channels(int64_t channels, const F& body) {
     int64_t channel = 0;
@@ -20,12 +54,12 @@ template <typename V> V passing(V condition, V value) {
     return condition <= zero ? zero : value;
 }
 
-template <typename V> V normalised(const NormInput& n, V x, int64_t channel) {
+template <typename V, typename T> V normalised(const NormInput<T>& n, V x, int64_t channel) {
     return x * load<V>(n.scale + channel) + load<V>(n.shift + channel);
 }
 
-void activate(const NormInput& n, float* out, int64_t out_pixel) {
-    const float* x = n.x;
+template <typename T> void activate(const NormInput<T>& n, T* out, int64_t out_pixel) {
+    const T* x = n.x;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel, x += n.x_pixel, out += out_pixel)
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
@@ -34,8 +68,9 @@ void activate(const NormInput& n, float* out, int64_t out_pixel) {
         });
 }
 
-void sum_gradient(const NormInput& n, const float* grad, const float* mean, float* sums) {
-    const float* x = n.x;
+template <typename T>
+void sum_gradient(const NormInput<T>& n, const T* grad, const float* mean, float* sums) {
+    const T* x = n.x;
     float* products = sums + n.channels;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel, x += n.x_pixel, grad += n.channels)
         for_channels(n.channels, [&](int64_t c, auto width) {
@@ -49,10 +84,11 @@ void sum_gradient(const NormInput& n, const float* grad, const float* mean, floa
 }
 
 // Without the moments' part where that is zero: 0 times what is not finite would be NaN.
-template <bool kOfBatch>
-void input_gradient_of(const NormInput& n, const float* grad, const float* mean,
-                       const float* factor, const float* offset, float* out) {
-    const float* x = n.x;
+template <bool kOfBatch, bool kAdds, typename T>
+void input_gradient_of(const NormInput<T>& n, const T* grad, const float* mean, const float* factor,
+                       const float* offset, GradX<T> grad_x) {
+    const T* x = n.x;
+    T* out = grad_x.first;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel) {
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
@@ -61,16 +97,32 @@ void input_gradient_of(const NormInput& n, const float* grad, const float* mean,
             V centred = passed;
             if constexpr (kOfBatch)
                 centred -= (value - load<V>(mean + c)) * load<V>(factor + c) + load<V>(offset + c);
-            store(out + c, centred * load<V>(n.scale + c));
+            V result = centred * load<V>(n.scale + c);
+            if constexpr (kAdds)
+                result += load<V>(out + c);
+            store(out + c, result);
         });
-        x += n.x_pixel, grad += n.channels, out += n.channels;
+        x += n.x_pixel, grad += n.channels, out += grad_x.pixel;
     }
 }
 
-void input_gradient(const NormInput& n, const float* grad, const float* mean, const float* factor,
-                    const float* offset, float* out) {
-    const auto gradient = factor != nullptr ? input_gradient_of<true> : input_gradient_of<false>;
-    gradient(n, grad, mean, factor, offset, out);
+template <bool kAdds, typename T>
+void input_gradient_to(const NormInput<T>& n, const T* grad, const float* mean, const float* factor,
+                       const float* offset, GradX<T> grad_x) {
+    const auto gradient =
+        factor != nullptr ? input_gradient_of<true, kAdds, T> : input_gradient_of<false, kAdds, T>;
+    gradient(n, grad, mean, factor, offset, grad_x);
+}
+
+template <typename T>
+void input_gradient(const NormInput<T>& n, const T* grad, const float* mean, const float* factor,
+                    const float* offset, GradX<T> grad_x) {
+    const auto gradient = grad_x.adds ? input_gradient_to<true, T> : input_gradient_to<false, T>;
+    gradient(n, grad, mean, factor, offset, grad_x);
+}
+
+template <typename T> constexpr BnReluPasses<T> passes() {
+    return {activate<T>, sum_gradient<T>, input_gradient<T>};
 }
 
 } // namespace

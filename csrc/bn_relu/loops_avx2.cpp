@@ -3,5 +3,5 @@ constexpr int kWidth = 8;
 #include "bn_relu/loops.inl"
 
 namespace maskedconv {
-const BnReluLoops kBnReluAvx2 = {Isa::avx2, activate, sum_gradient, input_gradient};
+const BnReluLoops kBnReluAvx2 = {Isa::avx2, passes<float>(), passes<Bfloat16>()};
 } // namespace maskedconv

@@ -3,5 +3,5 @@ constexpr int kWidth = 16;
 #include "bn_relu/loops.inl"
 
 namespace maskedconv {
-const BnReluLoops kBnReluAvx512 = {Isa::avx512, activate, sum_gradient, input_gradient};
+const BnReluLoops kBnReluAvx512 = {Isa::avx512, passes<float>(), passes<Bfloat16>()};
 } // namespace maskedconv

@@ -3,5 +3,5 @@ constexpr int kWidth = 4;
 #include "bn_relu/loops.inl"
 
 namespace maskedconv {
-const BnReluLoops kBnReluGeneric = {Isa::generic, activate, sum_gradient, input_gradient};
+const BnReluLoops kBnReluGeneric = {Isa::generic, passes<float>(), passes<Bfloat16>()};
 } // namespace maskedconv

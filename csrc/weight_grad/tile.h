@@ -39,7 +39,7 @@ extern const TileLoops kTileGeneric;
 // What an algorithm calls; the prologue is the activation of bn_relu.
 struct Loops {
     decltype(TileLoops::tile) tile;
-    decltype(BnReluLoops::activate) activate;
+    decltype(BnReluPasses<float>::activate) activate;
 };
 
 } // namespace maskedconv

@@ -32,7 +32,7 @@ const TileLoops& tile_loops() {
 } // namespace
 
 bool weight_grad_cpu(const WeightGrad& p, int threads) {
-    const Loops loops{tile_loops().tile, bn_relu_loops().activate};
+    const Loops loops{tile_loops().tile, bn_relu_loops().float32.activate};
     const auto algorithm = has_small_channels(p) ? weight_grad_small_channels : weight_grad_by_taps;
     algorithm(p, threads, loops);
     // These algorithms multiply zeros, too, which turn what is not finite into NaN where it does

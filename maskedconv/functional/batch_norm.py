@@ -43,14 +43,19 @@ def is_plain_norm(norm: nn.Module, input: Tensor) -> TypeGuard[nn.BatchNorm2d]:
     that it would refuse, or that holds no value. So has any module while a graph is traced.
     """
     return (
-        type(norm) is nn.BatchNorm2d
-        and not is_traced(input)
-        and not is_intercepted(norm)
+        not is_traced(input)
         and input.dim() == 4
-        and input.size(1) == norm.num_features
         and input.is_floating_point()
         and input.layout is torch.strided
         and input.numel() > 0
+        and is_plain_norm_of(norm, input.size(1))
+    )
+
+
+def is_plain_norm_of(norm: nn.Module, channels: int) -> bool:
+    """Whether ``norm`` is a BatchNorm of so many channels, of which nothing else is called."""
+    return (
+        type(norm) is nn.BatchNorm2d and not is_intercepted(norm) and norm.num_features == channels
     )
 
 

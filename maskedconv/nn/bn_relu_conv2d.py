@@ -15,10 +15,12 @@ from torch.nn import functional as F
 
 from maskedconv.functional.batch_norm import is_intercepted, is_plain_norm, normalisation
 from maskedconv.functional.bn_relu_autograd import (
+    FILTERS,
     BatchNormReLU,
-    BatchNormReLUConvolution,
+    BatchNormReLUConvolutions,
     BNReLUPlan,
 )
+from maskedconv.functional.bn_relu_step import Convolution, StepPlan
 from maskedconv.functional.filter_bank import FilterBank
 from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.nn.masked_conv2d import MaskedConv2d
@@ -81,6 +83,8 @@ def bn_relu_convs(
         return tuple(conv(activation) for conv in convs)
     assert isinstance(bn, nn.BatchNorm2d)
     norm = normalisation(input, bn, moments)
+    if len(convs) > 1 and (together := _together(input, convs)):
+        return BatchNormReLUConvolutions.apply(*_arguments(input, norm, together))
     return tuple(_convolve(input, norm, conv) for conv in convs)
 
 
@@ -96,26 +100,59 @@ def _activate(input: Tensor, norm: Normalisation) -> Tensor:
     return BatchNormReLU.apply(input, *norm)
 
 
+def _together(input: Tensor, convs: Sequence[nn.Module]) -> list[Convolution]:
+    """The convolutions, if one step can compute them all; else an empty list."""
+    found = [convolution_of(conv, input, input.size(1)) for conv in convs]
+    ready = [conv for conv in found if conv is not None]
+    same = len({(plan.backend, plan.dtype) for _, plan in ready}) == 1
+    return ready if same and len(ready) == len(found) else []
+
+
 def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
     """``conv`` of the activation, in one step if the convolution allows that."""
     bank = _filter_bank(conv, input.size(1))
     dtype = None if bank is None else _compute_type(input, bank.learned)
     if bank is None or dtype is None:
         return conv(_activate(input, norm))
+    whole = _plan(conv, dtype)
+
+    def compute(channels: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:
+        part = norm if channels.size(1) == input.size(1) else norm.first(channels.size(1))
+        convs = [Convolution(bank, whole._replace(geometry=geometry))]
+        return BatchNormReLUConvolutions.apply(*_arguments(channels, part, convs))
+
+    if bank.zeros and bank.slice_dim != 0:
+        return convolve_zeroed(input, bank, whole.geometry, compute)
+    return compute(input, bank, whole.geometry)
+
+
+def _arguments(
+    input: Tensor, norm: Normalisation, convs: Sequence[Convolution]
+) -> tuple[BNReLUPlan | Tensor | None, ...]:
+    """Those of the Function."""
+    plans = tuple((plan, bank.slice_dim, bank.zeros) for bank, plan in convs)
+    plan = BNReLUPlan(norm.eps, norm.uses_batch_stats, plans)
+    filters = (tensor for bank, _ in convs for tensor in bank[:FILTERS])
+    return plan, input, *norm[:3], *filters
+
+
+def convolution_of(conv: nn.Module, input: Tensor, channels: int) -> Convolution | None:
+    """``conv`` as part of a step for an input like ``input`` with ``channels``; else None."""
+    bank = _filter_bank(conv, channels)
+    dtype = None if bank is None else _compute_type(input, bank.learned)
+    if bank is None or dtype is None or (bank.zeros and bank.slice_dim != 0):
+        return None
+    return Convolution(bank, _plan(conv, dtype))
+
+
+def _plan(conv: nn.Module, dtype: torch.dtype) -> StepPlan:
+    """How ``conv``, of which there is a filter bank, computes in ``dtype``."""
     assert isinstance(conv, nn.Conv2d)
     # Handles both explicit padding and "same".
     padding = tuple(conv._reversed_padding_repeated_twice[::-2])
     geometry = geometry_of(conv.stride, padding, conv.dilation, conv.groups)
     backend = settled(conv.options.backend if isinstance(conv, MaskedConv2d) else "")
-
-    def compute(channels: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:
-        part = norm if channels.size(1) == input.size(1) else norm.first(channels.size(1))
-        plan = BNReLUPlan(geometry, bank.slice_dim, backend, dtype, part.eps, part.uses_batch_stats)
-        return BatchNormReLUConvolution.apply(channels, *part[:3], *bank[:4], plan)
-
-    if bank.zeros:
-        return convolve_zeroed(input, bank, geometry, compute)
-    return compute(input, bank, geometry)
+    return StepPlan(geometry, backend, dtype)
 
 
 def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:

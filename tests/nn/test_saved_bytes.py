@@ -11,7 +11,7 @@ from torch import nn
 
 from bench.saved_bytes import PLAIN, compare, saved_bytes
 from maskedconv import models
-from maskedconv.models.features import GrowingFeatures
+from maskedconv.functional.features import GrowingFeatures
 
 SMALL = {"wrn_10_1": PLAIN["wrn_28_4"], "densenet_bc_16_12": PLAIN["densenet_bc_100_12"]}
 LIMITS = {"wrn_28_4": 0.51, "densenet_bc_100_12": 0.18}

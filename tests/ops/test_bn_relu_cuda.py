@@ -12,7 +12,7 @@ from pretended_gpu import LIMITS
 from test_bn_relu import expected_of, make_problem
 
 from maskedconv.ops import native
-from maskedconv.ops.bn_relu import cuda
+from maskedconv.ops.bn_relu import BackwardMemory, cuda
 from maskedconv.ops.bn_statistics import RunningStatistics, StatisticsProblem, reference
 from maskedconv.ops.bn_statistics import cuda as statistics_cuda
 
@@ -86,6 +86,7 @@ def check_results(problem, grad, results):
     close(results.var, running.var, torch.float32)
     result, grads = expected_of(problem, grad)
     close(results.forward, result, problem.input.dtype)
+    close(results.added, grads[0] + grad.double(), problem.input.dtype)
     check_gradients(problem, grad, results[-3:], grads)
 
 
@@ -155,9 +156,24 @@ def test_forward_and_backward(shape, surplus, uses_batch_stats, dtype):
         result, grads = expected_of(problem, grad)
         close(cuda.run(problem), result, dtype)
         given = grad.clone(memory_format=torch.preserve_format)
-        found = cuda.run_backward(problem, given, ALL, None, False)
+        found = cuda.run_backward(problem, given, ALL)
         assert torch.equal(given, grad)
         check_gradients(problem, grad, found, grads)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("uses_batch_stats", [False, True], ids=["constants", "batch"])
+def test_the_gradient_is_added_to_other_memory(uses_batch_stats, dtype):
+    problem = rounded(make_problem((2, 20, 9, 7), 4, uses_batch_stats=uses_batch_stats), dtype)
+    grad = torch.randn_like(problem.input)
+    whole = torch.randn(2, 24, 9, 7).to(dtype).to(memory_format=torch.channels_last)
+    before = whole.clone()
+    memory = BackwardMemory(added_to=whole[:, :20])
+    found = cuda.run_backward(problem, grad, ALL, memory)
+    assert found[0] is memory.added_to
+    _, grads = expected_of(problem, grad)
+    close(found[0], before[:, :20].double() + grads[0], dtype)
+    assert torch.equal(whole[:, 20:], before[:, 20:])
 
 
 @pytest.mark.parametrize("needs", torch.eye(3, dtype=torch.bool).tolist(), ids=str)
@@ -166,7 +182,7 @@ def test_what_is_not_needed_is_none(needs, uses_batch_stats):
     problem = make_problem((2, 24, 4, 4), uses_batch_stats=uses_batch_stats)
     grad = torch.randn_like(problem.input)
     _, grads = expected_of(problem, grad)
-    found = cuda.run_backward(problem, grad.clone(), needs, None, True)
+    found = cuda.run_backward(problem, grad.clone(), needs, BackwardMemory(in_place=True))
     assert tuple(value is not None for value in found) == tuple(needs)
     check_gradients(problem, grad, found, grads)
 
@@ -178,9 +194,7 @@ def test_what_is_not_finite(value):
     grad = torch.randn_like(problem.input)
     result, grads = expected_of(problem, grad)
     assert_same(cuda.run(problem), result, 2e-5)
-    for found, expected in zip(
-        cuda.run_backward(problem, grad, ALL, None, False), grads, strict=True
-    ):
+    for found, expected in zip(cuda.run_backward(problem, grad, ALL), grads, strict=True):
         assert_same(found, expected, 2e-5)
     moments = statistics_cuda.run(StatisticsProblem(problem.input, None, None, 1e-3))[:2]
     finite = torch.arange(16) != 3
@@ -193,7 +207,7 @@ def test_results_repeat():
     grad = torch.randn_like(problem.input)
     for run in (
         lambda: (statistics_cuda.run(StatisticsProblem(problem.input, None, None, 1e-3)),),
-        lambda: cuda.run_backward(problem, grad, ALL, None, False),
+        lambda: cuda.run_backward(problem, grad, ALL),
     ):
         assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
 

@@ -107,11 +107,20 @@ def test_pack_filters_refuses(changes, message):
 
 
 ALL = (True, True, True)
-PIXELS = {"x": AT, "x_pixel": 8, "pixels": 20, "channels": 5, "scale": AT, "shift": AT}
+PIXELS = {
+    "type": "float32",
+    "x": AT,
+    "x_pixel": 8,
+    "pixels": 20,
+    "channels": 5,
+    "scale": AT,
+    "shift": AT,
+}
 RUN = {**PIXELS, "out": AT + 8192, "threads": 1}
 BACKWARD = {
     **PIXELS, "grad": AT, "mean": AT, "inverse_deviation": AT, "of_batch": True,
-    "grad_x": AT + 8192, "grad_weight": AT + 4096, "grad_bias": AT + 6144, "threads": 1,
+    "grad_x": AT + 8192, "grad_x_pixel": 5, "adds": True,
+    "grad_weight": AT + 4096, "grad_bias": AT + 6144, "threads": 1,
 }  # fmt: skip
 
 
@@ -119,6 +128,7 @@ BACKWARD = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"type": "float16"}, "type is float16; expected float32 or bfloat16"),
         ({"x": 0}, "x is a null pointer; expected 100 elements"),
         ({"scale": 0}, "scale is a null pointer; expected 5 elements"),
         ({"shift": 0}, "shift is a null pointer; expected 5 elements"),
@@ -138,6 +148,18 @@ def test_bn_relu_refuses(name, arguments, changes, message):
 def test_the_backward_of_bn_relu_refuses(name):
     refused("bn_relu_backward", BACKWARD, {name: 0}, f"{name} is a null pointer")
     refused("bn_relu", RUN, {"out": 0}, "out is a null pointer")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grad_x_pixel": HUGE}, "grad_x is larger than memory"),
+        ({"grad_x": BACKWARD["grad"]}, "grad_x is the gradient itself; expected other memory"),
+        ({"grad_x_pixel": 4}, "grad_x_pixel is 4; expected at least 5"),
+    ],
+)
+def test_the_backward_of_bn_relu_refuses_a_gradient(changes, message):
+    refused("bn_relu_backward", BACKWARD, changes, message)
 
 
 SIZES = list(product((0, 1), (0, 1, 2), (0, 1), (0, 1, 2), (0, 1)))  # N, H, W, C and n
@@ -193,7 +215,7 @@ def test_a_batch_norm_of_other_channels():
     with pytest.raises(ValueError, match=message):
         BN_RELU["native"].run(NormProblem(x, norm))
     with pytest.raises(ValueError, match=message):
-        BN_RELU["native"].run_backward(NormProblem(x, norm), x, ALL, None, False)
+        BN_RELU["native"].run_backward(NormProblem(x, norm), x, ALL)
     problem = WeightGradProblem(
         x, x, torch.Size((2, 4, 1, 1)), 0, ConvGeometry((1, 1), (0, 0), (1, 1), 1),
         *norm.scale_shift(),
@@ -213,7 +235,7 @@ def test_bn_relu_of_edge_shapes():
             results = [
                 (
                     backend.run(problem),
-                    *backend.run_backward(problem, grad, ALL, None, False),
+                    *backend.run_backward(problem, grad, ALL),
                 )
                 for backend in BN_RELU.values()
                 if not backend.cannot_run(problem)

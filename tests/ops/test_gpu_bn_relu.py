@@ -49,13 +49,13 @@ def test_forward_and_backward(shape, surplus, dtype):
     grad = torch.randn_like(problem.input)
     result, grads = expected_of(problem, grad)
     found, plain = (
-        (backend.run(problem), *backend.run_backward(problem, grad.clone(), ALL, None, False))
+        (backend.run(problem), *backend.run_backward(problem, grad.clone(), ALL))
         for backend in (BACKENDS["cuda"], BACKENDS["reference"])
     )
     assert_as_exact(list(found), list(plain), [result, *grads], "bn_relu", dtype=dtype)
     again = (
         BACKENDS["cuda"].run(problem),
-        *BACKENDS["cuda"].run_backward(problem, grad.clone(), ALL, None, False),
+        *BACKENDS["cuda"].run_backward(problem, grad.clone(), ALL),
     )
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 

@@ -80,7 +80,7 @@ def test_bn_relu(backend, where, uses_batch_stats, value):
         pytest.skip(reason)
     result, grads = expected_of(problem, grad)
     assert_same(BN_RELU[backend].run(problem), result, 2e-5)
-    found = BN_RELU[backend].run_backward(problem, grad, ALL, None, False)
+    found = BN_RELU[backend].run_backward(problem, grad, ALL)
     for value, expected in zip(found, grads, strict=True):
         assert_same(value, expected, 2e-5)
 
@@ -94,7 +94,7 @@ def test_where_the_relu_is_closed_a_gradient_of_nan_is_zero():
         problem = NormProblem(input, norm)
         if not backend.cannot_run(problem):
             grad = torch.full_like(input, NAN)
-            found = backend.run_backward(problem, grad, ALL, None, False)[0]
+            found = backend.run_backward(problem, grad, ALL)[0]
             assert found.isnan().flatten().tolist() == [False, True]
 
 

@@ -73,7 +73,8 @@ def compile_as_launched(kernel, arch, tensors, numbers, constants, **options):
             signature[name] = "constexpr"
             constants = {**constants, name: 1}
         else:
-            signature[name] = "i64" if numbers[name] >= 2**31 else "i32"
+            whole = "i64" if numbers[name] >= 2**31 else "i32"
+            signature[name] = "fp32" if isinstance(numbers[name], float) else whole
         aligned = signature[name].startswith("*") or (
             name in numbers and numbers[name] % 16 == 0 and not parameter.do_not_specialize
         )
@@ -175,4 +176,33 @@ def test_pack_filters(slice_position, target, tmp_path):
         pack_filters_kernel, target.arch, tensors, numbers,
         {"SLICE": slice_position, "BLOCK": 1024}, num_warps=4,
     )  # fmt: skip
+    check_resources(compiled, target, tmp_path)
+
+
+NORM_SIZES = {
+    "pixels": 131072, "channels": 204, "x_pixel": 216, "grad_pixel": 204, "out_pixel": 216,
+    "row": 204, "part_row": 204, "parts": 128, "chunk": 1024, "eps": 1e-5, "fraction": 0.1,
+}  # fmt: skip
+NORM_KERNELS = ("activation", "sums", "coefficients", "input_grad", "spread", "union")
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"sm_{target.arch}")
+@pytest.mark.parametrize("name", NORM_KERNELS)
+def test_bn_relu(name, target, tmp_path):
+    from maskedconv.ops.bn_relu import triton as bn_relu
+    from maskedconv.ops.bn_relu import triton_kernels
+    from maskedconv.ops.bn_statistics import triton_kernels as statistics
+
+    module = statistics if name in ("spread", "union") else triton_kernels
+    kernel = getattr(module, f"{name}_kernel")
+    dtype = list(POINTERS)[TARGETS.index(target)]
+    pointers = [part.name for part in kernel.params if part.name.endswith("_ptr")]
+    tensors = dict.fromkeys(pointers, torch.float32)
+    over_pixels = name not in ("coefficients", "union")
+    if over_pixels:
+        tensors |= {part: dtype for part in ("x_ptr", "grad_ptr", "out_ptr") if part in pointers}
+    constants = dict(bn_relu.BLOCKS if over_pixels else bn_relu.OVER_PARTS)
+    if name == "input_grad":
+        constants["ADDS"] = True
+    compiled = compile_as_launched(kernel, target.arch, tensors, NORM_SIZES, constants)
     check_resources(compiled, target, tmp_path)

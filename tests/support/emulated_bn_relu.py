@@ -35,8 +35,9 @@ class _Parameters(ctypes.Structure):
 
 class _Gradients(ctypes.Structure):
     _fields_ = (
-        ("grad_x", _Pixels), ("grad_weight", ctypes.c_void_p), ("grad_bias", ctypes.c_void_p),
-        ("uses_batch_stats", ctypes.c_bool), ("coefficients", ctypes.c_void_p),
+        ("grad_x", _Pixels), ("accumulate", ctypes.c_bool), ("grad_weight", ctypes.c_void_p),
+        ("grad_bias", ctypes.c_void_p), ("uses_batch_stats", ctypes.c_bool),
+        ("coefficients", ctypes.c_void_p),
     )  # fmt: skip
 
 
@@ -47,6 +48,7 @@ class Results(NamedTuple):
         statistics, mean, var: of the input, and the running ones that they have moved from 0 and 1.
         of_moments: the statistics once more, of known mean and variance.
         forward: the activation.
+        added: the gradient of the input, added to that of the result.
         grad_x, grad_weight, grad_bias: the gradients.
     """
 
@@ -55,6 +57,7 @@ class Results(NamedTuple):
     var: torch.Tensor
     of_moments: torch.Tensor
     forward: torch.Tensor
+    added: torch.Tensor
     grad_x: torch.Tensor
     grad_weight: torch.Tensor
     grad_bias: torch.Tensor
@@ -90,9 +93,10 @@ class BNReluEmulation:
     def run(self, problem, grad, seed=0):
         """Results; RuntimeError if a kernel failed or left a counter that is not 0."""
         statistics, mean, var = self._statistics(problem, seed)
+        added, *_ = self._backward(problem, grad, seed, accumulate=True)
         return Results(
             statistics, mean, var, self._of_moments(problem, seed), self._forward(problem, seed),
-            *self._backward(problem, grad, seed),
+            added, *self._backward(problem, grad, seed),
         )  # fmt: skip
 
     def blocks(self, problem):
@@ -159,14 +163,14 @@ class BNReluEmulation:
         check_gaps(out)
         return out
 
-    def _backward(self, problem, grad, seed):
+    def _backward(self, problem, grad, seed, accumulate=False):
         channels = problem.input.size(1)
         statistics, given = self.place(problem.norm.statistics), self.place(grad)
-        grad_x = self.place(strided_copy(grad).fill_(torch.nan))
+        grad_x = self.place(grad if accumulate else strided_copy(grad).fill_(torch.nan))
         grad_weight, grad_bias = self._new(channels), self._new(channels)
         coefficients = self._new(2, channels)
         gradients = _Gradients(
-            _Pixels(grad_x.data_ptr(), pixel_pitch(grad_x)), pointer(grad_weight),
+            _Pixels(grad_x.data_ptr(), pixel_pitch(grad_x)), accumulate, pointer(grad_weight),
             pointer(grad_bias), problem.norm.uses_batch_stats, pointer(coefficients),
         )  # fmt: skip
         self._call(

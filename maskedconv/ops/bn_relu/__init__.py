@@ -7,14 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.ops.bn_relu import cuda, native, reference
-from maskedconv.ops.bn_relu.problem import Gradients, Needs, Normalisation, NormProblem
+from maskedconv.ops.bn_relu import cuda, native, reference, triton
+from maskedconv.ops.bn_relu.problem import (
+    NO_MEMORY,
+    BackwardMemory,
+    Gradients,
+    Needs,
+    Normalisation,
+    NormProblem,
+)
 from maskedconv.ops.dispatch import Operator, chosen_backend, dispatch
 
 __all__ = [
     "BACKENDS",
     "BACKWARD",
     "FORWARD",
+    "BackwardMemory",
     "NormProblem",
     "Normalisation",
     "bn_relu",
@@ -22,7 +30,7 @@ __all__ = [
     "runs_kernel",
 ]
 
-BACKENDS = {"reference": reference, "native": native, "cuda": cuda}
+BACKENDS = {"reference": reference, "native": native, "cuda": cuda, "triton": triton}
 FORWARD = Operator("bn_relu", BACKENDS)
 
 
@@ -37,7 +45,7 @@ class _Backward:
     def run(self, problem: NormProblem) -> Tensor:
         """All gradients in one tensor, to be compared and timed."""
         assert problem.grad is not None
-        grads = self.run_backward(problem, problem.grad, (True, True, True), None, False)
+        grads = self.run_backward(problem, problem.grad, (True, True, True))
         return torch.cat([grad.flatten().float() for grad in grads if grad is not None])
 
 
@@ -60,27 +68,22 @@ def bn_relu(problem: NormProblem) -> Tensor:
 
 
 def bn_relu_backward(
-    problem: NormProblem,
-    grad: Tensor,
-    needs: Needs,
-    activation: Tensor | None = None,
-    in_place: bool = False,
+    problem: NormProblem, grad: Tensor, needs: Needs, memory: BackwardMemory = NO_MEMORY
 ) -> Gradients:
     """Gradients of the input, γ and β, as selected by ``needs``.
 
     Args:
         grad: gradient of the result.
-        activation: the result itself, if available.
-        in_place: whether ``grad`` may be overwritten.
+        memory: what may be used besides.
 
     Raises:
         ValueError, RuntimeError: as :func:`bn_relu`.
     """
     if torch.compiler.is_compiling():
-        return reference.run_backward(problem, grad, needs, activation, in_place)
+        return reference.run_backward(problem, grad, needs, memory)
     problem = NormProblem(problem.input, problem.norm, problem.backend, grad)
     backend, problem = dispatch(BACKWARD, problem)
-    return backend.run_backward(problem, problem.grad, needs, activation, in_place)
+    return backend.run_backward(problem, problem.grad, needs, memory)
 
 
 def runs_kernel(problem: NormProblem) -> bool:

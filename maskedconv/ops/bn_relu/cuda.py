@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import native
-from maskedconv.ops.bn_relu.problem import Gradients, Needs, NormProblem
+from maskedconv.ops.bn_relu.problem import NO_MEMORY, BackwardMemory, Gradients, Needs, NormProblem
 from maskedconv.ops.geometry import memory_format_of, pixel_pitch
 from maskedconv.ops.plain import address
 
@@ -77,7 +77,7 @@ def run(problem: NormProblem) -> Tensor:
 
 
 def run_backward(
-    problem: NormProblem, grad: Tensor, needs: Needs, activation: Tensor | None, in_place: bool
+    problem: NormProblem, grad: Tensor, needs: Needs, memory: BackwardMemory = NO_MEMORY
 ) -> Gradients:
     """The gradients; for the arguments see :func:`maskedconv.ops.bn_relu.bn_relu_backward`."""
     input, norm, *_ = problem
@@ -85,8 +85,7 @@ def run_backward(
     if grad.dtype != input.dtype or pixel_pitch(grad) == 0:
         grad = grad.to(input.dtype).contiguous(memory_format=memory_format_of(input))
     with torch.cuda.device(input.device):
-        dense = in_place and pixel_pitch(grad) == channels
-        grad_input = (grad if dense else _empty_like(input)) if needs[0] else None
+        grad_input = _memory_for_input(input, grad, memory) if needs[0] else None
         # Of their own: autograd copies a gradient that is a view.
         grad_weight, grad_bias = (
             torch.empty(channels, dtype=torch.float32, device=input.device)
@@ -98,7 +97,8 @@ def run_backward(
         workspace = workspace_of(input)
         module().bn_relu_backward_cuda(
             *shape_of(input), image(input), image(grad), image(norm.statistics, 0),
-            norm.uses_batch_stats, (0, 0) if grad_input is None else image(grad_input), False,
+            norm.uses_batch_stats, (0, 0) if grad_input is None else image(grad_input),
+            memory.added_to is not None,
             *(0 if part is None else address(part) for part in (grad_weight, grad_bias)),
             address(coefficients), *workspace.arguments(),
             torch.cuda.current_stream().cuda_stream,
@@ -108,6 +108,14 @@ def run_backward(
         for part, like in zip((grad_weight, grad_bias), norm[:2], strict=True)
     )
     return grad_input, grad_weight, grad_bias
+
+
+def _memory_for_input(input: Tensor, grad: Tensor, memory: BackwardMemory) -> Tensor:
+    """The tensor that the gradient of ``input`` is written or added to."""
+    if memory.added_to is not None:
+        return memory.added_to
+    dense = pixel_pitch(grad) == input.size(1)
+    return grad if memory.in_place and dense else _empty_like(input)
 
 
 def module() -> ModuleType:

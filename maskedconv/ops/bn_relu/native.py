@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import native
-from maskedconv.ops.bn_relu.problem import Gradients, Needs, NormProblem
+from maskedconv.ops.bn_relu.problem import NO_MEMORY, BackwardMemory, Gradients, Needs, NormProblem
 from maskedconv.ops.geometry import memory_format_of, pixel_pitch
 from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cpu",)
 _COMPILED = native.module()
+_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def cannot_run(problem: NormProblem) -> str:
@@ -25,8 +26,8 @@ def cannot_run(problem: NormProblem) -> str:
         return native.why_missing()
     if input.device.type != "cpu":
         return f"its kernel is for the CPU; the input is on {input.device}"
-    if input.dtype != torch.float32:
-        return f"its kernel is for float32; the input is {input.dtype}"
+    if input.dtype not in _TYPES:
+        return f"its kernel is for float32 and bfloat16; the input is {input.dtype}"
     if pixel_pitch(input) == 0:
         return "its kernel is for contiguous channels and a constant stride between pixels"
     return ""
@@ -44,16 +45,19 @@ def run(problem: NormProblem) -> Tensor:
 
 
 def run_backward(
-    problem: NormProblem, grad: Tensor, needs: Needs, activation: Tensor | None, in_place: bool
+    problem: NormProblem, grad: Tensor, needs: Needs, memory: BackwardMemory = NO_MEMORY
 ) -> Gradients:
     """The gradients; see :func:`maskedconv.ops.bn_relu.bn_relu_backward` for the arguments."""
     if _COMPILED is None:
         raise RuntimeError(native.REASON)
     input, norm, *_ = problem
-    if grad.dtype != torch.float32 or pixel_pitch(grad) != grad.size(1):
-        grad = grad.to(torch.float32).contiguous(memory_format=memory_format_of(input))
-    needs_input = needs[0]
-    grad_input = (grad if in_place else _empty_like(input)) if needs_input else None
+    if grad.dtype != input.dtype or pixel_pitch(grad) != grad.size(1):
+        grad = grad.to(input.dtype).contiguous(memory_format=memory_format_of(input))
+    grad_input = None
+    if needs[0]:
+        grad_input = memory.added_to
+        if grad_input is None:
+            grad_input = grad if memory.in_place else _empty_like(input)
     grad_weight, grad_bias = (
         torch.empty(input.size(1), dtype=torch.float32) if needed and like is not None else None
         for needed, like in zip(needs[1:], norm[:2], strict=True)
@@ -63,8 +67,8 @@ def run_backward(
     )
     _COMPILED.bn_relu_backward(
         *_pixels(input), scale, shift, address(grad), mean, inverse_deviation,
-        norm.uses_batch_stats, _pointer(grad_input), _pointer(grad_weight), _pointer(grad_bias),
-        torch.get_num_threads(),
+        norm.uses_batch_stats, *_image(grad_input), memory.added_to is not None,
+        _pointer(grad_weight), _pointer(grad_bias), torch.get_num_threads(),
     )  # fmt: skip
     if grad_weight is not None and norm.weight is not None:
         grad_weight = grad_weight.to(norm.weight.dtype)
@@ -73,17 +77,22 @@ def run_backward(
     return grad_input, grad_weight, grad_bias
 
 
-def _pixels(input: Tensor) -> tuple[int, int, int, int]:
-    """Address of the first pixel, stride between pixels, number of pixels, channels."""
+def _pixels(input: Tensor) -> tuple[str, int, int, int, int]:
+    """Type, address of the first pixel, stride between pixels, number of pixels, channels."""
     channels = input.size(1)
     count = input.numel() // max(1, channels)
-    return address(input), pixel_pitch(input), count, channels
+    return _TYPES[input.dtype], address(input), pixel_pitch(input), count, channels
 
 
 def _empty_like(input: Tensor) -> Tensor:
     return torch.empty(
-        input.shape, dtype=torch.float32, device="cpu", memory_format=memory_format_of(input)
+        input.shape, dtype=input.dtype, device="cpu", memory_format=memory_format_of(input)
     )
+
+
+def _image(tensor: Tensor | None) -> tuple[int, int]:
+    """Address of the first pixel, and stride between pixels; zeros for no tensor."""
+    return (0, 0) if tensor is None else (address(tensor), pixel_pitch(tensor))
 
 
 def _pointer(tensor: Tensor | None) -> int:

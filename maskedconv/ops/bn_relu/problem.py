@@ -109,3 +109,22 @@ class NormProblem(NamedTuple):
 # The gradients of the input, γ and β; None if not needed.
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 Needs = tuple[bool, bool, bool]
+
+
+class BackwardMemory(NamedTuple):
+    """Memory that the backward pass may read or write besides its arguments.
+
+    Attributes:
+        activation: ``relu(bn(input))``, if it is available.
+        in_place: whether the gradient of the result may be overwritten.
+        added_to: ``[N, C, H, W]``, in the dtype and memory format of the input, also a view of the
+            first channels of a wider tensor: the gradient of the input is added to it, and it is
+            returned.
+    """
+
+    activation: Tensor | None = None
+    in_place: bool = False
+    added_to: Tensor | None = None
+
+
+NO_MEMORY = BackwardMemory()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskedconv.ops.bn_relu.problem import Gradients, Needs, NormProblem
+from maskedconv.ops.bn_relu.problem import NO_MEMORY, BackwardMemory, Gradients, Needs, NormProblem
 from maskedconv.ops.geometry import dense, memory_format_of
 from maskedconv.ops.plain import is_plain
 
@@ -24,17 +24,20 @@ def run(problem: NormProblem) -> Tensor:
 
 
 def run_backward(
-    problem: NormProblem, grad: Tensor, needs: Needs, activation: Tensor | None, in_place: bool
+    problem: NormProblem, grad: Tensor, needs: Needs, memory: BackwardMemory = NO_MEMORY
 ) -> Gradients:
     """The gradients; see :func:`maskedconv.ops.bn_relu.bn_relu_backward` for the arguments."""
-    mask = _normalised(problem) if activation is None else activation
+    mask = _normalised(problem) if memory.activation is None else memory.activation
     threshold = torch.ops.aten.threshold_backward
     # Transforms and tracers do not support the in-place variant.
-    if in_place and not torch.compiler.is_compiling() and is_plain(grad):
+    if memory.in_place and not torch.compiler.is_compiling() and is_plain(grad):
         grad = threshold.grad_input(grad, mask, 0, grad_input=grad)
     else:
         grad = threshold(grad, mask, 0)
-    return _batch_norm_backward(problem, grad, needs)
+    grads = _batch_norm_backward(problem, grad, needs)
+    if memory.added_to is None or grads[0] is None:
+        return grads
+    return memory.added_to.add_(grads[0]), *grads[1:]
 
 
 def _normalised(problem: NormProblem) -> Tensor:

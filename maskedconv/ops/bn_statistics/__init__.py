@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskedconv.ops.bn_statistics import cuda, reference
+from maskedconv.ops.bn_statistics import cuda, reference, triton
 from maskedconv.ops.bn_statistics.problem import RunningStatistics, StatisticsProblem
 from maskedconv.ops.dispatch import Operator, dispatch, settled
 
@@ -18,7 +18,7 @@ __all__ = [
     "bn_statistics",
 ]
 
-BACKENDS = {"reference": reference, "cuda": cuda}
+BACKENDS = {"reference": reference, "cuda": cuda, "triton": triton}
 OPERATOR = Operator("bn_statistics", BACKENDS, timed_problem=StatisticsProblem.without_effects)
 
 

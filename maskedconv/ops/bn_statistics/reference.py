@@ -21,7 +21,7 @@ def run(problem: StatisticsProblem) -> Tensor:
     input, weight, bias, eps, running, moments, out, _ = problem
     mean, var = mean_and_variance(input) if moments is None else moments.unbind()
     if running is not None:
-        _move(running, mean, var, input.numel() // input.size(1))
+        move(running, mean, var, input.numel() // input.size(1))
     statistics = Normalisation.of_moments(weight, bias, (mean, var), eps, True).statistics
     return statistics if out is None else out.copy_(statistics)
 
@@ -39,7 +39,7 @@ def mean_and_variance(input: Tensor) -> tuple[Tensor, Tensor]:
     return mean, var
 
 
-def _move(running: RunningStatistics, mean: Tensor, var: Tensor, count: int) -> None:
+def move(running: RunningStatistics, mean: Tensor, var: Tensor, count: int) -> None:
     """Moves the running statistics by the moments of ``count`` pixels, as nn.BatchNorm2d does."""
     batches, momentum = running[2:]
     if batches is not None:

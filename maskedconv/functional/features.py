@@ -35,7 +35,7 @@ class GrowingFeatures:
         if torch.compiler.is_compiling() or is_traced(first):
             self.whole = first
             return
-        size = (first.size(0), channels, *first.shape[2:])
+        size = (first.size(0), padded_channels(channels, first.device), *first.shape[2:])
         self._buffer = torch.empty(
             size, dtype=first.dtype, device=first.device, memory_format=memory_format_of(first)
         )
@@ -74,3 +74,11 @@ class GrowingFeatures:
     def _joined(self, new: Tensor) -> Tensor:
         moments = torch.stack(mean_and_variance(new))
         return moments if self._moments is None else torch.cat((self._moments, moments), 1)
+
+
+def padded_channels(channels: int, device: torch.device) -> int:
+    """The channels of a buffer: on a GPU a multiple of 8, so that its pixels are aligned.
+
+    Kernels then read 16 bytes at once.
+    """
+    return -(-channels // 8) * 8 if device.type == "cuda" else channels

@@ -1,0 +1,167 @@
+"""bn_relu by the Triton kernels of ``triton_kernels.py``: one launch forward, three backward.
+
+For a GPU whose CUDA part was not built. Not yet run on a GPU: ``ops/measured.py`` checks the
+results there before it is chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops import triton_runtime
+from maskedconv.ops.bn_relu.problem import (
+    NO_MEMORY,
+    BackwardMemory,
+    Gradients,
+    Needs,
+    NormProblem,
+)
+from maskedconv.ops.geometry import memory_format_of, pixel_pitch
+
+DEVICES: tuple[str, ...] = ("cuda",)
+DETERMINISTIC = True
+BLOCKS = {"BLOCK_PIXELS": 32, "BLOCK_CHANNELS": 64}
+PARTS = 128  # at most, into which sums over all pixels are split
+OVER_PARTS = {"BLOCK_PARTS": PARTS, "BLOCK_CHANNELS": 16}
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_INT32 = 2**31 - 2**16
+
+
+def cannot_run(problem: NormProblem) -> str:
+    """The reason why the kernels cannot take this input, or an empty string."""
+    return cannot_take(problem.input)
+
+
+def cannot_take(input: Tensor) -> str:
+    """The reason why the kernels cannot take ``input``, or an empty string."""
+    if input.dtype not in _TYPES:
+        return f"its kernel is for float32, bfloat16 and float16; the input is {input.dtype}"
+    if input.numel() == 0:
+        return "there is nothing to compute"
+    if pixel_pitch(input) == 0:
+        return "its kernel is for contiguous channels and a constant stride between pixels"
+    pixels = input.numel() // input.size(1)
+    if pixels * max(pixel_pitch(input), input.size(1)) >= _INT32:
+        return f"an input of {pixels} pixels is too large for 32-bit indices"
+    return triton_runtime.cannot_launch(input.device)
+
+
+def run(problem: NormProblem) -> Tensor:
+    """The activation, in new dense memory and in the dtype of the input."""
+    from maskedconv.ops.bn_relu.triton_kernels import activation_kernel
+
+    input, norm, *_ = problem
+    out = _empty_like(input)
+    pixels, channels = size_of(input)
+    with on_device(input):
+        activation_kernel[_grid(input)](
+            input, norm.statistics, out, pixels, channels, pixel_pitch(input), channels,
+            norm.statistics.stride(0), **BLOCKS,
+        )  # fmt: skip
+    return out
+
+
+def run_backward(
+    problem: NormProblem, grad: Tensor, needs: Needs, memory: BackwardMemory = NO_MEMORY
+) -> Gradients:
+    """The gradients; see :func:`maskedconv.ops.bn_relu.bn_relu_backward` for the arguments."""
+    input, norm, *_ = problem
+    if pixel_pitch(grad) == 0 or pixel_pitch(grad) * (grad.numel() // grad.size(1)) >= _INT32:
+        grad = grad.contiguous(memory_format=torch.channels_last)
+    grad_weight, grad_bias = (
+        torch.empty(input.size(1), dtype=torch.float32, device=input.device)
+        if needed and like is not None
+        else None
+        for needed, like in zip(needs[1:], norm[:2], strict=True)
+    )
+    problem = problem._replace(grad=grad)
+    with on_device(input):
+        coefficients = None
+        if norm.uses_batch_stats or grad_weight is not None or grad_bias is not None:
+            coefficients = _coefficients(problem, grad_weight, grad_bias)
+        used = coefficients if norm.uses_batch_stats else None
+        grad_input = _grad_input(problem, used, memory) if needs[0] else None
+    grad_weight, grad_bias = (
+        None if part is None or like is None else part.to(like.dtype)
+        for part, like in zip((grad_weight, grad_bias), norm[:2], strict=True)
+    )
+    return grad_input, grad_weight, grad_bias
+
+
+def _coefficients(
+    problem: NormProblem, grad_weight: Tensor | None, grad_bias: Tensor | None
+) -> Tensor:
+    """The coefficients of the last launch, ``[2, C]``; writes the gradients of γ and β."""
+    from maskedconv.ops.bn_relu.triton_kernels import coefficients_kernel, sums_kernel
+
+    input, (*_, statistics, _, _), _, grad = problem
+    assert grad is not None
+    pixels, channels = size_of(input)
+    row, (parts, chunk) = statistics.stride(0), split(pixels)
+    sums, coefficients = (
+        torch.empty(size, dtype=torch.float32, device=input.device)
+        for size in ((parts, 2, channels), (2, channels))
+    )
+    sums_kernel[(math.ceil(channels / BLOCKS["BLOCK_CHANNELS"]), parts)](
+        input, grad, statistics, sums, pixels, channels, pixel_pitch(input), pixel_pitch(grad), row,
+        chunk, **BLOCKS,
+    )  # fmt: skip
+    coefficients_kernel[(math.ceil(channels / OVER_PARTS["BLOCK_CHANNELS"]),)](
+        sums, statistics, coefficients, grad_weight, grad_bias, parts, pixels, channels, row,
+        **OVER_PARTS,
+    )  # fmt: skip
+    return coefficients
+
+
+def _grad_input(
+    problem: NormProblem, coefficients: Tensor | None, memory: BackwardMemory
+) -> Tensor:
+    from maskedconv.ops.bn_relu.triton_kernels import input_grad_kernel
+
+    input, (*_, statistics, _, _), _, grad = problem
+    assert grad is not None
+    out = memory.added_to
+    if out is None:
+        overwritten = memory.in_place and grad.dtype == input.dtype
+        out = grad if overwritten else _empty_like(input)
+    input_grad_kernel[_grid(input)](
+        input, grad, statistics, coefficients, out, *size_of(input), pixel_pitch(input),
+        pixel_pitch(grad), pixel_pitch(out), statistics.stride(0),
+        ADDS=memory.added_to is not None, **BLOCKS,
+    )  # fmt: skip
+    return out
+
+
+def size_of(input: Tensor) -> tuple[int, int]:
+    """Pixels and channels."""
+    return input.numel() // input.size(1), input.size(1)
+
+
+def split(pixels: int) -> tuple[int, int]:
+    """The number of parts for a sum over all pixels, and the pixels of a part; none is empty."""
+    blocks = math.ceil(pixels / BLOCKS["BLOCK_PIXELS"])
+    chunk = math.ceil(blocks / PARTS) * BLOCKS["BLOCK_PIXELS"]
+    return math.ceil(pixels / chunk), chunk
+
+
+def on_device(input: Tensor) -> AbstractContextManager[object]:
+    """Launches go to the device of ``input``."""
+    return torch.cuda.device(input.device) if input.is_cuda else nullcontext()
+
+
+def _grid(input: Tensor) -> tuple[int, int]:
+    pixels, channels = size_of(input)
+    return (
+        math.ceil(channels / BLOCKS["BLOCK_CHANNELS"]),
+        math.ceil(pixels / BLOCKS["BLOCK_PIXELS"]),
+    )
+
+
+def _empty_like(input: Tensor) -> Tensor:
+    return torch.empty(
+        input.shape, dtype=input.dtype, device=input.device, memory_format=memory_format_of(input)
+    )

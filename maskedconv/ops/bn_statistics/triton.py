@@ -1,0 +1,76 @@
+"""bn_statistics by the Triton kernels of ``triton_kernels.py``, in two launches.
+
+For a GPU whose CUDA part was not built. Not yet run on a GPU: ``ops/measured.py`` checks the result
+there before it is chosen.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops.bn_relu import triton as bn_relu
+from maskedconv.ops.bn_statistics.problem import RunningStatistics, StatisticsProblem
+from maskedconv.ops.bn_statistics.reference import move
+from maskedconv.ops.geometry import pixel_pitch
+
+DEVICES: tuple[str, ...] = ("cuda",)
+DETERMINISTIC = True
+
+
+def cannot_run(problem: StatisticsProblem) -> str:
+    """The reason why the kernels cannot take this input, or an empty string."""
+    running = problem.running
+    for part in () if running is None else running[:2]:
+        if part is not None and (part.dtype != torch.float32 or not part.is_contiguous()):
+            return f"its kernel is for running statistics of float32; these are {part.dtype}"
+    return bn_relu.cannot_take(problem.input)
+
+
+def run(problem: StatisticsProblem) -> Tensor:
+    """The statistics, on PyTorch's current stream."""
+    input, running, moments, out = problem.input, problem.running, problem.moments, problem.out
+    if out is None:
+        out = torch.empty((5, input.size(1)), dtype=torch.float32, device=input.device)
+    # The mean over all batches moves by a fraction that is on the device.
+    in_kernel = running is not None and running.momentum is not None
+    with bn_relu.on_device(input):
+        if moments is None:
+            parts, chunk = _spread(input)
+        else:
+            parts, chunk = moments.unsqueeze(0), bn_relu.size_of(input)[0]
+        _unite(problem._replace(running=running if in_kernel else None), parts, chunk, out)
+    if running is not None:
+        if not in_kernel:
+            move(running, out[0], out[1], bn_relu.size_of(input)[0])
+        elif running.batches is not None:
+            running.batches.add_(1)
+    return out
+
+
+def _spread(input: Tensor) -> tuple[Tensor, int]:
+    """Means and variances of parts of the pixels, ``[parts, 2, C]``, and the pixels of a part."""
+    from maskedconv.ops.bn_statistics.triton_kernels import spread_kernel
+
+    pixels, channels = bn_relu.size_of(input)
+    parts, chunk = bn_relu.split(pixels)
+    found = torch.empty((parts, 2, channels), dtype=torch.float32, device=input.device)
+    spread_kernel[(math.ceil(channels / bn_relu.BLOCKS["BLOCK_CHANNELS"]), parts)](
+        input, found, pixels, channels, pixel_pitch(input), chunk, **bn_relu.BLOCKS
+    )
+    return found, chunk
+
+
+def _unite(problem: StatisticsProblem, parts: Tensor, chunk: int, out: Tensor) -> None:
+    from maskedconv.ops.bn_statistics.triton_kernels import union_kernel
+
+    input, weight, bias, eps, running, *_ = problem
+    mean, var, _, momentum = running or RunningStatistics(None, None, None, 0.0)
+    affine = (None if part is None else part.detach().contiguous() for part in (weight, bias))
+    pixels, channels = bn_relu.size_of(input)
+    union_kernel[(math.ceil(channels / bn_relu.OVER_PARTS["BLOCK_CHANNELS"]),)](
+        parts, *affine, mean, var, out, parts.size(0), chunk, pixels, channels, parts.stride(1),
+        out.stride(0), eps, momentum, **bn_relu.OVER_PARTS,
+    )  # fmt: skip
