@@ -1,7 +1,8 @@
 """What the CUDA compiler made of each kernel: registers, memory, instructions, and those of loops.
 
-``python -m bench.instructions`` reads the built module. It needs cuobjdump, of the CUDA toolkit or
-of Triton's wheel, and no GPU; it says nothing of time. With ``--label NAME`` the counts are kept in
+``python -m bench.instructions`` reads the built module; ``--build`` has nvcc compile the sources
+for the architecture instead, which takes a minute. It needs cuobjdump, of the CUDA toolkit or of
+Triton's wheel, and no GPU; it says nothing of time. With ``--label NAME`` the counts are kept in
 ``results/sm_*-instructions.json`` beside those of other labels, and the table beside it is written
 anew.
 """
@@ -15,10 +16,12 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).parent / "results"
+CSRC = Path(__file__).resolve().parents[1] / "csrc"
 # What a division by a number that the compiler does not know starts with, of 32 and of 64 bits.
 DIVISION = re.compile(r"\bMUFU\.RCP\b")
 LOCAL = re.compile(r"\b(LDL|STL)\b")
@@ -158,6 +161,16 @@ def keep(architecture: str, label: str, kernels: dict[str, dict[str, object]]) -
     path.with_suffix(".md").write_text(about + table(labels) + "\n")
 
 
+def compile_kernels(source: Path, architecture: str, folder: Path) -> Path:
+    """The cubin of a source, as the package's build makes it."""
+    cubin = folder / f"{source.stem}.cubin"
+    subprocess.run(
+        ["nvcc", "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-I", CSRC,
+         f"-arch=sm_{architecture}", "-cubin", source, "-o", cubin], check=True,
+    )  # fmt: skip
+    return cubin
+
+
 def built_module() -> Path:
     from maskedconv.ops import native
 
@@ -170,12 +183,18 @@ def built_module() -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("file", type=Path, nargs="*", help="modules or cubins; else the built one")
-    parser.add_argument("--architecture", default="90", help="compute capability, as 90")
+    parser.add_argument("--architecture", default="90", help="compute capability, as 90 or 90a")
+    parser.add_argument("--build", action="store_true", help="compile the kernels of csrc/")
     parser.add_argument("--label", help="keeps the counts in results/ by this name")
     options = parser.parse_args()
     counts: dict[str, Counts] = {}
-    for file in options.file or [built_module()]:
-        counts |= count(find_cuobjdump(), options.architecture, file)
+    with tempfile.TemporaryDirectory() as folder:
+        files = options.file
+        if options.build:
+            sources = sorted(CSRC.glob("*/cuda/*.cu"))
+            files = [compile_kernels(s, options.architecture, Path(folder)) for s in sources]
+        for file in files or [built_module()]:
+            counts |= count(find_cuobjdump(), options.architecture, file)
     if not counts:
         raise SystemExit(f"there is no kernel for sm_{options.architecture}")
     named = dict(zip(readable(list(counts)), counts.values(), strict=True))

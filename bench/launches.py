@@ -55,12 +55,18 @@ FREE = (
 
 
 class Launches(NamedTuple):
-    """What one operator asks of the GPU."""
+    """What one operator asks of the GPU; ``problem`` if it is one of this package."""
 
     operator: str
     launches: int
     bytes: int
     flops: int = 0
+    problem: Any = None
+
+    @property
+    def bound(self) -> float:
+        """The least seconds, by the ceilings."""
+        return max(self.bytes / CEILINGS[0], self.flops / CEILINGS[1])
 
 
 class Ledger(TorchDispatchMode):
@@ -78,7 +84,9 @@ class Ledger(TorchDispatchMode):
         yield
         tensors = [t for t in tree_leaves(tuple(problem)) if isinstance(t, Tensor)]
         count = len(module.take_launches())
-        self.entries.append(Launches(name, count, _bytes_of(name, count, problem, tensors)))
+        moved = _bytes_of(name, count, problem, tensors)
+        flops = weight_grad_flops(problem) if name == "weight_grad" else 0
+        self.entries.append(Launches(name, count, moved, flops, problem))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -117,6 +125,13 @@ def _convolution(name: str, args: Any, result: Any) -> tuple[int, int]:
     return 1, 0
 
 
+def weight_grad_flops(problem: Any) -> int:
+    """Of the learned filters, at every pixel of the output's gradient."""
+    grad = problem.grad_output
+    pixels = grad.numel() // grad.size(1)
+    return int(2 * pixels * problem.shape.numel())
+
+
 def _bytes_of(name: str, launches: int, problem: Any, tensors: list[Tensor]) -> int:
     """What the kernels of this package read and write, by what each of them does."""
     size = _size(problem[0])
@@ -137,17 +152,18 @@ def _bytes_of(name: str, launches: int, problem: Any, tensors: list[Tensor]) -> 
 
 
 @contextlib.contextmanager
-def pretended_gpu(ledger: Ledger, module: Any) -> Iterator[None]:
+def pretended_gpu(ledger: Ledger, module: Any, backend: str = "cuda") -> Iterator[None]:
     """Makes the CUDA backends run on fake tensors; their launches go to ``ledger``.
 
     Args:
         module: as of ``emulation.build_module``.
+        backend: the one that must run.
     """
     module.count_launches_only(True)
     patches: list[Any] = [
         mock.patch.object(native, "module", return_value=module),
         mock.patch.object(dispatch, "is_plain", return_value=True),
-        mock.patch.dict(os.environ, {dispatch.VARIABLE: "cuda"}),
+        mock.patch.dict(os.environ, {dispatch.VARIABLE: backend}),
         mock.patch.object(bn_relu_step, "_keeps_packed_weight", return_value=True),
         mock.patch.object(bn_relu, "cannot_take", return_value=""),
         mock.patch.object(pack_filters, "cannot_run", return_value=""),
@@ -161,16 +177,16 @@ def pretended_gpu(ledger: Ledger, module: Any) -> Iterator[None]:
         "weight_grad": weight_grad,
     }  # fmt: skip
     # What these remember of the GPU must not outlast this one.
-    for backend, name in (
+    for kernels, name in (
         (bn_relu, "_counters"),
         (bn_relu, "multiprocessors"),
         (weight_grad, "_limits"),
     ):
-        own = functools.cache(getattr(backend, name).__wrapped__)
-        patches.append(mock.patch.object(backend, name, own))
-    for name, backend in backends.items():
-        patches.append(mock.patch.object(backend, "address", return_value=64))
-        patches.append(_counted(ledger, module, name, backend, "run"))
+        own = functools.cache(getattr(kernels, name).__wrapped__)
+        patches.append(mock.patch.object(kernels, name, own))
+    for name, kernels in backends.items():
+        patches.append(mock.patch.object(kernels, "address", return_value=64))
+        patches.append(_counted(ledger, module, name, kernels, "run"))
     with contextlib.ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
@@ -202,35 +218,46 @@ def without_memory(model: nn.Module) -> nn.Module:
     return model
 
 
-def count_step(network: str, learned: float, plain: bool, module: Any) -> list[Launches]:
+@contextlib.contextmanager
+def autocast() -> Iterator[None]:
+    """To bfloat16, as fake tensors take it."""
+    torch.set_autocast_enabled("cpu", True)
+    torch.set_autocast_dtype("cpu", torch.bfloat16)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cpu", False)
+        torch.clear_autocast_cache()  # else the next step would find its weights converted
+
+
+def count_step(
+    network: str, learned: float, plain: bool, module: Any, backend: str = "cuda", batch: int = 0
+) -> list[Launches]:
     """The operators of forward, loss and backward, under autocast to bfloat16.
 
     Args:
         plain: count plain modules, which learn everything.
         module: as of ``emulation.build_module``.
+        backend: of our operators.
+        batch: images; 0 for the paper's number.
     """
     ledger = Ledger()
-    batch = BATCH.get(network, 128)
+    batch = batch or BATCH.get(network, 128)
     with torch.device("meta"):
         model = models.create(network, learned=learned)
     forward = plain_forward(network) if plain else nn.Module.__call__
     if plain:
         merge_(model)
-    with FakeTensorMode(allow_non_fake_inputs=True), pretended_gpu(ledger, module):
+    with FakeTensorMode(allow_non_fake_inputs=True), pretended_gpu(ledger, module, backend):
         without_memory(model).train()
         images = torch.empty(batch, 3, 32, 32)
         images = images.contiguous(memory_format=torch.channels_last)
         labels = torch.empty(batch, dtype=torch.int64)
-        torch.set_autocast_enabled("cpu", True)
-        torch.set_autocast_dtype("cpu", torch.bfloat16)
-        try:
-            with ledger:
+        with ledger:
+            with autocast():
                 loss = F.cross_entropy(forward(model, images), labels)
-                torch.set_autocast_enabled("cpu", False)
-                # backward() would copy gradients that are fake; it takes over real ones.
-                torch.autograd.grad(loss, list(model.parameters()))
-        finally:
-            torch.set_autocast_enabled("cpu", False)
+            # backward() would copy gradients that are fake; it takes over real ones.
+            torch.autograd.grad(loss, list(model.parameters()))
     return ledger.entries
 
 
@@ -243,8 +270,7 @@ def summary(entries: list[Launches]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"operator": name, "launches": sum(e.launches for e in chosen)}
         row["MB"] = round(sum(e.bytes for e in chosen) / 1e6, 1)
         row["GFLOP"] = round(sum(e.flops for e in chosen) / 1e9, 1)
-        bounds = [max(e.bytes / CEILINGS[0], e.flops / CEILINGS[1]) for e in chosen]
-        row["bound_us"] = round(sum(bounds) * 1e6, 1)
+        row["bound_us"] = round(sum(e.bound for e in chosen) * 1e6, 1)
         rows.append(row)
     return sorted(rows, key=lambda row: (row["operator"] == TOTAL, -row["launches"]))
 

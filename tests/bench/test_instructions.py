@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from bench import instructions
 
-ROOT = Path(__file__).resolve().parents[2]
 NVCC = shutil.which("nvcc")
 LISTING = """
 \t\tFunction : _Z6kernel
@@ -58,13 +56,22 @@ def cuobjdump():
 def counts(request, tmp_path_factory):
     if NVCC is None or (tool := cuobjdump()) is None:
         pytest.skip("there is no nvcc or no cuobjdump")
-    cubin = tmp_path_factory.mktemp("cubin") / "kernels.cubin"
-    source = ROOT / "csrc" / request.param / "cuda" / f"{request.param}.cu"
-    subprocess.run(
-        [NVCC, "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-I", ROOT / "csrc", "-arch=sm_90",
-         "-cubin", source, "-o", cubin], check=True,
-    )  # fmt: skip
+    return compiled(tool, f"{request.param}/cuda/{request.param}.cu", tmp_path_factory)
+
+
+def compiled(tool, source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cubin")
+    cubin = instructions.compile_kernels(instructions.CSRC / source, "90", folder)
     return instructions.count(tool, "90", cubin)
+
+
+@pytest.mark.parametrize("source", ["bn_relu", "statistics"])
+def test_bn_relu_has_its_numbers_in_registers(source, tmp_path_factory):
+    if NVCC is None or (tool := cuobjdump()) is None:
+        pytest.skip("there is no nvcc or no cuobjdump")
+    for name, kernel in compiled(tool, f"bn_relu/cuda/{source}.cu", tmp_path_factory).items():
+        assert kernel.local == kernel.stack == 0, name
+        assert kernel.registers <= 64, name  # four blocks of 256 threads on a multiprocessor
 
 
 def test_no_kernel_divides_but_where_it_computes_anew(counts):

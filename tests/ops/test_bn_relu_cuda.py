@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from types import SimpleNamespace
 
 import emulation
 import pytest
 import torch
 from exact import assert_same
+from pretended_gpu import LIMITS
 from test_bn_relu import expected_of, make_problem
 
 from maskedconv.ops import native
@@ -20,7 +20,6 @@ pytestmark = pytest.mark.skipif(
     emulation.compiler() is None, reason="there is no C++ compiler to build the emulation"
 )
 ALL = (True, True, True)
-MULTIPROCESSORS = 2
 # What is left are float32 sums, and one rounding to the type.
 TOLERANCES = {torch.float32: 3e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 # [N, C, H, W] and the channels of a wider tensor that are left out.
@@ -37,21 +36,9 @@ SHAPES = {
 SHAPE_ITEMS = [pytest.param(*case, id=name) for name, case in SHAPES.items()]
 
 
-@pytest.fixture(scope="module")
-def emulated_module(tmp_path_factory):
-    return emulation.build_module(tmp_path_factory.mktemp("module"))
-
-
 @pytest.fixture(autouse=True)
-def _pretended_gpu(emulated_module, monkeypatch):
-    """Makes the backends' ``run`` work on the CPU: the module's kernels are emulated there."""
-    monkeypatch.setattr(native, "module", lambda: emulated_module)
-    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
-    monkeypatch.setattr(cuda, "multiprocessors", lambda _: MULTIPROCESSORS)
-    torch.use_deterministic_algorithms(True)  # new tensors start as NaN
+def _counters_end_at_0(pretended_gpu):
     yield
-    torch.use_deterministic_algorithms(False)
     assert not cuda._counters(torch.device("cpu"), 0).any()
 
 
@@ -82,6 +69,25 @@ def check_gradients(problem, grad, found, grads):
     for value, expected, dtype, scale in zip(found, grads, types, scales, strict=True):
         if value is not None:
             close(value, expected, dtype, scale)
+
+
+def check_results(problem, grad, results):
+    """Those of ``BNReluEmulation.run``, against float64."""
+    double = problem.input.double()
+    affine = (None if part is None else part.double() for part in problem.norm[:2])
+    running = RunningStatistics(
+        torch.zeros(double.size(1)).double(), torch.ones(double.size(1)).double(), None, 0.1
+    )
+    expected = reference.run(StatisticsProblem(double, *affine, 1e-3, running))
+    for found in (results.statistics, results.of_moments):
+        for row, right in zip(found, expected, strict=True):
+            close(row, right, torch.float32)
+    close(results.mean, running.mean, torch.float32)
+    close(results.var, running.var, torch.float32)
+    result, grads = expected_of(problem, grad)
+    close(results.forward, result, problem.input.dtype)
+    close(results.added, grads[0] + grad.double(), problem.input.dtype)
+    check_gradients(problem, grad, results[-3:], grads)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -208,7 +214,7 @@ def test_results_repeat():
 
 def test_a_launch_of_many_blocks_uses_its_workspace(emulated_module):
     """Else no test sees how blocks are joined."""
-    assert emulated_module.bn_relu_cuda_sums(5 * 33 * 31, 12, MULTIPROCESSORS) > 25
+    assert emulated_module.bn_relu_cuda_sums(5 * 33 * 31, 12, LIMITS[0]) > 25
 
 
 PIXELS = {"type": "float32", "pixels": 8, "channels": 4}

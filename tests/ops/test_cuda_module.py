@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from types import SimpleNamespace
 
 import emulation
 import pytest
 import torch
+from pretended_gpu import LIMITS
 from test_cuda_emulation import CASES, TOLERANCE, error_of, make_problem
 
 from maskedconv.ops import native
@@ -19,29 +19,6 @@ from maskedconv.ops.weight_grad import cuda as weight_grad_cuda
 pytestmark = pytest.mark.skipif(
     emulation.compiler() is None, reason="there is no C++ compiler to build the emulation"
 )
-
-
-LIMITS = (2, 160 * 1024)  # multiprocessors of the pretended GPU, bytes of its shared memory
-
-
-@pytest.fixture(scope="module")
-def emulated_module(tmp_path_factory):
-    return emulation.build_module(tmp_path_factory.mktemp("module"))
-
-
-@pytest.fixture
-def pretended_gpu(emulated_module, monkeypatch):
-    """Makes the backends' ``run`` work on the CPU: the module's kernels are emulated there."""
-    monkeypatch.setattr(native, "module", lambda: emulated_module)
-    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
-    properties = SimpleNamespace(
-        multi_processor_count=LIMITS[0], shared_memory_per_block_optin=LIMITS[1]
-    )
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    torch.use_deterministic_algorithms(True)  # new tensors start as NaN
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.usefixtures("pretended_gpu")

@@ -39,12 +39,13 @@ template <int kWidth> struct Spread {
     }
 };
 
-// Joins the rows of a block; row 0 has the result.
+// Joins the rows of a block; row 0 has the result. Each round writes where the one before did not
+// read, so that a barrier between reading and writing is not needed; calls have one between them.
 template <typename Part>
 __device__ __forceinline__ void join_rows(const NormThread& t, Part& part, Part* shared) {
     for (int half = t.rows / 2; half > 0; half /= 2) {
-        __syncthreads(); // all have read what lay there
-        shared[threadIdx.x] = part;
+        if (t.row >= half && t.row < 2 * half)
+            shared[threadIdx.x] = part;
         __syncthreads();
         if (t.row < half)
             part.join(shared[threadIdx.x + half * (kNormThreads / t.rows)]);

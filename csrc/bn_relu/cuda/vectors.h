@@ -1,14 +1,11 @@
 // Vectors of neighbouring channels, and how a block's threads lie over pixels and channels.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <algorithm>
 #include <type_traits>
 
 #include "bn_relu/cuda/bn_relu_cuda.h"
-#include "common/cuda/device.h"
+#include "common/cuda/elements.h"
 
 namespace maskedconv {
 
@@ -20,20 +17,6 @@ constexpr int kSumWaves = 4, kElementWaves = 8;
 template <int kBytes> struct alignas(kBytes) Packed {
     unsigned char bytes[kBytes];
 };
-
-__device__ __forceinline__ float to_float32(float value) { return value; }
-__device__ __forceinline__ float to_float32(__nv_bfloat16 value) {
-    return __uint_as_float(static_cast<uint32_t>(__bfloat16_as_ushort(value)) << 16);
-}
-__device__ __forceinline__ float to_float32(__half value) { return __half2float(value); }
-
-__device__ __forceinline__ void from_float32(float value, float& to) { to = value; }
-__device__ __forceinline__ void from_float32(float value, __nv_bfloat16& to) {
-    to = __float2bfloat16_rn(value);
-}
-__device__ __forceinline__ void from_float32(float value, __half& to) {
-    to = __float2half_rn(value);
-}
 
 // One access to memory; the address is a multiple of its bytes.
 template <typename T, int kWidth>
@@ -57,7 +40,7 @@ __device__ __forceinline__ void store_vector(void* data, int64_t offset,
         T elements[kWidth];
     } written;
     for (int i = 0; i < kWidth; ++i)
-        from_float32(values[i], written.elements[i]);
+        written.elements[i] = from_float32<T>(values[i]);
     *reinterpret_cast<Access*>(static_cast<T*>(data) + offset) = written.packed;
 }
 

@@ -1,3 +1,73 @@
 // bn_relu's CUDA kernels on the CPU, as a C library: built by the tests, never installed.
 #include "bn_relu/cuda/bn_relu.cu"
 #include "bn_relu/cuda/statistics.cu"
+
+namespace {
+
+using namespace maskedconv;
+
+std::string last_error;
+
+// 0: done; 1: see emulated_error.
+template <typename Run> int attempt(unsigned seed, Run run) {
+    try {
+        seed_emulation(seed);
+        run();
+    } catch (const std::exception& error) {
+        last_error = error.what();
+        return 1;
+    }
+    return 0;
+}
+
+} // namespace
+
+// What tests give to all functions. Pixels are `pitch` elements apart, statistics' rows `channels`.
+struct EmulatedNorm {
+    unsigned seed;
+    int type, channels, multiprocessors;
+    int64_t pixels;
+    Pixels x;
+    float* statistics;
+    float* sums;
+    unsigned* counters;
+
+    NormShape shape() const { return {pixels, channels, static_cast<ElementType>(type)}; }
+    NormStatistics rows() const { return {statistics, channels}; }
+    NormWorkspace workspace() const { return {sums, counters, multiprocessors}; }
+};
+
+extern "C" {
+
+const char* emulated_error() { return last_error.c_str(); }
+
+int64_t emulated_sums(const EmulatedNorm* n) {
+    return bn_relu_cuda_sums(n->shape(), n->multiprocessors);
+}
+
+int emulated_statistics(const EmulatedNorm* n, const NormParameters* parameters) {
+    return attempt(n->seed, [&] {
+        bn_statistics_cuda(n->shape(), n->x, *parameters, n->rows(), n->workspace(), 0);
+    });
+}
+
+// `moments`: [2, channels].
+int emulated_statistics_of_moments(const EmulatedNorm* n, float* moments,
+                                   const NormParameters* parameters) {
+    return attempt(n->seed, [&] {
+        const NormStatistics known{moments, n->channels};
+        bn_statistics_of_moments_cuda(n->shape(), known, *parameters, n->rows(), 0);
+    });
+}
+
+int emulated_forward(const EmulatedNorm* n, const Pixels* out) {
+    return attempt(n->seed,
+                   [&] { bn_relu_cuda(n->shape(), n->x, n->rows(), *out, n->multiprocessors, 0); });
+}
+
+int emulated_backward(const EmulatedNorm* n, const Pixels* grad, const NormGradients* gradients) {
+    return attempt(n->seed, [&] {
+        bn_relu_backward_cuda(n->shape(), n->x, *grad, n->rows(), *gradients, n->workspace(), 0);
+    });
+}
+}

@@ -1,12 +1,9 @@
 // pack_filters on CUDA: one launch, one thread an element of the bank or four of them, in the
 // bank's memory order. Indices are of 32 bits, and nothing is divided but by products.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <algorithm>
 #include <climits>
 
-#include "common/cuda/device.h"
+#include "common/cuda/elements.h"
 #include "common/divisor.h"
 #include "pack_filters/cuda/pack_filters_cuda.h"
 
@@ -15,11 +12,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWide = 4; // elements of a thread, where they lie side by side
-
-template <typename To> __device__ To convert(float value);
-template <> __device__ __nv_bfloat16 convert(float value) { return __float2bfloat16_rn(value); }
-template <> __device__ __half convert(float value) { return __float2half_rn(value); }
-template <> __device__ float convert(float value) { return value; }
 
 // Elements that are loaded or stored at once.
 template <typename T, int kWidth> struct alignas(sizeof(T) * kWidth) Vector {
@@ -68,7 +60,7 @@ template <typename To, int kWidth> __global__ void pack_filters_kernel(const Pac
     Vector<To, kWidth> packed;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i)
-        packed.values[i] = convert<To>(values.values[i]);
+        packed.values[i] = from_float32<To>(values.values[i]);
     *reinterpret_cast<Vector<To, kWidth>*>(static_cast<To*>(a.bank) + to) = packed;
 }
 

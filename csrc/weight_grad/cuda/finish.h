@@ -23,18 +23,6 @@ constexpr int kFinishThreads = 256;
 // other, many splits of few elements would be read too slowly. A power of two.
 constexpr int finish_groups(int splits) { return splits >= 32 ? 8 : splits >= 8 ? 2 : 1; }
 
-__device__ __forceinline__ float to_float(const float* value) { return *value; }
-
-template <typename T> __device__ __forceinline__ float to_float(const T* value) {
-    return Half<T>::unpack(*reinterpret_cast<const uint16_t*>(value)).x;
-}
-
-__device__ __forceinline__ float rounded(float value, const float*) { return value; }
-
-template <typename T> __device__ __forceinline__ float rounded(float value, const T*) {
-    return Half<T>::unpack(Half<T>::bits(value)).x;
-}
-
 // An element of the gradient: of one filter, tap and channel.
 template <typename T> struct ExactElement {
     const WeightGrad& p;
@@ -51,10 +39,11 @@ template <typename T> struct ExactElement {
     __device__ float x_at(int64_t image, int64_t y, int64_t x) const {
         const T* from =
             static_cast<const T*>(p.x) + image * p.x_image + y * p.x_row + x * p.x_pixel + channel;
-        const float value = to_float(from);
+        const float value = to_float32(*from);
         if (p.scale == nullptr)
             return value;
-        return rounded(relu(fmaf(value, p.scale[channel], p.shift[channel])), from);
+        const float activation = relu(fmaf(value, p.scale[channel], p.shift[channel]));
+        return to_float32(from_float32<T>(activation));
     }
 
     __device__ float add_row(float sum, int64_t image, int64_t out_row) const {
@@ -66,7 +55,7 @@ template <typename T> struct ExactElement {
         for (int64_t out_column = 0; out_column < p.output.columns; ++out_column) {
             const int64_t x = out_column * p.stride.columns + column;
             if (x >= 0 && x < p.input.columns)
-                sum = fmaf(x_at(image, y, x), to_float(grad + out_column * p.grad_pixel), sum);
+                sum = fmaf(x_at(image, y, x), to_float32(grad[out_column * p.grad_pixel]), sum);
         }
         return sum;
     }

@@ -5,10 +5,9 @@
 // for mma.m16n8k16" and "mma.m16n8k8".
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#include <type_traits>
 
-#include "common/cuda/device.h"
+#include "common/cuda/elements.h"
 #include "weight_grad/cuda/plan.h"
 
 namespace maskedconv {
@@ -16,41 +15,15 @@ namespace maskedconv {
 // NaN stays NaN, as in PyTorch.
 __device__ __forceinline__ float relu(float value) { return value < 0.0f ? 0.0f : value; }
 
-// Type-dependent parts of the 16-bit fragments.
-template <typename T> struct Half;
-
-template <> struct Half<__nv_bfloat16> {
-    static __device__ __forceinline__ float2 unpack(uint32_t bits) {
-        return {__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u)};
-    }
-    static __device__ __forceinline__ uint16_t bits(float value) {
-        return __bfloat16_as_ushort(__float2bfloat16_rn(value));
-    }
-    static __device__ __forceinline__ uint32_t pack_relu(float low, float high) {
-        return pack_relu_bfloat16(low, high);
-    }
-    static __device__ __forceinline__ void mma(float (&sum)[4], const uint32_t (&a)[4],
-                                               const uint32_t (&b)[2]) {
-        mma_bfloat16(sum, a, b);
-    }
-};
-
-template <> struct Half<__half> {
-    static __device__ __forceinline__ float2 unpack(uint32_t bits) {
-        return {__half2float(__ushort_as_half(static_cast<uint16_t>(bits))),
-                __half2float(__ushort_as_half(static_cast<uint16_t>(bits >> 16)))};
-    }
-    static __device__ __forceinline__ uint16_t bits(float value) {
-        return __half_as_ushort(__float2half_rn(value));
-    }
-    static __device__ __forceinline__ uint32_t pack_relu(float low, float high) {
-        return pack_relu_float16(low, high);
-    }
-    static __device__ __forceinline__ void mma(float (&sum)[4], const uint32_t (&a)[4],
-                                               const uint32_t (&b)[2]) {
+// sum [16, 8] += a [16, 16] b [16, 8] of 16-bit elements.
+template <typename T>
+__device__ __forceinline__ void mma(float (&sum)[4], const uint32_t (&a)[4],
+                                    const uint32_t (&b)[2]) {
+    if constexpr (std::is_same_v<T, __half>)
         mma_float16(sum, a, b);
-    }
-};
+    else
+        mma_bfloat16(sum, a, b);
+}
 
 // The first number of bytes behind a pointer into shared memory.
 template <typename T> __device__ __forceinline__ const T* bytes_behind(const T* from, int bytes) {
@@ -106,10 +79,10 @@ template <typename T> struct Fragments {
                                                      const float (&shift)[2], unsigned inside,
                                                      int lane) {
         for (int i = 0; i < 4; ++i) {
-            const float2 two = Half<T>::unpack(x[i]);
+            const float2 two = unpack<T>(x[i]);
             const float low = fmaf(two.x, scale[i & 1], shift[i & 1]);
             const float high = fmaf(two.y, scale[i & 1], shift[i & 1]);
-            x[i] = Half<T>::pack_relu(low, high);
+            x[i] = pack_relu<T>(low, high);
             if constexpr (kMask) {
                 const unsigned bits = inside >> ((i >> 1) * 8 + (lane & 3) * 2);
                 x[i] &= (bits & 1 ? 0xffffu : 0u) | (bits & 2 ? 0xffff0000u : 0u);
@@ -119,7 +92,7 @@ template <typename T> struct Fragments {
 
     static __device__ __forceinline__ void multiply(float (&sum)[4], const uint32_t (&x)[4],
                                                     const uint32_t (&grad)[2]) {
-        Half<T>::mma(sum, x, grad);
+        mma<T>(sum, x, grad);
     }
 };
 

@@ -20,7 +20,7 @@ from maskedconv.ops.geometry import (
     memory_format_of,
     split_at_group_boundary,
 )
-from maskedconv.ops.weight_grad import cuda, native, reference, triton
+from maskedconv.ops.weight_grad import cuda, matmul, native, reference, triton
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
 __all__ = [
@@ -32,7 +32,13 @@ __all__ = [
     "weight_grad",
 ]
 
-BACKENDS = {"reference": reference, "native": native, "triton": triton, "cuda": cuda}
+BACKENDS = {
+    "reference": reference,
+    "native": native,
+    "triton": triton,
+    "cuda": cuda,
+    "matmul": matmul,
+}
 
 
 def input_to_save(

@@ -1,0 +1,46 @@
+// float32 and the 16-bit element types, each into the other.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "common/cuda/device.h"
+
+namespace maskedconv {
+
+__device__ __forceinline__ float to_float32(float value) { return value; }
+__device__ __forceinline__ float to_float32(__nv_bfloat16 value) {
+    return __uint_as_float(static_cast<uint32_t>(__bfloat16_as_ushort(value)) << 16);
+}
+__device__ __forceinline__ float to_float32(__half value) { return __half2float(value); }
+
+// To nearest, ties to even.
+template <typename T> __device__ __forceinline__ T from_float32(float value);
+template <> __device__ __forceinline__ float from_float32(float value) { return value; }
+template <> __device__ __forceinline__ __nv_bfloat16 from_float32(float value) {
+    return __float2bfloat16_rn(value);
+}
+template <> __device__ __forceinline__ __half from_float32(float value) {
+    return __float2half_rn(value);
+}
+
+// Two 16-bit elements side by side, the first in the lower bits.
+template <typename T> __device__ __forceinline__ float2 unpack(uint32_t bits);
+template <> __device__ __forceinline__ float2 unpack<__nv_bfloat16>(uint32_t bits) {
+    return {__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u)};
+}
+template <> __device__ __forceinline__ float2 unpack<__half>(uint32_t bits) {
+    return {__half2float(__ushort_as_half(static_cast<uint16_t>(bits))),
+            __half2float(__ushort_as_half(static_cast<uint16_t>(bits >> 16)))};
+}
+
+// The same the other way, of values that are rounded and then 0 where they are negative.
+template <typename T> __device__ __forceinline__ uint32_t pack_relu(float low, float high);
+template <> __device__ __forceinline__ uint32_t pack_relu<__nv_bfloat16>(float low, float high) {
+    return pack_relu_bfloat16(low, high);
+}
+template <> __device__ __forceinline__ uint32_t pack_relu<__half>(float low, float high) {
+    return pack_relu_float16(low, high);
+}
+
+} // namespace maskedconv

@@ -1,0 +1,53 @@
+"""CUDA kernels for the CPU whose statements can be taken out, and bounds exceeded, at run time."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import emulation
+
+ORDERING = re.compile(r"(__syncthreads\(\)|__threadfence\(\)|copy_async_wait<[^>]*>\(\));")
+BOUND = re.compile(r"pixel < a\.pixels|channel (<|>=) (\w\.)?(partials\.)?channels\b")
+_SWITCHES = """
+inline int removed = -1, partly = 0, exceeded = -1;
+inline bool reached(int i) { return removed != i || (partly && threadIdx.x < 32); }
+inline int beyond(int i) { return exceeded == i; }
+extern "C" void remove_statement(int i, int only_partly) { removed = i, partly = only_partly; }
+extern "C" void exceed_bound(int i) { exceeded = i; }
+namespace maskedconv {
+"""
+
+
+class Breakable:
+    """The emulation of a kernel's sources, changed.
+
+    Attributes:
+        library: as of ``emulation.build``.
+        statements: the text of each that :meth:`without` takes out.
+        bounds: the text of each comparison that ``library.exceed_bound`` moves by one.
+    """
+
+    def __init__(self, name, folder, statements=ORDERING):
+        csrc = folder / "csrc"
+        shutil.copytree(emulation.ROOT / "csrc", csrc)
+        self.statements, self.bounds = [], []
+        for source in sorted((csrc / name / "cuda").iterdir()):
+            text = statements.sub(self._removable, source.read_text())
+            source.write_text(BOUND.sub(self._movable, text))
+        everywhere = csrc / "common" / "emulation" / "emulation.h"
+        text = everywhere.read_text().replace("namespace maskedconv {\n", _SWITCHES.lstrip(), 1)
+        everywhere.write_text(text)
+        self.library = emulation.build(name, folder, csrc)
+
+    def without(self, i, only_partly=False):
+        """Takes statement number ``i`` out, or -1 none; ``only_partly`` the first warp keeps it."""
+        self.library.remove_statement(i, only_partly)
+
+    def _removable(self, match):
+        self.statements.append(match[1])
+        return f"if (reached({len(self.statements) - 1})) {match[0]}"
+
+    def _movable(self, match):
+        self.bounds.append(match[0])
+        return f"{match[0]} + beyond({len(self.bounds) - 1})"

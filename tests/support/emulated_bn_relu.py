@@ -1,0 +1,181 @@
+"""bn_relu's CUDA kernels, compiled for the CPU, on tensors: statistics, forward and backward."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import NamedTuple
+
+import torch
+from emulation import TYPES, pointer
+
+from maskedconv.ops.geometry import pixel_pitch
+
+EPS, MOMENTUM = 1e-3, 0.1
+COUNTED_CHANNELS = 16  # of a tile, at least
+
+
+class _Pixels(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), ("pitch", ctypes.c_int64))
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (
+        ("seed", ctypes.c_uint), ("type", ctypes.c_int), ("channels", ctypes.c_int),
+        ("multiprocessors", ctypes.c_int), ("pixels", ctypes.c_int64), ("x", _Pixels),
+        ("statistics", ctypes.c_void_p), ("sums", ctypes.c_void_p), ("counters", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+class _Parameters(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "mean", "var", "batches")),
+        ("momentum", ctypes.c_float), ("eps", ctypes.c_float),
+    )  # fmt: skip
+
+
+class _Gradients(ctypes.Structure):
+    _fields_ = (
+        ("grad_x", _Pixels), ("accumulate", ctypes.c_bool), ("grad_weight", ctypes.c_void_p),
+        ("grad_bias", ctypes.c_void_p), ("uses_batch_stats", ctypes.c_bool),
+        ("coefficients", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+class Results(NamedTuple):
+    """Of all kernels on one problem.
+
+    Attributes:
+        statistics, mean, var: of the input, and the running ones that they have moved from 0 and 1.
+        of_moments: the statistics once more, of known mean and variance.
+        forward: the activation.
+        added: the gradient of the input, added to that of the result.
+        grad_x, grad_weight, grad_bias: the gradients.
+    """
+
+    statistics: torch.Tensor
+    mean: torch.Tensor
+    var: torch.Tensor
+    of_moments: torch.Tensor
+    forward: torch.Tensor
+    added: torch.Tensor
+    grad_x: torch.Tensor
+    grad_weight: torch.Tensor
+    grad_bias: torch.Tensor
+
+
+def strided_copy(tensor):
+    """A copy with the same strides; ``clone`` gives a dense one."""
+    span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.new_zeros(span).as_strided(tensor.shape, tensor.stride()).copy_(tensor)
+
+
+def check_gaps(images):
+    """RuntimeError unless there are zeros between the pixels, as in new memory."""
+    channels, pitch = images.size(1), pixel_pitch(images)
+    pixels = images.numel() // channels
+    if images.as_strided((pixels - 1, pitch), (pitch, 1))[:, channels:].any():
+        raise RuntimeError("a kernel has written between the pixels")
+
+
+class BNReluEmulation:
+    """The kernels for a GPU with so many multiprocessors.
+
+    Args:
+        place: gives the copy of a tensor that the kernels get, in memory of the test's choice.
+            What they must write starts as NaN, and memory between pixels as 0.
+    """
+
+    def __init__(self, library, multiprocessors=2, place=strided_copy):
+        self.library, self.multiprocessors, self.place = library, multiprocessors, place
+        library.emulated_error.restype = ctypes.c_char_p
+        library.emulated_sums.restype = ctypes.c_int64
+
+    def run(self, problem, grad, seed=0):
+        """Results; RuntimeError if a kernel failed or left a counter that is not 0."""
+        statistics, mean, var = self._statistics(problem, seed)
+        added, *_ = self._backward(problem, grad, seed, accumulate=True)
+        return Results(
+            statistics, mean, var, self._of_moments(problem, seed), self._forward(problem, seed),
+            added, *self._backward(problem, grad, seed),
+        )  # fmt: skip
+
+    def blocks(self, problem):
+        """Of the pixels, those of the kernels that add up."""
+        norm, *_ = self._norm(problem, None, 0)
+        return self.library.emulated_sums(ctypes.byref(norm)) // (2 * norm.channels + 1)
+
+    def _new(self, *shape):
+        return self.place(torch.full(shape, torch.nan))
+
+    def _norm(self, problem, statistics, seed):
+        """The arguments of every function, and the tensors that they point to."""
+        x = self.place(problem.input)
+        channels, pixels = x.size(1), x.numel() // x.size(1)
+        norm = _Norm(seed, TYPES[x.dtype], channels, self.multiprocessors, pixels)
+        sums = self._new(self.library.emulated_sums(ctypes.byref(norm)))
+        tiles = -(-channels // COUNTED_CHANNELS)
+        counters = self.place(torch.zeros(tiles, dtype=torch.int32))
+        norm.x = _Pixels(x.data_ptr(), pixel_pitch(x))
+        norm.statistics = pointer(statistics)
+        norm.sums, norm.counters = pointer(sums), pointer(counters)
+        return norm, x, sums, counters
+
+    def _call(self, name, arguments, *others):
+        norm, *_, counters = arguments
+        if getattr(self.library, name)(ctypes.byref(norm), *others):
+            raise RuntimeError(self.library.emulated_error().decode())
+        if counters.any():
+            raise RuntimeError("a counter is not 0 afterwards")
+
+    def _parameters(self, problem):
+        channels = problem.input.size(1)
+        weight, bias = (None if part is None else self.place(part) for part in problem.norm[:2])
+        mean = self.place(torch.zeros(channels))
+        var = self.place(torch.ones(channels))
+        batches = self.place(torch.zeros(1, dtype=torch.int64))
+        tensors = (weight, bias, mean, var, batches)
+        return _Parameters(*map(pointer, tensors), MOMENTUM, EPS), tensors
+
+    def _statistics(self, problem, seed):
+        out = self._new(5, problem.input.size(1))
+        parameters, (*_, mean, var, batches) = self._parameters(problem)
+        arguments = self._norm(problem, out, seed)
+        self._call("emulated_statistics", arguments, ctypes.byref(parameters))
+        assert int(batches) == 1
+        return out, mean, var
+
+    def _of_moments(self, problem, seed):
+        out = self._new(5, problem.input.size(1))
+        moments = self.place(problem.norm.statistics[:2])
+        parameters, _tensors = self._parameters(problem)
+        self._call(
+            "emulated_statistics_of_moments", self._norm(problem, out, seed), pointer(moments),
+            ctypes.byref(parameters),
+        )  # fmt: skip
+        return out
+
+    def _forward(self, problem, seed):
+        statistics = self.place(problem.norm.statistics)
+        out = self.place(strided_copy(problem.input).fill_(torch.nan))
+        to = _Pixels(out.data_ptr(), pixel_pitch(out))
+        arguments = self._norm(problem, statistics, seed)
+        self._call("emulated_forward", arguments, ctypes.byref(to))
+        check_gaps(out)
+        return out
+
+    def _backward(self, problem, grad, seed, accumulate=False):
+        channels = problem.input.size(1)
+        statistics, given = self.place(problem.norm.statistics), self.place(grad)
+        grad_x = self.place(grad if accumulate else strided_copy(grad).fill_(torch.nan))
+        grad_weight, grad_bias = self._new(channels), self._new(channels)
+        coefficients = self._new(2, channels)
+        gradients = _Gradients(
+            _Pixels(grad_x.data_ptr(), pixel_pitch(grad_x)), accumulate, pointer(grad_weight),
+            pointer(grad_bias), problem.norm.uses_batch_stats, pointer(coefficients),
+        )  # fmt: skip
+        self._call(
+            "emulated_backward", self._norm(problem, statistics, seed),
+            ctypes.byref(_Pixels(given.data_ptr(), pixel_pitch(given))), ctypes.byref(gradients),
+        )  # fmt: skip
+        check_gaps(grad_x)
+        return grad_x, grad_weight, grad_bias
