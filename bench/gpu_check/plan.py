@@ -7,7 +7,7 @@ from typing import NamedTuple
 from bench.gpu_check import shapes
 
 BACKENDS = ("cuda", "triton", "reference")
-CANDIDATES = ("cuda", "triton", "slice", "full")
+PEERS = ("slice", "full")
 NETWORKS = ("wrn_28_10", "densenet_bc_100_12", "wrn_28_4")
 SMALL_NETWORKS = ("wrn_10_1", "densenet_bc_16_12")
 IMPLEMENTATIONS = ("ours", "plain", "slice")
@@ -65,13 +65,25 @@ def _numbers(rehearse: bool) -> tuple[str, ...]:
     """All shapes, our own kernels first, so that an incomplete check includes them."""
     backends = (*BACKENDS, "native") if rehearse else BACKENDS
     packing = tuple(f"pack_filters | {backend}" for backend in backends)
-    gradients = tuple(f"{shape} | {b}" for b in backends for shape in shapes.numbers(rehearse))
+    gradients = tuple(
+        f"{shape} | {backend}"
+        for backend in (*backends, "matmul")
+        for shape in shapes.numbers(rehearse)
+        if backend != "matmul" or _is_a_product(shape)
+    )
     return (*gradients, *packing)
+
+
+def _is_a_product(shape: shapes.Shape) -> bool:
+    """Whether the backend ``matmul`` takes the shape."""
+    return shape.kernel == 1 and shape.stride == 1 and not shape.prologue
 
 
 def _kernels(rehearse: bool) -> tuple[str, ...]:
     return tuple(
-        f"{shape} | {candidate}" for shape in shapes.table(rehearse) for candidate in CANDIDATES
+        f"{shape} | {candidate}"
+        for shape in shapes.table(rehearse)
+        for candidate in ("cuda", "triton", *(["matmul"] if _is_a_product(shape) else []), *PEERS)
     )
 
 

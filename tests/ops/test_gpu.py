@@ -22,7 +22,7 @@ from maskedconv.ops.weight_grad import BACKENDS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
-KERNELS = ("reference", "triton", "cuda")
+KERNELS = ("reference", "triton", "cuda", "matmul")
 
 
 @pytest.fixture(autouse=True)

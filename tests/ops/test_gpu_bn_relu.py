@@ -42,30 +42,32 @@ def on_gpu(problem, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("shape", "surplus"), SHAPE_ITEMS)
-def test_forward_and_backward(shape, surplus, dtype):
+@pytest.mark.parametrize("kernel", ["cuda", "triton"])
+def test_forward_and_backward(kernel, shape, surplus, dtype):
     problem = on_gpu(make_problem(shape, surplus), dtype)
-    if reason := BACKENDS["cuda"].cannot_run(problem):
+    if reason := BACKENDS[kernel].cannot_run(problem):
         pytest.fail(reason)
     grad = torch.randn_like(problem.input)
     result, grads = expected_of(problem, grad)
     found, plain = (
         (backend.run(problem), *backend.run_backward(problem, grad.clone(), ALL))
-        for backend in (BACKENDS["cuda"], BACKENDS["reference"])
+        for backend in (BACKENDS[kernel], BACKENDS["reference"])
     )
     assert_as_exact(list(found), list(plain), [result, *grads], "bn_relu", dtype=dtype)
     again = (
-        BACKENDS["cuda"].run(problem),
-        *BACKENDS["cuda"].run_backward(problem, grad.clone(), ALL),
+        BACKENDS[kernel].run(problem),
+        *BACKENDS[kernel].run_backward(problem, grad.clone(), ALL),
     )
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("shape", "surplus"), SHAPE_ITEMS)
-def test_statistics(shape, surplus, dtype):
+@pytest.mark.parametrize("kernel", ["cuda", "triton"])
+def test_statistics(kernel, shape, surplus, dtype):
     problem = on_gpu(make_problem(shape, surplus), dtype)
     channels, results = shape[1], []
-    for backend, double in (("cuda", False), ("reference", False), ("reference", True)):
+    for backend, double in ((kernel, False), ("reference", False), ("reference", True)):
         parts = (problem.input, *problem.norm[:2])
         running = torch.zeros(channels), torch.ones(channels)
         if double:
