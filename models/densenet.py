@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,8 +59,9 @@ class DenseBlock(nn.Sequential):
         self.out_channels = in_channels + layers * growth_rate
 
     def forward(self, x: Tensor) -> Tensor:
-        if not any(is_intercepted(bottleneck) for bottleneck in self):
-            features = dense_block(x, [bottleneck.units() for bottleneck in self])
+        bottlenecks = cast(list[Bottleneck], list(self))
+        if all(type(each) is Bottleneck and not is_intercepted(each) for each in bottlenecks):
+            features = dense_block(x, [bottleneck.units() for bottleneck in bottlenecks])
             if features is not None:
                 return features
         return self._layer_by_layer(x)

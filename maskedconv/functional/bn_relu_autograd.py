@@ -22,7 +22,7 @@ from maskedconv.functional.bn_relu_step import (
     StepPlan,
     run,
 )
-from maskedconv.functional.filter_bank import FilterBank
+from maskedconv.functional.filter_bank import TENSORS, bank_of
 from maskedconv.ops.bn_relu import Normalisation, NormProblem, bn_relu, bn_relu_backward
 
 
@@ -74,17 +74,13 @@ class BNReLUPlan(NamedTuple):
         statistics: Tensor,
         filters: Sequence[Tensor | None],
     ) -> Step:
-        """The step with these tensors, of which a convolution has ``FILTERS`` each."""
+        """The step with these tensors, those of the filters one convolution after the other."""
         norm = Normalisation(weight, bias, statistics, self.eps, self.uses_batch_stats)
         convs = tuple(
-            Convolution(FilterBank(*filters[FILTERS * i : FILTERS * (i + 1)], *rest), plan)
-            for i, (plan, *rest) in enumerate(self.convs)
+            Convolution(bank_of(filters[TENSORS * i : TENSORS * (i + 1)], slice_dim, zeros), plan)
+            for i, (plan, slice_dim, zeros) in enumerate(self.convs)
         )
         return Step(norm, convs)
-
-
-# The tensors of a convolution: the first fields of a FilterBank.
-FILTERS = 4
 
 
 class BatchNormReLUConvolutions(torch.autograd.Function):
@@ -113,14 +109,14 @@ class BatchNormReLUConvolutions(torch.autograd.Function):
     @once_differentiable_lazily
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         input, bn_weight, bn_bias, statistics, *rest = ctx.saved_tensors
-        count = FILTERS * len(grad_outputs)
+        count = TENSORS * len(grad_outputs)
         step = ctx.plan.step(bn_weight, bn_bias, statistics, rest[:count])
         packed = rest[count:]
         _, *needed = ctx.needs_input_grad
         backward = Backward(input, step, NormNeeds(*needed[:3]))
         grads: list[Tensor | None] = []
         for i, grad_output in enumerate(grad_outputs):
-            learned, _, bias, _ = needed[4 + FILTERS * i : 4 + FILTERS * (i + 1)]
+            learned, _, bias, _ = needed[4 + TENSORS * i : 4 + TENSORS * (i + 1)]
             found = backward.of_filters(i, grad_output, packed[i], FilterNeeds(learned, bias))
             grads += found.learned, None, found.bias, None
         return None, *backward.of_norm(), None, *grads

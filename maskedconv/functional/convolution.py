@@ -111,7 +111,7 @@ def _convolve_nonzero(
     backend: str, input: Tensor, bank: FilterBank, geometry: ConvGeometry
 ) -> Tensor:
     plan = ConvPlan(geometry, bank.slice_dim, backend)
-    return MaskedConvolution.apply(input, *bank[:4], plan)
+    return MaskedConvolution.apply(input, *bank.tensors(), plan)
 
 
 def _convolve_plainly(input: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:

@@ -24,7 +24,7 @@ from maskedconv.functional.bn_relu_step import (
     run,
 )
 from maskedconv.functional.features import GrowingFeatures, padded_channels
-from maskedconv.functional.filter_bank import FilterBank
+from maskedconv.functional.filter_bank import TENSORS, bank_of
 from maskedconv.ops.bn_relu import Normalisation
 from maskedconv.ops.geometry import memory_format_of
 
@@ -37,7 +37,7 @@ class Unit(NamedTuple):
 
     def tensors(self) -> tuple[Tensor | None, ...]:
         """The tensors that autograd has to see, ``_TENSORS`` in number."""
-        return self.bn.weight, self.bn.bias, *self.conv.bank[:4]
+        return self.bn.weight, self.bn.bias, *self.conv.bank.tensors()
 
     @property
     def out_channels(self) -> int:
@@ -45,7 +45,7 @@ class Unit(NamedTuple):
         return self.conv.bank.shape[0]
 
 
-_TENSORS = 6
+_TENSORS = 2 + TENSORS
 # Units one after another. The features that the last one computes are appended.
 Layer = Sequence[Unit]
 
@@ -145,13 +145,14 @@ def _saved_units(
     width = len(_Kept._fields)
     tensors, needed = saved[width * len(units) :], ctx.needs_input_grad[2:]
     for i in reversed(range(len(units))):
-        kept = _Kept(*saved[width * i : width * (i + 1)])
+        value, statistics, packed = saved[width * i : width * (i + 1)]
+        assert statistics is not None
         own = slice(_TENSORS * i, _TENSORS * (i + 1))
         weight, bias, *filters = tensors[own]
-        norm = Normalisation(weight, bias, kept.statistics, units[i].bn.eps, ctx.of_batch[i])
+        norm = Normalisation(weight, bias, statistics, units[i].bn.eps, ctx.of_batch[i])
         bank, plan = units[i].conv
-        conv = Convolution(FilterBank(*filters, bank.slice_dim, bank.zeros), plan)
-        yield Step(norm, (conv,)), kept, needed[own]
+        conv = Convolution(bank_of(filters, bank.slice_dim, bank.zeros), plan)
+        yield Step(norm, (conv,)), _Kept(value, statistics, packed), needed[own]
 
 
 def _copied(grad_output: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -42,6 +43,10 @@ class FilterBank(NamedTuple):
     slice_dim: int = 0
     zeros: int = 0
 
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """The ``TENSORS`` tensors, in the order of the fields."""
+        return self.learned, self.frozen, self.bias, self.frozen_bias
+
     @property
     def shape(self) -> list[int]:
         """The shape of the full weight, ``[O, C / groups, kH, kW]``."""
@@ -70,6 +75,16 @@ class FilterBank(NamedTuple):
         """The learned filters [first, end) and their bias, without zeros."""
         bias = None if self.bias is None else narrowed(self.bias, 0, first, end)
         return FilterBank(narrowed(self.learned, 0, first, end), None, bias)
+
+
+TENSORS = 4
+
+
+def bank_of(tensors: Sequence[Tensor | None], slice_dim: int, zeros: int) -> FilterBank:
+    """The bank whose :meth:`FilterBank.tensors` these are."""
+    learned, frozen, bias, frozen_bias = tensors
+    assert learned is not None
+    return FilterBank(learned, frozen, bias, frozen_bias, slice_dim, zeros)
 
 
 def narrowed(tensor: Tensor, dim: int, first: int, end: int) -> Tensor:

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from maskedconv.functional.batch_norm import is_intercepted, is_plain_norm, normalisation
 from maskedconv.functional.bn_relu_autograd import (
-    FILTERS,
     BatchNormReLU,
     BatchNormReLUConvolutions,
     BNReLUPlan,
@@ -132,7 +131,7 @@ def _arguments(
     """Those of the Function."""
     plans = tuple((plan, bank.slice_dim, bank.zeros) for bank, plan in convs)
     plan = BNReLUPlan(norm.eps, norm.uses_batch_stats, plans)
-    filters = (tensor for bank, _ in convs for tensor in bank[:FILTERS])
+    filters = (tensor for bank, _ in convs for tensor in bank.tensors())
     return plan, input, *norm[:3], *filters
 
 

@@ -136,11 +136,20 @@ def hooked_as_a_layer(block):
     block[1].register_forward_hook(lambda module, inputs, output: output * 2)
 
 
+class Doubled(densenet.Bottleneck):
+    def forward(self, x, moments=None):
+        return 2 * super().forward(x, moments)
+
+
+def of_another_class(block):
+    block[1].__class__ = Doubled
+
+
 def with_another_norm(block):
     block[1].bn2 = nn.GroupNorm(4, 16).double()
 
 
-@pytest.mark.parametrize("change", [hooked, hooked_as_a_layer, with_another_norm])
+@pytest.mark.parametrize("change", [hooked, hooked_as_a_layer, of_another_class, with_another_norm])
 def test_other_modules_are_called(change, used):
     block = make_block()
     change(block)

@@ -23,6 +23,7 @@ __all__ = [
     "BACKWARD",
     "FORWARD",
     "BackwardMemory",
+    "Gradients",
     "NormProblem",
     "Normalisation",
     "bn_relu",
