@@ -16,10 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskedconv import MaskedConv2d
 from maskedconv.data import Dataset
-from maskedconv.optim import CAPTURABLE, OPTIMIZERS, factory
+from maskedconv.optim import factory
 from maskedconv.training import Diverged, TrainingConfig, loop, train
 from maskedconv.training.captured_step import WARM_UP
-from maskedconv.training.graph import check_graph
 
 # 44 images: 5 batches of 8, and one of 4.
 IMAGES, BATCH, FULL = 44, 8, 5
@@ -157,10 +156,6 @@ def test_the_tape_shows_optimizers_that_compute_on_the_host(name, dataset, captu
     eager, captured = train_twice(dataset, capturing, states, Tape, config(name))
     assert captured[WARM_UP - 1] == eager[WARM_UP - 1]
     assert captured[-1] != eager[-1]
-
-
-def test_the_others_are_capturable():
-    assert set(OPTIMIZERS) - set(CAPTURABLE) == {"yellowfin"}
 
 
 @pytest.mark.parametrize(
@@ -309,17 +304,6 @@ def test_on_without_cuda_is_an_error_before_any_work(optimizer, words, dataset):
 
     with pytest.raises(ValueError, match=words):
         train(Untouched(), dataset, config(optimizer), graph="on")
-
-
-def test_reasons():
-    assert check_graph("auto", "cuda", ["sgd", "adam"]) == []
-    (reason,) = check_graph("auto", "cuda", ["sgd", "yellowfin", "yellowfin"])
-    assert reason == "yellowfin computes some numbers of its step on the host"
-    assert len(check_graph("off", "cpu", ["sgd", "yellowfin"])) == 1
-    with pytest.raises(ValueError, match="graph is 'on', but yellowfin computes"):
-        check_graph("on", "cuda", ["sgd", "yellowfin"])
-    with pytest.raises(ValueError, match="graph is 'yes'; expected one of auto, on, off"):
-        check_graph("yes", "cuda", [])
 
 
 def test_auto_on_a_cpu_is_eager_and_silent(dataset, capsys):
