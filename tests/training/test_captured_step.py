@@ -290,22 +290,6 @@ def test_a_step_that_cannot_be_captured_is_named(dataset, capturing, monkeypatch
         train(network(), dataset, config(), graph="auto")
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "words"),
-    [
-        ("sgd", "graph is 'on', but a CUDA graph needs the device cuda, not cpu; expected auto or"),
-        ("yellowfin", "graph is 'on', but a CUDA graph needs the device cuda, not cpu"),
-    ],
-)
-def test_on_without_cuda_is_an_error_before_any_work(optimizer, words, dataset):
-    class Untouched:
-        def parameters(self):
-            raise AssertionError
-
-    with pytest.raises(ValueError, match=words):
-        train(Untouched(), dataset, config(optimizer), graph="on")
-
-
 def test_auto_on_a_cpu_is_eager_and_silent(dataset, capsys):
     train(network(), dataset, config(epochs=1), graph="auto")
     assert capsys.readouterr().err == ""

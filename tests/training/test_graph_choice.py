@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from maskedconv.optim import CAPTURABLE, OPTIMIZERS
+from maskedconv.training import TrainingConfig, train
 from maskedconv.training.graph import check_graph
 
 
@@ -21,3 +25,21 @@ def test_reasons():
         check_graph("on", "cuda", ["sgd", "yellowfin"])
     with pytest.raises(ValueError, match="graph is 'yes'; expected one of auto, on, off"):
         check_graph("yes", "cuda", [])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        ("sgd", "graph is 'on', but a CUDA graph needs the device cuda, not cpu; expected auto or"),
+        ("yellowfin", "graph is 'on', but a CUDA graph needs the device cuda, not cpu"),
+    ],
+)
+def test_on_without_cuda_is_an_error_before_any_work(optimizer, words):
+    class Untouched:
+        def parameters(self):
+            raise AssertionError
+
+    dataset = SimpleNamespace(device=torch.device("cpu"))
+    config = TrainingConfig(1, 8, 0.1, 0.9, 0.0, (), 0.1, optimizer=optimizer)
+    with pytest.raises(ValueError, match=words):
+        train(Untouched(), dataset, config, graph="on")
