@@ -40,6 +40,9 @@ def test_on_without_cuda_is_an_error_before_any_work(optimizer, words):
             raise AssertionError
 
     dataset = SimpleNamespace(device=torch.device("cpu"))
-    config = TrainingConfig(1, 8, 0.1, 0.9, 0.0, (), 0.1, optimizer=optimizer)
+    config = TrainingConfig(
+        epochs=1, batch_size=8, lr=0.1, momentum=0.9, weight_decay=0.0, milestones=(), gamma=0.1,
+        optimizer=optimizer,
+    )  # fmt: skip
     with pytest.raises(ValueError, match=words):
         train(Untouched(), dataset, config, graph="on")
