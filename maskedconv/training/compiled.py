@@ -41,7 +41,7 @@ def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _lacks(device: str) -> str:
-    """What ``torch.compile`` misses on ``device``, or ""."""
+    """The requirement of ``torch.compile`` that ``device`` misses, or ""."""
     if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
         return "Python.h is missing, Python's header for C"
     if device == "cuda":
