@@ -9,6 +9,7 @@ import killed_runs
 import pytest
 import torch
 from killed_runs import SMALL
+from stopped_runs import stopped_after
 from torch.nn import functional as F
 
 from maskedconv import count_parameters, data, select_learned_
@@ -135,17 +136,8 @@ def without_times(row):
 # member, and at the end of the last member.
 @pytest.mark.parametrize("writes", [3, 35, 60])
 def test_goes_on_within_a_member(writes, row, dataset, folder, monkeypatch):
-    write, left = Checkpoint.write, iter(range(writes - 1, -1, -1))
-
-    def write_and_stop(self, training):
-        write(self, training)
-        if next(left) == 0:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpoint, "write", write_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            execute(MEMBERS, dataset, folder=folder, checkpoint_seconds=0)
+    with stopped_after(monkeypatch, writes):
+        execute(MEMBERS, dataset, folder=folder, checkpoint_seconds=0)
     again = execute(MEMBERS, dataset, folder=folder)
     checkpoint_path(folder, MEMBERS).unlink()
     assert without_times(again) == without_times(row)

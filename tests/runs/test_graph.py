@@ -14,6 +14,7 @@ from killed_runs import OPTIMIZERS
 from recorders import Rerun, take_the_place
 from report_samples import config, write_folder
 from safetensors.torch import load_file
+from stopped_runs import stopped_after
 
 from maskedconv import reproduce, train
 from maskedconv.cli.options import open_graph
@@ -62,17 +63,8 @@ def test_captured_and_resumed_runs_are_those_of_eager_steps(run, dataset, tmp_pa
     take_the_place(monkeypatch, Rerun)
     rows.append(execute(run, dataset, folder=folders[1], graph="on"))
     assert recorders.made[-1].replays > 0
-    write, left = Checkpoint.write, iter(range(2, -1, -1))
-
-    def write_and_stop(self, training):
-        write(self, training)
-        if next(left) == 0:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpoint, "write", write_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            execute(run, dataset, folder=folders[2], checkpoint_seconds=0, graph="on")
+    with stopped_after(monkeypatch, 3):
+        execute(run, dataset, folder=folders[2], checkpoint_seconds=0, graph="on")
     rows.append(execute(run, dataset, folder=folders[2], graph="on"))
     eager, whole, resumed = map(results, rows, folders)
     assert whole == eager

@@ -10,12 +10,12 @@ from dataclasses import replace
 import killed_runs
 import pytest
 import torch
+from stopped_runs import stopped_after
 from torch import nn
 
 from maskedconv.ops import dispatch, ranking_cache
 from maskedconv.runs.execute import execute
 from maskedconv.training import train
-from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.cuda_graphs import CudaGraphs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -74,17 +74,8 @@ def test_a_resumed_run_is_that_of_an_uninterrupted_one(dataset, tmp_path, monkey
     for folder in folders:
         folder.mkdir()
     whole = execute(RUN, dataset, folder=folders[0], graph="on")
-    write, left = Checkpoint.write, iter(range(5, -1, -1))
-
-    def write_and_stop(self, training):
-        write(self, training)
-        if next(left) == 0:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpoint, "write", write_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            execute(RUN, dataset, folder=folders[1], checkpoint_seconds=0, graph="on")
+    with stopped_after(monkeypatch, 6):
+        execute(RUN, dataset, folder=folders[1], checkpoint_seconds=0, graph="on")
     resumed = execute(RUN, dataset, folder=folders[1], graph="on")
     assert results(resumed) == results(whole)
 
