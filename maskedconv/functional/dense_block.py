@@ -23,10 +23,9 @@ from maskedconv.functional.bn_relu_step import (
     Step,
     run,
 )
-from maskedconv.functional.features import GrowingFeatures, padded_channels
+from maskedconv.functional.features import GrowingFeatures, channel_buffer
 from maskedconv.functional.filter_bank import TENSORS, bank_of
 from maskedconv.ops.bn_relu import Normalisation
-from maskedconv.ops.geometry import memory_format_of
 
 
 class Unit(NamedTuple):
@@ -160,10 +159,5 @@ def _copied(grad_output: Tensor) -> Tensor:
 
     That of another consumer of the features may be the same tensor.
     """
-    channels = padded_channels(grad_output.size(1), grad_output.device)
-    shape = (grad_output.size(0), channels, *grad_output.shape[2:])
-    layout = memory_format_of(grad_output)
-    buffer = torch.empty(
-        shape, dtype=grad_output.dtype, device=grad_output.device, memory_format=layout
-    )
-    return buffer[:, : grad_output.size(1)].copy_(grad_output)
+    channels = grad_output.size(1)
+    return channel_buffer(grad_output, channels)[:, :channels].copy_(grad_output)

@@ -35,10 +35,7 @@ class GrowingFeatures:
         if torch.compiler.is_compiling() or is_traced(first):
             self.whole = first
             return
-        size = (first.size(0), padded_channels(channels, first.device), *first.shape[2:])
-        self._buffer = torch.empty(
-            size, dtype=first.dtype, device=first.device, memory_format=memory_format_of(first)
-        )
+        self._buffer = channel_buffer(first, channels)
         self.whole = append_channels(None, first, self._buffer)
 
     def append(self, new: Tensor) -> None:
@@ -76,9 +73,14 @@ class GrowingFeatures:
         return moments if self._moments is None else torch.cat((self._moments, moments), 1)
 
 
-def padded_channels(channels: int, device: torch.device) -> int:
-    """The channels of a buffer: on a GPU a multiple of 8, so that its pixels are aligned.
+def channel_buffer(like: Tensor, channels: int) -> Tensor:
+    """New memory for so many channels of images ``[N, C, H, W]``.
 
-    Kernels then read 16 bytes at once.
+    On a GPU it has a multiple of 8 channels, so that its pixels are aligned, and kernels read 16
+    bytes at once.
     """
-    return -(-channels // 8) * 8 if device.type == "cuda" else channels
+    padded = -(-channels // 8) * 8 if like.is_cuda else channels
+    return torch.empty(
+        (like.size(0), padded, *like.shape[2:]), dtype=like.dtype, device=like.device,
+        memory_format=memory_format_of(like),
+    )  # fmt: skip

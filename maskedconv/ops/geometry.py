@@ -159,3 +159,11 @@ def weight_format(input: Tensor, learned: Tensor, frozen: Tensor | None) -> torc
     if memory_format_of(input) is torch.channels_last:
         return torch.channels_last
     return memory_format_of(learned if frozen is None or learned.numel() else frozen)
+
+
+def dense_like(tensor: Tensor) -> Tensor:
+    """New dense memory of the shape, dtype and memory format of ``tensor``."""
+    return torch.empty(
+        tensor.shape, dtype=tensor.dtype, device=tensor.device,
+        memory_format=memory_format_of(tensor),
+    )  # fmt: skip

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from maskedconv.ops import native
 from maskedconv.ops.bn_relu.problem import NO_MEMORY, BackwardMemory, Gradients, Needs, NormProblem
-from maskedconv.ops.geometry import memory_format_of, pixel_pitch
+from maskedconv.ops.geometry import dense_like, memory_format_of, pixel_pitch
 from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cuda",)
@@ -68,7 +68,7 @@ def run(problem: NormProblem) -> Tensor:
     """The activation, in new dense memory and in the type of the input."""
     input, norm, *_ = problem
     with torch.cuda.device(input.device):
-        out = _empty_like(input)
+        out = dense_like(input)
         module().bn_relu_cuda(
             *shape_of(input), image(input), image(norm.statistics, 0), image(out),
             multiprocessors(input.device), torch.cuda.current_stream().cuda_stream,
@@ -115,7 +115,7 @@ def _memory_for_input(input: Tensor, grad: Tensor, memory: BackwardMemory) -> Te
     if memory.added_to is not None:
         return memory.added_to
     dense = pixel_pitch(grad) == input.size(1)
-    return grad if memory.in_place and dense else _empty_like(input)
+    return grad if memory.in_place and dense else dense_like(input)
 
 
 def module() -> ModuleType:
@@ -169,9 +169,3 @@ def multiprocessors(device: torch.device) -> int:
 def _counters(device: torch.device, stream: int) -> Tensor:
     """Zeros, as every launch on the stream finds and leaves them."""
     return torch.zeros(_COUNTERS, dtype=torch.int32, device=device)
-
-
-def _empty_like(input: Tensor) -> Tensor:
-    return torch.empty(
-        input.shape, dtype=input.dtype, device=input.device, memory_format=memory_format_of(input)
-    )

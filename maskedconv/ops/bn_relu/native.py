@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskedconv.ops import native
 from maskedconv.ops.bn_relu.problem import NO_MEMORY, BackwardMemory, Gradients, Needs, NormProblem
-from maskedconv.ops.geometry import memory_format_of, pixel_pitch
+from maskedconv.ops.geometry import dense_like, memory_format_of, pixel_pitch
 from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cpu",)
@@ -38,7 +38,7 @@ def run(problem: NormProblem) -> Tensor:
     if _COMPILED is None:
         raise RuntimeError(native.REASON)
     input = problem.input
-    out = _empty_like(input)
+    out = dense_like(input)
     *_, scale, shift = native.rows_of_channels(problem.norm.statistics, input.size(1))
     _COMPILED.bn_relu(*_pixels(input), scale, shift, address(out), torch.get_num_threads())
     return out
@@ -57,7 +57,7 @@ def run_backward(
     if needs[0]:
         grad_input = memory.added_to
         if grad_input is None:
-            grad_input = grad if memory.in_place else _empty_like(input)
+            grad_input = grad if memory.in_place else dense_like(input)
     grad_weight, grad_bias = (
         torch.empty(input.size(1), dtype=torch.float32) if needed and like is not None else None
         for needed, like in zip(needs[1:], norm[:2], strict=True)
@@ -82,12 +82,6 @@ def _pixels(input: Tensor) -> tuple[str, int, int, int, int]:
     channels = input.size(1)
     count = input.numel() // max(1, channels)
     return _TYPES[input.dtype], address(input), pixel_pitch(input), count, channels
-
-
-def _empty_like(input: Tensor) -> Tensor:
-    return torch.empty(
-        input.shape, dtype=input.dtype, device="cpu", memory_format=memory_format_of(input)
-    )
 
 
 def _image(tensor: Tensor | None) -> tuple[int, int]:

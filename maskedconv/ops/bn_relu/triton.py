@@ -20,7 +20,7 @@ from maskedconv.ops.bn_relu.problem import (
     Needs,
     NormProblem,
 )
-from maskedconv.ops.geometry import memory_format_of, pixel_pitch
+from maskedconv.ops.geometry import dense_like, pixel_pitch
 
 DEVICES: tuple[str, ...] = ("cuda",)
 DETERMINISTIC = True
@@ -55,7 +55,7 @@ def run(problem: NormProblem) -> Tensor:
     from maskedconv.ops.bn_relu.triton_kernels import activation_kernel
 
     input, norm, *_ = problem
-    out = _empty_like(input)
+    out = dense_like(input)
     pixels, channels = size_of(input)
     with on_device(input):
         activation_kernel[_grid(input)](
@@ -127,7 +127,7 @@ def _grad_input(
     out = memory.added_to
     if out is None:
         overwritten = memory.in_place and grad.dtype == input.dtype
-        out = grad if overwritten else _empty_like(input)
+        out = grad if overwritten else dense_like(input)
     input_grad_kernel[_grid(input)](
         input, grad, statistics, coefficients, out, *size_of(input), pixel_pitch(input),
         pixel_pitch(grad), pixel_pitch(out), statistics.stride(0),
@@ -158,10 +158,4 @@ def _grid(input: Tensor) -> tuple[int, int]:
     return (
         math.ceil(channels / BLOCKS["BLOCK_CHANNELS"]),
         math.ceil(pixels / BLOCKS["BLOCK_PIXELS"]),
-    )
-
-
-def _empty_like(input: Tensor) -> Tensor:
-    return torch.empty(
-        input.shape, dtype=input.dtype, device=input.device, memory_format=memory_format_of(input)
     )

@@ -18,10 +18,8 @@ DETERMINISTIC = True
 
 def cannot_run(problem: StatisticsProblem) -> str:
     """Empty when the kernel takes this input, else the reason why not."""
-    running = problem.running
-    for part in () if running is None else running[:2]:
-        if part is not None and (part.dtype != torch.float32 or not part.is_contiguous()):
-            return f"its kernel moves statistics of float32; these are {part.dtype}"
+    if problem.running is not None and (reason := problem.running.cannot_move()):
+        return reason
     return bn_relu.cannot_take(problem.input)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from maskedconv.ops.kinds import describe_cuda
@@ -24,6 +25,13 @@ class RunningStatistics(NamedTuple):
     var: Tensor | None
     batches: Tensor | None
     momentum: float | None
+
+    def cannot_move(self) -> str:
+        """The reason why kernels cannot move them, or an empty string."""
+        for part in self[:2]:
+            if part is not None and (part.dtype != torch.float32 or not part.is_contiguous()):
+                return f"its kernel moves statistics of float32; these are {part.dtype}"
+        return ""
 
 
 class StatisticsProblem(NamedTuple):
