@@ -6,13 +6,15 @@ No layer has a bias, and LayerNorm has no affine parameters, as in Shen et al. 2
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.methods import LayerFactory
+from maskedconv.models.initialisation import draw_weight_
 
 # The feed-forward layers are this many times as wide as the others.
 FEED_FORWARD = 4
@@ -50,6 +52,12 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
+    def initialise_(self) -> None:
+        """Xavier uniform; queries, keys and values with the gain 1 / √2 (Shen et al. 2021)."""
+        for projection in (self.q, self.k, self.v):
+            draw_weight_(projection, partial(nn.init.xavier_uniform_, gain=1 / math.sqrt(2)))
+        draw_weight_(self.out, nn.init.xavier_uniform_)
+
     def _split(self, tokens: Tensor) -> Tensor:
         """[B, T, dim] to [B, heads, T, dim / heads]."""
         return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -62,6 +70,11 @@ class FeedForward(nn.Module):
         super().__init__()
         self.fc1 = make.linear(dim, FEED_FORWARD * dim, bias=False)
         self.fc2 = make.linear(FEED_FORWARD * dim, dim, bias=False)
+
+    def initialise_(self) -> None:
+        """Kaiming uniform, for a ReLU (Shen et al. 2021)."""
+        for layer in (self.fc1, self.fc2):
+            draw_weight_(layer, nn.init.kaiming_uniform_)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.fc2(F.relu(self.fc1(tokens)))
@@ -90,9 +103,7 @@ class DecoderLayer(nn.Module):
         self.cross_attention = Attention(make, dim, heads)
         self.feed_forward = FeedForward(make, dim)
 
-    def forward(
-        self, tokens: Tensor, memory: Tensor, earlier: Tensor, visible: Tensor
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, memory: Tensor, earlier: Tensor, visible: Tensor) -> Tensor:
         """[B, T, dim] to [B, T, dim].
 
         Args:

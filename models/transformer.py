@@ -7,17 +7,26 @@ With ``fold``, it is the one-layer network of Shen et al. 2021 (arXiv 2109.03939
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.methods import LayerFactory
-from maskedconv.models.attention import Attention, DecoderLayer, EncoderLayer, positions
+from maskedconv.models.attention import (
+    Attention,
+    DecoderLayer,
+    EncoderLayer,
+    FeedForward,
+    positions,
+)
 from maskedconv.models.checks import check_flag
 from maskedconv.models.data_shape import DataShape
+from maskedconv.models.initialisation import draw_weight_
 from maskedconv.models.recipe import Recipe
 from maskedconv.models.tokens import BOS, EOS, PAD
+from maskedconv.nn.folding import fold_
 
 RECIPE = Recipe(
     epochs=40,
@@ -69,6 +78,9 @@ class Transformer(nn.Module):
         self.encoder = nn.ModuleList(EncoderLayer(make, dim, heads) for _ in range(blocks))
         self.decoder = nn.ModuleList(DecoderLayer(make, dim, heads) for _ in range(blocks))
         self._initialise()
+        if check_flag("fold", fold):
+            fold_(self.encoder)
+            fold_(self.decoder)
 
     def forward(self, pairs: Tensor) -> Tensor:
         source, target = pairs.unbind(1)
@@ -110,6 +122,15 @@ class Transformer(nn.Module):
             ended = ended | (token == EOS)
             target = torch.cat([target, token[:, None]], 1)
         return target[:, 1:]
+
+    def _initialise(self) -> None:
+        """Draws embeddings from N(0, 1 / dim), and the projections of every layer."""
+        for embedding in (self.encoder_embedding, self.decoder_embedding):
+            std = 1 / math.sqrt(embedding.weight.shape[1])
+            draw_weight_(embedding, partial(nn.init.normal_, std=std))
+        for module in self.modules():
+            if isinstance(module, Attention | FeedForward):
+                module.initialise_()
 
     def _embed(self, tokens: Tensor, embedding: Tensor) -> Tensor:
         dim = embedding.shape[1]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from maskedconv.data.augment import crop_flip, draw_moves, normalise
-from maskedconv.data.dataset import Dataset
+
+if TYPE_CHECKING:
+    from maskedconv.data.dataset import Dataset
 
 
 def num_batches(dataset: Dataset, batch_size: int) -> int:
@@ -75,6 +78,7 @@ def test_batches(
 
 
 def batch_bounds(count: int, batch_size: int) -> list[int]:
+    """The first example of each batch of ``count`` examples, and ``count``."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     bounds = [*range(0, count, batch_size), count]
@@ -84,6 +88,7 @@ def batch_bounds(count: int, batch_size: int) -> list[int]:
 
 
 def generator_of(seed: int, epoch: int) -> torch.Generator:
+    """The generator of an epoch's order and augmentation."""
     for name, value in (("seed", seed), ("epoch", epoch)):
         if value < 0:
             raise ValueError(f"{name} must be at least 0, got {value}")

@@ -14,10 +14,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from maskedconv.data.catalogue import DatasetInfo
 from maskedconv.data.errors import optional_import
 from maskedconv.data.translation import TranslationSet
 from maskedconv.models.tokens import BOS, EOS, PAD
@@ -57,8 +57,12 @@ def _engine(language: str) -> tuple[Any, Any]:
     return rbnf.RbnfEngine.for_language(language), rbnf.FormatOptions.PRESERVE_SOFT_HYPENS
 
 
-def number_words(info: DatasetInfo, numbers: int) -> TranslationSet:
-    """The numbers below ``numbers`` in all pairs of languages; a fifth of them for testing."""
+def number_words(name: str, numbers: int) -> TranslationSet:
+    """The numbers below ``numbers`` in all pairs of languages; a fifth of them for testing.
+
+    Raises:
+        ImportError: unicode-rbnf is not installed; names the remedy.
+    """
     spelled = {language: [pieces(n, language) for n in range(numbers)] for language in LANGUAGES}
     vocabulary = (*SPECIAL, *sorted({p for said in spelled.values() for one in said for p in one}))
     length = 1 + max(len(one) for said in spelled.values() for one in said)
@@ -67,12 +71,12 @@ def number_words(info: DatasetInfo, numbers: int) -> TranslationSet:
         language: [[tokens[piece] for piece in one] for one in said]
         for language, said in spelled.items()
     }
-    is_test = test_numbers(numbers)
+    is_test = numbers_for_testing(numbers)
     train, test = (
         _examples(coded, np.flatnonzero(chosen).tolist(), length) for chosen in (~is_test, is_test)
     )
     return TranslationSet(
-        name=info.name,
+        name=name,
         train_pairs=train[0],
         train_targets=train[1],
         test_pairs=test[0],
@@ -83,7 +87,7 @@ def number_words(info: DatasetInfo, numbers: int) -> TranslationSet:
     )
 
 
-def test_numbers(numbers: int) -> np.ndarray[Any, np.dtype[np.bool_]]:  # noqa: PT028
+def numbers_for_testing(numbers: int) -> npt.NDArray[np.bool_]:
     """Bool [numbers]: a fifth of those from ``ALWAYS_TRAINED`` on, the same in every release."""
     chosen = np.zeros(numbers, bool)
     order = np.random.RandomState(0).permutation(np.arange(ALWAYS_TRAINED, numbers))

@@ -14,6 +14,7 @@ _HOMES = {
     "BipropLinear": "biprop",
     "MaskedConv2d": "masked_conv2d",
     "SupermaskConv2d": "supermask",
+    "SupermaskEmbedding": "supermask_embedding",
     "SupermaskLinear": "supermask",
     "bn_relu": "bn_relu_conv2d",
     "bn_relu_conv": "bn_relu_conv2d",
@@ -26,6 +27,7 @@ __all__ = [
     "BipropLinear",
     "MaskedConv2d",
     "SupermaskConv2d",
+    "SupermaskEmbedding",
     "SupermaskLinear",
     "bn_relu",
     "bn_relu_conv",
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from maskedconv.nn.bn_relu_conv2d import BNReLUConv2d, bn_relu, bn_relu_conv, bn_relu_convs
     from maskedconv.nn.masked_conv2d import MaskedConv2d
     from maskedconv.nn.supermask import SupermaskConv2d, SupermaskLinear
+    from maskedconv.nn.supermask_embedding import SupermaskEmbedding
 
 
 def __getattr__(name: str) -> Any:

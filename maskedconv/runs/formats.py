@@ -101,6 +101,8 @@ _row: Schema = record(
         "layers": list_of(record({"name": text}, {"learned": _part, "frozen": _part})),
         "first_layer": optional(_first_layer),
         "members": list_of(record({"top1": number, "history": _history})),
+        "measured": mapping_of(number),
+        "inference_bytes": record({"stored": count, "in_memory": count}),
         "stored_bytes": record({"shared": count, "members": list_of(count)}),
     },
 )
