@@ -55,9 +55,12 @@ class Method(ABC):
         """Whether the layers are in no way other than plain ones."""
         return False
 
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """The arguments of ``maskedconv.models.create`` that stand for this method."""
+        """The arguments of ``maskedconv.models.create`` that stand for this method.
+
+        A checkpoint stores them. ``method`` is the method's name with its own settings.
+        """
+        return {"method": {"name": self.name, **vars(self)}}
 
     @abstractmethod
     def convert(self, conv: nn.Conv2d, seed: int | None) -> PartlyLearned:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskedconv import data
 from maskedconv.runs.config import RunConfig
+from maskedconv.runs.parts import SLICE, options_text
 from maskedconv.runs.row import EpochRow, Row
 
 if TYPE_CHECKING:
@@ -249,10 +250,14 @@ def network_label(config: RunConfig) -> str:
 
 
 def setting_label(config: RunConfig) -> str:
-    """The learned part of the network: ``p = 0.1``, ``k = 5``, ``all`` or the part's name."""
-    if config.trained != "all":
-        return "BN" if config.trained == "bn" else config.trained
-    return split_label(config.learned)
+    """The learned part of the network: ``p = 0.1``, ``k = 5``, ``all``, the part's name, or the
+    method with its settings.
+    """
+    parts = " + ".join("BN" if part == "bn" else part for part in config.trained_parts)
+    if config.method != SLICE:
+        method = " ".join([config.method, options_text(config.method_options)]).rstrip()
+        return method if config.trained == "all" else f"{method}, {parts}"
+    return split_label(config.learned) if config.trained == "all" else parts
 
 
 def split_label(learned: float | int) -> str:

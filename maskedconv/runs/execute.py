@@ -12,12 +12,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from maskedconv import env, models
+from maskedconv import env, methods, models
 from maskedconv.counting import count_parameters
 from maskedconv.data import Dataset
 from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.ensemble import Fit, freeze_unlearned_, train_members
+from maskedconv.runs.parts import SLICE
 from maskedconv.runs.row import Row, begin_row, fail, outcome
 from maskedconv.runs.store import StoreError
 from maskedconv.runs.weights import keep_weights, start_from, weights_path
@@ -39,15 +40,12 @@ def build_model(
             has no effect on this network.
     """
     _check_init(config)
-    options: dict[str, Any] = dict(config.options)
+    options: dict[str, Any] = {**_method_arguments(config), **dict(config.options)}
     if config.dropout:
         options["dropout"] = config.dropout
     model = models.create(
         config.model,
         num_classes=num_classes,
-        learned=config.learned,
-        slice_dim=config.slice_dim,
-        frozen=config.frozen,
         seed=config.seed,
         in_channels=image_shape[0],
         image_size=image_shape[1],
@@ -56,12 +54,19 @@ def build_model(
         **options,
     )
     if config.trained != "all":
-        select_learned_(model, config.trained, bn_learned=config.bn_learned)
-    named = "bn_learned is False" if not config.bn_learned else "trained is 'bn'"
-    about_bn = not config.bn_learned or config.trained == "bn"
+        select_learned_(model, config.trained_parts, bn_learned=config.bn_learned)
+    named = "bn_learned is False" if not config.bn_learned else f"trained is {config.trained!r}"
+    about_bn = not config.bn_learned or "bn" in config.trained_parts
     if about_bn and not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         raise ValueError(f"{named}, but {config.model} has no BatchNorm")
     return model
+
+
+def _method_arguments(config: RunConfig) -> dict[str, Any]:
+    """The arguments of ``models.create`` that say what is learned of each layer."""
+    if config.method == SLICE:
+        return {name: getattr(config, name) for name in ("learned", "slice_dim", "frozen")}
+    return {"method": methods.make(config.method, **dict(config.method_options))}
 
 
 def _check_init(config: RunConfig) -> None:
@@ -202,6 +207,9 @@ def _checkpoint(config: RunConfig, dataset: Dataset, folder: Path, every: float)
     if not config.compile:
         # Checkpoints from before --compile existed stay valid.
         del described["compile"]
+    if config.method == SLICE:
+        # Those from before there were other methods, too.
+        del described["method"], described["method_options"]
     identity = {"config": described, "images": images, "device": dataset.device.type}
     return Checkpoint(checkpoint_path(folder, config), identity, every)
 

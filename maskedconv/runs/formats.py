@@ -69,11 +69,11 @@ _config = record(
         **dict.fromkeys(("epochs", "batch_size", "seed", "members", "slice_dim"), count),
         **dict.fromkeys(("bn_learned", "nesterov", "keep", "compile"), flag),
         **dict.fromkeys(
-            ("frozen", "trained", "init", "schedule", "optimizer", "start", "amp"), text
+            ("frozen", "trained", "init", "schedule", "optimizer", "start", "amp", "method"), text
         ),
         "milestones": list_of(count),
         "subset": optional(count),
-        "options": list_of(_option),
+        **dict.fromkeys(("options", "method_options"), list_of(_option)),
     },
 )
 _run = record({"key": text, "config": _config}, {"same_as": text})
