@@ -84,7 +84,7 @@ class ResNet(nn.Module):
         self.fc = make.linear(64, data.num_classes)
         he_normal_(self)
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d) and module.affine:
                 nn.init.uniform_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
