@@ -126,6 +126,7 @@ def create(
     data = DataShape(num_classes, **sizes)
     model = _build(partial(network, data=data, **arguments, **options), method.factory(), seed)
     _warn_of_none_learned(model, method)
+    method.finish(model)
     if seed is not None:
         _remember(model, asked)
     if not bn_learned:

@@ -92,7 +92,7 @@ class ResNet(nn.Module):
         self.fc = make.linear(64, data.num_classes)
         he_normal_(self)
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d) and module.affine:
                 nn.init.uniform_(module.weight)
         if check_flag("fold", fold):
             for blocks_of_group in (self.block1, self.block2, self.block3):

@@ -9,12 +9,23 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from maskedconv.methods.biprop import Biprop as biprop
 from maskedconv.methods.method import Configuration, LayerFactory, Method
 from maskedconv.methods.slice import Slice as slice
+from maskedconv.methods.supermask import Supermask as supermask
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (slice,)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (slice, supermask, biprop)}
 
-__all__ = ["METHODS", "Configuration", "LayerFactory", "Method", "make", "slice"]
+__all__ = [
+    "METHODS",
+    "Configuration",
+    "LayerFactory",
+    "Method",
+    "biprop",
+    "make",
+    "slice",
+    "supermask",
+]
 
 
 def make(name: str, **options: Any) -> Method:

@@ -41,7 +41,7 @@ class Method(ABC):
 
     Attributes:
         name: of the method in checkpoints and in :data:`maskedconv.methods.METHODS`.
-        layer: the type of layers that it makes of ``nn.Conv2d``.
+        layer: the type of layers that it makes of ``nn.Conv2d``; see also :meth:`layers`.
         schema: of the layers' configurations.
     """
 
@@ -52,6 +52,11 @@ class Method(ABC):
     @abstractmethod
     def factory(self) -> LayerFactory:
         """Makes the layers of a new network, from PyTorch's random generator."""
+
+    @classmethod
+    def layers(cls) -> Mapping[type[nn.Module], type[PartlyLearned]]:
+        """The types of plain layers that it replaces, each with the type of its own layers."""
+        return {nn.Conv2d: cls.layer}
 
     def learns_all(self) -> bool:
         """Whether the layers are in no way other than plain ones."""
@@ -64,17 +69,24 @@ class Method(ABC):
         """
         return {"method": {"name": self.name, **vars(self)}}
 
+    def obstacle(self, plain: nn.Module) -> str | None:
+        """A short reason why it cannot replace ``plain``, one of :meth:`layers`; or None."""
+        return None
+
     @abstractmethod
-    def convert(self, conv: nn.Conv2d, seed: int | None) -> PartlyLearned:
-        """A layer that takes over the values of ``conv``.
+    def convert(self, plain: Any, seed: int | None) -> PartlyLearned:
+        """A layer that takes over the values of ``plain``, one of :meth:`layers`.
 
         Args:
             seed: of values that are drawn anew.
 
         Raises:
-            ValueError, TypeError: ``conv`` is not exactly an ``nn.Conv2d``, or the settings do not
+            ValueError, TypeError: ``plain`` is not exactly of such a type, or the settings do not
                 fit it.
         """
+
+    def finish(self, model: nn.Module) -> None:  # noqa: B027 (most methods need nothing)
+        """Called with the whole model when its layers are there."""
 
     def unlearned(self, layers: Sequence[tuple[str, PartlyLearned]]) -> str:
         """A warning about layers that learn nothing although they should; or an empty string."""

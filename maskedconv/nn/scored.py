@@ -69,6 +69,8 @@ class ScoredLayer(PartlyLearned):
 
     binary: ClassVar[bool] = False
     default_weights: ClassVar[str] = "signed_constant"
+    bias: ClassVar[None] = None
+    has_bias: ClassVar[bool] = False
 
     scores: nn.Parameter
     frozen: Tensor

@@ -53,7 +53,6 @@ class SupermaskConv2d(ScoredLayer):
     dilation: tuple[int, int]
     groups: int
     padding_mode: str
-    has_bias = False
 
     def __init__(
         self,
@@ -111,9 +110,6 @@ class SupermaskConv2d(ScoredLayer):
 
     def to_plain(self) -> nn.Module:
         return self._fill(plain_like(cast(nn.Conv2d, self), self.dtype))
-
-    # nn.Conv2d's extra_repr and _conv_forward read these.
-    bias = None
 
 
 class SupermaskLinear(ScoredLayer):
