@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from maskedconv.methods.supermask import Supermask
-from maskedconv.nn.biprop import BipropConv2d, BipropLinear
+from maskedconv.nn.biprop import BipropConv2d, BipropEmbedding, BipropLinear
 from maskedconv.nn.scored import ScoredLayer
 
 
@@ -29,3 +29,4 @@ class Biprop(Supermask):
     name = "biprop"
     layer = BipropConv2d
     linear: ClassVar[type[ScoredLayer]] = BipropLinear
+    embedding: ClassVar[type[ScoredLayer]] = BipropEmbedding

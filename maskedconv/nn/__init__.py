@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "BNReLUConv2d": "bn_relu_conv2d",
     "BipropConv2d": "biprop",
+    "BipropEmbedding": "biprop",
     "BipropLinear": "biprop",
     "MaskedConv2d": "masked_conv2d",
     "SupermaskConv2d": "supermask",
@@ -24,6 +25,7 @@ _HOMES = {
 __all__ = [
     "BNReLUConv2d",
     "BipropConv2d",
+    "BipropEmbedding",
     "BipropLinear",
     "MaskedConv2d",
     "SupermaskConv2d",
@@ -35,7 +37,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from maskedconv.nn.biprop import BipropConv2d, BipropLinear
+    from maskedconv.nn.biprop import BipropConv2d, BipropEmbedding, BipropLinear
     from maskedconv.nn.bn_relu_conv2d import BNReLUConv2d, bn_relu, bn_relu_conv, bn_relu_convs
     from maskedconv.nn.masked_conv2d import MaskedConv2d
     from maskedconv.nn.supermask import SupermaskConv2d, SupermaskLinear
