@@ -146,6 +146,9 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
     def label(self) -> str:
         """Short text for progress lines, such as ``wrn_28_4 p=.1 random, cifar10, 10 epochs``."""
         parts = [self.model, self._label_learned()]
+        # The width of a network is in the title of its figure.
+        if others := tuple(option for option in self.options if option[0] != "width"):
+            parts.append(options_text(others))
         if self.slice_dim:
             parts.append(f"of {SLICE_DIMS[self.slice_dim]}")
         if self.method == SLICE and not self.learns_all_slices:
