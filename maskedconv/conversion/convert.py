@@ -143,6 +143,7 @@ def _converted(chosen: Layers, method: Method, seed: int | None) -> dict[int, Pa
                 layers[id(conv)] = method.convert(conv, None if seed is None else seed + index)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"{name}: {error}") from None
+    method.finish(list(layers.values()), seed)
     return layers
 
 

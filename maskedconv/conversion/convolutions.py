@@ -81,7 +81,11 @@ def obstacles(
 
 def expected_type(layer: nn.Module) -> type[nn.Module]:
     """The type that a layer must be of exactly to be replaced."""
-    return METHODS[layer.method].layer if isinstance(layer, PartlyLearned) else nn.Conv2d
+    if not isinstance(layer, PartlyLearned):
+        return nn.Conv2d
+    method = METHODS[layer.method]
+    linear = method.linear_layer if isinstance(layer, nn.Linear) else None
+    return linear or method.layer
 
 
 def _conflict(layer: nn.Module, kind: type[nn.Module], replacement: type[nn.Module]) -> str | None:

@@ -10,11 +10,24 @@ import inspect
 from typing import Any
 
 from maskedconv.methods.method import Configuration, LayerFactory, Method
+from maskedconv.methods.norm_only import NormOnly as norm_only
+from maskedconv.methods.random_positions import RandomPositions as random_positions
 from maskedconv.methods.slice import Slice as slice
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (slice,)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (slice, norm_only, random_positions)
+}
 
-__all__ = ["METHODS", "Configuration", "LayerFactory", "Method", "make", "slice"]
+__all__ = [
+    "METHODS",
+    "Configuration",
+    "LayerFactory",
+    "Method",
+    "make",
+    "norm_only",
+    "random_positions",
+    "slice",
+]
 
 
 def make(name: str, **options: Any) -> Method:

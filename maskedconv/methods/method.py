@@ -40,12 +40,16 @@ class Method(ABC):
     Attributes:
         name: of the method in checkpoints and in :data:`maskedconv.methods.METHODS`.
         layer: the type of layers that it makes of ``nn.Conv2d``.
+        linear_layer: likewise of ``nn.Linear``; None if it makes none.
         schema: of the layers' configurations.
+        integers: names of stored tensors of a layer that are int64, not of the layer's own type.
     """
 
     name: ClassVar[str]
     layer: ClassVar[type[PartlyLearned]]
+    linear_layer: ClassVar[type[PartlyLearned] | None] = None
     schema: ClassVar[Mapping[str, Schema]]
+    integers: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def factory(self) -> LayerFactory:
@@ -72,6 +76,19 @@ class Method(ABC):
         Raises:
             ValueError, TypeError: ``conv`` is not exactly an ``nn.Conv2d``, or the settings do not
                 fit it.
+        """
+
+    def finish(self, layers: Sequence[PartlyLearned], seed: int | None) -> None:  # noqa: B027
+        """Called once with all layers of a new network, or all that ``convert_`` makes of a model.
+
+        Settings of the whole network are applied here.
+
+        Args:
+            layers: each once, in the model's order.
+            seed: of what is drawn; None for torch's own generator.
+
+        Raises:
+            ValueError: the settings do not fit the layers.
         """
 
     def unlearned(self, layers: Sequence[tuple[str, PartlyLearned]]) -> str:
