@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from maskedconv.methods.supermask import Supermask
 from maskedconv.nn.biprop import BipropConv2d, BipropLinear
-from maskedconv.nn.scored import ScoredLayer
 
 
 @dataclass(frozen=True)
@@ -28,4 +26,4 @@ class Biprop(Supermask):
 
     name = "biprop"
     layer = BipropConv2d
-    linear: ClassVar[type[ScoredLayer]] = BipropLinear
+    linear_layer = BipropLinear
