@@ -90,7 +90,9 @@ def create(
                 has PyTorch's under both.
             bn_learned (True): whether BatchNorm's affine parameters are learned.
             dropout (0.0): wrn only.
-            width (1.0): alexnet, vgg19 and conv only; multiplies every number of channels.
+            width (1.0): alexnet, vgg19, vgg_small, resnet18, conv and fc_300_100 only; multiplies
+                every number of channels.
+            activation ("relu"): vgg_small and resnet18 only; "sign" makes activations binary.
 
     Raises:
         ValueError, TypeError: an unknown name or option (the message lists those that exist), or a
