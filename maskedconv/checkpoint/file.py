@@ -250,8 +250,9 @@ def _check_layers(content: Content, path: Path) -> None:
         for key, tensor in there.items():
             if list(tensor.shape) != expected[key]:
                 raise ValueError(f"{path}: {key} is {list(tensor.shape)}; expected {expected[key]}")
-            if types[key] != own_type:
-                raise ValueError(f"{path}: {key} is {types[key]}; expected {own_type}")
+            integer = key.rpartition(".")[2] in method_of(layer).integers
+            if types[key] != (expected_type := "int64" if integer else own_type):
+                raise ValueError(f"{path}: {key} is {types[key]}; expected {expected_type}")
         for key in expected:
             unknown.pop(key, None)
     if unknown:

@@ -75,8 +75,8 @@ def convert_(
             can be converted, or a pattern matches nothing or only layers that are left alone.
     """
     method = _method(learned, slice_dim, frozen, method)
-    _check_model(model, tuple(method.layers()), "the from_conv2d() of MaskedConv2d")
-    plain = plain_layers(model, method.layers())
+    _check_model(model, method.converted, "the from_conv2d() of MaskedConv2d")
+    plain = plain_layers(model, method.converted)
     chosen, left = _choose(model, plain, method, _patterns(include), _patterns(exclude))
     layers = _converted(chosen, method, seed)
     _warn_of_left(left, len(plain), "convert_")
@@ -88,7 +88,7 @@ def convert_(
         carry_to_parts(one, layers[id(one)])
     for name, one in chosen:
         model.set_submodule(name, layers[id(one)])
-    method.finish(model)
+    method.attach(model)
     return model
 
 
@@ -146,6 +146,7 @@ def _converted(chosen: Layers, method: Method, seed: int | None) -> dict[int, Pa
                 layers[id(one)] = method.convert(one, None if seed is None else seed + index)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"{name}: {error}") from None
+    method.finish(list(layers.values()), seed)
     return layers
 
 
@@ -195,7 +196,7 @@ def _choose(
     exclude: list[str] | None,
 ) -> tuple[Layers, dict[str, str]]:
     """The selected layers that can be converted, and a reason for each of the others."""
-    kinds = " or ".join(f"nn.{kind.__name__}" for kind in method.layers())
+    kinds = " or ".join(f"nn.{kind.__name__}" for kind in method.converted)
     for argument, patterns in (("include", include), ("exclude", exclude)):
         for pattern in patterns or []:
             if not any(fnmatchcase(name, pattern) for name, _ in plain):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from maskedconv.methods.supermask import Supermask
 from maskedconv.nn.biprop import BipropConv2d, BipropEmbedding, BipropLinear
-from maskedconv.nn.scored import ScoredLayer
 
 
 @dataclass(frozen=True)
@@ -28,5 +26,5 @@ class Biprop(Supermask):
 
     name = "biprop"
     layer = BipropConv2d
-    linear: ClassVar[type[ScoredLayer]] = BipropLinear
-    embedding: ClassVar[type[ScoredLayer]] = BipropEmbedding
+    linear_layer = BipropLinear
+    embedding_layer = BipropEmbedding

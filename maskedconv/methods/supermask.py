@@ -60,8 +60,9 @@ class Supermask(Method):
 
     name = "supermask"
     layer = SupermaskConv2d
-    linear: ClassVar[type[ScoredLayer]] = SupermaskLinear
-    embedding: ClassVar[type[ScoredLayer]] = SupermaskEmbedding
+    linear_layer = SupermaskLinear
+    embedding_layer: ClassVar[type[ScoredLayer]] = SupermaskEmbedding
+    converted = (nn.Conv2d, nn.Linear)
     schema: ClassVar[Mapping[str, Schema]] = {
         "k": number,
         "weights": one_of(*WEIGHTS),
@@ -79,17 +80,13 @@ class Supermask(Method):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} is {getattr(self, name)!r}; expected a bool")
 
-    @classmethod
-    def layers(cls) -> Mapping[type[nn.Module], type[PartlyLearned]]:
-        return {nn.Conv2d: cls.layer, nn.Linear: cls.linear}
-
     def factory(self) -> LayerFactory:
         settings = self._layer_settings()
         return LayerFactory(
             conv=cast(Callable[..., nn.Conv2d], partial(_without_bias, self.layer, settings)),
-            linear=cast(Callable[..., nn.Linear], partial(_without_bias, self.linear, settings)),
+            linear=cast(Callable[..., nn.Linear], partial(_without_bias, self.linear_layer, settings)),
             norm=partial(nn.BatchNorm2d, affine=self.norm_learned),
-            embedding=cast(Callable[..., nn.Embedding], partial(self.embedding, **settings)),
+            embedding=cast(Callable[..., nn.Embedding], partial(self.embedding_layer, **settings)),
         )
 
     def _layer_settings(self) -> dict[str, Any]:
@@ -117,7 +114,7 @@ class Supermask(Method):
             layer = layer.to(memory_format=torch.channels_last)
         return layer.train(plain.training)
 
-    def finish(self, model: nn.Module) -> None:
+    def attach(self, model: nn.Module) -> None:
         if self.threshold == "global":
             share_threshold(model)
 
@@ -157,4 +154,4 @@ def _like(method: Supermask, plain: nn.Module) -> tuple[Any, tuple[Any, ...]]:
     if isinstance(plain, nn.Conv2d):
         return method.layer, arguments_of(plain)
     assert isinstance(plain, nn.Linear)
-    return method.linear, (plain.in_features, plain.out_features)
+    return method.linear_layer, (plain.in_features, plain.out_features)
