@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.methods import LayerFactory
+from maskedconv.models.checks import check_flag
 from maskedconv.models.data_shape import DataShape
 from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import global_average, norm_relu
 from maskedconv.models.recipe import Recipe
+from maskedconv.nn.folding import fold_
 
 # Frankle, Schwab & Morcos 2020, section 3.
 RECIPE = Recipe(
@@ -60,6 +62,11 @@ class ResNet(nn.Module):
     Args:
         make: creates the layers, shortcuts included.
         blocks: blocks in a group; the depth is 6 * blocks + 2.
+        fold: whether convolutions of one place and shape in the blocks of a group share one frozen
+            weight, with masks of their own.
+
+    Raises:
+        ValueError: ``fold`` is True, and the layers have no frozen weight and scores.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class ResNet(nn.Module):
         data: DataShape,
         *,
         blocks: int,
+        fold: bool = False,
     ) -> None:
         super().__init__()
 
@@ -84,8 +92,11 @@ class ResNet(nn.Module):
         self.fc = make.linear(64, data.num_classes)
         he_normal_(self)
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d) and module.affine:
                 nn.init.uniform_(module.weight)
+        if check_flag("fold", fold):
+            for blocks_of_group in (self.block1, self.block2, self.block3):
+                fold_(blocks_of_group)
 
     def forward(self, x: Tensor) -> Tensor:
         x = norm_relu(self.bn1, self.conv1(x))

@@ -71,6 +71,16 @@ _first_header = record(
         "frozen": mapping_of(text),
     }
 )
+_scalars = mapping_of(optional(scalar))
+
+
+def _network(value: Any) -> None:
+    """Arguments of ``models.create``; the method is an object of its own."""
+    record({}, {"method": record({"name": text})})(value)
+    _scalars(value.get("method", {}))
+    _scalars({name: argument for name, argument in value.items() if name != "method"})
+
+
 _network_origin = record({"network": count, "layer": text})
 _file_origin = record({"file": text, "sha256": text})
 
@@ -83,7 +93,7 @@ _header = record(
     {
         "layers": mapping_of(_layer(dtype=text, origin=optional(_origin))),
         "tensors": mapping_of(text),
-        "networks": list_of(mapping_of(optional(scalar))),
+        "networks": list_of(_network),
     }
 )
 
@@ -240,8 +250,9 @@ def _check_layers(content: Content, path: Path) -> None:
         for key, tensor in there.items():
             if list(tensor.shape) != expected[key]:
                 raise ValueError(f"{path}: {key} is {list(tensor.shape)}; expected {expected[key]}")
-            if types[key] != own_type:
-                raise ValueError(f"{path}: {key} is {types[key]}; expected {own_type}")
+            integer = key.rpartition(".")[2] in method_of(layer).integers
+            if types[key] != (expected_type := "int64" if integer else own_type):
+                raise ValueError(f"{path}: {key} is {types[key]}; expected {expected_type}")
         for key in expected:
             unknown.pop(key, None)
     if unknown:

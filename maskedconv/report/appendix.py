@@ -12,6 +12,7 @@ from maskedconv.report import curves
 from maskedconv.report.document import Block, Command, Section, Table, Text
 from maskedconv.report.results import Results, Run
 from maskedconv.report.tables import NOTHING
+from maskedconv.runs.parts import options_text
 
 # Fields that the tables of results already show.
 _SHOWN = {"learned", "slice_dim", "frozen", "trained", "seed"}
@@ -77,7 +78,8 @@ def _configuration(results: Results) -> list[Block]:
 
 def _flat(run: Run) -> dict[str, str]:
     values = run.config.to_json()
-    values["options"] = ", ".join(f"{name}={value}" for name, value in run.config.options)
+    values["options"] = options_text(run.config.options)
+    values["method_options"] = options_text(run.config.method_options)
     values["milestones"] = ", ".join(str(epoch) for epoch in run.config.milestones)
     values["start"] = "a run of this folder" if run.config.start else ""
     return {

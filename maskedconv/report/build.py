@@ -15,6 +15,7 @@ from maskedconv.report.document import Document, Scorecard, Section, Text
 from maskedconv.report.measured import SEED_SPREAD
 from maskedconv.report.render import html, markdown
 from maskedconv.report.results import Results, dataset_title, family, network_label
+from maskedconv.runs.parts import options_text
 
 
 def build(results: Results, out: Path) -> Path:
@@ -138,7 +139,8 @@ def table_of_runs(results: Results) -> str:
     writer: csv.DictWriter[str] | None = None
     for key, run in results.asked().items():
         config = run.config.to_json()
-        config["options"] = ";".join(f"{name}={value}" for name, value in run.config.options)
+        config["options"] = options_text(run.config.options, ";")
+        config["method_options"] = options_text(run.config.method_options, ";")
         config["milestones"] = ";".join(str(epoch) for epoch in run.config.milestones)
         row: Mapping[str, object] = run.row or {}
         values = {

@@ -12,7 +12,14 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from maskedconv.checks import check_int
-from maskedconv.runs.parts import DataConfig, MethodConfig, ModelConfig, Option
+from maskedconv.runs.parts import (
+    SLICE,
+    DataConfig,
+    MethodConfig,
+    ModelConfig,
+    Option,
+    options_text,
+)
 from maskedconv.slices import SLICE_DIMS
 from maskedconv.training.config import TrainingConfig
 
@@ -48,7 +55,10 @@ _ORDER = [
     "members",
     "amp",
     "compile",
+    "method",
+    "method_options",
 ]
+_PAIRS = ("options", "method_options")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +127,8 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
         names = dict.fromkeys((*_ORDER, *(field.name for field in fields(self))))
         values = {name: getattr(self, name) for name in names}
         values["milestones"] = list(self.milestones)
-        values["options"] = [[name, value] for name, value in self.options]
+        for pairs in _PAIRS:
+            values[pairs] = [[name, value] for name, value in values[pairs]]
         return values
 
     @classmethod
@@ -129,15 +140,18 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
             raise ValueError(f"config has unknown fields {', '.join(unknown)}")
         if missing := sorted(required - set(values)):
             raise ValueError(f"config lacks the fields {', '.join(missing)}")
-        options = tuple((name, value) for name, value in values.get("options", ()))
-        return cls(**{**values, "options": options})
+        pairs = {name: tuple((n, v) for n, v in values.get(name, ())) for name in _PAIRS}
+        return cls(**{**values, **pairs})
 
     def label(self) -> str:
         """Short text for progress lines, such as ``wrn_28_4 p=.1 random, cifar10, 10 epochs``."""
         parts = [self.model, self._label_learned()]
+        # The width of a network is in the title of its figure.
+        if others := tuple(option for option in self.options if option[0] != "width"):
+            parts.append(options_text(others))
         if self.slice_dim:
             parts.append(f"of {SLICE_DIMS[self.slice_dim]}")
-        if not self.learns_all_slices:
+        if self.method == SLICE and not self.learns_all_slices:
             parts.append(self.frozen)
         if not self.bn_learned:
             parts.append("without BN")
@@ -156,6 +170,10 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
         return ", ".join((" ".join(parts), *rest))
 
     def _label_learned(self) -> str:
+        if self.method != SLICE:
+            parts = [self.method, options_text(self.method_options)]
+            parts += [f"only {self.trained}"] if self.trained != "all" else []
+            return " ".join(part for part in parts if part)
         if self.trained != "all":
             return f"only {self.trained}"
         if isinstance(self.learned, int):

@@ -69,11 +69,11 @@ _config = record(
         **dict.fromkeys(("epochs", "batch_size", "seed", "members", "slice_dim"), count),
         **dict.fromkeys(("bn_learned", "nesterov", "keep", "compile"), flag),
         **dict.fromkeys(
-            ("frozen", "trained", "init", "schedule", "optimizer", "start", "amp"), text
+            ("frozen", "trained", "init", "schedule", "optimizer", "start", "amp", "method"), text
         ),
         "milestones": list_of(count),
         "subset": optional(count),
-        "options": list_of(_option),
+        **dict.fromkeys(("options", "method_options"), list_of(_option)),
     },
 )
 _run = record({"key": text, "config": _config}, {"same_as": text})
@@ -101,6 +101,8 @@ _row: Schema = record(
         "layers": list_of(record({"name": text}, {"learned": _part, "frozen": _part})),
         "first_layer": optional(_first_layer),
         "members": list_of(record({"top1": number, "history": _history})),
+        "measured": mapping_of(number),
+        "inference_bytes": record({"stored": count, "in_memory": count}),
         "stored_bytes": record({"shared": count, "members": list_of(count)}),
     },
 )
