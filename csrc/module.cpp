@@ -51,6 +51,7 @@ py::dict build_info() {
 static void bind_operators(py::module_& module) {
 #ifndef MASKEDCONV_EMULATION // whose module has the CUDA kernels alone
     BIND(bn_relu);
+    BIND(masked_weight);
     BIND(pack_filters);
     BIND(weight_grad);
 #endif
