@@ -216,7 +216,7 @@ def test_packed_masks(shape):
 def test_bits_of_another_mask():
     with pytest.raises(ValueError, match=r"bits is \[2\] of torch.uint8; expected \[3\] of torch"):
         unpack_mask(torch.zeros(2, dtype=torch.uint8), (17,))
-    with pytest.raises(ValueError, match="bits is .* of torch.int64; expected"):
+    with pytest.raises(ValueError, match=r"bits is .* of torch\.int64; expected"):
         unpack_mask(torch.zeros(3, dtype=torch.int64), (17,))
     with pytest.raises(ValueError, match="behind its last; expected 17 bits and zeros"):
         unpack_mask(torch.tensor([0, 0, 2], dtype=torch.uint8), (17,))
@@ -229,13 +229,13 @@ def test_wrong_arguments():
         find_threshold(score, 13)
     with pytest.raises(ValueError, match="num_kept is -1; expected at least 0"):
         find_threshold(score, -1)
-    with pytest.raises(TypeError, match="num_kept is 0.5"):
+    with pytest.raises(TypeError, match=r"num_kept is 0\.5"):
         find_threshold(score, 0.5)
     with pytest.raises(TypeError, match=r"score is of torch.int64; expected floating point"):
         find_threshold(torch.ones(3, dtype=torch.int64), 1)
     with pytest.raises(ValueError, match=r"score is \[12\]; expected the weight's \[4, 3\]"):
         masked_weight(weight, score.flatten(), threshold)
-    with pytest.raises(TypeError, match="weight is of torch.int32"):
+    with pytest.raises(TypeError, match=r"weight is of torch\.int32"):
         masked_weight(weight.int(), score, threshold)
     with pytest.raises(ValueError, match=r"threshold is \[1\] of torch.float32 and \[\] of"):
         masked_weight(weight, score, Threshold(threshold.value[None], threshold.first))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from maskedconv.ops import native
 from maskedconv.ops.masked_weight import reference
+from maskedconv.ops.masked_weight.layout import in_layout_of
 from maskedconv.ops.masked_weight.problem import (
     AnyMaskProblem,
     MaskProblem,
@@ -58,7 +59,7 @@ def find_threshold(problem: ThresholdProblem) -> Threshold:
     score, num_kept, _ = problem
     if num_kept == 0:
         return reference.find_threshold(problem)
-    dense = _in_layout_of(torch.empty_like(score), score)
+    dense = in_layout_of(torch.empty_like(score), score)
     value, first = torch.empty((), dtype=torch.float32), torch.empty((), dtype=torch.int64)
     pointers = address(value), address(first)
     threads = torch.get_num_threads()
@@ -78,7 +79,7 @@ def masked_weight(problem: MaskProblem) -> Tensor:
         # Only some scores of one magnitude are kept. Their order is that of the indices.
         rows = problem._replace(weight=weight.contiguous(), score=score.contiguous())
         return out.copy_(masked_weight(rows))
-    weight, score = _in_layout_of(out, weight), _in_layout_of(out, score)
+    weight, score = in_layout_of(out, weight), in_layout_of(out, score)
     _module().masked_weight(
         _TYPES[dtype], address(weight), address(score), weight.numel(), address(value),
         address(first), binary, scale, address(out), torch.get_num_threads(),
@@ -90,7 +91,7 @@ def score_grad(problem: ScoreGradProblem) -> Tensor:
     """The gradient of the scores."""
     grad, weight, binary, scale, dtype, _ = problem
     out = torch.empty_like(weight, dtype=dtype, requires_grad=False)
-    grad, weight = _in_layout_of(out, grad), _in_layout_of(out, weight)
+    grad, weight = in_layout_of(out, grad), in_layout_of(out, weight)
     _module().score_grad(
         _TYPES[grad.dtype], address(grad), address(weight), weight.numel(), binary, scale,
         address(out), torch.get_num_threads(),
@@ -102,10 +103,3 @@ def _module() -> ModuleType:
     if _COMPILED is None:
         raise RuntimeError(native.REASON)
     return _COMPILED
-
-
-def _in_layout_of(dense: Tensor, tensor: Tensor) -> Tensor:
-    """``tensor``, or a copy with the strides of ``dense``, whose elements are side by side."""
-    if tensor.stride() == dense.stride():
-        return tensor
-    return torch.empty_like(dense, dtype=tensor.dtype).copy_(tensor.detach())
