@@ -57,6 +57,7 @@ static void bind_operators(py::module_& module) {
 #endif
 #ifdef MASKEDCONV_WITH_CUDA
     BIND(bn_relu_cuda);
+    BIND(masked_weight_cuda);
     BIND(pack_filters_cuda);
     BIND(weight_grad_cuda);
 #endif

@@ -132,7 +132,7 @@ def sums_kernel(
     size1, size2, size3, step0, step1, step2, step3,
     ORDERED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """``sums[part]``: the magnitudes of the kept weights and their number, of ``chunk`` elements."""
+    """``sums[part]``: magnitudes of the kept weights and their number, of ``chunk`` elements."""
     part = tl.program_id(0)
     sums, count = tl.zeros([BLOCK], tl.float64), tl.zeros([BLOCK], tl.int32)
     end = tl.minimum((part + 1) * chunk, elements)
