@@ -51,11 +51,13 @@ py::dict build_info() {
 static void bind_operators(py::module_& module) {
 #ifndef MASKEDCONV_EMULATION // whose module has the CUDA kernels alone
     BIND(bn_relu);
+    BIND(masked_weight);
     BIND(pack_filters);
     BIND(weight_grad);
 #endif
 #ifdef MASKEDCONV_WITH_CUDA
     BIND(bn_relu_cuda);
+    BIND(masked_weight_cuda);
     BIND(pack_filters_cuda);
     BIND(weight_grad_cuda);
 #endif

@@ -32,6 +32,7 @@ TARGETS = [
     Target(100, 227 * 1024, "tcgen05.mma"),
 ]
 POINTERS = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
+OTHER_POINTERS = {torch.float64: "*fp64", torch.int32: "*i32", torch.int64: "*i64"}
 # channels, all filters, learned ones, kernel, stride, padding, size of the input
 LAYERS = {
     "64-64 3x3, 1": (64, 64, 1, 3, 1, 1, 32),
@@ -65,7 +66,7 @@ def compile_as_launched(kernel, arch, tensors, numbers, constants, **options):
     for parameter in kernel.params:
         name = parameter.name
         if name in tensors and tensors[name] is not None:
-            signature[name] = POINTERS[tensors[name]]
+            signature[name] = (POINTERS | OTHER_POINTERS)[tensors[name]]
         elif name in tensors or name in constants:
             signature[name] = "constexpr"
             constants = {**constants, name: constants.get(name)}

@@ -51,6 +51,8 @@ inline unsigned atomicAdd(unsigned* to, unsigned value) {
     return *to - value;
 }
 
+inline void add_atomically(unsigned* to, unsigned value) { *to += value; }
+
 inline unsigned __ballot_sync(unsigned, bool predicate) {
     unsigned result;
     emulation::block->warp_instruction(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maskedconv.checks import check_int
 from maskedconv.ops.dispatch import Operator, dispatch
-from maskedconv.ops.masked_weight import reference
+from maskedconv.ops.masked_weight import cuda, native, reference, triton
 from maskedconv.ops.masked_weight.packed_mask import pack_mask, unpack_mask
 from maskedconv.ops.masked_weight.problem import (
     MaskProblem,
@@ -36,7 +36,7 @@ __all__ = [
     "unpack_mask",
 ]
 
-BACKENDS = {"reference": reference}
+BACKENDS = {"reference": reference, "native": native, "cuda": cuda, "triton": triton}
 
 
 class _Part:
