@@ -47,10 +47,9 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory):
-    library = emulation.build("weight_grad/wgmma", tmp_path_factory.mktemp("emulated"))
-    return emulation.WgmmaEmulation(library)
+@pytest.fixture
+def kernel(wgmma_library):
+    return emulation.WgmmaEmulation(wgmma_library)
 
 
 def make_aligned_problem(case, dtype, prologue=False, view=0):

@@ -40,11 +40,6 @@ MASKEDCONV_BOTH constexpr uint64_t matrix_descriptor(const MatrixPlace& place) {
            encode_offset(place.mn_step) << 32;
 }
 
-// The descriptor of an operand that starts so many bytes further, within what can be described.
-MASKEDCONV_BOTH constexpr uint64_t moved(uint64_t descriptor, int bytes) {
-    return descriptor + static_cast<uint64_t>(bytes >> 4);
-}
-
 // Where element [k][mn] of the operand lies.
 MASKEDCONV_BOTH constexpr uint32_t element_address(const MatrixPlace& place, int k, int mn) {
     return place.start + static_cast<uint32_t>(k / 8) * place.k_step +
