@@ -25,7 +25,7 @@ CSRC = Path(__file__).resolve().parents[1] / "csrc"
 # What a division by a number that the compiler does not know starts with, of 32 and of 64 bits.
 DIVISION = re.compile(r"\bMUFU\.RCP\b")
 LOCAL = re.compile(r"\b(LDL|STL)\b")
-PRODUCT = re.compile(r"\bHMMA\b")
+PRODUCT = re.compile(r"\bHG?MMA\b")
 BRANCH = re.compile(r"\bBRA\b.*?\b0x([0-9a-f]+)$")
 INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?) ;", re.MULTILINE)
 USAGE = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)")
@@ -161,6 +161,12 @@ def keep(architecture: str, label: str, kernels: dict[str, dict[str, object]]) -
     path.with_suffix(".md").write_text(about + table(labels) + "\n")
 
 
+def sources_for(architecture: str) -> list[Path]:
+    """The sources with kernels for an architecture."""
+    sources = sorted(CSRC.glob("**/cuda/*.cu"))
+    return [s for s in sources if architecture == "90a" or not s.stem.endswith("_sm90a")]
+
+
 def compile_kernels(source: Path, architecture: str, folder: Path) -> Path:
     """The cubin of a source, as the package's build makes it."""
     cubin = folder / f"{source.stem}.cubin"
@@ -191,7 +197,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = options.file
         if options.build:
-            sources = sorted(CSRC.glob("*/cuda/*.cu"))
+            sources = sources_for(options.architecture)
             files = [compile_kernels(s, options.architecture, Path(folder)) for s in sources]
         for file in files or [built_module()]:
             counts |= count(find_cuobjdump(), options.architecture, file)
