@@ -57,6 +57,7 @@ _ORDER = [
     "compile",
     "method",
     "method_options",
+    "warmup",
 ]
 _PAIRS = ("options", "method_options")
 

@@ -74,6 +74,8 @@ def test_unknown_name_lists_the_known_ones():
         "tiny-imagenet",
         "number-words-1000",
         "number-words-10000",
+        "imagenet",
+        "photos",
         "folder",
     ]
 
