@@ -16,6 +16,7 @@ SANITIZERS = ("memcheck", "racecheck")
 GPU_TESTS = (
     "tests/ops/test_gpu.py",
     "tests/ops/test_gpu_bn_relu.py",
+    "tests/ops/test_gpu_masked_weight.py",
     "tests/training/test_gpu_captured_step.py",
 )
 EPOCHS = "epochs"
@@ -64,7 +65,11 @@ def _networks(rehearse: bool) -> tuple[str, ...]:
 def _numbers(rehearse: bool) -> tuple[str, ...]:
     """All shapes, our own kernels first, so that an incomplete check includes them."""
     backends = (*BACKENDS, "native") if rehearse else BACKENDS
-    packing = tuple(f"pack_filters | {backend}" for backend in backends)
+    packing = tuple(
+        f"{operator} | {backend}"
+        for operator in ("pack_filters", "masked_weight")
+        for backend in backends
+    )
     gradients = tuple(
         f"{shape} | {backend}"
         for backend in (*backends, "matmul")
@@ -80,11 +85,17 @@ def _is_a_product(shape: shapes.Shape) -> bool:
 
 
 def _kernels(rehearse: bool) -> tuple[str, ...]:
-    return tuple(
+    gradients = tuple(
         f"{shape} | {candidate}"
         for shape in shapes.table(rehearse)
         for candidate in ("cuda", "triton", *(["matmul"] if _is_a_product(shape) else []), *PEERS)
     )
+    masks = tuple(
+        f"{shapes.masked_name(shape)} | {candidate}"
+        for shape in shapes.masked(rehearse)
+        for candidate in (*BACKENDS, "sort")
+    )
+    return (*gradients, *masks)
 
 
 def _whole_steps(rehearse: bool) -> tuple[str, ...]:

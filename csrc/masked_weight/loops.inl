@@ -23,9 +23,11 @@ template <typename V> typename KeysOf<V>::Type keys_at(const float* score) {
 
 // Calls body(index, constant width) for all elements: vectors, and then one by one.
 template <typename F> void for_elements(int64_t elements, const F& body) {
+    constexpr int64_t kAtOnce = 4 * kWidth;
     int64_t i = 0;
-    for (; i + kWidth <= elements; i += kWidth)
-        body(i, Vector());
+    for (; i + kAtOnce <= elements; i += kAtOnce)
+        for (int64_t j = 0; j < kAtOnce; j += kWidth)
+            body(i + j, Vector());
     for (; i < elements; ++i)
         body(i, float());
 }

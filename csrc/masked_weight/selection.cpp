@@ -89,6 +89,32 @@ Keys narrow(const Source* keys, int64_t size, Digit digit, int64_t& rank, int th
     return found;
 }
 
+Keys copy_keys(const float* score, int64_t size) {
+    Keys keys{std::unique_ptr<uint32_t[]>(new uint32_t[static_cast<size_t>(size)]), size};
+    std::transform(score, score + size, keys.data.get(),
+                   [](const float& value) { return key_of(&value); });
+    return keys;
+}
+
+// The key at `rank` of the ascending order; `rank` becomes that among equal keys. Few keys are
+// partitioned, many are narrowed down by their digits.
+uint32_t find_key(const float* score, int64_t elements, int64_t& rank, int threads) {
+    constexpr int64_t kFew = 1024;
+    Keys keys = elements <= kFew
+                    ? copy_keys(score, elements)
+                    : narrow(score, elements, kDigits[0], rank, threads_for(elements, threads));
+    for (const Digit digit : {kDigits[1], kDigits[2]})
+        if (keys.size > kFew)
+            keys = narrow(keys.data.get(), keys.size, digit, rank, threads_for(keys.size, threads));
+    uint32_t* const begin = keys.data.get();
+    if (keys.size > kFew)
+        return *begin; // all are equal
+    std::nth_element(begin, begin + rank, begin + keys.size);
+    const uint32_t key = begin[rank];
+    rank -= std::count_if(begin, begin + rank, [&](uint32_t other) { return other < key; });
+    return key;
+}
+
 // The index of the score with that key that `before` others come before.
 int64_t find_tie(const float* score, int64_t elements, uint32_t key, int64_t before) {
     constexpr int64_t kBlock = 1024; // counted without a branch
@@ -117,10 +143,7 @@ int threads_for(int64_t elements, int threads) {
 ScoreThreshold find_threshold_cpu(const float* score, int64_t elements, int64_t num_kept,
                                   int threads) {
     int64_t rank = elements - num_kept;
-    Keys keys = narrow(score, elements, kDigits[0], rank, threads_for(elements, threads));
-    for (const Digit digit : {kDigits[1], kDigits[2]})
-        keys = narrow(keys.data.get(), keys.size, digit, rank, threads_for(keys.size, threads));
-    const uint32_t key = keys.data[0];
+    const uint32_t key = find_key(score, elements, rank, threads);
     ScoreThreshold threshold{0, rank == 0 ? 0 : find_tie(score, elements, key, rank)};
     std::memcpy(&threshold.value, &key, sizeof key);
     return threshold;

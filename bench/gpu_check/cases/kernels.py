@@ -1,4 +1,4 @@
-"""Step 3: times the kernels of the weight gradient by graph replay, with a cold cache."""
+"""Step 3: times the kernels of weight gradients and masks by graph replay, with a cold cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bench.ceilings import weight_gradient
-from bench.gpu_check import shapes
+from bench.gpu_check import masked_weights, shapes
 from bench.gpu_check.device import Device
 from bench.gpu_check.problems import about_shape, by_name, problem_of
 from bench.gpu_check.record import NotHere
@@ -22,6 +22,8 @@ REPETITIONS = {"cuda": 30, "cpu": 3}
 
 def run(case: str, device: Device, options: dict[str, Any]) -> dict[str, Any]:
     name, _, candidate = case.partition(" | ")
+    if name.startswith("masked_weight"):
+        return masked_weights.timed(name, candidate, device)
     shape = by_name(shapes.table(device.rehearsal), name)
     function = candidate_of(candidate, problem_of(shape, device.name), device)
     times = device.times(device.capture(function), REPETITIONS[device.name])

@@ -59,7 +59,7 @@ def find_threshold(problem: ThresholdProblem) -> Threshold:
     score, num_kept, _ = problem
     if num_kept == 0:
         return reference.find_threshold(problem)
-    dense = in_layout_of(torch.empty_like(score), score)
+    dense = score if score.is_contiguous() else in_layout_of(torch.empty_like(score), score)
     value, first = torch.empty((), dtype=torch.float32), torch.empty((), dtype=torch.int64)
     pointers = address(value), address(first)
     threads = torch.get_num_threads()
