@@ -110,13 +110,13 @@ def test_stages_are_used_again(kernel):
 def test_cases_cover_every_way_to_divide_the_work(kernel):
     emulated = emulation.WgmmaEmulation(kernel.library, 16)
     plans = [emulated.plan(make_aligned_problem(c, torch.bfloat16)) for c in CASES.values()]
-    assert {plan["filter_blocks"] for plan in plans} == {1, 2, 4}
-    assert {plan["groups"] for plan in plans} == {1, 2, 3}
-    assert {plan["rows"] for plan in plans} == {2, 4, 8}
-    assert {plan["cluster"] for plan in plans} == {1, 2, 4, 8}
+    assert {found["filter_blocks"] for found in plans} == {1, 2, 4}
+    assert {found["groups"] for found in plans} == {1, 2, 3}
+    assert {found["rows"] for found in plans} == {2, 4, 8}
+    assert {found["cluster"] for found in plans} == {1, 2, 4, 8}
     for name in ("filter_groups", "channel_blocks", "clusters"):
-        assert any(plan[name] == 1 for plan in plans), name
-        assert any(plan[name] > 1 for plan in plans), name
+        assert any(found[name] == 1 for found in plans), name
+        assert any(found[name] > 1 for found in plans), name
 
 
 @pytest.mark.parametrize(("extra", "inside"), [((), True), (("beyond",), False)])
@@ -147,14 +147,14 @@ def test_real_layers_give_work_to_most_of_a_gpu(kernel, channels, filters, size,
     emulated = emulation.WgmmaEmulation(kernel.library, 132)
     problem = make_meta_problem(layer, torch.bfloat16)
     assert emulated.refusal(problem) == ""
-    plan = emulated.plan(problem)
-    positions = plan["channel_blocks"] * plan["filter_groups"]
-    assert plan["cluster"] * plan["clusters"] * positions == blocks
-    assert plan["stages"] >= 4
-    assert plan["shared_bytes"] <= 227 * 1024
-    assert blocks <= 132 or 2 * (plan["shared_bytes"] + 1024) <= 228 * 1024
-    assert plan["tiles"] >= 2 * plan["cluster"] * plan["clusters"]
-    assert positions * plan["cluster"] <= 132 or plan["clusters"] == 1  # counters
+    found = emulated.plan(problem)
+    positions = found["channel_blocks"] * found["filter_groups"]
+    assert found["cluster"] * found["clusters"] * positions == blocks
+    assert found["stages"] >= 4
+    assert found["shared_bytes"] <= 227 * 1024
+    assert blocks <= 132 or 2 * (found["shared_bytes"] + 1024) <= 228 * 1024
+    assert found["tiles"] >= 2 * found["cluster"] * found["clusters"]
+    assert positions * found["cluster"] <= 132 or found["clusters"] == 1  # counters
 
 
 REFUSED = {
@@ -187,7 +187,7 @@ def test_layouts_that_are_refused(kernel):
         ({"input": odd_input}, "multiple of 16 bytes apart"),
         ({"grad_output": odd_grad}, "multiple of 16 bytes apart"),
         ({"input": shifted}, "begin at a multiple of 16 bytes"),
-        ({"input": problem.input[:1].expand_as(problem.input)}, "lie on each other"),
+        ({"input": problem.input[:1].expand_as(problem.input)}, "one behind the other"),
     ):
         with pytest.raises(RuntimeError, match=reason):
             kernel.run(problem._replace(**change))

@@ -8,9 +8,10 @@ import emulation
 import pytest
 import torch
 from pretended_gpu import LIMITS
-from test_cuda_emulation import TOLERANCE, error_of, make_problem
+from test_cuda_emulation import TOLERANCE, error_of, make_meta_problem, make_problem
 from test_wgmma_emulation import CASES, make_aligned_problem
 
+from bench.gpu_check import plan, shapes
 from maskedconv import env
 from maskedconv.ops import native
 from maskedconv.ops.dispatch import chosen_backend
@@ -126,6 +127,22 @@ def test_other_gpus(monkeypatch):
     for capability in ((8, 0), (10, 0), (12, 0)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
         assert "compute capability 9.0" in cuda_wgmma.cannot_run(problem)
+
+
+def test_it_takes_the_shapes_for_which_gpu_check_has_it(wgmma_library):
+    named = {case for step in plan.steps(rehearse=False) for case in step.cases}
+    emulated = emulation.WgmmaEmulation(wgmma_library, 132)
+    for shape in {*shapes.NUMBERS, *shapes.TABLE}:
+        side, pads = (shape.kernel,) * 2, (shape.padding,) * 2
+        sizes = (shape.batch, shape.channels, shape.filters, (shape.size,) * 2)
+        problem = make_meta_problem(
+            (*sizes, side, (shape.stride,) * 2, pads, (1, 1)), torch.bfloat16
+        )
+        if f"{shape} | {plan.UNCONFIRMED}" in named:
+            assert emulated.refusal(problem) == "", shape
+        else:
+            pixels = (shape.pitch or shape.channels) % 8, shape.out_channels % 8
+            assert emulated.refusal(problem) or any(pixels) or shape.dtype != "bfloat16", shape
 
 
 ARGUMENTS = {

@@ -151,8 +151,8 @@ MASKEDCONV_WGMMAS(wgmma_float16, ".f32.f16.f16")
 
 // A barrier of all threads of the cluster; they then see what the others have written.
 __device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::
+    asm volatile("barrier.cluster.arrive.release;\n"
+                 "barrier.cluster.wait.acquire;" ::
                      : "memory");
 }
 

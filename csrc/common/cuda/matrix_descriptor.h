@@ -6,8 +6,9 @@
 // is MN-major and not swizzled ("Interleave"). There a core matrix is 8 (k) x 8 (m or n) 16-bit
 // elements in 128 bytes: 8 rows of 16 bytes, one for each k. The leading dimension byte offset goes
 // from 8 of k to the next 8 (in the words of "Strides": from the first 8 columns to the next), the
-// stride dimension byte offset from 8 of m or n to the next 8. Nothing says that core matrices may
-// not overlap.
+// stride dimension byte offset from 8 of m or n to the next 8. CUTLASS builds its descriptors of
+// this form alike (cute/atom/mma_traits_sm90_gmma.hpp). Nothing says that core matrices may not
+// overlap.
 #pragma once
 
 #include <cstdint>

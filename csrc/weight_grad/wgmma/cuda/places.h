@@ -53,7 +53,7 @@ MASKEDCONV_BOTH int first_row(const Plan& plan, int step) { return step * 2 & (p
 // Where a step's operand of the gradient begins, in bytes from the halo of its 8 filters, for the
 // last tap of each column; `up`: how many taps before the last one.
 MASKEDCONV_BOTH int halo_offset(const Plan& plan, int step, int up, int dilation_rows) {
-    const int image = step * 2 / plan.rows;
+    const int image = step * 2 >> plan.row_bits;
     const int row = image * plan.halo_rows + first_row(plan, step) + up * dilation_rows;
     return row * plan.halo_columns * kCoreRowBytes;
 }

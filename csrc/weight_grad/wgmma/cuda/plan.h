@@ -42,7 +42,7 @@ constexpr int most_groups(int side, int filter_blocks) {
 constexpr int threads_of(int groups) { return groups * 128 + 32; } // and the warp that copies
 
 struct Plan {
-    int rows, images;            // of a tile: powers of two
+    int rows, images, row_bits;  // of a tile: powers of two, rows of this one
     int halo_rows, halo_columns; // of an image: the gradient's pixels that a tile meets
     Divisor row_tiles, column_tiles;
     int tiles;
@@ -87,9 +87,10 @@ inline Images grad_images(const WeightGrad& p) {
 
 // The smallest tile that holds an image, else 8 x 8 pixels.
 inline void choose_tile(const WeightGrad& p, Plan& plan) {
-    plan.rows = 2; // two rows are the 16 pixels of a product, which must be of one image
-    while (plan.rows < kTileRows && plan.rows < p.input.rows)
-        plan.rows *= 2;
+    plan.row_bits = 1; // two rows are the 16 pixels of a product, which must be of one image
+    while (1 << plan.row_bits < std::min<int64_t>(kTileRows, p.input.rows))
+        ++plan.row_bits;
+    plan.rows = 1 << plan.row_bits;
     plan.images = kTileRows / plan.rows;
     plan.halo_rows = plan.rows + (p.kernel.rows - 1) * p.dilation.rows;
     plan.halo_columns = kTileColumns + (p.kernel.columns - 1) * p.dilation.columns;
