@@ -7,9 +7,8 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from report_samples import preset_of
+from report_samples import ITEMS, preset_of
 
-from maskedconv.papers import ITEMS
 from maskedconv.report.results import is_reference, setting_label
 from maskedconv.runs import RunConfig
 

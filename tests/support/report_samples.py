@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from maskedconv.papers import ITEMS, PAPERS
+from maskedconv.papers import PAPERS
 from maskedconv.papers.rosenfeld2018 import PAPER
 from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
 from maskedconv.report.claims import judge
@@ -18,6 +18,8 @@ from maskedconv.runs.config import RunConfig
 from maskedconv.runs.preset import Request
 
 Top1 = Callable[[RunConfig], float | None]
+# The items of one paper, whose presets `preset_of` gives.
+ITEMS = {item.id: item for item in PAPER.items}
 SIZES = {"densenet": 40_000, "wrn": 78_000, "vgg19": 320_000, "alexnet": 45_000}
 
 

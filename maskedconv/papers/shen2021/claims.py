@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from maskedconv.papers.shen2021.printed import OF_TRAINED
 from maskedconv.papers.shen2021.presets import KEPT
+from maskedconv.papers.shen2021.printed import OF_TRAINED
 from maskedconv.papers.shen2021.runs import OWN, SHARED, TRAINED, UNTRAINED, kept, kind, translates
 from maskedconv.report.claims import Case, Claim
 from maskedconv.report.measured import Measured, accuracy, all_of, exceeds
@@ -51,7 +51,9 @@ def learns(settings: list[SeedGroup]) -> Iterator[Case]:
 def near_trained(settings: list[SeedGroup]) -> Iterator[Case]:
     for name, shared, trained, _ in _pairs(settings, SHARED, TRAINED, True):
         wanted = Measured(OF_TRAINED * trained.value, OF_TRAINED * trained.spread)
-        yield Case(name, exceeds(shared - wanted), f"{shared} against {trained} with trained weights")
+        yield Case(
+            name, exceeds(shared - wanted), f"{shared} against {trained} with trained weights"
+        )
 
 
 def _sharing(settings: list[SeedGroup], translating: bool) -> Iterator[Case]:
@@ -82,8 +84,8 @@ CLAIMS = (
         "one-layer-learns",
         "A one-layer randomly weighted Transformer translates without any weight being learned.",
         _PAPER,
-        f"Exact matches of the shared ticket that keeps {KEPT:g} of the weights exceed those of the "
-        f"same network with nothing learned by at least {FAR:g} points.",
+        f"Exact matches of the shared ticket that keeps {KEPT:g} of the weights exceed those of "
+        f"the same network with nothing learned by at least {FAR:g} points.",
         learns,
     ),
     Claim(
@@ -96,11 +98,11 @@ CLAIMS = (
     ),
     Claim(
         "one-layer-suffices",
-        "One layer of weights for all layers does as well as weights of each layer's own, and needs "
-        "less memory.",
+        "One layer of weights for all layers does as well as weights of each layer's own, and "
+        "needs less memory.",
         "section 3",
-        f"The shared ticket has at most {NEAR:g} points fewer exact matches than masks over weights "
-        "of each layer's own, and fewer bytes in memory.",
+        f"The shared ticket has at most {NEAR:g} points fewer exact matches than masks over "
+        "weights of each layer's own, and fewer bytes in memory.",
         one_layer_suffices,
     ),
     Claim(

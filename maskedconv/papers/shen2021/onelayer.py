@@ -79,7 +79,7 @@ def _images_table(dataset: str, settings: list[SeedGroup]) -> Table:
 
 
 _COLUMNS = ("network", "weights", "kept")
-_SIZES = ("learned parameters", "bytes stored", "bytes in memory")
+_SIZES = ("learned weights or scores", "bytes stored", "bytes in memory")
 
 
 def _described(setting: SeedGroup) -> list[str]:
@@ -181,9 +181,7 @@ def _printed_table() -> Table:
 def short_tables(settings: list[SeedGroup]) -> list[Table]:
     """The table for a README."""
     rows = [
-        [*_described(s), best(s), *_sizes(s)[1:]]
-        for s in settings
-        if kept(s.config) in (KEPT, 1.0)
+        [*_described(s), best(s), *_sizes(s)[1:]] for s in settings if kept(s.config) in (KEPT, 1.0)
     ]
     columns = (*_COLUMNS, "exact match or top-1, %", *_SIZES[1:])
     return [Table("One-layer lottery tickets", columns, rows, frozenset(range(2, 6)))]

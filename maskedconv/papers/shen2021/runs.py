@@ -1,4 +1,4 @@
-"""The runs: trained, masks over weights of each layer's own, masks over shared weights, untrained."""
+"""The runs: trained weights, masks over own or shared weights, nothing learned."""
 
 from __future__ import annotations
 
