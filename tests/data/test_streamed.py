@@ -113,7 +113,7 @@ def test_a_folder_is_needed():
 
 
 def test_imagenet_needs_its_classes(folder):
-    with pytest.raises(DataError, match="ImageNet has 1000 classes, but .* has 2"):
+    with pytest.raises(DataError, match=r"ImageNet has 1000 classes, but .* has 2"):
         data.load("imagenet", folder)
 
 
