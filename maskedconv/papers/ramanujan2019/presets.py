@@ -55,7 +55,7 @@ _QUICK = replace(
     widths=(0.125, 0.5, 1.0),
     subset=None,
     batch_size=64,
-    epochs=MappingProxyType({ITEM_ID: 8}),
+    epochs=MappingProxyType({ITEM_ID: 12}),
     # Such small layers gain nothing from a second thread.
     threads=1,
 )
