@@ -205,6 +205,10 @@ class ScoredLayer(PartlyLearned):
         scores = self.scores.detach()
         return masked_weight(torch.ones_like(scores), scores, threshold).bool()
 
+    def masks(self) -> dict[str, Tensor]:
+        # As scores, they keep the same weights: there are as many ones as weights to keep.
+        return {"scores": self.mask.to(self.dtype)}
+
     @property
     def dtype(self) -> torch.dtype:
         return self.scores.dtype
