@@ -85,7 +85,7 @@ def measure(device: str, rounds: int, shapes: tuple[Shape, ...] = SHAPES) -> lis
                 functions["maskedconv"]()
             (backend,) = {decision.backend for decision in decisions}
             samples = time_together(functions, device, rounds)
-            rows.append(row(what, name, KEPT, backend, None, samples))
+            rows.append(row(what, name, f"{KEPT} kept", backend, None, samples))
         print(".", end="", flush=True)
     print()
     return rows

@@ -37,9 +37,14 @@ def check(backend: str, device: Device) -> dict[str, Any]:
             found, again = (_results(backend, weight, scores, grad) for _ in range(2))
             right &= _is_right(found, weight, scores, grad)
             repeats &= all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
-    about = {"backend": backend, "shape": list(shapes.masked(device.rehearsal)[0])}
-    about |= {"dtype": "float32", "n": KEPT, "repeats_to_the_bit": repeats}
-    return {"status": "ok" if right else "wrong", **about}
+    return {
+        "status": "ok" if right else "wrong",
+        "backend": backend,
+        "shape": list(shapes.masked(device.rehearsal)[0]),
+        "dtype": "float32",
+        "n": KEPT,
+        "repeats_to_the_bit": repeats,
+    }
 
 
 def _results(backend: str, weight: Tensor, score: Tensor, grad: Tensor) -> list[Tensor]:
@@ -51,8 +56,8 @@ def _results(backend: str, weight: Tensor, score: Tensor, grad: Tensor) -> list[
         for dtype in EPS:
             problem = MaskProblem(weight, score, threshold, binary, 1.5, dtype)
             found.append(kernels.masked_weight(problem))
-        problem = ScoreGradProblem(grad, weight, binary, 1.5, torch.float32)
-        found.append(kernels.score_grad(problem))
+        gradient = ScoreGradProblem(grad, weight, binary, 1.5, torch.float32)
+        found.append(kernels.score_grad(gradient))
     mask = MaskProblem(ones, score, threshold, False, 1.0, torch.float32)
     return [kernels.masked_weight(mask), *found]
 

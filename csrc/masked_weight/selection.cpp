@@ -136,7 +136,7 @@ int64_t find_tie(const float* score, int64_t elements, uint32_t key, int64_t bef
 } // namespace
 
 int threads_for(int64_t elements, int threads) {
-    constexpr int64_t kOfOne = 1 << 14;
+    constexpr int64_t kOfOne = 1 << 15; // as of PyTorch's element-wise operators
     return static_cast<int>(std::clamp<int64_t>(elements / kOfOne, 1, threads));
 }
 

@@ -65,11 +65,19 @@ def compiled(tool, source, tmp_path_factory):
     return instructions.count(tool, "90", cubin)
 
 
-@pytest.mark.parametrize("source", ["bn_relu", "statistics"])
-def test_bn_relu_has_its_numbers_in_registers(source, tmp_path_factory):
+@pytest.mark.parametrize(
+    "source",
+    [
+        "bn_relu/cuda/bn_relu.cu",
+        "bn_relu/cuda/statistics.cu",
+        "masked_weight/cuda/masked_weight.cu",
+        "masked_weight/cuda/selection.cu",
+    ],
+)
+def test_numbers_are_in_registers(source, tmp_path_factory):
     if NVCC is None or (tool := cuobjdump()) is None:
         pytest.skip("there is no nvcc or no cuobjdump")
-    for name, kernel in compiled(tool, f"bn_relu/cuda/{source}.cu", tmp_path_factory).items():
+    for name, kernel in compiled(tool, source, tmp_path_factory).items():
         assert kernel.local == kernel.stack == 0, name
         assert kernel.registers <= 64, name  # four blocks of 256 threads on a multiprocessor
 
