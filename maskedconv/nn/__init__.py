@@ -14,12 +14,26 @@ _HOMES = {
     "bn_relu": "bn_relu_conv2d",
     "bn_relu_conv": "bn_relu_conv2d",
     "bn_relu_convs": "bn_relu_conv2d",
+    "sum_bn_relu_convs": "bn_relu_conv2d",
 }
 
-__all__ = ["BNReLUConv2d", "MaskedConv2d", "bn_relu", "bn_relu_conv", "bn_relu_convs"]
+__all__ = [
+    "BNReLUConv2d",
+    "MaskedConv2d",
+    "bn_relu",
+    "bn_relu_conv",
+    "bn_relu_convs",
+    "sum_bn_relu_convs",
+]
 
 if TYPE_CHECKING:
-    from maskedconv.nn.bn_relu_conv2d import BNReLUConv2d, bn_relu, bn_relu_conv, bn_relu_convs
+    from maskedconv.nn.bn_relu_conv2d import (
+        BNReLUConv2d,
+        bn_relu,
+        bn_relu_conv,
+        bn_relu_convs,
+        sum_bn_relu_convs,
+    )
     from maskedconv.nn.masked_conv2d import MaskedConv2d
 
 
