@@ -48,7 +48,7 @@ def _paper(results: Results, paper: Paper[Any], folder: Path) -> Iterator[Sectio
     """
     name, title = "scorecard", "Scorecard of the paper's claims"
     if len(results.papers) > 1:
-        name, title = f"{name}-{paper.items[0].id}", f"{paper.source.authors}: {title}"
+        name, title = f"{name}-{paper.items[0].id}", f"{paper.title}: scorecard"
     about = [Text(_CRITERIA)] if paper is results.papers[0] else []
     yield Section(name, title, [*about, Scorecard(judge(results, paper))])
     for item in paper.items:
