@@ -182,6 +182,7 @@ def test_pack_filters(slice_position, target, tmp_path):
 
 NORM_SIZES = {
     "pixels": 131072, "channels": 204, "x_pixel": 216, "grad_pixel": 204, "out_pixel": 216,
+    "added_pixel": 216, "summand_pixel": 204, "total_pixel": 204,
     "row": 204, "part_row": 204, "parts": 128, "chunk": 1024, "eps": 1e-5, "fraction": 0.1,
 }  # fmt: skip
 NORM_KERNELS = ("activation", "sums", "coefficients", "input_grad", "spread", "union")
