@@ -163,8 +163,10 @@ inline const char* sizes_refusal(const WeightGrad& p, ElementType type, const Cu
         return "it is for kernels of 1x1, 3x3 and 5x5";
     for (const int64_t size : {p.batch, p.channels, p.filters, p.input.rows, p.input.columns,
                                p.output.rows, p.output.columns, p.padding.rows, p.padding.columns})
-        if (size > kMostSize || p.batch * p.input.rows > kMostSize / p.input.columns)
-            return "it counts no more than 2^29 pixels";
+        if (size > kMostSize)
+            return "a size is above 2^29";
+    if (p.batch * p.input.rows > kMostSize / p.input.columns)
+        return "it counts no more than 2^29 pixels";
     for (const int64_t dilation : {p.dilation.rows, p.dilation.columns})
         if (dilation > kMostBox)
             return "what a tile meets of the gradient is not within one copy";
