@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from maskedconv.nn.global_threshold import scored_layers
 from maskedconv.nn.partly_learned import PartlyLearned
 
 
@@ -39,3 +40,30 @@ def count_parameters(model: nn.Module) -> ParameterCount:
             if frozen is not None:
                 counted.add(id(frozen))
     return ParameterCount(learned, total)
+
+
+@dataclass(frozen=True)
+class KeptCount:
+    """The weights of a supermask: those that its mask keeps, and all of them."""
+
+    kept: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """Kept share of all weights, in [0, 1]."""
+        return self.kept / self.total if self.total else 0.0
+
+
+def count_kept(model: nn.Module) -> KeptCount:
+    """Counts the weights that the masks of a model's supermasks keep, and all their weights.
+
+    Both are 0 in a model without supermasks.
+
+    Raises:
+        RuntimeError: the layers have one threshold together, which is not known for their present
+            scores; call the model first.
+    """
+    layers = scored_layers(model)
+    kept = sum(layer.num_kept for layer in layers)
+    return KeptCount(kept, sum(layer.num_learned for layer in layers))

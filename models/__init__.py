@@ -90,7 +90,8 @@ def create(
                 under both, and AlexNet has PyTorch's under both.
             bn_learned (True): whether BatchNorm's affine parameters are learned.
             dropout (0.0): wrn only.
-            width (1.0): resnet, alexnet, vgg19 and conv only; multiplies every number of channels.
+            width (1.0): all but wrn and densenet; multiplies every number of channels.
+            activation ("relu"): vgg_small and resnet18 only; "sign" makes activations binary.
 
     Raises:
         ValueError, TypeError: an unknown name or option (the message lists those that exist), or a
@@ -174,6 +175,7 @@ def _finish(model: nn.Module, method: Method, seed: int | None) -> None:
     layers = partly_learned_layers(model)
     method.finish(list({id(layer): layer for _, layer in layers}.values()), seed)
     warn_of_none_learned(layers, method, stacklevel=4)
+    method.attach(model)
 
 
 def _remember(model: nn.Module, asked: dict[str, Any]) -> None:

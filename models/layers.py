@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskedconv.checks import check_choice
 from maskedconv.functional.batch_norm import is_plain_norm
+from maskedconv.functional.binary import binary_sign
 
 
 def norm_relu(norm: nn.Module, input: Tensor) -> Tensor:
@@ -13,6 +15,19 @@ def norm_relu(norm: nn.Module, input: Tensor) -> Tensor:
     its output. Another module may return its input, or a tensor that belongs to someone else.
     """
     return F.relu(norm(input), inplace=is_plain_norm(norm, input))
+
+
+class Sign(nn.Module):
+    """A binary activation; see :func:`maskedconv.functional.binary.binary_sign`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return binary_sign(input)
+
+
+def make_activation(name: str) -> nn.Module:
+    """The activation "relu" or "sign"; ValueError for another name."""
+    check_choice("activation", name, ("relu", "sign"))
+    return nn.ReLU(inplace=True) if name == "relu" else Sign()
 
 
 def global_average(features: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class ResNet(nn.Module):
         he_normal_(self, "fan_in")
         nn.init.kaiming_normal_(self.fc.weight, nonlinearity="relu")
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d) and module.affine:
                 nn.init.uniform_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:

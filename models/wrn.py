@@ -129,7 +129,8 @@ class WideResNet(nn.Module):
         self.block3 = group(widths[1], widths[2], 2)
         self.bn = make.norm(widths[2])
         self.fc = make.linear(widths[2], data.num_classes)
-        nn.init.zeros_(self.fc.bias)
+        if self.fc.bias is not None:
+            nn.init.zeros_(self.fc.bias)
         if init == "he":
             he_normal_(self)
 

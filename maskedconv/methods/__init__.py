@@ -9,13 +9,15 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from maskedconv.methods.biprop import Biprop as biprop
 from maskedconv.methods.method import Configuration, LayerFactory, Method
 from maskedconv.methods.norm_only import NormOnly as norm_only
 from maskedconv.methods.random_positions import RandomPositions as random_positions
 from maskedconv.methods.slice import Slice as slice
+from maskedconv.methods.supermask import Supermask as supermask
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (slice, norm_only, random_positions)
+    method.name: method for method in (slice, norm_only, random_positions, supermask, biprop)
 }
 
 __all__ = [
@@ -23,10 +25,12 @@ __all__ = [
     "Configuration",
     "LayerFactory",
     "Method",
+    "biprop",
     "make",
     "norm_only",
     "random_positions",
     "slice",
+    "supermask",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The layers: MaskedConv2d, and BatchNorm, ReLU and convolution as one module.
+"""The layers: MaskedConv2d, supermasks, and BatchNorm, ReLU and convolution as one module.
 
 Names are imported when they are first used.
 """
@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "BNReLUConv2d": "bn_relu_conv2d",
+    "BipropConv2d": "biprop",
+    "BipropLinear": "biprop",
     "MaskedConv2d": "masked_conv2d",
+    "SupermaskConv2d": "supermask",
+    "SupermaskLinear": "supermask",
     "bn_relu": "bn_relu_conv2d",
     "bn_relu_conv": "bn_relu_conv2d",
     "bn_relu_convs": "bn_relu_conv2d",
@@ -19,7 +23,11 @@ _HOMES = {
 
 __all__ = [
     "BNReLUConv2d",
+    "BipropConv2d",
+    "BipropLinear",
     "MaskedConv2d",
+    "SupermaskConv2d",
+    "SupermaskLinear",
     "bn_relu",
     "bn_relu_conv",
     "bn_relu_convs",
@@ -27,6 +35,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from maskedconv.nn.biprop import BipropConv2d, BipropLinear
     from maskedconv.nn.bn_relu_conv2d import (
         BNReLUConv2d,
         bn_relu,
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
         sum_bn_relu_convs,
     )
     from maskedconv.nn.masked_conv2d import MaskedConv2d
+    from maskedconv.nn.supermask import SupermaskConv2d, SupermaskLinear
 
 
 def __getattr__(name: str) -> Any:

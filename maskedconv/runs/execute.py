@@ -18,6 +18,7 @@ from maskedconv.data import Dataset
 from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.ensemble import Fit, freeze_unlearned_, train_members
+from maskedconv.runs.masks import describe_masks
 from maskedconv.runs.norms import describe_norms, norms_row
 from maskedconv.runs.parts import SLICE
 from maskedconv.runs.row import Row, begin_row, fail, outcome
@@ -165,6 +166,8 @@ def _do(
     row.update(cast(Row, outcome(fit(model, config.seed))))
     if described := norms_row(norms, describe_norms(model)):
         row["norms"] = described
+    if masks := describe_masks(model):
+        row["masks"] = masks
     if config.keep and folder is not None:
         row.update(cast(Row, keep_weights(model, folder, config.key)))
 

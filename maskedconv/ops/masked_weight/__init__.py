@@ -1,0 +1,253 @@
+"""masked_weight: the weight of a supermask, its threshold, and the gradient of its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskedconv.checks import check_int
+from maskedconv.ops.dispatch import Operator, dispatch
+from maskedconv.ops.masked_weight import reference
+from maskedconv.ops.masked_weight.packed_mask import pack_mask, unpack_mask
+from maskedconv.ops.masked_weight.problem import (
+    MaskProblem,
+    ScoreGradProblem,
+    Threshold,
+    ThresholdProblem,
+)
+
+__all__ = [
+    "APPLY",
+    "BACKENDS",
+    "FIND",
+    "GRAD",
+    "MaskProblem",
+    "ScoreGradProblem",
+    "Threshold",
+    "ThresholdProblem",
+    "find_threshold",
+    "mask_weight",
+    "masked_weight",
+    "pack_mask",
+    "score_grad",
+    "unpack_mask",
+]
+
+BACKENDS = {"reference": reference}
+
+
+class _Part:
+    """One of a backend's functions, as a backend of its own."""
+
+    def __init__(self, backend: Any, run: Callable[[Any], Any]) -> None:
+        self.DEVICES = getattr(backend, "DEVICES", ())
+        self.DETERMINISTIC = getattr(backend, "DETERMINISTIC", False)
+        self.cannot_run, self.run = backend.cannot_run, run
+
+
+class _Find(_Part):
+    """The threshold of a backend."""
+
+    def __init__(self, backend: Any) -> None:
+        super().__init__(backend, self._both)
+        self.find_threshold = backend.find_threshold
+
+    def _both(self, problem: ThresholdProblem) -> Tensor:
+        """Value and index in one tensor, to be compared and timed."""
+        return torch.stack([part.double() for part in self.find_threshold(problem)])
+
+
+FIND = Operator("find_threshold", {name: _Find(backend) for name, backend in BACKENDS.items()})
+APPLY = Operator(
+    "masked_weight",
+    {name: _Part(backend, backend.masked_weight) for name, backend in BACKENDS.items()},
+)
+GRAD = Operator(
+    "score_grad", {name: _Part(backend, backend.score_grad) for name, backend in BACKENDS.items()}
+)
+
+
+def find_threshold(score: Tensor, num_kept: int, backend: str = "") -> Threshold:
+    """The threshold that keeps exactly the ``num_kept`` largest magnitudes of ``score``.
+
+    Among equal magnitudes, those of the larger row-major index are kept. These are the last
+    ``num_kept`` of a stable ascending sort, the choice of edge-popup's public code. Linear time;
+    on a GPU, the host does not wait. Not differentiable.
+
+    Args:
+        score: floating point, of any shape. A NaN counts as the largest magnitude;
+            :func:`masked_weight` yields NaN there.
+        num_kept: from 0 to the number of scores.
+        backend: the forced backend; empty for none.
+
+    Raises:
+        TypeError: ``score`` is not floating point, or ``num_kept`` no int.
+        ValueError: ``num_kept`` is out of range, or MASKEDCONV_BACKEND not the name of a backend.
+        RuntimeError: the forced backend cannot run here.
+    """
+    _check_floating("score", score)
+    if check_int("num_kept", num_kept, 0) > score.numel():
+        raise ValueError(f"num_kept is {num_kept}; expected at most the {score.numel()} scores")
+    if torch.compiler.is_compiling():
+        return Threshold(*torch.ops.maskedconv.find_threshold(score, num_kept, backend))
+    return _find(ThresholdProblem(score, num_kept, backend))
+
+
+def masked_weight(
+    weight: Tensor,
+    score: Tensor,
+    threshold: Threshold,
+    *,
+    binary: bool = False,
+    scale: float = 1.0,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """``weight * scale`` where the score is kept, and 0 elsewhere (edge-popup, arXiv 1911.13299).
+
+    NaN where the score is NaN. Not differentiable; :func:`score_grad` is the straight-through
+    gradient of the scores.
+
+    Args:
+        weight, score: floating point, of equal shape, such as ``[O, I / groups, kH, kW]``.
+        threshold: from :func:`find_threshold`. It may be that of many layers' scores together: then
+            ``first`` is to be made relative to this layer; it may be negative.
+        binary: ``sign(weight) * alpha * scale`` where kept, and alpha is the sum of the kept
+            weights' magnitudes by their number, or 0 if none is kept (biprop, arXiv 2103.09377).
+        scale: a factor of all elements.
+        dtype: of the result; None for that of ``weight``. The result has the memory format of
+            ``weight``.
+
+    Raises:
+        TypeError: a tensor is not floating point.
+        ValueError: shapes differ, or MASKEDCONV_BACKEND is not the name of a backend.
+        RuntimeError: the forced backend cannot run here.
+    """
+    return mask_weight(MaskProblem(weight, score, threshold, binary, scale, dtype or weight.dtype))
+
+
+def mask_weight(problem: MaskProblem) -> Tensor:
+    """:func:`masked_weight` of a problem, which may name a backend.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`masked_weight`.
+    """
+    weight, score, (value, first), binary, scale, dtype, backend = problem
+    _check_floating("weight", weight)
+    _check_floating("score", score)
+    _check_same_shape("score", score, weight)
+    if value.shape or first.shape or value.dtype != score.dtype or first.dtype != torch.int64:
+        raise ValueError(
+            f"threshold is {list(value.shape)} of {value.dtype} and {list(first.shape)} of "
+            f"{first.dtype}; expected [] of {score.dtype} and [] of torch.int64"
+        )
+    if torch.compiler.is_compiling():
+        return torch.ops.maskedconv.masked_weight(
+            weight, score, value, first, binary, scale, dtype, backend
+        )
+    return _apply(problem)
+
+
+def score_grad(
+    grad: Tensor,
+    weight: Tensor,
+    *,
+    binary: bool = False,
+    scale: float = 1.0,
+    dtype: torch.dtype | None = None,
+    backend: str = "",
+) -> Tensor:
+    """The straight-through gradient of every score, kept or not: ``grad * weight * scale``.
+
+    Args:
+        grad, weight: floating point, of equal shape: the gradient of the masked weight, and the
+            weight before the mask.
+        binary: ``grad * |weight| * scale`` instead.
+        scale: that of :func:`masked_weight`.
+        dtype: of the result, that of the scores; None for that of ``weight``. The result has the
+            memory format of ``weight``.
+        backend: the forced backend; empty for none.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`masked_weight`.
+    """
+    _check_floating("grad", grad)
+    _check_floating("weight", weight)
+    _check_same_shape("grad", grad, weight)
+    arguments = grad, weight, binary, scale, dtype or weight.dtype, backend
+    if torch.compiler.is_compiling():
+        return torch.ops.maskedconv.score_grad(*arguments)
+    return _grad(ScoreGradProblem(*arguments))
+
+
+def _check_floating(argument: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        raise TypeError(f"{argument} is of {tensor.dtype}; expected floating point")
+
+
+def _check_same_shape(argument: str, tensor: Tensor, weight: Tensor) -> None:
+    if tensor.shape != weight.shape:
+        raise ValueError(
+            f"{argument} is {list(tensor.shape)}; expected the weight's {list(weight.shape)}"
+        )
+
+
+def _find(problem: ThresholdProblem) -> Threshold:
+    backend, problem = dispatch(FIND, problem)
+    return backend.find_threshold(problem)
+
+
+def _apply(problem: MaskProblem) -> Tensor:
+    backend, problem = dispatch(APPLY, problem)
+    return backend.run(problem)
+
+
+def _grad(problem: ScoreGradProblem) -> Tensor:
+    backend, problem = dispatch(GRAD, problem)
+    return backend.run(problem)
+
+
+_LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")
+_LIBRARY.define("find_threshold(Tensor score, int num_kept, str backend) -> (Tensor, Tensor)")
+_LIBRARY.define(
+    "masked_weight(Tensor weight, Tensor score, Tensor value, Tensor first, bool binary, "
+    "float scale, ScalarType dtype, str backend) -> Tensor"
+)
+_LIBRARY.define(
+    "score_grad(Tensor grad, Tensor weight, bool binary, float scale, ScalarType dtype, "
+    "str backend) -> Tensor"
+)
+
+
+@torch.library.impl(_LIBRARY, "find_threshold", "CompositeExplicitAutograd")
+def _registered_find(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return _find(ThresholdProblem(*arguments))
+
+
+@torch.library.impl(_LIBRARY, "masked_weight", "CompositeExplicitAutograd")
+def _registered_apply(
+    weight: Tensor, score: Tensor, value: Tensor, first: Tensor, *rest: Any
+) -> Tensor:
+    return _apply(MaskProblem(weight, score, Threshold(value, first), *rest))
+
+
+@torch.library.impl(_LIBRARY, "score_grad", "CompositeExplicitAutograd")
+def _registered_grad(*arguments: Any) -> Tensor:
+    return _grad(ScoreGradProblem(*arguments))
+
+
+@torch.library.register_fake("maskedconv::find_threshold", lib=_LIBRARY)
+def _fake_find(score: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return score.new_empty(()), score.new_empty((), dtype=torch.int64)
+
+
+@torch.library.register_fake("maskedconv::masked_weight", lib=_LIBRARY)
+def _fake_apply(weight: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(weight, dtype=rest[-2])
+
+
+@torch.library.register_fake("maskedconv::score_grad", lib=_LIBRARY)
+def _fake_grad(_: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(weight, dtype=rest[-2])

@@ -1,0 +1,138 @@
+"""The arguments of masked_weight, of its threshold and of the gradient of its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops.kinds import describe_cuda
+from maskedconv.ops.plain import resolved
+
+
+class Threshold(NamedTuple):
+    """Which scores are kept: the last ``num_kept`` of a stable ascending sort by magnitude.
+
+    A NaN counts as the largest magnitude, as in ``torch.sort``.
+
+    Attributes:
+        value: 0-d, in the dtype of the scores: the smallest kept magnitude; NaN if none is kept.
+        first: 0-d, int64: scores whose magnitude equals ``value`` are kept from this index on. It
+            is an index into the flattened scores (row-major, whatever their memory format), 0 if
+            all scores of that magnitude are kept, and their number if none is kept.
+    """
+
+    value: Tensor
+    first: Tensor
+
+
+class ThresholdProblem(NamedTuple):
+    """The threshold that keeps ``num_kept`` of the scores.
+
+    Attributes:
+        score: of any shape.
+        num_kept: from 0 to the number of scores.
+        backend: the forced backend; empty for none.
+    """
+
+    score: Tensor
+    num_kept: int
+    backend: str = ""
+
+    def tensors(self) -> tuple[Tensor]:
+        """The tensors that a kernel reads."""
+        return (self.score,)
+
+    def kind(self) -> Hashable:
+        """Everything that the choice of a backend may depend on."""
+        return kind_of(self.score)
+
+    def resolved(self) -> ThresholdProblem:
+        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
+        return self._replace(score=resolved(self.score))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the threshold's value."""
+        return self.score.dtype
+
+
+class MaskProblem(NamedTuple):
+    """A weight whose elements with small scores are replaced by zero.
+
+    The arithmetic is in float32 (float64 if a tensor or the result is), rounded once to ``dtype``.
+
+    Attributes:
+        weight, score: of equal shape, such as ``[O, I / groups, kH, kW]``.
+        threshold: which scores are kept.
+        binary: False: ``weight * scale`` where kept (edge-popup). True: ``sign(weight) * alpha *
+            scale`` where kept, with alpha the mean magnitude of the kept weights (biprop).
+        scale: a factor of all elements.
+        dtype: of the result, which has the memory format of the weight.
+        backend: the forced backend; empty for none.
+    """
+
+    weight: Tensor
+    score: Tensor
+    threshold: Threshold
+    binary: bool
+    scale: float
+    dtype: torch.dtype
+    backend: str = ""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that a kernel reads."""
+        return self.weight, self.score, *self.threshold
+
+    def kind(self) -> Hashable:
+        """Everything that the choice of a backend may depend on."""
+        return kind_of(self.weight, self.score, *self.threshold), self.binary, self.dtype
+
+    def resolved(self) -> MaskProblem:
+        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
+        weight, score, value, first = map(resolved, self.tensors())
+        return self._replace(weight=weight, score=score, threshold=Threshold(value, first))
+
+
+class ScoreGradProblem(NamedTuple):
+    """The straight-through gradient of every score, from the gradient of the masked weight.
+
+    Attributes:
+        grad, weight: of equal shape.
+        binary: False: ``grad * weight * scale`` (edge-popup). True: ``grad * |weight| * scale``
+            (biprop).
+        dtype: of the result, which has the memory format of the weight.
+        backend: the forced backend; empty for none.
+    """
+
+    grad: Tensor
+    weight: Tensor
+    binary: bool
+    scale: float
+    dtype: torch.dtype
+    backend: str = ""
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """The tensors that a kernel reads."""
+        return self.grad, self.weight
+
+    def kind(self) -> Hashable:
+        """Everything that the choice of a backend may depend on."""
+        return kind_of(self.grad, self.weight), self.dtype
+
+    def resolved(self) -> ScoreGradProblem:
+        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
+        grad, weight = map(resolved, self.tensors())
+        return self._replace(grad=grad, weight=weight)
+
+
+AnyMaskProblem = ThresholdProblem | MaskProblem | ScoreGradProblem
+
+
+def kind_of(*tensors: Tensor) -> Hashable:
+    """Everything about the tensors that the choice of a backend may depend on."""
+    if tensors[0].is_cuda:
+        return describe_cuda(*tensors)
+    return tuple((t.device, t.dtype, t.shape, t.stride()) for t in tensors)
