@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from maskedconv.nn.scored import ScoredLayer
+from maskedconv.nn.supermask import SupermaskConv2d
 
 
 def he_normal_(network: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -> None:
@@ -19,12 +23,23 @@ def he_normal_(network: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out
     not depend on the number of learned filters.
     """
     for conv in network.modules():
-        if isinstance(conv, nn.Conv2d):
+        if isinstance(conv, nn.Conv2d | SupermaskConv2d):
             channels = conv.in_channels if mode == "fan_in" else conv.out_channels
-            fan = math.prod(conv.kernel_size) * channels
-            nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / fan))
+            std = math.sqrt(2 / (math.prod(conv.kernel_size) * channels))
+            draw_weight_(conv, partial(nn.init.normal_, mean=0.0, std=std))
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
+
+
+def draw_weight_(layer: nn.Module, draw: Callable[[Tensor], object]) -> None:
+    """Initialises the weight of ``layer`` by ``draw``, which fills a tensor in place.
+
+    In a supermask it is the frozen weight, and only if its distribution is "network".
+    """
+    if isinstance(layer, ScoredLayer):
+        layer.draw_frozen_(draw)
+    else:
+        draw(layer.weight)  # type: ignore[arg-type]
 
 
 @contextmanager

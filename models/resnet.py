@@ -8,15 +8,18 @@ the authors' public code (GitHub, facebookresearch/open_lth).
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.methods import LayerFactory
-from maskedconv.models.checks import check_width, scaled
+from maskedconv.models.checks import check_flag, check_width, scaled
 from maskedconv.models.data_shape import DataShape
-from maskedconv.models.initialisation import he_normal_
+from maskedconv.models.initialisation import draw_weight_, he_normal_
 from maskedconv.models.layers import global_average, norm_relu
 from maskedconv.models.recipe import Recipe
+from maskedconv.nn.folding import fold_
 
 # Frankle, Schwab & Morcos 2020, section 3.
 RECIPE = Recipe(
@@ -63,6 +66,11 @@ class ResNet(nn.Module):
         make: creates the layers, shortcuts included.
         blocks: blocks in a group; the depth is 6 * blocks + 2.
         width: multiplies every number of channels.
+        fold: whether convolutions of one place and shape in the blocks of a group share one frozen
+            weight, with masks of their own.
+
+    Raises:
+        ValueError: ``fold`` is True, and the layers have no frozen weight and scores.
     """
 
     def __init__(
@@ -72,6 +80,7 @@ class ResNet(nn.Module):
         *,
         blocks: int,
         width: float = 1.0,
+        fold: bool = False,
     ) -> None:
         super().__init__()
         check_width(width)
@@ -89,10 +98,13 @@ class ResNet(nn.Module):
         self.block3 = group(middle, wide, 2)
         self.fc = make.linear(wide, data.num_classes)
         he_normal_(self, "fan_in")
-        nn.init.kaiming_normal_(self.fc.weight, nonlinearity="relu")
+        draw_weight_(self.fc, partial(nn.init.kaiming_normal_, nonlinearity="relu"))
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and module.affine:
                 nn.init.uniform_(module.weight)
+        if check_flag("fold", fold):
+            for blocks_of_group in (self.block1, self.block2, self.block3):
+                fold_(blocks_of_group)
 
     def forward(self, x: Tensor) -> Tensor:
         x = norm_relu(self.bn1, self.conv1(x))

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "BNReLUConv2d": "bn_relu_conv2d",
     "BipropConv2d": "biprop",
+    "BipropEmbedding": "biprop",
     "BipropLinear": "biprop",
     "MaskedConv2d": "masked_conv2d",
     "SupermaskConv2d": "supermask",
+    "SupermaskEmbedding": "supermask_embedding",
     "SupermaskLinear": "supermask",
     "bn_relu": "bn_relu_conv2d",
     "bn_relu_conv": "bn_relu_conv2d",
@@ -24,9 +26,11 @@ _HOMES = {
 __all__ = [
     "BNReLUConv2d",
     "BipropConv2d",
+    "BipropEmbedding",
     "BipropLinear",
     "MaskedConv2d",
     "SupermaskConv2d",
+    "SupermaskEmbedding",
     "SupermaskLinear",
     "bn_relu",
     "bn_relu_conv",
@@ -35,7 +39,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from maskedconv.nn.biprop import BipropConv2d, BipropLinear
+    from maskedconv.nn.biprop import BipropConv2d, BipropEmbedding, BipropLinear
     from maskedconv.nn.bn_relu_conv2d import (
         BNReLUConv2d,
         bn_relu,
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     )
     from maskedconv.nn.masked_conv2d import MaskedConv2d
     from maskedconv.nn.supermask import SupermaskConv2d, SupermaskLinear
+    from maskedconv.nn.supermask_embedding import SupermaskEmbedding
 
 
 def __getattr__(name: str) -> Any:

@@ -106,6 +106,8 @@ _row: Schema = record(
         "norms": _norms,
         "masks": list_of(record({"name": text, **dict.fromkeys(_MASK, count)})),
         "members": list_of(record({"top1": number, "history": _history})),
+        "measured": mapping_of(number),
+        "inference_bytes": record({"stored": count, "in_memory": count}),
         "stored_bytes": record({"shared": count, "members": list_of(count)}),
     },
 )

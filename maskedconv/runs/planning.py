@@ -18,7 +18,7 @@ from maskedconv.runs.sequential import unique
 from maskedconv.runs.store import Loaded, Store
 
 if TYPE_CHECKING:
-    from maskedconv.data import Dataset
+    from maskedconv.data import Task
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _overlap(old: dict[str, Any], preset: Preset) -> bool:
     return before <= now or now <= before
 
 
-def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Dataset]) -> None:
+def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Task]) -> None:
     """ValueError if the folder has results of other images, such as a JPEG copy of the data set."""
     for row in loaded.rows.values():
         config = row["config"]
@@ -134,7 +134,7 @@ def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Datase
 
 
 def write_plan(
-    store: Store, plan: Plan, datasets: dict[DataKey, Dataset], command: str
+    store: Store, plan: Plan, datasets: dict[DataKey, Task], command: str
 ) -> dict[str, RunConfig]:
     """Adds the plan to the folder's plan; returns, for each key, the run that is trained for it.
 

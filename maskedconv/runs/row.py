@@ -118,8 +118,18 @@ class EnsembleOutcome(Outcome):
     stored_bytes: StoredBytes
 
 
+class InferenceBytes(TypedDict):
+    """Bytes that inference needs of a network, as ``maskedconv.counting.InferenceBytes``."""
+
+    stored: int
+    in_memory: int
+
+
 class Row(TypedDict):
-    """The row of a run, one line of ``results.jsonl``. ``status`` is "done" or "failed"."""
+    """The row of a run, one line of ``results.jsonl``. ``status`` is "done" or "failed".
+
+    ``measured`` has further results of the data set, in percent.
+    """
 
     key: str
     config: dict[str, Any]
@@ -132,6 +142,8 @@ class Row(TypedDict):
     last_top1: NotRequired[float | None]
     best_top1: NotRequired[float | None]
     best_epoch: NotRequired[int | None]
+    measured: NotRequired[dict[str, float]]
+    inference_bytes: NotRequired[InferenceBytes]
     learned_parameters: NotRequired[int]
     total_parameters: NotRequired[int]
     seconds: NotRequired[float]

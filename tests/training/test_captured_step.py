@@ -93,13 +93,13 @@ def states(monkeypatch):
 
     plain = loop._train_epoch
 
-    def watched(take, position, batches, checkpoint):
+    def watched(take, position, *rest):
         def counting(images, labels):
             if position.batch:
                 noting(position)
             return take(images, labels)
 
-        plain(counting, position, batches, checkpoint)
+        plain(counting, position, *rest)
         noting(position)
 
     monkeypatch.setattr(loop, "_train_epoch", watched)
