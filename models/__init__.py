@@ -90,8 +90,7 @@ def create(
                 under both, and AlexNet has PyTorch's under both.
             bn_learned (True): whether BatchNorm's affine parameters are learned.
             dropout (0.0): wrn only.
-            width (1.0): resnet, resnet18, alexnet, vgg19, vgg_small, conv and fc_300_100 only;
-                multiplies every number of channels.
+            width (1.0): all but wrn and densenet; multiplies every number of channels.
             activation ("relu"): vgg_small and resnet18 only; "sign" makes activations binary.
 
     Raises:

@@ -25,8 +25,8 @@ def he_normal_(network: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out
     for conv in network.modules():
         if isinstance(conv, nn.Conv2d | SupermaskConv2d):
             channels = conv.in_channels if mode == "fan_in" else conv.out_channels
-            fan = math.prod(conv.kernel_size) * channels
-            draw_weight_(conv, partial(nn.init.normal_, mean=0.0, std=math.sqrt(2 / fan)))
+            std = math.sqrt(2 / (math.prod(conv.kernel_size) * channels))
+            draw_weight_(conv, partial(nn.init.normal_, mean=0.0, std=std))
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
 

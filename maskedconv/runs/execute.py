@@ -169,12 +169,12 @@ def _do(
         return
     norms = describe_norms(model)
     row.update(cast(Row, outcome(fit(model, config.seed))))
-    if measured := dataset.measure(model):
-        row["measured"] = measured
     if described := norms_row(norms, describe_norms(model)):
         row["norms"] = described
     if masks := describe_masks(model):
         row["masks"] = masks
+    if measured := dataset.measure(model):
+        row["measured"] = measured
     if config.keep and folder is not None:
         row.update(cast(Row, keep_weights(model, folder, config.key)))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from maskedconv.papers import ITEMS, PAPERS
+from maskedconv.papers import PAPERS
 from maskedconv.papers.rosenfeld2018 import PAPER
 from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
 from maskedconv.report.claims import judge
@@ -18,6 +18,8 @@ from maskedconv.runs.config import RunConfig
 from maskedconv.runs.preset import Request
 
 Top1 = Callable[[RunConfig], float | None]
+# The items of one paper, whose presets `preset_of` gives.
+ITEMS = {item.id: item for item in PAPER.items}
 SIZES = {
     "densenet": 40_000,
     "wrn": 78_000,
@@ -172,8 +174,11 @@ def preset_of(name: str, **options: Any) -> RosenfeldPreset:
 
 def runs_of(item: str, preset: str = "quick", **options: Any) -> list[RunConfig]:
     """The runs of an item under a preset of its own paper, with command-line options."""
-    paper = next(paper for paper in PAPERS if any(one.id == item for one in paper.items))
-    return ITEMS[item].runs(paper.preset(Request(preset, **options)))
+    for paper in PAPERS:
+        for one in paper.items:
+            if one.id == item:
+                return one.runs(paper.preset(Request(preset, **options)))
+    raise ValueError(f"item is {item!r}; expected one of the papers'")
 
 
 def load(out: Path) -> Results:
