@@ -36,9 +36,7 @@ from maskedconv.nn.partly_learned import PartlyLearned
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def save(
-    model: nn.Module, path: str | Path, *, frozen: bool = False, masks: bool = False
-) -> None:
+def save(model: nn.Module, path: str | Path, *, frozen: bool = False, masks: bool = False) -> None:
     """Writes ``model`` to the safetensors file ``path``. An existing file is replaced at the end.
 
     Names do not contain the prefixes that ``torch.compile`` and data parallel wrappers add.

@@ -51,7 +51,9 @@ def untrained(settings: list[SeedGroup]) -> Iterator[Case]:
 
 def middle(settings: list[SeedGroup]) -> Iterator[Case]:
     for name, kinds in _groups(settings):
-        found = {k: one for k, s in kinds.get("signed_constant", {}).items() if (one := accuracy(s))}
+        found = {
+            k: one for k, s in kinds.get("signed_constant", {}).items() if (one := accuracy(s))
+        }
         if len(found) < 3 or HALF not in found:
             continue
         ends = found[min(found)], found[max(found)]

@@ -148,7 +148,9 @@ def _by_width(folder: Path, settings: list[SeedGroup]) -> list[Picture]:
         panel = points_panel(series, group, "width (factor of the channels)", top)
         chosen = [*masked.values(), *learned.values()]
         alt = f"{model} on {dataset_title(dataset)}, accuracy in percent: {_values(chosen)}."
-        pictures.append(draw(folder, file_name(ITEM_ID, dataset, model, "width"), model, alt, panel))
+        pictures.append(
+            draw(folder, file_name(ITEM_ID, dataset, model, "width"), model, alt, panel)
+        )
     return pictures
 
 
