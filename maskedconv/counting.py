@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import nn
 
+from maskedconv.nn.global_threshold import scored_layers
 from maskedconv.nn.partly_learned import PartlyLearned
-from maskedconv.nn.scored import ScoredLayer
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,6 @@ def count_kept(model: nn.Module) -> KeptCount:
         RuntimeError: the layers have one threshold together, which is not known for their present
             scores; call the model first.
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, ScoredLayer)]
+    layers = scored_layers(model)
     kept = sum(layer.num_kept for layer in layers)
     return KeptCount(kept, sum(layer.num_learned for layer in layers))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from maskedconv.checkpoint.masks import describe_mask, mask_description, pack, unpacked
 from maskedconv.io import replace_file
 from maskedconv.methods import METHODS, Method
 from maskedconv.schema import (
@@ -94,7 +95,8 @@ _header = record(
         "layers": mapping_of(_layer(dtype=text, origin=optional(_origin))),
         "tensors": mapping_of(text),
         "networks": list_of(_network),
-    }
+    },
+    {"masks": mapping_of(mask_description)},
 )
 
 
@@ -109,6 +111,7 @@ class Content(NamedTuple):
         tensors: what is stored, by its name; with or without the frozen filters.
         networks: arguments of ``models.create``.
         digest: SHA-256 of the header, which has those of all tensors; empty in format 1.
+        masks: names of tensors of zeros and ones, which the file stores as bits.
     """
 
     layers: dict[str, Layer]
@@ -116,6 +119,7 @@ class Content(NamedTuple):
     tensors: dict[str, Tensor]
     networks: list[dict[str, Any]]
     digest: str = ""
+    masks: frozenset[str] = frozenset()
 
 
 def write(path: Path, content: Content) -> None:
@@ -128,6 +132,8 @@ def write(path: Path, content: Content) -> None:
     serialize = _safetensors("safetensors.torch").save
     # A copy for every tensor: safetensors refuses memory that two names share.
     tensors = {key: plain(tensor).clone() for key, tensor in content.tensors.items()}
+    masks = {key: describe_mask(tensors[key]) for key in sorted(content.masks)}
+    tensors |= {key: pack(tensors[key]) for key in masks}
     header = json.dumps(
         {
             "format": _FORMAT,
@@ -135,6 +141,7 @@ def write(path: Path, content: Content) -> None:
             "frozen": content.frozen,
             "networks": content.networks,
             "tensors": {key: fingerprint(tensor) for key, tensor in tensors.items()},
+            **({"masks": masks} if masks else {}),
         }
     )
     metadata = {_NAME: header, _DIGEST: hashlib.sha256(header.encode()).hexdigest()}
@@ -163,8 +170,11 @@ def read(path: Path) -> Content:
         header = {key: header[key] for key in ("layers", "frozen")}
         tensors = _strip_wrapper(header, tensors)
     _check_digests(header, tensors, path)
+    masks = header.get("masks", {})
+    tensors |= unpacked(masks, tensors, path)
     networks, digest = header.get("networks", []), metadata.get(_DIGEST, "")
-    content = Content(header["layers"], header["frozen"], tensors, networks, digest)
+    layers, frozen = header["layers"], header["frozen"]
+    content = Content(layers, frozen, tensors, networks, digest, frozenset(masks))
     _check_layers(content, path)
     return content
 

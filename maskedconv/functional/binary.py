@@ -18,9 +18,9 @@ class _Sign(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable_lazily
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (input,) = ctx.saved_tensors
-        return grad * (2 - 2 * input.abs()).clamp_(min=0)
+        return (grad * (2 - 2 * input.abs()).clamp_(min=0),)
 
 
 def binary_sign(input: Tensor) -> Tensor:

@@ -84,7 +84,9 @@ class Supermask(Method):
         settings = self._layer_settings()
         return LayerFactory(
             conv=cast(Callable[..., nn.Conv2d], partial(_without_bias, self.layer, settings)),
-            linear=cast(Callable[..., nn.Linear], partial(_without_bias, self.linear_layer, settings)),
+            linear=cast(
+                Callable[..., nn.Linear], partial(_without_bias, self.linear_layer, settings)
+            ),
             norm=partial(nn.BatchNorm2d, affine=self.norm_learned),
             embedding=cast(Callable[..., nn.Embedding], partial(self.embedding_layer, **settings)),
         )

@@ -6,6 +6,8 @@ be none (Diffenderfer & Kailkhura 2021, arXiv 2103.09377, public code).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -35,22 +37,32 @@ def update_thresholds(network: nn.Module) -> None:
     Raises:
         ValueError: the layers differ in ``k``.
     """
-    layers = [
-        module
-        for module in network.modules()
-        if isinstance(module, ScoredLayer) and module.settings.threshold == "global"
-    ]
-    if not layers:
-        return
+    layers = [one for one in scored_layers(network) if one.settings.threshold == "global"]
     fractions = sorted({layer.settings.k for layer in layers})
     if len(fractions) > 1:
         raise ValueError(f"k is {fractions} in layers with one threshold; expected one value")
+    for layer, threshold in zip(layers, shared_thresholds(layers), strict=True):
+        layer.set_network_threshold(threshold)
+
+
+def scored_layers(network: nn.Module) -> list[ScoredLayer]:
+    """The supermask layers of a network, each once."""
+    return [module for module in network.modules() if isinstance(module, ScoredLayer)]
+
+
+@torch.no_grad()
+def shared_thresholds(layers: Sequence[ScoredLayer]) -> list[Threshold]:
+    """For each layer, the threshold of the scores of all ``layers`` with the first one's ``k``."""
+    if not layers:
+        return []
     scores = torch.cat([layer.scores.detach().flatten() for layer in layers])
-    value, first = find_threshold(scores, slices.num_kept(fractions[0], scores.numel()))
-    begin = 0
-    for layer in layers:
-        layer.set_network_threshold(Threshold(value, first - begin))
-        begin += layer.num_learned
+    value, first = find_threshold(scores, slices.num_kept(layers[0].settings.k, scores.numel()))
+    ends = accumulate(layer.num_learned for layer in layers)
+    # ``first`` is an index into the scores of all layers.
+    return [
+        Threshold(value, first - (end - layer.num_learned))
+        for layer, end in zip(layers, ends, strict=True)
+    ]
 
 
 def _before_forward(network: nn.Module, _: Any) -> None:

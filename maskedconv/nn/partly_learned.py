@@ -76,6 +76,13 @@ class PartlyLearned(nn.Module):
     def frozen_buffers(self) -> tuple[str, ...]:
         """Names of the buffers that a checkpoint may leave out, because they can be drawn again."""
 
+    def masks(self) -> dict[str, Tensor]:
+        """Zeros and ones that may replace parts of its state without changing its output.
+
+        By their names in its state dict, in its own dtype. Empty if there are none.
+        """
+        return {}
+
     @abstractmethod
     def learned_parts(self) -> tuple[LearnedPart, ...]:
         """The parameters that are parts of a plain layer's, for gradients and attributes."""

@@ -198,9 +198,16 @@ class ScoredLayer(PartlyLearned):
     @property
     def mask(self) -> Tensor:
         """True for the weights that are kept, bool, of ``weight_shape``."""
+        return self.mask_of(self._plan().threshold_of(self.scores))
+
+    def mask_of(self, threshold: Threshold) -> Tensor:
+        """The mask of the present scores under a threshold."""
         scores = self.scores.detach()
-        ones = torch.ones_like(scores)
-        return masked_weight(ones, scores, self._plan().threshold_of(scores)).bool()
+        return masked_weight(torch.ones_like(scores), scores, threshold).bool()
+
+    def masks(self) -> dict[str, Tensor]:
+        # As scores, they keep the same weights: there are as many ones as weights to keep.
+        return {"scores": self.mask.to(self.dtype)}
 
     @property
     def dtype(self) -> torch.dtype:

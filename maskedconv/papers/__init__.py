@@ -16,6 +16,8 @@ from maskedconv.runs.preset import Preset, Request
 
 _FOLDERS = (
     "rosenfeld2018",
+    "ramanujan2019",
+    "diffenderfer2021",
     "shen2021",
 )  # fmt: skip
 PAPERS: tuple[Paper[Any], ...] = tuple(

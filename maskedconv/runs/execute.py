@@ -18,6 +18,7 @@ from maskedconv.data import Dataset, Task
 from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.ensemble import Fit, freeze_unlearned_, train_members
+from maskedconv.runs.masks import describe_masks
 from maskedconv.runs.parts import SLICE
 from maskedconv.runs.row import InferenceBytes, Row, begin_row, fail, outcome
 from maskedconv.runs.store import StoreError
@@ -162,6 +163,8 @@ def _do(
     row.update(cast(Row, outcome(fit(model, config.seed))))
     if measured := dataset.measure(model):
         row["measured"] = measured
+    if masks := describe_masks(model):
+        row["masks"] = masks
     if config.keep and folder is not None:
         row.update(cast(Row, keep_weights(model, folder, config.key)))
 

@@ -86,6 +86,7 @@ _history = list_of(
 )
 _part = optional(record({"count": count, "mean_abs": number, "variance": number}))
 _filters = record({"shape": list_of(count, 4), "learned": count, "values": list_of(number)})
+_MASK = ("size", "kept", "kept_globally")
 _parameters = dict.fromkeys(("learned_parameters", "total_parameters"), count)
 _row: Schema = record(
     {"schema": one_of(SCHEMA), "key": text, "status": one_of("done", "failed"), "config": record()},
@@ -100,6 +101,7 @@ _row: Schema = record(
         "weights": text,
         "layers": list_of(record({"name": text}, {"learned": _part, "frozen": _part})),
         "first_layer": optional(_first_layer),
+        "masks": list_of(record({"name": text, **dict.fromkeys(_MASK, count)})),
         "members": list_of(record({"top1": number, "history": _history})),
         "measured": mapping_of(number),
         "inference_bytes": record({"stored": count, "in_memory": count}),

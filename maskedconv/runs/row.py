@@ -52,6 +52,15 @@ class LayerRow(TypedDict):
     frozen: WeightsPart | None
 
 
+class MaskRow(TypedDict):
+    """Weights of a supermask layer: all, kept, and those that a global threshold would keep."""
+
+    name: str
+    size: int
+    kept: int
+    kept_globally: int
+
+
 class FirstLayer(TypedDict):
     """The first convolution's filters: ``shape`` [O, I, kH, kW], flattened ``values``."""
 
@@ -126,6 +135,7 @@ class Row(TypedDict):
     weights: NotRequired[str]
     layers: NotRequired[list[LayerRow]]
     first_layer: NotRequired[FirstLayer | None]
+    masks: NotRequired[list[MaskRow]]
     members: NotRequired[list[MemberRow]]
     ensemble_top1: NotRequired[float]
     stored_bytes: NotRequired[StoredBytes]

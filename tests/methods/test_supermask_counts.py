@@ -87,5 +87,5 @@ def test_rounding_is_exact(k, size, kept):
                      ("half", TypeError), (True, TypeError)]
 )  # fmt: skip
 def test_a_fraction_is_checked(k, error):
-    with pytest.raises(error, match="k is .*; expected a fraction"):
+    with pytest.raises(error, match=r"k is .*; expected a fraction"):
         methods.supermask(k)
