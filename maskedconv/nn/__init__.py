@@ -20,6 +20,7 @@ _HOMES = {
     "bn_relu": "bn_relu_conv2d",
     "bn_relu_conv": "bn_relu_conv2d",
     "bn_relu_convs": "bn_relu_conv2d",
+    "sum_bn_relu_convs": "bn_relu_conv2d",
 }
 
 __all__ = [
@@ -34,11 +35,18 @@ __all__ = [
     "bn_relu",
     "bn_relu_conv",
     "bn_relu_convs",
+    "sum_bn_relu_convs",
 ]
 
 if TYPE_CHECKING:
     from maskedconv.nn.biprop import BipropConv2d, BipropEmbedding, BipropLinear
-    from maskedconv.nn.bn_relu_conv2d import BNReLUConv2d, bn_relu, bn_relu_conv, bn_relu_convs
+    from maskedconv.nn.bn_relu_conv2d import (
+        BNReLUConv2d,
+        bn_relu,
+        bn_relu_conv,
+        bn_relu_convs,
+        sum_bn_relu_convs,
+    )
     from maskedconv.nn.masked_conv2d import MaskedConv2d
     from maskedconv.nn.supermask import SupermaskConv2d, SupermaskLinear
     from maskedconv.nn.supermask_embedding import SupermaskEmbedding

@@ -16,6 +16,7 @@ from maskedconv.runs.preset import Preset, Request
 
 _FOLDERS = (
     "rosenfeld2018",
+    "frankle2020",
     "ramanujan2019",
     "diffenderfer2021",
     "shen2021",

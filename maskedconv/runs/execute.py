@@ -19,6 +19,7 @@ from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.ensemble import Fit, freeze_unlearned_, train_members
 from maskedconv.runs.masks import describe_masks
+from maskedconv.runs.norms import describe_norms, norms_row
 from maskedconv.runs.parts import SLICE
 from maskedconv.runs.row import InferenceBytes, Row, begin_row, fail, outcome
 from maskedconv.runs.store import StoreError
@@ -58,6 +59,8 @@ def build_model(config: RunConfig, num_classes: int, image_shape: tuple[int, ...
     about_bn = not config.bn_learned or "bn" in config.trained_parts
     if about_bn and not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         raise ValueError(f"{named}, but {config.model} has no BatchNorm")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"{config.label()} learns nothing; expected a parameter to learn")
     return model
 
 
@@ -160,11 +163,14 @@ def _do(
         row.update(cast(Row, train_members(model, config, dataset, fit, checkpoint)))
         row["stored_bytes"]["shared"] = weights_path(folder, config.start).stat().st_size
         return
+    norms = describe_norms(model)
     row.update(cast(Row, outcome(fit(model, config.seed))))
-    if measured := dataset.measure(model):
-        row["measured"] = measured
+    if described := norms_row(norms, describe_norms(model)):
+        row["norms"] = described
     if masks := describe_masks(model):
         row["masks"] = masks
+    if measured := dataset.measure(model):
+        row["measured"] = measured
     if config.keep and folder is not None:
         row.update(cast(Row, keep_weights(model, folder, config.key)))
 

@@ -96,7 +96,7 @@ def check_folder(store: Store, preset: Preset) -> None:
     """ValueError if the folder holds runs of another preset, data set, precision or --compile."""
     names = ", ".join(preset.datasets)
     old = store.read_plan()
-    if old is not None and (old["preset"], old["dataset"]) != (preset.name, names):
+    if old is not None and (old["preset"] != preset.name or not _overlap(old, preset)):
         raise ValueError(
             f"{store.out} holds the preset {old['preset']} on {old['dataset']}, not "
             f"{preset.name} on {names}; choose another folder with --out"
@@ -113,6 +113,12 @@ def check_folder(store: Store, preset: Preset) -> None:
             f"{store.out} holds runs {ways[compile]}, not {ways[preset.compile]}; choose another "
             "folder with --out"
         )
+
+
+def _overlap(old: dict[str, Any], preset: Preset) -> bool:
+    """Whether the data sets of one contain those of the other: papers differ in their data sets."""
+    before, now = set(old["dataset"].split(", ")), set(preset.datasets)
+    return before <= now or now <= before
 
 
 def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Task]) -> None:

@@ -77,6 +77,25 @@ class KeptWeights(TypedDict):
     first_layer: FirstLayer | None
 
 
+class NormsPart(TypedDict):
+    """The scales γ of all BatchNorms: a histogram, and how many have |γ| < .01."""
+
+    counts: list[int]
+    small: int
+
+
+class NormsRow(TypedDict):
+    """γ before and after the training; ``counts`` divide ``low`` to ``high`` into equal bins.
+
+    Values beyond the bounds count in the first and the last bin.
+    """
+
+    low: float
+    high: float
+    before: NormsPart
+    after: NormsPart
+
+
 class MemberRow(TypedDict):
     """A member of an ensemble: its last top-1 in percent and its epochs."""
 
@@ -135,6 +154,7 @@ class Row(TypedDict):
     weights: NotRequired[str]
     layers: NotRequired[list[LayerRow]]
     first_layer: NotRequired[FirstLayer | None]
+    norms: NotRequired[NormsRow]
     masks: NotRequired[list[MaskRow]]
     members: NotRequired[list[MemberRow]]
     ensemble_top1: NotRequired[float]

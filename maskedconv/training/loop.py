@@ -14,6 +14,7 @@ from torch import nn
 from maskedconv.data import Task
 from maskedconv.optim.factory import make_optimizer, make_scheduler
 from maskedconv.training import interrupts
+from maskedconv.training.captured_step import CapturedStep
 from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.compiled import check_compile
 from maskedconv.training.config import TrainingConfig
@@ -72,6 +73,8 @@ def train(
         told(result)
         if checkpoint is not None and checkpoint.due():
             checkpoint.write(position.state())
+    if isinstance(step, CapturedStep):
+        step.tell_unused()
     return position.history
 
 

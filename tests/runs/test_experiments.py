@@ -12,7 +12,10 @@ from report_samples import ITEMS, preset_of
 
 from maskedconv import count_parameters, papers
 from maskedconv.papers import PRESETS, select
+from maskedconv.runs import Store
 from maskedconv.runs.execute import build_model
+from maskedconv.runs.planning import check_folder, write_plan
+from maskedconv.runs.preset import Request
 
 
 def _runs(name, preset="quick", **changes):
@@ -210,3 +213,19 @@ def test_planning_does_not_load_torch():
     modules = "papers, runs, runs.store, runs.preset, runs.sequential, optim, training"
     code = f"import sys, {', '.join('maskedconv.' + name for name in modules.split(', '))}"
     subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)
+
+
+def test_a_folder_takes_papers_with_other_data_sets(tmp_path):
+    """BatchNorm's paper has CIFAR-10 alone, and filters' paper has CIFAR-100, too."""
+    store = Store(tmp_path)
+    store.prepare()
+    small = papers.make_plan([papers.ITEMS["bnonly"]], Request("paper"))
+    both = papers.make_plan([papers.ITEMS["bnonly"], papers.ITEMS["fig2"]], Request("paper"))
+    assert both.preset.datasets == ("cifar10", "cifar100")
+    write_plan(store, small, {}, "command")
+    check_folder(store, both.preset)
+    write_plan(store, both, {}, "command")
+    check_folder(store, small.preset)
+    other = papers.make_plan([papers.ITEMS["fig2"]], Request("paper", dataset="digits"))
+    with pytest.raises(ValueError, match="on cifar10, cifar100, not paper on digits"):
+        check_folder(store, other.preset)
