@@ -91,8 +91,8 @@ def load(model: Model, path: str | Path) -> Model:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is not such a checkpoint or is damaged; its layers, names, shapes or
-            types are not the model's, or its values differ where layers of the model share them; or frozen filters are neither in the file, nor in the model,
-            nor given by a seed.
+            types are not the model's, or its values differ where layers of the model share them;
+            or frozen filters are neither in the file, nor in the model, nor given by a seed.
     """
     path = Path(path)
     layers, state = _partly_learned(model), _state(model)

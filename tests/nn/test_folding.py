@@ -125,7 +125,8 @@ def step_of(model, name):
     if name.startswith("transformer"):
         batch = torch.randint(3, 20, (4, 2, 5), generator=torch.Generator().manual_seed(0))
         return model(batch).square().mean()
-    return model(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))).square().mean()
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return model(images).square().mean()
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
