@@ -91,14 +91,15 @@ def load(model: Model, path: str | Path) -> Model:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is not such a checkpoint or is damaged; its layers, names, shapes or
-            types are not the model's; or frozen filters are neither in the file, nor in the model,
-            nor given by a seed.
+            types are not the model's, or its values differ where layers of the model share them;
+            or frozen filters are neither in the file, nor in the model, nor given by a seed.
     """
     path = Path(path)
     layers, state = _partly_learned(model), _state(model)
     content = _without_prefix(file.read(path), state)
     _compare_layers(content.layers, layers, path)
     _compare_tensors(content, state, path)
+    _compare_shared(content, layers, path)
     found = find_frozen(content, state, layers, path)
     check_can_materialise(model)
     materialise(model)
@@ -207,6 +208,19 @@ def _compare_layers(saved: dict[str, Layer], layers: dict[str, PartlyLearned], p
         for key, value in _configuration(layer).items():
             if saved[name].get(key, value) != value:
                 raise ValueError(f"{path}: {name}.{key} is {saved[name][key]}; expected {value}")
+
+
+def _compare_shared(content: Content, layers: dict[str, PartlyLearned], path: Path) -> None:
+    """ValueError if layers that share a frozen weight have different ones in the file."""
+    first: dict[int, str] = {}
+    for name, layer in layers.items():
+        for buffer, key in zip(layer.frozen_buffers(), _frozen_of(name, layer), strict=True):
+            other = first.setdefault(id(getattr(layer, buffer)), key)
+            if content.frozen.get(key) != content.frozen.get(other):
+                raise ValueError(
+                    f"{path}: {key} differs from {other}; expected equal values, as these layers "
+                    "of the model share one frozen weight"
+                )
 
 
 def _compare_tensors(content: Content, state: dict[str, Tensor], path: Path) -> None:

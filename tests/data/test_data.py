@@ -67,17 +67,10 @@ def test_computed_statistics_normalise_the_training_set(digits):
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(data.DataError, match=r"'mnist'.*digits, cifar10"):
         data.load("mnist")
-    assert data.available() == [
-        "digits",
-        "cifar10",
-        "cifar100",
-        "tiny-imagenet",
-        "number-words-1000",
-        "number-words-10000",
-        "imagenet",
-        "photos",
-        "folder",
-    ]
+    images = ["digits", "cifar10", "cifar100", "tiny-imagenet"]
+    words = [f"number-words-{numbers}" for numbers in (1000, 10_000)]
+    folders = ["imagenet", "photos", "folder"]
+    assert data.available() == [*images, *words, *folders, "mnist5k"]
 
 
 def test_to_moves_every_tensor(digits):
@@ -247,3 +240,21 @@ def test_archive_given_as_folder_says_how_to_unpack_it(tmp_path):
     damage(archive, 20)
     with pytest.raises(data.DataError, match=r"images\.tar\.xz is a damaged or truncated archive"):
         data.check("folder", archive)
+
+
+def test_mnist5k_agrees_with_its_description():
+    images, facts = data.load("mnist5k"), data.describe("mnist5k")
+    assert tuple(images.train_images.shape) == (facts.train_size, 1, 28, 28)
+    assert tuple(images.test_images.shape) == (facts.test_size, 1, 28, 28)
+    assert images.train_labels.bincount().tolist() == [facts.train_per_class] * 10
+    assert images.train_images.max() == 255
+    # MNIST's digits are a fifth of the image, so the mean is small; it is that of the data.
+    assert images.mean == pytest.approx((images.train_images.double().mean().item() / 255,))
+    assert not images.flip
+    assert len(data.load("mnist5k", subset=3).train_labels) == 30
+
+
+def test_a_package_that_is_missing(monkeypatch):
+    monkeypatch.setattr("maskedconv.data.sources.find_spec", lambda module: None)
+    with pytest.raises(data.MissingDataError, match=r"pip install 'maskedconv\[mnist5k\]'"):
+        data.check("mnist5k")
