@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import nn
 
@@ -21,6 +22,45 @@ class ParameterCount:
     def fraction(self) -> float:
         """Learned share of all parameters, in [0, 1]."""
         return self.learned / self.total if self.total else 0.0
+
+
+# The seed that draws every frozen value again, a 64-bit integer.
+SEED_BYTES = 8
+
+
+class InferenceBytes(NamedTuple):
+    """Bytes that inference needs of a network.
+
+    Attributes:
+        stored: in a file: learned values, one bit for each weight of a mask, BatchNorm's
+            statistics, and one seed for all frozen values.
+        in_memory: the frozen values instead of the seed. Layers that share a frozen weight hold it
+            once.
+    """
+
+    stored: int
+    in_memory: int
+
+
+def count_inference_bytes(model: nn.Module) -> InferenceBytes:
+    """Bytes that inference needs of ``model``, stored and in memory.
+
+    Frozen values of zero that are not stored cost nothing. The masks of a layer are packed into
+    whole bytes.
+    """
+    partly = [module for module in model.modules() if isinstance(module, PartlyLearned)]
+    frozen = {
+        id(part.tensor): part.tensor
+        for layer in partly
+        for part in layer.frozen_parts()
+        if part.tensor is not None
+    }
+    inside = {id(t) for layer in partly for t in (*layer.parameters(), *layer.buffers())}
+    others = {id(t): t for t in (*model.parameters(), *model.buffers()) if id(t) not in inside}
+    learned = sum(-(-layer.inference_bits() // 8) for layer in partly)
+    learned += sum(tensor.nbytes for tensor in others.values())
+    held = sum(tensor.nbytes for tensor in frozen.values())
+    return InferenceBytes(learned + (SEED_BYTES if frozen else 0), learned + held)
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:

@@ -37,7 +37,7 @@ from maskedconv.training.compiled import check_compile
 from maskedconv.training.device import open_device
 
 if TYPE_CHECKING:
-    from maskedconv.data import Dataset
+    from maskedconv.data import Task
     from maskedconv.training.history import Epoch
 
 _HEADER = "epoch       lr  train loss  top-1 %  test loss  top-1 %       s"
@@ -192,7 +192,7 @@ def _recipe(model: str, **given: Any) -> dict[str, Any]:
     return found | {name: value for name, value in given.items() if value is not None}
 
 
-def _check_model(config: RunConfig, images: Dataset) -> None:
+def _check_model(config: RunConfig, images: Task) -> None:
     """Raises errors in the network's arguments before the run, as usage errors."""
     from maskedconv.runs.execute import build_model
 
@@ -213,7 +213,7 @@ def _say_what_is_not_obvious(config: RunConfig, store: Store | None) -> None:
 
 
 def _run(
-    config: RunConfig, images: Dataset, store: Store | None, checkpoint_seconds: float, graph: str
+    config: RunConfig, images: Task, store: Store | None, checkpoint_seconds: float, graph: str
 ) -> Row:
     from maskedconv.runs.execute import execute
     from maskedconv.runs.sequential import run_all

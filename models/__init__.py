@@ -84,14 +84,13 @@ def create(
             ``frozen``.
         options:
             in_channels (3), image_size (32): of the input ``[N, in_channels, H, W]``.
-            init: "he" (default), N(0, 2 / (kH kW O)); or "authors", as the authors' code began:
-                split convolutions of WRN and VGG, i.e. all but those of ``learned=1.0``, keep
-                PyTorch's initialisation. The other networks are the same under both, and AlexNet
-                has PyTorch's under both.
+            init: "he" (default), N(0, 2 / (kH kW O)), in resnet N(0, 2 / (kH kW I)); or "authors",
+                as the authors' code began: split convolutions of WRN and VGG, i.e. all but those of
+                ``learned=1.0``, keep PyTorch's initialisation. The other networks are the same
+                under both, and AlexNet has PyTorch's under both.
             bn_learned (True): whether BatchNorm's affine parameters are learned.
             dropout (0.0): wrn only.
-            width (1.0): alexnet, vgg19, vgg_small, resnet18, conv and fc_300_100 only; multiplies
-                every number of channels.
+            width (1.0): all but wrn and densenet; multiplies every number of channels.
             activation ("relu"): vgg_small and resnet18 only; "sign" makes activations binary.
 
     Raises:

@@ -61,6 +61,11 @@ FAMILIES = (
     Family("vgg19", "vgg19", "vgg", "VGG19", ("vgg19",), fixed={"batch_norm": False}),
     Family("vgg19_bn", "vgg19_bn", "vgg", "VGG19", ("vgg19_bn",), fixed={"batch_norm": True}),
     Family(
+        "transformer_B_D with D a multiple of 16",
+        rf"transformer_(?P<blocks>{_NUMBER})_(?P<dim>{_NUMBER})",
+        "transformer", "Transformer", (),
+    ),
+    Family(
         "conv2, conv4, conv6, conv8", "conv(?P<depth>[2468])",
         "conv", "ConvNet", ("conv2", "conv4", "conv6", "conv8"), 2, 0,
     ),

@@ -9,6 +9,8 @@ from maskedconv.data.errors import DataError
 # The paper's normalisation of CIFAR, in fractions of the largest pixel value.
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)
+# The beginning of the names of the translation tasks; the numbers below the rest of it.
+NUMBER_WORDS = "number-words-"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,24 @@ _DATASETS = {
         # The paper does not describe its augmentation of 64-pixel images: twice CIFAR's padding.
         DatasetInfo(
             "tiny-imagenet", "Tiny-ImageNet", 200, 3, 64, 100_000, 10_000, 500, None, None, 8, True
+        ),
+        # Sequences of tokens (data/number_words.py): channels are the source and its translation.
+        *(
+            DatasetInfo(
+                f"{NUMBER_WORDS}{numbers}",
+                f"number words below {numbers:,}",
+                None,
+                2,
+                None,
+                train,
+                test,
+                None,
+                None,
+                None,
+                None,
+                False,
+            )
+            for numbers, train, test in ((1_000, 4_920, 1_080), (10_000, 48_120, 11_880))
         ),
         DatasetInfo(
             "folder", "an image folder", None, 3, None, None, None, None, None, None, None, True

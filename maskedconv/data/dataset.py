@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskedconv.data import batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +47,16 @@ class Dataset:
         return channels, height, width
 
     @property
+    def train_size(self) -> int:
+        """Number of training images."""
+        return len(self.train_images)
+
+    @property
+    def test_size(self) -> int:
+        """Number of test images."""
+        return len(self.test_images)
+
+    @property
     def device(self) -> torch.device:
         """The device of the images."""
         return self.train_images.device
@@ -54,6 +68,28 @@ class Dataset:
             for field in ("train_images", "train_labels", "test_images", "test_labels")
         }
         return dataclasses.replace(self, **moved)
+
+    def train_batches(
+        self, batch_size: int, seed: int, epoch: int, first_batch: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """As ``maskedconv.data.train_batches``."""
+        return batches.train_batches(self, batch_size, seed, epoch, first_batch=first_batch)
+
+    def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As ``maskedconv.data.test_batches``."""
+        return batches.test_batches(self, batch_size)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy [] of logits [B, classes] and labels [B]."""
+        return F.cross_entropy(outputs, targets)
+
+    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Number [] of images whose largest logit is that of their label."""
+        return (outputs.argmax(1) == targets).sum()
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Nothing further: the top-1 is all."""
+        return {}
 
 
 def take_subset(dataset: Dataset, per_class: int, seed: int) -> Dataset:

@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskedconv.data.catalogue import DatasetInfo
+from maskedconv.data.catalogue import NUMBER_WORDS, DatasetInfo
 from maskedconv.data.dataset import Dataset, take_subset
 from maskedconv.data.decode import decode_listing
 from maskedconv.data.errors import DataError, MissingDataError, optional_import, say
 from maskedconv.data.listing import Listing
+from maskedconv.data.number_words import number_words
 from maskedconv.data.sources import ARRAYS, Arrays, download_command, find_source
+from maskedconv.data.task import Task
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -30,8 +32,8 @@ def load(
     subset: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
-) -> Dataset:
-    """Load a complete dataset as uint8 onto ``device``.
+) -> Task:
+    """Load a complete dataset onto ``device``: images as uint8, text as tokens.
 
     Args:
         name: one of ``available()``.
@@ -49,6 +51,8 @@ def load(
         ImportError: a package of the ``reproduce`` extra is missing.
     """
     source = find_source(name, data_dir, download, subset)
+    if name.startswith(NUMBER_WORDS):
+        return number_words(name, int(name.removeprefix(NUMBER_WORDS))).to(device)
     if source.listing is not None:
         dataset = _from_listing(source.info, source.listing)
     elif source.root is not None and source.arrays is not None:

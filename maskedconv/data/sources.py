@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import tarfile
 import zipfile
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from maskedconv.data.catalogue import DatasetInfo, describe
+from maskedconv.data.catalogue import NUMBER_WORDS, DatasetInfo, describe
 from maskedconv.data.errors import DataError, MissingDataError, optional_import
 from maskedconv.data.listing import Listing, list_image_folder, list_tiny_imagenet
 
@@ -93,11 +94,25 @@ def find_source(
             )
         _check_package(info)
         source = Source(info, None)
+    elif name.startswith(NUMBER_WORDS):
+        source = _number_words(info, data_dir, subset)
     else:
         root = _data_root(info, data_dir, download)
         source = _find_arrays(info, root, download) or Source(info, root, _find_listing(info, root))
     _check_subset_fits(subset, source)
     return source
+
+
+def _number_words(info: DatasetInfo, data_dir: str | Path | None, subset: int | None) -> Source:
+    if data_dir is not None:
+        raise DataError(f"data_dir: {info.name} is computed and takes none, got {data_dir}")
+    if subset is not None:
+        raise DataError(f"subset is {subset}; expected none, as {info.name} has no classes")
+    if importlib.util.find_spec("unicode_rbnf") is None:
+        raise MissingDataError(
+            f"{info.name} needs the package unicode-rbnf: pip install 'maskedconv[reproduce]'"
+        )
+    return Source(info, None)
 
 
 def default_root(name: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from maskedconv.methods.supermask import Supermask
-from maskedconv.nn.biprop import BipropConv2d, BipropLinear
+from maskedconv.nn.biprop import BipropConv2d, BipropEmbedding, BipropLinear
 
 
 @dataclass(frozen=True)
@@ -27,3 +27,4 @@ class Biprop(Supermask):
     name = "biprop"
     layer = BipropConv2d
     linear_layer = BipropLinear
+    embedding_layer = BipropEmbedding

@@ -24,11 +24,13 @@ class LayerFactory:
         conv: called as ``nn.Conv2d``.
         linear: called as ``nn.Linear``.
         norm: called as ``nn.BatchNorm2d``, with the number of channels.
+        embedding: called as ``nn.Embedding``, with the number of embeddings and their size.
     """
 
     conv: Callable[..., nn.Conv2d] = nn.Conv2d
     linear: Callable[..., nn.Linear] = nn.Linear
     norm: Callable[..., nn.Module] = nn.BatchNorm2d
+    embedding: Callable[..., nn.Embedding] = nn.Embedding
 
 
 class Method(ABC):

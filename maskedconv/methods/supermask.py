@@ -20,6 +20,7 @@ from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.random_weights import WEIGHTS
 from maskedconv.nn.scored import THRESHOLDS, ScoredLayer
 from maskedconv.nn.supermask import SupermaskConv2d, SupermaskLinear
+from maskedconv.nn.supermask_embedding import SupermaskEmbedding
 from maskedconv.schema import Schema, count, flag, list_of, number, one_of
 
 
@@ -40,7 +41,8 @@ class Supermask(Method):
     Args:
         k: fraction of each layer's weights that is used, in [0, 1].
         weights: "signed_constant" for ±σ, "kaiming" for N(0, σ²), with σ = √2 / √fan_in; "uniform"
-            for PyTorch's initialisation; "keep" for the values before the conversion (in a new
+            for PyTorch's initialisation; "network" for that of the new network's plain layers;
+            "keep" for the values before the conversion (in a new
             network, PyTorch's initialisation).
         scale: whether weights that are drawn anew are multiplied by 1 / √k.
         threshold: "layer" keeps the fraction ``k`` of each layer, "global" that of the network.
@@ -59,6 +61,7 @@ class Supermask(Method):
     name = "supermask"
     layer = SupermaskConv2d
     linear_layer = SupermaskLinear
+    embedding_layer: ClassVar[type[ScoredLayer]] = SupermaskEmbedding
     converted = (nn.Conv2d, nn.Linear)
     schema: ClassVar[Mapping[str, Schema]] = {
         "k": number,
@@ -85,6 +88,7 @@ class Supermask(Method):
                 Callable[..., nn.Linear], partial(_without_bias, self.linear_layer, settings)
             ),
             norm=partial(nn.BatchNorm2d, affine=self.norm_learned),
+            embedding=cast(Callable[..., nn.Embedding], partial(self.embedding_layer, **settings)),
         )
 
     def _layer_settings(self) -> dict[str, Any]:

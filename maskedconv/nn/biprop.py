@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from maskedconv.nn.supermask import SupermaskConv2d, SupermaskLinear
+from maskedconv.nn.supermask_embedding import SupermaskEmbedding
 
 
 class BipropConv2d(SupermaskConv2d):
@@ -23,6 +24,14 @@ class BipropConv2d(SupermaskConv2d):
 
 class BipropLinear(SupermaskLinear):
     """The fully connected layer that belongs to :class:`BipropConv2d`."""
+
+    method = "biprop"
+    binary = True
+    default_weights = "kaiming"
+
+
+class BipropEmbedding(SupermaskEmbedding):
+    """The embedding that belongs to :class:`BipropConv2d`."""
 
     method = "biprop"
     binary = True

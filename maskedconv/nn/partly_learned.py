@@ -87,6 +87,11 @@ class PartlyLearned(nn.Module):
     def learned_parts(self) -> tuple[LearnedPart, ...]:
         """The parameters that are parts of a plain layer's, for gradients and attributes."""
 
+    def inference_bits(self) -> int:
+        """Bits that inference needs of the learned values, besides the frozen ones."""
+        values = (p for p in self.parameters(recurse=False) if p.requires_grad)
+        return sum(8 * value.numel() * value.itemsize for value in values)
+
     @abstractmethod
     def weight_values(self) -> tuple[Tensor, Tensor]:
         """Learned and frozen values of the weight, flat; without zeros that are not stored."""

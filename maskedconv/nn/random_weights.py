@@ -1,4 +1,4 @@
-"""Frozen random weights of supermasks (Ramanujan et al. 2019, section 4.3)."""
+"""Frozen random weights of supermasks (Ramanujan et al. 2019, arXiv 1911.13299)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-Weights = Literal["signed_constant", "kaiming", "uniform"]
+Weights = Literal["signed_constant", "kaiming", "uniform", "network"]
 WEIGHTS: tuple[str, ...] = get_args(Weights)
 
 
@@ -21,9 +21,10 @@ def draw_weights_(
     Args:
         weights: "signed_constant" for ±σ with equal probability, or "kaiming" for N(0, σ²), both
             with σ = gain · √2 / √fan_in. "uniform" is PyTorch's initialisation of its own layers,
-            multiplied by ``gain``.
+            multiplied by ``gain``; "network" as well, until a network that initialises its plain
+            layers otherwise draws these layers likewise (:meth:`ScoredLayer.draw_frozen_`).
     """
-    if weights == "uniform":
+    if weights in ("uniform", "network"):
         nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
         return weight.mul_(gain)
     sigma = gain * math.sqrt(2 / max(1, math.prod(weight.shape[1:])))

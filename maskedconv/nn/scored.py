@@ -131,8 +131,8 @@ class ScoredLayer(PartlyLearned):
         generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
         if with_weight:
             drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
-            gain = kept_gain(self.settings.k) if self.settings.scale else 1.0
-            self.frozen.copy_(draw_weights_(drawn, self.settings.weights, gain, generator))
+            weights = draw_weights_(drawn, self.settings.weights, self._gain(), generator)
+            self.frozen.copy_(weights)
         self.reset_scores(generator)
 
     @torch.no_grad()
@@ -144,6 +144,19 @@ class ScoredLayer(PartlyLearned):
         """
         drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
         self.scores.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator))
+
+    @torch.no_grad()
+    def draw_frozen_(self, draw: Callable[[Tensor], object]) -> None:
+        """Initialises the frozen weight by ``draw`` if its distribution is that of the network.
+
+        ``draw`` fills a tensor of the shape of the weight in place.
+        """
+        if self.settings.weights == "network":
+            draw(self.frozen)
+            self.frozen.mul_(self._gain())
+
+    def _gain(self) -> float:
+        return kept_gain(self.settings.k) if self.settings.scale else 1.0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """As ``nn.Module`` does, but the frozen weight stays the same tensor, as parameters do."""
@@ -250,6 +263,10 @@ class ScoredLayer(PartlyLearned):
 
     def learned_parts(self) -> tuple[LearnedPart, ...]:
         return ()
+
+    def inference_bits(self) -> int:
+        """One bit for each weight: whether it is kept."""
+        return self.num_learned
 
     def weight_values(self) -> tuple[Tensor, Tensor]:
         kept = self.weight.detach()[self.mask]

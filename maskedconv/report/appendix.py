@@ -32,7 +32,7 @@ def sections(results: Results, folder: Path, out: Path) -> list[Section]:
 
 def _notes(results: Results) -> list[Block]:
     notes = [
-        "Accuracy is top-1 on the test images in percent. As in the paper, it is the accuracy of "
+        "Accuracy is top-1 on the test images in percent. It is the accuracy of "
         "the best epoch. The best epoch is chosen on the same test images, so the value is "
         "slightly optimistic; the accuracy of the last epoch is given as well. ± is the sample "
         "standard deviation over seeds.",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from maskedconv import data
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.parts import SLICE, options_text
-from maskedconv.runs.row import EpochRow, Row
+from maskedconv.runs.row import EpochRow, InferenceBytes, Row
 
 if TYPE_CHECKING:
     from maskedconv.report.item import Item, Paper
@@ -154,6 +154,16 @@ class SeedGroup:
     @property
     def total_parameters(self) -> int | None:
         return self._first(lambda row: row.get("total_parameters"))
+
+    @property
+    def inference_bytes(self) -> InferenceBytes | None:
+        """Bytes that inference needs of the network, stored and in memory."""
+        found = (run.row.get("inference_bytes") for run in self.runs if run.row is not None)
+        return next((sizes for sizes in found if sizes is not None), None)
+
+    def measured(self, name: str) -> Stat | None:
+        """A further result of the data set after the last epoch, in percent."""
+        return self._stat(lambda row: row.get("measured", {}).get(name))
 
     @property
     def chance(self) -> float | None:

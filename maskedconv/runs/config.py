@@ -18,7 +18,7 @@ from maskedconv.runs.parts import (
     MethodConfig,
     ModelConfig,
     Option,
-    options_text,
+    Options,
 )
 from maskedconv.slices import SLICE_DIMS
 from maskedconv.training.config import TrainingConfig
@@ -145,7 +145,7 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
 
     def label(self) -> str:
         """Short text for progress lines, such as ``wrn_28_4 p=.1 random, cifar10, 10 epochs``."""
-        parts = [self.model, self._label_learned()]
+        parts = [self.model, *_texts(self.options), self._label_learned()]
         if self.slice_dim:
             parts.append(f"of {SLICE_DIMS[self.slice_dim]}")
         if self.method == SLICE and not self.learns_all_slices:
@@ -168,9 +168,9 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
 
     def _label_learned(self) -> str:
         if self.method != SLICE:
-            parts = [self.method, options_text(self.method_options)]
+            parts = [self.method, *_texts(self.method_options)]
             parts += [f"only {self.trained}"] if self.trained != "all" else []
-            return " ".join(part for part in parts if part)
+            return " ".join(parts)
         if self.trained != "all":
             return f"only {self.trained}"
         if isinstance(self.learned, int):
@@ -180,6 +180,10 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
     def with_seed(self, seed: int) -> RunConfig:
         """The same run with another seed."""
         return replace(self, seed=seed)
+
+
+def _texts(options: Options) -> list[str]:
+    return [f"{name}={value}" for name, value in options]
 
 
 def _short(number: float) -> str:

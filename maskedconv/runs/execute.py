@@ -13,14 +13,15 @@ import torch
 from torch import nn
 
 from maskedconv import env, methods, models
-from maskedconv.counting import count_parameters
-from maskedconv.data import Dataset
+from maskedconv.counting import count_inference_bytes, count_parameters
+from maskedconv.data import Dataset, Task
 from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.ensemble import Fit, freeze_unlearned_, train_members
 from maskedconv.runs.masks import describe_masks
+from maskedconv.runs.norms import describe_norms, norms_row
 from maskedconv.runs.parts import SLICE
-from maskedconv.runs.row import Row, begin_row, fail, outcome
+from maskedconv.runs.row import InferenceBytes, Row, begin_row, fail, outcome
 from maskedconv.runs.store import StoreError
 from maskedconv.runs.weights import keep_weights, start_from, weights_path
 from maskedconv.selection import select_learned_
@@ -31,10 +32,8 @@ from maskedconv.training.loop import train
 from maskedconv.training.memory import peak_resident
 
 
-def build_model(
-    config: RunConfig, num_classes: int, image_shape: tuple[int, int, int]
-) -> nn.Module:
-    """The network of ``config`` for images of ``image_shape`` (C, H, W), on the CPU.
+def build_model(config: RunConfig, num_classes: int, image_shape: tuple[int, ...]) -> nn.Module:
+    """The network of ``config`` for examples of ``image_shape``, such as (C, H, W), on the CPU.
 
     Raises:
         ValueError, TypeError: as ``maskedconv.models.create`` and ``select_learned_``; a setting
@@ -60,6 +59,8 @@ def build_model(
     about_bn = not config.bn_learned or "bn" in config.trained_parts
     if about_bn and not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         raise ValueError(f"{named}, but {config.model} has no BatchNorm")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"{config.label()} learns nothing; expected a parameter to learn")
     return model
 
 
@@ -80,7 +81,7 @@ def _check_init(config: RunConfig) -> None:
 
 def execute(
     config: RunConfig,
-    dataset: Dataset,
+    dataset: Task,
     on_epoch: Callable[[Epoch], None] | None = None,
     *,
     folder: Path | None = None,
@@ -138,7 +139,7 @@ def execute(
 
 def _do(
     config: RunConfig,
-    dataset: Dataset,
+    dataset: Task,
     fit: Fit,
     folder: Path | None,
     checkpoint: Checkpoint | None,
@@ -153,22 +154,30 @@ def _do(
     counts = count_parameters(model)
     row["learned_parameters"] = counts.learned * max(1, config.members)
     row["total_parameters"] = counts.total
+    row["inference_bytes"] = cast(InferenceBytes, count_inference_bytes(model)._asdict())
 
     if config.members and folder is not None and checkpoint is not None:
+        if not isinstance(dataset, Dataset):
+            raise ValueError(f"members is {config.members}; expected 0 with {config.dataset}")
         freeze_unlearned_(model)
         row.update(cast(Row, train_members(model, config, dataset, fit, checkpoint)))
         row["stored_bytes"]["shared"] = weights_path(folder, config.start).stat().st_size
         return
+    norms = describe_norms(model)
     row.update(cast(Row, outcome(fit(model, config.seed))))
+    if described := norms_row(norms, describe_norms(model)):
+        row["norms"] = described
     if masks := describe_masks(model):
         row["masks"] = masks
+    if measured := dataset.measure(model):
+        row["measured"] = measured
     if config.keep and folder is not None:
         row.update(cast(Row, keep_weights(model, folder, config.key)))
 
 
 def _training_of(
     config: RunConfig,
-    dataset: Dataset,
+    dataset: Task,
     on_epoch: Callable[[Epoch], None] | None,
     checkpoint: Checkpoint | None,
     graph: str,
@@ -204,8 +213,8 @@ def _forgetting_the_first_peak(
     return chosen
 
 
-def _checkpoint(config: RunConfig, dataset: Dataset, folder: Path, every: float) -> Checkpoint:
-    images = [*dataset.train_images.shape, len(dataset.test_images), dataset.num_classes]
+def _checkpoint(config: RunConfig, dataset: Task, folder: Path, every: float) -> Checkpoint:
+    size = dataset.train_size, *dataset.image_shape, dataset.test_size, dataset.num_classes
     described = config.to_json()
     if not config.compile:
         # Checkpoints from before --compile existed stay valid.
@@ -213,7 +222,7 @@ def _checkpoint(config: RunConfig, dataset: Dataset, folder: Path, every: float)
     if config.method == SLICE:
         # Those from before there were other methods, too.
         del described["method"], described["method_options"]
-    identity = {"config": described, "images": images, "device": dataset.device.type}
+    identity = {"config": described, "images": list(size), "device": dataset.device.type}
     return Checkpoint(checkpoint_path(folder, config), identity, every)
 
 

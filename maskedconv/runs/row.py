@@ -77,6 +77,25 @@ class KeptWeights(TypedDict):
     first_layer: FirstLayer | None
 
 
+class NormsPart(TypedDict):
+    """The scales γ of all BatchNorms: a histogram, and how many have |γ| < .01."""
+
+    counts: list[int]
+    small: int
+
+
+class NormsRow(TypedDict):
+    """γ before and after the training; ``counts`` divide ``low`` to ``high`` into equal bins.
+
+    Values beyond the bounds count in the first and the last bin.
+    """
+
+    low: float
+    high: float
+    before: NormsPart
+    after: NormsPart
+
+
 class MemberRow(TypedDict):
     """A member of an ensemble: its last top-1 in percent and its epochs."""
 
@@ -99,8 +118,18 @@ class EnsembleOutcome(Outcome):
     stored_bytes: StoredBytes
 
 
+class InferenceBytes(TypedDict):
+    """Bytes that inference needs of a network, as ``maskedconv.counting.InferenceBytes``."""
+
+    stored: int
+    in_memory: int
+
+
 class Row(TypedDict):
-    """The row of a run, one line of ``results.jsonl``. ``status`` is "done" or "failed"."""
+    """The row of a run, one line of ``results.jsonl``. ``status`` is "done" or "failed".
+
+    ``measured`` has further results of the data set, in percent.
+    """
 
     key: str
     config: dict[str, Any]
@@ -113,6 +142,8 @@ class Row(TypedDict):
     last_top1: NotRequired[float | None]
     best_top1: NotRequired[float | None]
     best_epoch: NotRequired[int | None]
+    measured: NotRequired[dict[str, float]]
+    inference_bytes: NotRequired[InferenceBytes]
     learned_parameters: NotRequired[int]
     total_parameters: NotRequired[int]
     seconds: NotRequired[float]
@@ -123,6 +154,7 @@ class Row(TypedDict):
     weights: NotRequired[str]
     layers: NotRequired[list[LayerRow]]
     first_layer: NotRequired[FirstLayer | None]
+    norms: NotRequired[NormsRow]
     masks: NotRequired[list[MaskRow]]
     members: NotRequired[list[MemberRow]]
     ensemble_top1: NotRequired[float]

@@ -62,9 +62,12 @@ def test_imports_point_down(part):
             assert below or (part, name) in UPWARD, (path.name, name)
 
 
-def test_a_paper_is_named_only_where_it_is_registered():
+PAPERS = sorted(path.parent.name for path in PACKAGE.glob("papers/*/__init__.py"))
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_paper_is_named_only_where_it_is_registered(paper):
     for path in sorted(PACKAGE.rglob("*.py")):
         place = path.relative_to(PACKAGE).as_posix()
-        if not place.startswith("papers/rosenfeld2018/"):
-            named = "rosenfeld2018" in path.read_text()
-            assert named == (place == "papers/__init__.py"), place
+        if not place.startswith(f"papers/{paper}/"):
+            assert (paper in path.read_text()) == (place == "papers/__init__.py"), place

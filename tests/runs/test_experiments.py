@@ -8,11 +8,14 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from report_samples import preset_of
+from report_samples import ITEMS, preset_of
 
-from maskedconv import count_parameters
-from maskedconv.papers import ITEMS, PRESETS, select
+from maskedconv import count_parameters, papers
+from maskedconv.papers import PRESETS, select
+from maskedconv.runs import Store
 from maskedconv.runs.execute import build_model
+from maskedconv.runs.planning import check_folder, write_plan
+from maskedconv.runs.preset import Request
 
 
 def _runs(name, preset="quick", **changes):
@@ -22,11 +25,12 @@ def _runs(name, preset="quick", **changes):
 def test_registry_is_the_papers_list_in_its_order():
     figures, tables = [f"fig{n}" for n in range(1, 7)], [f"table{n}" for n in range(1, 5)]
     assert list(ITEMS) == figures + tables
+    assert list(papers.ITEMS)[:10] == figures + tables
 
 
 def test_select():
-    assert [item.id for item in select([])] == list(ITEMS)
-    assert [item.id for item in select(["all", "fig2"])] == list(ITEMS)
+    assert [item.id for item in select([])] == list(papers.ITEMS)
+    assert [item.id for item in select(["all", "fig2"])] == list(papers.ITEMS)
     assert [item.id for item in select(["table1", "fig2"])] == ["fig2", "table1"]
     with pytest.raises(ValueError, match=r"unknown experiment fig9; expected fig1, .* or all"):
         select(["fig9"])
@@ -209,3 +213,19 @@ def test_planning_does_not_load_torch():
     modules = "papers, runs, runs.store, runs.preset, runs.sequential, optim, training"
     code = f"import sys, {', '.join('maskedconv.' + name for name in modules.split(', '))}"
     subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)
+
+
+def test_a_folder_takes_papers_with_other_data_sets(tmp_path):
+    """BatchNorm's paper has CIFAR-10 alone, and filters' paper has CIFAR-100, too."""
+    store = Store(tmp_path)
+    store.prepare()
+    small = papers.make_plan([papers.ITEMS["bnonly"]], Request("paper"))
+    both = papers.make_plan([papers.ITEMS["bnonly"], papers.ITEMS["fig2"]], Request("paper"))
+    assert both.preset.datasets == ("cifar10", "cifar100")
+    write_plan(store, small, {}, "command")
+    check_folder(store, both.preset)
+    write_plan(store, both, {}, "command")
+    check_folder(store, small.preset)
+    other = papers.make_plan([papers.ITEMS["fig2"]], Request("paper", dataset="digits"))
+    with pytest.raises(ValueError, match="on cifar10, cifar100, not paper on digits"):
+        check_folder(store, other.preset)

@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from report_samples import preset_of
+from report_samples import runs_of
 
-from maskedconv.papers import ITEMS
+from maskedconv import papers
 from maskedconv.report.results import is_reference, setting_label
 from maskedconv.runs import RunConfig
 
@@ -146,8 +146,9 @@ def test_json_of_another_version_is_refused():
 
 
 def test_labels_tell_the_settings_of_a_figure_apart():
-    preset = preset_of("paper", seeds=2)
-    runs = {run.key: run.label() for name in ITEMS for run in ITEMS[name].runs(preset)}
+    runs = {
+        run.key: run.label() for name in papers.ITEMS for run in runs_of(name, "paper", seeds=2)
+    }
     assert max(Counter(runs.values()).values()) == 1
     assert CONFIG.label() == "wrn_28_4 p=.1 random, cifar10, 10 epochs, lr .1, seed 0"
     other = replace(OTHER_METHOD, method_options=(("count", 5),), trained="fc")

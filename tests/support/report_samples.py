@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from maskedconv.papers import ITEMS, PAPERS
+from maskedconv.papers import PAPERS
 from maskedconv.papers.rosenfeld2018 import PAPER
 from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
 from maskedconv.report.claims import judge
@@ -18,7 +18,15 @@ from maskedconv.runs.config import RunConfig
 from maskedconv.runs.preset import Request
 
 Top1 = Callable[[RunConfig], float | None]
-SIZES = {"densenet": 40_000, "wrn": 78_000, "vgg19": 320_000, "alexnet": 45_000}
+# The items of one paper, whose presets `preset_of` gives.
+ITEMS = {item.id: item for item in PAPER.items}
+SIZES = {
+    "densenet": 40_000,
+    "wrn": 78_000,
+    "vgg19": 320_000,
+    "alexnet": 45_000,
+    "resnet": 77_754,
+}
 
 
 def config(model: str = "densenet_bc_16_12", **fields: Any) -> RunConfig:
@@ -164,6 +172,15 @@ def preset_of(name: str, **options: Any) -> RosenfeldPreset:
     return PAPER.preset(Request(name, **options))
 
 
+def runs_of(item: str, preset: str = "quick", **options: Any) -> list[RunConfig]:
+    """The runs of an item under a preset of its own paper, with command-line options."""
+    for paper in PAPERS:
+        for one in paper.items:
+            if one.id == item:
+                return one.runs(paper.preset(Request(preset, **options)))
+    raise ValueError(f"item is {item!r}; expected one of the papers'")
+
+
 def load(out: Path) -> Results:
     """The results of a folder, with every paper known."""
     return load_with(out, PAPERS)
@@ -189,9 +206,8 @@ def verdicts(results: Results) -> dict[str, str]:
 
 
 def small_plan(seeds: int = 2) -> dict[str, list[RunConfig]]:
-    """Every experiment of the quick preset."""
-    chosen = preset_of("quick", seeds=seeds)
-    return {name: item.runs(chosen) for name, item in ITEMS.items()}
+    """Every experiment of Rosenfeld & Tsotsos 2018 in the quick preset."""
+    return {item.id: runs_of(item.id, seeds=seeds) for item in PAPER.items}
 
 
 def small_top1(run: RunConfig) -> float | None:
