@@ -161,11 +161,11 @@ def random_box(size: tuple[int, int], random: np.random.Generator) -> Box:
     width, height = size
     for _ in range(_TRIES):
         area = width * height * random.uniform(*_AREA)
-        ratio = math.exp(random.uniform(*map(math.log, _RATIO)))
+        ratio = math.exp(random.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            left, upper = random.integers(width - w + 1), random.integers(height - h + 1)
-            return int(left), int(upper), int(left) + w, int(upper) + h
+            left, upper = (int(random.integers(n + 1)) for n in (width - w, height - h))
+            return left, upper, left + w, upper + h
     w = min(width, round(height * _RATIO[1]))
     h = min(height, round(width / _RATIO[0]))
     left, upper = (width - w) // 2, (height - h) // 2
