@@ -88,6 +88,10 @@ _DATASETS = {
             "folder", "an image folder", None, 3, None, None, None, None, None, None, None, True
         ),
         DatasetInfo(
+            *("mnist", "MNIST", 10, 1, 28, 60_000, 10_000, 5_421),
+            *((0.1307,), (0.3081,), 0, False),
+        ),
+        DatasetInfo(
             "mnist5k", "5,000 digits of MNIST", 10, 1, 28, 4_000, 1_000, 400, None, None, 2, False
         ),
     )

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from maskedconv.data import mnist
 from maskedconv.data.catalogue import NUMBER_WORDS, DatasetInfo
 from maskedconv.data.dataset import Dataset, subset_of, take_subset
 from maskedconv.data.decode import decode_listing
 from maskedconv.data.errors import DataError, MissingDataError, optional_import, say
 from maskedconv.data.listing import Listing, Split
 from maskedconv.data.number_words import number_words
-from maskedconv.data.sources import ARRAYS, FOLDERS, Arrays, download_command, find_source
+from maskedconv.data.sources import ARRAYS, FOLDERS, MNIST, Arrays, download_command, find_source
 from maskedconv.data.streamed import StreamedImages
 from maskedconv.data.task import Task
 
@@ -42,7 +43,7 @@ def load(
         data_dir: folder of the images; for CIFAR, the published arrays (their folder or its
             parent) or an image folder ``train/<class>/*``, ``test/<class>/*``. By default a
             folder in the user's cache.
-        download: fetch CIFAR's published arrays first if they are missing.
+        download: fetch CIFAR's published arrays or MNIST's files first if they are missing.
         subset: use this many training images of each class, and all test images.
         seed: selects the subset.
 
@@ -55,9 +56,11 @@ def load(
     source = find_source(name, data_dir, download, subset)
     if name.startswith(NUMBER_WORDS):
         return number_words(name, int(name.removeprefix(NUMBER_WORDS))).to(device)
-    if source.listing is not None and source.info.streamed:
+    if source.info.name == MNIST and source.root is not None:
+        dataset = _mnist(source.info, source.root, download)
+    elif source.listing is not None and source.info.streamed:
         return _streamed(source.info, source.listing, subset, seed).to(device)
-    if source.listing is not None:
+    elif source.listing is not None:
         dataset = _from_listing(source.info, source.listing)
     elif source.root is not None and source.arrays is not None:
         dataset = _from_arrays(source.info, source.arrays, source.root, download)
@@ -74,6 +77,13 @@ def _digits(info: DatasetInfo) -> Dataset:
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     note = "handwritten digits of scikit-learn, 8×8 pixels; every fifth of a class for testing"
     return _ten_digits(info, images, bunch.target.astype(np.int64), note)
+
+
+def _mnist(info: DatasetInfo, root: Path, download: bool) -> Dataset:
+    if download and mnist.find(root) is None:
+        mnist.fetch(root)
+    train, test = mnist.read(root)
+    return _assemble(info, train, test, tuple(str(label) for label in range(10)), info.title)
 
 
 def _mnist5k(info: DatasetInfo) -> Dataset:

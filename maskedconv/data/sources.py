@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from maskedconv.data import mnist
 from maskedconv.data.catalogue import NUMBER_WORDS, DatasetInfo, describe
 from maskedconv.data.errors import DataError, MissingDataError, optional_import
 from maskedconv.data.listing import Listing, list_image_folder, list_tiny_imagenet
@@ -25,6 +26,9 @@ class Arrays:
     files: tuple[str, ...]
 
 
+MNIST = "mnist"
+# Data sets that --download fetches.
+FETCHED = ("cifar10", "cifar100", MNIST)
 # Data sets that are any folder of images.
 FOLDERS = ("folder", "photos")
 ARRAYS = {
@@ -87,8 +91,8 @@ def find_source(
     """Find the data of ``name``; arguments and errors as in ``check``."""
     info = describe(name)
     _check_subset(subset)
-    if download and name not in ARRAYS:
-        raise DataError(f"download: only {' and '.join(ARRAYS)} can be fetched, not {name}")
+    if download and name not in FETCHED:
+        raise DataError(not_fetched(name))
     if name in PACKAGED:
         if data_dir is not None:
             raise DataError(
@@ -98,6 +102,8 @@ def find_source(
         source = Source(info, None)
     elif name.startswith(NUMBER_WORDS):
         source = _number_words(info, data_dir, subset)
+    elif name == MNIST:
+        source = _find_mnist(info, _data_root(info, data_dir, download), download)
     else:
         root = _data_root(info, data_dir, download)
         source = _find_arrays(info, root, download) or Source(info, root, _find_listing(info, root))
@@ -115,6 +121,12 @@ def _number_words(info: DatasetInfo, data_dir: str | Path | None, subset: int | 
             f"{info.name} needs the package unicode-rbnf: pip install 'maskedconv[reproduce]'"
         )
     return Source(info, None)
+
+
+def not_fetched(names: str) -> str:
+    """The message for data sets that --download does not fetch."""
+    *others, last = FETCHED
+    return f"download: only {', '.join(others)} and {last} can be fetched, not {names}"
 
 
 def default_root(name: str) -> Path:
@@ -169,6 +181,13 @@ def _find_arrays(info: DatasetInfo, root: Path, download: bool) -> Source | None
     return None
 
 
+def _find_mnist(info: DatasetInfo, root: Path, download: bool) -> Source:
+    found = mnist.find(root)
+    if found is None and not download:
+        raise _missing(info, root, f"no {mnist.FOLDER} in it")
+    return Source(info, found or root)
+
+
 def _find_listing(info: DatasetInfo, root: Path) -> Listing:
     arrays = ARRAYS.get(info.name)
     if info.name == "tiny-imagenet":
@@ -201,9 +220,10 @@ def _has_arrays(arrays: Arrays, root: Path, name: str) -> bool:
 
 
 def _missing(info: DatasetInfo, root: Path, reason: str) -> MissingDataError:
-    if info.name in ARRAYS:
+    if info.name in FETCHED:
+        size = "170" if info.name in ARRAYS else "12"
         remedy = (
-            f"fetch it (170 MB) with: {download_command(info.name, root)}; "
+            f"fetch it ({size} MB) with: {download_command(info.name, root)}; "
             "or name its folder with --data-dir"
         )
     elif info.name == "tiny-imagenet":

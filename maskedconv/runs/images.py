@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from maskedconv import data
 from maskedconv.data.catalogue import NUMBER_WORDS
-from maskedconv.data.sources import find_source
+from maskedconv.data.sources import FETCHED, find_source
 from maskedconv.runs.config import RunConfig
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 # A subset has the same images for every seed of a run: seeds repeat the training only.
 SUBSET_SEED = 0
-# The data sets that --download fetches.
-FETCHED = ("cifar10", "cifar100")
 # A data set of a run: its name and the training images per class (None: all).
 DataKey = tuple[str, int | None]
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from maskedconv import data
 from maskedconv.console import say
+from maskedconv.data.sources import FETCHED, not_fetched
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.experiment import Experiment
-from maskedconv.runs.images import FETCHED, DataKey, DataLocations, data_key
+from maskedconv.runs.images import DataKey, DataLocations, data_key
 from maskedconv.runs.preset import Preset
 from maskedconv.runs.same import trained_for
 from maskedconv.runs.sequential import unique
@@ -53,7 +54,7 @@ def check_data(plan: Plan, locations: DataLocations, needed: bool) -> None:
     keys = data_keys(plan)
     if locations.download and not any(name in FETCHED for name, _ in keys):
         names = ", ".join(name for name, _ in keys)
-        raise ValueError(f"download: only {' and '.join(FETCHED)} can be fetched, not {names}")
+        raise ValueError(not_fetched(names))
     for key in keys:
         try:
             locations.check(key)

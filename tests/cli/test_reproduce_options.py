@@ -14,7 +14,7 @@ from maskedconv import reproduce
     [
         (["fig9"], "unknown experiment fig9; expected fig1"),
         (["--preset", "long"], "preset is 'long'; expected one of quick, short, paper"),
-        (["--dataset", "mnist"], "dataset is 'mnist'; expected one of digits"),
+        (["--dataset", "svhn"], "dataset is 'svhn'; expected one of digits"),
         (["--device", "tpu"], "device is 'tpu'; expected one of auto, cpu, cuda"),
         (["--threads", "0"], "threads is 0"),
         (["--parallel", "0"], "parallel is '0'; expected auto or a number"),
@@ -25,7 +25,7 @@ from maskedconv import reproduce
             ["--data-dir", "cifar10=a", "--data-dir", "cifar10=b"],
             "data_dir is given twice for cifar10",
         ),
-        (["--download"], "download: only cifar10 and cifar100 can be fetched, not digits"),
+        (["--download"], "download: only cifar10, cifar100 and mnist can be fetched, not digits"),
         (["--seeds", "0"], "seeds is 0"),
         (["--epochs", "0"], "epochs is 0"),
         (["--subset", "0"], "subset"),

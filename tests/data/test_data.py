@@ -65,12 +65,12 @@ def test_computed_statistics_normalise_the_training_set(digits):
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(data.DataError, match=r"'mnist'.*digits, cifar10"):
-        data.load("mnist")
+    with pytest.raises(data.DataError, match=r"'svhn'.*digits, cifar10"):
+        data.load("svhn")
     images = ["digits", "cifar10", "cifar100", "tiny-imagenet"]
     words = [f"number-words-{numbers}" for numbers in (1000, 10_000)]
     folders = ["imagenet", "photos", "folder"]
-    assert data.available() == [*images, *words, *folders, "mnist5k"]
+    assert data.available() == [*images, *words, *folders, "mnist", "mnist5k"]
 
 
 def test_to_moves_every_tensor(digits):
@@ -225,7 +225,7 @@ def test_missing_and_empty_folders_are_refused(tmp_path):
 def test_arguments_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(data.DataError, match="digits come with scikit-learn"):
         data.check("digits", tmp_path)
-    with pytest.raises(data.DataError, match="only cifar10 and cifar100 can be fetched"):
+    with pytest.raises(data.DataError, match="only cifar10, cifar100 and mnist can be fetched"):
         data.check("tiny-imagenet", tmp_path, download=True)
     with pytest.raises(TypeError, match="data_dir must be a path, got int"):
         data.check("cifar10", 3)

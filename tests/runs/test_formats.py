@@ -108,7 +108,7 @@ CONFIG = ("experiments", "fig1", "runs", 0, "config")
         (lambda plan: changed(plan, *CONFIG, "lr", 10**400), "config.lr is .*a finite number"),
         (lambda plan: changed(plan, *CONFIG, "lr", 0.2), "key is '.*'; expected .*, the hash"),
         (lambda plan: changed(plan, *CONFIG, "options", [["a"]]), r"config.options\[0\] is"),
-        (lambda plan: changed(plan, *CONFIG, "dataset", "mnist"), "config.dataset is 'mnist'"),
+        (lambda plan: changed(plan, *CONFIG, "dataset", "svhn"), "config.dataset is 'svhn'"),
         (
             lambda plan: changed(plan, *CONFIG, "trained", "x"),
             "config is not a valid run configuration.*trained",

@@ -147,7 +147,7 @@ def test_the_loop_refuses_them_too():
         ((*ALEXNET, "--init", "authors"), "the same values with 'he'"),
         ((*ALEXNET, "--option", "width=0.5"), "option width is given twice"),
         ((*WRN, "--checkpoint-minutes", "5"), "checkpoint_minutes is 5.0; expected --out FOLDER"),
-        ((*WRN, "--download"), "download: only cifar10 and cifar100 can be fetched, not digits"),
+        ((*WRN, "--download"), "only cifar10, cifar100 and mnist can be fetched, not digits"),
         (("--model", "wrn_10_1", "--optimizer", "adam", "--momentum", "0.5"), "the beta1 of adam"),
     ],
 )

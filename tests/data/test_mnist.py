@@ -1,0 +1,114 @@
+"""MNIST in torchvision's files, of a few generated images."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from maskedconv import data
+from maskedconv.data import DataError, MissingDataError, mnist
+
+COUNTS = {"train": 30, "t10k": 20}
+
+
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch):
+    monkeypatch.setattr(mnist, "_SPLITS", tuple(COUNTS.items()))
+
+
+def write(root, counts=COUNTS):
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for seed, (split, count) in enumerate(counts.items()):
+        random = np.random.default_rng(seed)
+        pixels = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        head = struct.pack(">iiii", 2051, count, 28, 28)
+        (folder / f"{split}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
+        head = struct.pack(">ii", 2049, count)
+        (folder / f"{split}-labels-idx1-ubyte").write_bytes(head + labels.tobytes())
+    return folder
+
+
+def test_images_and_labels(tmp_path):
+    folder = write(tmp_path)
+    dataset = data.load("mnist", tmp_path)
+    assert dataset.image_shape == (1, 28, 28)
+    assert (dataset.train_size, dataset.test_size) == (30, 20)
+    assert dataset.test_labels.tolist() == [*range(10), *range(10)]
+    written = (folder / "t10k-images-idx3-ubyte").read_bytes()[16:]
+    assert dataset.test_images.numpy().tobytes() == written
+    assert (dataset.crop_padding, dataset.flip) == (0, False)
+
+
+def test_training_images_are_not_augmented(tmp_path):
+    write(tmp_path)
+    dataset = data.load("mnist", tmp_path)
+    images, labels = next(dataset.train_batches(30, seed=0, epoch=1))
+    plain = data.normalise(dataset.train_images, dataset.mean, dataset.std)
+    found = {hashlib.sha1(image.contiguous().numpy().tobytes()).hexdigest() for image in images}
+    expected = {hashlib.sha1(image.contiguous().numpy().tobytes()).hexdigest() for image in plain}
+    assert found == expected
+    assert torch.equal(labels.bincount(), torch.full((10,), 3))
+
+
+@pytest.mark.parametrize("place", [".", "MNIST", "MNIST/raw"])
+def test_the_folder_itself_or_one_above_may_be_given(place, tmp_path):
+    write(tmp_path)
+    assert data.load("mnist", tmp_path / place).train_size == 30
+
+
+def test_a_subset(tmp_path):
+    write(tmp_path)
+    assert data.load("mnist", tmp_path, subset=2).train_size == 20
+
+
+def test_a_missing_file_is_named(tmp_path):
+    (write(tmp_path) / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(MissingDataError, match="t10k-labels-idx1-ubyte is missing"):
+        data.check("mnist", tmp_path)
+
+
+def test_no_files_name_the_command(tmp_path):
+    with pytest.raises(MissingDataError, match=r"no MNIST/raw in it; fetch it \(12 MB\) with: .*"):
+        data.check("mnist", tmp_path)
+    data.check("mnist", tmp_path, download=True)
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "another number", "compressed", "text"])
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_damaged_file_is_named(name, damage, tmp_path):
+    folder = write(tmp_path)
+    file, content = folder / name, (folder / name).read_bytes()
+    if damage == "another number":
+        write(tmp_path / "other", {split: count + 10 for split, count in COUNTS.items()})
+        content = (tmp_path / "other" / "MNIST" / "raw" / name).read_bytes()
+    changed = {"empty": b"", "short": content[:-3], "text": b"not these bytes at all " * 9}
+    file.write_bytes(
+        gzip.compress(content) if damage == "compressed" else changed.get(damage, content)
+    )
+    with pytest.raises(DataError, match=name):
+        data.load("mnist", tmp_path)
+
+
+def test_fetching_goes_through_torchvision(tmp_path, monkeypatch):
+    import torchvision.datasets
+
+    def fetched(root, download):
+        assert download
+        write(tmp_path)
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", fetched)
+    assert data.load("mnist", tmp_path, download=True).test_size == 20
+
+    def refused(root, download):
+        raise RuntimeError("no route")
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", refused)
+    with pytest.raises(MissingDataError, match=r"could not be fetched into .*: no route"):
+        data.load("mnist", tmp_path / "elsewhere", download=True)
