@@ -128,3 +128,20 @@ def test_printed_accuracies_need_the_whole_run():
     found = verdicts(BIPROP_CLAIMS, "biprop", near, preset="paper")
     assert found["printed-accuracy"] == "reproduced"
     assert verdicts(BIPROP_CLAIMS, "biprop", near, preset="short")["printed-accuracy"] == "not run"
+
+
+def test_data_sets_with_networks_of_their_own():
+    by_dataset = {
+        name: {run.model for run in runs("supermask", "paper", dataset=name)}
+        for name in ("cifar10", "mnist", "mnist5k", "imagenet")
+    }
+    assert by_dataset["cifar10"] >= {"conv8", "resnet18", "wrn_28_4", "densenet_bc_100_12"}
+    assert by_dataset["mnist"] == {"fc_300_100"}
+    assert by_dataset["mnist5k"] == {"fc_300_100", "conv2"}
+    assert by_dataset["imagenet"] == {"imagenet_resnet_50"}
+    planned = {run.dataset for run in runs("supermask", "paper")}
+    assert planned == {"cifar10", "mnist"}
+    photographs = runs("supermask", "paper", dataset="imagenet")
+    trained = {(run.lr, run.momentum, run.weight_decay, run.warmup) for run in photographs}
+    assert trained == {(0.256, 0.875, 3.05e-5, 5)}
+    assert {run.epochs for run in photographs} == {100}

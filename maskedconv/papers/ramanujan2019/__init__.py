@@ -12,6 +12,7 @@ _NOTES = (
     "The paper's text multiplies the weights by 1/√k. The authors' code multiplies the fan-in by "
     "1 − prune_rate, and prune_rate is the fraction that is kept, which agrees only for k = 0.5. "
     "This package follows the text.",
+    "On ImageNet, the paper also smooths the labels by 0.1. Here they are not smoothed.",
     "The authors' code ranks weights by |score|, and its gradient is that of |score|. So does this "
     "package.",
 )

@@ -19,27 +19,42 @@ class SupermaskPreset(Preset):
         compared: the kept fraction at which distributions and widths are compared.
         wide: network whose width is varied.
         widths: factors of its channels.
+        networks_of: the networks on data sets that have networks of their own, without widths.
     """
 
     networks: tuple[Network, ...]
     fractions: tuple[float, ...]
     wide: str
     widths: tuple[float, ...]
+    networks_of: Mapping[str, tuple[Network, ...]]
     compared: float = 0.5
 
 
 ITEM_ID = "supermask"
+_NETWORKS_OF = MappingProxyType(
+    {
+        "mnist": (Network("fc_300_100"),),
+        "mnist5k": (Network("fc_300_100"), Network("conv2")),
+        "imagenet": (Network("imagenet_resnet_50"),),
+        "photos": (Network("imagenet_resnet_50"),),
+    }
+)
+_CONV = ("conv2", "conv4", "conv6", "conv8")
+# The paper has no DenseNet.
+_DEEP = ("resnet18", "wrn_28_4", "densenet_bc_100_12")
 _PAPER = SupermaskPreset(
     name="paper",
-    datasets=("cifar10",),
-    networks=tuple(map(Network, ("conv2", "conv4", "conv6", "conv8", "resnet18"))),
+    datasets=("cifar10", "mnist"),
+    networks=tuple(map(Network, (*_CONV, *_DEEP))),
     fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     wide="conv4",
     widths=(0.5, 1.0, 1.5, 2.0),
+    networks_of=_NETWORKS_OF,
 )
 _SHORT = replace(
     _PAPER,
     name="short",
+    datasets=("cifar10",),
     networks=tuple(map(Network, ("conv2", "conv4", "conv6"))),
     fractions=(0.1, 0.3, 0.5, 0.7, 0.9),
     widths=(0.5, 1.0, 1.5),

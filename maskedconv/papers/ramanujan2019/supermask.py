@@ -30,7 +30,18 @@ from maskedconv.runs.experiment import recipe_run
 from maskedconv.runs.preset import Network
 
 # Without BatchNorm, learned weights need a smaller learning rate than scores.
-_LEARNED_LR = {"conv2": 0.01, "conv4": 0.01, "conv6": 0.01, "conv8": 0.01}
+_LEARNED_LR = dict.fromkeys(("conv2", "conv4", "conv6", "conv8", "fc_300_100"), 0.01)
+# The paper also smooths the labels by 0.1.
+_IMAGENET = {
+    "epochs": 100,
+    "batch_size": 256,
+    "lr": 0.256,
+    "momentum": 0.875,
+    "weight_decay": 3.05e-5,
+    "milestones": (),
+    "schedule": "cosine",
+    "warmup": 5,
+}
 _NAMES = {"signed_constant": "signed constant", "kaiming": "Kaiming normal"}
 _STYLES = {
     "signed_constant": PointStyle(BLUE, "o", "signed constant"),
@@ -51,12 +62,13 @@ def runs(preset: SupermaskPreset) -> list[RunConfig]:
 
 def _runs_on(preset: SupermaskPreset, dataset: str, seed: int) -> Iterator[RunConfig]:
     half = preset.compared
-    for network in preset.networks:
+    own = preset.networks_of.get(dataset)
+    for network in own or preset.networks:
         for k in preset.fractions:
             yield _masked(preset, network, k, dataset=dataset, seed=seed)
         yield _masked(preset, network, half, "kaiming", dataset=dataset, seed=seed)
         yield _learned(preset, network, dataset, seed)
-    for width in preset.widths:
+    for width in () if own else preset.widths:
         options = (("width", width),) if width != 1 else ()
         network = Network(preset.wide, (), options)
         yield _masked(preset, network, half, dataset=dataset, seed=seed)
@@ -71,13 +83,22 @@ def _masked(
     **fields: Any,
 ) -> RunConfig:
     options = (("k", k), ("weights", weights))
+    fields = {**_recipe(preset, network), **fields}
     return recipe_run(
         preset, ITEM_ID, network, method="supermask", method_options=options, **fields
     )
 
 
+def _recipe(preset: SupermaskPreset, network: Network) -> dict[str, Any]:
+    """The fields in which this paper trains ``network`` unlike the network's own source."""
+    if not network.model.startswith("imagenet"):
+        return {}
+    return {**_IMAGENET, "epochs": preset.epochs.get(ITEM_ID, _IMAGENET["epochs"])}
+
+
 def _learned(preset: SupermaskPreset, network: Network, dataset: str, seed: int) -> RunConfig:
-    run = recipe_run(preset, ITEM_ID, network, dataset=dataset, seed=seed)
+    fields = _recipe(preset, network)
+    run = recipe_run(preset, ITEM_ID, network, dataset=dataset, seed=seed, **fields)
     return replace(run, lr=_LEARNED_LR.get(network.model, run.lr))
 
 
@@ -102,9 +123,10 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         title = sentence(dataset_title(dataset))
         blocks += [
             Figure(f"{title}: accuracy against the kept fraction", _by_fraction(folder, here)),
-            Figure(f"{title}: accuracy against the width, k = 0.5", _by_width(folder, here)),
-            kept_table(f"{title}: top-1, %", here, kind),
         ]
+        if wide := _by_width(folder, here):
+            blocks.append(Figure(f"{title}: accuracy against the width, k = 0.5", wide))
+        blocks.append(kept_table(f"{title}: top-1, %", here, kind))
         halves = [s for s in here if kept_fraction(s.config) == 0.5 and not is_reference(s.config)]
         constants = [s for s in halves if method_option(s.config, "weights") == "signed_constant"]
         caption = (
