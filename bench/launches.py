@@ -40,6 +40,7 @@ from maskedconv.ops.bn_relu import cuda as bn_relu
 from maskedconv.ops.bn_statistics import cuda as bn_statistics
 from maskedconv.ops.pack_filters import cuda as pack_filters
 from maskedconv.ops.weight_grad import cuda as weight_grad
+from maskedconv.ops.weight_grad import gpu
 from maskedconv.ops.weight_grad.problem import outside_the_kernels
 from tests.support import emulation
 
@@ -146,12 +147,13 @@ def pretended_gpu(ledger: Ledger, module: Any, backend: str = "cuda") -> Iterato
     for kernels, name in (
         (bn_relu, "_counters"),
         (bn_relu, "multiprocessors"),
-        (weight_grad, "_limits"),
+        (gpu, "limits_of"),
     ):
         own = functools.cache(getattr(kernels, name).__wrapped__)
         patches.append(mock.patch.object(kernels, name, own))
-    for name, kernels in backends.items():
+    for kernels in (bn_statistics, bn_relu, pack_filters, gpu):
         patches.append(mock.patch.object(kernels, "address", return_value=64))
+    for name, kernels in backends.items():
         patches.append(_counted(ledger, module, name, kernels, "run"))
     with contextlib.ExitStack() as stack:
         for patch in patches:

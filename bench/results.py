@@ -20,6 +20,7 @@ from maskedconv.ops import dispatch
 
 FOLDER = Path(__file__).parent / "results"
 OURS = (*dispatch.backend_names(), "maskedconv")
+CHANNELS_LAST = "channels_last"  # of a file that does not say it
 Row = dict[str, Any]
 
 
@@ -100,13 +101,21 @@ def _short(value: Any) -> Any:
     return [_short(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def write(device: str, dtype: torch.dtype, name: str, rows: list[Row], further: str = "") -> None:
+def write(
+    device: str,
+    dtype: torch.dtype,
+    name: str,
+    rows: list[Row],
+    further: str = "",
+    layout: str = CHANNELS_LAST,
+) -> None:
     """Writes ``<device>-<name>.json``, and ``.md`` with the table and ``further``; prints both."""
     label = device_name(device)
-    record = {"device": label, "dtype": str(dtype), "environment": env.collect(), "rows": rows}
+    about = {"device": label, "dtype": str(dtype), "layout": layout}
+    record = {**about, "environment": env.collect(), "rows": rows}
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{label}-{name}.json").write_text(as_text(record))
-    text = f"# {label}, {dtype}, channels_last\n{table(rows)}\n{further}\n"
+    text = f"# {label}, {dtype}, {layout}\n{table(rows)}\n{further}\n"
     (FOLDER / f"{label}-{name}.md").write_text(text)
     print(text)
 
@@ -115,7 +124,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     record = json.loads(parser.parse_args().file.read_text())
-    print(f"# {record['device']}, {record['dtype']}, channels_last\n{table(record['rows'])}")
+    layout = record.get("layout", CHANNELS_LAST)
+    print(f"# {record['device']}, {record['dtype']}, {layout}\n{table(record['rows'])}")
 
 
 if __name__ == "__main__":

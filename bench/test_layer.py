@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench import ceilings, steps
+from bench import ceilings, masked_weights, steps
 from bench.compare import forward_and_backward, weight_gradients
 from bench.layers import CPU_LAYERS, GPU_LAYERS, tensors
 from bench.peers import IMPLEMENTATIONS
@@ -86,3 +86,12 @@ def test_training_step(benchmark, network, implementation):
         "saved_bytes": steps.saved(implementation, network, 0.1, "random", DEVICE),
     }
     run(benchmark, steps.training_step(implementation, network, 0.1, "random", DEVICE), 3)
+
+
+@pytest.mark.parametrize("implementation", ["maskedconv", "sort"])
+@pytest.mark.parametrize("shape", masked_weights.SHAPES, ids=str)
+def test_masked_weight(benchmark, shape, implementation):
+    weight, score, _ = masked_weights.tensors(shape, DEVICE)
+    benchmark.group = f"threshold and masked weight, {shape}"
+    benchmark.extra_info |= {"device": DEVICE, "threads": torch.get_num_threads()}
+    run(benchmark, masked_weights.forward(weight, score)[implementation], 5)

@@ -31,6 +31,13 @@ def he_normal_(network: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out
                 nn.init.zeros_(conv.bias)
 
 
+def uniform_gamma_(network: nn.Module) -> None:
+    """Draws γ of every BatchNorm of ``network`` uniformly from [0, 1]."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine:
+            nn.init.uniform_(module.weight)
+
+
 def draw_weight_(layer: nn.Module, draw: Callable[[Tensor], object]) -> None:
     """Initialises the weight of ``layer`` by ``draw``, which fills a tensor in place.
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from maskedconv.checks import check_choice
 from maskedconv.functional.batch_norm import is_plain_norm
 from maskedconv.functional.binary import binary_sign
+from maskedconv.methods import LayerFactory
 
 
 def norm_relu(norm: nn.Module, input: Tensor) -> Tensor:
@@ -28,6 +29,16 @@ def make_activation(name: str) -> nn.Module:
     """The activation "relu" or "sign"; ValueError for another name."""
     check_choice("activation", name, ("relu", "sign"))
     return nn.ReLU(inplace=True) if name == "relu" else Sign()
+
+
+def projection(
+    make: LayerFactory, in_channels: int, out_channels: int, stride: int
+) -> nn.Sequential | None:
+    """The 1×1 convolution and norm of a shortcut that changes the shape; None for the identity."""
+    if in_channels == out_channels and stride == 1:
+        return None
+    conv = make.conv(in_channels, out_channels, 1, stride=stride, bias=False)
+    return nn.Sequential(conv, make.norm(out_channels))
 
 
 def global_average(features: Tensor) -> Tensor:

@@ -54,6 +54,11 @@ FAMILIES = (
         "resnet_D with D = 6n + 2", rf"resnet_(?P<depth>{_NUMBER})",
         "resnet", "ResNet", ("resnet_14",), 6, 2,
     ),
+    Family(
+        "imagenet_resnet_18, 34, 50, 101, 152 or 200",
+        "imagenet_resnet_(?P<layers>18|34|50|101|152|200)",
+        "imagenet_resnet", "ImageNetResNet", ("imagenet_resnet_50",),
+    ),
     Family("resnet18", "resnet18", "resnet18", "ResNet18", ("resnet18",)),
     Family("fc_300_100", "fc_300_100", "fully_connected", "LeNet300", ("fc_300_100",)),
     Family("vgg_small", "vgg_small", "vgg_small", "VGGSmall", ("vgg_small",)),

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_flag, check_width, scaled
 from maskedconv.models.data_shape import DataShape
-from maskedconv.models.initialisation import draw_weight_, he_normal_
-from maskedconv.models.layers import global_average, norm_relu
+from maskedconv.models.initialisation import draw_weight_, he_normal_, uniform_gamma_
+from maskedconv.models.layers import global_average, norm_relu, projection
 from maskedconv.models.recipe import Recipe
+from maskedconv.nn import bn_relu_conv
 from maskedconv.nn.folding import fold_
 
 # Frankle, Schwab & Morcos 2020, section 3.
@@ -36,6 +37,8 @@ RECIPE = Recipe(
 class BasicBlock(nn.Module):
     """conv-bn-relu-conv-bn plus a shortcut, then relu: [N, C, H, W] to [N, O, H/s, W/s]."""
 
+    expansion = 1
+
     def __init__(
         self, make: LayerFactory, in_channels: int, out_channels: int, stride: int
     ) -> None:
@@ -44,16 +47,11 @@ class BasicBlock(nn.Module):
         self.bn1 = make.norm(out_channels)
         self.conv2 = make.conv(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = make.norm(out_channels)
-        self.shortcut: nn.Module | None = None
-        if in_channels != out_channels or stride != 1:
-            self.shortcut = nn.Sequential(
-                make.conv(in_channels, out_channels, 1, stride=stride, bias=False),
-                make.norm(out_channels),
-            )
+        self.shortcut = projection(make, in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        out = self.conv2(norm_relu(self.bn1, self.conv1(x)))
+        out = bn_relu_conv(self.conv1(x), self.bn1, self.conv2)
         return F.relu(self.bn2(out) + shortcut, inplace=True)
 
 
@@ -99,9 +97,7 @@ class ResNet(nn.Module):
         self.fc = make.linear(wide, data.num_classes)
         he_normal_(self, "fan_in")
         draw_weight_(self.fc, partial(nn.init.kaiming_normal_, nonlinearity="relu"))
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d) and module.affine:
-                nn.init.uniform_(module.weight)
+        uniform_gamma_(self)
         if check_flag("fold", fold):
             for blocks_of_group in (self.block1, self.block2, self.block3):
                 fold_(blocks_of_group)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from bench.gpu_check import shapes
 
 BACKENDS = ("cuda", "triton", "reference")
+UNCONFIRMED = "cuda_wgmma"  # comes last in its steps, as it may hang or break the context
 PEERS = ("slice", "full")
 NETWORKS = ("wrn_28_10", "densenet_bc_100_12", "wrn_28_4")
 SMALL_NETWORKS = ("wrn_10_1", "densenet_bc_16_12")
@@ -16,6 +17,7 @@ SANITIZERS = ("memcheck", "racecheck")
 GPU_TESTS = (
     "tests/ops/test_gpu.py",
     "tests/ops/test_gpu_bn_relu.py",
+    "tests/ops/test_gpu_masked_weight.py",
     "tests/training/test_gpu_captured_step.py",
 )
 EPOCHS = "epochs"
@@ -64,14 +66,30 @@ def _networks(rehearse: bool) -> tuple[str, ...]:
 def _numbers(rehearse: bool) -> tuple[str, ...]:
     """All shapes, our own kernels first, so that an incomplete check includes them."""
     backends = (*BACKENDS, "native") if rehearse else BACKENDS
-    packing = tuple(f"pack_filters | {backend}" for backend in backends)
+    packing = tuple(
+        f"{operator} | {backend}"
+        for operator in ("pack_filters", "masked_weight")
+        for backend in backends
+    )
     gradients = tuple(
         f"{shape} | {backend}"
         for backend in (*backends, "matmul")
         for shape in shapes.numbers(rehearse)
         if backend != "matmul" or _is_a_product(shape)
     )
-    return (*gradients, *packing)
+    return (*gradients, *packing, *_unconfirmed(shapes.numbers(rehearse)))
+
+
+def _unconfirmed(every: tuple[shapes.Shape, ...]) -> tuple[str, ...]:
+    """The cases of the kernel by wgmma: of the shapes that it takes."""
+    return tuple(
+        f"{shape} | {UNCONFIRMED}"
+        for shape in every
+        if shape.stride == 1
+        and shape.kernel in (1, 3, 5)
+        and shape.dtype == "bfloat16"
+        and (shape.pitch or shape.channels) % 8 == shape.out_channels % 8 == 0
+    )
 
 
 def _is_a_product(shape: shapes.Shape) -> bool:
@@ -80,11 +98,17 @@ def _is_a_product(shape: shapes.Shape) -> bool:
 
 
 def _kernels(rehearse: bool) -> tuple[str, ...]:
-    return tuple(
+    gradients = tuple(
         f"{shape} | {candidate}"
         for shape in shapes.table(rehearse)
         for candidate in ("cuda", "triton", *(["matmul"] if _is_a_product(shape) else []), *PEERS)
     )
+    masks = tuple(
+        f"{shapes.masked_name(shape)} | {candidate}"
+        for shape in shapes.masked(rehearse)
+        for candidate in (*BACKENDS, "sort")
+    )
+    return (*gradients, *masks, *_unconfirmed(shapes.table(rehearse)))
 
 
 def _whole_steps(rehearse: bool) -> tuple[str, ...]:

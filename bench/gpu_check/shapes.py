@@ -94,6 +94,10 @@ SMALL = (
     Shape(20, 8, 6, 1, 3, batch=2, pitch=24, prologue=True),
 )
 
+# Weights [O, I, kH, kW] of supermasks: the largest of WRN-28-10 and ResNet-50, and a small one.
+MASKED = ((640, 640, 3, 3), (2048, 512, 1, 1), (64, 3, 3, 3))
+SMALL_MASKED = ((16, 8, 3, 3),)
+
 
 def numbers(rehearse: bool) -> tuple[Shape, ...]:
     return SMALL if rehearse else NUMBERS
@@ -105,3 +109,12 @@ def table(rehearse: bool) -> tuple[Shape, ...]:
 
 def profiled(rehearse: bool) -> tuple[Shape, ...]:
     return SMALL[:1] if rehearse else PROFILED
+
+
+def masked(rehearse: bool) -> tuple[tuple[int, int, int, int], ...]:
+    return SMALL_MASKED if rehearse else MASKED
+
+
+def masked_name(shape: tuple[int, int, int, int]) -> str:
+    """The name of a case."""
+    return f"masked_weight {'x'.join(map(str, shape))}"

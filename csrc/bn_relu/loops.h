@@ -3,14 +3,10 @@
 
 #include <cstdint>
 
+#include "common/halves.h"
 #include "common/isa.h"
 
 namespace maskedconv {
-
-// The upper half of a float's bits.
-struct Bfloat16 {
-    uint16_t bits;
-};
 
 // The first `channels` of pixels that lie x_pixel apart: relu(x * scale + shift), and its backward.
 // As in PyTorch NaN passes the ReLU, and where that is closed a gradient of NaN is 0.

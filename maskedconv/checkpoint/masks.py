@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.ops.masked_weight import Threshold, pack_mask, unpack_mask
+from maskedconv.nn.bits import threshold_of_ones
+from maskedconv.ops.masked_weight import pack_mask, unpack_mask
 from maskedconv.schema import count, list_of, one_of, record
 
 _TYPES = {
@@ -26,8 +27,7 @@ def describe_mask(mask: Tensor) -> dict[str, Any]:
 
 def pack(mask: Tensor) -> Tensor:
     """The bits of a tensor of zeros and ones, uint8 ``[ceil(number of elements / 8)]``."""
-    ones = Threshold(mask.new_ones(()), torch.zeros((), dtype=torch.int64))
-    return pack_mask(mask, ones)
+    return pack_mask(mask, threshold_of_ones(mask))
 
 
 def unpacked(

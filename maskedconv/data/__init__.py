@@ -17,7 +17,7 @@ _HOMES = {
     "Dataset": "dataset",
     "Task": "task",
     "load": "loading",
-    "noise": "random_data",
+    "noise": "random_examples",
     "normalise": "augment",
     "num_batches": "batches",
     "random_crop_flip": "augment",
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from maskedconv.data.batches import num_batches, test_batches, train_batches
     from maskedconv.data.dataset import Dataset
     from maskedconv.data.loading import load
-    from maskedconv.data.random_data import noise
+    from maskedconv.data.random_examples import noise
     from maskedconv.data.task import Task
 
 

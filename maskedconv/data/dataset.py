@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from maskedconv.data import batches
+from maskedconv.data.classification import Classification
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Classification):
     """Images as uint8 [N, C, H, W] and labels as int64 [N], all on one device.
 
     ``mean`` and ``std`` are per channel, in fractions of the largest pixel value. Training images
@@ -79,17 +80,19 @@ class Dataset:
         """As ``maskedconv.data.test_batches``."""
         return batches.test_batches(self, batch_size)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy [] of logits [B, classes] and labels [B]."""
-        return F.cross_entropy(outputs, targets)
-
-    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Number [] of images whose largest logit is that of their label."""
-        return (outputs.argmax(1) == targets).sum()
-
     def measure(self, model: nn.Module) -> dict[str, float]:
         """Nothing further: the top-1 is all."""
         return {}
+
+
+def subset_of(labels: npt.NDArray[np.int64], per_class: int, seed: int) -> npt.NDArray[np.intp]:
+    """The indices, ascending, of ``per_class`` random examples of each class in ``labels`` [N]."""
+    chosen = []
+    for label in range(int(labels.max()) + 1):
+        members = np.flatnonzero(labels == label)
+        order = np.random.default_rng([seed, label]).permutation(len(members))
+        chosen.append(members[order[:per_class]])
+    return np.sort(np.concatenate(chosen))
 
 
 def take_subset(dataset: Dataset, per_class: int, seed: int) -> Dataset:
@@ -98,13 +101,8 @@ def take_subset(dataset: Dataset, per_class: int, seed: int) -> Dataset:
     The choice depends on ``seed`` alone. A smaller subset is part of every larger one with the same
     seed. The order and normalisation of the full training set are kept.
     """
-    labels = dataset.train_labels.cpu().numpy()
-    chosen = []
-    for label in range(dataset.num_classes):
-        members = np.flatnonzero(labels == label)
-        order = np.random.default_rng([seed, label]).permutation(len(members))
-        chosen.append(members[order[:per_class]])
-    keep = torch.from_numpy(np.sort(np.concatenate(chosen))).to(dataset.device)
+    keep = torch.from_numpy(subset_of(dataset.train_labels.cpu().numpy(), per_class, seed))
+    keep = keep.to(dataset.device)
     return dataclasses.replace(
         dataset,
         train_images=dataset.train_images[keep],

@@ -25,6 +25,8 @@ class Arrays:
     files: tuple[str, ...]
 
 
+# Data sets that are any folder of images.
+FOLDERS = ("folder", "photos")
 ARRAYS = {
     "cifar10": Arrays(
         "CIFAR10",
@@ -137,8 +139,10 @@ def _check_package(info: DatasetInfo) -> None:
 
 def _data_root(info: DatasetInfo, data_dir: str | Path | None, download: bool) -> Path:
     if data_dir is None:
-        if info.name == "folder":
-            raise MissingDataError("data_dir: dataset 'folder' needs one: add --data-dir FOLDER")
+        if info.name in FOLDERS:
+            raise MissingDataError(
+                f"data_dir: dataset {info.name!r} needs one: add --data-dir FOLDER"
+            )
         root = default_root(info.name)
     elif isinstance(data_dir, (str, Path)):
         root = Path(data_dir).expanduser()

@@ -120,6 +120,9 @@ def _with_sum(
     input: Tensor, summand: Tensor, bn: nn.Module, convs: Sequence[nn.Module]
 ) -> list[Convolution]:
     """The convolutions, if one step can compute them and the sum; else an empty list."""
+    # First of all, as a traced input has no shape to compare.
+    if torch.compiler.is_compiling() or not uses_batch_moments(bn, input):
+        return []
     alike = (
         input.shape == summand.shape
         and input.dtype == summand.dtype
@@ -127,11 +130,8 @@ def _with_sum(
         and memory_format_of(input) == memory_format_of(summand)
     )
     trained = torch.is_grad_enabled() and (input.requires_grad or summand.requires_grad)
-    if not alike or not trained or torch.compiler.is_compiling():
-        return []
-    if not (is_plain(input) and is_plain(summand) and uses_batch_moments(bn, input)):
-        return []
-    return _together(input, convs)
+    plain = is_plain(input) and is_plain(summand)
+    return _together(input, convs) if alike and trained and plain else []
 
 
 def bn_relu(input: Tensor, bn: nn.Module, moments: Tensor | None = None) -> Tensor:

@@ -102,6 +102,9 @@ class AtPositions(AssembledWeight):
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, learned={self.num_learned}/{self.frozen.numel()}"
+
     @property
     def dtype(self) -> torch.dtype:
         return self.frozen.dtype

@@ -1,4 +1,4 @@
-"""Frozen random weights of supermasks (Ramanujan et al. 2019, section 4.3)."""
+"""Frozen random weights of supermasks (Ramanujan et al. 2019, arXiv 1911.13299)."""
 
 from __future__ import annotations
 

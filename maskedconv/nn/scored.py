@@ -14,9 +14,10 @@ import maskedconv.nn.distributed  # noqa: F401 (a hook on DistributedDataParalle
 from maskedconv import slices
 from maskedconv.checks import check_choice
 from maskedconv.functional.supermask import MaskPlan, supermask_weight
+from maskedconv.nn.bits import threshold_of_ones, unpack_bits
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart, PartlyLearned
 from maskedconv.nn.random_weights import WEIGHTS, draw_weights_, kept_gain
-from maskedconv.ops.masked_weight import Threshold, masked_weight
+from maskedconv.ops.masked_weight import Threshold, masked_weight, pack_mask
 
 THRESHOLDS = ("layer", "global")
 
@@ -65,6 +66,8 @@ class ScoredLayer(PartlyLearned):
         frozen: buffer, the random weight before the mask. Layers that were given the same tensor
             share it, also after ``.to()`` and ``.half()``.
         settings: of the mask.
+        held_mask: buffer outside the state dict, the bits of a mask that is used instead of that of
+            the scores; None to use the scores. See :mod:`maskedconv.supermasks`.
     """
 
     binary: ClassVar[bool] = False
@@ -74,6 +77,7 @@ class ScoredLayer(PartlyLearned):
 
     scores: nn.Parameter
     frozen: Tensor
+    held_mask: Tensor | None
     settings: MaskSettings
     _network_threshold: SeenThreshold | None
 
@@ -104,12 +108,14 @@ class ScoredLayer(PartlyLearned):
         if frozen is not None and seed is not None:
             raise ValueError(f"seed is {seed} and frozen is given; expected one of the two")
         self.register_buffer("frozen", torch.empty_like(like) if frozen is None else frozen)
+        self.register_buffer("held_mask", None, persistent=False)
         self._draw(with_weight=frozen is None)
 
     @property
     def num_kept(self) -> int:
-        """How many weights the mask keeps; read from the mask if the threshold is the network's."""
-        return int(self.mask.sum()) if self.settings.threshold == "global" else self._num_kept
+        """How many weights the mask keeps; read from a mask that is not this layer's alone."""
+        own = self.settings.threshold == "layer" and self.held_mask is None
+        return self._num_kept if own else int(self.mask.sum())
 
     def reset_parameters(self) -> None:
         """Draws the frozen weight and the scores, from ``seed`` when there is one.
@@ -123,10 +129,20 @@ class ScoredLayer(PartlyLearned):
         if self.scores.is_meta:
             return
         generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
-        drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
         if with_weight:
+            drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
             weights = draw_weights_(drawn, self.settings.weights, self._gain(), generator)
             self.frozen.copy_(weights)
+        self.reset_scores(generator)
+
+    @torch.no_grad()
+    def reset_scores(self, generator: torch.Generator | None = None) -> None:
+        """Draws the scores, and not the frozen weight, on the CPU.
+
+        Args:
+            generator: on the CPU; None for torch's own.
+        """
+        drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
         self.scores.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator))
 
     @torch.no_grad()
@@ -171,7 +187,30 @@ class ScoredLayer(PartlyLearned):
 
     def _compute_weight(self, input: Tensor) -> Tensor:
         """The masked weight in the type that a layer computes in for ``input``."""
-        return supermask_weight(self.scores, self.frozen, self._plan(), self._type_for(input))
+        return self._masked_weight(self._type_for(input))
+
+    def _masked_weight(self, dtype: torch.dtype) -> Tensor:
+        if self.held_mask is not None:
+            mask = unpack_bits(self.held_mask, self.weight_shape).to(self.dtype)
+            threshold = threshold_of_ones(mask)
+            return masked_weight(self.frozen, mask, threshold, binary=self.binary, dtype=dtype)
+        return supermask_weight(self.scores, self.frozen, self._plan(), dtype)
+
+    def pack_mask(self) -> Tensor:
+        """The mask as bits, uint8, ``[ceil(number of weights / 8)]``; a new tensor."""
+        if self.held_mask is not None:
+            return self.held_mask.clone()
+        return pack_mask(self.scores.detach(), self._plan().threshold_of(self.scores))
+
+    def hold_mask(self, bits: Tensor | None) -> None:
+        """Uses the mask of :meth:`pack_mask` instead of that of the scores; None to stop that.
+
+        The scores do not change, and get no gradient meanwhile. Only the bits are copied.
+        """
+        if bits is None or self.held_mask is None:
+            self.held_mask = None if bits is None else bits.to(self.frozen.device, copy=True)
+        else:
+            self.held_mask.copy_(bits)
 
     def _type_for(self, input: Tensor) -> torch.dtype:
         device = input.device.type
@@ -186,7 +225,7 @@ class ScoredLayer(PartlyLearned):
 
         It is computed at each access, so changing it in place changes nothing.
         """
-        return supermask_weight(self.scores, self.frozen, self._plan())
+        return self._masked_weight(self.dtype)
 
     @weight.setter
     def weight(self, value: object) -> NoReturn:
@@ -198,6 +237,8 @@ class ScoredLayer(PartlyLearned):
     @property
     def mask(self) -> Tensor:
         """True for the weights that are kept, bool, of ``weight_shape``."""
+        if self.held_mask is not None:
+            return unpack_bits(self.held_mask, self.weight_shape)
         return self.mask_of(self._plan().threshold_of(self.scores))
 
     def mask_of(self, threshold: Threshold) -> Tensor:

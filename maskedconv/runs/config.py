@@ -57,6 +57,7 @@ _ORDER = [
     "compile",
     "method",
     "method_options",
+    "warmup",
 ]
 _PAIRS = ("options", "method_options")
 
@@ -122,14 +123,20 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
         """Total epochs: of all members of an ensemble, or of the single network."""
         return self.epochs * max(1, self.members)
 
-    def to_json(self) -> dict[str, Any]:
-        """Every field as a JSON value; tuples become lists."""
+    def to_json(self, *, defaults: bool = True) -> dict[str, Any]:
+        """The fields as JSON values; tuples become lists.
+
+        Args:
+            defaults: whether fields at their default are included.
+        """
         names = dict.fromkeys((*_ORDER, *(field.name for field in fields(self))))
         values = {name: getattr(self, name) for name in names}
         values["milestones"] = list(self.milestones)
         for pairs in _PAIRS:
             values[pairs] = [[name, value] for name, value in values[pairs]]
-        return values
+        if defaults:
+            return values
+        return {name: values[name] for name in names if getattr(self, name) != _default(name)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunConfig:
@@ -180,6 +187,10 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
     def with_seed(self, seed: int) -> RunConfig:
         """The same run with another seed."""
         return replace(self, seed=seed)
+
+
+def _default(name: str) -> Any:
+    return getattr(RunConfig, name, MISSING)
 
 
 def _texts(options: Options) -> list[str]:

@@ -79,6 +79,10 @@ def _check_init(config: RunConfig) -> None:
         )
 
 
+# Fields that older checkpoints lack. At their default they are left out, so that those stay valid.
+_LATER_FIELDS = ("compile", "method", "method_options", "warmup")
+
+
 def execute(
     config: RunConfig,
     dataset: Task,
@@ -216,12 +220,9 @@ def _forgetting_the_first_peak(
 def _checkpoint(config: RunConfig, dataset: Task, folder: Path, every: float) -> Checkpoint:
     size = dataset.train_size, *dataset.image_shape, dataset.test_size, dataset.num_classes
     described = config.to_json()
-    if not config.compile:
-        # Checkpoints from before --compile existed stay valid.
-        del described["compile"]
-    if config.method == SLICE:
-        # Those from before there were other methods, too.
-        del described["method"], described["method_options"]
+    for name in _LATER_FIELDS:
+        if getattr(config, name) == getattr(RunConfig, name):
+            del described[name]
     identity = {"config": described, "images": list(size), "device": dataset.device.type}
     return Checkpoint(checkpoint_path(folder, config), identity, every)
 

@@ -66,7 +66,7 @@ _config = record(
     {
         "model": text,
         **dict.fromkeys(("learned", "lr", "momentum", "weight_decay", "gamma", "dropout"), number),
-        **dict.fromkeys(("epochs", "batch_size", "seed", "members", "slice_dim"), count),
+        **dict.fromkeys(("epochs", "batch_size", "seed", "members", "slice_dim", "warmup"), count),
         **dict.fromkeys(("bn_learned", "nesterov", "keep", "compile"), flag),
         **dict.fromkeys(
             ("frozen", "trained", "init", "schedule", "optimizer", "start", "amp", "method"), text

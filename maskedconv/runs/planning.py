@@ -166,5 +166,5 @@ def write_plan(
 
 
 def _entry(run: RunConfig, trained: RunConfig) -> dict[str, Any]:
-    entry: dict[str, Any] = {"key": run.key, "config": run.to_json()}
+    entry: dict[str, Any] = {"key": run.key, "config": run.to_json(defaults=False)}
     return entry if trained.key == run.key else {**entry, "same_as": trained.key}

@@ -93,7 +93,12 @@ def _begin(model: nn.Module, device: torch.device, config: TrainingConfig) -> Po
         nesterov=config.nesterov,
     )
     scheduler = make_scheduler(
-        config.schedule, optimizer, config.epochs, config.milestones, config.gamma
+        config.schedule,
+        optimizer,
+        config.epochs,
+        config.milestones,
+        config.gamma,
+        config.warmup,
     )
     return Position(model, optimizer, scheduler, device)
 

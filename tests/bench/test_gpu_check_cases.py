@@ -21,6 +21,9 @@ CASES = [
     ("environment", "empty graph", {"ms", "held"}),
     ("numbers", f"{VIEW} | native", {"error", "plain_error", "repeats_to_the_bit", "shape", "n"}),
     ("numbers", "pack_filters | native", {"shape", "dtype", "n"}),
+    ("numbers", "masked_weight | native", {"repeats_to_the_bit", "shape", "dtype", "n"}),
+    ("kernels", "masked_weight 16x8x3x3 | cuda", {"ms", "shape", "dtype", "n"}),
+    ("kernels", "masked_weight 16x8x3x3 | sort", {"ms", "shape", "dtype", "n"}),
     ("kernels", f"{VIEW} | slice", {"ms", "least_bytes", "shape", "dtype", "n"}),
     ("kernels", f"{DENSE} | full", {"ms", "least_bytes", "shape", "dtype", "n"}),
     ("kernels", f"{VIEW} | cuda", {"ms", "least_bytes", "shape", "dtype", "n"}),
@@ -68,3 +71,18 @@ def test_a_kernel_that_cannot_run_here_is_said_so():
     assert row["status"] == "not here"
     # With CUDA, its kernel is for another device; without CUDA, it does not exist.
     assert "for cuda" in row["reason"] or "CUDA" in row["reason"]
+
+
+def test_a_mask_that_keeps_another_score_is_called_wrong(monkeypatch):
+    from bench.gpu_check import masked_weights
+    from bench.gpu_check.cases import numbers
+
+    native = masked_weights.BACKENDS["native"]
+    right = native.find_threshold
+
+    def one_less(problem):
+        return right(problem._replace(num_kept=problem.num_kept - 1))
+
+    monkeypatch.setattr(native, "find_threshold", one_less)
+    row = worker.run_case(numbers, "numbers", "masked_weight | native", Rehearsed(), OPTIONS)
+    assert row["status"] == "wrong"

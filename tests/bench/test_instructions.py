@@ -59,17 +59,25 @@ def counts(request, tmp_path_factory):
     return compiled(tool, f"{request.param}/cuda/{request.param}.cu", tmp_path_factory)
 
 
-def compiled(tool, source, tmp_path_factory):
+def compiled(tool, source, tmp_path_factory, architecture="90"):
     folder = tmp_path_factory.mktemp("cubin")
-    cubin = instructions.compile_kernels(instructions.CSRC / source, "90", folder)
-    return instructions.count(tool, "90", cubin)
+    cubin = instructions.compile_kernels(instructions.CSRC / source, architecture, folder)
+    return instructions.count(tool, architecture, cubin)
 
 
-@pytest.mark.parametrize("source", ["bn_relu", "statistics"])
-def test_bn_relu_has_its_numbers_in_registers(source, tmp_path_factory):
+@pytest.mark.parametrize(
+    "source",
+    [
+        "bn_relu/cuda/bn_relu.cu",
+        "bn_relu/cuda/statistics.cu",
+        "masked_weight/cuda/masked_weight.cu",
+        "masked_weight/cuda/selection.cu",
+    ],
+)
+def test_numbers_are_in_registers(source, tmp_path_factory):
     if NVCC is None or (tool := cuobjdump()) is None:
         pytest.skip("there is no nvcc or no cuobjdump")
-    for name, kernel in compiled(tool, f"bn_relu/cuda/{source}.cu", tmp_path_factory).items():
+    for name, kernel in compiled(tool, source, tmp_path_factory).items():
         assert kernel.local == kernel.stack == 0, name
         assert kernel.registers <= 64, name  # four blocks of 256 threads on a multiprocessor
 
@@ -89,3 +97,39 @@ def test_a_step_of_the_fast_path_keeps_to_its_instructions(counts):
             assert all(step <= bound for step, bound in zip(kernel.steps, bounds, strict=True)), (
                 kind
             )
+
+
+def test_a_tile_by_wgmma_keeps_to_its_instructions(tmp_path_factory):
+    """Of 64 pixels of 64 channels and 9 taps of 8 and 16 filters: 12 and 24 products."""
+    if NVCC is None or (tool := cuobjdump()) is None:
+        pytest.skip("there is no nvcc or no cuobjdump")
+    source = "weight_grad/wgmma/cuda/weight_grad_wgmma_sm90a.cu"
+    counts = compiled(tool, source, tmp_path_factory, "90a")
+    most = {"Li3ELi1ELb0": 170, "Li3ELi2ELb0": 245, "Li3ELi1ELb1": 430, "Li3ELi2ELb1": 440}
+    for kind, bound in most.items():
+        (kernel,) = (k for name, k in counts.items() if f"I13__nv_bfloat16{kind}E" in name)
+        assert kernel.local == kernel.stack == 0, kind
+        assert len(kernel.steps) == 1, kind
+        assert kernel.steps[0] <= bound, kind
+
+
+WAIT = """
+\t\tFunction : _Z6kernel
+        /*0000*/                   MOV R1, R2 ;
+        /*0010*/                   SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [R3], R2 ;
+        /*0020*/              @!P0 BRA 0x60 ;
+        /*0030*/                   HGMMA.64x24x16.F32.BF16 R24, R60, gdesc[UR8].tnspB, R24 ;
+        /*0040*/               @P1 BRA 0x10 ;
+        /*0050*/                   EXIT ;
+        /*0060*/                   SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [R3], R2 ;
+        /*0070*/              @!P0 BRA 0x60 ;
+        /*0080*/                   BRA 0x30 ;
+        /*0090*/                   BRA 0x90 ;
+"""
+
+
+def test_the_rare_case_of_a_wait_is_no_loop_of_its_own(monkeypatch):
+    outputs = {"-sass": WAIT, "-res-usage": USAGE}
+    monkeypatch.setattr(instructions, "read", lambda tool, option, *_: outputs[option])
+    (counts,) = instructions.count("cuobjdump", "90a", Path("file")).values()
+    assert (counts.main_loop, counts.steps) == (0, (4,))

@@ -69,7 +69,8 @@ def test_unknown_name_lists_the_known_ones():
         data.load("mnist")
     images = ["digits", "cifar10", "cifar100", "tiny-imagenet"]
     words = [f"number-words-{numbers}" for numbers in (1000, 10_000)]
-    assert data.available() == [*images, *words, "folder", "mnist5k"]
+    folders = ["imagenet", "photos", "folder"]
+    assert data.available() == [*images, *words, *folders, "mnist5k"]
 
 
 def test_to_moves_every_tensor(digits):

@@ -18,7 +18,7 @@ LAYERS = (
     ("methods",),
     ("conversion",),
     ("models",),
-    ("counting", "selection", "explanation", "checkpoint", "env", "optim"),
+    ("counting", "selection", "supermasks", "explanation", "checkpoint", "env", "optim"),
     ("data",),
     ("training",),
     ("runs",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 
 import pytest
 import torch
@@ -278,6 +279,28 @@ def test_parts_of_a_layer():
     model = nn.Sequential(PositionsLinear(8, 2), layer)
     assert [one["kind"] for one in describe_layers(model)] == ["linear", "conv"]
     assert describe_first_layer(model)["shape"] == [4, 3, 3, 3]
+
+
+def test_other_ways_to_call_and_copy_a_layer():
+    layer = PositionsConv2d(3, 4, 3, padding="same", padding_mode="reflect")
+    layer.learn_(torch.tensor([1, 7, 50]))
+    assert "learned=3/108" in repr(layer)
+    x = torch.randn(2, 3, 8, 8)
+    expected = layer(x)
+    for other in (
+        torch.compile(layer, backend="eager", fullgraph=True),
+        torch.export.export(layer, (x,)).module(),
+        pickle.loads(pickle.dumps(layer)),
+    ):
+        assert torch.equal(other(x), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    halved = copy.deepcopy(layer).half()
+    assert (halved.values.dtype, halved.positions.dtype) == (torch.float16, torch.int64)
+    fresh = PositionsConv2d(3, 4, 3, padding="same", padding_mode="reflect")
+    fresh.learn_(layer.positions)
+    fresh.load_state_dict(layer.state_dict())
+    assert torch.equal(fresh(x), expected)
 
 
 def test_norms_alone():

@@ -14,7 +14,7 @@ from maskedconv.ops import native
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("generic", "avx2", "avx512")
-OPERATORS = ("weight_grad", "bn_relu", "not_finite", "pack_filters")
+OPERATORS = ("weight_grad", "bn_relu", "not_finite", "pack_filters", "masked_weight")
 WEIGHT_GRAD = """
 import torch
 from torch.nn import functional as F

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import maskedconv.ops  # noqa: F401  registers the operators
 from maskedconv import models
+from maskedconv.ops.masked_weight import find_threshold, masked_weight, score_grad
 
 
 def packed(slice_dim, dtype, channels_last):
@@ -40,6 +41,52 @@ def test_opcheck_weight_grad(slice_dim, prologue, kernel):
     padding = [kernel // 2] * 2
     arguments = (x, grad, shape, slice_dim, [1, 1], padding, [1, 1], 1, *affine, "", torch.float32)
     torch.library.opcheck(torch.ops.maskedconv.weight_grad.default, arguments)
+
+
+def supermask(layout):
+    weight, score = (torch.randn(6, 5, 3, 3).to(memory_format=layout) for _ in range(2))
+    return weight, score, torch.tensor(0.5), torch.tensor(7)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_opcheck_masked_weight(layout, dtype):
+    operators, tensors = torch.ops.maskedconv, supermask(layout)
+    torch.library.opcheck(operators.find_threshold.default, (tensors[1], 100, ""))
+    for binary in (False, True):
+        rest = (binary, 0.7, dtype, "")
+        torch.library.opcheck(operators.masked_weight.default, (*tensors, *rest))
+        rest = (binary, 0.7, torch.float32, "")
+        gradient = tensors[0].to(dtype), tensors[0]
+        torch.library.opcheck(operators.score_grad.default, (*gradient, *rest))
+
+
+class _Supermask(torch.autograd.Function):
+    """The weight of a layer that learns scores."""
+
+    @staticmethod
+    def forward(ctx, weight, score, num_kept):
+        ctx.save_for_backward(weight)
+        return masked_weight(weight, score, find_threshold(score, num_kept), dtype=torch.bfloat16)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, score_grad(grad, *ctx.saved_tensors), None
+
+
+@pytest.mark.parametrize("backend", ["inductor", "aot_eager"])
+def test_a_compiled_supermask_is_the_same(backend):
+    weight, score, *_ = supermask(torch.channels_last)
+    scores = [score.clone().requires_grad_() for _ in range(2)]
+
+    def loss(score):
+        return _Supermask.apply(weight, score, 100).float().square().sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend=backend)
+    for function, own in zip((loss, compiled), scores, strict=True):
+        function(own).backward()
+    torch.testing.assert_close(compiled(scores[1]), loss(scores[0]))
+    torch.testing.assert_close(scores[1].grad, scores[0].grad)
 
 
 def step(model, x, labels):

@@ -19,7 +19,11 @@ from maskedconv.ops.pack_filters import triton as pack_filters
 from maskedconv.ops.weight_grad import WeightGradProblem, triton_config
 from maskedconv.ops.weight_grad import triton as weight_grad
 
-INTERPRETED = ("triton_interpreted.py", "triton_interpreted_bn_relu.py")
+INTERPRETED = (
+    "triton_interpreted.py",
+    "triton_interpreted_bn_relu.py",
+    "triton_interpreted_masked_weight.py",
+)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -44,6 +48,7 @@ def test_importing_the_backends_does_not_need_triton():
         "from maskedconv.ops.pack_filters import triton\n"
         "from maskedconv.ops.bn_relu import triton\n"
         "from maskedconv.ops.bn_statistics import triton\n"
+        "from maskedconv.ops.masked_weight import triton\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
 

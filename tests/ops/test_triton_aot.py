@@ -32,6 +32,7 @@ TARGETS = [
     Target(100, 227 * 1024, "tcgen05.mma"),
 ]
 POINTERS = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
+OTHER_POINTERS = {torch.float64: "*fp64", torch.int32: "*i32", torch.int64: "*i64"}
 # channels, all filters, learned ones, kernel, stride, padding, size of the input
 LAYERS = {
     "64-64 3x3, 1": (64, 64, 1, 3, 1, 1, 32),
@@ -65,7 +66,7 @@ def compile_as_launched(kernel, arch, tensors, numbers, constants, **options):
     for parameter in kernel.params:
         name = parameter.name
         if name in tensors and tensors[name] is not None:
-            signature[name] = POINTERS[tensors[name]]
+            signature[name] = (POINTERS | OTHER_POINTERS)[tensors[name]]
         elif name in tensors or name in constants:
             signature[name] = "constexpr"
             constants = {**constants, name: constants.get(name)}
@@ -181,6 +182,7 @@ def test_pack_filters(slice_position, target, tmp_path):
 
 NORM_SIZES = {
     "pixels": 131072, "channels": 204, "x_pixel": 216, "grad_pixel": 204, "out_pixel": 216,
+    "added_pixel": 216, "summand_pixel": 204, "total_pixel": 204,
     "row": 204, "part_row": 204, "parts": 128, "chunk": 1024, "eps": 1e-5, "fraction": 0.1,
 }  # fmt: skip
 NORM_KERNELS = ("activation", "sums", "coefficients", "input_grad", "spread", "union")

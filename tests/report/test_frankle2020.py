@@ -182,3 +182,18 @@ def test_the_registered_paper():
     quick = presets.PRESETS["quick"]
     assert [network.model for network in quick.networks] == ["resnet_8", "resnet_14", "resnet_20",
                                                              "resnet_8"]  # fmt: skip
+
+
+def test_photographs_are_for_imagenet_networks(tmp_path):
+    """With as many random positions as each network has γ and β, and the top-5."""
+    runs = runs_of("bnonly", "paper", dataset="imagenet")
+    assert len(runs) == 5 * len(SETTINGS)
+    assert {run.warmup for run in runs} == {5}
+    counts = {dict(run.method_options)["count"] for run in runs if run.method_options}
+    assert counts == {9_600, 17_024, 53_120, 105_344, 176_000}
+    out = write_folder(tmp_path / "out", {"bnonly": runs}, lambda run: 10.0)
+    lines = (json.dumps(row(run, 10.0, measured={"top5": 32.0})) for run in runs)
+    (out / "results.jsonl").write_text("\n".join(lines) + "\n")
+    table = bnonly.accuracy_table(load(out).seed_groups("bnonly"))
+    assert table.columns[-1] == "top-5"
+    assert {row[-1] for row in table.rows} == {"32.00"}

@@ -163,3 +163,11 @@ def test_another_method_does_not_learn_all_slices():
     assert setting_label(options) == "random_positions count=5"
     assert setting_label(replace(options, trained="bn+fc")) == "random_positions count=5, BN + fc"
     assert setting_label(replace(CONFIG, trained="bn+shortcuts+fc")) == "BN + shortcuts + fc"
+
+
+def test_json_without_defaults_is_the_same_run():
+    for run in runs_of("fig4") + runs_of("bnonly"):
+        brief = run.to_json(defaults=False)
+        assert RunConfig.from_json(brief) == run
+        assert brief.items() <= run.to_json().items()
+        assert "compile" not in brief

@@ -28,13 +28,13 @@ class Breakable:
         bounds: the text of each comparison that ``library.exceed_bound`` moves by one.
     """
 
-    def __init__(self, name, folder, statements=ORDERING):
+    def __init__(self, name, folder, statements=ORDERING, bounds=BOUND):
         csrc = folder / "csrc"
         shutil.copytree(emulation.ROOT / "csrc", csrc)
         self.statements, self.bounds = [], []
         for source in sorted((csrc / name / "cuda").iterdir()):
             text = statements.sub(self._removable, source.read_text())
-            source.write_text(BOUND.sub(self._movable, text))
+            source.write_text(bounds.sub(self._movable, text))
         everywhere = csrc / "common" / "emulation" / "emulation.h"
         text = everywhere.read_text().replace("namespace maskedconv {\n", _SWITCHES.lstrip(), 1)
         everywhere.write_text(text)

@@ -26,6 +26,7 @@ SIZES = {
     "vgg19": 320_000,
     "alexnet": 45_000,
     "resnet": 77_754,
+    "imagenet": 11_689_512,
 }
 
 

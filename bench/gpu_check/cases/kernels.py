@@ -1,4 +1,4 @@
-"""Step 3: times the kernels of the weight gradient by graph replay, with a cold cache."""
+"""Step 3: times the kernels of weight gradients and masks by graph replay, with a cold cache."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from bench.ceilings import weight_gradient
-from bench.gpu_check import shapes
+from bench.gpu_check import masked_weights, shapes
 from bench.gpu_check.device import Device
+from bench.gpu_check.plan import UNCONFIRMED
 from bench.gpu_check.problems import about_shape, by_name, problem_of
 from bench.gpu_check.record import NotHere
 from bench.layers import Layer
@@ -22,6 +23,8 @@ REPETITIONS = {"cuda": 30, "cpu": 3}
 
 def run(case: str, device: Device, options: dict[str, Any]) -> dict[str, Any]:
     name, _, candidate = case.partition(" | ")
+    if name.startswith("masked_weight"):
+        return masked_weights.timed(name, candidate, device)
     shape = by_name(shapes.table(device.rehearsal), name)
     function = candidate_of(candidate, problem_of(shape, device.name), device)
     times = device.times(device.capture(function), REPETITIONS[device.name])
@@ -48,7 +51,7 @@ def candidate_of(name: str, problem: WeightGradProblem, device: Device) -> Calla
             min(out_channels, -(-problem.shape[0] // 8) * 8) if name == "slice" else out_channels
         )
         return lambda: _library(problem, count)
-    if device.rehearsal and name == "cuda":
+    if device.rehearsal and name in ("cuda", UNCONFIRMED):
         name = "native"
     if reason := BACKENDS[name].cannot_run(problem):
         raise NotHere(reason)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.gpu_check import shapes
+from bench.gpu_check import masked_weights, shapes
 from bench.gpu_check.device import Device
 from bench.gpu_check.problems import about_shape, by_name, errors, exact, problem_of
 from bench.gpu_check.record import NotHere
@@ -25,6 +25,8 @@ def run(case: str, device: Device, options: dict[str, Any]) -> dict[str, Any]:
     name, _, backend = case.partition(" | ")
     if name == "pack_filters":
         return packing(backend, device)
+    if name == "masked_weight":
+        return masked_weights.check(backend, device)
     shape = by_name(shapes.numbers(device.rehearsal), name)
     return {"backend": backend, **about_shape(shape, device), **gradient(shape, backend, device)}
 

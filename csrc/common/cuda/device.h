@@ -110,6 +110,11 @@ __device__ __forceinline__ uint32_t round_to_tf32(float value) {
     return bits;
 }
 
+// In any order, to a sum that no thread reads before the next barrier or launch.
+__device__ __forceinline__ void add_atomically(unsigned* to, unsigned value) {
+    atomicAdd(to, value);
+}
+
 // For tests, which then see that a sum of finite products was not finite.
 __device__ __forceinline__ void count_computed_again() {}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maskedconv.checks import check_int
 from maskedconv.ops.dispatch import Operator, dispatch
-from maskedconv.ops.masked_weight import reference
+from maskedconv.ops.masked_weight import cuda, native, reference, triton
 from maskedconv.ops.masked_weight.packed_mask import pack_mask, unpack_mask
 from maskedconv.ops.masked_weight.problem import (
     MaskProblem,
@@ -36,7 +36,7 @@ __all__ = [
     "unpack_mask",
 ]
 
-BACKENDS = {"reference": reference}
+BACKENDS = {"reference": reference, "native": native, "cuda": cuda, "triton": triton}
 
 
 class _Part:
@@ -49,15 +49,18 @@ class _Part:
 
 
 class _Find(_Part):
-    """The threshold of a backend."""
+    """The threshold of a backend, which is compared and timed as it is used: with a mask."""
 
     def __init__(self, backend: Any) -> None:
-        super().__init__(backend, self._both)
+        super().__init__(backend, self._masked_scores)
         self.find_threshold = backend.find_threshold
+        self._mask = backend.masked_weight
 
-    def _both(self, problem: ThresholdProblem) -> Tensor:
-        """Value and index in one tensor, to be compared and timed."""
-        return torch.stack([part.double() for part in self.find_threshold(problem)])
+    def _masked_scores(self, problem: ThresholdProblem) -> Tensor:
+        """The kept scores, and zeros."""
+        score, threshold = problem.score, self.find_threshold(problem)
+        masked: Tensor = self._mask(MaskProblem(score, score, threshold, False, 1.0, score.dtype))
+        return masked
 
 
 FIND = Operator("find_threshold", {name: _Find(backend) for name, backend in BACKENDS.items()})

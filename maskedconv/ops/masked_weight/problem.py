@@ -88,7 +88,7 @@ class MaskProblem(NamedTuple):
 
     def kind(self) -> Hashable:
         """Everything that the choice of a backend may depend on."""
-        return kind_of(self.weight, self.score, *self.threshold), self.binary, self.dtype
+        return kind_of(*self.threshold, self.score, self.weight), self.binary, self.dtype
 
     def resolved(self) -> MaskProblem:
         """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
@@ -135,4 +135,7 @@ def kind_of(*tensors: Tensor) -> Hashable:
     """Everything about the tensors that the choice of a backend may depend on."""
     if tensors[0].is_cuda:
         return describe_cuda(*tensors)
-    return tuple((t.device, t.dtype, t.shape, t.stride()) for t in tensors)
+    # Kernels refuse empty tensors, and permutations of more than four dimensions.
+    last = tensors[-1]
+    strides = last.stride() if last.dim() > 4 else ()
+    return last.shape, strides, tuple((t.device, t.dtype) for t in tensors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from maskedconv.report.results import SeedGroup, dataset_title, network_label, s
 from maskedconv.report.tables import (
     NOTHING,
     best,
+    cell,
     count,
     datasets,
     difference,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Series = dict[str, dict[float, SeedGroup]]
+TOP5 = "top5"  # of a row's measured values; on photographs
 
 
 def runs(preset: FranklePreset) -> list[RunConfig]:
@@ -129,24 +131,25 @@ def series_panel(series: Series, axis: str, top: float) -> Draw:
 
 
 def accuracy_table(groups: list[SeedGroup]) -> Table:
-    """Every setting of one data set."""
+    """Every setting of one data set; with the top-5, where that was measured."""
+    columns: dict[str, Callable[[SeedGroup], str]] = {
+        "parameters": lambda group: count(group.learned_parameters),
+        "fraction, %": percent_learned,
+        "best": best,
+        "last": last,
+    }
+    if any(group.measured(TOP5) for group in groups):
+        columns["top-5"] = lambda group: cell(group, group.measured(TOP5))
     rows = [
-        [
-            name,
-            setting_of(group.config).name,
-            count(group.learned_parameters),
-            percent_learned(group),
-            best(group),
-            last(group),
-        ]
+        [name, setting_of(group.config).name, *(column(group) for column in columns.values())]
         for name, found in networks(groups).items()
         for group in found
     ]
     return Table(
         f"{sentence(dataset_title(groups[0].config.dataset))}: top-1, %",
-        ("network", "learned", "parameters", "fraction, %", "best", "last"),
+        ("network", "learned", *columns),
         rows,
-        frozenset(range(2, 6)),
+        frozenset(range(2, 2 + len(columns))),
         grouped=True,
     )
 

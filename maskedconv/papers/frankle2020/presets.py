@@ -9,6 +9,8 @@ from types import MappingProxyType
 from maskedconv.runs.preset import Network, Preset, Request
 
 EXPERIMENT = "bnonly"
+# Data sets of photographs, on which the networks are the ImageNet ResNets.
+PHOTOGRAPHS = ("imagenet", "photos")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +21,19 @@ class FranklePreset(Preset):
         depths: depths of the ResNets, in ascending order.
         wide_depth: depth of the ResNets of several widths, one of ``depths``.
         widths: factors of their width besides 1.
+        imagenet_depths: depths of the ImageNet ResNets, which take their place on photographs.
     """
 
     depths: tuple[int, ...]
     wide_depth: int
     widths: tuple[int, ...]
+    imagenet_depths: tuple[int, ...] = (18, 34, 50, 101, 200)
 
     @property
     def networks(self) -> tuple[Network, ...]:
         """Every network once: by depth, then by width."""
+        if set(self.datasets) <= set(PHOTOGRAPHS):
+            return tuple(Network(f"imagenet_resnet_{depth}") for depth in self.imagenet_depths)
         deep = (Network(f"resnet_{depth}") for depth in self.depths)
         name = f"resnet_{self.wide_depth}"
         wide = (Network(name, options=(("width", width),)) for width in self.widths)

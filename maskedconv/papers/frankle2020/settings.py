@@ -20,6 +20,8 @@ BN, BN_FC, BN_SHORTCUTS_FC, ALL, FC, RANDOM = (
     "random positions",
 )
 _CHANNELS = (16, 32, 64)
+# γ and β of the ImageNet ResNets, by depth.
+_IMAGENET = {18: 9_600, 34: 17_024, 50: 53_120, 101: 105_344, 200: 176_000}
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,14 @@ def fields_of(setting: Setting, network: Network) -> dict[str, Any]:
     """The fields of the configuration that say what ``network`` learns."""
     fields = dict(setting.fields)
     if setting.name == RANDOM:
-        width = int(dict(network.options).get("width", 1))
-        fields["method_options"] = (("count", norm_parameters(depth(network.model), width)),)
+        fields["method_options"] = (("count", _norm_parameters_of(network)),)
     return fields
+
+
+def _norm_parameters_of(network: Network) -> int:
+    if network.model.startswith("imagenet"):
+        return _IMAGENET[depth(network.model)]
+    return norm_parameters(depth(network.model), int(dict(network.options).get("width", 1)))
 
 
 def norm_parameters(depth: int, width: int) -> int:
@@ -65,7 +72,7 @@ def norm_parameters(depth: int, width: int) -> int:
 
 def depth(model: str) -> int:
     """The depth in the network's name."""
-    return int(model.removeprefix("resnet_"))
+    return int(model.rpartition("_")[2])
 
 
 def width(config: RunConfig) -> float:

@@ -1,0 +1,92 @@
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "common.h"
+#include "masked_weight/masked_weight.h"
+
+namespace py = pybind11;
+
+namespace maskedconv {
+namespace {
+
+template <typename T = float> const T* read(uintptr_t pointer) {
+    return reinterpret_cast<const T*>(pointer);
+}
+template <typename T = float> T* written(uintptr_t pointer) {
+    return reinterpret_cast<T*>(pointer);
+}
+
+// Calls body(T()) for the type of that name.
+template <typename F> void for_type(const Checks& checks, const std::string& type, const F& body) {
+    switch (checks.type(type, kElementTypes)) {
+    case ElementType::bfloat16:
+        return body(Bfloat16());
+    case ElementType::float16:
+        return body(Float16());
+    case ElementType::float32:
+        return body(float());
+    }
+}
+
+void check_elements(const Checks& checks, int64_t elements, int threads) {
+    checks.between("elements", elements, 0);
+    checks.between("threads", threads, 1);
+}
+
+void find_threshold(uintptr_t score, int64_t elements, int64_t num_kept, uintptr_t value,
+                    uintptr_t first, int threads) {
+    const Checks checks("find_threshold");
+    check_elements(checks, elements, threads);
+    checks.between("num_kept", num_kept, 1, elements);
+    checks.memory("score", score, elements);
+    checks.memory("value", value, 1);
+    checks.memory("first", first, 1);
+    py::gil_scoped_release release;
+    const ScoreThreshold found = find_threshold_cpu(read(score), elements, num_kept, threads);
+    *written(value) = found.value;
+    *written<int64_t>(first) = found.first;
+}
+
+void masked_weight(const std::string& type, uintptr_t weight, uintptr_t score, int64_t elements,
+                   uintptr_t value, uintptr_t first, bool binary, double scale, uintptr_t out,
+                   int threads) {
+    const Checks checks("masked_weight");
+    check_elements(checks, elements, threads);
+    checks.memory("weight", weight, elements);
+    checks.memory("score", score, elements);
+    checks.memory("value", value, 1);
+    checks.memory("first", first, 1);
+    checks.memory("out", out, elements);
+    for_type(checks, type, [&](auto element) {
+        py::gil_scoped_release release;
+        const ScoreThreshold threshold{*read(value), *read<int64_t>(first)};
+        masked_weight_cpu(
+            MaskedWeight{read(weight), read(score), elements, threshold, binary, scale},
+            written<decltype(element)>(out), threads);
+    });
+}
+
+void score_grad(const std::string& type, uintptr_t grad, uintptr_t weight, int64_t elements,
+                bool binary, float scale, uintptr_t out, int threads) {
+    const Checks checks("score_grad");
+    check_elements(checks, elements, threads);
+    checks.memory("grad", grad, elements);
+    checks.memory("weight", weight, elements);
+    checks.memory("out", out, elements);
+    for_type(checks, type, [&](auto element) {
+        py::gil_scoped_release release;
+        score_grad_cpu(read<decltype(element)>(grad), read(weight), elements, binary, scale,
+                       written(out), threads);
+    });
+}
+
+} // namespace
+
+void bind_masked_weight(py::module_& module) {
+    module.def("find_threshold", &find_threshold);
+    module.def("masked_weight", &masked_weight);
+    module.def("score_grad", &score_grad);
+}
+
+} // namespace maskedconv

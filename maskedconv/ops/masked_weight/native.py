@@ -1,0 +1,105 @@
+"""masked_weight on the CPU, by the compiled kernels of csrc/masked_weight/."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops import native
+from maskedconv.ops.masked_weight import reference
+from maskedconv.ops.masked_weight.layout import in_layout_of
+from maskedconv.ops.masked_weight.problem import (
+    AnyMaskProblem,
+    MaskProblem,
+    ScoreGradProblem,
+    Threshold,
+    ThresholdProblem,
+)
+from maskedconv.ops.plain import address
+
+DEVICES: tuple[str, ...] = ("cpu",)
+_COMPILED = native.module()
+_MOST_ELEMENTS = 2**31 - 1
+TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+def cannot_run(problem: AnyMaskProblem) -> str:
+    """The reason why the kernels cannot take this problem, or an empty string."""
+    if _COMPILED is None:
+        return native.why_missing()
+    for tensor in problem.tensors():
+        if tensor.device.type != "cpu":
+            return f"its kernel is for the CPU; a tensor is on {tensor.device}"
+        if tensor.numel() > _MOST_ELEMENTS:
+            return f"its kernel is for at most {_MOST_ELEMENTS} elements"
+    return why_not_typed(problem)
+
+
+def why_not_typed(problem: AnyMaskProblem) -> str:
+    """The reason why the compiled kernels do not have these dtypes, or an empty string."""
+    scored = problem.score if isinstance(problem, ThresholdProblem) else problem.weight
+    if scored.dtype != torch.float32:
+        return f"its kernel is for float32 weights and scores; these are {scored.dtype}"
+    if isinstance(problem, MaskProblem) and problem.score.dtype != torch.float32:
+        return f"its kernel is for float32 scores; these are {problem.score.dtype}"
+    if isinstance(problem, MaskProblem) and problem.dtype not in TYPES:
+        return f"no compiled conversion to {problem.dtype}"
+    if isinstance(problem, ScoreGradProblem):
+        if problem.grad.dtype not in TYPES:
+            return f"no compiled conversion from {problem.grad.dtype}"
+        if problem.dtype != torch.float32:
+            return f"its kernel is for float32 gradients of scores, not {problem.dtype}"
+    return ""
+
+
+def find_threshold(problem: ThresholdProblem) -> Threshold:
+    """The threshold."""
+    score, num_kept, _ = problem
+    if num_kept == 0:
+        return reference.find_threshold(problem)
+    dense = score if score.is_contiguous() else in_layout_of(torch.empty_like(score), score)
+    value, first = torch.empty((), dtype=torch.float32), torch.empty((), dtype=torch.int64)
+    pointers = address(value), address(first)
+    threads = torch.get_num_threads()
+    _module().find_threshold(address(dense), score.numel(), num_kept, *pointers, threads)
+    if not score.is_contiguous() and int(first) != 0:
+        # The index is that in memory, but must be that of the row-major order.
+        dense = score.contiguous()
+        _module().find_threshold(address(dense), score.numel(), num_kept, *pointers, threads)
+    return Threshold(value, first)
+
+
+def masked_weight(problem: MaskProblem) -> Tensor:
+    """The masked weight."""
+    weight, score, (value, first), binary, scale, dtype, _ = problem
+    out = torch.empty_like(weight, dtype=dtype, requires_grad=False)
+    if not out.is_contiguous() and 0 < int(first) < score.numel():
+        # Only some scores of one magnitude are kept. Their order is that of the indices.
+        rows = problem._replace(weight=weight.contiguous(), score=score.contiguous())
+        return out.copy_(masked_weight(rows))
+    weight, score = in_layout_of(out, weight), in_layout_of(out, score)
+    _module().masked_weight(
+        TYPES[dtype], address(weight), address(score), weight.numel(), address(value),
+        address(first), binary, scale, address(out), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def score_grad(problem: ScoreGradProblem) -> Tensor:
+    """The gradient of the scores."""
+    grad, weight, binary, scale, dtype, _ = problem
+    out = torch.empty_like(weight, dtype=dtype, requires_grad=False)
+    grad, weight = in_layout_of(out, grad), in_layout_of(out, weight)
+    _module().score_grad(
+        TYPES[grad.dtype], address(grad), address(weight), weight.numel(), binary, scale,
+        address(out), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def _module() -> ModuleType:
+    if _COMPILED is None:
+        raise RuntimeError(native.REASON)
+    return _COMPILED

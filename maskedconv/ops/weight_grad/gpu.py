@@ -1,0 +1,84 @@
+"""What the compiled kernels of weight_grad for CUDA are given."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops import native
+from maskedconv.ops.plain import address
+from maskedconv.ops.weight_grad.problem import WeightGradProblem
+
+TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+class Limits(NamedTuple):
+    """The limits of a GPU that determine a kernel's tiles."""
+
+    multiprocessors: int
+    shared_bytes: int  # limit of one block
+
+
+@functools.cache
+def limits_of(device: torch.device) -> Limits:
+    """Those of ``device``."""
+    properties: Any = torch.cuda.get_device_properties(device)
+    return Limits(properties.multi_processor_count, properties.shared_memory_per_block_optin)
+
+
+def module() -> Any:
+    """The compiled module.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    found = native.module()
+    if found is None:
+        raise RuntimeError(native.REASON)
+    return found
+
+
+def why_not_on_cuda(problem: WeightGradProblem) -> str:
+    """The reason why the tensors are not on one GPU, or an empty string."""
+    input, grad_output = problem.input, problem.grad_output
+    if input.device.type == "cuda" and grad_output.device == input.device:
+        return ""
+    return (
+        f"its kernel is for cuda; the input is on {input.device}, "
+        f"the gradient on {grad_output.device}"
+    )
+
+
+def operands(problem: WeightGradProblem) -> tuple[Any, ...]:
+    """Type, addresses, shapes and strides, in the order of the module's functions."""
+    input, grad_output, geometry = problem.input, problem.grad_output, problem.geometry
+    return (
+        TYPES[input.dtype],
+        address(input), input.shape, input.stride(),
+        address(grad_output), grad_output.shape, grad_output.stride(),
+        problem.shape, geometry.stride, geometry.padding, geometry.dilation,
+    )  # fmt: skip
+
+
+def new_result(problem: WeightGradProblem) -> Tensor:
+    """Memory for the gradient ``[n, kH, kW, C]``."""
+    filters, channels, *kernel = problem.shape
+    return torch.empty(
+        (filters, *kernel, channels), dtype=torch.float32, device=problem.input.device
+    )
+
+
+def prologue(problem: WeightGradProblem) -> list[Tensor | None]:
+    """Scale and shift as the kernels read them: float32, side by side; None for none."""
+    return [
+        None if tensor is None else tensor.to(torch.float32).contiguous()
+        for tensor in (problem.scale, problem.shift)
+    ]
+
+
+def addresses(*tensors: Tensor | None) -> list[int]:
+    """Zero for None."""
+    return [0 if tensor is None else address(tensor) for tensor in tensors]

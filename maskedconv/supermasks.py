@@ -1,0 +1,111 @@
+"""Many tasks over one random network, each a mask.
+
+Source: Wortsman et al. 2020, *Supermasks in Superposition* (arXiv 2006.14769). The task of an input
+is given; it is not inferred.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from maskedconv.nn.global_threshold import scored_layers, update_thresholds
+
+
+class _Task(NamedTuple):
+    """Bits of each layer's mask, and the other parameters and buffers, such as those of norms."""
+
+    bits: list[Tensor]
+    others: dict[str, Tensor]
+
+
+class Supermasks:
+    """The masks of several tasks for one model, which is switched between them in place.
+
+    A mask takes one bit for each weight. Values that no mask stands for (a BatchNorm's running
+    statistics and affine parameters, layers without supermasks) are stored for each task, as they
+    are. Scores are not stored::
+
+        tasks = Supermasks(model)
+        train(model, first)
+        tasks.add("first")
+        tasks.reset_scores()
+        train(model, second)
+        tasks.add("second")
+        tasks.switch("first")
+
+    Args:
+        model: has supermask layers, as of ``convert_(model, method=methods.supermask())``.
+
+    Raises:
+        ValueError: ``model`` has none.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._layers = model, scored_layers(model)
+        if not self._layers:
+            raise ValueError(f"model ({type(model).__name__}) has no supermask layers")
+        self._tasks: dict[str, _Task] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tasks, in the order in which they were added."""
+        return tuple(self._tasks)
+
+    @torch.no_grad()
+    def add(self, name: str) -> None:
+        """Stores the model's present masks as the task ``name``, and replaces one of that name."""
+        update_thresholds(self._model)
+        bits = [layer.pack_mask() for layer in self._layers]
+        others = {key: tensor.clone() for key, tensor in self._others().items()}
+        self._tasks[name] = _Task(bits, others)
+
+    @torch.no_grad()
+    def switch(self, name: str) -> None:
+        """Makes the model compute what it did when the task was added. The scores stay.
+
+        Raises:
+            ValueError: there is no such task; the message lists those that exist.
+        """
+        task = self._task(name)
+        for layer, bits in zip(self._layers, task.bits, strict=True):
+            layer.hold_mask(bits)
+        for key, tensor in self._others().items():
+            tensor.copy_(task.others[key])
+
+    def release(self) -> None:
+        """Makes the model use its scores again, to train them."""
+        for layer in self._layers:
+            layer.hold_mask(None)
+
+    def reset_scores(self, generator: torch.Generator | None = None) -> None:
+        """Uses the scores again, and draws them anew; the frozen weights stay.
+
+        Args:
+            generator: on the CPU; None for torch's own.
+        """
+        self.release()
+        for layer in self._layers:
+            layer.reset_scores(generator)
+
+    def nbytes(self, name: str) -> int:
+        """Bytes in memory of a task's masks and other values.
+
+        Raises:
+            ValueError: there is no such task.
+        """
+        task = self._task(name)
+        return sum(tensor.nbytes for tensor in (*task.bits, *task.others.values()))
+
+    def _task(self, name: str) -> _Task:
+        if name not in self._tasks:
+            known = ", ".join(self._tasks) or "none"
+            raise ValueError(f"name is {name!r}; expected one of the tasks: {known}")
+        return self._tasks[name]
+
+    def _others(self) -> dict[str, Tensor]:
+        own = {id(t) for layer in self._layers for t in (layer.scores, layer.frozen)}
+        state = self._model.state_dict(keep_vars=True)
+        return {key: tensor.detach() for key, tensor in state.items() if id(tensor) not in own}
