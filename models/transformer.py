@@ -28,6 +28,7 @@ from maskedconv.models.recipe import Recipe
 from maskedconv.models.tokens import BOS, EOS, PAD
 from maskedconv.nn.folding import fold_
 
+# The rate is Adam's, whose beta1 is the momentum. The papers' networks are larger.
 RECIPE = Recipe(
     epochs=40,
     batch_size=128,
@@ -83,6 +84,10 @@ class Transformer(nn.Module):
             fold_(self.decoder)
 
     def forward(self, pairs: Tensor) -> Tensor:
+        if pairs.dim() != 3 or pairs.shape[1] != 2 or pairs.is_floating_point():
+            raise ValueError(
+                f"pairs is {list(pairs.shape)} of {pairs.dtype}; expected [N, 2, L] of tokens"
+            )
         source, target = pairs.unbind(1)
         return self.decode(target, self.encode(source), visible_in(source))
 

@@ -52,6 +52,8 @@ def learned_fraction(config: RunConfig) -> float:
         learned = [num_learned(config.learned, shape[dim], dim) for shape in shapes]
     except ValueError:
         return 0.0
+    if not shapes:
+        return 1.0  # Without convolutions, everything is learned.
     pairs = list(zip(learned, shapes, strict=True))
     return sum(n * prod(shape) / shape[dim] for n, shape in pairs) / sum(map(prod, shapes))
 

@@ -190,6 +190,14 @@ def test_exact_match_is_the_same_by_decoding_and_by_prediction():
     assert task.measure(model)["exact_match"] == 50.0
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 8), (2, 3, 8)])
+def test_input_is_checked(shape):
+    with pytest.raises(ValueError, match=r"pairs is .*; expected \[N, 2, L\] of tokens"):
+        made("trained")(torch.zeros(shape, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"pairs is \[1, 2, 3\] of torch.float32"):
+        made("trained")(torch.zeros(1, 2, 3))
+
+
 def test_initial_values():
     """Xavier uniform with gain 1/√2 for queries, keys and values; Kaiming uniform; N(0, 1/dim)."""
     model = models.create("transformer_1_256", num_classes=500, method=METHODS["masks"], seed=0)

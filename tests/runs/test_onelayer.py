@@ -26,8 +26,12 @@ from maskedconv.papers.shen2021.runs import (
 from maskedconv.report.claims import judge_one
 from maskedconv.report.results import Run, SeedGroup
 from maskedconv.runs import RunConfig, Store
+from maskedconv.runs.estimate import estimate
 from maskedconv.runs.execute import build_model, execute
+from maskedconv.runs.images import Size
 from maskedconv.runs.preset import Request
+from maskedconv.runs.same import learned_fraction
+from maskedconv.runs.workers import Workers
 
 
 def runs_of(preset="quick", **options):
@@ -191,6 +195,16 @@ def test_section(tmp_path):
     unfinished = [SeedGroup((Run(run, None, run.key),)) for run in runs_of("paper")]
     assert ITEM.build(unfinished, tmp_path)
     assert len(ITEM.short_tables(groups(GOOD))[0].rows) == 7
+
+
+def test_estimate():
+    """Runs without a convolution are timed like others."""
+    sizes = {("number-words-1000", None): Size(133, (2, 7), 82, 27)}
+    trained = replace(SMALL, method="slice", method_options=(), options=(), epochs=1)
+    found = estimate([SMALL, trained], sizes, Workers(1, "cpu", 1))
+    assert set(found) == {SMALL.key, trained.key}
+    assert all(seconds > 0 for seconds in found.values())
+    assert learned_fraction(trained) == 1.0
 
 
 def test_printed_ratio():

@@ -126,7 +126,7 @@ def _axes(panel: Draw, label: str) -> Draw:
         axes.set_xlabel(label)
         axes.set_ylabel("exact match, %")
         axes.set_ylim(0, 103)
-        legend(axes, columns=2)
+        legend(axes, columns=1)
 
     return drawn
 
