@@ -1,4 +1,4 @@
-"""Scalars at random positions of the weights, and norms alone, as the only learned parameters."""
+"""Scalars at random positions of the weights as the only learned parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from maskedconv import (
-    MaskedConv2d,
     conversion_report,
     convert_,
     count_parameters,
@@ -186,18 +185,6 @@ def _on_meta():
         return network(seed=3)
 
 
-def test_a_norm_only_checkpoint_is_small(tmp_path):
-    model = models.create("resnet_14", seed=0, method=methods.norm_only())
-    save(model, tmp_path / "file")
-    stored = file.read(tmp_path / "file").tensors
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert sum(t.numel() for t in stored.values()) == sum(4 * m.num_features + 1 for m in norms)
-    other = models.create("resnet_14", seed=1, method=methods.norm_only())
-    load(other, tmp_path / "file")
-    x = torch.randn(2, 3, 32, 32)
-    assert torch.equal(other.eval()(x), model.eval()(x))
-
-
 def test_damaged_positions_are_refused(tmp_path):
     model = network(seed=3)
     layer = next(one for one in layers_of(model) if one.num_learned)
@@ -301,12 +288,3 @@ def test_other_ways_to_call_and_copy_a_layer():
     fresh.learn_(layer.positions)
     fresh.load_state_dict(layer.state_dict())
     assert torch.equal(fresh(x), expected)
-
-
-def test_norms_alone():
-    model = models.create("resnet_14", method=methods.norm_only(), seed=0)
-    counted = count_parameters(model)
-    assert (counted.learned, counted.total) == (1120, 175_258)
-    assert {type(layer) for layer in layers_of(model)} == {MaskedConv2d, PositionsLinear}
-    x = torch.randn(2, 3, 32, 32)
-    assert torch.equal(model.eval()(x), models.create("resnet_14", seed=0).eval()(x))
