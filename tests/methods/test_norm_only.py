@@ -15,9 +15,8 @@ def test_norms_alone():
     model = models.create("resnet_14", method=methods.norm_only(), seed=0)
     counted = count_parameters(model)
     assert (counted.learned, counted.total) == (1120, 175_258)
-    assert {
-        type(layer) for layer in (m for m in model.modules() if isinstance(m, PartlyLearned))
-    } == {MaskedConv2d, PositionsLinear}
+    types = {type(module) for module in model.modules() if isinstance(module, PartlyLearned)}
+    assert types == {MaskedConv2d, PositionsLinear}
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(model.eval()(x), models.create("resnet_14", seed=0).eval()(x))
 
