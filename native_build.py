@@ -25,6 +25,8 @@ SUFFIX = str(sysconfig.get_config_var("EXT_SUFFIX"))  # of an extension module o
 # Sources that are compiled for an instruction set of their own, and chosen at run time.
 ISA_FLAGS = {"_avx512.cpp": "-mavx512f", "_avx2.cpp": "-mavx2 -mfma"}
 MODULE = "csrc/module.cpp"  # the only C++ source that knows whether there is CUDA
+# Sources with instructions of sm_90 alone, which later architectures do not have.
+HOPPER, HOPPER_SOURCE = "90a", "_sm90a.cu"
 
 
 def find_sources() -> tuple[list[str], list[str]]:
@@ -47,6 +49,10 @@ def find_sources() -> tuple[list[str], list[str]]:
 
 CPP_SOURCES, CUDA_SOURCES = find_sources()
 
+CUDA_FLAGS = [
+    "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-Icsrc",
+    "-Xcompiler=-fPIC,-fvisibility=hidden",
+]  # fmt: skip
 RULES = """\
 builddir = {folder}
 rule cpp
@@ -54,7 +60,7 @@ rule cpp
   depfile = $out.d
   deps = gcc
 rule cuda
-  command = {nvcc} -MMD -MF $out.d {nvccflags} -c $in -o $out
+  command = {nvcc} -MMD -MF $out.d {nvccflags} $codes -c $in -o $out
   depfile = $out.d
   deps = gcc
 rule link
@@ -156,8 +162,11 @@ def write_ninja_file(folder: Path, cxx: list[str], cuda: Cuda | None) -> None:
         parts.append(edge(objects[MODULE], "cpp", [MODULE], defines=defines_of(cxx, cuda)))
         for source in CUDA_SOURCES:
             objects[source] = f"{folder}/{source}.o"
-            rule = "cuda" if source.endswith(".cu") else "cpp"
-            parts.append(edge(objects[source], rule, [source]))
+            if source.endswith(".cu"):
+                codes = quote(code_flags(source, cuda.archs))
+                parts.append(edge(objects[source], "cuda", [source], codes=codes))
+            else:
+                parts.append(edge(objects[source], "cpp", [source]))
         libraries = [f"-L{cuda.library_folder}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
         parts.append(
             edge(f"{folder}/cuda.so", "link", [*objects.values()], libraries=quote(libraries))
@@ -177,7 +186,7 @@ def rules(folder: Path, cxx: list[str], cuda: Cuda | None) -> str:
         cxx=quote(cxx),
         cxxflags=quote([*flags, *includes, *SANITIZE]),
         nvcc=quote([cuda.nvcc]) if cuda else "",
-        nvccflags=quote(cuda_flags(cuda.archs)) if cuda else "",
+        nvccflags=quote(CUDA_FLAGS) if cuda else "",
         ldflags=quote(["-Wl,--exclude-libs,ALL", *SANITIZE]),
     )
 
@@ -196,11 +205,15 @@ def defines_of(cxx: list[str], cuda: Cuda | None) -> str:
     return quote([*defines, "-DMASKEDCONV_WITH_CUDA"] if cuda else defines)
 
 
-def cuda_flags(archs: list[str]) -> list[str]:
+def code_flags(source: str, archs: list[str]) -> list[str]:
+    """The architectures of a source; the last one also as PTX, which later GPUs can compile.
+
+    A source for Hopper has code for that alone. Its kernels are empty where it is not built for.
+    """
+    if source.endswith(HOPPER_SOURCE) and {"90", HOPPER} & set(archs):
+        return [f"-gencode=arch=compute_{HOPPER},code=sm_{HOPPER}"]
     codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
-    codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
-    host = "-Xcompiler=-fPIC,-fvisibility=hidden"
-    return ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-Icsrc", host, *codes]
+    return [*codes, f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"]
 
 
 def build(folder: Path, target: str) -> Path:

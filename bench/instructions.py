@@ -25,7 +25,7 @@ CSRC = Path(__file__).resolve().parents[1] / "csrc"
 # What a division by a number that the compiler does not know starts with, of 32 and of 64 bits.
 DIVISION = re.compile(r"\bMUFU\.RCP\b")
 LOCAL = re.compile(r"\b(LDL|STL)\b")
-PRODUCT = re.compile(r"\bHMMA\b")
+PRODUCT = re.compile(r"\bHG?MMA\b")
 BRANCH = re.compile(r"\bBRA\b.*?\b0x([0-9a-f]+)$")
 INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?) ;", re.MULTILINE)
 USAGE = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)")
@@ -45,7 +45,8 @@ class Counts(NamedTuple):
         divisions: divisions by what is not a constant.
         instructions: all of them.
         main_loop: those of the loop over tiles, with the loops in it; 0: no tensor cores are used.
-        steps: those of each innermost loop that uses tensor cores, a k-step an iteration.
+        steps: those of each innermost loop that uses tensor cores, a k-step an iteration (by wgmma
+            a tile).
     """
 
     registers: int
@@ -85,7 +86,14 @@ def loops_of(code: list[tuple[int, str]]) -> list[tuple[int, int]]:
     jumps = ((i, BRANCH.search(text)) for i, (_, text) in enumerate(code))
     targets = ((index[int(jump[1], 16)], i) for i, jump in jumps if jump)
     # The last instruction of a kernel jumps to itself.
-    return [(first, last) for first, last in targets if first < last]
+    loops = [(first, last) for first, last in targets if first < last]
+
+    def returns(jump: tuple[int, int]) -> bool:
+        """Whether it goes back into a loop from code that lies behind it, as the rare case of a
+        wait does; that is no loop of its own."""
+        return any(first <= jump[0] <= last < jump[1] for first, last in loops)
+
+    return [loop for loop in loops if not returns(loop)]
 
 
 def count_loops(code: list[tuple[int, str]]) -> tuple[int, tuple[int, ...]]:
@@ -127,7 +135,7 @@ def readable(names: list[str]) -> list[str]:
     done = subprocess.run(
         ["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True
     )
-    spaces = re.compile(r"^void |maskedconv::|\(anonymous namespace\)::|__nv_|__")
+    spaces = re.compile(r"^void |maskedconv::|wgmma::|\(anonymous namespace\)::|__nv_|__")
     return [re.sub(r"\(\w+\)$", "", spaces.sub("", name)) for name in done.stdout.splitlines()]
 
 
@@ -155,10 +163,16 @@ def keep(architecture: str, label: str, kernels: dict[str, dict[str, object]]) -
         f"# What the compiler made of the kernels for sm_{architecture}\n\n"
         "Counted in the machine code by `python -m bench.instructions`, which explains the "
         "columns; nothing was run.\n`steps`: instructions of a k-step (16 pixels; float32: 8), a "
-        "number for each loop.\nKernels with a prologue have one for tiles within an image and "
-        "one for tiles that leave it.\n"
+        "number for each loop; by wgmma, of a tile of 64 pixels.\nOther kernels with a prologue "
+        "have one for tiles within an image and one for tiles that leave it.\n"
     )
     path.with_suffix(".md").write_text(about + table(labels) + "\n")
+
+
+def sources_for(architecture: str) -> list[Path]:
+    """The sources with kernels for an architecture."""
+    sources = sorted(CSRC.glob("**/cuda/*.cu"))
+    return [s for s in sources if architecture == "90a" or not s.stem.endswith("_sm90a")]
 
 
 def compile_kernels(source: Path, architecture: str, folder: Path) -> Path:
@@ -191,7 +205,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = options.file
         if options.build:
-            sources = sorted(CSRC.glob("*/cuda/*.cu"))
+            sources = sources_for(options.architecture)
             files = [compile_kernels(s, options.architecture, Path(folder)) for s in sources]
         for file in files or [built_module()]:
             counts |= count(find_cuobjdump(), options.architecture, file)

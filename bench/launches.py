@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import functools
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -31,9 +30,11 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from bench.launches_cost import bytes_of, convolution_cost, size_of, weight_grad_flops
 from bench.plain_networks import plain_forward
 from maskedconv import merge_, models
 from maskedconv.functional import bn_relu_step
+from maskedconv.nn import bn_relu_conv2d
 from maskedconv.ops import dispatch, native
 from maskedconv.ops.bn_relu import cuda as bn_relu
 from maskedconv.ops.bn_statistics import cuda as bn_statistics
@@ -48,6 +49,8 @@ TOTAL = "all operators"
 CEILINGS = (4.3e12, 790e12)
 STREAM = SimpleNamespace(cuda_stream=0)
 GPU = SimpleNamespace(multi_processor_count=132, shared_memory_per_block_optin=232448)
+# Operators whose backends stand for another's: what these call.
+WRAPPED = {"bn_relu_backward": "run_backward", "bn_statistics_of_sum": "statistics"}
 FREE = (
     "device", "empty", "new_empty", "view", "detach", "alias", "as_strided", "set_", "lift",
     "resize",
@@ -78,13 +81,16 @@ class Ledger(TorchDispatchMode):
         self._within = 0
 
     @contextlib.contextmanager
-    def operator(self, name: str, problem: Any, module: Any) -> Iterator[None]:
-        """Counts the launches of an operator of this package, PyTorch's within it included."""
+    def operator(self, name: str, module: Any, problem: Any, *rest: Any) -> Iterator[None]:
+        """Counts the launches of an operator of this package, PyTorch's within it included.
+
+        Args:
+            rest: its arguments besides ``problem``.
+        """
         module.take_launches()
         yield
-        tensors = [t for t in tree_leaves(tuple(problem)) if isinstance(t, Tensor)]
         count = len(module.take_launches())
-        moved = _bytes_of(name, count, problem, tensors)
+        moved = bytes_of(name, count, problem, rest)
         flops = weight_grad_flops(problem) if name == "weight_grad" else 0
         self.entries.append(Launches(name, count, moved, flops, problem))
 
@@ -96,9 +102,9 @@ class Ledger(TorchDispatchMode):
                 id(t): t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)
             }
             if tensors:
-                launches, flops = _convolution(name, args, result)
+                launches, flops = convolution_cost(name, args, result)
                 self.entries.append(
-                    Launches(name, launches, sum(map(_size, tensors.values())), flops)
+                    Launches(name, launches, sum(map(size_of, tensors.values())), flops)
                 )
         return tree_map(_channels_last, result) if name.startswith("convolution") else result
 
@@ -108,47 +114,6 @@ def _channels_last(result: Any) -> Any:
     if not isinstance(result, Tensor) or result.dim() != 4:
         return result
     return torch.empty_like(result, memory_format=torch.channels_last)
-
-
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def _convolution(name: str, args: Any, result: Any) -> tuple[int, int]:
-    """Launches and FLOPs; one launch without FLOPs for other operators."""
-    if name == "convolution":
-        return 1, 2 * result.numel() * math.prod(args[1].shape[1:])
-    if name == "convolution_backward":
-        grad, _, weight = args[:3]
-        gradients = sum(args[-1][:2])
-        return sum(args[-1]), 2 * gradients * grad.numel() * math.prod(weight.shape[1:])
-    return 1, 0
-
-
-def weight_grad_flops(problem: Any) -> int:
-    """Of the learned filters, at every pixel of the output's gradient."""
-    grad = problem.grad_output
-    pixels = grad.numel() // grad.size(1)
-    return int(2 * pixels * problem.shape.numel())
-
-
-def _bytes_of(name: str, launches: int, problem: Any, tensors: list[Tensor]) -> int:
-    """What the kernels of this package read and write, by what each of them does."""
-    size = _size(problem[0])
-    if name == "bn_relu_backward":  # each launch reads input and gradient; one writes
-        return 2 * launches * size + size
-    if name == "bn_relu":
-        return 2 * size
-    if name == "weight_grad":  # at least 32 bytes of the gradient for each pixel
-        grad = problem.grad_output
-        width = max(32, problem.shape[0] * grad.element_size())
-        pixels = grad.numel() // grad.size(1)
-        return size + pixels * width + problem.shape.numel() * 4
-    if name == "pack_filters":
-        return sum(map(_size, tensors)) + math.prod(problem.shape) * problem.dtype.itemsize
-    if problem.moments is not None:  # bn_statistics reads and writes some numbers a channel
-        return 4 * 12 * problem[0].size(1)
-    return size
 
 
 @contextlib.contextmanager
@@ -163,6 +128,7 @@ def pretended_gpu(ledger: Ledger, module: Any, backend: str = "cuda") -> Iterato
     patches: list[Any] = [
         mock.patch.object(native, "module", return_value=module),
         mock.patch.object(dispatch, "is_plain", return_value=True),
+        mock.patch.object(bn_relu_conv2d, "is_plain", return_value=True),
         mock.patch.dict(os.environ, {dispatch.VARIABLE: backend}),
         mock.patch.object(bn_relu_step, "_keeps_packed_weight", return_value=True),
         mock.patch.object(bn_relu, "cannot_take", return_value=""),
@@ -190,8 +156,9 @@ def pretended_gpu(ledger: Ledger, module: Any, backend: str = "cuda") -> Iterato
     with contextlib.ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
-        backward = dispatch._operators["bn_relu_backward"].backends["cuda"]
-        stack.enter_context(_counted(ledger, module, "bn_relu_backward", backward, "run_backward"))
+        for name, method in WRAPPED.items():
+            backend_of = dispatch._operators[name].backends["cuda"]
+            stack.enter_context(_counted(ledger, module, name, backend_of, method))
         stack.callback(module.count_launches_only, False)
         yield
 
@@ -200,7 +167,7 @@ def _counted(ledger: Ledger, module: Any, name: str, backend: Any, method: str) 
     run = getattr(backend, method)
 
     def counted(problem: Any, *arguments: Any) -> Any:
-        with ledger.operator(name, problem, module):
+        with ledger.operator(name, module, problem, *arguments):
             return run(problem, *arguments)
 
     return mock.patch.object(backend, method, counted)

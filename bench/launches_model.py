@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.instructions import FOLDER
-from bench.launches import CEILINGS, GPU, Launches, weight_grad_flops
+from bench.launches import CEILINGS, GPU, Launches
+from bench.launches_cost import weight_grad_flops
 
 LABEL = "all kernels"  # of the committed counts
 ARCHITECTURE = "90a"

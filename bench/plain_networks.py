@@ -40,9 +40,20 @@ def plain_densenet(network: nn.Module, x: Tensor) -> Tensor:
     return network.fc(_relu(network.bn, dense_block(network.block3, x)).mean((2, 3)))
 
 
+def plain_resnet(network: nn.Module, x: Tensor) -> Tensor:
+    """The usual forward pass of a CIFAR ResNet, with the modules of ``network``."""
+    x = _relu(network.bn1, network.conv1(x))
+    for block in (*network.block1, *network.block2, *network.block3):
+        shortcut = x if block.shortcut is None else block.shortcut(x)
+        out = block.conv2(_relu(block.bn1, block.conv1(x)))
+        x = F.relu(block.bn2(out) + shortcut, inplace=True)
+    return network.fc(x.mean((2, 3)))
+
+
 def plain_forward(name: str) -> Callable[[nn.Module, Tensor], Tensor]:
     """The usual forward pass of the network."""
-    return plain_wrn if name.startswith("wrn") else plain_densenet
+    families = {"wrn": plain_wrn, "densenet": plain_densenet, "resnet": plain_resnet}
+    return families[name.partition("_")[0]]
 
 
 PLAIN = {"wrn_28_4": plain_wrn, "densenet_bc_100_12": plain_densenet}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.plain_networks import PLAIN
+from bench.plain_networks import PLAIN, plain_forward
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
@@ -50,20 +50,28 @@ def of_network(
 def compare(
     name: str, batch: int, learned: float, frozen: str, memory_format: torch.memory_format
 ) -> tuple[int, int]:
-    """Saved bytes at 32×32 of the plain network, which learns every filter, and of ours."""
+    """Saved bytes at 32×32 of the plain network and of ours.
+
+    The plain network learns every filter, or none if ours learns none.
+    """
     from maskedconv import merge_, models
 
     images = torch.randn(batch, 3, 32, 32).to(memory_format=memory_format)
     ours = models.create(name, learned=learned, frozen=frozen, seed=0)
     ours = ours.to(memory_format=memory_format)
     kept = of_network(ours, images, lambda network, x: network(x))
-    return of_network(merge_(ours), images, PLAIN[name]), kept
+    plain = merge_(ours)
+    for module in plain.modules():
+        if isinstance(module, nn.Conv2d):
+            module.requires_grad_(learned > 0)
+    return of_network(plain, images, plain_forward(name)), kept
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learned", type=float, nargs="+", default=[0.1, 1.0])
+    parser.add_argument("--networks", nargs="+", default=list(PLAIN))
     parser.add_argument("--memory-format", choices=MEMORY_FORMATS, default="channels_last")
     arguments = parser.parse_args()
     memory_format = MEMORY_FORMATS[arguments.memory_format]
@@ -71,9 +79,9 @@ def main() -> None:
     print(
         f"{'network':20} {'batch':>5} {'p':>4} {'frozen':>6} {'plain':>8} {'ours':>8} {'ratio':>6}"
     )
-    for name in PLAIN:
+    for name in arguments.networks:
         for learned in arguments.learned:
-            for frozen in ("random", "zero") if learned < 1 else ("random",):
+            for frozen in ("random", "zero") if 0 < learned < 1 else ("random",):
                 plain, ours = compare(name, arguments.batch, learned, frozen, memory_format)
                 print(
                     f"{name:20} {arguments.batch:5} {learned:4} {frozen:>6} "

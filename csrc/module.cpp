@@ -47,7 +47,7 @@ py::dict build_info() {
     void bind_##name(py::module_&);                                                                \
     bind_##name(module)
 
-// The operators: a line for each, and one more where it has kernels for CUDA.
+// The operators: a line for each, and one more for each bindings.cpp of its kernels for CUDA.
 static void bind_operators(py::module_& module) {
 #ifndef MASKEDCONV_EMULATION // whose module has the CUDA kernels alone
     BIND(bn_relu);
@@ -60,6 +60,7 @@ static void bind_operators(py::module_& module) {
     BIND(masked_weight_cuda);
     BIND(pack_filters_cuda);
     BIND(weight_grad_cuda);
+    BIND(weight_grad_wgmma);
 #endif
 }
 

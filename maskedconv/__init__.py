@@ -23,11 +23,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "BNReLUConv2d": "nn",
     "ConversionReport": "conversion.convolutions",
+    "KeptCount": "counting",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
     "YellowFin": "optim.yellowfin",
     "conversion_report": "conversion.convolutions",
     "convert_": "conversion.convert",
+    "count_kept": "counting",
     "count_parameters": "counting",
     "explain": "explanation",
     "load": "checkpoint",
@@ -40,11 +42,13 @@ _HOMES = {
 __all__ = [
     "BNReLUConv2d",
     "ConversionReport",
+    "KeptCount",
     "MaskedConv2d",
     "ParameterCount",
     "YellowFin",
     "conversion_report",
     "convert_",
+    "count_kept",
     "count_parameters",
     "explain",
     "load",
@@ -62,7 +66,7 @@ if TYPE_CHECKING:
     from maskedconv.checkpoint import load, save
     from maskedconv.conversion.convert import convert_, merge_
     from maskedconv.conversion.convolutions import ConversionReport, conversion_report
-    from maskedconv.counting import ParameterCount, count_parameters
+    from maskedconv.counting import KeptCount, ParameterCount, count_kept, count_parameters
     from maskedconv.explanation import explain
     from maskedconv.functional import masked_conv2d
     from maskedconv.nn import BNReLUConv2d, MaskedConv2d

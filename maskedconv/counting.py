@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import nn
 
+from maskedconv.nn.global_threshold import scored_layers
 from maskedconv.nn.partly_learned import PartlyLearned
 
 
@@ -20,6 +22,45 @@ class ParameterCount:
     def fraction(self) -> float:
         """Learned share of all parameters, in [0, 1]."""
         return self.learned / self.total if self.total else 0.0
+
+
+# The seed that draws every frozen value again, a 64-bit integer.
+SEED_BYTES = 8
+
+
+class InferenceBytes(NamedTuple):
+    """Bytes that inference needs of a network.
+
+    Attributes:
+        stored: in a file: learned values, one bit for each weight of a mask, BatchNorm's
+            statistics, and one seed for all frozen values.
+        in_memory: the frozen values instead of the seed. Layers that share a frozen weight hold it
+            once.
+    """
+
+    stored: int
+    in_memory: int
+
+
+def count_inference_bytes(model: nn.Module) -> InferenceBytes:
+    """Bytes that inference needs of ``model``, stored and in memory.
+
+    Frozen values of zero that are not stored cost nothing. The masks of a layer are packed into
+    whole bytes.
+    """
+    partly = [module for module in model.modules() if isinstance(module, PartlyLearned)]
+    frozen = {
+        id(part.tensor): part.tensor
+        for layer in partly
+        for part in layer.frozen_parts()
+        if part.tensor is not None
+    }
+    inside = {id(t) for layer in partly for t in (*layer.parameters(), *layer.buffers())}
+    others = {id(t): t for t in (*model.parameters(), *model.buffers()) if id(t) not in inside}
+    learned = sum(-(-layer.inference_bits() // 8) for layer in partly)
+    learned += sum(tensor.nbytes for tensor in others.values())
+    held = sum(tensor.nbytes for tensor in frozen.values())
+    return InferenceBytes(learned + (SEED_BYTES if frozen else 0), learned + held)
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:
@@ -39,3 +80,30 @@ def count_parameters(model: nn.Module) -> ParameterCount:
             if frozen is not None:
                 counted.add(id(frozen))
     return ParameterCount(learned, total)
+
+
+@dataclass(frozen=True)
+class KeptCount:
+    """The weights of a supermask: those that its mask keeps, and all of them."""
+
+    kept: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """Kept share of all weights, in [0, 1]."""
+        return self.kept / self.total if self.total else 0.0
+
+
+def count_kept(model: nn.Module) -> KeptCount:
+    """Counts the weights that the masks of a model's supermasks keep, and all their weights.
+
+    Both are 0 in a model without supermasks.
+
+    Raises:
+        RuntimeError: the layers have one threshold together, which is not known for their present
+            scores; call the model first.
+    """
+    layers = scored_layers(model)
+    kept = sum(layer.num_kept for layer in layers)
+    return KeptCount(kept, sum(layer.num_learned for layer in layers))

@@ -12,6 +12,7 @@ from typing import Any
 
 PACKAGES = ("maskedconv", "torch", "torchvision", "triton", "numpy", "pybind11")
 NOT_RUN = "not yet run on a GPU; checked against the reference before use"
+UNCONFIRMED = "built for sm 90a; no GPU has confirmed it: runs only where it is named"
 
 
 def _version(package: str) -> str | None:
@@ -24,6 +25,7 @@ def _version(package: str) -> str | None:
 def _backends() -> dict[str, str]:
     from maskedconv.build_notes import left_out
     from maskedconv.ops import native
+    from maskedconv.ops.weight_grad import cuda_wgmma
 
     triton = _version("triton")
     states = {
@@ -31,6 +33,7 @@ def _backends() -> dict[str, str]:
         "native": native.REASON,
         "triton": NOT_RUN if triton else "triton is not installed",
         "cuda": native.REASON,
+        "cuda_wgmma": cuda_wgmma.why_not_built() or UNCONFIRMED,
     }
     module = native.module()
     if module is not None:

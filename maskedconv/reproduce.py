@@ -53,7 +53,7 @@ from maskedconv.training.device import open_device
 if TYPE_CHECKING:
     import torch
 
-    from maskedconv.data import Dataset
+    from maskedconv.data import Task
 
 FAILURES_SHOWN = 20
 
@@ -173,7 +173,7 @@ def main(
 
 def _open(
     store: Store, plan: Plan, locations: DataLocations, device: torch.device
-) -> tuple[dict[DataKey, Dataset], dict[str, RunConfig]]:
+) -> tuple[dict[DataKey, Task], dict[str, RunConfig]]:
     """Loads the data, checks that the folder is for these runs, and writes the plan.
 
     Returns:
@@ -201,7 +201,7 @@ def _name_same_runs(trained: dict[str, RunConfig]) -> None:
 def _run(
     configs: list[RunConfig],
     store: Store,
-    datasets: dict[DataKey, Dataset],
+    datasets: dict[DataKey, Task],
     worker_config: WorkerConfig,
     at_once: int,
 ) -> dict[str, Row]:
@@ -242,7 +242,7 @@ def _run(
 
 def _time_left(
     pending: list[RunConfig],
-    datasets: dict[DataKey, Dataset],
+    datasets: dict[DataKey, Task],
     worker_config: WorkerConfig,
     at_once: int,
 ) -> TimeLeft | None:

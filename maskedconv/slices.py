@@ -1,4 +1,4 @@
-"""The learned slice of a convolution's weight: its size, and checks of arguments.
+"""The learned part of a weight: its size, and checks of arguments.
 
 The learned slice is the first ``n`` indices of one of the four dimensions of the weight
 ``[O, I / groups, kH, kW]`` (Rosenfeld & Tsotsos 2018, section 3). This module imports no torch.
@@ -84,3 +84,27 @@ def num_learned(learned: object, size: int, slice_dim: int = 0) -> int:
     if slice_dim != 0 and asked > 0:
         count = max(1, count)
     return count
+
+
+def check_kept_fraction(k: object) -> float:
+    """Returns ``k`` as a float; TypeError or ValueError unless it is a fraction in [0, 1]."""
+    if isinstance(k, bool) or not isinstance(k, Real):
+        raise TypeError(f"k is {k!r} ({type(k).__name__}); expected a fraction in [0, 1]")
+    fraction = float(k)
+    if not 0.0 <= fraction <= 1.0:
+        raise ValueError(f"k is {fraction}; expected a fraction in [0, 1]")
+    return fraction
+
+
+def num_kept(k: float, size: int) -> int:
+    """The number of weights that a supermask keeps among ``size``.
+
+    The floor of ``(1 - k) * size`` weights is masked out, as in edge-popup's public code, but it is
+    the floor of the exact decimal product: 0.9 of 10 is 9. In floating point,
+    ``int((1 - 0.9) * 10)`` is 0, and all 10 would be kept.
+
+    Raises:
+        TypeError, ValueError: as :func:`check_kept_fraction`.
+    """
+    masked_out = (1 - Decimal(repr(check_kept_fraction(k)))) * size
+    return size - int(masked_out.to_integral_value(ROUND_FLOOR))

@@ -20,13 +20,15 @@ from maskedconv.cli.options import (
     check_device,
     open_amp,
     open_graph,
+    parse_learned,
+    parse_option,
     usage_errors,
 )
 from maskedconv.console import duration, say
 from maskedconv.optim import OPTIMIZERS
 from maskedconv.runs import RunConfig, Store
 from maskedconv.runs.images import DataLocations
-from maskedconv.runs.parts import INITS, TRAINED, Option
+from maskedconv.runs.parts import INITS, SLICE, TRAINED
 from maskedconv.runs.row import Row
 from maskedconv.runs.sequential import CHECKPOINT_SECONDS
 from maskedconv.runs.store import StoreError
@@ -35,7 +37,7 @@ from maskedconv.training.compiled import check_compile
 from maskedconv.training.device import open_device
 
 if TYPE_CHECKING:
-    from maskedconv.data import Dataset
+    from maskedconv.data import Task
     from maskedconv.training.history import Epoch
 
 _HEADER = "epoch       lr  train loss  top-1 %  test loss  top-1 %       s"
@@ -53,7 +55,16 @@ def main(
         int, typer.Option(help="0 filters, 1 input channels, 2 kernel rows, 3 kernel columns.")
     ] = 0,
     frozen: Annotated[str, typer.Option(help=f"{', '.join(FROZEN_MODES)}.")] = "random",
-    trained: Annotated[str, typer.Option(help=f"{', '.join(TRAINED)}.")] = "all",
+    method: Annotated[
+        str, typer.Option(help="What is learned of a layer; see maskedconv.methods.")
+    ] = SLICE,
+    method_option: Annotated[
+        list[str] | None,
+        typer.Option(help="A setting of another method, such as count=100; may be repeated."),
+    ] = None,
+    trained: Annotated[
+        str, typer.Option(help=f"{', '.join(TRAINED)}, or several joined by +.")
+    ] = "all",
     bn_learned: Annotated[
         bool, typer.Option("--bn-learned/--bn-fixed", help="BatchNorm's affine parameters.")
     ] = True,
@@ -117,6 +128,8 @@ def main(
             learned=fraction,
             slice_dim=slice_dim,
             frozen=frozen,
+            method=method,
+            method_options=tuple(parse_option(text) for text in method_option or ()),
             trained=trained,
             bn_learned=bn_learned,
             init=init,
@@ -169,29 +182,6 @@ def _print_result(row: Row, store: Store | None) -> None:
         print(f"weights: {store.out / row['weights']}")
 
 
-def parse_learned(text: str) -> float | int:
-    """``"1"`` as the int 1 (one filter), ``"1.0"`` as the float 1.0 (all); ValueError otherwise."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    raise ValueError(f"learned is {text!r}; expected a fraction such as 0.1 or a count such as 5")
-
-
-def parse_option(text: str) -> tuple[str, Option]:
-    """``"width=0.125"`` as ("width", 0.125); values are ints, floats, true, false or text."""
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise ValueError(f"option is {text!r}; expected name=value, such as width=0.125")
-    if value in ("true", "false"):
-        return name, value == "true"
-    try:
-        return name, parse_learned(value)
-    except ValueError:
-        return name, value
-
-
 def _recipe(model: str, **given: Any) -> dict[str, Any]:
     """The recipe of the network, with the given options as overrides."""
     from maskedconv.models import recipe
@@ -202,7 +192,7 @@ def _recipe(model: str, **given: Any) -> dict[str, Any]:
     return found | {name: value for name, value in given.items() if value is not None}
 
 
-def _check_model(config: RunConfig, images: Dataset) -> None:
+def _check_model(config: RunConfig, images: Task) -> None:
     """Raises errors in the network's arguments before the run, as usage errors."""
     from maskedconv.runs.execute import build_model
 
@@ -223,7 +213,7 @@ def _say_what_is_not_obvious(config: RunConfig, store: Store | None) -> None:
 
 
 def _run(
-    config: RunConfig, images: Dataset, store: Store | None, checkpoint_seconds: float, graph: str
+    config: RunConfig, images: Task, store: Store | None, checkpoint_seconds: float, graph: str
 ) -> Row:
     from maskedconv.runs.execute import execute
     from maskedconv.runs.sequential import run_all

@@ -84,13 +84,15 @@ def create(
             ``frozen``.
         options:
             in_channels (3), image_size (32): of the input ``[N, in_channels, H, W]``.
-            init: "he" (default), N(0, 2 / (kH kW O)); or "authors", as the authors' code began:
-                split convolutions of WRN and VGG, i.e. all but those of ``learned=1.0``, keep
-                PyTorch's initialisation. The other networks are the same under both, and AlexNet
-                has PyTorch's under both.
+            init: "he" (default), N(0, 2 / (kH kW O)), in resnet N(0, 2 / (kH kW I)); or "authors",
+                as the authors' code began: split convolutions of WRN and VGG, i.e. all but those of
+                ``learned=1.0``, keep PyTorch's initialisation. The other networks are the same
+                under both, and AlexNet has PyTorch's under both.
             bn_learned (True): whether BatchNorm's affine parameters are learned.
             dropout (0.0): wrn only.
-            width (1.0): alexnet, vgg19 and conv only; multiplies every number of channels.
+            width (1.0): resnet, resnet18, alexnet, vgg19, vgg_small, conv and fc_300_100 only;
+                multiplies every number of channels.
+            activation ("relu"): vgg_small and resnet18 only; "sign" makes activations binary.
 
     Raises:
         ValueError, TypeError: an unknown name or option (the message lists those that exist), or a
@@ -125,7 +127,7 @@ def create(
     sizes = {name: options.pop(name) for name in _DATA_OPTIONS & options.keys()}
     data = DataShape(num_classes, **sizes)
     model = _build(partial(network, data=data, **arguments, **options), method.factory(), seed)
-    _warn_of_none_learned(model, method)
+    _finish(model, method, seed)
     if seed is not None:
         _remember(model, asked)
     if not bn_learned:
@@ -167,11 +169,14 @@ def _build(network: Any, factory: LayerFactory, seed: int | None) -> nn.Module:
     return model if device.type in ("cpu", "meta") else model.to(device)
 
 
-def _warn_of_none_learned(model: nn.Module, method: Method) -> None:
+def _finish(model: nn.Module, method: Method, seed: int | None) -> None:
     from maskedconv.conversion.convolutions import partly_learned_layers
     from maskedconv.conversion.unlearned import warn_of_none_learned
 
-    warn_of_none_learned(partly_learned_layers(model), method, stacklevel=4)
+    layers = partly_learned_layers(model)
+    method.finish(list({id(layer): layer for _, layer in layers}.values()), seed)
+    warn_of_none_learned(layers, method, stacklevel=4)
+    method.attach(model)
 
 
 def _remember(model: nn.Module, asked: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ class Recipe:
     Attributes:
         epochs: length of the full run; shorter runs keep the milestones.
         milestones, gamma: the learning rate is multiplied by ``gamma`` after each of these epochs.
+        warmup: epochs in which the learning rate rises to ``lr``.
         schedule: "step" uses the milestones; "cosine" decays ``lr`` to zero over ``epochs``.
         dropout: dropout probability of the run that learns all weights.
     """
@@ -27,3 +28,4 @@ class Recipe:
     nesterov: bool = False
     dropout: float = 0.0
     schedule: Literal["step", "cosine"] = "step"
+    warmup: int = 0

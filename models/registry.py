@@ -54,9 +54,22 @@ FAMILIES = (
         "resnet_D with D = 6n + 2", rf"resnet_(?P<depth>{_NUMBER})",
         "resnet", "ResNet", ("resnet_14",), 6, 2,
     ),
+    Family(
+        "imagenet_resnet_18, 34, 50, 101, 152 or 200",
+        "imagenet_resnet_(?P<layers>18|34|50|101|152|200)",
+        "imagenet_resnet", "ImageNetResNet", ("imagenet_resnet_50",),
+    ),
+    Family("resnet18", "resnet18", "resnet18", "ResNet18", ("resnet18",)),
+    Family("fc_300_100", "fc_300_100", "fully_connected", "LeNet300", ("fc_300_100",)),
+    Family("vgg_small", "vgg_small", "vgg_small", "VGGSmall", ("vgg_small",)),
     Family("alexnet", "alexnet", "alexnet", "AlexNet", ("alexnet",)),
     Family("vgg19", "vgg19", "vgg", "VGG19", ("vgg19",), fixed={"batch_norm": False}),
     Family("vgg19_bn", "vgg19_bn", "vgg", "VGG19", ("vgg19_bn",), fixed={"batch_norm": True}),
+    Family(
+        "transformer_B_D with D a multiple of 16",
+        rf"transformer_(?P<blocks>{_NUMBER})_(?P<dim>{_NUMBER})",
+        "transformer", "Transformer", (),
+    ),
     Family(
         "conv2, conv4, conv6, conv8", "conv(?P<depth>[2468])",
         "conv", "ConvNet", ("conv2", "conv4", "conv6", "conv8"), 2, 0,

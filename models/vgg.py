@@ -65,8 +65,10 @@ class VGG19(nn.Module):
             layers += pool
         self.features = nn.Sequential(*layers)
         self.fc = make.linear(channels * size * size, data.num_classes)
-        nn.init.normal_(self.fc.weight, 0.0, 0.01)
-        nn.init.zeros_(self.fc.bias)
+        # Another layer has its own initialisation.
+        if isinstance(self.fc, nn.Linear):
+            nn.init.normal_(self.fc.weight, 0.0, 0.01)
+            nn.init.zeros_(self.fc.bias)
         if init == "he":
             he_normal_(self)
 

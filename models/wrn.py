@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskedconv.functional.batch_norm import is_intercepted
 from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_dropout
 from maskedconv.models.data_shape import DataShape
 from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import global_average
 from maskedconv.models.recipe import Recipe
-from maskedconv.nn import bn_relu, bn_relu_conv, bn_relu_convs
+from maskedconv.nn import bn_relu, bn_relu_conv, bn_relu_convs, sum_bn_relu_convs
 
 # Rosenfeld & Tsotsos 2018, section 4, with the schedule of the authors' code.
 RECIPE = Recipe(
@@ -49,15 +51,40 @@ class BasicBlock(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.shortcut is None:
-            shortcut, out = x, bn_relu_conv(x, self.bn1, self.conv1)
+        out, shortcut = self.branches(x)
+        return shortcut + out
+
+    def branches(self, x: Tensor, summand: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The two tensors whose sum is the block's output, for the input ``x + summand``."""
+        convs = [self.conv1] if self.shortcut is None else [self.conv1, self.shortcut]
+        if summand is None:
+            out, *rest = bn_relu_convs(x, self.bn1, convs)
         else:
-            shortcut, out = bn_relu_convs(x, self.bn1, (self.shortcut, self.conv1))
+            x, out, *rest = sum_bn_relu_convs(x, summand, self.bn1, convs)
+        shortcut = rest[0] if rest else x
         if self.dropout and self.training:
             out = self.conv2(F.dropout(bn_relu(out, self.bn2), self.dropout))
         else:
             out = bn_relu_conv(out, self.bn2, self.conv2)
-        return shortcut + out
+        return out, shortcut
+
+
+def _run_blocks(x: Tensor, groups: Sequence[nn.Module]) -> Tensor:
+    """The groups one after another. The sum at a block's end is computed with the next block's
+    statistics, unless something else happens when a group or block is called.
+    """
+    blocks = [block for group in groups if type(group) is nn.Sequential for block in group]
+    modules = [*groups, *blocks]
+    types = {type(module) for module in modules}
+    if types != {nn.Sequential, BasicBlock} or any(map(is_intercepted, modules)):
+        for group in groups:
+            x = group(x)
+        return x
+    summand = None
+    for block in blocks:
+        assert isinstance(block, BasicBlock)
+        x, summand = block.branches(x, summand)
+    return x if summand is None else x + summand
 
 
 class WideResNet(nn.Module):
@@ -102,10 +129,11 @@ class WideResNet(nn.Module):
         self.block3 = group(widths[1], widths[2], 2)
         self.bn = make.norm(widths[2])
         self.fc = make.linear(widths[2], data.num_classes)
-        nn.init.zeros_(self.fc.bias)
+        if self.fc.bias is not None:
+            nn.init.zeros_(self.fc.bias)
         if init == "he":
             he_normal_(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.block3(self.block2(self.block1(self.conv1(x))))
+        x = _run_blocks(self.conv1(x), (self.block1, self.block2, self.block3))
         return self.fc(global_average(bn_relu(x, self.bn)))

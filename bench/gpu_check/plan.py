@@ -7,6 +7,7 @@ from typing import NamedTuple
 from bench.gpu_check import shapes
 
 BACKENDS = ("cuda", "triton", "reference")
+UNCONFIRMED = "cuda_wgmma"  # comes last in its steps, as it may hang or break the context
 PEERS = ("slice", "full")
 NETWORKS = ("wrn_28_10", "densenet_bc_100_12", "wrn_28_4")
 SMALL_NETWORKS = ("wrn_10_1", "densenet_bc_16_12")
@@ -76,7 +77,19 @@ def _numbers(rehearse: bool) -> tuple[str, ...]:
         for shape in shapes.numbers(rehearse)
         if backend != "matmul" or _is_a_product(shape)
     )
-    return (*gradients, *packing)
+    return (*gradients, *packing, *_unconfirmed(shapes.numbers(rehearse)))
+
+
+def _unconfirmed(every: tuple[shapes.Shape, ...]) -> tuple[str, ...]:
+    """The cases of the kernel by wgmma: of the shapes that it takes."""
+    return tuple(
+        f"{shape} | {UNCONFIRMED}"
+        for shape in every
+        if shape.stride == 1
+        and shape.kernel in (1, 3, 5)
+        and shape.dtype == "bfloat16"
+        and (shape.pitch or shape.channels) % 8 == shape.out_channels % 8 == 0
+    )
 
 
 def _is_a_product(shape: shapes.Shape) -> bool:
@@ -95,7 +108,7 @@ def _kernels(rehearse: bool) -> tuple[str, ...]:
         for shape in shapes.masked(rehearse)
         for candidate in (*BACKENDS, "sort")
     )
-    return (*gradients, *masks)
+    return (*gradients, *masks, *_unconfirmed(shapes.table(rehearse)))
 
 
 def _whole_steps(rehearse: bool) -> tuple[str, ...]:

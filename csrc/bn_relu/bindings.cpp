@@ -66,8 +66,8 @@ void bn_relu(const std::string& type, uintptr_t x, int64_t x_pixel, int64_t pixe
 void bn_relu_backward(const std::string& type, uintptr_t x, int64_t x_pixel, int64_t pixels,
                       int64_t channels, uintptr_t scale, uintptr_t shift, uintptr_t grad,
                       uintptr_t mean, uintptr_t inverse_deviation, bool of_batch, uintptr_t grad_x,
-                      int64_t grad_x_pixel, bool adds, uintptr_t grad_weight, uintptr_t grad_bias,
-                      int threads) {
+                      int64_t grad_x_pixel, uintptr_t added, int64_t added_pixel,
+                      uintptr_t grad_weight, uintptr_t grad_bias, int threads) {
     const Checks checks("bn_relu_backward");
     for_type(checks, type, [&](auto element) {
         using T = decltype(element);
@@ -78,15 +78,18 @@ void bn_relu_backward(const std::string& type, uintptr_t x, int64_t x_pixel, int
         checks.memory("inverse_deviation", inverse_deviation, channels);
         if (grad_x != 0)
             check_image(checks, "grad_x", grad_x, pixels, channels, grad_x_pixel);
-        if (adds && grad_x == grad)
-            checks.refuse("grad_x is the gradient itself; expected other memory to add to");
-        const NormBackward<T> backward{read<T>(grad),
-                                       read(mean),
-                                       read(inverse_deviation),
-                                       of_batch,
-                                       {written<T>(grad_x), grad_x_pixel, adds},
-                                       written(grad_weight),
-                                       written(grad_bias)};
+        if (added != 0)
+            check_image(checks, "added", added, pixels, channels, added_pixel);
+        if (added != 0 && added == grad)
+            checks.refuse("added is the gradient itself; expected another tensor to add");
+        const NormBackward<T> backward{
+            read<T>(grad),
+            read(mean),
+            read(inverse_deviation),
+            of_batch,
+            {written<T>(grad_x), grad_x_pixel, read<T>(added), added_pixel},
+            written(grad_weight),
+            written(grad_bias)};
         py::gil_scoped_release release;
         bn_relu_backward_cpu(input, backward, threads);
     });

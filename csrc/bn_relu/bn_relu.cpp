@@ -99,6 +99,8 @@ void bn_relu_backward_cpu(const NormInput<T>& n, const NormBackward<T>& b, int t
     for_shares(n.pixels, threads, [&](int, int64_t begin, int64_t end) {
         GradX<T> grad_x = b.grad_x;
         grad_x.first += begin * grad_x.pixel;
+        if (grad_x.added != nullptr)
+            grad_x.added += begin * grad_x.added_pixel;
         loops.input_gradient(part(n, begin, end), b.grad + begin * n.channels, b.mean,
                              b.of_batch ? factor.data() : nullptr, offset.data(), grad_x);
     });

@@ -17,11 +17,12 @@ template <typename T> struct NormInput {
     const float *scale, *shift; // of each channel
 };
 
-// The gradient of x, its pixels `pixel` apart.
+// The gradient of x, its pixels `pixel` apart; and what is added to it, or null.
 template <typename T> struct GradX {
     T* first;
     int64_t pixel;
-    bool adds; // to what is there
+    const T* added; // may be `first`
+    int64_t added_pixel;
 };
 
 // Tensors are of type T, sums and products float.
@@ -32,7 +33,7 @@ template <typename T> struct BnReluPasses {
     // sums[1][channel] the same times (x - mean).
     void (*sum_gradient)(const NormInput<T>&, const T* grad, const float* mean, float* sums);
     // grad_x = (what passes the ReLU - (x - mean) * factor - offset) * scale; without factor and
-    // offset where `factor` is null. It may be the gradient, unless it is added to.
+    // offset where `factor` is null. It may be the gradient, unless that is what is added.
     void (*input_gradient)(const NormInput<T>&, const T* grad, const float* mean,
                            const float* factor, const float* offset, GradX<T> grad_x);
 };

@@ -55,6 +55,7 @@ void input_gradient_of(const NormInput<T>& n, const T* grad, const float* mean, 
                        const float* offset, GradX<T> grad_x) {
     const T* x = n.x;
     T* out = grad_x.first;
+    const T* added = grad_x.added;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel) {
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
@@ -65,10 +66,12 @@ void input_gradient_of(const NormInput<T>& n, const T* grad, const float* mean, 
                 centred -= (value - load<V>(mean + c)) * load<V>(factor + c) + load<V>(offset + c);
             V result = centred * load<V>(n.scale + c);
             if constexpr (kAdds)
-                result += load<V>(out + c);
+                result += load<V>(added + c);
             store(out + c, result);
         });
         x += n.x_pixel, grad += n.channels, out += grad_x.pixel;
+        if constexpr (kAdds)
+            added += grad_x.added_pixel;
     }
 }
 
@@ -83,7 +86,8 @@ void input_gradient_to(const NormInput<T>& n, const T* grad, const float* mean, 
 template <typename T>
 void input_gradient(const NormInput<T>& n, const T* grad, const float* mean, const float* factor,
                     const float* offset, GradX<T> grad_x) {
-    const auto gradient = grad_x.adds ? input_gradient_to<true, T> : input_gradient_to<false, T>;
+    const auto gradient =
+        grad_x.added != nullptr ? input_gradient_to<true, T> : input_gradient_to<false, T>;
     gradient(n, grad, mean, factor, offset, grad_x);
 }
 

@@ -37,14 +37,18 @@ inline WeightGrad weight_grad_sizes(const Checks& checks, Four x_shape, Four sha
     return p;
 }
 
+// The kernels of a GPU divide the pixels among tiles: there must be some.
+inline void check_not_empty(const Checks& checks, const WeightGrad& p) {
+    for (const int64_t size : {p.batch, p.channels, p.filters, p.input.rows, p.input.columns,
+                               p.output.rows, p.output.columns})
+        if (size == 0)
+            checks.refuse("there is nothing to add up");
+}
+
 // Shapes and strides are those of the tensors; filters are the first channels of `grad`,
 // [N, O, Ho, Wo].
-inline WeightGrad weight_grad_problem(const Checks& checks, uintptr_t x, Four x_shape,
-                                      Four x_strides, uintptr_t grad, Four grad_shape,
-                                      Four grad_strides, Four shape, Two stride, Two padding,
-                                      Two dilation, uintptr_t scale, uintptr_t shift,
-                                      uintptr_t out) {
-    WeightGrad p = weight_grad_sizes(checks, x_shape, shape, stride, padding, dilation);
+inline void set_operands(const Checks& checks, WeightGrad& p, uintptr_t x, Four x_shape,
+                         Four x_strides, uintptr_t grad, Four grad_shape, Four grad_strides) {
     const int64_t elements = checks.tensor("x", x, x_shape, x_strides);
     if (x_strides[1] != 1 && x_shape[1] > 1 && elements > 0)
         checks.refuse("the channels of x lie " + std::to_string(x_strides[1]) +
@@ -54,16 +58,25 @@ inline WeightGrad weight_grad_problem(const Checks& checks, uintptr_t x, Four x_
     checks.between("the number of channels of grad", grad_shape[1], p.filters);
     checks.equal("the number of rows of grad", grad_shape[2], p.output.rows);
     checks.equal("the number of columns of grad", grad_shape[3], p.output.columns);
-    checks.tensor("out", out, shape, {});
-    if (scale != 0 || shift != 0) {
-        checks.memory("scale", scale, p.channels);
-        checks.memory("shift", shift, p.channels);
-    }
     p.x = reinterpret_cast<const void*>(x);
     p.x_image = x_strides[0], p.x_row = x_strides[2], p.x_pixel = x_strides[3];
     p.grad_output = reinterpret_cast<const void*>(grad);
     p.grad_image = grad_strides[0], p.grad_channel = grad_strides[1];
     p.grad_row = grad_strides[2], p.grad_pixel = grad_strides[3];
+}
+
+inline WeightGrad weight_grad_problem(const Checks& checks, uintptr_t x, Four x_shape,
+                                      Four x_strides, uintptr_t grad, Four grad_shape,
+                                      Four grad_strides, Four shape, Two stride, Two padding,
+                                      Two dilation, uintptr_t scale, uintptr_t shift,
+                                      uintptr_t out) {
+    WeightGrad p = weight_grad_sizes(checks, x_shape, shape, stride, padding, dilation);
+    set_operands(checks, p, x, x_shape, x_strides, grad, grad_shape, grad_strides);
+    checks.tensor("out", out, shape, {});
+    if (scale != 0 || shift != 0) {
+        checks.memory("scale", scale, p.channels);
+        checks.memory("shift", shift, p.channels);
+    }
     p.scale = reinterpret_cast<const float*>(scale);
     p.shift = reinterpret_cast<const float*>(shift);
     p.out = reinterpret_cast<float*>(out);

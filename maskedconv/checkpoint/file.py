@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from maskedconv.checkpoint.masks import describe_mask, mask_description, pack, unpacked
 from maskedconv.io import replace_file
 from maskedconv.methods import METHODS, Method
 from maskedconv.schema import (
@@ -71,6 +72,16 @@ _first_header = record(
         "frozen": mapping_of(text),
     }
 )
+_scalars = mapping_of(optional(scalar))
+
+
+def _network(value: Any) -> None:
+    """Arguments of ``models.create``; the method is an object of its own."""
+    record({}, {"method": record({"name": text})})(value)
+    _scalars(value.get("method", {}))
+    _scalars({name: argument for name, argument in value.items() if name != "method"})
+
+
 _network_origin = record({"network": count, "layer": text})
 _file_origin = record({"file": text, "sha256": text})
 
@@ -83,8 +94,9 @@ _header = record(
     {
         "layers": mapping_of(_layer(dtype=text, origin=optional(_origin))),
         "tensors": mapping_of(text),
-        "networks": list_of(mapping_of(optional(scalar))),
-    }
+        "networks": list_of(_network),
+    },
+    {"masks": mapping_of(mask_description)},
 )
 
 
@@ -99,6 +111,7 @@ class Content(NamedTuple):
         tensors: what is stored, by its name; with or without the frozen filters.
         networks: arguments of ``models.create``.
         digest: SHA-256 of the header, which has those of all tensors; empty in format 1.
+        masks: names of tensors of zeros and ones, which the file stores as bits.
     """
 
     layers: dict[str, Layer]
@@ -106,6 +119,7 @@ class Content(NamedTuple):
     tensors: dict[str, Tensor]
     networks: list[dict[str, Any]]
     digest: str = ""
+    masks: frozenset[str] = frozenset()
 
 
 def write(path: Path, content: Content) -> None:
@@ -118,6 +132,8 @@ def write(path: Path, content: Content) -> None:
     serialize = _safetensors("safetensors.torch").save
     # A copy for every tensor: safetensors refuses memory that two names share.
     tensors = {key: plain(tensor).clone() for key, tensor in content.tensors.items()}
+    masks = {key: describe_mask(tensors[key]) for key in sorted(content.masks)}
+    tensors |= {key: pack(tensors[key]) for key in masks}
     header = json.dumps(
         {
             "format": _FORMAT,
@@ -125,6 +141,7 @@ def write(path: Path, content: Content) -> None:
             "frozen": content.frozen,
             "networks": content.networks,
             "tensors": {key: fingerprint(tensor) for key, tensor in tensors.items()},
+            **({"masks": masks} if masks else {}),
         }
     )
     metadata = {_NAME: header, _DIGEST: hashlib.sha256(header.encode()).hexdigest()}
@@ -153,8 +170,11 @@ def read(path: Path) -> Content:
         header = {key: header[key] for key in ("layers", "frozen")}
         tensors = _strip_wrapper(header, tensors)
     _check_digests(header, tensors, path)
+    masks = header.get("masks", {})
+    tensors |= unpacked(masks, tensors, path)
     networks, digest = header.get("networks", []), metadata.get(_DIGEST, "")
-    content = Content(header["layers"], header["frozen"], tensors, networks, digest)
+    layers, frozen = header["layers"], header["frozen"]
+    content = Content(layers, frozen, tensors, networks, digest, frozenset(masks))
     _check_layers(content, path)
     return content
 
@@ -240,8 +260,9 @@ def _check_layers(content: Content, path: Path) -> None:
         for key, tensor in there.items():
             if list(tensor.shape) != expected[key]:
                 raise ValueError(f"{path}: {key} is {list(tensor.shape)}; expected {expected[key]}")
-            if types[key] != own_type:
-                raise ValueError(f"{path}: {key} is {types[key]}; expected {own_type}")
+            integer = key.rpartition(".")[2] in method_of(layer).integers
+            if types[key] != (expected_type := "int64" if integer else own_type):
+                raise ValueError(f"{path}: {key} is {types[key]}; expected {expected_type}")
         for key in expected:
             unknown.pop(key, None)
     if unknown:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maskedconv import methods
 from maskedconv.checkpoint.file import Content, fingerprint
 from maskedconv.nn.origin import FileOrigin, NetworkOrigin, Origin, origin_of
 from maskedconv.nn.partly_learned import PartlyLearned
@@ -124,6 +125,13 @@ class Origins:
                 return model
         # Whoever made the model has been warned of what its arguments are.
         with torch.device("cpu"), warnings.catch_warnings(action="ignore"):
-            model = models.create(**arguments)
+            model = models.create(**_with_method(arguments))
         self._made.append((arguments, model))
         return model
+
+
+def _with_method(arguments: dict[str, Any]) -> dict[str, Any]:
+    """``arguments`` with the method itself in place of its name and settings."""
+    if "method" not in arguments:
+        return arguments
+    return {**arguments, "method": methods.make(**arguments["method"])}

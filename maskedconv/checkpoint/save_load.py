@@ -36,7 +36,9 @@ from maskedconv.nn.partly_learned import PartlyLearned
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
+def save(
+    model: nn.Module, path: str | Path, *, frozen: bool = False, masks: bool = False
+) -> None:
     """Writes ``model`` to the safetensors file ``path``. An existing file is replaced at the end.
 
     Names do not contain the prefixes that ``torch.compile`` and data parallel wrappers add.
@@ -44,10 +46,13 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
     Args:
         frozen: also store the frozen filters. Otherwise :func:`load` needs a model that was made
             with the same frozen filters (from the same seed, or the same backbone file).
+        masks: of supermasks, store what their masks keep, one bit for each weight, instead of the
+            scores. The loaded model has the same output. Its scores are 1 for kept weights and 0
+            for the others, so that training cannot be resumed from it.
 
     Raises:
         ValueError: ``model`` holds no parameters or buffers, or one that is no plain tensor in
-            memory (of the meta device, sparse, a subclass).
+            memory (of the meta device, sparse, a subclass); ``masks`` and there are none.
         OSError: ``path`` cannot be written.
         ModuleNotFoundError: safetensors is not installed.
     """
@@ -58,6 +63,10 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
         if type(tensor) is not Tensor or tensor.is_meta or tensor.layout != torch.strided:
             raise ValueError(f"{key} of the model is {_described(tensor)}; expected a plain tensor")
     layers = _partly_learned(model)
+    bits = _masks_of(layers) if masks else {}
+    if masks and not bits:
+        raise ValueError(f"masks is True, but model ({type(model).__name__}) has no supermask")
+    state |= bits
     keys = [key for name, layer in layers.items() for key in _frozen_of(name, layer)]
     fingerprints = {key: fingerprint(state[key]) for key in keys if key in state}
     if not frozen:
@@ -67,7 +76,8 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False) -> None:
         name: {**_configuration(layer), "seed": layer.seed, "origin": place_of(layer, networks)}
         for name, layer in layers.items()
     }
-    file.write(Path(path), Content(described, fingerprints, state, networks))
+    content = Content(described, fingerprints, state, networks, masks=frozenset(bits))
+    file.write(Path(path), content)
 
 
 def load(model: Model, path: str | Path) -> Model:
@@ -147,6 +157,14 @@ def _partly_learned(model: nn.Module) -> dict[str, PartlyLearned]:
 
 def _frozen_of(name: str, layer: PartlyLearned) -> list[str]:
     return [f"{name}.{buffer}".lstrip(".") for buffer in layer.frozen_buffers()]
+
+
+def _masks_of(layers: dict[str, PartlyLearned]) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}".lstrip("."): mask
+        for name, layer in layers.items()
+        for key, mask in layer.masks().items()
+    }
 
 
 def _configuration(layer: PartlyLearned) -> Layer:

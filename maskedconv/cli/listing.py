@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from maskedconv.console import duration, say
@@ -23,13 +23,15 @@ def print_items(plan: Plan, every_run: bool) -> None:
     """Prints a line for each item with its number of runs, and each run if ``every_run``."""
     trained = trained_for(all_runs(plan), Loaded())
     counted: set[str] = set()
+    first, second = _width(one.id for one in plan.runs), _width(one.reference for one in plan.runs)
     for experiment, runs in plan.runs.items():
         new = {run.key for run in runs} - counted
         shared = f", {len(runs) - len(new)} of them above" if len(new) < len(runs) else ""
         same = sum(trained[run.key].key != run.key for run in runs)
         equals = f", {same} of them the same network as another" if same else ""
         count = f"{len(runs)} runs{shared}{equals}"
-        print(f"{experiment.id:<8}{experiment.reference:<10}{experiment.title} ({count})")
+        names = f"{experiment.id:<{first}}{experiment.reference:<{second}}"
+        print(f"{names}{experiment.title} ({count})")
         if every_run:
             for run in runs:
                 above = "" if run.key in new else " (above)"
@@ -37,7 +39,12 @@ def print_items(plan: Plan, every_run: bool) -> None:
         counted |= new
     networks = len(unique(trained.values()))
     once = f", {networks} networks to train" if networks < len(counted) else ""
-    print(f"{'total':<18}{len(counted)} runs{once}")
+    print(f"{'total':<{first + second}}{len(counted)} runs{once}")
+
+
+def _width(texts: Iterable[str]) -> int:
+    """Of a column with a gap of two behind it."""
+    return 2 + max(len(text) for text in (*texts, "total"))
 
 
 def _same(run: RunConfig, trained: RunConfig) -> str:
@@ -61,18 +68,19 @@ def print_estimate(
     if speed_up > 1:
         say(f"the times of the items assume {speed_up} runs at once")
     counted: set[str] = set()
-    print(f"{'':8}{'runs':>6}{'to do':>7}{'epochs':>8}{'images':>14}  time")
+    first = _width(experiment.id for experiment in plan.runs)
+    print(f"{'':{first}}{'runs':>6}{'to do':>7}{'epochs':>8}{'images':>14}  time")
     for experiment, runs in plan.runs.items():
         needed = unique(trained[run.key] for run in runs)
         mine = [run for run in needed if run.key in seconds and run.key not in counted]
         counted |= {run.key for run in mine}
         took = sum(seconds[run.key] for run in mine) / speed_up
-        print(f"{experiment.id:8}{len(runs):6}{_amount(mine, sizes, took)}")
+        print(f"{experiment.id:{first}}{len(runs):6}{_amount(mine, sizes, took)}")
         if every_run:
             for run in mine:
                 print(f"  {_amount([run], sizes, seconds[run.key])}  {run.label()}")
     total = total_seconds(pending, seconds, workers.count)
-    print(f"{'total':8}{len(configs):6}{_amount(pending, sizes, total)}")
+    print(f"{'total':{first}}{len(configs):6}{_amount(pending, sizes, total)}")
 
 
 def _amount(runs: list[RunConfig], sizes: Sizes, seconds: float) -> str:

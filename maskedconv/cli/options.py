@@ -12,6 +12,7 @@ import typer
 from maskedconv.checks import check_choice
 from maskedconv.console import say
 from maskedconv.io import StoreError
+from maskedconv.runs.parts import Option
 from maskedconv.training.device import DEVICES
 from maskedconv.training.graph import check_graph
 from maskedconv.training.precision import is_slow, resolve_amp
@@ -78,3 +79,26 @@ def open_graph(graph: str, device: torch.device, optimizers: Iterable[str]) -> s
         for reason in reasons:
             say(f"note: training steps are not captured in a CUDA graph: {reason}")
     return graph
+
+
+def parse_learned(text: str) -> float | int:
+    """``"1"`` as the int 1 (one filter), ``"1.0"`` as the float 1.0 (all); ValueError otherwise."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise ValueError(f"learned is {text!r}; expected a fraction such as 0.1 or a count such as 5")
+
+
+def parse_option(text: str) -> tuple[str, Option]:
+    """``"width=0.125"`` as ("width", 0.125); values are ints, floats, true, false or text."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"option is {text!r}; expected name=value, such as width=0.125")
+    if value in ("true", "false"):
+        return name, value == "true"
+    try:
+        return name, parse_learned(value)
+    except ValueError:
+        return name, value

@@ -1,4 +1,4 @@
-"""Whole models: nn.Conv2d to MaskedConv2d and back, in place."""
+"""Whole models: nn.Conv2d (and what else a method takes) to its layers and back, in place."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from maskedconv import methods
 from maskedconv.conversion.carrying import carry_to_parts, carry_to_plain
 from maskedconv.conversion.convolutions import (
+    Layers,
     grouped,
     obstacles,
     partly_learned_layers,
-    plain_convolutions,
+    plain_layers,
+    plain_types,
 )
 from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
 from maskedconv.conversion.unlearned import warn_of_all_frozen, warn_of_none_learned
@@ -25,7 +27,6 @@ from maskedconv.nn.partly_learned import PartlyLearned
 
 Model = TypeVar("Model", bound=nn.Module)
 Patterns = str | Sequence[str] | None
-Layers = list[tuple[str, nn.Conv2d]]
 
 
 def convert_(
@@ -58,7 +59,8 @@ def convert_(
         learned, slice_dim: of every layer, as for :class:`MaskedConv2d`.
         frozen: what happens to the filters that are not learned: ``"keep"`` their values,
             ``"random"`` draws them anew, ``"zero"`` drops them.
-        method: another method of :mod:`maskedconv.methods`, instead of these three.
+        method: another method of :mod:`maskedconv.methods`, instead of these three. It may also
+            replace other layers than ``nn.Conv2d``: supermasks replace ``nn.Linear`` too.
         include, exclude: shell patterns of module names ("layer1.*", "*.conv2"); None includes
             every convolution and excludes none.
         seed: of the values drawn under ``"random"``; every layer gets its own from it.
@@ -72,20 +74,21 @@ def convert_(
         ValueError: ``model`` is itself a convolution or holds a DistributedDataParallel, no layer
             can be converted, or a pattern matches nothing or only layers that are left alone.
     """
-    _check_model(model, "MaskedConv2d.from_conv2d")
     method = _method(learned, slice_dim, frozen, method)
-    convs = plain_convolutions(model)
-    chosen, left = _choose(model, convs, method, _patterns(include), _patterns(exclude))
+    _check_model(model, method.converted, "the from_conv2d() of MaskedConv2d")
+    plain = plain_layers(model, method.converted)
+    chosen, left = _choose(model, plain, method, _patterns(include), _patterns(exclude))
     layers = _converted(chosen, method, seed)
-    _warn_of_left(left, len(convs), "convert_")
-    named = [(name, layers[id(conv)]) for name, conv in chosen]
+    _warn_of_left(left, len(plain), "convert_")
+    named = [(name, layers[id(one)]) for name, one in chosen]
     warn_of_none_learned(named, method, 3)
     warn_of_all_frozen(named, 3)
-    warn_of_stale_optimizers([conv for _, conv in chosen], "convert_")
-    for conv in {id(conv): conv for _, conv in chosen}.values():
-        carry_to_parts(conv, layers[id(conv)])
-    for name, conv in chosen:
-        model.set_submodule(name, layers[id(conv)])
+    warn_of_stale_optimizers([one for _, one in chosen], "convert_")
+    for one in {id(one): one for _, one in chosen}.values():
+        carry_to_parts(one, layers[id(one)])
+    for name, one in chosen:
+        model.set_submodule(name, layers[id(one)])
+    method.attach(model)
     return model
 
 
@@ -103,9 +106,9 @@ def merge_(model: Model) -> Model:
         ValueError: ``model`` is itself a convolution or holds a DistributedDataParallel, or it has
             masked layers and none can be merged.
     """
-    _check_model(model, "its to_conv2d()")
+    _check_model(model, (nn.Conv2d,), "its to_plain()")
     masked = partly_learned_layers(model)
-    left = obstacles(model, masked, nn.Conv2d)
+    left = obstacles(model, masked, plain_types())
     chosen = [(name, layer) for name, layer in masked if name not in left]
     if masked and not chosen:
         raise ValueError(f"none of the model's masked layers can be merged: {grouped(left)}")
@@ -137,18 +140,20 @@ def _method(
 def _converted(chosen: Layers, method: Method, seed: int | None) -> dict[int, PartlyLearned]:
     """The new layers, by the ``id`` of the old ones."""
     layers: dict[int, PartlyLearned] = {}
-    for index, (name, conv) in enumerate(chosen):
-        if id(conv) not in layers:
+    for index, (name, one) in enumerate(chosen):
+        if id(one) not in layers:
             try:
-                layers[id(conv)] = method.convert(conv, None if seed is None else seed + index)
+                layers[id(one)] = method.convert(one, None if seed is None else seed + index)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"{name}: {error}") from None
+    method.finish(list(layers.values()), seed)
     return layers
 
 
-def _check_model(model: nn.Module, instead: str) -> None:
-    if isinstance(model, nn.Conv2d | PartlyLearned):
-        raise ValueError(f"model is a convolution itself; use {instead}")
+def _check_model(model: nn.Module, kinds: tuple[type[nn.Module], ...], instead: str) -> None:
+    if isinstance(model, (*kinds, PartlyLearned)):
+        what = "a convolution" if isinstance(model, nn.Conv2d) else f"a {type(model).__name__}"
+        raise ValueError(f"model is {what} itself; use {instead}")
     for name, module in model.named_modules():
         if isinstance(module, DistributedDataParallel):
             raise ValueError(
@@ -160,20 +165,20 @@ def _check_model(model: nn.Module, instead: str) -> None:
 def _warn_of_left(left: Mapping[str, str], total: int, caller: str) -> None:
     if left:
         warnings.warn(
-            f"{caller} left {len(left)} of {total} convolutions alone: {grouped(left)}. "
+            f"{caller} left {len(left)} of {total} layers alone: {grouped(left)}. "
             "maskedconv.conversion_report(model) lists all of them",
             stacklevel=3,
         )
 
 
-def _partly_selected(convs: Layers, selected: Layers) -> dict[str, str]:
+def _partly_selected(plain: Layers, selected: Layers) -> dict[str, str]:
     """Names of layers that the model also holds under an unselected name."""
     chosen = {name for name, _ in selected}
-    others = {id(conv): name for name, conv in convs if name not in chosen}
+    others = {id(one): name for name, one in plain if name not in chosen}
     return {
-        name: f"it is the same module as {others[id(conv)]}, which is not selected"
-        for name, conv in selected
-        if id(conv) in others
+        name: f"it is the same module as {others[id(one)]}, which is not selected"
+        for name, one in selected
+        if id(one) in others
     }
 
 
@@ -185,33 +190,35 @@ def _patterns(value: Patterns) -> list[str] | None:
 
 def _choose(
     model: nn.Module,
-    convs: Layers,
+    plain: Layers,
     method: Method,
     include: list[str] | None,
     exclude: list[str] | None,
 ) -> tuple[Layers, dict[str, str]]:
-    """The selected convolutions that can be converted, and a reason for each of the others."""
+    """The selected layers that can be converted, and a reason for each of the others."""
+    kinds = " or ".join(f"nn.{kind.__name__}" for kind in method.converted)
     for argument, patterns in (("include", include), ("exclude", exclude)):
         for pattern in patterns or []:
-            if not any(fnmatchcase(name, pattern) for name, _ in convs):
-                raise ValueError(f"{argument} has {pattern!r}, which matches no nn.Conv2d")
+            if not any(fnmatchcase(name, pattern) for name, _ in plain):
+                raise ValueError(f"{argument} has {pattern!r}, which matches no {kinds}")
     selected = [
-        (name, conv)
-        for name, conv in convs
+        (name, one)
+        for name, one in plain
         if (include is None or any(fnmatchcase(name, p) for p in include))
         and not any(fnmatchcase(name, p) for p in exclude or [])
     ]
     left = {
-        **obstacles(model, selected, method.layer),
-        **_partly_selected(convs, selected),
+        **{name: why for name, one in selected if (why := method.obstacle(one))},
+        **obstacles(model, selected, method.layers()),
+        **_partly_selected(plain, selected),
     }
     for pattern in include or []:
         named = [name for name, _ in selected if fnmatchcase(name, pattern)]
         if named and all(name in left for name in named):
             reasons = grouped({name: left[name] for name in named})
             raise ValueError(f"include has {pattern!r}, but convert_ leaves alone {reasons}")
-    chosen = [(name, conv) for name, conv in selected if name not in left]
+    chosen = [(name, one) for name, one in selected if name not in left]
     if not chosen:
-        why = f": {grouped(left)}" if left else ""
-        raise ValueError(f"model ({type(model).__name__}) has no nn.Conv2d to convert{why}")
+        reasons = f": {grouped(left)}" if left else ""
+        raise ValueError(f"model ({type(model).__name__}) has no {kinds} to convert{reasons}")
     return chosen, left

@@ -15,6 +15,7 @@ from maskedconv.nn.partly_learned import PartlyLearned
 
 # As many names as one line bears.
 _NAMED = 4
+Layers = list[tuple[str, nn.Module]]
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class ConversionReport:
 
 def conversion_report(model: nn.Module) -> ConversionReport:
     """Lists what :func:`maskedconv.convert_` converted, could convert, and skips."""
-    plain = plain_convolutions(model)
-    left = obstacles(model, plain, METHODS["slice"].layer)
+    plain = plain_layers(model, (nn.Conv2d,))
+    left = obstacles(model, plain, METHODS["slice"].layers())
     return ConversionReport(
         tuple(name for name, _ in partly_learned_layers(model)),
         tuple(name for name, _ in plain if name not in left),
@@ -50,12 +51,13 @@ def conversion_report(model: nn.Module) -> ConversionReport:
     )
 
 
-def plain_convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
-    """Every ``nn.Conv2d`` that is not converted, under each of its names."""
+def plain_layers(model: nn.Module, kinds: Iterable[type[nn.Module]]) -> Layers:
+    """Every layer of these ``kinds`` that is not converted, under each of its names."""
+    types = tuple(kinds)
     return [
         (name, module)
         for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, nn.Conv2d) and not isinstance(module, PartlyLearned)
+        if isinstance(module, types) and not isinstance(module, PartlyLearned)
     ]
 
 
@@ -66,22 +68,35 @@ def partly_learned_layers(model: nn.Module) -> list[tuple[str, PartlyLearned]]:
 
 
 def obstacles(
-    model: nn.Module, layers: Sequence[tuple[str, nn.Module]], replacement: type[nn.Module]
+    model: nn.Module,
+    layers: Sequence[tuple[str, nn.Module]],
+    replacements: Mapping[type[nn.Module], type[nn.Module]],
 ) -> dict[str, str]:
-    """Reasons why layers cannot become a ``replacement``, by layer name."""
+    """Reasons why layers cannot be replaced, by layer name.
+
+    Args:
+        replacements: by the type that a layer must be of exactly.
+    """
     shared = shared_parts(model, (layer for _, layer in layers))
     reasons = {
-        name: obstacle(layer, kind := expected_type(layer))
+        name: obstacle(layer, kind := _expected_type(layer, replacements))
         or shared.get(id(layer))
-        or _conflict(layer, kind, replacement)
+        or _conflict(layer, kind, replacements[kind])
         for name, layer in layers
     }
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def expected_type(layer: nn.Module) -> type[nn.Module]:
-    """The type that a layer must be of exactly to be replaced."""
-    return METHODS[layer.method].layer if isinstance(layer, PartlyLearned) else nn.Conv2d
+def plain_types() -> dict[type[nn.Module], type[nn.Module]]:
+    """The plain type of each type of layers of the methods."""
+    methods = METHODS.values()
+    return {own: plain for method in methods for plain, own in method.layers().items()}
+
+
+def _expected_type(layer: nn.Module, kinds: Iterable[type[nn.Module]]) -> type[nn.Module]:
+    """The type among ``kinds`` that the layer is an instance of, the most special one."""
+    kinds = list(kinds)
+    return next(kind for kind in type(layer).__mro__ if kind in kinds)
 
 
 def _conflict(layer: nn.Module, kind: type[nn.Module], replacement: type[nn.Module]) -> str | None:

@@ -15,7 +15,9 @@ from maskedconv.data.sources import check
 
 _HOMES = {
     "Dataset": "dataset",
+    "Task": "task",
     "load": "loading",
+    "noise": "random_examples",
     "normalise": "augment",
     "num_batches": "batches",
     "random_crop_flip": "augment",
@@ -28,10 +30,12 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "MissingDataError",
+    "Task",
     "available",
     "check",
     "describe",
     "load",
+    "noise",
     "normalise",
     "num_batches",
     "random_crop_flip",
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
     from maskedconv.data.batches import num_batches, test_batches, train_batches
     from maskedconv.data.dataset import Dataset
     from maskedconv.data.loading import load
+    from maskedconv.data.random_examples import noise
+    from maskedconv.data.task import Task
 
 
 def __getattr__(name: str) -> Any:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from maskedconv.data.augment import crop_flip, draw_moves, normalise
-from maskedconv.data.dataset import Dataset
+
+if TYPE_CHECKING:
+    from maskedconv.data.dataset import Dataset
 
 
 def num_batches(dataset: Dataset, batch_size: int) -> int:
     """Number of batches that ``train_batches`` yields in an epoch."""
-    return len(_bounds(len(dataset.train_images), batch_size)) - 1
+    return len(batch_bounds(len(dataset.train_images), batch_size)) - 1
 
 
 def train_batches(
@@ -42,8 +45,8 @@ def train_batches(
     if first_batch < 0:
         raise ValueError(f"first_batch must be at least 0, got {first_batch}")
     count = len(dataset.train_images)
-    bounds = _bounds(count, batch_size)[first_batch:]
-    generator = _generator(seed, epoch)
+    bounds = batch_bounds(count, batch_size)[first_batch:]
+    generator = generator_of(seed, epoch)
     order = torch.randperm(count, generator=generator).to(dataset.device)
     moves = draw_moves(count, dataset.crop_padding, dataset.flip, generator).to(dataset.device)
 
@@ -74,7 +77,8 @@ def test_batches(
     )
 
 
-def _bounds(count: int, batch_size: int) -> list[int]:
+def batch_bounds(count: int, batch_size: int) -> list[int]:
+    """The first example of each batch of ``count`` examples, and ``count``."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     bounds = [*range(0, count, batch_size), count]
@@ -83,7 +87,8 @@ def _bounds(count: int, batch_size: int) -> list[int]:
     return bounds
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
+def generator_of(seed: int, epoch: int) -> torch.Generator:
+    """The generator of an epoch's order and augmentation."""
     for name, value in (("seed", seed), ("epoch", epoch)):
         if value < 0:
             raise ValueError(f"{name} must be at least 0, got {value}")

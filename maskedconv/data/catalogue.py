@@ -9,6 +9,11 @@ from maskedconv.data.errors import DataError
 # The paper's normalisation of CIFAR, in fractions of the largest pixel value.
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)
+# Of ImageNet's photographs, as in torchvision's training of its networks.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# The beginning of the names of the translation tasks; the numbers below the rest of it.
+NUMBER_WORDS = "number-words-"
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,7 @@ class DatasetInfo:
 
     ``train_per_class`` is the size of the smallest class of the training set. If ``mean`` and
     ``std`` are ``None``, they are computed from the training images. ``crop_padding`` is in pixels.
+    ``streamed`` images have any size and are read while a network is trained (data/streamed.py).
     """
 
     name: str
@@ -31,6 +37,7 @@ class DatasetInfo:
     std: tuple[float, ...] | None
     crop_padding: int | None
     flip: bool
+    streamed: bool = False
 
 
 _DATASETS = {
@@ -47,6 +54,35 @@ _DATASETS = {
         # The paper does not describe its augmentation of 64-pixel images: twice CIFAR's padding.
         DatasetInfo(
             "tiny-imagenet", "Tiny-ImageNet", 200, 3, 64, 100_000, 10_000, 500, None, None, 8, True
+        ),
+        # Sequences of tokens (data/number_words.py): channels are the source and its translation.
+        *(
+            DatasetInfo(
+                f"{NUMBER_WORDS}{numbers}",
+                f"number words below {numbers:,}",
+                None,
+                2,
+                None,
+                train,
+                test,
+                None,
+                None,
+                None,
+                None,
+                False,
+            )
+            for numbers, train, test in ((1_000, 4_920, 1_080), (10_000, 48_120, 11_880))
+        ),
+        *(
+            DatasetInfo(
+                *(name, title, classes, 3, 224, train, test, None),
+                *(IMAGENET_MEAN, IMAGENET_STD, None, True),
+                streamed=True,
+            )
+            for name, title, classes, train, test in (
+                ("imagenet", "ImageNet", 1000, 1_281_167, 50_000),
+                ("photos", "a folder of photographs", None, None, None),
+            )
         ),
         DatasetInfo(
             "folder", "an image folder", None, 3, None, None, None, None, None, None, None, True

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from maskedconv.data import batches
+from maskedconv.data.classification import Classification
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Classification):
     """Images as uint8 [N, C, H, W] and labels as int64 [N], all on one device.
 
     ``mean`` and ``std`` are per channel, in fractions of the largest pixel value. Training images
@@ -43,6 +48,16 @@ class Dataset:
         return channels, height, width
 
     @property
+    def train_size(self) -> int:
+        """Number of training images."""
+        return len(self.train_images)
+
+    @property
+    def test_size(self) -> int:
+        """Number of test images."""
+        return len(self.test_images)
+
+    @property
     def device(self) -> torch.device:
         """The device of the images."""
         return self.train_images.device
@@ -55,6 +70,30 @@ class Dataset:
         }
         return dataclasses.replace(self, **moved)
 
+    def train_batches(
+        self, batch_size: int, seed: int, epoch: int, first_batch: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """As ``maskedconv.data.train_batches``."""
+        return batches.train_batches(self, batch_size, seed, epoch, first_batch=first_batch)
+
+    def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As ``maskedconv.data.test_batches``."""
+        return batches.test_batches(self, batch_size)
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Nothing further: the top-1 is all."""
+        return {}
+
+
+def subset_of(labels: npt.NDArray[np.int64], per_class: int, seed: int) -> npt.NDArray[np.intp]:
+    """The indices, ascending, of ``per_class`` random examples of each class in ``labels`` [N]."""
+    chosen = []
+    for label in range(int(labels.max()) + 1):
+        members = np.flatnonzero(labels == label)
+        order = np.random.default_rng([seed, label]).permutation(len(members))
+        chosen.append(members[order[:per_class]])
+    return np.sort(np.concatenate(chosen))
+
 
 def take_subset(dataset: Dataset, per_class: int, seed: int) -> Dataset:
     """``dataset`` with only ``per_class`` training images of each class, and all test images.
@@ -62,13 +101,8 @@ def take_subset(dataset: Dataset, per_class: int, seed: int) -> Dataset:
     The choice depends on ``seed`` alone. A smaller subset is part of every larger one with the same
     seed. The order and normalisation of the full training set are kept.
     """
-    labels = dataset.train_labels.cpu().numpy()
-    chosen = []
-    for label in range(dataset.num_classes):
-        members = np.flatnonzero(labels == label)
-        order = np.random.default_rng([seed, label]).permutation(len(members))
-        chosen.append(members[order[:per_class]])
-    keep = torch.from_numpy(np.sort(np.concatenate(chosen))).to(dataset.device)
+    keep = torch.from_numpy(subset_of(dataset.train_labels.cpu().numpy(), per_class, seed))
+    keep = keep.to(dataset.device)
     return dataclasses.replace(
         dataset,
         train_images=dataset.train_images[keep],

@@ -84,30 +84,39 @@ def _say_remarks(paths: tuple[Path, ...], remarks: list[str]) -> None:
 
 def _decode(path: Path) -> tuple[Images, str]:
     """The pixels, uint8 [3, H, W], and a remark to report about the file."""
-    with _opened(path) as image:
-        if image.mode in _DEEP_MODES:
-            raise DataError(f"{path} has pixels of mode {image.mode}; expected 8-bit images")
-        remark = ""
-        if getattr(image, "is_animated", False):
-            remark = "have several frames: the first of each is used"
-            image.seek(0)
-        if image.getexif().get(_ORIENTATION, 1) != 1:
-            remark = "are turned as their EXIF orientation says"
-            image = optional_import("PIL.ImageOps").exif_transpose(image)
-        pixels = np.asarray(image.convert("RGB"))
+    with opened_rgb(path) as (image, remark):
+        pixels = np.asarray(image)
     return pixels.transpose(2, 0, 1), remark
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened_rgb(path: Path) -> Iterator[tuple[Any, str]]:
+    """Pillow's image of the file in RGB, and a remark to report about it.
+
+    Raises:
+        DataError: it cannot be read as an image, inside the ``with`` block too.
+    """
     try:
         with optional_import("PIL.Image").open(path) as image:
-            yield image
+            yield _in_rgb(image, path)
     except (DataError, ImportError):
         raise
     # Pillow's decoders raise errors of any type for truncated files and files that are no images.
     except Exception as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _in_rgb(image: Any, path: Path) -> tuple[Any, str]:
+    if image.mode in _DEEP_MODES:
+        raise DataError(f"{path} has pixels of mode {image.mode}; expected 8-bit images")
+    remark = ""
+    if getattr(image, "is_animated", False):
+        remark = "have several frames: the first of each is used"
+        image.seek(0)
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        remark = "are turned as their EXIF orientation says"
+        image = optional_import("PIL.ImageOps").exif_transpose(image)
+    return image.convert("RGB"), remark
 
 
 def _size(image: Images) -> str:

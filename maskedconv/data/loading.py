@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskedconv.data.catalogue import DatasetInfo
-from maskedconv.data.dataset import Dataset, take_subset
+from maskedconv.data.catalogue import NUMBER_WORDS, DatasetInfo
+from maskedconv.data.dataset import Dataset, subset_of, take_subset
 from maskedconv.data.decode import decode_listing
 from maskedconv.data.errors import DataError, MissingDataError, optional_import, say
-from maskedconv.data.listing import Listing
-from maskedconv.data.sources import ARRAYS, Arrays, download_command, find_source
+from maskedconv.data.listing import Listing, Split
+from maskedconv.data.number_words import number_words
+from maskedconv.data.sources import ARRAYS, FOLDERS, Arrays, download_command, find_source
+from maskedconv.data.streamed import StreamedImages
+from maskedconv.data.task import Task
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -30,8 +34,8 @@ def load(
     subset: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
-) -> Dataset:
-    """Load a complete dataset as uint8 onto ``device``.
+) -> Task:
+    """Load a complete dataset onto ``device``: images as uint8, text as tokens.
 
     Args:
         name: one of ``available()``.
@@ -49,6 +53,10 @@ def load(
         ImportError: a package of the ``reproduce`` extra is missing.
     """
     source = find_source(name, data_dir, download, subset)
+    if name.startswith(NUMBER_WORDS):
+        return number_words(name, int(name.removeprefix(NUMBER_WORDS))).to(device)
+    if source.listing is not None and source.info.streamed:
+        return _streamed(source.info, source.listing, subset, seed).to(device)
     if source.listing is not None:
         dataset = _from_listing(source.info, source.listing)
     elif source.root is not None and source.arrays is not None:
@@ -72,6 +80,19 @@ def _digits(info: DatasetInfo) -> Dataset:
     classes = tuple(str(label) for label in range(10))
     train = images[~is_test], labels[~is_test]
     return _assemble(info, train, (images[is_test], labels[is_test]), classes, note)
+
+
+def _streamed(info: DatasetInfo, listing: Listing, subset: int | None, seed: int) -> StreamedImages:
+    note = _listing_note(info, listing)
+    if subset is not None:
+        keep = subset_of(np.array(listing.train.labels), subset, seed)
+        paths, labels = listing.train.paths, listing.train.labels
+        train = Split(tuple(paths[i] for i in keep), tuple(labels[i] for i in keep))
+        listing = replace(listing, train=train)
+        note += f"; {subset} training images per class"
+    assert info.mean is not None
+    assert info.std is not None
+    return StreamedImages(info.name, listing, info.mean, info.std, note)
 
 
 def _from_listing(info: DatasetInfo, listing: Listing) -> Dataset:
@@ -98,7 +119,7 @@ def _listing_note(info: DatasetInfo, listing: Listing) -> str:
             if lossy
             else (" from a folder of image files")
         )
-    elif info.name == "folder":
+    elif info.name in FOLDERS:
         note = f"image folder {listing.root.resolve().name}"
     for split, count, whole in (
         ("training", len(paths), info.train_size),

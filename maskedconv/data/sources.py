@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import tarfile
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from maskedconv.data.catalogue import DatasetInfo, describe
+from maskedconv.data.catalogue import NUMBER_WORDS, DatasetInfo, describe
 from maskedconv.data.errors import DataError, MissingDataError, optional_import
 from maskedconv.data.listing import Listing, list_image_folder, list_tiny_imagenet
 
@@ -23,6 +24,8 @@ class Arrays:
     files: tuple[str, ...]
 
 
+# Data sets that are any folder of images.
+FOLDERS = ("folder", "photos")
 ARRAYS = {
     "cifar10": Arrays(
         "CIFAR10",
@@ -76,11 +79,25 @@ def find_source(
                 f"data_dir: digits come with scikit-learn and take none, got {data_dir}"
             )
         source = Source(info, None)
+    elif name.startswith(NUMBER_WORDS):
+        source = _number_words(info, data_dir, subset)
     else:
         root = _data_root(info, data_dir, download)
         source = _find_arrays(info, root, download) or Source(info, root, _find_listing(info, root))
     _check_subset_fits(subset, source)
     return source
+
+
+def _number_words(info: DatasetInfo, data_dir: str | Path | None, subset: int | None) -> Source:
+    if data_dir is not None:
+        raise DataError(f"data_dir: {info.name} is computed and takes none, got {data_dir}")
+    if subset is not None:
+        raise DataError(f"subset is {subset}; expected none, as {info.name} has no classes")
+    if importlib.util.find_spec("unicode_rbnf") is None:
+        raise MissingDataError(
+            f"{info.name} needs the package unicode-rbnf: pip install 'maskedconv[reproduce]'"
+        )
+    return Source(info, None)
 
 
 def default_root(name: str) -> Path:
@@ -96,8 +113,10 @@ def download_command(name: str, root: Path) -> str:
 
 def _data_root(info: DatasetInfo, data_dir: str | Path | None, download: bool) -> Path:
     if data_dir is None:
-        if info.name == "folder":
-            raise MissingDataError("data_dir: dataset 'folder' needs one: add --data-dir FOLDER")
+        if info.name in FOLDERS:
+            raise MissingDataError(
+                f"data_dir: dataset {info.name!r} needs one: add --data-dir FOLDER"
+            )
         root = default_root(info.name)
     elif isinstance(data_dir, (str, Path)):
         root = Path(data_dir).expanduser()

@@ -18,6 +18,7 @@ from maskedconv.ops.bn_statistics import (
     RunningStatistics,
     StatisticsProblem,
     bn_statistics,
+    bn_statistics_of_sum,
     reference,
 )
 from maskedconv.ops.dispatch import settled
@@ -86,6 +87,27 @@ def normalisation(
         dtype = reference.moments_type(input)
         mean, var = (t.detach().to(dtype, copy=True) for t in (bn.running_mean, bn.running_var))
         return Normalisation.of_moments(bn.weight, bn.bias, (mean, var), bn.eps, False)
+    statistics = bn_statistics(_batch_statistics(input, bn, moments))
+    return Normalisation(bn.weight, bn.bias, statistics, bn.eps, True)
+
+
+def normalisation_of_sum(
+    input: Tensor, summand: Tensor, bn: nn.BatchNorm2d
+) -> tuple[Tensor, Normalisation]:
+    """``input + summand``, without a gradient, and :func:`normalisation` of it in training.
+
+    Raises:
+        ValueError: they have a single value for each channel.
+    """
+    problem = _batch_statistics(input, bn, None)._replace(summand=summand)
+    total, statistics = bn_statistics_of_sum(problem)
+    return total, Normalisation(bn.weight, bn.bias, statistics, bn.eps, True)
+
+
+def _batch_statistics(
+    input: Tensor, bn: nn.BatchNorm2d, moments: Tensor | None
+) -> StatisticsProblem:
+    """The problem of the statistics that ``bn`` normalises ``input`` with in training."""
     count = input.numel() // max(1, input.size(1))
     if count <= 1:
         raise ValueError(
@@ -97,8 +119,6 @@ def normalisation(
         running = RunningStatistics(
             bn.running_mean, bn.running_var, bn.num_batches_tracked, bn.momentum
         )
-    backend = settled("")
-    problem = StatisticsProblem(
-        input, bn.weight, bn.bias, bn.eps, running, moments, backend=backend
+    return StatisticsProblem(
+        input, bn.weight, bn.bias, bn.eps, running, moments, backend=settled("")
     )
-    return Normalisation(bn.weight, bn.bias, bn_statistics(problem), bn.eps, True)

@@ -112,11 +112,71 @@ class BatchNormReLUConvolutions(torch.autograd.Function):
         count = TENSORS * len(grad_outputs)
         step = ctx.plan.step(bn_weight, bn_bias, statistics, rest[:count])
         packed = rest[count:]
-        _, *needed = ctx.needs_input_grad
-        backward = Backward(input, step, NormNeeds(*needed[:3]))
-        grads: list[Tensor | None] = []
-        for i, grad_output in enumerate(grad_outputs):
-            learned, _, bias, _ = needed[4 + TENSORS * i : 4 + TENSORS * (i + 1)]
-            found = backward.of_filters(i, grad_output, packed[i], FilterNeeds(learned, bias))
-            grads += found.learned, None, found.bias, None
+        needed = ctx.needs_input_grad
+        backward = Backward(input, step, NormNeeds(*needed[1:4]))
+        grads = _of_all_filters(backward, grad_outputs, packed, needed[5:])
         return None, *backward.of_norm(), None, *grads
+
+
+class SumBatchNormReLUConvolutions(torch.autograd.Function):
+    """``total = input + summand``, and :class:`BatchNormReLUConvolutions` of it.
+
+    Outputs ``total`` and one tensor a convolution. The sum is an argument, as its statistics are.
+    Backward adds the gradient of ``total`` in the pass that computes the input's.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        plan: BNReLUPlan,
+        total: Tensor,
+        input: Tensor,
+        summand: Tensor,
+        bn_weight: Tensor | None,
+        bn_bias: Tensor | None,
+        statistics: Tensor,
+        *filters: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        step = plan.step(bn_weight, bn_bias, statistics, filters)
+        outputs, packed = run(total, step, any(ctx.needs_input_grad[2:4]))
+        ctx.save_for_backward(total, bn_weight, bn_bias, statistics, *filters, *packed)
+        ctx.plan = plan
+        ctx.set_materialize_grads(False)
+        return total, *outputs
+
+    @staticmethod
+    @once_differentiable_lazily
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        total, bn_weight, bn_bias, statistics, *rest = ctx.saved_tensors
+        grad_total, *of_convs = grad_outputs
+        count = TENSORS * len(of_convs)
+        step = ctx.plan.step(bn_weight, bn_bias, statistics, rest[:count])
+        _, _, *operands, weight, bias, _ = ctx.needs_input_grad[:7]
+        backward = Backward(total, step, NormNeeds(any(operands), weight, bias))
+        grads = _of_all_filters(backward, of_convs, rest[count:], ctx.needs_input_grad[7:])
+        grad, *norm = backward.of_norm(added=grad_total)
+        return None, None, *(grad if needed else None for needed in operands), *norm, None, *grads
+
+
+def _of_all_filters(
+    backward: Backward,
+    grad_outputs: Sequence[Tensor | None],
+    packed: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of the filters' tensors, those of one convolution after the other.
+
+    Args:
+        grad_outputs: None for an output that nothing depends on.
+        packed: the full weights that were kept.
+        needed: of the same tensors, whether their gradients are.
+    """
+    grads: list[Tensor | None] = []
+    for i, grad_output in enumerate(grad_outputs):
+        learned, _, bias, _ = needed[TENSORS * i : TENSORS * (i + 1)]
+        if grad_output is None:
+            grads += [None] * TENSORS
+            continue
+        found = backward.of_filters(i, grad_output, packed[i], FilterNeeds(learned, bias))
+        grads += found.learned, None, found.bias, None
+    return grads

@@ -152,16 +152,16 @@ class Backward:
                 grad_learned = grad_weight.to(bank.learned.dtype)
         return FilterGrads(grad_learned, grad_bias)
 
-    def of_norm(self, added_to: Tensor | None = None) -> Gradients:
+    def of_norm(self, added_to: Tensor | None = None, added: Tensor | None = None) -> Gradients:
         """The gradients of input, γ and β, after those of all convolutions.
 
         Args:
-            added_to: as of :class:`maskedconv.ops.bn_relu.BackwardMemory`.
+            added_to, added: as of :class:`maskedconv.ops.bn_relu.BackwardMemory`.
         """
         if self._grad_x is None:
-            return None, None, None
+            return added, None, None
         grad = self._grad_x.to(self.input.dtype)
-        memory = BackwardMemory(self._activation, True, added_to)
+        memory = BackwardMemory(self._activation, True, added_to, added)
         return bn_relu_backward(self.step.problem(self.input), grad, self.needs, memory)
 
     def _add(self, grad_x: Tensor | None) -> None:

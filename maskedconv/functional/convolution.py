@@ -54,8 +54,8 @@ def masked_conv2d(
         slice_dim: 0 output filters, 1 input channels, 2 kernel rows, 3 kernel columns.
         zeros: the number of zero indices that follow the learned ones, instead of ``frozen``; they
             are not computed.
-        backend: "reference", "native", "triton", "cuda" or "matmul" must run the operators; None to
-            choose.
+        backend: "reference", "native", "triton", "cuda", "cuda_wgmma" or "matmul" must run the
+            operators; None to choose.
 
     Returns:
         ``[N, O, Ho, Wo]`` or ``[O, Ho, Wo]``, in the memory format that ``F.conv2d`` would choose.

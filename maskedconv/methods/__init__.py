@@ -6,9 +6,49 @@ method of each layer.
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
+from maskedconv.methods.biprop import Biprop as biprop
 from maskedconv.methods.method import Configuration, LayerFactory, Method
+from maskedconv.methods.norm_only import NormOnly as norm_only
+from maskedconv.methods.random_positions import RandomPositions as random_positions
 from maskedconv.methods.slice import Slice as slice
+from maskedconv.methods.supermask import Supermask as supermask
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (slice,)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (slice, norm_only, random_positions, supermask, biprop)
+}
 
-__all__ = ["METHODS", "Configuration", "LayerFactory", "Method", "slice"]
+__all__ = [
+    "METHODS",
+    "Configuration",
+    "LayerFactory",
+    "Method",
+    "biprop",
+    "make",
+    "norm_only",
+    "random_positions",
+    "slice",
+    "supermask",
+]
+
+
+def make(name: str, **options: Any) -> Method:
+    """The method ``name`` with its settings.
+
+    Raises:
+        ValueError: there is no such method, or it has no such setting; the message names those
+            that exist.
+        TypeError, ValueError: as the method raises them; a setting is missing.
+    """
+    if name not in METHODS:
+        raise ValueError(f"method is {name!r}; expected one of {', '.join(METHODS)}")
+    known = inspect.signature(METHODS[name]).parameters
+    if unknown := sorted(options.keys() - known):
+        listed = ", ".join(known) or "none"
+        raise ValueError(f"method {name} has no option {unknown[0]!r}; expected some of: {listed}")
+    missing = [n for n, p in known.items() if p.default is p.empty and n not in options]
+    if missing:
+        raise TypeError(f"method {name} lacks the option {missing[0]!r}")
+    return METHODS[name](**options)

@@ -24,11 +24,13 @@ class LayerFactory:
         conv: called as ``nn.Conv2d``.
         linear: called as ``nn.Linear``.
         norm: called as ``nn.BatchNorm2d``, with the number of channels.
+        embedding: called as ``nn.Embedding``, with the number of embeddings and their size.
     """
 
     conv: Callable[..., nn.Conv2d] = nn.Conv2d
     linear: Callable[..., nn.Linear] = nn.Linear
     norm: Callable[..., nn.Module] = nn.BatchNorm2d
+    embedding: Callable[..., nn.Embedding] = nn.Embedding
 
 
 class Method(ABC):
@@ -40,36 +42,71 @@ class Method(ABC):
     Attributes:
         name: of the method in checkpoints and in :data:`maskedconv.methods.METHODS`.
         layer: the type of layers that it makes of ``nn.Conv2d``.
+        linear_layer: likewise of ``nn.Linear``; None if it makes none.
+        converted: the types of plain layers that ``convert_`` replaces.
         schema: of the layers' configurations.
+        integers: names of stored tensors of a layer that are int64, not of the layer's own type.
     """
 
     name: ClassVar[str]
     layer: ClassVar[type[PartlyLearned]]
+    linear_layer: ClassVar[type[PartlyLearned] | None] = None
+    converted: ClassVar[tuple[type[nn.Module], ...]] = (nn.Conv2d,)
     schema: ClassVar[Mapping[str, Schema]]
+    integers: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def factory(self) -> LayerFactory:
         """Makes the layers of a new network, from PyTorch's random generator."""
 
+    @classmethod
+    def layers(cls) -> Mapping[type[nn.Module], type[PartlyLearned]]:
+        """The types of its layers, by the types of plain layers that they stand for."""
+        own: dict[type[nn.Module], type[PartlyLearned]] = {nn.Conv2d: cls.layer}
+        return own if cls.linear_layer is None else {**own, nn.Linear: cls.linear_layer}
+
     def learns_all(self) -> bool:
         """Whether the layers are in no way other than plain ones."""
         return False
 
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """The arguments of ``maskedconv.models.create`` that stand for this method."""
+        """The arguments of ``maskedconv.models.create`` that stand for this method.
+
+        A checkpoint stores them. ``method`` is the method's name with its own settings.
+        """
+        return {"method": {"name": self.name, **vars(self)}}
+
+    def obstacle(self, plain: nn.Module) -> str | None:
+        """A short reason why it cannot replace ``plain``, of a type in ``converted``; or None."""
+        return None
 
     @abstractmethod
-    def convert(self, conv: nn.Conv2d, seed: int | None) -> PartlyLearned:
-        """A layer that takes over the values of ``conv``.
+    def convert(self, plain: Any, seed: int | None) -> PartlyLearned:
+        """A layer that takes over the values of ``plain``, of a type in ``converted``.
 
         Args:
             seed: of values that are drawn anew.
 
         Raises:
-            ValueError, TypeError: ``conv`` is not exactly an ``nn.Conv2d``, or the settings do not
+            ValueError, TypeError: ``plain`` is not exactly of such a type, or the settings do not
                 fit it.
         """
+
+    def finish(self, layers: Sequence[PartlyLearned], seed: int | None) -> None:  # noqa: B027
+        """Called once with all layers of a new network, or all that ``convert_`` makes of a model.
+
+        Settings of the whole network are applied here.
+
+        Args:
+            layers: each once, in the model's order.
+            seed: of what is drawn; None for torch's own generator.
+
+        Raises:
+            ValueError: the settings do not fit the layers.
+        """
+
+    def attach(self, model: nn.Module) -> None:  # noqa: B027
+        """Called with the whole model when all its layers are in place."""
 
     def unlearned(self, layers: Sequence[tuple[str, PartlyLearned]]) -> str:
         """A warning about layers that learn nothing although they should; or an empty string."""

@@ -65,9 +65,9 @@ class Slice(Method):
         frozen = "zero" if self.frozen == "zero" else "random"
         return {"learned": self.learned, "slice_dim": self.slice_dim, "frozen": frozen}
 
-    def convert(self, conv: nn.Conv2d, seed: int | None) -> MaskedConv2d:
+    def convert(self, plain: nn.Conv2d, seed: int | None) -> MaskedConv2d:
         return MaskedConv2d.from_conv2d(
-            conv,
+            plain,
             learned=self.learned,
             slice_dim=self.slice_dim,
             frozen=self.frozen,

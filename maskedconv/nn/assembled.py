@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import nan, prod
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from maskedconv import slices
 from maskedconv.functional.filter_bank import FilterBank
-from maskedconv.nn.partly_learned import FrozenPart, LearnedPart, PartlyLearned
+from maskedconv.nn.assembled_weight import AssembledWeight
+from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
 from maskedconv.nn.plain_state import split_plain
-from maskedconv.nn.written_through import is_of, written_through
+from maskedconv.nn.written_through import written_through
 
 
-class AssembledConv2d(PartlyLearned, nn.Conv2d):
+class AssembledConv2d(AssembledWeight, nn.Conv2d):
     """``weight`` and ``bias`` of :class:`maskedconv.MaskedConv2d`, and how they are written.
 
     They are no parameters: assembled anew at each access, changed in place through to the parts,
     and never replaced or deleted (AttributeError).
     """
+
+    _assembled = ("weight", "bias")
 
     learned: Tensor
     frozen: Tensor | None
@@ -42,22 +44,6 @@ class AssembledConv2d(PartlyLearned, nn.Conv2d):
         return self.num_frozen if self.frozen_mode == "zero" else 0
 
     @property
-    def weight(self) -> Tensor:
-        """The full weight ``[O, I / groups, kH, kW]``; differentiable towards ``learned``."""
-        weight = self._full_weight()
-        if weight is self.frozen:
-            weight = weight.clone()
-        return written_through(weight, self._write_weight)
-
-    @weight.setter
-    def weight(self, value: Tensor) -> None:
-        self._refuse_unless_own("weight", value, self._write_weight)
-
-    @weight.deleter
-    def weight(self) -> None:
-        self._refuse("weight")
-
-    @property
     def bias(self) -> Tensor | None:
         """The full bias ``[O]``, or None; differentiable towards ``bias_learned``."""
         bias = self._full_bias()
@@ -71,12 +57,6 @@ class AssembledConv2d(PartlyLearned, nn.Conv2d):
     @bias.deleter
     def bias(self) -> None:
         self._refuse("bias")
-
-    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """As ``nn.Module`` does; AttributeError for ``weight`` and ``bias``."""
-        if name in ("weight", "bias"):
-            self._refuse(name)
-        super().register_parameter(name, param)
 
     def _load_from_state_dict(
         self,
@@ -92,18 +72,6 @@ class AssembledConv2d(PartlyLearned, nn.Conv2d):
         split_plain(self, state_dict, prefix, local_metadata, error_msgs)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-
-    def _refuse_unless_own(self, name: str, value: object, write: Callable[[Tensor], None]) -> None:
-        """``weight *= 2`` ends in an assignment of what is written through already."""
-        if not is_of(value, write):
-            self._refuse(name)
-
-    def _refuse(self, name: str) -> NoReturn:
-        raise AttributeError(
-            f"{name} of a MaskedConv2d is assembled from its learned and frozen parts and cannot "
-            f"be replaced or deleted: copy values into it (`conv.{name}.data.copy_(values)`), or "
-            "make a plain convolution first (`conv.to_conv2d()`, `maskedconv.merge_(model)`)"
         )
 
     @property

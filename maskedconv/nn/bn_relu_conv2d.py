@@ -13,11 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskedconv.functional.batch_norm import is_intercepted, is_plain_norm, normalisation
+from maskedconv.functional.batch_norm import (
+    is_intercepted,
+    is_plain_norm,
+    normalisation,
+    normalisation_of_sum,
+    uses_batch_moments,
+)
 from maskedconv.functional.bn_relu_autograd import (
     BatchNormReLU,
     BatchNormReLUConvolutions,
     BNReLUPlan,
+    SumBatchNormReLUConvolutions,
 )
 from maskedconv.functional.bn_relu_step import Convolution, StepPlan
 from maskedconv.functional.filter_bank import FilterBank
@@ -25,7 +32,8 @@ from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.nn.masked_conv2d import MaskedConv2d
 from maskedconv.ops.bn_relu import Normalisation
 from maskedconv.ops.dispatch import settled
-from maskedconv.ops.geometry import ConvGeometry, geometry_of
+from maskedconv.ops.geometry import ConvGeometry, geometry_of, memory_format_of
+from maskedconv.ops.plain import is_plain
 
 
 class BNReLUConv2d(nn.Module):
@@ -85,6 +93,45 @@ def bn_relu_convs(
     if len(convs) > 1 and (together := _together(input, convs)):
         return BatchNormReLUConvolutions.apply(*_arguments(input, norm, together))
     return tuple(_convolve(input, norm, conv) for conv in convs)
+
+
+def sum_bn_relu_convs(
+    input: Tensor, summand: Tensor, bn: nn.Module, convs: Sequence[nn.Module]
+) -> tuple[Tensor, ...]:
+    """``total = input + summand`` and then :func:`bn_relu_convs` of it.
+
+    In training, one pass computes the sum and its statistics, and backward adds the gradient of the
+    sum in the pass that computes the gradient of ``input``.
+
+    Args:
+        input, summand: ``[N, C, H, W]``.
+    """
+    together = _with_sum(input, summand, bn, convs)
+    if not together:
+        total = input + summand
+        return total, *bn_relu_convs(total, bn, convs)
+    assert isinstance(bn, nn.BatchNorm2d)
+    total, norm = normalisation_of_sum(input, summand, bn)
+    plan, _, *rest = _arguments(total, norm, together)
+    return SumBatchNormReLUConvolutions.apply(plan, total, input, summand, *rest)
+
+
+def _with_sum(
+    input: Tensor, summand: Tensor, bn: nn.Module, convs: Sequence[nn.Module]
+) -> list[Convolution]:
+    """The convolutions, if one step can compute them and the sum; else an empty list."""
+    alike = (
+        input.shape == summand.shape
+        and input.dtype == summand.dtype
+        and input.device == summand.device
+        and memory_format_of(input) == memory_format_of(summand)
+    )
+    trained = torch.is_grad_enabled() and (input.requires_grad or summand.requires_grad)
+    if not alike or not trained or torch.compiler.is_compiling():
+        return []
+    if not (is_plain(input) and is_plain(summand) and uses_batch_moments(bn, input)):
+        return []
+    return _together(input, convs)
 
 
 def bn_relu(input: Tensor, bn: nn.Module, moments: Tensor | None = None) -> Tensor:

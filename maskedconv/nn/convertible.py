@@ -1,4 +1,4 @@
-"""Tests whether a convolution can be replaced without changing what the model computes.
+"""Tests whether a layer can be replaced without changing what the model computes.
 
 A replacement takes over a layer's filters and geometry. Anything else that changes the result (a
 subclass, a parametrization, a patched method) would be lost, so such a layer is refused.
@@ -27,7 +27,10 @@ MOVED_HOOKS = (
     "_is_full_backward_hook",
 )
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
-_EXAMPLES: dict[type[nn.Module], tuple[nn.Module, ...]] = {}
+_EXAMPLES: dict[type[nn.Module], tuple[nn.Module, ...]] = {
+    nn.Conv2d: (nn.Conv2d(2, 2, 1, device="meta"),),
+    nn.Linear: (nn.Linear(2, 2, device="meta"),),
+}
 
 
 def obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
@@ -36,7 +39,7 @@ def obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
     Forward and backward hooks and further attributes are no obstacle.
 
     Args:
-        kind: ``nn.Conv2d``, or a layer that learns a part of one.
+        kind: ``nn.Conv2d``, ``nn.Linear``, or a layer that learns a part of one.
     """
     return (
         _type_obstacle(layer, kind)
@@ -65,11 +68,8 @@ def further_attributes(layer: nn.Module, kind: type[nn.Module]) -> dict[str, Any
 
 def examples(kind: type[nn.Module]) -> tuple[nn.Module, ...]:
     """Small layers without memory, to see which attributes and parameters a ``kind`` has."""
-    if kind not in _EXAMPLES:
-        if issubclass(kind, PartlyLearned):
-            _EXAMPLES[kind] = kind.examples()
-        else:
-            _EXAMPLES[kind] = (nn.Conv2d(2, 2, 1, device="meta"),)
+    if kind not in _EXAMPLES and issubclass(kind, PartlyLearned):
+        _EXAMPLES[kind] = kind.examples()
     return _EXAMPLES[kind]
 
 
@@ -93,7 +93,7 @@ def _registry_obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
         what = registry.strip("_")
         if surplus := sorted(own - expected):
             return f"it has further {what}: {', '.join(surplus)}"
-        if kind is nn.Conv2d and (missing := sorted(expected - own)):
+        if not issubclass(kind, PartlyLearned) and (missing := sorted(expected - own)):
             return f"its {missing[0]} is not among its {what}"
     return None
 
@@ -129,6 +129,11 @@ def _attribute_obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
     """An attribute that differs from what the constructor's arguments give, or hides a method."""
     if isinstance(layer, nn.Conv2d) and (reason := _geometry_obstacle(layer, kind)):
         return reason
+    if isinstance(layer, nn.Linear) and layer.weight.shape != (
+        layer.out_features,
+        layer.in_features,
+    ):
+        return "its weight has another shape than its attributes say"
     for name in further_attributes(layer, kind):
         if hasattr(kind, name):
             return f"its {name} is replaced on the instance"

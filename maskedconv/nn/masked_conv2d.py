@@ -48,8 +48,8 @@ class MaskedConv2d(AssembledConv2d):
         slice_dim: 0 output filters, 1 input channels, 2 kernel rows, 3 kernel columns.
         frozen: ``"random"`` keeps the rest of the weight at its random start, ``"zero"`` makes it
             zero (it is then neither stored nor computed).
-        backend: "reference", "native", "triton", "cuda" or "matmul" must run its operators, which
-            is an error where it cannot; None (the default) to choose. See
+        backend: "reference", "native", "triton", "cuda", "cuda_wgmma" or "matmul" must run its
+            operators, which is an error where it cannot; None (the default) to choose. See
             :func:`maskedconv.explain`.
         seed: draws the initial values from this seed alone; None uses torch's global generator as
             ``nn.Conv2d`` does. Values are always drawn on the CPU.

@@ -19,7 +19,10 @@ _SCALARS = (str, int, float, bool, type(None))
 
 
 class NetworkOrigin(NamedTuple):
-    """Arguments of ``models.create``, and a layer's name in the network that they give."""
+    """Arguments of ``models.create``, and a layer's name in the network that they give.
+
+    The argument ``method`` is a dictionary of the method's name and settings.
+    """
 
     network: dict[str, Any]
     layer: str
@@ -40,7 +43,10 @@ def remember_origin(model: nn.Module, arguments: dict[str, Any]) -> None:
 
     Arguments that a file cannot hold are not remembered.
     """
-    if all(isinstance(value, _SCALARS) for value in arguments.values()):
+    method = arguments.get("method", {})
+    values = [value for name, value in arguments.items() if name != "method"]
+    values += method.values() if isinstance(method, dict) else [method]
+    if all(isinstance(value, _SCALARS) for value in values):
         for name, layer in model.named_modules():
             if isinstance(layer, PartlyLearned):
                 set_origin(layer, NetworkOrigin(arguments, name))

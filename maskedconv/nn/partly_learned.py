@@ -76,9 +76,21 @@ class PartlyLearned(nn.Module):
     def frozen_buffers(self) -> tuple[str, ...]:
         """Names of the buffers that a checkpoint may leave out, because they can be drawn again."""
 
+    def masks(self) -> dict[str, Tensor]:
+        """Zeros and ones that may replace parts of its state without changing its output.
+
+        By their names in its state dict, in its own dtype. Empty if there are none.
+        """
+        return {}
+
     @abstractmethod
     def learned_parts(self) -> tuple[LearnedPart, ...]:
         """The parameters that are parts of a plain layer's, for gradients and attributes."""
+
+    def inference_bits(self) -> int:
+        """Bits that inference needs of the learned values, besides the frozen ones."""
+        values = (p for p in self.parameters(recurse=False) if p.requires_grad)
+        return sum(8 * value.numel() * value.itemsize for value in values)
 
     @abstractmethod
     def weight_values(self) -> tuple[Tensor, Tensor]:

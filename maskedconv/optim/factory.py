@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+)
 
 from maskedconv.optim import OPTIMIZERS, SCHEDULES
 from maskedconv.optim.yellowfin import YellowFin
@@ -62,9 +68,17 @@ def make_optimizer(
 
 
 def make_scheduler(
-    name: str, optimizer: Optimizer, epochs: int, milestones: tuple[int, ...], gamma: float
+    name: str,
+    optimizer: Optimizer,
+    epochs: int,
+    milestones: tuple[int, ...],
+    gamma: float,
+    warmup: int = 0,
 ) -> LRScheduler:
-    """The schedule ``name``, stepped once an epoch; see ``maskedconv.training.train``.
+    """The schedule ``name``, stepped once an epoch; see ``maskedconv.training.TrainingConfig``.
+
+    In epoch e of the first ``warmup`` ones, the learning rate is e / (warmup + 1) of the
+    schedule's.
 
     Raises:
         ValueError: there is no such schedule, or it takes no such milestones.
@@ -74,8 +88,14 @@ def make_scheduler(
             f"milestones is {milestones} with schedule {name}; expected epochs from 1 with step, "
             "none with cosine"
         )
-    if name == "step":
-        return MultiStepLR(optimizer, list(milestones), gamma)
-    if name == "cosine":
-        return CosineAnnealingLR(optimizer, epochs)
-    raise ValueError(f"schedule is {name!r}; expected one of {', '.join(SCHEDULES)}")
+    if name not in SCHEDULES:
+        raise ValueError(f"schedule is {name!r}; expected one of {', '.join(SCHEDULES)}")
+    schedule: LRScheduler = (
+        MultiStepLR(optimizer, list(milestones), gamma)
+        if name == "step"
+        else CosineAnnealingLR(optimizer, epochs)
+    )
+    if not warmup:
+        return schedule
+    rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+    return ChainedScheduler([schedule, rise], optimizer)

@@ -16,6 +16,10 @@ from maskedconv.runs.preset import Preset, Request
 
 _FOLDERS = (
     "rosenfeld2018",
+    "frankle2020",
+    "ramanujan2019",
+    "diffenderfer2021",
+    "shen2021",
 )  # fmt: skip
 PAPERS: tuple[Paper[Any], ...] = tuple(
     import_module(f"{__name__}.{folder}").PAPER for folder in _FOLDERS

@@ -12,6 +12,7 @@ from maskedconv.report import curves
 from maskedconv.report.document import Block, Command, Section, Table, Text
 from maskedconv.report.results import Results, Run
 from maskedconv.report.tables import NOTHING
+from maskedconv.runs.parts import options_text
 
 # Fields that the tables of results already show.
 _SHOWN = {"learned", "slice_dim", "frozen", "trained", "seed"}
@@ -31,7 +32,7 @@ def sections(results: Results, folder: Path, out: Path) -> list[Section]:
 
 def _notes(results: Results) -> list[Block]:
     notes = [
-        "Accuracy is top-1 on the test images in percent. As in the paper, it is the accuracy of "
+        "Accuracy is top-1 on the test images in percent. It is the accuracy of "
         "the best epoch. The best epoch is chosen on the same test images, so the value is "
         "slightly optimistic; the accuracy of the last epoch is given as well. ± is the sample "
         "standard deviation over seeds.",
@@ -77,7 +78,8 @@ def _configuration(results: Results) -> list[Block]:
 
 def _flat(run: Run) -> dict[str, str]:
     values = run.config.to_json()
-    values["options"] = ", ".join(f"{name}={value}" for name, value in run.config.options)
+    values["options"] = options_text(run.config.options)
+    values["method_options"] = options_text(run.config.method_options)
     values["milestones"] = ", ".join(str(epoch) for epoch in run.config.milestones)
     values["start"] = "a run of this folder" if run.config.start else ""
     return {

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from maskedconv.console import duration
 from maskedconv.io import replace_file
 from maskedconv.report import appendix
 from maskedconv.report.claims import judge
 from maskedconv.report.document import Document, Scorecard, Section, Text
+from maskedconv.report.item import Paper
 from maskedconv.report.measured import SEED_SPREAD
 from maskedconv.report.render import html, markdown
 from maskedconv.report.results import Results, dataset_title, family, network_label
+from maskedconv.runs.parts import options_text
 
 
 def build(results: Results, out: Path) -> Path:
@@ -22,12 +25,11 @@ def build(results: Results, out: Path) -> Path:
     folder = out / "figures"
     folder.mkdir(exist_ok=True)
     document = Document(
-        title=" and ".join(paper.title for paper in results.papers),
+        title="; ".join(paper.title for paper in results.papers),
         notice=notice(results),
         facts=_facts(results),
         sections=[
-            Section("scorecard", "Scorecard of the paper's claims", _scorecard(results)),
-            *_items(results, folder),
+            *(section for paper in results.papers for section in _paper(results, paper, folder)),
             *appendix.sections(results, folder, out),
         ],
         sources=[paper.source for paper in results.papers],
@@ -39,16 +41,20 @@ def build(results: Results, out: Path) -> Path:
     return page
 
 
-def _items(results: Results, folder: Path) -> list[Section]:
-    """A section for every planned figure and table; panels are written to ``folder``."""
-    return [
-        Section(
-            item.id,
-            f"{item.reference}: {results.title(item.id)}",
-            item.build(results.seed_groups(item.id), folder),
-        )
-        for item in results.items
-    ]
+def _paper(results: Results, paper: Paper[Any], folder: Path) -> Iterator[Section]:
+    """The scorecard of a paper, and a section for each of its planned figures and tables.
+
+    Panels are written to ``folder``.
+    """
+    name, title = "scorecard", "Scorecard of the paper's claims"
+    if len(results.papers) > 1:
+        name, title = f"{name}-{paper.items[0].id}", f"{paper.title}: scorecard"
+    about = [Text(_CRITERIA)] if paper is results.papers[0] else []
+    yield Section(name, title, [*about, Scorecard(judge(results, paper))])
+    for item in paper.items:
+        if item.id in results.experiments:
+            title = f"{item.reference}: {results.title(item.id)}"
+            yield Section(item.id, title, item.build(results.seed_groups(item.id), folder))
 
 
 def notice(results: Results) -> str:
@@ -89,18 +95,14 @@ def _datasets(results: Results) -> str:
     return " and ".join(texts.get(name, dataset_title(name)) for name in names) or "no data"
 
 
-def _scorecard(results: Results) -> list[Text | Scorecard]:
-    return [
-        Text(
-            "Every criterion was fixed before the runs and is the same for every preset. A claim "
-            "is reproduced if all its cases hold, partly reproduced if some hold, and not "
-            "reproduced if none holds. A case is undecided if its difference is within the spread "
-            "of seeds, and a claim is undecided if undecided cases could change it. The spread is "
-            "the standard deviation over seeds. With one seed, it combines the binomial error of "
-            f"the test images and an assumed {SEED_SPREAD:g} points between seeds."
-        ),
-        Scorecard(judge(results)),
-    ]
+_CRITERIA = (
+    "Every criterion was fixed before the runs and is the same for every preset. A claim is "
+    "reproduced if all its cases hold, partly reproduced if some hold, and not reproduced if none "
+    "holds. A case is undecided if its difference is within the spread of seeds, and a claim is "
+    "undecided if undecided cases could change it. The spread is the standard deviation over "
+    "seeds. With one seed, it combines the binomial error of the test images and an assumed "
+    f"{SEED_SPREAD:g} points between seeds."
+)
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
@@ -138,7 +140,8 @@ def table_of_runs(results: Results) -> str:
     writer: csv.DictWriter[str] | None = None
     for key, run in results.asked().items():
         config = run.config.to_json()
-        config["options"] = ";".join(f"{name}={value}" for name, value in run.config.options)
+        config["options"] = options_text(run.config.options, ";")
+        config["method_options"] = options_text(run.config.method_options, ";")
         config["milestones"] = ";".join(str(epoch) for epoch in run.config.milestones)
         row: Mapping[str, object] = run.row or {}
         values = {

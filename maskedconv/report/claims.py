@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from maskedconv.report.item import Paper
     from maskedconv.report.results import Results, SeedGroup
 
 
@@ -74,12 +75,12 @@ class Verdict:
         return f"{held}, {still_open} undecided" if still_open else held
 
 
-def judge(results: Results) -> list[Verdict]:
-    """Decides every claim of the papers in the plan from the finished runs."""
+def judge(results: Results, paper: Paper[Any] | None = None) -> list[Verdict]:
+    """Decides every claim of a paper, or of all papers in the plan, from the finished runs."""
     return [
         judge_one(claim, item.id, results.seed_groups(item.id))
-        for paper in results.papers
-        for item, claim in paper.claims()
+        for one in ([paper] if paper else results.papers)
+        for item, claim in one.claims()
     ]
 
 

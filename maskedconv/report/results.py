@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from maskedconv import data
 from maskedconv.runs.config import RunConfig
-from maskedconv.runs.row import EpochRow, Row
+from maskedconv.runs.parts import SLICE, options_text
+from maskedconv.runs.row import EpochRow, InferenceBytes, Row
 
 if TYPE_CHECKING:
     from maskedconv.report.item import Item, Paper
@@ -155,6 +156,16 @@ class SeedGroup:
         return self._first(lambda row: row.get("total_parameters"))
 
     @property
+    def inference_bytes(self) -> InferenceBytes | None:
+        """Bytes that inference needs of the network, stored and in memory."""
+        found = (run.row.get("inference_bytes") for run in self.runs if run.row is not None)
+        return next((sizes for sizes in found if sizes is not None), None)
+
+    def measured(self, name: str) -> Stat | None:
+        """A further result of the data set after the last epoch, in percent."""
+        return self._stat(lambda row: row.get("measured", {}).get(name))
+
+    @property
     def chance(self) -> float | None:
         """Chance accuracy in percent; None if the number of classes is unknown."""
         classes = data.describe(self.config.dataset).num_classes
@@ -249,10 +260,14 @@ def network_label(config: RunConfig) -> str:
 
 
 def setting_label(config: RunConfig) -> str:
-    """The learned part of the network: ``p = 0.1``, ``k = 5``, ``all`` or the part's name."""
-    if config.trained != "all":
-        return "BN" if config.trained == "bn" else config.trained
-    return split_label(config.learned)
+    """The learned part of the network: ``p = 0.1``, ``k = 5``, ``all``, the part's name, or the
+    method with its settings.
+    """
+    parts = " + ".join("BN" if part == "bn" else part for part in config.trained_parts)
+    if config.method != SLICE:
+        method = " ".join([config.method, options_text(config.method_options)]).rstrip()
+        return method if config.trained == "all" else f"{method}, {parts}"
+    return split_label(config.learned) if config.trained == "all" else parts
 
 
 def split_label(learned: float | int) -> str:

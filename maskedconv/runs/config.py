@@ -12,7 +12,14 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from maskedconv.checks import check_int
-from maskedconv.runs.parts import DataConfig, MethodConfig, ModelConfig, Option
+from maskedconv.runs.parts import (
+    SLICE,
+    DataConfig,
+    MethodConfig,
+    ModelConfig,
+    Option,
+    Options,
+)
 from maskedconv.slices import SLICE_DIMS
 from maskedconv.training.config import TrainingConfig
 
@@ -48,7 +55,11 @@ _ORDER = [
     "members",
     "amp",
     "compile",
+    "method",
+    "method_options",
+    "warmup",
 ]
+_PAIRS = ("options", "method_options")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +123,20 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
         """Total epochs: of all members of an ensemble, or of the single network."""
         return self.epochs * max(1, self.members)
 
-    def to_json(self) -> dict[str, Any]:
-        """Every field as a JSON value; tuples become lists."""
+    def to_json(self, *, defaults: bool = True) -> dict[str, Any]:
+        """The fields as JSON values; tuples become lists.
+
+        Args:
+            defaults: whether fields at their default are included.
+        """
         names = dict.fromkeys((*_ORDER, *(field.name for field in fields(self))))
         values = {name: getattr(self, name) for name in names}
         values["milestones"] = list(self.milestones)
-        values["options"] = [[name, value] for name, value in self.options]
-        return values
+        for pairs in _PAIRS:
+            values[pairs] = [[name, value] for name, value in values[pairs]]
+        if defaults:
+            return values
+        return {name: values[name] for name in names if getattr(self, name) != _default(name)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunConfig:
@@ -129,15 +147,15 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
             raise ValueError(f"config has unknown fields {', '.join(unknown)}")
         if missing := sorted(required - set(values)):
             raise ValueError(f"config lacks the fields {', '.join(missing)}")
-        options = tuple((name, value) for name, value in values.get("options", ()))
-        return cls(**{**values, "options": options})
+        pairs = {name: tuple((n, v) for n, v in values.get(name, ())) for name in _PAIRS}
+        return cls(**{**values, **pairs})
 
     def label(self) -> str:
         """Short text for progress lines, such as ``wrn_28_4 p=.1 random, cifar10, 10 epochs``."""
-        parts = [self.model, self._label_learned()]
+        parts = [self.model, *_texts(self.options), self._label_learned()]
         if self.slice_dim:
             parts.append(f"of {SLICE_DIMS[self.slice_dim]}")
-        if not self.learns_all_slices:
+        if self.method == SLICE and not self.learns_all_slices:
             parts.append(self.frozen)
         if not self.bn_learned:
             parts.append("without BN")
@@ -156,6 +174,10 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
         return ", ".join((" ".join(parts), *rest))
 
     def _label_learned(self) -> str:
+        if self.method != SLICE:
+            parts = [self.method, *_texts(self.method_options)]
+            parts += [f"only {self.trained}"] if self.trained != "all" else []
+            return " ".join(parts)
         if self.trained != "all":
             return f"only {self.trained}"
         if isinstance(self.learned, int):
@@ -165,6 +187,14 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
     def with_seed(self, seed: int) -> RunConfig:
         """The same run with another seed."""
         return replace(self, seed=seed)
+
+
+def _default(name: str) -> Any:
+    return getattr(RunConfig, name, MISSING)
+
+
+def _texts(options: Options) -> list[str]:
+    return [f"{name}={value}" for name, value in options]
 
 
 def _short(number: float) -> str:

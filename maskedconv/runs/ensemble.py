@@ -75,18 +75,15 @@ def member_seed(seed: int, member: int) -> int:
 
 
 def freeze_unlearned_(model: nn.Module) -> None:
-    """Freezes the learned part of every layer whose weight requires no gradient, in place.
+    """Freezes the learned part of every layer that has no gradient, in place.
 
     Each member would store that part otherwise (table 4's FC).
     """
     for name, layer in list(model.named_modules()):
-        if isinstance(layer, PartlyLearned) and not _learns_weight(layer):
+        if isinstance(layer, PartlyLearned) and not any(
+            parameter.requires_grad for parameter in layer.parameters()
+        ):
             model.set_submodule(name, layer.to_frozen())
-
-
-def _learns_weight(layer: PartlyLearned) -> bool:
-    weights = (part.tensor for part in layer.learned_parts() if part.plain == "weight")
-    return any(weight is not None and weight.requires_grad for weight in weights)
 
 
 def stored_bytes(model: nn.Module) -> int:

@@ -87,7 +87,8 @@ def _network(run: RunConfig, sizes: Sizes) -> _Kind:
 
 def _kind(run: RunConfig, sizes: Sizes) -> _Kind:
     # With everything learned nothing is frozen: this run bounds both the random and zeroed kind.
-    return *_network(run, sizes), run.optimizer, run.trained, run.slice_dim, run.frozen
+    split = run.method, run.method_options, run.slice_dim, run.frozen
+    return *_network(run, sizes), run.optimizer, run.trained, *split
 
 
 def _run_seconds(run: RunConfig, size: Size, pace: Pace) -> float:

@@ -12,13 +12,16 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from maskedconv import env, models
-from maskedconv.counting import count_parameters
-from maskedconv.data import Dataset
+from maskedconv import env, methods, models
+from maskedconv.counting import count_inference_bytes, count_parameters
+from maskedconv.data import Dataset, Task
 from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.ensemble import Fit, freeze_unlearned_, train_members
-from maskedconv.runs.row import Row, begin_row, fail, outcome
+from maskedconv.runs.masks import describe_masks
+from maskedconv.runs.norms import describe_norms, norms_row
+from maskedconv.runs.parts import SLICE
+from maskedconv.runs.row import InferenceBytes, Row, begin_row, fail, outcome
 from maskedconv.runs.store import StoreError
 from maskedconv.runs.weights import keep_weights, start_from, weights_path
 from maskedconv.selection import select_learned_
@@ -29,25 +32,20 @@ from maskedconv.training.loop import train
 from maskedconv.training.memory import peak_resident
 
 
-def build_model(
-    config: RunConfig, num_classes: int, image_shape: tuple[int, int, int]
-) -> nn.Module:
-    """The network of ``config`` for images of ``image_shape`` (C, H, W), on the CPU.
+def build_model(config: RunConfig, num_classes: int, image_shape: tuple[int, ...]) -> nn.Module:
+    """The network of ``config`` for examples of ``image_shape``, such as (C, H, W), on the CPU.
 
     Raises:
         ValueError, TypeError: as ``maskedconv.models.create`` and ``select_learned_``; a setting
             has no effect on this network.
     """
     _check_init(config)
-    options: dict[str, Any] = dict(config.options)
+    options: dict[str, Any] = {**_method_arguments(config), **dict(config.options)}
     if config.dropout:
         options["dropout"] = config.dropout
     model = models.create(
         config.model,
         num_classes=num_classes,
-        learned=config.learned,
-        slice_dim=config.slice_dim,
-        frozen=config.frozen,
         seed=config.seed,
         in_channels=image_shape[0],
         image_size=image_shape[1],
@@ -56,12 +54,21 @@ def build_model(
         **options,
     )
     if config.trained != "all":
-        select_learned_(model, config.trained, bn_learned=config.bn_learned)
-    named = "bn_learned is False" if not config.bn_learned else "trained is 'bn'"
-    about_bn = not config.bn_learned or config.trained == "bn"
+        select_learned_(model, config.trained_parts, bn_learned=config.bn_learned)
+    named = "bn_learned is False" if not config.bn_learned else f"trained is {config.trained!r}"
+    about_bn = not config.bn_learned or "bn" in config.trained_parts
     if about_bn and not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         raise ValueError(f"{named}, but {config.model} has no BatchNorm")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"{config.label()} learns nothing; expected a parameter to learn")
     return model
+
+
+def _method_arguments(config: RunConfig) -> dict[str, Any]:
+    """The arguments of ``models.create`` that say what is learned of each layer."""
+    if config.method == SLICE:
+        return {name: getattr(config, name) for name in ("learned", "slice_dim", "frozen")}
+    return {"method": methods.make(config.method, **dict(config.method_options))}
 
 
 def _check_init(config: RunConfig) -> None:
@@ -72,9 +79,13 @@ def _check_init(config: RunConfig) -> None:
         )
 
 
+# Fields that older checkpoints lack. At their default they are left out, so that those stay valid.
+_LATER_FIELDS = ("compile", "method", "method_options", "warmup")
+
+
 def execute(
     config: RunConfig,
-    dataset: Dataset,
+    dataset: Task,
     on_epoch: Callable[[Epoch], None] | None = None,
     *,
     folder: Path | None = None,
@@ -132,7 +143,7 @@ def execute(
 
 def _do(
     config: RunConfig,
-    dataset: Dataset,
+    dataset: Task,
     fit: Fit,
     folder: Path | None,
     checkpoint: Checkpoint | None,
@@ -147,20 +158,30 @@ def _do(
     counts = count_parameters(model)
     row["learned_parameters"] = counts.learned * max(1, config.members)
     row["total_parameters"] = counts.total
+    row["inference_bytes"] = cast(InferenceBytes, count_inference_bytes(model)._asdict())
 
     if config.members and folder is not None and checkpoint is not None:
+        if not isinstance(dataset, Dataset):
+            raise ValueError(f"members is {config.members}; expected 0 with {config.dataset}")
         freeze_unlearned_(model)
         row.update(cast(Row, train_members(model, config, dataset, fit, checkpoint)))
         row["stored_bytes"]["shared"] = weights_path(folder, config.start).stat().st_size
         return
+    norms = describe_norms(model)
     row.update(cast(Row, outcome(fit(model, config.seed))))
+    if measured := dataset.measure(model):
+        row["measured"] = measured
+    if described := norms_row(norms, describe_norms(model)):
+        row["norms"] = described
+    if masks := describe_masks(model):
+        row["masks"] = masks
     if config.keep and folder is not None:
         row.update(cast(Row, keep_weights(model, folder, config.key)))
 
 
 def _training_of(
     config: RunConfig,
-    dataset: Dataset,
+    dataset: Task,
     on_epoch: Callable[[Epoch], None] | None,
     checkpoint: Checkpoint | None,
     graph: str,
@@ -196,13 +217,13 @@ def _forgetting_the_first_peak(
     return chosen
 
 
-def _checkpoint(config: RunConfig, dataset: Dataset, folder: Path, every: float) -> Checkpoint:
-    images = [*dataset.train_images.shape, len(dataset.test_images), dataset.num_classes]
+def _checkpoint(config: RunConfig, dataset: Task, folder: Path, every: float) -> Checkpoint:
+    size = dataset.train_size, *dataset.image_shape, dataset.test_size, dataset.num_classes
     described = config.to_json()
-    if not config.compile:
-        # Checkpoints from before --compile existed stay valid.
-        del described["compile"]
-    identity = {"config": described, "images": images, "device": dataset.device.type}
+    for name in _LATER_FIELDS:
+        if getattr(config, name) == getattr(RunConfig, name):
+            del described[name]
+    identity = {"config": described, "images": list(size), "device": dataset.device.type}
     return Checkpoint(checkpoint_path(folder, config), identity, every)
 
 

@@ -11,7 +11,9 @@ from maskedconv.runs.preset import Network, Preset
 
 P = TypeVar("P", bound=Preset)
 ALL_WEIGHTS = 1.0
-_OF_RECIPES = ("lr", "momentum", "weight_decay", "milestones", "gamma", "nesterov", "schedule")
+_OF_RECIPES = (
+    *("lr", "momentum", "weight_decay", "milestones", "gamma", "nesterov", "schedule", "warmup"),
+)
 
 
 @dataclass(frozen=True)

@@ -66,14 +66,14 @@ _config = record(
     {
         "model": text,
         **dict.fromkeys(("learned", "lr", "momentum", "weight_decay", "gamma", "dropout"), number),
-        **dict.fromkeys(("epochs", "batch_size", "seed", "members", "slice_dim"), count),
+        **dict.fromkeys(("epochs", "batch_size", "seed", "members", "slice_dim", "warmup"), count),
         **dict.fromkeys(("bn_learned", "nesterov", "keep", "compile"), flag),
         **dict.fromkeys(
-            ("frozen", "trained", "init", "schedule", "optimizer", "start", "amp"), text
+            ("frozen", "trained", "init", "schedule", "optimizer", "start", "amp", "method"), text
         ),
         "milestones": list_of(count),
         "subset": optional(count),
-        "options": list_of(_option),
+        **dict.fromkeys(("options", "method_options"), list_of(_option)),
     },
 )
 _run = record({"key": text, "config": _config}, {"same_as": text})
@@ -86,6 +86,9 @@ _history = list_of(
 )
 _part = optional(record({"count": count, "mean_abs": number, "variance": number}))
 _filters = record({"shape": list_of(count, 4), "learned": count, "values": list_of(number)})
+_norms_part = record({"counts": list_of(count), "small": count})
+_norms = record({"low": number, "high": number, "before": _norms_part, "after": _norms_part})
+_MASK = ("size", "kept", "kept_globally")
 _parameters = dict.fromkeys(("learned_parameters", "total_parameters"), count)
 _row: Schema = record(
     {"schema": one_of(SCHEMA), "key": text, "status": one_of("done", "failed"), "config": record()},
@@ -100,7 +103,11 @@ _row: Schema = record(
         "weights": text,
         "layers": list_of(record({"name": text}, {"learned": _part, "frozen": _part})),
         "first_layer": optional(_first_layer),
+        "norms": _norms,
+        "masks": list_of(record({"name": text, **dict.fromkeys(_MASK, count)})),
         "members": list_of(record({"top1": number, "history": _history})),
+        "measured": mapping_of(number),
+        "inference_bytes": record({"stored": count, "in_memory": count}),
         "stored_bytes": record({"shared": count, "members": list_of(count)}),
     },
 )

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskedconv import data
+from maskedconv.data.catalogue import NUMBER_WORDS
 from maskedconv.data.sources import find_source
 from maskedconv.runs.config import RunConfig
 
 if TYPE_CHECKING:
     import torch
 
-    from maskedconv.data import Dataset
+    from maskedconv.data import Task
 
 # A subset has the same images for every seed of a run: seeds repeat the training only.
 SUBSET_SEED = 0
@@ -32,17 +33,20 @@ def data_key(config: RunConfig) -> DataKey:
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a dataset: classes, (C, H, W), and numbers of training and test images."""
+    """The size of a dataset: classes, shape of an example, numbers of training and test examples.
+
+    An image has the shape (C, H, W), a pair of token sequences (2, L).
+    """
 
     num_classes: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     train_images: int
     test_images: int
 
 
-def size_of(dataset: Dataset) -> Size:
+def size_of(dataset: Task) -> Size:
     """The size of a loaded dataset."""
-    counts = len(dataset.train_images), len(dataset.test_images)
+    counts = dataset.train_size, dataset.test_size
     return Size(dataset.num_classes, dataset.image_shape, *counts)
 
 
@@ -57,15 +61,16 @@ class DataLocations:
     download: bool = False
 
     def folder(self, name: str) -> Path | None:
-        """The folder given for the data set, or None."""
-        return self.folders.get(name, self.folders.get(""))
+        """The folder given for the data set, or None; a folder for all is for images only."""
+        computed = name.startswith(NUMBER_WORDS)
+        return self.folders.get(name, None if computed else self.folders.get(""))
 
     def check(self, key: DataKey) -> None:
         """Checks cheaply that the data is present; errors as ``maskedconv.data.check``."""
         name, subset = key
         data.check(name, self.folder(name), self._fetches(name), subset)
 
-    def load(self, key: DataKey, device: torch.device) -> Dataset:
+    def load(self, key: DataKey, device: torch.device) -> Task:
         """The dataset on ``device``; errors as ``maskedconv.data.load``."""
         name, subset = key
         return data.load(

@@ -16,7 +16,7 @@ from maskedconv.runs.workers import Pool, WorkerConfig, WorkerError, saved
 from maskedconv.training.interrupts import sigterm_interrupts
 
 if TYPE_CHECKING:
-    from maskedconv.data import Dataset
+    from maskedconv.data import Task
 
 MOST_WORKERS = 8
 # A run that ends its process this often is marked as failed.
@@ -56,7 +56,7 @@ def count_cores() -> int:
 
 def run_parallel(
     configs: Iterable[RunConfig],
-    datasets: dict[DataKey, Dataset],
+    datasets: dict[DataKey, Task],
     observer: Observer,
     worker_config: WorkerConfig,
     workers: int,

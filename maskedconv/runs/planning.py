@@ -18,7 +18,7 @@ from maskedconv.runs.sequential import unique
 from maskedconv.runs.store import Loaded, Store
 
 if TYPE_CHECKING:
-    from maskedconv.data import Dataset
+    from maskedconv.data import Task
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def check_folder(store: Store, preset: Preset) -> None:
     """ValueError if the folder holds runs of another preset, data set, precision or --compile."""
     names = ", ".join(preset.datasets)
     old = store.read_plan()
-    if old is not None and (old["preset"], old["dataset"]) != (preset.name, names):
+    if old is not None and (old["preset"] != preset.name or not _overlap(old, preset)):
         raise ValueError(
             f"{store.out} holds the preset {old['preset']} on {old['dataset']}, not "
             f"{preset.name} on {names}; choose another folder with --out"
@@ -115,7 +115,13 @@ def check_folder(store: Store, preset: Preset) -> None:
         )
 
 
-def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Dataset]) -> None:
+def _overlap(old: dict[str, Any], preset: Preset) -> bool:
+    """Whether the data sets of one contain those of the other: papers differ in their data sets."""
+    before, now = set(old["dataset"].split(", ")), set(preset.datasets)
+    return before <= now or now <= before
+
+
+def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Task]) -> None:
     """ValueError if the folder has results of other images, such as a JPEG copy of the data set."""
     for row in loaded.rows.values():
         config = row["config"]
@@ -128,7 +134,7 @@ def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Datase
 
 
 def write_plan(
-    store: Store, plan: Plan, datasets: dict[DataKey, Dataset], command: str
+    store: Store, plan: Plan, datasets: dict[DataKey, Task], command: str
 ) -> dict[str, RunConfig]:
     """Adds the plan to the folder's plan; returns, for each key, the run that is trained for it.
 
@@ -160,5 +166,5 @@ def write_plan(
 
 
 def _entry(run: RunConfig, trained: RunConfig) -> dict[str, Any]:
-    entry: dict[str, Any] = {"key": run.key, "config": run.to_json()}
+    entry: dict[str, Any] = {"key": run.key, "config": run.to_json(defaults=False)}
     return entry if trained.key == run.key else {**entry, "same_as": trained.key}

@@ -52,6 +52,15 @@ class LayerRow(TypedDict):
     frozen: WeightsPart | None
 
 
+class MaskRow(TypedDict):
+    """Weights of a supermask layer: all, kept, and those that a global threshold would keep."""
+
+    name: str
+    size: int
+    kept: int
+    kept_globally: int
+
+
 class FirstLayer(TypedDict):
     """The first convolution's filters: ``shape`` [O, I, kH, kW], flattened ``values``."""
 
@@ -66,6 +75,25 @@ class KeptWeights(TypedDict):
     weights: str
     layers: list[LayerRow]
     first_layer: FirstLayer | None
+
+
+class NormsPart(TypedDict):
+    """The scales γ of all BatchNorms: a histogram, and how many have |γ| < .01."""
+
+    counts: list[int]
+    small: int
+
+
+class NormsRow(TypedDict):
+    """γ before and after the training; ``counts`` divide ``low`` to ``high`` into equal bins.
+
+    Values beyond the bounds count in the first and the last bin.
+    """
+
+    low: float
+    high: float
+    before: NormsPart
+    after: NormsPart
 
 
 class MemberRow(TypedDict):
@@ -90,8 +118,18 @@ class EnsembleOutcome(Outcome):
     stored_bytes: StoredBytes
 
 
+class InferenceBytes(TypedDict):
+    """Bytes that inference needs of a network, as ``maskedconv.counting.InferenceBytes``."""
+
+    stored: int
+    in_memory: int
+
+
 class Row(TypedDict):
-    """The row of a run, one line of ``results.jsonl``. ``status`` is "done" or "failed"."""
+    """The row of a run, one line of ``results.jsonl``. ``status`` is "done" or "failed".
+
+    ``measured`` has further results of the data set, in percent.
+    """
 
     key: str
     config: dict[str, Any]
@@ -104,6 +142,8 @@ class Row(TypedDict):
     last_top1: NotRequired[float | None]
     best_top1: NotRequired[float | None]
     best_epoch: NotRequired[int | None]
+    measured: NotRequired[dict[str, float]]
+    inference_bytes: NotRequired[InferenceBytes]
     learned_parameters: NotRequired[int]
     total_parameters: NotRequired[int]
     seconds: NotRequired[float]
@@ -114,6 +154,8 @@ class Row(TypedDict):
     weights: NotRequired[str]
     layers: NotRequired[list[LayerRow]]
     first_layer: NotRequired[FirstLayer | None]
+    norms: NotRequired[NormsRow]
+    masks: NotRequired[list[MaskRow]]
     members: NotRequired[list[MemberRow]]
     ensemble_top1: NotRequired[float]
     stored_bytes: NotRequired[StoredBytes]

@@ -14,12 +14,12 @@ from maskedconv.training import interrupts
 from maskedconv.training.history import History
 
 if TYPE_CHECKING:
-    from maskedconv.data import Dataset
+    from maskedconv.data import Task
     from maskedconv.training.history import Epoch
 
 POLL_SECONDS = 1.0
 CHECKPOINT_SECONDS = 120.0
-DatasetOf = Callable[[RunConfig], "Dataset"]
+DatasetOf = Callable[[RunConfig], "Task"]
 
 
 class Progress(Protocol):
@@ -128,7 +128,7 @@ def _start_lacks(config: RunConfig, loaded: Loaded) -> str:
 def _run_one(
     config: RunConfig,
     store: Store,
-    dataset: Dataset,
+    dataset: Task,
     progress: Progress,
     checkpoint_seconds: float,
     graph: str,

@@ -88,4 +88,5 @@ class TimeLeft:
 def _groups(run: RunConfig) -> tuple[_Group, ...]:
     """Groups of runs, from the most similar to all runs."""
     network = (run.model, run.options, run.batch_size)
-    return (*network, run.learned, run.frozen, run.trained, run.optimizer), network, ()
+    split = run.method, run.method_options, run.learned, run.frozen, run.trained
+    return (*network, *split, run.optimizer), network, ()

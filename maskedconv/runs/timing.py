@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from maskedconv import data
-from maskedconv.data import Dataset
+from maskedconv.data import Task
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.execute import build_model
 from maskedconv.runs.images import Size
@@ -62,7 +62,7 @@ def measure(job: Job, device: torch.device) -> Pace:
 
 
 def _train(
-    model: nn.Module, config: RunConfig, images: Dataset, batch: int, device: torch.device
+    model: nn.Module, config: RunConfig, images: Task, batch: int, device: torch.device
 ) -> float:
     """Seconds of an epoch of ``images``, with evaluation, at a negligible learning rate."""
     timed = replace(
@@ -94,28 +94,8 @@ def _test_batch(device: torch.device) -> int:
     return CPU_TEST_BATCH_SIZE if device.type == "cpu" else GPU_TEST_BATCH_SIZE
 
 
-def _noise(job: Job, train_images: int, test_images: int, device: torch.device) -> Dataset:
-    """Random images, augmented like those of the run."""
-    size, info = job.size, data.describe(job.config.dataset)
-    generator = torch.Generator().manual_seed(0)
-    channels, side = size.image_shape[0], size.image_shape[1]
-
-    def part(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        shape = (count, *size.image_shape)
-        images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-        return images, torch.randint(size.num_classes, (count,), generator=generator)
-
-    (images, labels), (others, their_labels) = part(train_images), part(test_images)
-    return Dataset(
-        name="noise",
-        train_images=images,
-        train_labels=labels,
-        test_images=others,
-        test_labels=their_labels,
-        classes=tuple(str(label) for label in range(size.num_classes)),
-        mean=(0.5,) * channels,
-        std=(0.25,) * channels,
-        crop_padding=side // 8 if info.crop_padding is None else info.crop_padding,
-        flip=info.flip,
-        note="",
-    ).to(device)
+def _noise(job: Job, train_size: int, test_size: int, device: torch.device) -> Task:
+    """Random examples, augmented like those of the run."""
+    shape = job.size.image_shape
+    made = data.noise(job.config.dataset, shape, job.size.num_classes, (train_size, test_size))
+    return made.to(device)

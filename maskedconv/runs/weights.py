@@ -70,17 +70,18 @@ def describe_layers(model: nn.Module) -> list[LayerRow]:
     for name, layer in model.named_modules():
         if isinstance(layer, PartlyLearned):
             learned, frozen = map(_statistics, layer.weight_values())
-            found.append({"name": name, "kind": "conv", "learned": learned, "frozen": frozen})
+            kind = "conv" if len(layer.weight_shape) == 4 else "linear"
+            found.append({"name": name, "kind": kind, "learned": learned, "frozen": frozen})
     return found
 
 
 def describe_first_layer(model: nn.Module) -> FirstLayer | None:
-    """The filters of the first partly learned layer, ``[O, I, kH, kW]`` flattened, or None.
+    """The filters of the first partly learned convolution, ``[O, I, kH, kW]`` flattened, or None.
 
     ``learned`` of them, the first, are learned. Values have four significant digits.
     """
     for layer in model.modules():
-        if isinstance(layer, PartlyLearned):
+        if isinstance(layer, PartlyLearned) and len(layer.weight_shape) == 4:
             return {
                 "shape": list(layer.weight_shape),
                 "learned": layer.learned_filters(),

@@ -25,7 +25,7 @@ from maskedconv.training import interrupts
 from maskedconv.training.device import open_device
 
 if TYPE_CHECKING:
-    from maskedconv.data import Dataset
+    from maskedconv.data import Task
     from maskedconv.training.history import Epoch
 
 
@@ -146,7 +146,7 @@ class Pool:
 
 
 @contextmanager
-def saved(datasets: dict[DataKey, Dataset]) -> Iterator[Path]:
+def saved(datasets: dict[DataKey, Task]) -> Iterator[Path]:
     """Context with a file of the images, which all processes map into memory as one copy.
 
     Raises:

@@ -77,6 +77,14 @@ class CapturedStep:
         assert self._outputs is not None
         return self._outputs
 
+    def tell_unused(self) -> None:
+        """Says on stderr that nothing was captured, because there were too few full batches."""
+        if self._replay is None and not self._refused:
+            say(
+                "note: no training step was captured in a CUDA graph: the first "
+                f"{WARM_UP} batches of {self._batch_size} images are eager, and there were no more"
+            )
+
     def _warm_up(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         outputs = []
         waited = self._recorder.warm_up(lambda: outputs.append(self._step(images, labels)))

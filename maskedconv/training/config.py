@@ -22,6 +22,7 @@ class TrainingConfig:
             beta1; YellowFin starts at ``momentum``.
         milestones, gamma: the learning rate is multiplied by ``gamma`` after each of these epochs.
         schedule: "step" uses the milestones; "cosine" decays the learning rate to zero.
+        warmup: epochs in which the learning rate rises linearly to that of the schedule.
         optimizer: "sgd", "adam" or "yellowfin".
         seed: seed of the weights, the order of the images and their augmentation.
         amp: "bf16" for autocast to bfloat16, "off" for float32.
@@ -46,6 +47,7 @@ class TrainingConfig:
     optimizer: str = "sgd"
     amp: str = "off"
     compile: bool = False
+    warmup: int = 0
 
     def __post_init__(self) -> None:
         self._check_training()
@@ -54,7 +56,7 @@ class TrainingConfig:
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("amp", self.amp, AMP)
-        for name, smallest in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        for name, smallest in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("warmup", 0)):
             check_int(name, getattr(self, name), smallest)
         for name in ("lr", "momentum", "weight_decay", "gamma"):
             # 1 and 1.0 are the same value and must give the same key.

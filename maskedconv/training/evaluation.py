@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from maskedconv.data import Dataset, test_batches
+from maskedconv.data import Task
 from maskedconv.training.state import Sums
 
 # On a CPU, malloc maps activations beyond 32 MB anew for every batch, and the page faults take
@@ -19,22 +18,25 @@ GPU_TEST_BATCH_SIZE = 1000
 
 def evaluate(
     model: nn.Module,
-    dataset: Dataset,
+    dataset: Task,
     batch_size: int | None = None,
     amp: bool = False,
     before_batch: Callable[[], None] = lambda: None,
 ) -> tuple[float, float]:
-    """Mean cross-entropy and top-1 in percent on the test set; leaves the model in eval mode."""
+    """Mean loss and accuracy in percent on the test set; leaves the model in eval mode.
+
+    For images these are the cross-entropy and the top-1.
+    """
     sums = Sums(dataset.device)
     for logits, labels in _answers(model, dataset, batch_size, amp, before_batch):
         with autocast(dataset.device, amp):
-            loss = F.cross_entropy(logits, labels)
-        sums.add(loss, logits, labels)
+            loss = dataset.loss(logits, labels)
+        sums.add(loss, dataset.correct(logits, labels), len(labels))
     return sums.means()
 
 
 def predict(
-    model: nn.Module, dataset: Dataset, batch_size: int | None = None, amp: bool = False
+    model: nn.Module, dataset: Task, batch_size: int | None = None, amp: bool = False
 ) -> Tensor:
     """Softmax float32 [N, classes] on the test set; leaves the model in eval mode."""
     answers = _answers(model, dataset, batch_size, amp)
@@ -44,7 +46,7 @@ def predict(
 @torch.no_grad()
 def _answers(
     model: nn.Module,
-    dataset: Dataset,
+    dataset: Task,
     batch_size: int | None,
     amp: bool,
     before_batch: Callable[[], None] = lambda: None,
@@ -54,7 +56,7 @@ def _answers(
     batch_size = batch_size or (
         CPU_TEST_BATCH_SIZE if dataset.device.type == "cpu" else GPU_TEST_BATCH_SIZE
     )
-    for images, labels in test_batches(dataset, batch_size):
+    for images, labels in dataset.test_batches(batch_size):
         before_batch()
         with autocast(dataset.device, amp):
             logits = model(images)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from maskedconv.data import Dataset, train_batches
+from maskedconv.data import Task
 from maskedconv.optim.factory import make_optimizer, make_scheduler
 from maskedconv.training import interrupts
+from maskedconv.training.captured_step import CapturedStep
 from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.compiled import check_compile
 from maskedconv.training.config import TrainingConfig
@@ -27,7 +28,7 @@ from maskedconv.training.step import make_step
 
 def train(
     model: nn.Module,
-    dataset: Dataset,
+    dataset: Task,
     config: TrainingConfig,
     *,
     graph: str = "off",
@@ -65,13 +66,15 @@ def train(
     told = on_epoch or (lambda epoch: None)
     for past in position.history.epochs:
         told(past)
-    step = make_step(position, config, graph)
+    step = make_step(position, config, graph, dataset.loss)
     while len(position.history.epochs) < config.epochs:
         result = _one_epoch(step, position, dataset, config, checkpoint)
         position.end_epoch(result)
         told(result)
         if checkpoint is not None and checkpoint.due():
             checkpoint.write(position.state())
+    if isinstance(step, CapturedStep):
+        step.tell_unused()
     return position.history
 
 
@@ -90,7 +93,12 @@ def _begin(model: nn.Module, device: torch.device, config: TrainingConfig) -> Po
         nesterov=config.nesterov,
     )
     scheduler = make_scheduler(
-        config.schedule, optimizer, config.epochs, config.milestones, config.gamma
+        config.schedule,
+        optimizer,
+        config.epochs,
+        config.milestones,
+        config.gamma,
+        config.warmup,
     )
     return Position(model, optimizer, scheduler, device)
 
@@ -98,7 +106,7 @@ def _begin(model: nn.Module, device: torch.device, config: TrainingConfig) -> Po
 def _one_epoch(
     step: Step,
     position: Position,
-    dataset: Dataset,
+    dataset: Task,
     config: TrainingConfig,
     checkpoint: Checkpoint | None,
 ) -> Epoch:
@@ -107,10 +115,7 @@ def _one_epoch(
     epoch, lr = len(history.epochs) + 1, float(position.scheduler.get_last_lr()[0])
     # Shapes repeat from batch to batch, so that benchmarking convolution algorithms pays.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-        batches = train_batches(
-            dataset, config.batch_size, config.seed, epoch, first_batch=position.batch
-        )
-        _train_epoch(step, position, batches, checkpoint)
+        _train_epoch(step, position, dataset, config, checkpoint)
         train_loss, train_top1 = position.sums.means()
         found = "the training loss" if not math.isfinite(train_loss) else _not_finite(model)
         if found:
@@ -130,17 +135,20 @@ def _one_epoch(
 def _train_epoch(
     step: Step,
     position: Position,
-    batches: Iterator[tuple[Tensor, Tensor]],
+    dataset: Task,
+    config: TrainingConfig,
     checkpoint: Checkpoint | None,
 ) -> None:
     """The rest of an epoch, from ``position`` on."""
     position.model.train()
+    epoch = len(position.history.epochs) + 1
+    batches = dataset.train_batches(config.batch_size, config.seed, epoch, position.batch)
     for images, labels in batches:
         # Not after the last batch: the end of the epoch writes its own checkpoint.
         if position.batch and checkpoint is not None and checkpoint.due():
             checkpoint.write(position.state())
         loss, logits = step(images, labels)
-        position.sums.add(loss, logits, labels)
+        position.sums.add(loss, dataset.correct(logits, labels), len(labels))
         position.batch += 1
     if not position.sums.count:
         raise ValueError("dataset has no training images")

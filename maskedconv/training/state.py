@@ -84,11 +84,11 @@ class Sums:
         self.correct = torch.zeros((), device=device, dtype=torch.int64)
         self.count = 0
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Adds one batch: mean ``loss`` [], ``logits`` [B, classes], ``labels`` [B]."""
-        self.loss += loss * len(labels)
-        self.correct += (logits.argmax(1) == labels).sum()
-        self.count += len(labels)
+    def add(self, loss: Tensor, correct: Tensor, count: int) -> None:
+        """Adds one batch: mean ``loss`` [], number ``correct`` [] of its ``count`` examples."""
+        self.loss += loss * count
+        self.correct += correct
+        self.count += count
 
     def means(self) -> tuple[float, float]:
         """Mean loss, and top-1 in percent."""

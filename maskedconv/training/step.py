@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from maskedconv.training.captured_step import CapturedStep
@@ -13,15 +17,21 @@ from maskedconv.training.graph import check_graph
 from maskedconv.training.state import Position
 
 
-def make_step(position: Position, config: TrainingConfig, graph: str) -> Step:
+def make_step(
+    position: Position,
+    config: TrainingConfig,
+    graph: str,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+) -> Step:
     """The step that trains ``position.model``.
 
     Args:
+        loss: outputs and targets to the mean loss [].
         graph: "auto", "on" or "off", see :func:`maskedconv.training.train`.
     """
     model, optimizer, device = position.model, position.optimizer, position.device
     forward = compiled(model) if config.compile else model
-    step = EagerStep(forward, optimizer, config.amp == "bf16")
+    step = EagerStep(forward, optimizer, config.amp == "bf16", loss)
     if graph == "off" or check_graph(graph, device.type, [config.optimizer]):
         return step
 

@@ -145,6 +145,14 @@ def test_steps_are_in_the_order_of_what_they_are_worth():
     assert any(shape.pitch for shape in shapes.NUMBERS)
 
 
+def test_a_kernel_that_is_not_confirmed_comes_last():
+    """It may hang, or leave the GPU unusable for the process."""
+    for step in plan.steps(rehearse=False)[1:3]:
+        unconfirmed = [case.endswith(f" | {plan.UNCONFIRMED}") for case in step.cases]
+        assert unconfirmed == sorted(unconfirmed)
+        assert sum(unconfirmed) >= 12, step.name
+
+
 def test_rows_of_another_device_or_commit_do_not_count(tmp_path):
     record = Record(tmp_path / "results.jsonl")
     record.append({"key": "numbers: one", "status": "ok", **ABOUT})

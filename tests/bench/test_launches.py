@@ -15,7 +15,10 @@ pytestmark = pytest.mark.skipif(
     emulation.compiler() is None, reason="there is no C++ compiler to build the emulation"
 )
 MOST_LAUNCHES_OF_A_LAYER = 10  # BatchNorm, ReLU and convolution, forward and backward
-OURS = {"bn_statistics", "bn_relu", "bn_relu_backward", "pack_filters", "weight_grad"}
+OURS = {
+    "bn_statistics", "bn_statistics_of_sum", "bn_relu", "bn_relu_backward", "pack_filters",
+    "weight_grad",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +40,10 @@ def test_launches_of_a_step(network, module):
     assert launches["pack_filters"] == convs
     assert launches["weight_grad"] == 2 * convs
     assert launches["bn_relu_backward"] == 2 * launches["bn_relu"]
-    assert norms <= launches["bn_statistics"] <= 2 * norms
-    assert launches.keys() >= OURS
+    sums = launches["bn_statistics_of_sum"]
+    assert sums == (2 if network == "wrn_10_1" else 0)  # of three blocks
+    assert norms <= launches["bn_statistics"] + sums <= 2 * norms
+    assert launches.keys() | {"bn_statistics_of_sum"} >= OURS
     convolutions = launches["convolution"] + launches["convolution_backward"]
     ours = convolutions + sum(launches[name] for name in OURS)
     assert ours <= MOST_LAUNCHES_OF_A_LAYER * convs
@@ -49,3 +54,20 @@ def test_plain_modules_have_none_of_our_operators(module):
     names = {entry.operator for entry in count_step("wrn_10_1", 0.5, True, module)}
     assert not OURS & names
     assert {"convolution", "convolution_backward"} <= names
+
+
+def test_bytes_of_a_sum(module):
+    """Three accesses for the sum and its statistics, one more of backward for a shortcut."""
+    entries = count_step("wrn_16_1", 0.5, False, module)
+
+    def accesses(operator):
+        return [
+            entry.bytes / (2 * entry.problem.input.numel())
+            for entry in entries
+            if entry.operator == operator
+        ]
+
+    assert accesses("bn_statistics_of_sum") == [3] * 5
+    # Two launches read input and gradient, and one writes. The second block of each of the three
+    # groups adds the gradient of its shortcut.
+    assert sorted(accesses("bn_relu_backward")) == [5] * 10 + [6] * 3

@@ -168,7 +168,7 @@ def test_list_and_dry_run_write_nothing(tmp_path, monkeypatch):
     assert listed.exit_code == 0
     names = [line.split()[0] for line in listed.stdout.splitlines()]
     assert names == [*papers.ITEMS, "total"]
-    assert "Figure 4  BatchNorm learned or fixed (42 runs, 22 of them above)" in listed.stdout
+    assert "BatchNorm learned or fixed (42 runs, 22 of them above)" in listed.stdout
     every = call(reproduce, "table3", "fig6", "--list", "--verbose", "--preset", "paper")
     lines = every.stdout.splitlines()
     assert sum("p=.1 random yellowfin, tiny-imagenet, 45 e" in line for line in lines) == 2

@@ -6,6 +6,7 @@ import pytest
 from commands import call, keys
 
 from maskedconv import train
+from maskedconv.cli.options import parse_learned, parse_option
 from maskedconv.runs import Store
 
 
@@ -57,7 +58,7 @@ def test_train_names_bad_options(arguments, words):
     ("text", "value"), [("1", 1), ("1.0", 1.0), ("0.1", 0.1), (".1", 0.1), ("1e-1", 0.1)]
 )
 def test_learned_is_a_count_only_where_it_is_written_as_one(text, value):
-    parsed = train.parse_learned(text)
+    parsed = parse_learned(text)
     assert parsed == value
     assert type(parsed) is type(value)
 
@@ -67,4 +68,4 @@ def test_learned_is_a_count_only_where_it_is_written_as_one(text, value):
     [("a=1", 1), ("a=0.5", 0.5), ("a=true", True), ("a=false", False), ("a=b=c", "b=c")],
 )
 def test_options_of_models(text, value):
-    assert train.parse_option(text) == ("a", value)
+    assert parse_option(text) == ("a", value)

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from maskedconv import MaskedConv2d, convert_, count_parameters, merge_, select_learned_
+from maskedconv import (
+    MaskedConv2d,
+    convert_,
+    count_parameters,
+    merge_,
+    models,
+    select_learned_,
+)
 
 
 def network():
@@ -92,7 +99,16 @@ class Parts(nn.Module):
 
 @pytest.mark.parametrize(
     ("part", "learned"),
-    [("bn", 8), ("conv1", 8 + 112), ("block1", 8 + 74), ("fc", 8 + 10), ("all", 8 + 112 + 74 + 10)],
+    [
+        ("bn", 8),
+        ("conv1", 8 + 112),
+        ("block1", 8 + 74),
+        ("fc", 8 + 10),
+        ("all", 8 + 112 + 74 + 10),
+        (("bn", "fc"), 8 + 10),
+        (("fc", "conv1"), 8 + 112 + 10),
+        (["bn"], 8),
+    ],
 )
 def test_only_a_part_is_learned(part, learned):
     count = count_parameters(select_learned_(Parts(), part))
@@ -103,3 +119,19 @@ def test_unknown_part_names_those_that_exist():
     message = "part is 'block2'; expected one of all, bn, conv1, block1, fc"
     with pytest.raises(ValueError, match=message):
         select_learned_(Parts(), "block2")
+    with pytest.raises(ValueError, match=message):
+        select_learned_(Parts(), ["fc", "block2"])
+    with pytest.raises(ValueError, match=r"part is \(\); expected at least one of all, bn"):
+        select_learned_(Parts(), ())
+
+
+def test_shortcuts_are_a_part():
+    for name, convolutions in (("resnet_14", 2560), ("wrn_10_1", 16 * 32 + 32 * 64)):
+        model = models.create(name)
+        norms = count_parameters(select_learned_(model, "bn")).learned
+        model = select_learned_(model, ("bn", "shortcuts", "fc"))
+        assert count_parameters(model).learned == norms + convolutions + 650
+        select_learned_(model, "fc", bn_learned=False)
+        assert count_parameters(model).learned == 650
+        select_learned_(model, "shortcuts", bn_learned=False)
+        assert count_parameters(model).learned == convolutions

@@ -32,7 +32,7 @@ def test_it_is_left_alone_beside_others(case):
     model, x, reason = case
     expected = None if x is None else model(x)
     layer = model[0]
-    with pytest.warns(UserWarning, match=f"convert_ left 1 of . convolutions alone: 0: .*{reason}"):
+    with pytest.warns(UserWarning, match=f"convert_ left 1 of . layers alone: 0: .*{reason}"):
         convert_(model, learned=0.5, include="[02]")
     assert model[0] is layer
     assert type(model[2]) is MaskedConv2d
@@ -65,8 +65,7 @@ def test_reasons_are_grouped_in_one_warning():
     with pytest.warns(UserWarning, match="left 6") as caught:
         convert_(model, learned=1)
     assert [str(w.message).partition(". ")[0] for w in caught] == [
-        "convert_ left 6 of 7 convolutions alone: 0, 1, 2, 3 and 2 more: "
-        "a subclass of Conv2d: Scaled"
+        "convert_ left 6 of 7 layers alone: 0, 1, 2, 3 and 2 more: a subclass of Conv2d: Scaled"
     ]
     assert caught[0].filename == __file__
 

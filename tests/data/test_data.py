@@ -67,7 +67,17 @@ def test_computed_statistics_normalise_the_training_set(digits):
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(data.DataError, match=r"'mnist'.*digits, cifar10"):
         data.load("mnist")
-    assert data.available() == ["digits", "cifar10", "cifar100", "tiny-imagenet", "folder"]
+    assert data.available() == [
+        "digits",
+        "cifar10",
+        "cifar100",
+        "tiny-imagenet",
+        "number-words-1000",
+        "number-words-10000",
+        "imagenet",
+        "photos",
+        "folder",
+    ]
 
 
 def test_to_moves_every_tensor(digits):

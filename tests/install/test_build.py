@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fake_compilers import Compilers, refuse
 
+import native_build
 from maskedconv.ops import native
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,11 +119,28 @@ def test_an_nvcc_that_does_not_know_an_architecture(build, compilers):
     compiled = [call for call in compilers.calls("nvcc") if "-c" in call]
     assert compiled
     for call in compiled:
-        assert "-gencode=arch=compute_90,code=compute_90" in call
+        hopper = any(word.endswith("_sm90a.cu") for word in call)
+        last = "-gencode=arch=compute_90,code=compute_90"
+        assert ("-gencode=arch=compute_90a,code=sm_90a" if hopper else last) in call
         assert not any("100" in word for word in call if "arch" in word)
     arguments = [word for call in compilers.calls("g++") for word in call]
     assert '-DMASKEDCONV_CUDA_ARCHS="80 90"' in arguments
     check_refused(build(MASKEDCONV_CUDA="1"), "MASKEDCONV_CUDA=1", "does not know sm_100")
+
+
+@pytest.mark.parametrize(
+    ("archs", "codes"),
+    [
+        ("80 90 100", ["compute_90a,code=sm_90a"]),
+        ("90a", ["compute_90a,code=sm_90a"]),
+        ("80", ["compute_80,code=sm_80", "compute_80,code=compute_80"]),
+    ],
+)
+def test_a_source_for_hopper_is_built_for_it_alone(archs, codes):
+    flags = native_build.code_flags("csrc/kernel_sm90a.cu", archs.split())
+    assert flags == [f"-gencode=arch={code}" for code in codes]
+    others = native_build.code_flags("csrc/kernel.cu", archs.split())
+    assert len(others) == len(archs.split()) + 1
 
 
 NVCCS = {

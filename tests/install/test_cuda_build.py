@@ -29,6 +29,11 @@ pytestmark = pytest.mark.skipif(NVCC is None, reason="there is no nvcc to compil
 def compile_kernels(operator, architecture, folder):
     """What ptxas reports of each kernel of an operator, by its mangled name."""
     source = ROOT / "csrc" / operator / "cuda" / f"{operator}.cu"
+    return compile_source(source, architecture, folder)
+
+
+def compile_source(source, architecture, folder):
+    """The same of one source."""
     result = subprocess.run(
         [NVCC, "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-I", ROOT / "csrc", "-Xptxas=-v",
          f"-arch=sm_{architecture}", "-cubin", source, "-o", folder / "kernels.cubin"],
@@ -36,6 +41,7 @@ def compile_kernels(operator, architecture, folder):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "warning" not in result.stderr
+    assert "serialized" not in result.stderr  # ptxas: products of warpgroups would wait
     kernels = {match["name"]: match.groupdict() for match in KERNEL.finditer(result.stderr)}
     assert len(kernels) == result.stderr.count("Compiling entry function")
     return kernels
@@ -68,3 +74,28 @@ def test_pack_filters_keeps_everything_in_registers(architecture, tmp_path):
     kernels = compile_kernels("pack_filters", architecture, tmp_path)
     assert len(kernels) == 6  # of each type with one and with four elements a thread
     check_memory(kernels)
+
+
+WGMMA = ROOT / "csrc" / "weight_grad" / "wgmma" / "cuda" / "weight_grad_wgmma_sm90a.cu"
+# Taps of a row, 8s of filters of a block, and the most registers: a quarter of a multiprocessor has
+# 16384 in steps of 8 a thread, for a warp of each warpgroup and the one that copies.
+WGMMA_REGISTERS = {
+    (1, 1): 128, (1, 2): 128, (1, 4): 128, (3, 1): 128, (3, 2): 128, (3, 4): 255, (5, 1): 168,
+}  # fmt: skip
+
+
+def test_weight_grad_by_wgmma_keeps_everything_in_registers(tmp_path):
+    kernels = compile_source(WGMMA, "90a", tmp_path)
+    for (side, filter_blocks), most in WGMMA_REGISTERS.items():
+        for element, prologue in product(("13__nv_bfloat16", "6__half"), "01"):
+            name = f"weight_grad_wgmma_kernelI{element}Li{side}ELi{filter_blocks}ELb{prologue}E"
+            (kernel,) = (kernel for full, kernel in kernels.items() if name in full)
+            assert int(kernel["registers"]) <= most, name
+    assert len(kernels) == 4 * len(WGMMA_REGISTERS)
+    check_memory(kernels)
+
+
+def test_weight_grad_by_wgmma_is_empty_elsewhere(tmp_path):
+    """A build for other architectures alone has no instruction of sm_90a."""
+    kernels = compile_source(WGMMA, "100", tmp_path)
+    assert all(int(kernel["registers"]) <= 8 for kernel in kernels.values())

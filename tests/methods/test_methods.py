@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar
 
 import pytest
 import torch
+from scale_method import Scale, ScaledConv2d
 from torch import nn
-from torch.nn import functional as F
 
 from maskedconv import (
     MaskedConv2d,
@@ -21,110 +20,8 @@ from maskedconv import (
     models,
     save,
 )
-from maskedconv.checkpoint import load_plain
-from maskedconv.methods import METHODS, LayerFactory, Method
-from maskedconv.nn.partly_learned import FrozenPart, PartlyLearned
-from maskedconv.schema import count, list_of
-
-
-class ScaledConv2d(PartlyLearned):
-    """A frozen weight; one factor is learned for each filter."""
-
-    method = "scale"
-    num_learned = 1
-
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, **options):
-        super().__init__()
-        self.stride, self.padding, self.seed = stride, padding, options.get("seed")
-        plain = nn.Conv2d(
-            in_channels, out_channels, kernel_size, device=options.get("device"), bias=False
-        )
-        weight = plain.weight.detach()
-        if self.seed is not None:
-            weight.normal_(generator=torch.Generator().manual_seed(self.seed))
-        self.weight_shape = tuple(weight.shape)
-        self.register_buffer("directions", weight)
-        self.scale = nn.Parameter(torch.ones_like(weight[:, :1, :1, :1]))
-
-    @property
-    def weight(self):
-        return self.scale * self.directions
-
-    def forward(self, x):
-        return F.conv2d(x, self.weight, None, self.stride, self.padding)
-
-    @classmethod
-    def examples(cls):
-        return (cls(2, 2, 1, device="meta"),)
-
-    @property
-    def dtype(self):
-        return self.scale.dtype
-
-    def frozen_parts(self):
-        return (FrozenPart(self.directions, self.directions.numel() - self.scale.numel()),)
-
-    def frozen_buffers(self):
-        return ("directions",)
-
-    def learned_parts(self):
-        return ()
-
-    def weight_values(self):
-        return self.scale.detach().flatten(), self.directions.flatten()
-
-    def learned_filters(self):
-        return 0
-
-    def configuration(self):
-        return {"weight_shape": list(self.weight_shape)}
-
-    def drawn_from(self, seed):
-        out_channels, in_channels, *size = self.weight_shape
-        return ScaledConv2d(in_channels, out_channels, size, seed=seed)
-
-    def to_frozen(self):
-        frozen = copy.deepcopy(self)
-        frozen.requires_grad_(False)
-        return frozen
-
-    def to_plain(self):
-        out_channels, in_channels, *size = self.weight_shape
-        plain = nn.Conv2d(in_channels, out_channels, size, self.stride, self.padding, bias=False)
-        plain.weight.data.copy_(self.weight.detach())
-        return plain
-
-
-class Scale(Method):
-    name = "scale"
-    layer = ScaledConv2d
-    schema: ClassVar[dict[str, Any]] = {"weight_shape": list_of(count, 4)}
-
-    def factory(self):
-        return LayerFactory(conv=ScaledConv2d)
-
-    def settings(self):
-        return {"method": self}
-
-    def convert(self, conv, seed):
-        layer = ScaledConv2d(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding
-        )
-        layer.directions.copy_(conv.weight.detach())
-        return layer
-
-    @staticmethod
-    def mistake(configuration):
-        return ""
-
-    @staticmethod
-    def stored_shapes(configuration):
-        shape = configuration["weight_shape"]
-        return {"directions": shape, "scale": [shape[0], 1, 1, 1]}
-
-    @staticmethod
-    def plain_values(configuration, stored):
-        return {"weight": stored["scale"] * stored["directions"]}
+from maskedconv.checkpoint import file, load_plain
+from maskedconv.methods import METHODS
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +79,38 @@ def test_networks():
     assert len(layers) == 9
     model(torch.randn(2, 3, 32, 32)).sum().backward()
     assert all(layer.scale.grad is not None for layer in layers)
+
+
+def test_a_network_draws_its_frozen_values_again(tmp_path):
+    """From the method's name and settings, which the checkpoint holds."""
+    arguments = {"num_classes": 4, "method": Scale(0.5)}
+    model = models.create("wrn_10_1", seed=3, **arguments)
+    assert model.conv1.scale.detach().unique().tolist() == [0.5]
+    save(model, tmp_path / "file")
+    other = models.create("wrn_10_1", seed=4, **arguments)
+    load(other, tmp_path / "file")
+    state = other.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+    save(other, tmp_path / "again")
+    assert file.read(tmp_path / "again").digest == file.read(tmp_path / "file").digest
+
+
+def test_methods_by_their_names():
+    assert methods.make("scale", start=0.5) == Scale(0.5)
+    assert methods.make("slice", learned=0.5) == methods.slice(0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("scales", {}, ValueError, "method is 'scales'; expected one of slice, "),
+        ("scale", {"end": 1}, ValueError, "method scale has no option 'end'; .* some of: start"),
+        ("slice", {"slice_dim": 1}, TypeError, "method slice lacks the option 'learned'"),
+    ],
+)
+def test_unknown_methods_and_settings_are_named(name, options, error, message):
+    with pytest.raises(error, match=message):
+        methods.make(name, **options)
 
 
 def test_a_subclass_of_a_layer_is_left_alone():

@@ -24,7 +24,8 @@ def test_he_initialisation(name: str, frozen: str) -> None:
         if not isinstance(conv, MaskedConv2d):
             continue
         parts = [part for part in (conv.learned, conv.frozen) if part is not None]
-        expected = math.sqrt(2 / (math.prod(conv.kernel_size) * conv.out_channels))
+        channels = conv.in_channels if name == "resnet_14" else conv.out_channels
+        expected = math.sqrt(2 / (math.prod(conv.kernel_size) * channels))
         for part in parts:
             if part.numel() >= 1000:
                 assert part.std().item() == pytest.approx(expected, rel=0.1)
@@ -49,6 +50,9 @@ def test_batch_norm_starts_as_published() -> None:
 
 def test_fully_connected_layers_start_as_published() -> None:
     assert not models.create("wrn_10_1").fc.bias.any()
+    fc = models.create("resnet_8", num_classes=100).fc
+    assert fc.weight.std().item() == pytest.approx(math.sqrt(2 / 64), rel=0.05)
+    assert fc.bias.any()
     fc = models.create("vgg19", num_classes=100).fc
     assert fc.weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert not fc.bias.any()

@@ -174,6 +174,15 @@ def test_counts_of_the_cifar_resnets(depth: int, bn: int, total: int) -> None:
     assert count(f"resnet_{depth}", part="bn") == ParameterCount(bn, total)
 
 
+@pytest.mark.parametrize(("width", "bn"), [(2, 2_240), (4, 4_480), (8, 8_960), (16, 17_920)])
+def test_counts_of_the_wide_resnets(width: int, bn: int) -> None:
+    model = models.create("resnet_14", width=width)
+    sizes = [getattr(model, f"block{n}")[0].conv2.out_channels for n in (1, 2, 3)]
+    assert [model.conv1.out_channels, *sizes] == [16 * width, 16 * width, 32 * width, 64 * width]
+    assert count("resnet_14", part="bn", width=width).learned == bn
+    assert models.create("resnet_14").state_dict().keys() == model.state_dict().keys()
+
+
 def test_resnet_shortcuts_and_output_have_the_published_sizes() -> None:
     model = models.create("resnet_14")
     convs = [m for m in model.modules() if isinstance(m, MaskedConv2d)]

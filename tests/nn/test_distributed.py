@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from maskedconv import MaskedConv2d
+from maskedconv import MaskedConv2d, methods
+from maskedconv.nn.positions import PositionsConv2d
 
 STEPS = 3
 
@@ -29,6 +30,20 @@ def network():
         nn.ReLU(),
         MaskedConv2d(4, 4, 3, learned=2, slice_dim=1, seed=3),
     ).double()
+
+
+def network_of_positions():
+    """Its last layer learns nothing, and so does its bias."""
+    layers = [PositionsConv2d(3, 8, 3), PositionsConv2d(8, 4, 3, bias=False)]
+    layers += [PositionsConv2d(4, 2, 1)]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for layer in layers:
+            nn.init.normal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.normal_(layer.bias)
+    methods.random_positions(20).finish(layers[:2], 3)
+    return nn.Sequential(*layers).double()
 
 
 def learn(model, batches):
@@ -54,9 +69,9 @@ def worker(rank, wrap, folder):
     torch.set_num_threads(1)
     store = dist.FileStore(os.path.join(folder, "store"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    model = network()
+    model = network_of_positions() if wrap == "positions" else network()
     start = copy.deepcopy(model)
-    if wrap == "ddp":
+    if wrap in ("ddp", "positions"):
         wrapped = DistributedDataParallel(model)
     else:
         mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
@@ -76,7 +91,7 @@ def worker(rank, wrap, folder):
     leave()
 
 
-@pytest.mark.parametrize("wrap", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("wrap", ["ddp", "fsdp2", "positions"])
 def test_two_processes_learn_what_one_would(wrap, tmp_path):
     torch.multiprocessing.spawn(worker, args=(wrap, str(tmp_path)), nprocs=2)
 

@@ -184,6 +184,28 @@ def test_the_gradient_is_added_to_other_memory(backend, surplus, uses_batch_stat
         close(value, other)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("surplus", [0, 5], ids=["dense", "view"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_another_gradient_is_added_and_stays(backend, surplus, dtype):
+    problem = make_problem((3, 19, 7, 5), surplus)
+    problem = problem._replace(input=problem.input._base.to(dtype)[:, :19])
+    if reason := BACKENDS[backend].cannot_run(problem):
+        pytest.skip(reason)
+    grad = torch.randn_like(problem.input)
+    whole = torch.randn(3, 19 + surplus, 7, 5).to(dtype).to(memory_format=torch.channels_last)
+    before = whole.clone()
+    run = BACKENDS[backend].run_backward
+    alone = run(problem, grad, ALL)
+    found = run(problem, grad.clone(), ALL, BackwardMemory(None, True, added=whole[:, :19]))
+    assert torch.equal(whole, before)
+    # Rounded once, or before and after the addition.
+    step = torch.finfo(dtype).eps * (alone[0].abs() + before[:, :19].abs()).double()
+    error = found[0].double() - (alone[0].double() + before[:, :19].double())
+    assert bool((error.abs() <= 2 * step + 1e-30).all())
+    assert all(torch.equal(a, b) for a, b in zip(found[1:], alone[1:], strict=True))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.tuples(*(st.integers(1, size) for size in (4, 40, 9, 9))),

@@ -86,7 +86,14 @@ def check_results(problem, grad, results):
     close(results.var, running.var, torch.float32)
     result, grads = expected_of(problem, grad)
     close(results.forward, result, problem.input.dtype)
-    close(results.added, grads[0] + grad.double(), problem.input.dtype)
+    for added in (results.added_to, results.added):
+        close(added, grads[0] + grad.double(), problem.input.dtype)
+    total = problem.input + grad
+    assert torch.equal(results.total, total)
+    affine = (None if part is None else part.double() for part in problem.norm[:2])
+    expected = reference.run(StatisticsProblem(total.double(), *affine, 1e-3))
+    for row, right in zip(results.of_sum, expected, strict=True):
+        close(row, right, torch.float32)
     check_gradients(problem, grad, results[-3:], grads)
 
 
@@ -113,6 +120,25 @@ def test_statistics(shape, surplus, affine, dtype):
         for part, right in zip(ours[:2], theirs[:2], strict=True):
             close(part, right, torch.float32)
         assert int(ours.batches) == int(theirs.batches) == 4
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(("shape", "surplus"), SHAPE_ITEMS)
+def test_statistics_of_a_sum(shape, surplus, dtype):
+    problem = rounded(make_problem(shape, surplus), dtype)
+    wide = torch.randn(shape[0], shape[1] + 8, *shape[2:]).to(dtype)
+    summand = wide.to(memory_format=torch.channels_last)[:, : shape[1]]
+    total = torch.full_like(problem.input, torch.nan)
+    running = RunningStatistics(torch.zeros(shape[1]), torch.ones(shape[1]), torch.tensor(3), 0.1)
+    weight, bias = problem.norm[:2]
+    found = statistics_cuda.run(
+        StatisticsProblem(problem.input, weight, bias, 1e-3, running, summand=summand, total=total)
+    )
+    assert torch.equal(total, problem.input + summand)
+    expected = reference.run(StatisticsProblem(total.double(), weight, bias, 1e-3))
+    for row, right in zip(found, expected, strict=True):
+        close(row, right, torch.float32)
+    close(running.mean, 0.1 * expected[0], torch.float32)
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])

@@ -119,7 +119,7 @@ PIXELS = {
 RUN = {**PIXELS, "out": AT + 8192, "threads": 1}
 BACKWARD = {
     **PIXELS, "grad": AT, "mean": AT, "inverse_deviation": AT, "of_batch": True,
-    "grad_x": AT + 8192, "grad_x_pixel": 5, "adds": True,
+    "grad_x": AT + 8192, "grad_x_pixel": 5, "added": AT + 8192, "added_pixel": 5,
     "grad_weight": AT + 4096, "grad_bias": AT + 6144, "threads": 1,
 }  # fmt: skip
 
@@ -154,8 +154,10 @@ def test_the_backward_of_bn_relu_refuses(name):
     ("changes", "message"),
     [
         ({"grad_x_pixel": HUGE}, "grad_x is larger than memory"),
-        ({"grad_x": BACKWARD["grad"]}, "grad_x is the gradient itself; expected other memory"),
+        ({"added": BACKWARD["grad"]}, "added is the gradient itself; expected another tensor"),
         ({"grad_x_pixel": 4}, "grad_x_pixel is 4; expected at least 5"),
+        ({"added_pixel": 4}, "added_pixel is 4; expected at least 5"),
+        ({"added_pixel": HUGE}, "added is larger than memory"),
     ],
 )
 def test_the_backward_of_bn_relu_refuses_a_gradient(changes, message):

@@ -201,9 +201,8 @@ def test_bn_relu(name, target, tmp_path):
     tensors = dict.fromkeys(pointers, torch.float32)
     over_pixels = name not in ("coefficients", "union")
     if over_pixels:
-        tensors |= {part: dtype for part in ("x_ptr", "grad_ptr", "out_ptr") if part in pointers}
+        images = ("x", "summand", "total", "grad", "added", "out")
+        tensors |= {f"{part}_ptr": dtype for part in images if f"{part}_ptr" in pointers}
     constants = dict(bn_relu.BLOCKS if over_pixels else bn_relu.OVER_PARTS)
-    if name == "input_grad":
-        constants["ADDS"] = True
     compiled = compile_as_launched(kernel, target.arch, tensors, NORM_SIZES, constants)
     check_resources(compiled, target, tmp_path)

@@ -84,6 +84,8 @@ def test_memory_for_the_gradient(uses_batch_stats):
     triton.run_backward(problem, grad, ALL, BackwardMemory(added_to=whole[:, :19]))
     close(whole[:, :19], before[:, :19] + expected, torch.float32)
     assert torch.equal(whole[:, 19:], before[:, 19:])
+    memory = BackwardMemory(added=before[:, :19])
+    close(triton.run_backward(problem, grad, ALL, memory)[0], whole[:, :19], torch.float32)
 
 
 @pytest.mark.parametrize("needs", [(True, False, False), (False, True, False), (False,) * 3])
@@ -128,6 +130,22 @@ def test_statistics(shape, dtype, affine, momentum):
         close(row, right, torch.float32)
     for part, right in zip(ours[:3], theirs[:3], strict=True):
         close(part, right, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_statistics_of_a_sum(shape, dtype):
+    problem = problem_of(shape, 3, True, dtype)
+    summand = torch.randn(shape).to(dtype).to(memory_format=torch.channels_last)
+    total = torch.full_like(problem.input, torch.nan)
+    found = statistics.run(
+        StatisticsProblem(problem.input, None, None, 1e-3, summand=summand, total=total)
+    )
+    # The interpreter cuts bfloat16 off, and does not round it.
+    close(total, problem.input.double() + summand.double(), dtype)
+    expected = reference.run(StatisticsProblem(total.double(), None, None, 1e-3))
+    for row, right in zip(found, expected, strict=True):
+        close(row, right, torch.float32)
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])

@@ -8,20 +8,27 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from report_samples import preset_of
+from report_samples import preset_of, runs_of
 
 from maskedconv import count_parameters
-from maskedconv.papers import ITEMS, PRESETS, select
+from maskedconv.papers import ITEMS, PAPERS, PRESETS, make_plan, select
+from maskedconv.papers.rosenfeld2018 import PAPER
+from maskedconv.runs import Store
 from maskedconv.runs.execute import build_model
+from maskedconv.runs.planning import check_folder, write_plan
+from maskedconv.runs.preset import Request
+
+ROSENFELD = [item.id for item in PAPER.items]
 
 
 def _runs(name, preset="quick", **changes):
-    return ITEMS[name].runs(preset_of(preset, **changes))
+    return runs_of(name, preset, **changes)
 
 
 def test_registry_is_the_papers_list_in_its_order():
     figures, tables = [f"fig{n}" for n in range(1, 7)], [f"table{n}" for n in range(1, 5)]
-    assert list(ITEMS) == figures + tables
+    assert figures + tables == ROSENFELD
+    assert list(ITEMS) == [item.id for paper in PAPERS for item in paper.items]
 
 
 def test_select():
@@ -153,7 +160,7 @@ def test_table4_of_the_paper():
 
 
 def test_paper_has_every_run_once():
-    runs = {run.key for name in ITEMS for run in _runs(name, "paper")}
+    runs = {run.key for name in ROSENFELD for run in _runs(name, "paper")}
     assert len(runs) == 266 + 40 + 72 + 52 + 24 + 4 + 11
 
 
@@ -171,7 +178,8 @@ def test_data_sets_that_take_the_place_of_the_presets():
 def test_quick_networks_can_be_built(shape):
     """Every network with the largest number of filters in the quick preset."""
     runs = [run for name in ITEMS for run in _runs(name) if run.learned in (5, 1.0)]
-    for run in {(run.model, repr(run.learned), run.trained): run for run in runs}.values():
+    kinds = {(r.model, r.options, repr(r.learned), r.trained, r.method): r for r in runs}
+    for run in kinds.values():
         assert count_parameters(build_model(run, 10, shape)).learned > 0
 
 
@@ -209,3 +217,19 @@ def test_planning_does_not_load_torch():
     modules = "papers, runs, runs.store, runs.preset, runs.sequential, optim, training"
     code = f"import sys, {', '.join('maskedconv.' + name for name in modules.split(', '))}"
     subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)
+
+
+def test_a_folder_takes_papers_with_other_data_sets(tmp_path):
+    """BatchNorm's paper has CIFAR-10 alone, and filters' paper has CIFAR-100, too."""
+    store = Store(tmp_path)
+    store.prepare()
+    small = make_plan([ITEMS["bnonly"]], Request("paper"))
+    both = make_plan([ITEMS["bnonly"], ITEMS["fig2"]], Request("paper"))
+    assert both.preset.datasets == ("cifar10", "cifar100")
+    write_plan(store, small, {}, "command")
+    check_folder(store, both.preset)
+    write_plan(store, both, {}, "command")
+    check_folder(store, small.preset)
+    other = make_plan([ITEMS["fig2"]], Request("paper", dataset="digits"))
+    with pytest.raises(ValueError, match="on cifar10, cifar100, not paper on digits"):
+        check_folder(store, other.preset)

@@ -81,11 +81,12 @@ def test_only_compile_changes_the_key():
     assert "graph" not in plain.to_json()
 
 
-def test_a_checkpoint_from_before_there_was_compile_is_used(dataset, tmp_path, capsys):
+def test_a_checkpoint_from_before_later_fields_existed_is_used(dataset, tmp_path, capsys):
     """An empty training state, so that the run fails where it is restored."""
     run = RUNS["sgd"]
     described = run.to_json()
-    del described["compile"]
+    for name in ("compile", "method", "method_options", "warmup"):
+        del described[name]
     images = [*dataset.train_images.shape, len(dataset.test_images), dataset.num_classes]
     identity = {"config": described, "images": images, "device": "cpu"}
     Checkpoint(checkpoint_path(tmp_path, run), identity, 0).write({})

@@ -11,13 +11,14 @@ import pytest
 from commands import call
 
 from maskedconv import train
+from maskedconv.data import Dataset
 from maskedconv.runs import Store
 from maskedconv.runs.checkpoints import has_checkpoint
 from maskedconv.runs.images import data_key
 from maskedconv.runs.parallel import run_parallel
 from maskedconv.runs.sequential import run_all
 from maskedconv.runs.workers import WorkerConfig
-from maskedconv.training import evaluation, interrupts, loop
+from maskedconv.training import evaluation, interrupts
 
 RUN = replace(killed_runs.SMALL, epochs=2, keep=False)
 HERE = os.getpid
@@ -66,8 +67,7 @@ def whole(dataset, tmp_path_factory):
 
 def signal_at_batch(monkeypatch, name, number, count, times=1):
     """Sends this process the signal before batch ``count`` of the iterator ``name``."""
-    module = evaluation if name == "test_batches" else loop
-    plain = getattr(module, name)
+    plain = getattr(Dataset, name)
     seen = []
 
     def batches(*arguments, **options):
@@ -78,7 +78,7 @@ def signal_at_batch(monkeypatch, name, number, count, times=1):
                     os.kill(HERE(), number)
             yield batch
 
-    monkeypatch.setattr(module, name, batches)
+    monkeypatch.setattr(Dataset, name, batches)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -107,9 +107,9 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     assert signal.getsignal(number) is before
     assert not interrupts.requested()
     batches = []
-    plain = loop.train_batches
+    plain = Dataset.train_batches
     monkeypatch.setattr(
-        loop,
+        Dataset,
         "train_batches",
         lambda *a, **o: (batches.append(batch) or batch for batch in plain(*a, **o)),
     )

@@ -14,11 +14,11 @@ import torch
 from killed_runs import OPTIMIZERS, SMALL
 from safetensors.torch import load_file
 
+from maskedconv.data import Dataset
 from maskedconv.runs import RunConfig
 from maskedconv.runs.checkpoints import checkpoint_path, remove_checkpoint
 from maskedconv.runs.execute import execute
 from maskedconv.runs.store import StoreError
-from maskedconv.training import loop
 from maskedconv.training.checkpoint import Checkpoint
 
 
@@ -108,14 +108,14 @@ def test_only_what_is_missing_is_done(
 ):
     interrupt(monkeypatch, SMALL, dataset, tmp_path, writes)
     drawn, told = [], []
-    train_batches = loop.train_batches
+    train_batches = Dataset.train_batches
 
     def counted(*args, **kwargs):
         for batch in train_batches(*args, **kwargs):
             drawn.append(batch)
             yield batch
 
-    monkeypatch.setattr(loop, "train_batches", counted)
+    monkeypatch.setattr(Dataset, "train_batches", counted)
     torch.rand(5)
     row = execute(SMALL, dataset, told.append, folder=tmp_path)
     assert len(drawn) == batches_left

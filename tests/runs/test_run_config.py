@@ -7,9 +7,10 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from report_samples import preset_of
+from report_samples import runs_of
 
 from maskedconv.papers import ITEMS
+from maskedconv.report.results import is_reference, setting_label
 from maskedconv.runs import RunConfig
 
 CONFIG = RunConfig(
@@ -24,6 +25,8 @@ CONFIG = RunConfig(
     milestones=(60, 120, 160),
     gamma=0.2,
 )
+
+OTHER_METHOD = replace(CONFIG, learned=1.0, method="random_positions")
 
 
 def test_key_is_stable():
@@ -55,6 +58,9 @@ def test_key_is_stable():
         {"start": "0" * 16, "members": 5},
         {"amp": "bf16"},
         {"compile": True},
+        {"method": "norm_only", "learned": 1.0},
+        {"method": "x", "learned": 1.0, "method_options": (("a", 0.5), ("b", True))},
+        {"trained": "bn+shortcuts+fc"},
     ],
 )
 def test_every_setting_changes_the_key_and_survives_json(change):
@@ -76,6 +82,9 @@ def test_equal_settings_written_differently_have_one_key():
     assert replace(CONFIG, lr=1).key == replace(CONFIG, lr=1.0).key
     one, other = (("a", 1), ("b", 2)), (("b", 2), ("a", 1))
     assert replace(CONFIG, options=one).key == replace(CONFIG, options=other).key
+    ours, same = (replace(OTHER_METHOD, method_options=options).key for options in (one, other))
+    assert ours == same
+    assert replace(CONFIG, trained="fc+conv1").key == replace(CONFIG, trained="conv1+fc").key
 
 
 @pytest.mark.parametrize(
@@ -86,6 +95,23 @@ def test_equal_settings_written_differently_have_one_key():
         ({"slice_dim": 4}, ValueError, "slice_dim is 4"),
         ({"frozen": "ones"}, ValueError, "frozen is 'ones'; expected one of random, zero"),
         ({"trained": "block9"}, ValueError, "trained is 'block9'"),
+        ({"trained": "all+fc"}, ValueError, "trained is 'all'; expected one of bn, conv1"),
+        ({"trained": "fc+conv1+fc"}, ValueError, "trained is 'fc.*expected each part once"),
+        ({"trained": "bn+fc", "bn_learned": False}, ValueError, "bn_learned is False$"),
+        ({"trained": "bn", "bn_learned": False}, ValueError, "nothing would be learned"),
+        ({"method": "norm_only"}, ValueError, "learned is 0.1 and method is 'norm_only'; exp"),
+        ({"method": "norm_only", "learned": 1}, ValueError, "learned is 1 and method is"),
+        (
+            {"method": "norm_only", "learned": 1.0, "slice_dim": 1},
+            ValueError,
+            "slice_dim is 1 and frozen is 'random'; expected 0",
+        ),
+        ({"method_options": (("a", 1),)}, ValueError, "method option a is given with method 'sl"),
+        (
+            {"method": "x", "learned": 1.0, "method_options": (("a", 1), ("a", 2))},
+            ValueError,
+            "method option a is given twice",
+        ),
         ({"init": "x"}, ValueError, "init is 'x'"),
         ({"schedule": "x"}, ValueError, "schedule is 'x'"),
         ({"epochs": 0}, ValueError, "epochs is 0; expected at least 1"),
@@ -120,7 +146,26 @@ def test_json_of_another_version_is_refused():
 
 
 def test_labels_tell_the_settings_of_a_figure_apart():
-    preset = preset_of("paper", seeds=2)
-    runs = {run.key: run.label() for name in ITEMS for run in ITEMS[name].runs(preset)}
+    runs = {run.key: run.label() for name in ITEMS for run in runs_of(name, "paper", seeds=2)}
     assert max(Counter(runs.values()).values()) == 1
     assert CONFIG.label() == "wrn_28_4 p=.1 random, cifar10, 10 epochs, lr .1, seed 0"
+    other = replace(OTHER_METHOD, method_options=(("count", 5),), trained="fc")
+    assert other.label().startswith("wrn_28_4 random_positions count=5 only fc, cifar10")
+
+
+def test_another_method_does_not_learn_all_slices():
+    everything = replace(CONFIG, learned=1.0)
+    for config, learns_all in ((everything, True), (OTHER_METHOD, False)):
+        assert config.learns_all_slices == is_reference(config) == learns_all
+    options = replace(OTHER_METHOD, method_options=(("count", 5),))
+    assert setting_label(options) == "random_positions count=5"
+    assert setting_label(replace(options, trained="bn+fc")) == "random_positions count=5, BN + fc"
+    assert setting_label(replace(CONFIG, trained="bn+shortcuts+fc")) == "BN + shortcuts + fc"
+
+
+def test_json_without_defaults_is_the_same_run():
+    for run in runs_of("fig4") + runs_of("bnonly"):
+        brief = run.to_json(defaults=False)
+        assert RunConfig.from_json(brief) == run
+        assert brief.items() <= run.to_json().items()
+        assert "compile" not in brief

@@ -35,10 +35,14 @@ class _Parameters(ctypes.Structure):
 
 class _Gradients(ctypes.Structure):
     _fields_ = (
-        ("grad_x", _Pixels), ("accumulate", ctypes.c_bool), ("grad_weight", ctypes.c_void_p),
+        ("grad_x", _Pixels), ("added", _Pixels), ("grad_weight", ctypes.c_void_p),
         ("grad_bias", ctypes.c_void_p), ("uses_batch_stats", ctypes.c_bool),
         ("coefficients", ctypes.c_void_p),
     )  # fmt: skip
+
+
+class _Sum(ctypes.Structure):
+    _fields_ = (("summand", _Pixels), ("total", _Pixels))
 
 
 class Results(NamedTuple):
@@ -48,7 +52,9 @@ class Results(NamedTuple):
         statistics, mean, var: of the input, and the running ones that they have moved from 0 and 1.
         of_moments: the statistics once more, of known mean and variance.
         forward: the activation.
-        added: the gradient of the input, added to that of the result.
+        total, of_sum: the sum of input and gradient, and its statistics.
+        added_to: the gradient of the input, added to that of the result in its memory.
+        added: the same in other memory.
         grad_x, grad_weight, grad_bias: the gradients.
     """
 
@@ -57,10 +63,17 @@ class Results(NamedTuple):
     var: torch.Tensor
     of_moments: torch.Tensor
     forward: torch.Tensor
+    total: torch.Tensor
+    of_sum: torch.Tensor
+    added_to: torch.Tensor
     added: torch.Tensor
     grad_x: torch.Tensor
     grad_weight: torch.Tensor
     grad_bias: torch.Tensor
+
+
+def _pixels(images):
+    return _Pixels() if images is None else _Pixels(images.data_ptr(), pixel_pitch(images))
 
 
 def strided_copy(tensor):
@@ -92,11 +105,15 @@ class BNReluEmulation:
 
     def run(self, problem, grad, seed=0):
         """Results; RuntimeError if a kernel failed or left a counter that is not 0."""
-        statistics, mean, var = self._statistics(problem, seed)
-        added, *_ = self._backward(problem, grad, seed, accumulate=True)
+        statistics, mean, var, _ = self._statistics(problem, seed)
+        of_sum, _, _, total = self._statistics(problem, seed, summand=grad)
+        added_to, added = (
+            self._backward(problem, grad, seed, added=grad, in_place=in_place)[0]
+            for in_place in (True, False)
+        )
         return Results(
             statistics, mean, var, self._of_moments(problem, seed), self._forward(problem, seed),
-            added, *self._backward(problem, grad, seed),
+            total, of_sum, added_to, added, *self._backward(problem, grad, seed),
         )  # fmt: skip
 
     def blocks(self, problem):
@@ -115,7 +132,7 @@ class BNReluEmulation:
         sums = self._new(self.library.emulated_sums(ctypes.byref(norm)))
         tiles = -(-channels // COUNTED_CHANNELS)
         counters = self.place(torch.zeros(tiles, dtype=torch.int32))
-        norm.x = _Pixels(x.data_ptr(), pixel_pitch(x))
+        norm.x = _pixels(x)
         norm.statistics = pointer(statistics)
         norm.sums, norm.counters = pointer(sums), pointer(counters)
         return norm, x, sums, counters
@@ -136,13 +153,21 @@ class BNReluEmulation:
         tensors = (weight, bias, mean, var, batches)
         return _Parameters(*map(pointer, tensors), MOMENTUM, EPS), tensors
 
-    def _statistics(self, problem, seed):
+    def _statistics(self, problem, seed, summand=None):
         out = self._new(5, problem.input.size(1))
         parameters, (*_, mean, var, batches) = self._parameters(problem)
-        arguments = self._norm(problem, out, seed)
-        self._call("emulated_statistics", arguments, ctypes.byref(parameters))
+        total = None
+        if summand is not None:
+            summand = self.place(summand)
+            total = self.place(strided_copy(summand).fill_(torch.nan))
+        self._call(
+            "emulated_statistics", self._norm(problem, out, seed),
+            ctypes.byref(_Sum(_pixels(summand), _pixels(total))), ctypes.byref(parameters),
+        )  # fmt: skip
         assert int(batches) == 1
-        return out, mean, var
+        if total is not None:
+            check_gaps(total)
+        return out, mean, var, total
 
     def _of_moments(self, problem, seed):
         out = self._new(5, problem.input.size(1))
@@ -157,25 +182,25 @@ class BNReluEmulation:
     def _forward(self, problem, seed):
         statistics = self.place(problem.norm.statistics)
         out = self.place(strided_copy(problem.input).fill_(torch.nan))
-        to = _Pixels(out.data_ptr(), pixel_pitch(out))
         arguments = self._norm(problem, statistics, seed)
-        self._call("emulated_forward", arguments, ctypes.byref(to))
+        self._call("emulated_forward", arguments, ctypes.byref(_pixels(out)))
         check_gaps(out)
         return out
 
-    def _backward(self, problem, grad, seed, accumulate=False):
+    def _backward(self, problem, grad, seed, added=None, in_place=False):
         channels = problem.input.size(1)
         statistics, given = self.place(problem.norm.statistics), self.place(grad)
-        grad_x = self.place(grad if accumulate else strided_copy(grad).fill_(torch.nan))
+        added = None if added is None else self.place(added)
+        grad_x = added if in_place else self.place(strided_copy(grad).fill_(torch.nan))
         grad_weight, grad_bias = self._new(channels), self._new(channels)
         coefficients = self._new(2, channels)
         gradients = _Gradients(
-            _Pixels(grad_x.data_ptr(), pixel_pitch(grad_x)), accumulate, pointer(grad_weight),
+            _pixels(grad_x), _pixels(added), pointer(grad_weight),
             pointer(grad_bias), problem.norm.uses_batch_stats, pointer(coefficients),
         )  # fmt: skip
         self._call(
             "emulated_backward", self._norm(problem, statistics, seed),
-            ctypes.byref(_Pixels(given.data_ptr(), pixel_pitch(given))), ctypes.byref(gradients),
+            ctypes.byref(_pixels(given)), ctypes.byref(gradients),
         )  # fmt: skip
         check_gaps(grad_x)
         return grad_x, grad_weight, grad_bias

@@ -14,10 +14,6 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-PLAN = (
-    "m_tiles", "channel_warps", "column_warps", "pixel_warps", "channel_blocks", "column_blocks",
-    "splits", "tiles", "shared_bytes",
-)  # fmt: skip
 
 
 def compiler():
@@ -26,9 +22,9 @@ def compiler():
 
 
 def build(name, folder, csrc=ROOT / "csrc"):
-    """The emulation of kernel ``name``, from the sources in ``csrc``."""
-    library = folder / f"{name}.so"
-    source = csrc / name / "emulation" / f"{name}_emulated.cpp"
+    """The emulation of the kernel in folder ``name``, from the sources in ``csrc``."""
+    library = folder / f"{Path(name).name}.so"
+    source = csrc / name / "emulation" / f"{Path(name).name}_emulated.cpp"
     warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
     result = subprocess.run(
         [compiler(), "-std=c++17", "-O1", *warnings, "-fPIC", "-shared", "-DMASKEDCONV_EMULATION",
@@ -46,7 +42,7 @@ def build_module(folder):
     csrc, target = ROOT / "csrc", folder / "_C.so"
     includes = [pybind11.get_include(), sysconfig.get_path("include"), csrc]
     includes.append(csrc / "common" / "emulation")
-    patterns = ("module.cpp", "common/*.cpp", "*/cuda/*.cpp", "*/cuda/*.cu")
+    patterns = ("module.cpp", "common/*.cpp", "**/cuda/*.cpp", "**/cuda/*.cu")
     sources = sorted(path for pattern in patterns for path in csrc.glob(pattern))
     defines = ["WITH_CUDA", "EMULATION", 'COMPILER="test"', 'CUDA_ARCHS=""']
     result = subprocess.run(
@@ -74,6 +70,11 @@ def pointer(tensor):
 class WeightGradEmulation:
     """The weight_grad kernel for a GPU with ``multiprocessors`` and ``shared_bytes`` per block."""
 
+    PLAN: tuple[str, ...] = (
+        "m_tiles", "channel_warps", "column_warps", "pixel_warps", "channel_blocks",
+        "column_blocks", "splits", "tiles", "shared_bytes",
+    )  # fmt: skip
+
     def __init__(self, library, multiprocessors=2, shared_bytes=160 * 1024):
         self.library = library
         self.library.emulated_error.restype = ctypes.c_char_p
@@ -90,11 +91,11 @@ class WeightGradEmulation:
         )  # fmt: skip
 
     def plan(self, problem):
-        values = (ctypes.c_int64 * len(PLAN))()
+        values = (ctypes.c_int64 * len(self.PLAN))()
         self.library.emulated_plan(
             TYPES[problem.input.dtype], self.sizes(problem), *self.limits, values
         )
-        return dict(zip(PLAN, values, strict=True))
+        return dict(zip(self.PLAN, values, strict=True))
 
     def took_the_fast_path(self):
         """Of the last run that went well."""
@@ -124,3 +125,22 @@ class WeightGradEmulation:
         if finite and (again := self.library.emulated_computed_again()):
             raise RuntimeError(f"{again} sums of finite products were not finite")
         return out.permute(0, 3, 1, 2)
+
+
+class WgmmaEmulation(WeightGradEmulation):
+    """The kernel of ``csrc/weight_grad/wgmma``."""
+
+    PLAN = (
+        "rows", "images", "tiles", "filter_blocks", "groups", "filter_groups", "channel_blocks",
+        "cluster", "clusters", "stages", "stage_bytes", "shared_bytes",
+    )  # fmt: skip
+
+    def __init__(self, library, multiprocessors=2, shared_bytes=227 * 1024):
+        super().__init__(library, multiprocessors, shared_bytes)
+        self.library.emulated_sizes_refusal.restype = ctypes.c_char_p
+
+    def refusal(self, problem):
+        """The reason why the kernel does not take a problem of these sizes, or an empty string."""
+        return self.library.emulated_sizes_refusal(
+            TYPES[problem.input.dtype], self.sizes(problem), *self.limits
+        ).decode()

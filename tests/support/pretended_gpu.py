@@ -16,10 +16,14 @@ import torch
 from maskedconv.ops import native
 from maskedconv.ops.bn_relu import cuda as bn_relu
 from maskedconv.ops.weight_grad import cuda as weight_grad
+from maskedconv.ops.weight_grad import cuda_wgmma
 
 LIMITS = (2, 160 * 1024)  # multiprocessors, bytes of shared memory
 # What these remember of the GPU must not outlast it.
-_REMEMBERED = ((bn_relu, "_counters"), (bn_relu, "multiprocessors"), (weight_grad, "_limits"))
+_REMEMBERED = (
+    (bn_relu, "_counters"), (bn_relu, "multiprocessors"), (weight_grad, "_limits"),
+    (cuda_wgmma, "_limits"), (cuda_wgmma, "_counters"),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,13 @@ from maskedconv.runs.config import RunConfig
 from maskedconv.runs.preset import Request
 
 Top1 = Callable[[RunConfig], float | None]
-SIZES = {"densenet": 40_000, "wrn": 78_000, "vgg19": 320_000, "alexnet": 45_000}
+SIZES = {
+    "densenet": 40_000,
+    "wrn": 78_000,
+    "vgg19": 320_000,
+    "alexnet": 45_000,
+    "resnet": 77_754,
+}
 
 
 def config(model: str = "densenet_bc_16_12", **fields: Any) -> RunConfig:
@@ -164,6 +170,12 @@ def preset_of(name: str, **options: Any) -> RosenfeldPreset:
     return PAPER.preset(Request(name, **options))
 
 
+def runs_of(item: str, preset: str = "quick", **options: Any) -> list[RunConfig]:
+    """The runs of an item under a preset of its own paper, with command-line options."""
+    paper = next(paper for paper in PAPERS if any(one.id == item for one in paper.items))
+    return ITEMS[item].runs(paper.preset(Request(preset, **options)))
+
+
 def load(out: Path) -> Results:
     """The results of a folder, with every paper known."""
     return load_with(out, PAPERS)
@@ -189,9 +201,8 @@ def verdicts(results: Results) -> dict[str, str]:
 
 
 def small_plan(seeds: int = 2) -> dict[str, list[RunConfig]]:
-    """Every experiment of the quick preset."""
-    chosen = preset_of("quick", seeds=seeds)
-    return {name: item.runs(chosen) for name, item in ITEMS.items()}
+    """Every experiment of Rosenfeld & Tsotsos 2018 in the quick preset."""
+    return {item.id: runs_of(item.id, seeds=seeds) for item in PAPER.items}
 
 
 def small_top1(run: RunConfig) -> float | None:

@@ -93,13 +93,13 @@ def states(monkeypatch):
 
     plain = loop._train_epoch
 
-    def watched(take, position, batches, checkpoint):
+    def watched(take, position, *rest):
         def counting(images, labels):
             if position.batch:
                 noting(position)
             return take(images, labels)
 
-        plain(counting, position, batches, checkpoint)
+        plain(counting, position, *rest)
         noting(position)
 
     monkeypatch.setattr(loop, "_train_epoch", watched)
@@ -293,3 +293,15 @@ def test_a_step_that_cannot_be_captured_is_named(dataset, capturing, monkeypatch
 def test_auto_on_a_cpu_is_eager_and_silent(dataset, capsys):
     train(network(), dataset, config(epochs=1), graph="auto")
     assert capsys.readouterr().err == ""
+
+
+def test_too_few_batches_for_a_capture_are_told(dataset, capturing, states, capsys):
+    run = config(epochs=1, batch_size=15)  # two full batches, and one of 14
+    eager, captured = train_twice(dataset, capturing, states, Rerun, run)
+    assert captured == eager
+    (made,) = recorders.made
+    assert made.records == 0
+    assert capsys.readouterr().err == (
+        "note: no training step was captured in a CUDA graph: the first 3 batches of 15 images are "
+        "eager, and there were no more\n"
+    )

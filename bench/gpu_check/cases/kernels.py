@@ -10,6 +10,7 @@ import torch
 from bench.ceilings import weight_gradient
 from bench.gpu_check import masked_weights, shapes
 from bench.gpu_check.device import Device
+from bench.gpu_check.plan import UNCONFIRMED
 from bench.gpu_check.problems import about_shape, by_name, problem_of
 from bench.gpu_check.record import NotHere
 from bench.layers import Layer
@@ -50,7 +51,7 @@ def candidate_of(name: str, problem: WeightGradProblem, device: Device) -> Calla
             min(out_channels, -(-problem.shape[0] // 8) * 8) if name == "slice" else out_channels
         )
         return lambda: _library(problem, count)
-    if device.rehearsal and name == "cuda":
+    if device.rehearsal and name in ("cuda", UNCONFIRMED):
         name = "native"
     if reason := BACKENDS[name].cannot_run(problem):
         raise NotHere(reason)

@@ -72,13 +72,19 @@ NormParameters parameters_of(const Checks& checks, const NormShape& shape,
             eps};
 }
 
+// `sum`: summand and total; of address 0 there is none.
 void statistics(const std::string& type, int64_t pixels, int64_t channels, Image x,
-                std::array<uintptr_t, 5> parameters, float momentum, float eps, Image out,
-                uintptr_t sums, uintptr_t counters, int multiprocessors, uintptr_t stream) {
+                std::array<Image, 2> sum, std::array<uintptr_t, 5> parameters, float momentum,
+                float eps, Image out, uintptr_t sums, uintptr_t counters, int multiprocessors,
+                uintptr_t stream) {
     const Checks checks("bn_statistics_cuda");
     const NormShape shape = shape_of(checks, type, pixels, channels);
     const NormParameters p = parameters_of(checks, shape, parameters, momentum, eps);
-    bn_statistics_cuda(shape, pixels_of(checks, "x", shape, x), p,
+    NormSum both{};
+    if (std::get<0>(sum[0]) != 0)
+        both = {pixels_of(checks, "summand", shape, sum[0]),
+                pixels_of(checks, "total", shape, sum[1])};
+    bn_statistics_cuda(shape, pixels_of(checks, "x", shape, x), both, p,
                        statistics_of(checks, shape, out),
                        workspace_of(checks, sums, counters, multiprocessors), stream);
 }
@@ -106,21 +112,18 @@ void forward(const std::string& type, int64_t pixels, int64_t channels, Image x,
 
 // `grad_x` of address 0 is not computed, nor is `grad_weight` or `grad_bias`.
 void backward(const std::string& type, int64_t pixels, int64_t channels, Image x, Image grad,
-              Image rows, bool uses_batch_stats, Image grad_x, bool accumulate,
-              uintptr_t grad_weight, uintptr_t grad_bias, uintptr_t coefficients, uintptr_t sums,
-              uintptr_t counters, int multiprocessors, uintptr_t stream) {
+              Image rows, bool uses_batch_stats, Image grad_x, Image added, uintptr_t grad_weight,
+              uintptr_t grad_bias, uintptr_t coefficients, uintptr_t sums, uintptr_t counters,
+              int multiprocessors, uintptr_t stream) {
     const Checks checks("bn_relu_backward_cuda");
     const NormShape shape = shape_of(checks, type, pixels, channels);
     checks.memory("coefficients", coefficients, 2 * channels);
-    Pixels to{nullptr, 0};
-    if (std::get<0>(grad_x) != 0)
-        to = pixels_of(checks, "grad_x", shape, grad_x);
-    const NormGradients gradients{to,
-                                  accumulate,
-                                  floats(grad_weight),
-                                  floats(grad_bias),
-                                  uses_batch_stats,
-                                  floats(coefficients)};
+    const auto given = [&](const char* name, const Image& image) {
+        return std::get<0>(image) == 0 ? Pixels{nullptr, 0} : pixels_of(checks, name, shape, image);
+    };
+    const NormGradients gradients{given("grad_x", grad_x), given("added", added),
+                                  floats(grad_weight),     floats(grad_bias),
+                                  uses_batch_stats,        floats(coefficients)};
     bn_relu_backward_cuda(shape, pixels_of(checks, "x", shape, x),
                           pixels_of(checks, "grad", shape, grad),
                           statistics_of(checks, shape, rows), gradients,

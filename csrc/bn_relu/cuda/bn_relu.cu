@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kNormThreads) backward_kernel(const BackwardAr
     load_row(a.statistics, kShift, t.channel, shift);
     load_channels(g.uses_batch_stats ? g.coefficients : nullptr, t.channel, constant);
     load_channels(g.uses_batch_stats ? g.coefficients + channels : nullptr, t.channel, slope);
-    float x[kWidth], grad[kWidth], sum[kWidth];
+    float x[kWidth], grad[kWidth], added[kWidth];
     for (int pixel = t.first_pixel(); pixel < a.pixels; pixel += t.step()) {
         load_vector<T>(a.x.data, pixel * a.x.pitch + t.channel, x);
         load_vector<T>(a.grad.data, pixel * a.grad.pitch + t.channel, grad);
@@ -126,13 +126,12 @@ __global__ void __launch_bounds__(kNormThreads) backward_kernel(const BackwardAr
             if (g.uses_batch_stats) // else an infinite x would be multiplied by 0
                 grad[i] += fmaf(slope[i], x[i] - mean[i], constant[i]);
         }
-        const int64_t to = pixel * g.grad_x.pitch + t.channel;
-        if (g.accumulate) {
-            load_vector<T>(g.grad_x.data, to, sum);
+        if (g.added.data != nullptr) {
+            load_vector<T>(g.added.data, pixel * g.added.pitch + t.channel, added);
             for (int i = 0; i < kWidth; ++i)
-                grad[i] += sum[i];
+                grad[i] += added[i];
         }
-        store_vector<T>(g.grad_x.data, to, grad);
+        store_vector<T>(g.grad_x.data, pixel * g.grad_x.pitch + t.channel, grad);
     }
 }
 
@@ -154,8 +153,8 @@ void bn_relu_backward_cuda(const NormShape& shape, const Pixels& x, const Pixels
                            const NormStatistics& statistics, const NormGradients& gradients,
                            const NormWorkspace& workspace, uintptr_t stream) {
     const bool needs_x = gradients.grad_x.data != nullptr;
-    const int width = needs_x ? vector_width(shape, {&x, &grad, &gradients.grad_x})
-                              : vector_width(shape, {&x, &grad});
+    // A tensor that is not there has address 0 and fits every width.
+    const int width = vector_width(shape, {&x, &grad, &gradients.grad_x, &gradients.added});
     BackwardArguments a{
         x,          grad,      static_cast<int>(shape.pixels),
         statistics, gradients, {workspace.sums, workspace.counters, shape.channels, 0}};

@@ -46,11 +46,18 @@ struct NormWorkspace {
 
 int64_t bn_relu_cuda_sums(const NormShape& shape, int multiprocessors);
 
-// Launches on `stream` (a cudaStream_t) of the current device; throws std::runtime_error.
+// The functions below launch on `stream` (a cudaStream_t) of the current device; they throw
+// std::runtime_error.
+
+// A sum that takes the place of x: total = x + summand is written. Null: x itself.
+struct NormSum {
+    Pixels summand, total;
+};
+
 // One launch: statistics of x, and the running statistics moved by them.
-void bn_statistics_cuda(const NormShape& shape, const Pixels& x, const NormParameters& parameters,
-                        const NormStatistics& statistics, const NormWorkspace& workspace,
-                        uintptr_t stream);
+void bn_statistics_cuda(const NormShape& shape, const Pixels& x, const NormSum& sum,
+                        const NormParameters& parameters, const NormStatistics& statistics,
+                        const NormWorkspace& workspace, uintptr_t stream);
 
 // The same of moments that are known: `moments` has two rows, mean and biased variance.
 void bn_statistics_of_moments_cuda(const NormShape& shape, const NormStatistics& moments,
@@ -63,8 +70,8 @@ void bn_relu_cuda(const NormShape& shape, const Pixels& x, const NormStatistics&
 
 // The gradients of relu(bn(x)) from `grad`, that of the result. Null is not computed.
 struct NormGradients {
-    Pixels grad_x;   // may be `grad`
-    bool accumulate; // grad_x is added to
+    Pixels grad_x; // may be `grad`
+    Pixels added;  // to grad_x, which it may be; null adds nothing
     float *grad_weight, *grad_bias;
     bool uses_batch_stats; // the statistics are those of x, and the gradient goes through them
     float* coefficients;   // [2, channels], written and read

@@ -1,4 +1,5 @@
-// Statistics of a BatchNorm's input in one launch: 1 read of x.
+// Statistics of a BatchNorm's input in one launch: 1 read of x. With a summand also 1 read of it
+// and 1 write of the sum.
 #include "bn_relu/cuda/reduction.h"
 
 namespace maskedconv {
@@ -6,15 +7,30 @@ namespace {
 
 struct StatisticsArguments {
     Pixels x;
+    NormSum sum;
     int pixels;
     NormParameters parameters;
     NormStatistics statistics;
     Partials partials;
 };
 
+// The values whose statistics these are. A sum is written, and then taken as its type rounds it.
+template <typename T, int kWidth, bool kSum>
+__device__ __forceinline__ void load_values(const StatisticsArguments& a, int64_t pixel,
+                                            int channel, float (&to)[kWidth]) {
+    load_vector<T>(a.x.data, pixel * a.x.pitch + channel, to);
+    if constexpr (kSum) {
+        float summand[kWidth];
+        load_vector<T>(a.sum.summand.data, pixel * a.sum.summand.pitch + channel, summand);
+        for (int i = 0; i < kWidth; ++i)
+            to[i] = to_float32(from_float32<T>(to[i] + summand[i]));
+        store_vector<T>(a.sum.total.data, pixel * a.sum.total.pitch + channel, to);
+    }
+}
+
 // Of this thread's pixels. Values are taken relative to its first, so that a large mean costs no
 // digits of the variance.
-template <typename T, int kWidth>
+template <typename T, int kWidth, bool kSum>
 __device__ __forceinline__ Spread<kWidth> spread_of(const StatisticsArguments& a,
                                                     const NormThread& t) {
     Spread<kWidth> part;
@@ -22,10 +38,10 @@ __device__ __forceinline__ Spread<kWidth> spread_of(const StatisticsArguments& a
     if (t.channel >= a.partials.channels || pixel >= a.pixels)
         return part;
     float pivot[kWidth], value[kWidth];
-    load_vector<T>(a.x.data, pixel * a.x.pitch + t.channel, pivot);
+    load_values<T, kWidth, kSum>(a, pixel, t.channel, pivot);
     int count = 1;
     for (pixel += t.step(); pixel < a.pixels; pixel += t.step(), ++count) {
-        load_vector<T>(a.x.data, pixel * a.x.pitch + t.channel, value);
+        load_values<T, kWidth, kSum>(a, pixel, t.channel, value);
         for (int i = 0; i < kWidth; ++i) {
             const float gap = value[i] - pivot[i];
             part.first[i] += gap;
@@ -69,10 +85,10 @@ __device__ __forceinline__ void count_batch(const NormParameters& p) {
         ++*p.batches;
 }
 
-template <typename T, int kWidth>
+template <typename T, int kWidth, bool kSum>
 __global__ void __launch_bounds__(kNormThreads) statistics_kernel(const StatisticsArguments a) {
     const NormThread t = NormThread::at<kWidth>(a.partials.lane_bits);
-    Spread<kWidth> part = spread_of<T, kWidth>(a, t);
+    Spread<kWidth> part = spread_of<T, kWidth, kSum>(a, t);
     if (!join_blocks<kWidth, Spread>(a.partials, t, part))
         return;
     for (int i = 0; i < kWidth; ++i) {
@@ -107,13 +123,14 @@ int64_t bn_relu_cuda_sums(const NormShape& shape, int multiprocessors) {
     return most * (2 * int64_t{shape.channels} + 1);
 }
 
-void bn_statistics_cuda(const NormShape& shape, const Pixels& x, const NormParameters& parameters,
-                        const NormStatistics& statistics, const NormWorkspace& workspace,
-                        uintptr_t stream) {
-    const int width = vector_width(shape, {&x});
+void bn_statistics_cuda(const NormShape& shape, const Pixels& x, const NormSum& sum,
+                        const NormParameters& parameters, const NormStatistics& statistics,
+                        const NormWorkspace& workspace, uintptr_t stream) {
+    const int width = vector_width(shape, {&x, &sum.summand, &sum.total});
     const NormGrid grid = norm_grid(shape, width, workspace.multiprocessors, kSumWaves);
     const StatisticsArguments a{
         x,
+        sum,
         static_cast<int>(shape.pixels),
         parameters,
         statistics,
@@ -121,7 +138,9 @@ void bn_statistics_cuda(const NormShape& shape, const Pixels& x, const NormParam
     for_width(shape, width, [&](auto element, auto lanes) {
         using T = decltype(element);
         constexpr int kWidth = decltype(lanes)::value;
-        launch("bn_statistics", &statistics_kernel<T, kWidth>, grid.grid(), kNormThreads,
+        const auto kernel = sum.summand.data != nullptr ? &statistics_kernel<T, kWidth, true>
+                                                        : &statistics_kernel<T, kWidth, false>;
+        launch("bn_statistics", kernel, grid.grid(), kNormThreads,
                shared_bytes_of<Spread<kWidth>>(), stream, a);
     });
 }
@@ -130,6 +149,7 @@ void bn_statistics_of_moments_cuda(const NormShape& shape, const NormStatistics&
                                    const NormParameters& parameters,
                                    const NormStatistics& statistics, uintptr_t stream) {
     const StatisticsArguments a{{moments.data, moments.pitch},
+                                {},
                                 static_cast<int>(shape.pixels),
                                 parameters,
                                 statistics,

@@ -45,9 +45,10 @@ int64_t emulated_sums(const EmulatedNorm* n) {
     return bn_relu_cuda_sums(n->shape(), n->multiprocessors);
 }
 
-int emulated_statistics(const EmulatedNorm* n, const NormParameters* parameters) {
+int emulated_statistics(const EmulatedNorm* n, const NormSum* sum,
+                        const NormParameters* parameters) {
     return attempt(n->seed, [&] {
-        bn_statistics_cuda(n->shape(), n->x, *parameters, n->rows(), n->workspace(), 0);
+        bn_statistics_cuda(n->shape(), n->x, *sum, *parameters, n->rows(), n->workspace(), 0);
     });
 }
 

@@ -8,12 +8,14 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "asynchronous.h"
 #include "cuda_runtime.h"
 
 namespace maskedconv {
@@ -25,12 +27,14 @@ struct PendingCopy {
     int size;
 };
 
-enum class Waiting { no, barrier, warp, finished };
+enum class Waiting { no, barrier, warp, event, finished };
+enum class Progress { made, none, ended };
 
 struct Fiber {
     ucontext_t context;
     std::unique_ptr<unsigned char[]> stack;
     Waiting waiting = Waiting::no;
+    std::function<bool()> event;                  // waited for
     bool fenced = false;                          // since the last barrier
     std::vector<std::vector<PendingCopy>> groups; // committed, oldest first
     std::vector<PendingCopy> open;                // not committed
@@ -49,19 +53,25 @@ class Block {
     // `body`: the kernel, as each thread calls it.
     Block(const dim3& place, int threads, size_t shared_bytes, const std::function<void()>& body,
           std::mt19937& random)
-        : place_(place), shared_(shared_bytes / 16 * 2 + 2), fibers_(threads),
-          warps_((threads + 31) / 32), random_(random), body_(body) {
+        : place_(place), shared_bytes_(shared_bytes), shared_memory_(shared_bytes + kAlignment),
+          fibers_(threads), warps_((threads + 31) / 32), products(warps_.size()), random_(random),
+          body_(body) {
         if (threads % 32)
             throw std::runtime_error("emulation: blocks are of whole warps");
-        std::memset(shared_.data(), 0xff, shared_.size() * sizeof(shared_[0])); // NaN in each type
+        shared_memory_.assign(shared_memory_.size(), 0xff); // NaN in each type
+        const auto first = reinterpret_cast<uintptr_t>(shared_memory_.data());
+        shared_ = shared_memory_.data() + (kAlignment - first % kAlignment) % kAlignment;
         for (Fiber& fiber : fibers_)
             start(fiber);
         draw_order();
     }
 
-    // Runs some of the threads, each until it waits; false where all have ended.
-    bool run_some();
-    unsigned char* shared() { return reinterpret_cast<unsigned char*>(shared_.data()); }
+    // Runs some of the threads, each until it waits.
+    Progress run_some();
+    unsigned char* shared() { return shared_; }
+    bool has_ended() const;
+    size_t threads() const { return fibers_.size(); }
+    size_t current_warp() const { return current_ / 32; }
 
     void barrier() { pause(Waiting::barrier); }
     void fence() { fibers_[current_].fenced = true; }
@@ -105,18 +115,48 @@ class Block {
     void commit();
     void wait(int pending);
 
+    // Holds this thread until the event.
+    void wait_until(std::function<bool()> event) {
+        while (!event()) {
+            fibers_[current_].event = event;
+            pause(Waiting::event);
+        }
+    }
+
+    // What the hardware does at some time: at once, or where no thread of the block can go on.
+    void happens_later(std::function<void()> effect) {
+        if (random_() & 1)
+            return effect();
+        later_.push_back(std::move(effect));
+    }
+    bool draw() { return random_() & 1; }
+
+    std::map<const void*, TransactionBarrier> barriers; // by their place in shared memory
+
   private:
     static void entry();
     void start(Fiber& fiber);
     void pause(Waiting reason);
-    void release_barrier();
+    bool release_barrier();
     void draw_order();
     bool run_one();
+    bool let_happen();
+    void check_nothing_is_under_way() const;
+
+    static constexpr size_t kAlignment = 1024;
 
     dim3 place_;
-    std::vector<uint64_t> shared_;
+    size_t shared_bytes_;
+    std::vector<unsigned char> shared_memory_;
+    unsigned char* shared_;
     std::vector<Fiber> fibers_;
     std::vector<WarpExchange> warps_;
+
+  public:
+    std::vector<WarpProducts> products; // of warpgroups, by warp
+
+  private:
+    std::vector<std::function<void()>> later_;
     std::vector<int> order_; // of threads: a warp's stay together
     std::mt19937& random_;
     const std::function<void()>& body_;
@@ -133,7 +173,7 @@ inline void land(const PendingCopy& copy) { std::memcpy(copy.to, copy.data, copy
 
 inline void Block::check_shared(const void* pointer, int bytes) {
     const auto* first = static_cast<const unsigned char*>(pointer);
-    if (first < shared() || first + bytes > shared() + shared_.size() * sizeof(shared_[0]))
+    if (first < shared() || first + bytes > shared() + shared_bytes_)
         throw std::runtime_error("emulation: an access leaves the shared memory");
     if (reinterpret_cast<uintptr_t>(first) % bytes)
         throw std::runtime_error("emulation: an access to shared memory is misaligned");
@@ -167,84 +207,7 @@ inline void Block::wait(int pending) {
     }
 }
 
-inline void Block::draw_order() {
-    std::vector<int> warps(warps_.size());
-    for (size_t i = 0; i < warps.size(); ++i)
-        warps[i] = static_cast<int>(i);
-    std::shuffle(warps.begin(), warps.end(), random_);
-    order_.clear();
-    for (const int warp : warps)
-        for (int lane = 0; lane < 32; ++lane)
-            order_.push_back(warp * 32 + lane);
-}
-
-inline void Block::entry() {
-    try {
-        block->body_();
-    } catch (...) {
-        block->error_ = std::current_exception();
-    }
-    block->fibers_[block->current_].waiting = Waiting::finished;
-    setcontext(&block->scheduler_);
-}
-
-inline void Block::start(Fiber& fiber) {
-    constexpr size_t kStackBytes = 64 * 1024;
-    fiber.stack.reset(new unsigned char[kStackBytes]);
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, &Block::entry, 0);
-}
-
-inline void Block::pause(Waiting reason) {
-    Fiber& fiber = fibers_[current_];
-    fiber.waiting = reason;
-    swapcontext(&fiber.context, &scheduler_);
-}
-
-inline void Block::release_barrier() {
-    for (const Fiber& fiber : fibers_)
-        if (fiber.waiting != Waiting::barrier)
-            throw std::runtime_error("emulation: some threads never reach a barrier or a warp "
-                                     "instruction where others wait");
-    all_fenced_ = std::all_of(fibers_.begin(), fibers_.end(),
-                              [](const Fiber& fiber) { return fiber.fenced; });
-    for (Fiber& fiber : fibers_)
-        fiber.waiting = Waiting::no, fiber.fenced = false;
-    draw_order();
-}
-
-// The first thread that may run does, until it waits; false where none may.
-inline bool Block::run_one() {
-    const auto next = std::find_if(order_.begin(), order_.end(), [&](int thread) {
-        return fibers_[thread].waiting == Waiting::no;
-    });
-    if (next == order_.end())
-        return false;
-    current_ = *next;
-    threadIdx.x = current_;
-    swapcontext(&scheduler_, &fibers_[current_].context);
-    if (error_)
-        std::rethrow_exception(error_);
-    return true;
-}
-
-inline bool Block::run_some() {
-    constexpr unsigned kOnAverage = 16; // until another block's turn comes
-    block = this, blockIdx = place_;
-    do {
-        if (run_one())
-            continue;
-        if (std::all_of(fibers_.begin(), fibers_.end(),
-                        [](const Fiber& f) { return f.waiting == Waiting::finished; }))
-            return false;
-        release_barrier();
-    } while (random_() % kOnAverage != 0);
-    return true;
-}
-
 } // namespace emulation
-
 } // namespace maskedconv
+
+#include "schedule.h"

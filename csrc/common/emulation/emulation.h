@@ -72,14 +72,21 @@ inline bool executes = true;
 inline std::vector<std::string> launches;
 
 template <typename Arguments>
-void launch(const char* name, void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes,
-            uintptr_t, Arguments arguments) {
+void launch_blocks(const char* name, void (*kernel)(Arguments), const emulation::Launch& how,
+                   const Arguments& arguments) {
     launches.push_back(name);
     if (!executes)
         return;
-    gridDim = grid;
-    blockDim = dim3(threads);
-    emulation::run_grid(grid, threads, shared_bytes, [&] { kernel(arguments); });
+    gridDim = how.grid;
+    blockDim = dim3(how.threads);
+    const std::function<void()> body = [&] { kernel(arguments); };
+    emulation::Grid(how, body).run();
+}
+
+template <typename Arguments>
+void launch(const char* name, void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes,
+            uintptr_t, Arguments arguments) {
+    launch_blocks(name, kernel, {grid, 1, threads, static_cast<size_t>(shared_bytes)}, arguments);
 }
 
 } // namespace maskedconv

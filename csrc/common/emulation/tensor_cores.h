@@ -11,6 +11,7 @@ template <size_t kMatrices>
 void load_matrices_transposed(uint32_t (&to)[kMatrices], const void* row) {
     emulation::block->warp_instruction(
         "ldmatrix.trans", row, to, [](const emulation::WarpExchange& exchange) {
+            emulation::block->products[emulation::block->current_warp()].registers_written();
             for (int lane = 0; lane < 32; ++lane)
                 for (size_t matrix = 0; matrix < kMatrices; ++matrix) {
                     uint16_t two[2];

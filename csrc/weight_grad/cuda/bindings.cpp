@@ -9,14 +9,6 @@ namespace py = pybind11;
 namespace maskedconv {
 namespace {
 
-// The kernel divides the pixels among tiles: there must be some.
-void check_not_empty(const Checks& checks, const WeightGrad& p) {
-    for (const int64_t size : {p.batch, p.channels, p.filters, p.input.rows, p.input.columns,
-                               p.output.rows, p.output.columns})
-        if (size == 0)
-            checks.refuse("there is nothing to add up");
-}
-
 // Of the GPU: its multiprocessors, and the bytes of shared memory that a block may have.
 int weight_grad_splits_on_cuda(const std::string& type, Four x_shape, Four shape, Two stride,
                                Two padding, Two dilation, int multiprocessors, int shared_bytes) {

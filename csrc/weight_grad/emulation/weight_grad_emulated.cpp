@@ -1,5 +1,6 @@
 // weight_grad's CUDA kernel on the CPU, as a C library: built by the tests, never installed.
 #include "weight_grad/cuda/weight_grad.cu"
+#include "weight_grad/emulation/problem.h"
 
 namespace {
 
@@ -13,17 +14,6 @@ int takes_fast_path(const WeightGrad& p, ElementType type, const CudaLimits& lim
     const Plan plan = plan_weight_grad(p, type, limits.multiprocessors, limits.shared_bytes);
     const int element = element_bytes(type);
     return is_fast(make_arguments(p, plan, element, p.out), element);
-}
-
-// `sizes`: batch, channels, filters, then (rows, columns) of input, output, kernel, stride, padding
-// and dilation.
-WeightGrad problem_of(const int64_t* sizes) {
-    const auto pair = [&](int i) { return Pair{sizes[3 + 2 * i], sizes[4 + 2 * i]}; };
-    WeightGrad p{};
-    p.batch = sizes[0], p.channels = sizes[1], p.filters = sizes[2];
-    p.input = pair(0), p.output = pair(1), p.kernel = pair(2);
-    p.stride = pair(3), p.padding = pair(4), p.dilation = pair(5);
-    return p;
 }
 
 } // namespace
@@ -58,11 +48,7 @@ int emulated_weight_grad(unsigned seed, int type, const void* x, const int64_t* 
                          const void* grad, const int64_t* grad_strides, const int64_t* sizes,
                          const float* scale, const float* shift, int multiprocessors,
                          int shared_bytes, float* out) {
-    WeightGrad p = problem_of(sizes);
-    p.x = x, p.x_image = x_strides[0], p.x_row = x_strides[1], p.x_pixel = x_strides[2];
-    p.grad_output = grad;
-    p.grad_image = grad_strides[0], p.grad_channel = grad_strides[1];
-    p.grad_row = grad_strides[2], p.grad_pixel = grad_strides[3];
+    WeightGrad p = problem_of(sizes, x, x_strides, grad, grad_strides);
     p.scale = scale, p.shift = shift, p.out = out;
     const CudaLimits limits{multiprocessors, shared_bytes};
     const ElementType element = static_cast<ElementType>(type);

@@ -25,6 +25,7 @@ _MOST_PIXELS = 2**31 - 1
 _COUNTERS = 4096  # of blocks that have ended, one for each tile of at least 16 channels
 
 Image = tuple[int, int]  # address of a tensor's first element, distance of its pixels
+NO_IMAGE = (0, 0)
 
 
 class Workspace(NamedTuple):
@@ -97,8 +98,8 @@ def run_backward(
         workspace = workspace_of(input)
         module().bn_relu_backward_cuda(
             *shape_of(input), image(input), image(grad), image(norm.statistics, 0),
-            norm.uses_batch_stats, (0, 0) if grad_input is None else image(grad_input),
-            memory.added_to is not None,
+            norm.uses_batch_stats,
+            *(NO_IMAGE if one is None else image(one) for one in (grad_input, memory.summand)),
             *(0 if part is None else address(part) for part in (grad_weight, grad_bias)),
             address(coefficients), *workspace.arguments(),
             torch.cuda.current_stream().cuda_stream,

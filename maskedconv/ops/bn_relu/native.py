@@ -67,7 +67,7 @@ def run_backward(
     )
     _COMPILED.bn_relu_backward(
         *_pixels(input), scale, shift, address(grad), mean, inverse_deviation,
-        norm.uses_batch_stats, *_image(grad_input), memory.added_to is not None,
+        norm.uses_batch_stats, *_image(grad_input), *_image(memory.summand),
         _pointer(grad_weight), _pointer(grad_bias), torch.get_num_threads(),
     )  # fmt: skip
     if grad_weight is not None and norm.weight is not None:

@@ -120,11 +120,19 @@ class BackwardMemory(NamedTuple):
         added_to: ``[N, C, H, W]``, in the dtype and memory format of the input, also a view of the
             first channels of a wider tensor: the gradient of the input is added to it, and it is
             returned.
+        added: a tensor like ``added_to`` that is added to the gradient of the input, and stays as
+            it is. Not both.
     """
 
     activation: Tensor | None = None
     in_place: bool = False
     added_to: Tensor | None = None
+    added: Tensor | None = None
+
+    @property
+    def summand(self) -> Tensor | None:
+        """The tensor that is added to the gradient of the input, or None."""
+        return self.added if self.added_to is None else self.added_to
 
 
 NO_MEMORY = BackwardMemory()

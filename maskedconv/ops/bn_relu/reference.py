@@ -35,9 +35,11 @@ def run_backward(
     else:
         grad = threshold(grad, mask, 0)
     grads = _batch_norm_backward(problem, grad, needs)
-    if memory.added_to is None or grads[0] is None:
+    if grads[0] is None or memory.summand is None:
         return grads
-    return memory.added_to.add_(grads[0]), *grads[1:]
+    if memory.added_to is not None:
+        return memory.added_to.add_(grads[0]), *grads[1:]
+    return grads[0].add_(memory.summand), *grads[1:]
 
 
 def _normalised(problem: NormProblem) -> Tensor:

@@ -128,10 +128,11 @@ def _grad_input(
     if out is None:
         overwritten = memory.in_place and grad.dtype == input.dtype
         out = grad if overwritten else dense_like(input)
+    added = memory.summand
     input_grad_kernel[_grid(input)](
-        input, grad, statistics, coefficients, out, *size_of(input), pixel_pitch(input),
-        pixel_pitch(grad), pixel_pitch(out), statistics.stride(0),
-        ADDS=memory.added_to is not None, **BLOCKS,
+        input, grad, statistics, coefficients, added, out, *size_of(input), pixel_pitch(input),
+        pixel_pitch(grad), 0 if added is None else pixel_pitch(added), pixel_pitch(out),
+        statistics.stride(0), **BLOCKS,
     )  # fmt: skip
     return out
 

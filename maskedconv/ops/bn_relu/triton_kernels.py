@@ -103,11 +103,11 @@ def coefficients_kernel(
 
 @triton.jit
 def input_grad_kernel(
-    x_ptr, grad_ptr, statistics_ptr, coefficients_ptr, out_ptr,
-    pixels, channels, x_pixel, grad_pixel, out_pixel, row,
-    ADDS: tl.constexpr, BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
+    x_ptr, grad_ptr, statistics_ptr, coefficients_ptr, added_ptr, out_ptr,
+    pixels, channels, x_pixel, grad_pixel, added_pixel, out_pixel, row,
+    BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of x; with ``ADDS`` it is added to ``out``.
+    """The gradient of x, plus ``added`` if that is given; ``out`` may be the same memory.
 
     Without coefficients the moments are constants: 0 times an infinite x would be NaN.
     """
@@ -125,7 +125,7 @@ def input_grad_kernel(
         constant = tl.load(coefficients_ptr + channel, mask=inside, other=0.0)
         slope = tl.load(coefficients_ptr + channels + channel, mask=inside, other=0.0)
         result += slope * (x - mean) + constant
-    at = out_ptr + pixel * out_pixel + channel
-    if ADDS:
-        result += tl.load(at, mask=mask, other=0.0).to(tl.float32)
-    tl.store(at, result, mask=mask)
+    if added_ptr is not None:
+        added = tl.load(added_ptr + pixel * added_pixel + channel, mask=mask, other=0.0)
+        result += added.to(tl.float32)
+    tl.store(out_ptr + pixel * out_pixel + channel, result, mask=mask)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from maskedconv.ops.bn_statistics import cuda, reference, triton
 from maskedconv.ops.bn_statistics.problem import RunningStatistics, StatisticsProblem
 from maskedconv.ops.dispatch import Operator, dispatch, settled
+from maskedconv.ops.geometry import dense_like
 
 __all__ = [
     "BACKENDS",
@@ -16,10 +19,33 @@ __all__ = [
     "StatisticsProblem",
     "batch_moments",
     "bn_statistics",
+    "bn_statistics_of_sum",
 ]
 
 BACKENDS = {"reference": reference, "cuda": cuda, "triton": triton}
 OPERATOR = Operator("bn_statistics", BACKENDS, timed_problem=StatisticsProblem.without_effects)
+
+
+class _OfSum:
+    """The statistics of a sum by a backend, as a backend of its own."""
+
+    def __init__(self, backend: Any) -> None:
+        self.DEVICES = getattr(backend, "DEVICES", ())
+        self.DETERMINISTIC = getattr(backend, "DETERMINISTIC", False)
+        self.cannot_run, self.statistics = backend.cannot_run, backend.run
+
+    def run(self, problem: StatisticsProblem) -> Tensor:
+        """Statistics and sum in one tensor, to be compared and timed."""
+        statistics = self.statistics(problem)
+        assert problem.total is not None
+        return torch.cat([statistics.flatten(), problem.total.flatten().to(statistics.dtype)])
+
+
+OF_SUM = Operator(
+    "bn_statistics_of_sum",
+    {name: _OfSum(backend) for name, backend in BACKENDS.items()},
+    timed_problem=StatisticsProblem.without_effects,
+)
 
 
 def bn_statistics(problem: StatisticsProblem) -> Tensor:
@@ -35,6 +61,17 @@ def bn_statistics(problem: StatisticsProblem) -> Tensor:
         return reference.run(problem)
     backend, problem = dispatch(OPERATOR, problem)
     return backend.run(problem)
+
+
+def bn_statistics_of_sum(problem: StatisticsProblem) -> tuple[Tensor, Tensor]:
+    """``input + summand`` in new dense memory, and :func:`bn_statistics` of it.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`bn_statistics`.
+    """
+    total = dense_like(problem.input)
+    backend, problem = dispatch(OF_SUM, problem._replace(total=total))
+    return total, backend.statistics(problem)
 
 
 def batch_moments(input: Tensor, table: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""bn_statistics on CUDA, in one launch, by csrc/bn_relu/cuda/statistics.cu.
+"""bn_statistics on CUDA, in one launch with or without a sum, by csrc/bn_relu/cuda/statistics.cu.
 
 Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen.
 """
@@ -25,7 +25,7 @@ def cannot_run(problem: StatisticsProblem) -> str:
 
 def run(problem: StatisticsProblem) -> Tensor:
     """The statistics, on PyTorch's current stream."""
-    input, weight, bias, eps, running, moments, statistics, _ = problem
+    input, weight, bias, eps, running, moments, statistics, _, *added = problem
     mean, var, batches, momentum = running or (None, None, None, 0.0)
     if momentum is None and batches is not None:
         batches.add_(1)
@@ -44,7 +44,8 @@ def run(problem: StatisticsProblem) -> Tensor:
             return statistics
         workspace = bn_relu.workspace_of(input)
         bn_relu.module().bn_statistics_cuda(
-            *bn_relu.shape_of(input), bn_relu.image(input), pointers, *rest,
-            *workspace.arguments(), stream,
+            *bn_relu.shape_of(input), bn_relu.image(input),
+            [bn_relu.NO_IMAGE if one is None else bn_relu.image(one) for one in added],
+            pointers, *rest, *workspace.arguments(), stream,
         )  # fmt: skip
     return statistics

@@ -46,6 +46,8 @@ class StatisticsProblem(NamedTuple):
         moments: ``[2, C]``, mean and biased variance of the input, if they are known.
         out: ``[5, C]``, memory for the result; None for new memory.
         backend: the one that must compute it; empty for none in particular.
+        summand: like ``input``. The statistics are those of ``input + summand``.
+        total: like ``input``, memory to which that sum is written; given with ``summand``.
     """
 
     input: Tensor
@@ -56,10 +58,12 @@ class StatisticsProblem(NamedTuple):
     moments: Tensor | None = None
     out: Tensor | None = None
     backend: str = ""
+    summand: Tensor | None = None
+    total: Tensor | None = None
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors that a kernel reads."""
-        return (self.input,)
+        return (self.input,) if self.summand is None else (self.input, self.summand)
 
     def kind(self) -> Hashable:
         """Everything that the decision for a backend may depend on."""
@@ -67,12 +71,13 @@ class StatisticsProblem(NamedTuple):
         types = running and tuple(None if part is None else part.dtype for part in running[:2])
         known = self.moments is not None
         if input.is_cuda:
-            return describe_cuda(input), types, known
-        return input.device, input.dtype, types, known
+            return describe_cuda(*self.tensors()), types, known
+        return input.device, input.dtype, types, known, self.summand is None
 
     def resolved(self) -> StatisticsProblem:
         """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""
-        return self._replace(input=resolved(self.input))
+        summand = None if self.summand is None else resolved(self.summand)
+        return self._replace(input=resolved(self.input), summand=summand)
 
     def without_effects(self) -> StatisticsProblem:
         """The same problem, which can be computed again."""

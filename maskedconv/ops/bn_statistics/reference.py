@@ -18,7 +18,9 @@ def cannot_run(problem: StatisticsProblem) -> str:
 @torch.no_grad()
 def run(problem: StatisticsProblem) -> Tensor:
     """The statistics, ``[5, C]`` as of :class:`maskedconv.ops.bn_relu.Normalisation`."""
-    input, weight, bias, eps, running, moments, out, _ = problem
+    input, weight, bias, eps, running, moments, out, _, summand, total = problem
+    if summand is not None and total is not None:
+        input = torch.add(input, summand, out=total)
     mean, var = mean_and_variance(input) if moments is None else moments.unbind()
     if running is not None:
         move(running, mean, var, input.numel() // input.size(1))

@@ -36,7 +36,7 @@ def run(problem: StatisticsProblem) -> Tensor:
     in_kernel = running is not None and running.momentum is not None
     with bn_relu.on_device(input):
         if moments is None:
-            parts, chunk = _spread(input)
+            parts, chunk = _spread(input, problem.summand, problem.total)
         else:
             parts, chunk = moments.unsqueeze(0), bn_relu.size_of(input)[0]
         _unite(problem._replace(running=running if in_kernel else None), parts, chunk, out)
@@ -48,16 +48,21 @@ def run(problem: StatisticsProblem) -> Tensor:
     return out
 
 
-def _spread(input: Tensor) -> tuple[Tensor, int]:
-    """Means and variances of parts of the pixels, ``[parts, 2, C]``, and the pixels of a part."""
+def _spread(input: Tensor, *added: Tensor | None) -> tuple[Tensor, int]:
+    """Means and variances of parts of the pixels, ``[parts, 2, C]``, and the pixels of a part.
+
+    Args:
+        added: summand and total of the problem.
+    """
     from maskedconv.ops.bn_statistics.triton_kernels import spread_kernel
 
     pixels, channels = bn_relu.size_of(input)
     parts, chunk = bn_relu.split(pixels)
     found = torch.empty((parts, 2, channels), dtype=torch.float32, device=input.device)
     spread_kernel[(math.ceil(channels / bn_relu.BLOCKS["BLOCK_CHANNELS"]), parts)](
-        input, found, pixels, channels, pixel_pitch(input), chunk, **bn_relu.BLOCKS
-    )
+        input, *added, found, pixels, channels, pixel_pitch(input),
+        *(0 if one is None else pixel_pitch(one) for one in added), chunk, **bn_relu.BLOCKS,
+    )  # fmt: skip
     return found, chunk
 
 

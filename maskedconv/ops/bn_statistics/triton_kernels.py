@@ -15,38 +15,55 @@ from maskedconv.ops.bn_relu.triton_kernels import own_channels
 
 
 @triton.jit
+def load_sum(x_ptr, summand_ptr, x_at, summand_at, mask):
+    """x, plus the summand if there is one, in the type of x."""
+    x = tl.load(x_ptr + x_at, mask=mask, other=0.0)
+    if summand_ptr is not None:
+        summand = tl.load(summand_ptr + summand_at, mask=mask, other=0.0)
+        x = (x.to(tl.float32) + summand.to(tl.float32)).to(x_ptr.dtype.element_ty)
+    return x
+
+
+@triton.jit
 def spread_kernel(
-    x_ptr, parts_ptr, pixels, channels, x_pixel, chunk,
+    x_ptr, summand_ptr, total_ptr, parts_ptr, pixels, channels,
+    x_pixel, summand_pixel, total_pixel, chunk,
     BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """``parts[part, 0]``, means over ``chunk`` pixels; ``parts[part, 1]``, biased variances.
 
-    Values are taken relative to the first pixel, so that a large mean costs no digits of the
-    variance.
+    They are those of x, or of x and a summand, whose sum is written to ``total``. Values are taken
+    relative to the first pixel, so that a large mean costs no digits of the variance.
     """
     part = tl.program_id(1)
     begin, end = part * chunk, tl.minimum((part + 1) * chunk, pixels)
     channel = own_channels(BLOCK_CHANNELS)[None, :]
     inside = channel < channels
-    pivot = tl.load(x_ptr + begin * x_pixel + channel, mask=inside, other=0.0).to(tl.float32)
+    pivot = load_sum(
+        x_ptr, summand_ptr, begin * x_pixel + channel, begin * summand_pixel + channel, inside
+    ).to(tl.float32)
     total = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
     squares = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
     for first in range(begin, end, BLOCK_PIXELS):
         pixel = (first + tl.arange(0, BLOCK_PIXELS))[:, None]
         mask = (pixel < end) & inside
-        x = tl.load(x_ptr + pixel * x_pixel + channel, mask=mask, other=0.0).to(tl.float32)
-        gap = tl.where(mask, x - pivot, 0.0)
+        x = load_sum(
+            x_ptr, summand_ptr, pixel * x_pixel + channel, pixel * summand_pixel + channel, mask
+        )
+        if total_ptr is not None:
+            tl.store(total_ptr + pixel * total_pixel + channel, x, mask=mask)
+        gap = tl.where(mask, x.to(tl.float32) - pivot, 0.0)
         total += gap
         squares += gap * gap
     count = (end - begin).to(tl.float32)
     mean = tl.sum(total, 0) / count
+    first_value = tl.sum(pivot, 0)
     variance = tl.sum(squares, 0) / count - mean * mean
     # Rounding may leave less than none of no spread; NaN stays NaN.
     variance = tl.where(variance < 0.0, 0.0, variance)
     channel = own_channels(BLOCK_CHANNELS)
-    first_value = tl.load(x_ptr + begin * x_pixel + channel, mask=channel < channels, other=0.0)
     at = parts_ptr + part * 2 * channels + channel
-    tl.store(at, first_value.to(tl.float32) + mean, mask=channel < channels)
+    tl.store(at, first_value + mean, mask=channel < channels)
     tl.store(at + channels, variance, mask=channel < channels)
 
 

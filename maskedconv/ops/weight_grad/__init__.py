@@ -20,7 +20,7 @@ from maskedconv.ops.geometry import (
     memory_format_of,
     split_at_group_boundary,
 )
-from maskedconv.ops.weight_grad import cuda, matmul, native, reference, triton
+from maskedconv.ops.weight_grad import cuda, cuda_wgmma, matmul, native, reference, triton
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
 __all__ = [
@@ -38,6 +38,7 @@ BACKENDS = {
     "triton": triton,
     "cuda": cuda,
     "matmul": matmul,
+    "cuda_wgmma": cuda_wgmma,
 }
 
 

@@ -5,6 +5,9 @@ matrix product of channels by (filters, taps) over the input's pixels. The input
 stride, padding and dilation act on the few channels of the gradient. The kernel in
 ``triton_finish.py`` follows. Not yet run on a GPU.
 
+Each tap loads its gradients anew, mostly from the L1 cache. Only ``tl.gather`` could shift a tile,
+and compiles (Triton 3.6, sm_90) to a shuffle and a select for each row of it.
+
 In shape comments, P is input pixels, C channels, and N columns of a block. Offsets within an image
 are int32, offsets of an image int64.
 """

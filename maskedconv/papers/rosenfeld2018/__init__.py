@@ -18,6 +18,7 @@ from maskedconv.papers.rosenfeld2018.presets import PRESETS, adapt, remarks
 from maskedconv.report.item import Paper, Source
 
 _NOTES = (
+    "Rosenfeld and Tsotsos give the accuracy of the best epoch, too.",
     "Parameters are the learned ones (the paper's effective parameters). They include "
     "BatchNorm's affine parameters and the classifier, but no frozen filters.",
     "The paper's text learns the first filters of a layer, the authors' code the last ones. "

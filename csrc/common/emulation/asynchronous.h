@@ -1,0 +1,136 @@
+// What goes on beside the threads of a block: barriers that count arrivals and bytes, and products
+// of warpgroups.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <map>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+namespace maskedconv {
+namespace emulation {
+
+// PTX ISA, "mbarrier": a phase ends when all arrivals and all bytes that were announced have come.
+struct TransactionBarrier {
+    int arrivals;      // of each phase
+    int missing;       // of the current one
+    int64_t bytes = 0; // announced and not there yet
+    uint32_t ended = 0;
+    bool visible = false; // to copies
+
+    void arrive() {
+        if (--missing < 0)
+            throw std::runtime_error("emulation: more arrive at a barrier than it was made for");
+        end_phase();
+    }
+    void deliver(int64_t count) {
+        bytes -= count;
+        end_phase();
+    }
+
+  private:
+    void end_phase() {
+        if (missing == 0 && bytes == 0)
+            missing = arrivals, ++ended;
+    }
+};
+
+// A lane's registers that a product adds to.
+struct SumRegisters {
+    float* first;
+    int count;
+};
+
+// The products of one warp's rows. Registers of sums are NaN from a product to the wait for it, and
+// what is written there meanwhile is lost; operands are read as late as at the wait.
+class WarpProducts {
+  public:
+    // `compute(sums)`: with the sums that the registers of `to` stand for.
+    using Compute = std::function<void(const std::function<float*(float*)>&)>;
+
+    void registers_written() { fenced_ = false; }
+    void fence() { fenced_ = true; }
+
+    void add(const std::vector<SumRegisters>& to, Compute compute, bool at_once) {
+        if (!fenced_)
+            throw std::runtime_error("emulation: a product of registers that were written since "
+                                     "the last fence of products");
+        for (const SumRegisters& registers : to)
+            take(registers);
+        open_.push_back({std::move(compute), false, to});
+        if (at_once)
+            compute_all();
+    }
+
+    void commit() {
+        groups_.push_back(std::move(open_));
+        open_.clear();
+    }
+
+    void wait(int pending) {
+        while (static_cast<int>(groups_.size()) > pending) {
+            std::vector<Product> done = std::move(groups_.front());
+            groups_.erase(groups_.begin());
+            for (Product& product : done)
+                run(product);
+            for (const Product& product : done)
+                for (const SumRegisters& registers : product.to)
+                    give_back(registers);
+        }
+    }
+
+    bool idle() const { return open_.empty() && groups_.empty(); }
+
+  private:
+    struct Product {
+        Compute compute;
+        bool computed;
+        std::vector<SumRegisters> to;
+    };
+    struct Held {
+        std::vector<float> values;
+        int users;
+    };
+
+    void take(const SumRegisters& registers) {
+        Held& held = held_[registers.first];
+        if (held.users++)
+            return;
+        held.values.assign(registers.first, registers.first + registers.count);
+        std::fill_n(registers.first, registers.count, std::numeric_limits<float>::quiet_NaN());
+    }
+
+    void give_back(const SumRegisters& registers) {
+        Held& held = held_.at(registers.first);
+        if (--held.users)
+            return;
+        std::copy(held.values.begin(), held.values.end(), registers.first);
+        held_.erase(registers.first);
+    }
+
+    void run(Product& product) {
+        if (!product.computed)
+            product.compute([&](float* first) { return held_.at(first).values.data(); });
+        product.computed = true;
+    }
+
+    // In order, as hardware does.
+    void compute_all() {
+        for (auto& group : groups_)
+            for (Product& product : group)
+                run(product);
+        for (Product& product : open_)
+            run(product);
+    }
+
+    bool fenced_ = false;
+    std::vector<Product> open_;
+    std::vector<std::vector<Product>> groups_;
+    std::map<float*, Held> held_;
+};
+
+} // namespace emulation
+} // namespace maskedconv

@@ -1,0 +1,94 @@
+// Where things are: tiles in the images, operands in shared memory, sums in registers and in the
+// gradient. Arithmetic alone, for the kernel and for the tests.
+#pragma once
+
+#include "weight_grad/wgmma/cuda/plan.h"
+
+namespace maskedconv {
+namespace wgmma {
+
+// The first input pixel of a tile.
+struct TilePlace {
+    int image, row, column;
+};
+
+MASKEDCONV_BOTH TilePlace tile_place(const Plan& plan, int tile) {
+    const int rest = plan.column_tiles.quotient(tile);
+    return {plan.row_tiles.quotient(rest) * plan.images, plan.row_tiles.remainder(rest) * plan.rows,
+            plan.column_tiles.remainder(tile) * kTileColumns};
+}
+
+// The tiles of one of the blocks that share them.
+struct TileRange {
+    int first, count;
+};
+
+MASKEDCONV_BOTH TileRange tiles_of(const Plan& plan, int block) {
+    const int longer = block < plan.longer_blocks ? block : plan.longer_blocks;
+    return {block * plan.tiles_per_block + longer,
+            plan.tiles_per_block + (block < plan.longer_blocks)};
+}
+
+// The pixel of grad_output at which a tile's halo begins: the one that the last tap meets.
+struct HaloOrigin {
+    int row, column; // relative to the tile's first pixel
+};
+
+MASKEDCONV_BOTH HaloOrigin halo_origin(const WeightGrad& p) {
+    return {static_cast<int>(p.padding.rows - (p.kernel.rows - 1) * p.dilation.rows),
+            static_cast<int>(p.padding.columns - (p.kernel.columns - 1) * p.dilation.columns)};
+}
+
+// Where a lane points for a step's 16 pixels x 16 channels (ldmatrix, transposed), in bytes from
+// the swizzled tile: pixels 0 to 7 or 8 to 15, channels 0 to 7 or 8 to 15.
+MASKEDCONV_BOTH uint32_t x_offset(int step, int warp, int lane) {
+    const int pixel = step * 16 + (lane & 7) + (lane >> 4) * 8;
+    const int chunk = warp * 2 + (lane >> 3 & 1);
+    return swizzle128(static_cast<uint32_t>(pixel * kPixelBytes + chunk * 16));
+}
+
+// Rows of the tile that a step multiplies: this one and the next, of one image.
+MASKEDCONV_BOTH int first_row(const Plan& plan, int step) { return step * 2 & (plan.rows - 1); }
+
+// Where a step's operand of the gradient begins, in bytes from the halo of its 8 filters, for the
+// last tap of each column; `up`: how many taps before the last one.
+MASKEDCONV_BOTH int halo_offset(const Plan& plan, int step, int up, int dilation_rows) {
+    const int image = step * 2 >> plan.row_bits;
+    const int row = image * plan.halo_rows + first_row(plan, step) + up * dilation_rows;
+    return row * plan.halo_columns * kCoreRowBytes;
+}
+
+// The operand that begins at `start`: the next 8 pixels are those of the next row, the next 8
+// columns are the tap before, whose pixels lie `dilation` further.
+MASKEDCONV_BOTH MatrixPlace halo_operand(const Plan& plan, uint32_t start, int dilation_columns) {
+    return {start, static_cast<uint32_t>(plan.halo_columns * kCoreRowBytes),
+            static_cast<uint32_t>(dilation_columns * kCoreRowBytes)};
+}
+
+// Register i of a product's sums: its column, and the row within the warpgroup's 64.
+MASKEDCONV_BOTH int column_of(int lane, int i) { return i / 4 * 8 + lane % 4 * 2 + i % 2; }
+MASKEDCONV_BOTH int row_of(int warp, int lane, int i) {
+    return warp * 16 + lane / 4 + i / 2 % 2 * 8;
+}
+
+// An element of the gradient, relative to the first filter and channel of a block.
+struct SumPlace {
+    int filter, row, column, channel;
+};
+
+// Of sum number i of a block, [warpgroup, 8s of filters, taps up, taps left, filter, channel].
+template <int kSide, int kFilterBlocks> MASKEDCONV_BOTH SumPlace sum_place(int i) {
+    constexpr int kRow = kSide * kFilters, kBlock = kSide * kRow, kColumns = kFilterBlocks * kBlock;
+    const int column = i / kGroupChannels % kColumns;
+    return {column / kBlock * kFilters + column % kFilters, kSide - 1 - column % kBlock / kRow,
+            kSide - 1 - column % kRow / kFilters,
+            i / (kGroupChannels * kColumns) * kGroupChannels + i % kGroupChannels};
+}
+
+// Where it lies in shared memory, in floats.
+MASKEDCONV_BOTH int sum_offset(int i) {
+    return i / kGroupChannels * kSumPitch + i % kGroupChannels;
+}
+
+} // namespace wgmma
+} // namespace maskedconv

@@ -1,0 +1,29 @@
+// weight_grad on sm_90a by TMA and wgmma, in one launch. Not confirmed on a GPU. Strides are in
+// elements, not bytes.
+#pragma once
+
+#include "weight_grad/cuda/weight_grad_cuda.h"
+
+namespace maskedconv {
+
+// Why the kernel does not take the problem, or an empty text; of `sizes`, addresses and strides are
+// not read.
+const char* weight_grad_wgmma_sizes_refusal(const WeightGrad& sizes, ElementType type,
+                                            const CudaLimits& limits);
+const char* weight_grad_wgmma_refusal(const WeightGrad& problem, ElementType type,
+                                      const CudaLimits& limits);
+
+// What a launch needs besides: floats, and counters that are 0 before it and after it, no more than
+// the GPU has multiprocessors.
+struct WgmmaWorkspace {
+    int64_t floats, counters;
+};
+WgmmaWorkspace weight_grad_wgmma_workspace(const WeightGrad& sizes, const CudaLimits& limits);
+
+// Launches on `stream` (a cudaStream_t) of the current device; throws std::runtime_error.
+// `problem.type` is not read. Sums in a fixed order: the same result each time on one kind of GPU.
+// A value that is not finite reaches the elements that it is a factor of, and no others.
+void weight_grad_wgmma(const WeightGrad& problem, ElementType type, const CudaLimits& limits,
+                       float* floats, unsigned* counters, uintptr_t stream);
+
+} // namespace maskedconv

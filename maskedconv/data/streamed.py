@@ -1,0 +1,192 @@
+"""Images that are read from disk while a network is trained: ImageNet."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskedconv.data.augment import normalise
+from maskedconv.data.batches import batch_bounds, generator_of
+from maskedconv.data.classification import Classification
+from maskedconv.data.decode import opened_rgb
+from maskedconv.data.listing import Listing, Split
+
+# The side of an image, and of the whole test image before its centre is cut out.
+SIZE, TEST_SIZE = 224, 256
+# Szegedy et al. 2014 (arXiv 1409.4842): share of the area, and ratio of width to height.
+_AREA, _RATIO, _TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
+_BATCHES_AHEAD = 2
+Box = tuple[int, int, int, int]  # left, upper, right, lower
+Image = Any  # of Pillow
+# Reads the image of an index.
+Read = Callable[[int], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedImages(Classification):
+    """Images of any size in files, as batches of 224×224 pixels on ``device``.
+
+    A training image is a random part of the file's, 8 to 100 % of the area at a ratio of 3/4 to
+    4/3, mirrored at random; a test image is the centre of it, of which the shorter side has 256
+    pixels. Threads read ahead of the training. The parts depend on seed and epoch only.
+    """
+
+    name: str
+    listing: Listing
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    note: str
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.listing.classes
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return 3, SIZE, SIZE
+
+    @property
+    def train_size(self) -> int:
+        """Number of training images."""
+        return len(self.listing.train.paths)
+
+    @property
+    def test_size(self) -> int:
+        """Number of test images."""
+        return len(self.listing.test.paths)
+
+    def to(self, device: str | torch.device) -> StreamedImages:
+        """The same images, with batches on ``device``."""
+        return dataclasses.replace(self, device=torch.device(device))
+
+    def train_batches(
+        self, batch_size: int, seed: int, epoch: int, first_batch: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised images [B, 3, 224, 224] and labels [B]; see ``data.train_batches``.
+
+        Raises:
+            DataError: a file cannot be read as an image.
+        """
+        split, bounds = self.listing.train, batch_bounds(self.train_size, batch_size)
+        generator = generator_of(seed, epoch)
+        order = torch.randperm(self.train_size, generator=generator).tolist()
+        key = generator.initial_seed()
+
+        def read(index: int) -> Tensor:
+            random = np.random.default_rng([key, index])
+            with opened_rgb(split.paths[index]) as (image, _):
+                part = image.resize((SIZE, SIZE), _bilinear(), box=random_box(image.size, random))
+            pixels = _pixels(part)
+            return pixels.flip(2) if random.random() < 0.5 else pixels
+
+        chosen = [order[start:stop] for start, stop in pairwise(bounds[first_batch:])]
+        return self._batches(split, chosen, read)
+
+    def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The test images in their order, as :meth:`train_batches` gives them."""
+        split = self.listing.test
+
+        def read(index: int) -> Tensor:
+            with opened_rgb(split.paths[index]) as (image, _):
+                return _pixels(_centre(image))
+
+        bounds = [*range(0, self.test_size, batch_size), self.test_size]
+        chosen = [list(range(start, stop)) for start, stop in pairwise(bounds)]
+        return self._batches(split, chosen, read)
+
+    def _batches(
+        self, split: Split, chosen: Sequence[Sequence[int]], read: Read
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        labels = torch.tensor(split.labels)
+        for indices, pixels in _read_ahead(chosen, read):
+            images = normalise(pixels.to(self.device), self.mean, self.std)
+            yield images, labels[list(indices)].to(self.device)
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Top-5 on the test images, in percent; leaves the model in eval mode."""
+        model.eval()
+        best = min(5, self.num_classes)
+        right = sum(
+            int((model(images).topk(best, 1).indices == labels[:, None]).sum())
+            for images, labels in self.test_batches(128)
+        )
+        return {"top5": round(100 * right / self.test_size, 6)}
+
+
+def _read_ahead(
+    chosen: Sequence[Sequence[int]], read: Read
+) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """The indices of each batch, and what ``read`` gives of them, stacked."""
+    waiting: deque[tuple[Sequence[int], list[Future[Tensor]]]] = deque()
+    left = iter(chosen)
+    pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
+    try:
+        while True:
+            while len(waiting) <= _BATCHES_AHEAD and (indices := next(left, None)) is not None:
+                waiting.append((indices, [pool.submit(read, index) for index in indices]))
+            if not waiting:
+                return
+            indices, futures = waiting.popleft()
+            yield indices, torch.stack([future.result() for future in futures])
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def random_box(size: tuple[int, int], random: np.random.Generator) -> Box:
+    """A random part of an image of ``size`` (width, height).
+
+    The largest part in the middle that keeps the limits of the ratio, if ten random ones do not
+    fit.
+    """
+    width, height = size
+    for _ in range(_TRIES):
+        area = width * height * random.uniform(*_AREA)
+        ratio = math.exp(random.uniform(*map(math.log, _RATIO)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, upper = random.integers(width - w + 1), random.integers(height - h + 1)
+            return int(left), int(upper), int(left) + w, int(upper) + h
+    w = min(width, round(height * _RATIO[1]))
+    h = min(height, round(width / _RATIO[0]))
+    left, upper = (width - w) // 2, (height - h) // 2
+    return left, upper, left + w, upper + h
+
+
+def _centre(image: Image) -> Image:
+    """The middle of an image whose shorter side becomes ``TEST_SIZE`` pixels."""
+    scale = TEST_SIZE / min(image.size)
+    width, height = (max(TEST_SIZE, round(side * scale)) for side in image.size)
+    left, upper = (width - SIZE) // 2, (height - SIZE) // 2
+    whole = image.resize((width, height), _bilinear())
+    return whole.crop((left, upper, left + SIZE, upper + SIZE))
+
+
+def _bilinear() -> Any:
+    from PIL.Image import Resampling
+
+    return Resampling.BILINEAR
+
+
+def _pixels(image: Image) -> Tensor:
+    """uint8 [3, H, W]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

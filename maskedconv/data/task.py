@@ -1,0 +1,58 @@
+"""The interface between a data set and the training: batches, loss and accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class Task(Protocol):
+    """A data set as training, evaluation and runs see it.
+
+    An example has the shape ``image_shape``, such as (C, H, W). A network turns examples
+    ``[B, *image_shape]`` into outputs, whose last dimension or second one is ``num_classes`` long.
+
+    Attributes:
+        name: as ``maskedconv.data.load`` takes it.
+        classes: names of the outputs.
+        note: describes the origin of the data.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def note(self) -> str: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def image_shape(self) -> tuple[int, ...]: ...
+    @property
+    def train_size(self) -> int: ...
+    @property
+    def test_size(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def to(self, device: str | torch.device) -> Self: ...
+
+    def train_batches(
+        self, batch_size: int, seed: int, epoch: int, first_batch: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of an epoch, in an order that depends on ``seed`` and ``epoch`` only."""
+
+    def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The test examples in their order."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss [] of a batch."""
+
+    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Number [] of examples of a batch that are right."""
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Further results of a trained network, in percent, by name."""

@@ -1,0 +1,157 @@
+"""Learning which weights of a random network to use (Ramanujan et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from maskedconv import slices
+from maskedconv.checks import check_choice
+from maskedconv.functional.supermask import MaskPlan, supermask_weight
+from maskedconv.methods.method import Configuration, LayerFactory, Method
+from maskedconv.nn.convertible import arguments_of, check_exact
+from maskedconv.nn.global_threshold import share_threshold
+from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.random_weights import WEIGHTS
+from maskedconv.nn.scored import THRESHOLDS, ScoredLayer
+from maskedconv.nn.supermask import SupermaskConv2d, SupermaskLinear
+from maskedconv.nn.supermask_embedding import SupermaskEmbedding
+from maskedconv.schema import Schema, count, flag, list_of, number, one_of
+
+
+@dataclass(frozen=True)
+class Supermask(Method):
+    """Edge-popup: a score for each weight is learned, and the weights with the best ones are used.
+
+    Convolutions and fully connected layers become :class:`maskedconv.nn.SupermaskConv2d` and
+    :class:`maskedconv.nn.SupermaskLinear`, the first, the last and shortcuts included. New networks
+    have no biases and BatchNorm without affine parameters, as in the paper. ``convert_`` leaves
+    layers with a bias alone.
+
+    The learned parameters of such a network are its scores, which are as many as its weights. How
+    many weights the masks keep is :func:`maskedconv.count_kept`.
+
+    Source: Ramanujan et al. 2019 (arXiv 1911.13299).
+
+    Args:
+        k: fraction of each layer's weights that is used, in [0, 1].
+        weights: "signed_constant" for ±σ, "kaiming" for N(0, σ²), with σ = √2 / √fan_in; "uniform"
+            for PyTorch's initialisation; "network" for that of the new network's plain layers;
+            "keep" for the values before the conversion (in a new
+            network, PyTorch's initialisation).
+        scale: whether weights that are drawn anew are multiplied by 1 / √k.
+        threshold: "layer" keeps the fraction ``k`` of each layer, "global" that of the network.
+        norm_learned: whether the BatchNorm of new networks has affine parameters.
+
+    Raises:
+        TypeError, ValueError: an argument is not one of these.
+    """
+
+    k: float = 0.5
+    weights: str = "signed_constant"
+    scale: bool = True
+    threshold: str = "layer"
+    norm_learned: bool = False
+
+    name = "supermask"
+    layer = SupermaskConv2d
+    linear_layer = SupermaskLinear
+    embedding_layer: ClassVar[type[ScoredLayer]] = SupermaskEmbedding
+    converted = (nn.Conv2d, nn.Linear)
+    schema: ClassVar[Mapping[str, Schema]] = {
+        "k": number,
+        "weights": one_of(*WEIGHTS),
+        "scale": flag,
+        "threshold": one_of(*THRESHOLDS),
+        "weight_shape": list_of(count),
+    }
+
+    def __post_init__(self) -> None:
+        # A frozen dataclass is set this way.
+        object.__setattr__(self, "k", slices.check_kept_fraction(self.k))
+        check_choice("weights", self.weights, (*WEIGHTS, "keep"))
+        check_choice("threshold", self.threshold, THRESHOLDS)
+        for name in ("scale", "norm_learned"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} is {getattr(self, name)!r}; expected a bool")
+
+    def factory(self) -> LayerFactory:
+        settings = self._layer_settings()
+        return LayerFactory(
+            conv=cast(Callable[..., nn.Conv2d], partial(_without_bias, self.layer, settings)),
+            linear=cast(Callable[..., nn.Linear], partial(_without_bias, self.linear_layer, settings)),
+            norm=partial(nn.BatchNorm2d, affine=self.norm_learned),
+            embedding=cast(Callable[..., nn.Embedding], partial(self.embedding_layer, **settings)),
+        )
+
+    def _layer_settings(self) -> dict[str, Any]:
+        weights = "uniform" if self.weights == "keep" else self.weights
+        return {"k": self.k, "weights": weights, "scale": self.scale, "threshold": self.threshold}
+
+    def obstacle(self, plain: nn.Module) -> str | None:
+        if plain._parameters.get("bias") is None:
+            return None
+        return f"it has a bias, which a {self.name} does not have"
+
+    def convert(self, plain: nn.Module, seed: int | None) -> PartlyLearned:
+        kind = nn.Conv2d if isinstance(plain, nn.Conv2d) else nn.Linear
+        check_exact(plain, kind, "the layer")
+        if reason := self.obstacle(plain):
+            raise ValueError(f"the layer cannot be converted: {reason}")
+        weight = cast(Tensor, plain.weight)
+        options: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+        if self.weights == "keep":
+            options["frozen"] = weight.detach().clone()
+        make, arguments = _like(self, plain)
+        layer = make(*arguments, seed=seed, **options, **self._layer_settings())
+        layer.scores.requires_grad_(weight.requires_grad)
+        if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
+            layer = layer.to(memory_format=torch.channels_last)
+        return layer.train(plain.training)
+
+    def attach(self, model: nn.Module) -> None:
+        if self.threshold == "global":
+            share_threshold(model)
+
+    @staticmethod
+    def mistake(configuration: Configuration) -> str:
+        k = configuration["k"]
+        return "" if 0 <= k <= 1 else f"k is {k}; expected a fraction in [0, 1]"
+
+    @staticmethod
+    def stored_shapes(configuration: Configuration) -> dict[str, list[int]]:
+        shape = configuration["weight_shape"]
+        return {"scores": shape, "frozen": shape}
+
+    @classmethod
+    def plain_values(
+        cls, configuration: Configuration, stored: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        if configuration["threshold"] == "global":
+            raise ValueError(
+                "threshold is 'global'; load the file into its network, and merge that instead"
+            )
+        scores = stored["scores"]
+        kept = slices.num_kept(configuration["k"], scores.numel())
+        plan = MaskPlan(kept, cls.layer.binary)
+        return {"weight": supermask_weight(scores, stored["frozen"], plan)}
+
+
+def _without_bias(
+    layer: type[ScoredLayer], settings: dict[str, Any], *arguments: Any, **options: Any
+) -> ScoredLayer:
+    """A layer with the arguments of a plain one, of which ``bias`` is ignored."""
+    return layer(*arguments, **{**options, "bias": False}, **settings)
+
+
+def _like(method: Supermask, plain: nn.Module) -> tuple[Any, tuple[Any, ...]]:
+    """The type of the new layer, and the arguments that make it like ``plain``."""
+    if isinstance(plain, nn.Conv2d):
+        return method.layer, arguments_of(plain)
+    assert isinstance(plain, nn.Linear)
+    return method.linear_layer, (plain.in_features, plain.out_features)

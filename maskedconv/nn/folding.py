@@ -1,0 +1,36 @@
+"""Layers that share one frozen weight and learn masks of their own.
+
+Sources: Shen et al. 2021, *What's Hidden in a One-layer Randomly Weighted Transformer?* (arXiv
+2109.03939): the layers of an encoder or a decoder share one weight per role. López García-Arias et
+al. 2021, *Hidden-Fold Networks*: the blocks of a stage of a ResNet share theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from maskedconv.nn.scored import ScoredLayer
+
+
+def fold_(blocks: Iterable[nn.Module]) -> None:
+    """Lets layers of the same name and shape in ``blocks`` share one frozen weight, in place.
+
+    They share the first one's: one tensor, which ``deepcopy``, ``.to()`` and ``.half()`` leave
+    shared. The scores remain each layer's own. Other layers do not change.
+
+    Raises:
+        ValueError: the blocks have no layer with scores.
+    """
+    first: dict[tuple[object, ...], ScoredLayer] = {}
+    for block in blocks:
+        for name, layer in block.named_modules():
+            if isinstance(layer, ScoredLayer):
+                kind = name, layer.weight_shape, layer.dtype
+                layer.frozen = first.setdefault(kind, layer).frozen
+    if not first:
+        raise ValueError(
+            "fold is True; expected a method whose layers have a frozen weight and scores, such as "
+            "supermask"
+        )

@@ -1,0 +1,259 @@
+"""Layers whose weight is frozen, and whose scores decide which of it is used."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self
+
+import torch
+from torch import Tensor, nn
+
+import maskedconv.nn.distributed  # noqa: F401 (a hook on DistributedDataParallel)
+from maskedconv import slices
+from maskedconv.checks import check_choice
+from maskedconv.functional.supermask import MaskPlan, supermask_weight
+from maskedconv.nn.partly_learned import FrozenPart, LearnedPart, PartlyLearned
+from maskedconv.nn.random_weights import WEIGHTS, draw_weights_, kept_gain
+from maskedconv.ops.masked_weight import Threshold, masked_weight
+
+THRESHOLDS = ("layer", "global")
+
+
+class MaskSettings(NamedTuple):
+    """The settings of a supermask that the layers of a network share.
+
+    Attributes:
+        k: fraction of the weights that is kept, in [0, 1].
+        weights: distribution of the frozen weights, see
+            :func:`maskedconv.nn.random_weights.draw_weights_`.
+        scale: whether the frozen weights are multiplied by 1 / √k.
+        threshold: "layer" keeps the fraction ``k`` of each layer, "global" that of the network; see
+            :mod:`maskedconv.nn.global_threshold`.
+    """
+
+    k: float
+    weights: str
+    scale: bool
+    threshold: str
+
+    def checked(self) -> MaskSettings:
+        """The settings with ``k`` as a float; TypeError or ValueError if one is invalid."""
+        if not isinstance(self.scale, bool):
+            raise TypeError(f"scale is {self.scale!r}; expected a bool")
+        check_choice("weights", self.weights, WEIGHTS)
+        check_choice("threshold", self.threshold, THRESHOLDS)
+        return self._replace(k=slices.check_kept_fraction(self.k))
+
+
+class SeenThreshold(NamedTuple):
+    """The threshold of a network for a layer, and the version of the scores that it belongs to."""
+
+    threshold: Threshold
+    version: int
+
+
+class ScoredLayer(PartlyLearned):
+    """Uses the frozen weights with the largest scores; only the scores are learned.
+
+    The learned parameters of such a layer are its scores, one for each weight. The number of
+    weights that the mask keeps is ``num_kept``.
+
+    Attributes:
+        scores: Parameter of the shape of the weight.
+        frozen: buffer, the random weight before the mask. Layers that were given the same tensor
+            share it, also after ``.to()`` and ``.half()``.
+        settings: of the mask.
+    """
+
+    binary: ClassVar[bool] = False
+    default_weights: ClassVar[str] = "signed_constant"
+    bias: ClassVar[None] = None
+    has_bias: ClassVar[bool] = False
+
+    scores: nn.Parameter
+    frozen: Tensor
+    settings: MaskSettings
+    _network_threshold: SeenThreshold | None
+
+    def _set_up(
+        self,
+        like: Tensor,
+        settings: MaskSettings,
+        seed: int | None,
+        frozen: Tensor | None,
+    ) -> None:
+        """Allocates and draws the parts.
+
+        Args:
+            like: the weight of a plain layer, of any values: its shape, dtype and device count.
+            frozen: a weight to use instead of a random one.
+        """
+        self.settings, self.seed = settings.checked(), seed
+        self._network_threshold = None
+        self.weight_shape = tuple(like.shape)
+        self.num_learned = like.numel()
+        self._num_kept = slices.num_kept(self.settings.k, like.numel())
+        self.scores = nn.Parameter(torch.empty_like(like))
+        if frozen is not None and (frozen.shape, frozen.dtype) != (like.shape, like.dtype):
+            raise ValueError(
+                f"frozen is {list(frozen.shape)} of {frozen.dtype}; expected "
+                f"{list(like.shape)} of {like.dtype}"
+            )
+        if frozen is not None and seed is not None:
+            raise ValueError(f"seed is {seed} and frozen is given; expected one of the two")
+        self.register_buffer("frozen", torch.empty_like(like) if frozen is None else frozen)
+        self._draw(with_weight=frozen is None)
+
+    @property
+    def num_kept(self) -> int:
+        """How many weights the mask keeps; read from the mask if the threshold is the network's."""
+        return int(self.mask.sum()) if self.settings.threshold == "global" else self._num_kept
+
+    def reset_parameters(self) -> None:
+        """Draws the frozen weight and the scores, from ``seed`` when there is one.
+
+        Values are drawn on the CPU. Parts on the meta device have no values and are skipped.
+        """
+        self._draw(with_weight=True)
+
+    @torch.no_grad()
+    def _draw(self, *, with_weight: bool) -> None:
+        if self.scores.is_meta:
+            return
+        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+        drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
+        if with_weight:
+            weights = draw_weights_(drawn, self.settings.weights, self._gain(), generator)
+            self.frozen.copy_(weights)
+        self.scores.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator))
+
+    @torch.no_grad()
+    def draw_frozen_(self, draw: Callable[[Tensor], object]) -> None:
+        """Initialises the frozen weight by ``draw`` if its distribution is that of the network.
+
+        ``draw`` fills a tensor of the shape of the weight in place.
+        """
+        if self.settings.weights == "network":
+            draw(self.frozen)
+            self.frozen.mul_(self._gain())
+
+    def _gain(self) -> float:
+        return kept_gain(self.settings.k) if self.settings.scale else 1.0
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As ``nn.Module`` does, but the frozen weight stays the same tensor, as parameters do."""
+        before = self.frozen
+        super()._apply(fn, recurse)
+        after = self.frozen
+        if torch._has_compatible_shallow_copy_type(before, after):
+            before.data = after
+            self.frozen = before
+        return self
+
+    def set_network_threshold(self, threshold: Threshold) -> None:
+        """Sets the network's threshold for the present scores, if that is the one to use."""
+        self._network_threshold = SeenThreshold(threshold, self.scores._version)
+
+    def _plan(self) -> MaskPlan:
+        """How the weight is masked."""
+        if self.settings.threshold == "layer":
+            return MaskPlan(self._num_kept, self.binary)
+        seen = self._network_threshold
+        if seen is None or seen.version != self.scores._version:
+            raise RuntimeError(
+                "the threshold of the network is not known for these scores; call the network, or "
+                "maskedconv.nn.global_threshold.update_thresholds(network), before reading the "
+                "weight or the mask of a layer"
+            )
+        return MaskPlan(0, self.binary, seen.threshold)
+
+    def _compute_weight(self, input: Tensor) -> Tensor:
+        """The masked weight in the type that a layer computes in for ``input``."""
+        return supermask_weight(self.scores, self.frozen, self._plan(), self._type_for(input))
+
+    def _type_for(self, input: Tensor) -> torch.dtype:
+        device = input.device.type
+        autocast = device != "meta" and torch.is_autocast_enabled(device)
+        if autocast and self.dtype != torch.float64:
+            return torch.get_autocast_dtype(device)
+        return self.dtype
+
+    @property
+    def weight(self) -> Tensor:
+        """The masked weight, of ``weight_shape``; differentiable towards ``scores``.
+
+        It is computed at each access, so changing it in place changes nothing.
+        """
+        return supermask_weight(self.scores, self.frozen, self._plan())
+
+    @weight.setter
+    def weight(self, value: object) -> NoReturn:
+        raise AttributeError(
+            f"weight of a {type(self).__name__} is computed from its scores and frozen weight and "
+            "cannot be replaced; change those, or make a plain layer first (`layer.to_plain()`)"
+        )
+
+    @property
+    def mask(self) -> Tensor:
+        """True for the weights that are kept, bool, of ``weight_shape``."""
+        return self.mask_of(self._plan().threshold_of(self.scores))
+
+    def mask_of(self, threshold: Threshold) -> Tensor:
+        """The mask of the present scores under a threshold."""
+        scores = self.scores.detach()
+        return masked_weight(torch.ones_like(scores), scores, threshold).bool()
+
+    def masks(self) -> dict[str, Tensor]:
+        # As scores, they keep the same weights: there are as many ones as weights to keep.
+        return {"scores": self.mask.to(self.dtype)}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.scores.dtype
+
+    def frozen_parts(self) -> tuple[FrozenPart, ...]:
+        # One score stands for each weight of the plain layer.
+        return (FrozenPart(self.frozen, 0),)
+
+    def frozen_buffers(self) -> tuple[str, ...]:
+        return ("frozen",)
+
+    def learned_parts(self) -> tuple[LearnedPart, ...]:
+        return ()
+
+    def inference_bits(self) -> int:
+        """One bit for each weight: whether it is kept."""
+        return self.num_learned
+
+    def weight_values(self) -> tuple[Tensor, Tensor]:
+        kept = self.weight.detach()[self.mask]
+        return (kept, kept[:0]) if self.scores.requires_grad else (kept[:0], kept)
+
+    def learned_filters(self) -> int:
+        return 0
+
+    def configuration(self) -> dict[str, Any]:
+        return {**self.settings._asdict(), "weight_shape": list(self.weight_shape)}
+
+    @abstractmethod
+    def _like(self, **options: Any) -> Self:
+        """A new layer with the geometry, settings and dtype of this one."""
+
+    def drawn_from(self, seed: int) -> Self:
+        return self._like(seed=seed, device="cpu")
+
+    @torch.no_grad()
+    def to_frozen(self) -> Self:
+        layer = self._like(frozen=self.frozen, device=self.scores.device)
+        layer.scores.copy_(self.scores)
+        layer.requires_grad_(False)
+        return layer.train(self.training)
+
+    @torch.no_grad()
+    def _fill(self, plain: nn.Module) -> nn.Module:
+        """Gives a plain layer on the meta device the masked weight."""
+        weight = nn.Parameter(self.weight.clone(), requires_grad=self.scores.requires_grad)
+        plain.weight = weight
+        return plain.train(self.training)

@@ -1,0 +1,72 @@
+"""SupermaskEmbedding: a random embedding of which a learned mask keeps a part."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskedconv import slices
+from maskedconv.nn.scored import MaskSettings, ScoredLayer
+
+
+class SupermaskEmbedding(ScoredLayer):
+    """An embedding that uses only the fraction ``k`` of a frozen random weight.
+
+    A score for each weight is learned instead of the weight, as in
+    :class:`maskedconv.nn.SupermaskLinear`, which describes the settings. The weight is
+    ``[num_embeddings, embedding_dim]``. A decoder reads it for its output embedding too, which then
+    has the same frozen values and scores.
+
+    Source: Shen et al. 2021, *What's Hidden in a One-layer Randomly Weighted Transformer?*
+    (arXiv 2109.03939), section 3.
+
+    Input int64 of any shape ``[...]``, output ``[..., embedding_dim]``.
+
+    Raises:
+        TypeError, ValueError: an argument is invalid.
+    """
+
+    method = "supermask"
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        k: float = 0.5,
+        weights: str | None = None,
+        scale: bool = True,
+        threshold: str = "layer",
+        seed: int | None = None,
+        frozen: Tensor | None = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        slices.check_seed(seed)
+        settings = MaskSettings(k, weights or self.default_weights, scale, threshold)
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        place = frozen.device if device is None and frozen is not None else device
+        like = torch.empty(num_embeddings, embedding_dim, device=place, dtype=dtype)
+        self._set_up(like, settings, seed, frozen)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.embedding(input, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}, kept={self.num_kept}"
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        return (cls(2, 2, device="meta"),)
+
+    def _like(self, **options: Any) -> Self:
+        options = {**self.settings._asdict(), "dtype": self.dtype, **options}
+        return type(self)(self.num_embeddings, self.embedding_dim, **options)
+
+    def to_plain(self) -> nn.Module:
+        size = self.num_embeddings, self.embedding_dim
+        return self._fill(nn.Embedding(*size, device="meta", dtype=self.dtype))

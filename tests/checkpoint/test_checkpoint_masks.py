@@ -1,0 +1,100 @@
+"""Checkpoints of supermasks: scores for training, or one bit a weight for use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from maskedconv import load, methods, models, save
+from maskedconv.checkpoint import load_plain
+from maskedconv.checkpoint.file import fingerprint
+
+
+def network(method, seed):
+    # Small for the test, and large enough for the file's header to be a small part.
+    return models.create("conv2", method=method, seed=seed, image_size=16)
+
+
+def trained(method, seed=0):
+    torch.manual_seed(1)
+    model = network(method, seed)
+    for parameter in model.parameters():
+        parameter.data.normal_()
+    model(images())
+    return model
+
+
+def images():
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+METHODS = (methods.supermask(0.3), methods.biprop(0.3), methods.biprop(0.3, threshold="global"))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.name}-{m.threshold}")
+def test_a_seed_and_one_bit_a_weight(tmp_path, method):
+    model = trained(method)
+    save(model, tmp_path / "bits", masks=True)
+    save(model, tmp_path / "scores")
+    other = network(method, seed=1)
+    load(other, tmp_path / "bits")
+    assert torch.equal(other(images()), model(images()))
+    weights = sum(p.numel() for p in model.parameters())
+    size = (tmp_path / "bits").stat().st_size
+    assert weights / 8 <= size < weights / 8 + 8000
+    assert (tmp_path / "scores").stat().st_size >= 4 * weights
+
+
+def test_scores_for_training(tmp_path):
+    model = trained(METHODS[0])
+    save(model, tmp_path / "file")
+    other = load(network(METHODS[0], seed=1), tmp_path / "file")
+    for one, two in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("method", METHODS[:2], ids=lambda m: m.name)
+def test_plain_values(tmp_path, method):
+    model = trained(method)
+    save(model, tmp_path / "file", frozen=True, masks=True)
+    plain = models.create("conv2", image_size=16)
+    plain.load_state_dict(load_plain(tmp_path / "file"))
+    torch.testing.assert_close(plain(images()), model(images()))
+
+
+def test_one_layer_alone_does_not_know_a_global_threshold(tmp_path):
+    save(trained(METHODS[2]), tmp_path / "file", frozen=True)
+    with pytest.raises(ValueError, match=r"layers.features.0.threshold is 'global'; load the file"):
+        load_plain(tmp_path / "file")
+
+
+def test_a_model_without_masks(tmp_path):
+    with pytest.raises(ValueError, match=r"masks is True, but model \(Linear\) has no supermask"):
+        save(nn.Linear(2, 2), tmp_path / "file", masks=True)
+
+
+def test_bits_that_do_not_fit(tmp_path):
+    save(trained(METHODS[0]), path := tmp_path / "file", masks=True)
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        header = json.loads(file.metadata()["maskedconv"])
+    header["masks"]["fc.0.scores"]["shape"][0] += 8
+    header.pop("tensors")
+    text = json.dumps({**header, "tensors": digests(tensors)})
+    save_file(tensors, path, metadata={"maskedconv": text, "sha256": digest_of(text)})
+    with pytest.raises(ValueError, match=r"fc.0.scores is damaged: bits is \["):
+        load(network(METHODS[0], seed=0), path)
+
+
+def digests(tensors):
+    return {key: fingerprint(tensor) for key, tensor in tensors.items()}
+
+
+def digest_of(text):
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,138 @@
+"""Images that are read while a network is trained, of generated files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from maskedconv import data
+from maskedconv.data import DataError
+from maskedconv.data.streamed import SIZE, random_box
+
+SIZES = [(300, 260), (250, 400), (224, 224), (90, 120)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 3)):
+        for label, name in enumerate(("bird", "car")):
+            for number in range(count):
+                width, height = SIZES[number % len(SIZES)]
+                pixels = random.integers(0, 100, (height, width, 3), dtype=np.uint8)
+                pixels[..., label] += 150
+                path = root / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    return root
+
+
+@pytest.fixture
+def photos(folder):
+    return data.load("photos", folder)
+
+
+def test_sizes_and_classes(photos, folder):
+    assert photos.classes == ("bird", "car")
+    assert (photos.train_size, photos.test_size) == (8, 6)
+    assert photos.image_shape == (3, SIZE, SIZE)
+    assert folder.name in photos.note
+
+
+def test_batches_of_an_epoch(photos):
+    batches = list(photos.train_batches(3, seed=0, epoch=1))
+    assert [len(labels) for _, labels in batches] == [3, 3, 2]
+    labels = torch.cat([labels for _, labels in batches])
+    assert labels.bincount().tolist() == [4, 4]
+    for images, their_labels in batches:
+        assert images.shape[1:] == (3, SIZE, SIZE)
+        assert images.dtype == torch.float32
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        # The class is the brightest of the first two channels.
+        assert torch.equal(images[:, :2].mean((2, 3)).argmax(1), their_labels)
+
+
+def test_a_batch_depends_on_seed_and_epoch_alone(photos):
+    first = list(photos.train_batches(3, seed=0, epoch=1))
+    again = list(photos.train_batches(3, seed=0, epoch=1, first_batch=1))
+    for (ours, labels), (theirs, their_labels) in zip(again, first[1:], strict=True):
+        assert torch.equal(ours, theirs)
+        assert torch.equal(labels, their_labels)
+    for seed, epoch in ((1, 1), (0, 2)):
+        images, _ = next(photos.train_batches(8, seed=seed, epoch=epoch))
+        assert not torch.equal(images, torch.cat([images for images, _ in first]))
+
+
+def test_test_images_are_the_centre_in_order(photos, folder):
+    (images, labels), *rest = photos.test_batches(4)
+    assert labels.tolist() == [0, 0, 0, 1]
+    assert [len(part) for part, _ in rest] == [2]
+    with Image.open(folder / "val" / "bird" / "2.png") as image:  # 224×224 becomes 256×256
+        whole = image.resize((256, 256), Image.Resampling.BILINEAR).crop((16, 16, 240, 240))
+    expected = torch.from_numpy(np.array(whole)).permute(2, 0, 1)[None].double() / 255
+    mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (photos.mean, photos.std))
+    torch.testing.assert_close(images[2:3].double(), (expected - mean) / std, rtol=0, atol=1e-5)
+
+
+def test_top5_and_accuracy(photos):
+    class Brightest(nn.Module):
+        def forward(self, images):
+            return images[:, :2].mean((2, 3))
+
+    assert photos.measure(Brightest()) == {"top5": 100.0}
+    outputs = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    assert int(photos.correct(outputs, torch.tensor([1, 1]))) == 1
+
+
+def test_a_subset_of_the_training_images(folder):
+    chosen = data.load("photos", folder, subset=2)
+    assert (chosen.train_size, chosen.test_size) == (4, 6)
+    assert "2 training images per class" in chosen.note
+    smaller = data.load("photos", folder, subset=1)
+    assert set(smaller.listing.train.paths) < set(chosen.listing.train.paths)
+
+
+def test_a_damaged_file_is_named(folder, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        (tmp_path / split / "a" / "broken.jpg").write_bytes(b"no image")
+    broken = data.load("photos", tmp_path)
+    with pytest.raises(DataError, match=r"broken\.jpg cannot be read as an image"):
+        list(broken.train_batches(1, seed=0, epoch=0))
+
+
+def test_a_folder_is_needed():
+    with pytest.raises(data.MissingDataError, match="'photos' needs one: add --data-dir"):
+        data.load("photos")
+
+
+def test_imagenet_needs_its_classes(folder):
+    with pytest.raises(DataError, match=r"ImageNet has 1000 classes, but .* has 2"):
+        data.load("imagenet", folder)
+
+
+@given(width=st.integers(1, 500), height=st.integers(1, 500), seed=st.integers(0, 2**32 - 1))
+def test_random_boxes_lie_within_the_image(width, height, seed):
+    left, upper, right, lower = random_box((width, height), np.random.default_rng(seed))
+    assert 0 <= left < right <= width
+    assert 0 <= upper < lower <= height
+
+
+def test_the_share_of_the_area():
+    """Of a square, uniform between 8 and 100 %, but for boxes that did not fit."""
+    random = np.random.default_rng(0)
+    boxes = np.array([random_box((400, 400), random) for _ in range(4000)])
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    areas = width * height / 400**2
+    assert 0.078 < areas.min() < 0.1
+    assert 0.95 < areas.max() <= 1.0
+    ratios = width / height
+    assert 0.74 < ratios.min() < 0.76
+    assert 1.32 < ratios.max() < 1.35
+    assert abs(np.log(ratios).mean()) < 0.02
