@@ -3,7 +3,8 @@
 ``python -m bench.masked_weights`` measures every distinct weight shape of ResNet-50 and WRN-28-10:
 the threshold and the masked weight together, as in each forward pass, the gradient of the scores,
 and both through autograd. The peer is plain PyTorch as in the public code of edge-popup: sort all
-scores, write zeros and ones by the order, multiply; and one product for the gradient.
+scores, write zeros and ones by the order, multiply; and for the gradient the products of autograd:
+by the weight, and, as the mask depends on the magnitude of the scores, by their sign.
 OMP_NUM_THREADS sets the number of threads.
 """
 
@@ -71,9 +72,12 @@ def forward(weight: Tensor, score: Tensor) -> Functions:
     }
 
 
-def gradient(weight: Tensor, grad: Tensor) -> Functions:
-    """The gradient of the scores; that of plain PyTorch is one product."""
-    return {"maskedconv": lambda: score_grad(grad, weight), "multiply": lambda: grad * weight}
+def gradient(weight: Tensor, score: Tensor, grad: Tensor) -> Functions:
+    """The gradient of the scores; plain PyTorch multiplies by the weight and by the sign."""
+    return {
+        "maskedconv": lambda: score_grad(grad, weight, score),
+        "multiply": lambda: grad * weight * score.sign(),
+    }
 
 
 class _Masked(torch.autograd.Function):
@@ -81,7 +85,7 @@ class _Masked(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, score: Tensor, num_kept: int) -> Tensor:
-        ctx.save_for_backward(weight)
+        ctx.save_for_backward(weight, score)
         return masked_weight(weight, score, find_threshold(score, num_kept))
 
     @staticmethod
@@ -123,7 +127,7 @@ def measure(device: str, rounds: int, shapes: tuple[Shape, ...] = SHAPES) -> lis
         name = "x".join(map(str, shape))
         for what, functions in (
             ("threshold and masked weight", forward(weight, score)),
-            ("gradient of the scores", gradient(weight, grad)),
+            ("gradient of the scores", gradient(weight, score, grad)),
             ("forward and backward through autograd", both(weight, score, grad)),
         ):
             with recorded_decisions() as decisions:
