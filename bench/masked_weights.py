@@ -1,9 +1,11 @@
 """Compares a supermask's weight and the gradient of its scores with the public code's way.
 
 ``python -m bench.masked_weights`` measures every distinct weight shape of ResNet-50 and WRN-28-10:
-the threshold and the masked weight together, as in each forward pass, and the gradient. The peer
-is plain PyTorch as in the public code of edge-popup: sort all scores, write zeros and ones by the
-order, multiply; and one product for the gradient. OMP_NUM_THREADS sets the number of threads.
+the threshold and the masked weight together, as in each forward pass, the gradient of the scores,
+and both through autograd. The peer is plain PyTorch as in the public code of edge-popup: sort all
+scores, write zeros and ones by the order, multiply; and for the gradient the products of autograd:
+by the weight, and, as the mask depends on the magnitude of the scores, by their sign.
+OMP_NUM_THREADS sets the number of threads.
 """
 
 from __future__ import annotations
@@ -48,13 +50,17 @@ def tensors(shape: Shape, device: str) -> tuple[Tensor, ...]:
 
 
 def sort_and_multiply(weight: Tensor, score: Tensor, num_kept: int) -> Tensor:
-    """The public code's way: the last ``num_kept`` of the sorted magnitudes are kept."""
-    magnitude = score.abs()
+    """The public code's way."""
+    return weight * sorted_mask(score.abs(), num_kept)
+
+
+def sorted_mask(magnitude: Tensor, num_kept: int) -> Tensor:
+    """Ones for the last ``num_kept`` of the sorted magnitudes, else zeros."""
     mask = magnitude.clone().flatten()
     order = magnitude.flatten().sort().indices
-    mask[order[: score.numel() - num_kept]] = 0
-    mask[order[score.numel() - num_kept :]] = 1
-    return weight * mask.view_as(weight)
+    mask[order[: mask.numel() - num_kept]] = 0
+    mask[order[mask.numel() - num_kept :]] = 1
+    return mask.view_as(magnitude)
 
 
 def forward(weight: Tensor, score: Tensor) -> Functions:
@@ -66,9 +72,51 @@ def forward(weight: Tensor, score: Tensor) -> Functions:
     }
 
 
-def gradient(weight: Tensor, grad: Tensor) -> Functions:
-    """The gradient of the scores; that of plain PyTorch is one product."""
-    return {"maskedconv": lambda: score_grad(grad, weight), "multiply": lambda: grad * weight}
+def gradient(weight: Tensor, score: Tensor, grad: Tensor) -> Functions:
+    """The gradient of the scores; plain PyTorch multiplies by the weight and by the sign."""
+    return {
+        "maskedconv": lambda: score_grad(grad, weight, score),
+        "multiply": lambda: grad * weight * score.sign(),
+    }
+
+
+class _Masked(torch.autograd.Function):
+    """A supermask's weight by the operators."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, score: Tensor, num_kept: int) -> Tensor:
+        ctx.save_for_backward(weight, score)
+        return masked_weight(weight, score, find_threshold(score, num_kept))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, score_grad(grad, *ctx.saved_tensors), None
+
+
+class _Sorted(torch.autograd.Function):
+    """The public code's mask; its gradient is passed on."""
+
+    @staticmethod
+    def forward(ctx: Any, magnitude: Tensor, num_kept: int) -> Tensor:
+        return sorted_mask(magnitude, num_kept)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad, None
+
+
+def both(weight: Tensor, score: Tensor, grad: Tensor) -> Functions:
+    """Forward and backward through autograd; the public code differentiates the magnitude, too."""
+    leaf, num_kept = score.clone().requires_grad_(), int(KEPT * score.numel())
+
+    def step(masked: Callable[[], Tensor]) -> None:
+        leaf.grad = None
+        masked().backward(grad)
+
+    return {
+        "maskedconv": lambda: step(lambda: _Masked.apply(weight, leaf, num_kept)),
+        "sort": lambda: step(lambda: weight * _Sorted.apply(leaf.abs(), num_kept)),
+    }
 
 
 def measure(device: str, rounds: int, shapes: tuple[Shape, ...] = SHAPES) -> list[Row]:
@@ -79,7 +127,8 @@ def measure(device: str, rounds: int, shapes: tuple[Shape, ...] = SHAPES) -> lis
         name = "x".join(map(str, shape))
         for what, functions in (
             ("threshold and masked weight", forward(weight, score)),
-            ("gradient of the scores", gradient(weight, grad)),
+            ("gradient of the scores", gradient(weight, score, grad)),
+            ("forward and backward through autograd", both(weight, score, grad)),
         ):
             with recorded_decisions() as decisions:
                 functions["maskedconv"]()

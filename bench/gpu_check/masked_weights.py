@@ -56,7 +56,7 @@ def _results(backend: str, weight: Tensor, score: Tensor, grad: Tensor) -> list[
         for dtype in EPS:
             problem = MaskProblem(weight, score, threshold, binary, 1.5, dtype)
             found.append(kernels.masked_weight(problem))
-        gradient = ScoreGradProblem(grad, weight, binary, 1.5, torch.float32)
+        gradient = ScoreGradProblem(grad, weight, score, binary, 1.5, torch.float32)
         found.append(kernels.score_grad(gradient))
     mask = MaskProblem(ones, score, threshold, False, 1.0, torch.float32)
     return [kernels.masked_weight(mask), *found]
@@ -69,7 +69,8 @@ def _is_right(found: list[Tensor], weight: Tensor, score: Tensor, grad: Tensor) 
     mask.view(-1)[order[score.numel() - num_kept :]] = 1
     alpha = (weight.double() * mask).abs().sum() / num_kept
     weights = (weight.double(), weight.double().sign() * alpha)
-    factors = (weight.double(), weight.double().abs())
+    sign = score.double().sign()
+    factors = (weight.double() * sign, weight.double().abs() * sign)
     expected = [mask]
     for values, factor in zip(weights, factors, strict=True):
         expected += [values * mask * 1.5] * len(EPS) + [grad.double() * factor * 1.5]

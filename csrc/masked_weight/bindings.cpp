@@ -67,17 +67,19 @@ void masked_weight(const std::string& type, uintptr_t weight, uintptr_t score, i
     });
 }
 
-void score_grad(const std::string& type, uintptr_t grad, uintptr_t weight, int64_t elements,
-                bool binary, float scale, uintptr_t out, int threads) {
+void score_grad(const std::string& type, uintptr_t grad, uintptr_t weight, uintptr_t score,
+                int64_t elements, bool binary, float scale, uintptr_t out, int threads) {
     const Checks checks("score_grad");
     check_elements(checks, elements, threads);
     checks.memory("grad", grad, elements);
     checks.memory("weight", weight, elements);
+    checks.memory("score", score, elements);
     checks.memory("out", out, elements);
     for_type(checks, type, [&](auto element) {
+        using T = decltype(element);
         py::gil_scoped_release release;
-        score_grad_cpu(read<decltype(element)>(grad), read(weight), elements, binary, scale,
-                       written(out), threads);
+        const ScoreGrad<T> problem{read<T>(grad), read(weight), read(score), elements, scale};
+        score_grad_cpu(problem, binary, written(out), threads);
     });
 }
 

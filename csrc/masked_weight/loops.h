@@ -29,10 +29,15 @@ struct KeptSum {
 // The masked weight as type T: where kept, weight * factor, or if `binary` sign(weight) * factor; 0
 // elsewhere; NaN where the score is.
 template <typename T> using MaskLoop = void (*)(const MaskedElements&, float factor, T* out);
-// out = grad * (weight * scale), of |weight| if `binary`.
-template <typename T>
-using ScoreGradLoop = void (*)(const T* grad, const float* weight, int64_t elements, float scale,
-                               float* out);
+// Elements side by side.
+template <typename T> struct ScoreGrad {
+    const T* grad;
+    const float *weight, *score;
+    int64_t elements;
+    float scale;
+};
+// out = grad * (weight * sign(score) * scale), of |weight| if `binary`; NaN where the score is.
+template <typename T> using ScoreGradLoop = void (*)(const ScoreGrad<T>&, float* out);
 
 // One for each type and for binary or not.
 template <typename T> struct MaskedWeightPasses {

@@ -54,12 +54,13 @@ template <bool kBinary, typename T> void mask(const MaskedElements& m, float fac
     });
 }
 
-template <bool kBinary, typename T>
-void score_grad(const T* grad, const float* weight, int64_t elements, float scale, float* out) {
-    for_elements(elements, [&](int64_t i, auto width) {
+template <bool kBinary, typename T> void score_grad(const ScoreGrad<T>& g, float* out) {
+    for_elements(g.elements, [&](int64_t i, auto width) {
         using V = decltype(width);
-        const V value = load<V>(weight + i);
-        store(out + i, (kBinary ? magnitude(value) : value) * scale * load<V>(grad + i));
+        const V weight = load<V>(g.weight + i), score = load<V>(g.score + i);
+        const V direction = score == score ? sign(score) : score;
+        const V factor = (kBinary ? magnitude(weight) : weight) * direction;
+        store(out + i, factor * g.scale * load<V>(g.grad + i));
     });
 }
 

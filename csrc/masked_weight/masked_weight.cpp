@@ -79,17 +79,17 @@ template <typename T> void masked_weight_cpu(const MaskedWeight& p, T* out, int 
 }
 
 template <typename T>
-void score_grad_cpu(const T* grad, const float* weight, int64_t elements, bool binary, float scale,
-                    float* out, int threads) {
+void score_grad_cpu(const ScoreGrad<T>& p, bool binary, float* out, int threads) {
     const ScoreGradLoop<T> loop = passes<T>().score_grad[binary];
-    for_shares(elements, threads_for(elements, threads), [&](int, int64_t begin, int64_t end) {
-        loop(grad + begin, weight + begin, end - begin, scale, out + begin);
+    for_shares(p.elements, threads_for(p.elements, threads), [&](int, int64_t begin, int64_t end) {
+        loop({p.grad + begin, p.weight + begin, p.score + begin, end - begin, p.scale},
+             out + begin);
     });
 }
 
 #define INSTANTIATE(T)                                                                             \
     template void masked_weight_cpu(const MaskedWeight&, T*, int);                                 \
-    template void score_grad_cpu(const T*, const float*, int64_t, bool, float, float*, int);
+    template void score_grad_cpu(const ScoreGrad<T>&, bool, float*, int);
 INSTANTIATE(float)
 INSTANTIATE(Bfloat16)
 INSTANTIATE(Float16)

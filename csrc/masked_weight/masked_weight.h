@@ -30,9 +30,9 @@ struct MaskedWeight {
 // The same bits for any number of threads and any instruction set.
 template <typename T> void masked_weight_cpu(const MaskedWeight& problem, T* out, int threads);
 
+// With |weight| if `binary`.
 template <typename T>
-void score_grad_cpu(const T* grad, const float* weight, int64_t elements, bool binary, float scale,
-                    float* out, int threads);
+void score_grad_cpu(const ScoreGrad<T>& problem, bool binary, float* out, int threads);
 
 // Of `threads`, as many as are worth their start.
 int threads_for(int64_t elements, int threads);

@@ -45,8 +45,8 @@ class _MaskedWeight(torch.autograd.Function):
     @once_differentiable_lazily
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         scores, weight = ctx.saved_tensors
-        # The mask depends on |score|, so the gradient has the sign of the score as a factor.
-        return score_grad(grad, weight, dtype=scores.dtype).mul_(scores.sign()), None, None, None
+        # For biprop, too: the mask's gradient is grad * sign(weight), multiplied by |weight|.
+        return score_grad(grad, weight, scores), None, None, None
 
 
 def supermask_weight(

@@ -86,3 +86,18 @@ def test_a_mask_that_keeps_another_score_is_called_wrong(monkeypatch):
     monkeypatch.setattr(native, "find_threshold", one_less)
     row = worker.run_case(numbers, "numbers", "masked_weight | native", Rehearsed(), OPTIONS)
     assert row["status"] == "wrong"
+
+
+def test_a_gradient_without_the_sign_of_the_score_is_called_wrong(monkeypatch):
+    from bench.gpu_check import masked_weights
+    from bench.gpu_check.cases import numbers
+
+    native = masked_weights.BACKENDS["native"]
+    right = native.score_grad
+
+    def unsigned(problem):
+        return right(problem._replace(score=problem.score.abs()))
+
+    monkeypatch.setattr(native, "score_grad", unsigned)
+    row = worker.run_case(numbers, "numbers", "masked_weight | native", Rehearsed(), OPTIONS)
+    assert row["status"] == "wrong"

@@ -18,8 +18,8 @@ MASK = {
     "scale": 1.0, "out": AT + 128, "threads": 1,
 }  # fmt: skip
 GRAD = {
-    "type": "float32", "grad": AT, "weight": AT, "elements": 8, "binary": False, "scale": 1.0,
-    "out": AT + 128, "threads": 1,
+    "type": "float32", "grad": AT, "weight": AT, "score": AT, "elements": 8, "binary": False,
+    "scale": 1.0, "out": AT + 128, "threads": 1,
 }  # fmt: skip
 CASES = [
     ("find_threshold", FIND, {"score": 0}, "score is a null pointer; expected 8 elements"),
@@ -40,6 +40,7 @@ CASES = [
     ("score_grad", GRAD, {"type": "float64"}, "type is float64; expected float32, bfloat16 or"),
     ("score_grad", GRAD, {"grad": 0}, "grad is a null pointer; expected 8 elements"),
     ("score_grad", GRAD, {"weight": 0}, "weight is a null pointer; expected 8 elements"),
+    ("score_grad", GRAD, {"score": 0}, "score is a null pointer; expected 8 elements"),
     ("score_grad", GRAD, {"out": 0}, "out is a null pointer; expected 8 elements"),
     ("score_grad", GRAD, {"elements": -8}, "elements is -8; expected 0 to"),
 ]

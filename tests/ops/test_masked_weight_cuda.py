@@ -7,7 +7,16 @@ from types import SimpleNamespace
 import emulation
 import pytest
 import torch
-from supermasks import INF, LAYOUTS, NAN, SCORES, check_backend, counts_of, kept_by_sort
+from supermasks import (
+    INF,
+    LAYOUTS,
+    NAN,
+    SCORES,
+    check_backend,
+    check_signs,
+    counts_of,
+    kept_by_sort,
+)
 
 from maskedconv.ops import native
 from maskedconv.ops.masked_weight import (
@@ -76,6 +85,10 @@ def test_scores_that_are_not_finite():
         assert torch.equal(found.isnan(), kept | score.isnan())
 
 
+def test_the_sign_of_every_kind_of_score():
+    check_signs(cuda)
+
+
 def test_an_index_relative_to_a_layer():
     score = torch.full((40,), 0.5)
     for first, kept in ((-7, 40), (0, 40), (13, 27), (40, 0), (2**40, 0)):
@@ -95,7 +108,9 @@ def test_the_module_checks_its_arguments(emulated_module):
             "float32", ones.data_ptr(), 0, sizes, steps, value, first, 1.0, ones.data_ptr(), 0, 0
         )
     with pytest.raises(ValueError, match="score_grad_cuda: elements is 0; expected 1 to"):
-        emulated_module.score_grad_cuda("float32", 8, 8, 0, False, 1.0, 8, 0)
+        emulated_module.score_grad_cuda("float32", 8, 8, 8, 0, False, 1.0, 8, 0)
+    with pytest.raises(ValueError, match="score_grad_cuda: score is a null pointer"):
+        emulated_module.score_grad_cuda("float32", 8, 8, 0, 4, False, 1.0, 8, 0)
     with pytest.raises(ValueError, match="masked_weight_cuda: size is 0"):
         emulated_module.masked_weight_cuda(
             "float32", 8, 8, (1, 1, 0, 4), steps, value, first, 1.0, 8, 0, 0
@@ -111,7 +126,7 @@ def test_what_it_does_not_take(monkeypatch):
     assert "float64" in cuda.cannot_run(ThresholdProblem(score.double(), 1))
     assert "nothing to compute" in cuda.cannot_run(ThresholdProblem(score[:0], 0))
     deep = torch.randn(2, 3, 2, 2, 2).transpose(0, 1)
-    problem = ScoreGradProblem(deep, deep, False, 1.0, torch.float32)
+    problem = ScoreGradProblem(deep, deep, deep, False, 1.0, torch.float32)
     assert "at most 4 permuted dimensions, not 5" in cuda.cannot_run(problem)
     monkeypatch.setattr(native, "module", lambda: SimpleNamespace())
     assert "without CUDA" in cuda.cannot_run(problem)

@@ -57,7 +57,7 @@ def test_opcheck_masked_weight(layout, dtype):
         rest = (binary, 0.7, dtype, "")
         torch.library.opcheck(operators.masked_weight.default, (*tensors, *rest))
         rest = (binary, 0.7, torch.float32, "")
-        gradient = tensors[0].to(dtype), tensors[0]
+        gradient = tensors[0].to(dtype), *tensors[:2]
         torch.library.opcheck(operators.score_grad.default, (*gradient, *rest))
 
 
@@ -66,7 +66,7 @@ class _Supermask(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, weight, score, num_kept):
-        ctx.save_for_backward(weight)
+        ctx.save_for_backward(weight, score)
         return masked_weight(weight, score, find_threshold(score, num_kept), dtype=torch.bfloat16)
 
     @staticmethod

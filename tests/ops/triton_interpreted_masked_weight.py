@@ -9,7 +9,16 @@ from __future__ import annotations
 import pytest
 import supermasks
 import torch
-from supermasks import INF, LAYOUTS, NAN, SCORES, check_backend, counts_of, kept_by_sort
+from supermasks import (
+    INF,
+    LAYOUTS,
+    NAN,
+    SCORES,
+    check_backend,
+    check_signs,
+    counts_of,
+    kept_by_sort,
+)
 
 from maskedconv.ops import triton_runtime
 from maskedconv.ops.masked_weight import MaskProblem, ThresholdProblem, triton
@@ -49,6 +58,10 @@ def test_any_number_of_dimensions(shape):
     score, weight = torch.randn(shape), torch.randn(shape)
     for num_kept in counts_of(score):
         check_backend(triton, weight, score, num_kept)
+
+
+def test_the_sign_of_every_kind_of_score():
+    check_signs(triton)
 
 
 def test_a_sum_of_more_blocks_than_parts(monkeypatch):

@@ -25,6 +25,10 @@ class _Tensors(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_void_p) for name in ("weight", "score", "out", "parts"))
 
 
+class _GradTensors(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("grad", "weight", "score", "out"))
+
+
 class MaskedWeightEmulation:
     """The kernels, as the functions of a backend; RuntimeError if one fails.
 
@@ -70,11 +74,12 @@ class MaskedWeightEmulation:
         return out
 
     def score_grad(self, problem):
-        grad, weight = self.place(problem.grad), self.place(problem.weight)
+        read = [self.place(tensor) for tensor in problem.tensors()]
         out = self.place(torch.full_like(problem.weight, torch.nan))
+        tensors = _GradTensors(*map(pointer, (*read, out)))
         mask = self._mask(problem.weight, problem.grad.dtype, None, None)
         self._call(
-            "emulated_grad", mask, pointer(grad), pointer(weight), pointer(out),
+            "emulated_grad", mask, ctypes.byref(tensors),
             ctypes.c_bool(problem.binary), ctypes.c_float(problem.scale),
         )  # fmt: skip
         return out

@@ -60,10 +60,25 @@ def expected_weight(weight, mask, binary, scale):
     return kept.sign() * alpha * scale
 
 
-def expected_grad(grad, weight, binary, scale):
+def expected_grad(problem):
     """In float64."""
-    factor = weight.double().abs() if binary else weight.double()
-    return grad.double() * factor * scale
+    grad, weight, score = (tensor.double() for tensor in problem.tensors())
+    factor = weight.abs() if problem.binary else weight
+    sign = torch.where(score.isnan(), score, score.sign())
+    return grad * factor * sign * problem.scale
+
+
+def check_signs(backend):
+    """Gradients of scores that are zeros, not finite, or denormal, with and without a NaN."""
+    kinds = [0.0, -0.0, INF, -INF, 1e-45, -1e-45, 2.0, -0.5, NAN, -NAN]
+    score = torch.tensor(kinds).repeat(13)
+    grad, weight = torch.randn(2, score.numel())
+    for binary in (False, True):
+        problem = ScoreGradProblem(grad, weight, score, binary, 1.5, torch.float32)
+        found = backend.score_grad(problem)
+        check_close(found, expected_grad(problem), torch.float32)
+        assert found[score == 0].eq(0).all()
+        assert torch.equal(found.isnan(), score.isnan())
 
 
 def counts_of(score):
@@ -109,7 +124,7 @@ def check_weights(backend, weight, score, threshold, mask):
             assert found.stride() == torch.empty_like(weight).stride()
             check_close(found, expected_weight(weight, mask, binary, scale), dtype)
             grad = torch.randn(weight.shape).to(dtype)
-            problem = ScoreGradProblem(grad, weight, binary, scale, torch.float32)
+            problem = ScoreGradProblem(grad, weight, score, binary, scale, torch.float32)
             found = backend.score_grad(problem)
             assert found.stride() == torch.empty_like(weight).stride()
-            check_close(found, expected_grad(grad, weight, binary, scale), torch.float32)
+            check_close(found, expected_grad(problem), torch.float32)

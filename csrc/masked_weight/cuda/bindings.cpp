@@ -65,14 +65,15 @@ void masked_weight(const std::string& type, uintptr_t weight, uintptr_t score, F
                        stream);
 }
 
-void score_grad(const std::string& type, uintptr_t grad, uintptr_t weight, int64_t elements,
-                bool binary, float scale, uintptr_t out, uintptr_t stream) {
+void score_grad(const std::string& type, uintptr_t grad, uintptr_t weight, uintptr_t score,
+                int64_t elements, bool binary, float scale, uintptr_t out, uintptr_t stream) {
     const Checks checks("score_grad_cuda");
     check_elements(checks, elements);
     checks.memory("grad", grad, elements);
     checks.memory("weight", weight, elements);
+    checks.memory("score", score, elements);
     checks.memory("out", out, elements);
-    score_grad_cuda(at<void>(grad), at(weight), at(out), elements, binary, scale,
+    score_grad_cuda({at<void>(grad), at(weight), at(score), at(out)}, elements, binary, scale,
                     checks.type(type, kElementTypes), stream);
 }
 

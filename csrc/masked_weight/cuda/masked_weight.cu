@@ -97,9 +97,7 @@ __global__ void __launch_bounds__(kMaskThreads) mask_kernel(const MaskLaunch a) 
 }
 
 struct GradLaunch {
-    const void* grad;
-    const float* weight;
-    float* out;
+    ScoreGradTensors tensors;
     int elements;
     bool binary;
     float scale;
@@ -111,15 +109,18 @@ __global__ void __launch_bounds__(kMaskThreads) score_grad_kernel(const GradLaun
     if (first >= a.elements)
         return;
     const int element = static_cast<int>(first);
-    const auto grad = load<kWidth>(static_cast<const T*>(a.grad), element);
-    const auto weight = load<kWidth>(a.weight, element);
+    const auto grad = load<kWidth>(static_cast<const T*>(a.tensors.grad), element);
+    const auto weight = load<kWidth>(a.tensors.weight, element);
+    const auto score = load<kWidth>(a.tensors.score, element);
     Vector<float, kWidth> out;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
-        const float factor = a.binary ? fabsf(weight.values[i]) : weight.values[i];
+        const float size = a.binary ? fabsf(weight.values[i]) : weight.values[i];
+        const bool is_nan = key_of(score.values[i]) == kNanKey;
+        const float factor = size * (is_nan ? not_a_number() : sign(score.values[i]));
         out.values[i] = factor * a.scale * to_float32(grad.values[i]);
     }
-    *reinterpret_cast<Vector<float, kWidth>*>(a.out + element) = out;
+    *reinterpret_cast<Vector<float, kWidth>*>(a.tensors.out + element) = out;
 }
 
 // Whether vectors of so many bytes fit.
@@ -172,13 +173,14 @@ void masked_weight_cuda(const MaskTensors& tensors, const MaskMemory& memory,
     });
 }
 
-void score_grad_cuda(const void* grad, const float* weight, float* out, int64_t elements,
-                     bool binary, float scale, ElementType type, uintptr_t stream) {
-    const GradLaunch a{grad, weight, out, static_cast<int>(elements), binary, scale};
+void score_grad_cuda(const ScoreGradTensors& tensors, int64_t elements, bool binary, float scale,
+                     ElementType type, uintptr_t stream) {
+    const GradLaunch a{tensors, static_cast<int>(elements), binary, scale};
     for_type(type, [&](auto element) {
         using T = decltype(element);
-        const bool wide = elements % kWide == 0 && is_aligned(weight, 16) && is_aligned(out, 16) &&
-                          is_aligned(grad, sizeof(T) * kWide);
+        const bool wide = elements % kWide == 0 && is_aligned(tensors.weight, 16) &&
+                          is_aligned(tensors.score, 16) && is_aligned(tensors.out, 16) &&
+                          is_aligned(tensors.grad, sizeof(T) * kWide);
         auto* kernel = wide ? &score_grad_kernel<T, kWide> : &score_grad_kernel<T, 1>;
         launch("score_grad", kernel, grid_of(elements, wide ? kWide : 1), kMaskThreads, 0, stream,
                a);

@@ -52,8 +52,14 @@ void masked_weight_cuda(const MaskTensors& tensors, const MaskMemory& memory,
                         const DeviceThreshold& threshold, double scale, ElementType type,
                         uintptr_t stream);
 
-// `type`: of the gradient.
-void score_grad_cuda(const void* grad, const float* weight, float* out, int64_t elements,
-                     bool binary, float scale, ElementType type, uintptr_t stream);
+struct ScoreGradTensors {
+    const void* grad; // of the type that a call gives
+    const float *weight, *score;
+    float* out;
+};
+
+// NaN where the score is.
+void score_grad_cuda(const ScoreGradTensors& tensors, int64_t elements, bool binary, float scale,
+                     ElementType type, uintptr_t stream);
 
 } // namespace maskedconv

@@ -61,10 +61,10 @@ int emulated_mask(const EmulatedMask* m, const MaskTensors* tensors, double scal
     });
 }
 
-int emulated_grad(const EmulatedMask* m, const void* grad, const float* weight, float* out,
-                  bool binary, float scale) {
+int emulated_grad(const EmulatedMask* m, const ScoreGradTensors* tensors, bool binary,
+                  float scale) {
     return attempt(m->seed, [&] {
-        score_grad_cuda(grad, weight, out, m->memory().elements, binary, scale, m->element(), 0);
+        score_grad_cuda(*tensors, m->memory().elements, binary, scale, m->element(), 0);
     });
 }
 }

@@ -156,21 +156,26 @@ def mask_weight(problem: MaskProblem) -> Tensor:
 def score_grad(
     grad: Tensor,
     weight: Tensor,
+    score: Tensor,
     *,
     binary: bool = False,
     scale: float = 1.0,
     dtype: torch.dtype | None = None,
     backend: str = "",
 ) -> Tensor:
-    """The straight-through gradient of every score, kept or not: ``grad * weight * scale``.
+    """The straight-through gradient of every score, kept or not, in one pass.
+
+    It is ``grad * weight * scale * sign(score)``, because the mask depends on the magnitude of the
+    scores. The sign is 0 at 0, as PyTorch's. NaN where the score is NaN, as :func:`masked_weight`.
 
     Args:
-        grad, weight: floating point, of equal shape: the gradient of the masked weight, and the
-            weight before the mask.
-        binary: ``grad * |weight| * scale`` instead.
+        grad, weight, score: floating point, of equal shape: the gradient of the masked weight, the
+            weight before the mask, and the scores.
+        binary: ``grad * |weight| * scale * sign(score)`` instead: ``grad`` is then that of the mask
+            before it is multiplied by ``sign(weight)``.
         scale: that of :func:`masked_weight`.
-        dtype: of the result, that of the scores; None for that of ``weight``. The result has the
-            memory format of ``weight``.
+        dtype: of the result; None for that of ``score``. The result has the memory format of
+            ``weight``.
         backend: the forced backend; empty for none.
 
     Raises:
@@ -178,8 +183,10 @@ def score_grad(
     """
     _check_floating("grad", grad)
     _check_floating("weight", weight)
+    _check_floating("score", score)
     _check_same_shape("grad", grad, weight)
-    arguments = grad, weight, binary, scale, dtype or weight.dtype, backend
+    _check_same_shape("score", score, weight)
+    arguments = grad, weight, score, binary, scale, dtype or score.dtype, backend
     if torch.compiler.is_compiling():
         return torch.ops.maskedconv.score_grad(*arguments)
     return _grad(ScoreGradProblem(*arguments))
@@ -219,8 +226,8 @@ _LIBRARY.define(
     "float scale, ScalarType dtype, str backend) -> Tensor"
 )
 _LIBRARY.define(
-    "score_grad(Tensor grad, Tensor weight, bool binary, float scale, ScalarType dtype, "
-    "str backend) -> Tensor"
+    "score_grad(Tensor grad, Tensor weight, Tensor score, bool binary, float scale, "
+    "ScalarType dtype, str backend) -> Tensor"
 )
 
 

@@ -94,13 +94,13 @@ def masked_weight(problem: MaskProblem) -> Tensor:
 
 def score_grad(problem: ScoreGradProblem) -> Tensor:
     """The gradient of the scores, on PyTorch's current stream."""
-    grad, weight, binary, scale, dtype, _ = problem
+    _, weight, _, binary, scale, dtype, _ = problem
     with torch.cuda.device(weight.device):
         out, _ = result_like(weight, dtype)
-        grad, weight = in_layout_of(out, grad), in_layout_of(out, weight)
+        grad, weight, score = (in_layout_of(out, tensor) for tensor in problem.tensors())
         _module().score_grad_cuda(
-            TYPES[grad.dtype], address(grad), address(weight), out.numel(), binary, scale,
-            address(out), torch.cuda.current_stream().cuda_stream,
+            TYPES[grad.dtype], address(grad), address(weight), address(score), out.numel(), binary,
+            scale, address(out), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     return out
 

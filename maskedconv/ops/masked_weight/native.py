@@ -42,7 +42,7 @@ def why_not_typed(problem: AnyMaskProblem) -> str:
     scored = problem.score if isinstance(problem, ThresholdProblem) else problem.weight
     if scored.dtype != torch.float32:
         return f"its kernel is for float32 weights and scores; these are {scored.dtype}"
-    if isinstance(problem, MaskProblem) and problem.score.dtype != torch.float32:
+    if problem.score.dtype != torch.float32:
         return f"its kernel is for float32 scores; these are {problem.score.dtype}"
     if isinstance(problem, MaskProblem) and problem.dtype not in TYPES:
         return f"no compiled conversion to {problem.dtype}"
@@ -89,12 +89,12 @@ def masked_weight(problem: MaskProblem) -> Tensor:
 
 def score_grad(problem: ScoreGradProblem) -> Tensor:
     """The gradient of the scores."""
-    grad, weight, binary, scale, dtype, _ = problem
+    _, weight, _, binary, scale, dtype, _ = problem
     out = torch.empty_like(weight, dtype=dtype, requires_grad=False)
-    grad, weight = in_layout_of(out, grad), in_layout_of(out, weight)
+    grad, weight, score = (in_layout_of(out, tensor) for tensor in problem.tensors())
     _module().score_grad(
-        TYPES[grad.dtype], address(grad), address(weight), weight.numel(), binary, scale,
-        address(out), torch.get_num_threads(),
+        TYPES[grad.dtype], address(grad), address(weight), address(score), weight.numel(), binary,
+        scale, address(out), torch.get_num_threads(),
     )  # fmt: skip
     return out
 

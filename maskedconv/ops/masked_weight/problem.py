@@ -99,33 +99,36 @@ class MaskProblem(NamedTuple):
 class ScoreGradProblem(NamedTuple):
     """The straight-through gradient of every score, from the gradient of the masked weight.
 
+    ``sign(score)`` is 0 at 0 and NaN at NaN.
+
     Attributes:
-        grad, weight: of equal shape.
-        binary: False: ``grad * weight * scale`` (edge-popup). True: ``grad * |weight| * scale``
-            (biprop).
+        grad, weight, score: of equal shape.
+        binary: False: ``grad * weight * scale * sign(score)`` (edge-popup). True: ``grad * |weight|
+            * scale * sign(score)`` (biprop).
         dtype: of the result, which has the memory format of the weight.
         backend: the forced backend; empty for none.
     """
 
     grad: Tensor
     weight: Tensor
+    score: Tensor
     binary: bool
     scale: float
     dtype: torch.dtype
     backend: str = ""
 
-    def tensors(self) -> tuple[Tensor, Tensor]:
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """The tensors that a kernel reads."""
-        return self.grad, self.weight
+        return self.grad, self.weight, self.score
 
     def kind(self) -> Hashable:
         """Everything that the choice of a backend may depend on."""
-        return kind_of(self.grad, self.weight), self.dtype
+        return kind_of(self.grad, self.score, self.weight), self.dtype
 
     def resolved(self) -> ScoreGradProblem:
         """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
-        grad, weight = map(resolved, self.tensors())
-        return self._replace(grad=grad, weight=weight)
+        grad, weight, score = map(resolved, self.tensors())
+        return self._replace(grad=grad, weight=weight, score=score)
 
 
 AnyMaskProblem = ThresholdProblem | MaskProblem | ScoreGradProblem

@@ -51,10 +51,11 @@ def masked_weight(problem: MaskProblem) -> Tensor:
 
 def score_grad(problem: ScoreGradProblem) -> Tensor:
     """The gradient of the scores."""
-    grad, weight, binary, scale, dtype, _ = problem
+    grad, weight, score, binary, scale, dtype, _ = problem
     factor = weight.detach().to(_arithmetic(weight, torch.promote_types(grad.dtype, dtype)))
     if binary:
         factor = factor.abs()
+    factor = factor * _sign(score).to(factor.dtype)
     if scale != 1:
         factor = factor * scale
     return _like(weight, factor * grad, dtype)
@@ -65,6 +66,12 @@ def kept_mask(score: Tensor, threshold: Threshold) -> Tensor:
     above, equal = _compare(score.detach().abs(), threshold.value)
     index = torch.arange(score.numel(), device=score.device).view(score.shape)
     return above | (equal & (index >= threshold.first))
+
+
+def _sign(score: Tensor) -> Tensor:
+    """PyTorch's sign, but NaN where the score is."""
+    score = score.detach()
+    return torch.where(score.isnan(), score, score.sign())
 
 
 def _select(magnitude: Tensor, index: int) -> Tensor:

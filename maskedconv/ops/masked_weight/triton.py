@@ -108,11 +108,11 @@ def score_grad(problem: ScoreGradProblem) -> Tensor:
     """The gradient of the scores, on PyTorch's current stream."""
     from maskedconv.ops.masked_weight.triton_kernels import score_grad_kernel
 
-    grad, weight, binary, scale, dtype, _ = problem
+    _, weight, _, binary, scale, dtype, _ = problem
     out, _ = result_like(weight, dtype)
-    grad, weight = in_layout_of(out, grad), in_layout_of(out, weight)
+    tensors = (in_layout_of(out, tensor) for tensor in problem.tensors())
     with _on_device(out):
-        score_grad_kernel[_grid(out)](grad, weight, out, out.numel(), scale, BINARY=binary, **BLOCK)
+        score_grad_kernel[_grid(out)](*tensors, out, out.numel(), scale, BINARY=binary, **BLOCK)
     return out
 
 

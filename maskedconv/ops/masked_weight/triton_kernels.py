@@ -153,6 +153,12 @@ def sums_kernel(
 
 
 @triton.jit
+def sign(value):
+    """0 of zeros and NaN."""
+    return (value > 0).to(tl.float32) - (value < 0).to(tl.float32)
+
+
+@triton.jit
 def mask_kernel(
     weight_ptr, score_ptr, value_ptr, first_ptr, sums_ptr, out_ptr, elements, parts, scale,
     size1, size2, size3, step0, step1, step2, step3,
@@ -174,20 +180,23 @@ def mask_kernel(
         counts = tl.load(sums_ptr + 2 * part + 1, mask=part < parts, other=0.0)
         count = tl.maximum(tl.sum(counts, 0), 1.0)
         factor = (tl.sum(sums, 0) / count * scale).to(tl.float32)
-        value = (value > 0).to(tl.float32) - (value < 0).to(tl.float32)
+        value = sign(value)
     value = tl.where(undefined, float("nan"), value * factor)
     tl.store(out_ptr + element, tl.where(kept, value, 0.0), mask=exists)
 
 
 @triton.jit
 def score_grad_kernel(
-    grad_ptr, weight_ptr, out_ptr, elements, scale, BINARY: tl.constexpr, BLOCK: tl.constexpr
-):
-    """The gradient of ``BLOCK`` scores."""
+    grad_ptr, weight_ptr, score_ptr, out_ptr, elements, scale,
+    BINARY: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The gradient of ``BLOCK`` scores, NaN where a score is."""
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     exists = element < elements
     factor = tl.load(weight_ptr + element, mask=exists, other=0.0)
     if BINARY:
         factor = tl.abs(factor)
+    score = tl.load(score_ptr + element, mask=exists, other=0.0)
+    factor *= tl.where(keys_of(score) == NAN_KEY, score, sign(score))
     grad = tl.load(grad_ptr + element, mask=exists, other=0.0).to(tl.float32)
     tl.store(out_ptr + element, factor * scale * grad, mask=exists)
