@@ -1,43 +1,9 @@
 // The element-wise passes of BatchNorm and ReLU. Included by loops_<isa>.cpp, which sets kWidth.
 #include "bn_relu/loops.h"
-#include "common/vector.inl"
+#include "common/halves.inl"
 
 namespace maskedconv {
 namespace {
-
-typedef uint32_t Bits __attribute__((vector_size(kWidth * sizeof(uint32_t))));
-typedef uint16_t Halves __attribute__((vector_size(kWidth * sizeof(uint16_t))));
-
-template <typename V> V load(const Bfloat16* p) {
-    if constexpr (sizeof(V) == sizeof(float)) {
-        const uint32_t bits = static_cast<uint32_t>(p->bits) << 16;
-        V value;
-        std::memcpy(&value, &bits, sizeof value);
-        return value;
-    } else {
-        Halves halves;
-        std::memcpy(&halves, p, sizeof halves);
-        const Bits bits = __builtin_convertvector(halves, Bits) << 16;
-        return (V)bits;
-    }
-}
-
-// To the nearest, of two as near to the even one; NaN stays NaN.
-template <typename B> B rounded(B bits) { return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16; }
-constexpr uint32_t kNan = 0x7fc0;
-
-template <typename V> void store(Bfloat16* p, V value) {
-    if constexpr (sizeof(V) == sizeof(float)) {
-        uint32_t bits;
-        std::memcpy(&bits, &value, sizeof bits);
-        p->bits = static_cast<uint16_t>(value != value ? kNan : rounded(bits));
-    } else {
-        const Bits nearest = rounded((Bits)value);
-        const Bits nan = (Bits)(value != value);
-        const Halves halves = __builtin_convertvector((nan & kNan) | (~nan & nearest), Halves);
-        std::memcpy(p, &halves, sizeof halves);
-    }
-}
 
 // Calls body(channel, constant width) for all channels of a pixel: vectors, and then one by one.
 template <typename F> void for_channels(int64_t channels, const F& body) {
@@ -58,13 +24,15 @@ template <typename V, typename T> V normalised(const NormInput<T>& n, V x, int64
     return x * load<V>(n.scale + channel) + load<V>(n.shift + channel);
 }
 
-template <typename T> void activate(const NormInput<T>& n, T* out, int64_t out_pixel) {
+template <typename T, typename Out>
+void activate(const NormInput<T>& n, Out* out, int64_t out_pixel) {
     const T* x = n.x;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel, x += n.x_pixel, out += out_pixel)
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
             const V value = normalised(n, load<V>(x + c), c);
-            store(out + c, passing(value, value));
+            const V active = passing(value, value);
+            store(out + c, std::is_same_v<T, Out> ? active : rounded_to<T>(active));
         });
 }
 
@@ -126,7 +94,7 @@ void input_gradient(const NormInput<T>& n, const T* grad, const float* mean, con
 }
 
 template <typename T> constexpr BnReluPasses<T> passes() {
-    return {activate<T>, sum_gradient<T>, input_gradient<T>};
+    return {activate<T, T>, activate<T, float>, sum_gradient<T>, input_gradient<T>};
 }
 
 } // namespace
