@@ -20,6 +20,7 @@ from maskedconv.ops import dispatch
 
 FOLDER = Path(__file__).parent / "results"
 OURS = (*dispatch.backend_names(), "maskedconv")
+DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # by default
 Row = dict[str, Any]
 
 
@@ -70,12 +71,21 @@ def _line(row: Row, name: str) -> str:
     return f"| {row['layer']} | {row['learned']} {label} | {span} | {floor} | {ratios} |"
 
 
-def parse(description: str | None) -> argparse.Namespace:
-    """Parses ``--device`` and ``--rounds``, the options of every measurement."""
+def options(description: str | None) -> argparse.ArgumentParser:
+    """A parser of ``--device``, ``--dtype`` and ``--rounds``, the options of every measurement."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"),
+        help="of the tensors, or of autocast for networks; default: " + str(DTYPES),
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=20, help="paired repetitions")
-    return parser.parse_args()
+    return parser
+
+
+def dtype_of(arguments: argparse.Namespace) -> torch.dtype:
+    """The dtype that the options name, or the device's default."""
+    return getattr(torch, arguments.dtype or DTYPES[arguments.device])  # type: ignore[no-any-return]
 
 
 def device_name(device: str) -> str:
@@ -101,8 +111,13 @@ def _short(value: Any) -> Any:
 
 
 def write(device: str, dtype: torch.dtype, name: str, rows: list[Row], further: str = "") -> None:
-    """Writes ``<device>-<name>.json``, and ``.md`` with the table and ``further``; prints both."""
+    """Writes ``<device>-<name>.json``, and ``.md`` with the table and ``further``; prints both.
+
+    The name includes the dtype if it is not the device's default.
+    """
     label = device_name(device)
+    dtype_name = str(dtype).removeprefix("torch.")
+    name = name if dtype_name == DTYPES[device] else f"{name}-{dtype_name}"
     record = {"device": label, "dtype": str(dtype), "environment": env.collect(), "rows": rows}
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{label}-{name}.json").write_text(as_text(record))

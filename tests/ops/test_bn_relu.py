@@ -147,7 +147,7 @@ def test_low_precision_is_as_exact_as_plain_modules(
 
 
 def around_every_number(dtype):
-    """All numbers of ``dtype`` as float32, the middles between neighbours, and what is beside these."""
+    """All numbers of ``dtype``, the middles between neighbours, and the float32 beside these."""
     numbers = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype).float()
     ordered = numbers[numbers.isfinite()].sort().values
     middles = (ordered[:-1].double() + ordered[1:].double()).div(2).float()
