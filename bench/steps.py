@@ -3,8 +3,8 @@
 ``python -m bench.steps`` measures forward, backward and a step of SGD with momentum. The peers
 replace every convolution of the plain network. The plain network under ``torch.compile`` is one
 more in the first setting. Peak memory is measured in a separate process; compiled code has none, as
-the compiler's own memory would count. ``--dtype bfloat16`` computes under autocast, and ``--peers``
-selects the peers.
+the compiler's own memory would count. ``--dtype bfloat16`` computes under autocast, ``--peers``
+selects the peers, and ``--brief`` leaves out peak memory and all settings but the first.
 """
 
 from __future__ import annotations
@@ -117,13 +117,20 @@ def _peak_bytes(implementation: str, setting: Setting) -> int:
     return torch.cuda.max_memory_allocated() if on_gpu else peak_resident() - before
 
 
-def measure(device: str, dtype: torch.dtype, rounds: int, peers: tuple[str, ...]) -> list[Row]:
+def measure(
+    device: str, dtype: torch.dtype, rounds: int, peers: tuple[str, ...], brief: bool
+) -> list[Row]:
     """A row for each network and setting."""
     rows: list[Row] = []
     for network in PLAIN:
-        for learned, frozen in SETTINGS:
+        for learned, frozen in SETTINGS[:1] if brief else SETTINGS:
             setting = Setting(network, learned, frozen, device, dtype)
-            rows.append(_row(setting, ("maskedconv", *_peers_in(setting, peers)), rounds))
+            names = ("maskedconv", *_peers_in(setting, peers))
+            measured = _row(setting, names, rounds)
+            if not brief:
+                eager = (name for name in names if name != COMPILED)
+                measured["peak_bytes"] = {name: peak_bytes(name, setting) for name in eager}
+            rows.append(measured)
             print(".", end="", flush=True)
     print()
     return rows
@@ -147,7 +154,7 @@ def _row(setting: Setting, names: tuple[str, ...], rounds: int) -> Row:
     network, learned, frozen, device, _ = setting
     return row(
         "training step", f"{network}, batch {BATCH[device]}", learned, frozen, None, samples,
-        peak_bytes={name: peak_bytes(name, setting) for name in names if name != COMPILED},
+        peak_bytes={},
         saved_bytes={name: saved(name, setting) for name in names},
         parameters=parameters(network, learned, frozen),
     )  # fmt: skip
@@ -181,9 +188,11 @@ def memory_table(rows: list[Row]) -> str:
 def main() -> None:
     parser = results.options(__doc__)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
+    parser.add_argument("--brief", action="store_true", help="the first setting, and no peaks")
     arguments = parser.parse_args()
     dtype = results.dtype_of(arguments)
-    rows = measure(arguments.device, dtype, arguments.rounds, tuple(arguments.peers))
+    peers = tuple(arguments.peers)
+    rows = measure(arguments.device, dtype, arguments.rounds, peers, arguments.brief)
     results.write(arguments.device, dtype, "steps", rows, memory_table(rows))
 
 
