@@ -23,7 +23,11 @@ ROOT = Path(__file__).resolve().parent
 SUFFIX = str(sysconfig.get_config_var("EXT_SUFFIX"))  # of an extension module of this Python
 
 # Sources that are compiled for an instruction set of their own, and chosen at run time.
-ISA_FLAGS = {"_avx512.cpp": "-mavx512f", "_avx2.cpp": "-mavx2 -mfma"}
+ISA_FLAGS = {
+    "_avx512_bf16.cpp": "-mavx512f -mavx512bw -mavx512bf16",
+    "_avx512.cpp": "-mavx512f",
+    "_avx2.cpp": "-mavx2 -mfma -mf16c",
+}
 MODULE = "csrc/module.cpp"  # the only C++ source that knows whether there is CUDA
 # Sources with instructions of sm_90 alone, which later architectures do not have.
 HOPPER, HOPPER_SOURCE = "90a", "_sm90a.cu"

@@ -97,9 +97,9 @@ def measure(device: str, dtype: torch.dtype, layers: tuple[Layer, ...], rounds: 
 
 
 def main() -> None:
-    arguments = results.parse(__doc__)
-    cuda = arguments.device == "cuda"
-    dtype, layers = (torch.bfloat16, GPU_LAYERS) if cuda else (torch.float32, CPU_LAYERS)
+    arguments = results.options(__doc__).parse_args()
+    dtype = results.dtype_of(arguments)
+    layers = GPU_LAYERS if arguments.device == "cuda" else CPU_LAYERS
     rows = measure(arguments.device, dtype, layers, arguments.rounds)
     results.write(arguments.device, dtype, "layers", rows)
 

@@ -105,8 +105,8 @@ def worst(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    arguments = results.parse(__doc__)
-    dtype = torch.bfloat16 if arguments.device == "cuda" else torch.float32
+    arguments = results.options(__doc__).parse_args()
+    dtype = results.dtype_of(arguments)
     rows = measure(arguments.device, dtype, arguments.rounds)
     results.write(arguments.device, dtype, "networks", rows, worst(rows))
 

@@ -21,6 +21,7 @@ from maskedconv.ops import dispatch
 FOLDER = Path(__file__).parent / "results"
 OURS = (*dispatch.backend_names(), "maskedconv")
 CHANNELS_LAST = "channels_last"  # of a file that does not say it
+DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # by default
 Row = dict[str, Any]
 
 
@@ -71,12 +72,21 @@ def _line(row: Row, name: str) -> str:
     return f"| {row['layer']} | {row['learned']} {label} | {span} | {floor} | {ratios} |"
 
 
-def parse(description: str | None) -> argparse.Namespace:
-    """Parses ``--device`` and ``--rounds``, the options of every measurement."""
+def options(description: str | None) -> argparse.ArgumentParser:
+    """A parser of ``--device``, ``--dtype`` and ``--rounds``, the options of every measurement."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"),
+        help="of the tensors, or of autocast for networks; default: " + str(DTYPES),
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=20, help="paired repetitions")
-    return parser.parse_args()
+    return parser
+
+
+def dtype_of(arguments: argparse.Namespace) -> torch.dtype:
+    """The dtype that the options name, or the device's default."""
+    return getattr(torch, arguments.dtype or DTYPES[arguments.device])  # type: ignore[no-any-return]
 
 
 def device_name(device: str) -> str:
@@ -109,8 +119,13 @@ def write(
     further: str = "",
     layout: str = CHANNELS_LAST,
 ) -> None:
-    """Writes ``<device>-<name>.json``, and ``.md`` with the table and ``further``; prints both."""
+    """Writes ``<device>-<name>.json``, and ``.md`` with the table and ``further``; prints both.
+
+    The name includes the dtype if it is not the device's default.
+    """
     label = device_name(device)
+    dtype_name = str(dtype).removeprefix("torch.")
+    name = name if dtype_name == DTYPES[device] else f"{name}-{dtype_name}"
     about = {"device": label, "dtype": str(dtype), "layout": layout}
     record = {**about, "environment": env.collect(), "rows": rows}
     FOLDER.mkdir(exist_ok=True)

@@ -3,13 +3,15 @@
 ``python -m bench.steps`` measures forward, backward and a step of SGD with momentum. The peers
 replace every convolution of the plain network. The plain network under ``torch.compile`` is one
 more in the first setting. Peak memory is measured in a separate process; compiled code has none, as
-the compiler's own memory would count.
+the compiler's own memory would count. ``--dtype bfloat16`` computes under autocast, ``--peers``
+selects the peers, and ``--brief`` leaves out peak memory and all settings but the first.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +28,27 @@ from maskedconv.training.memory import peak_resident
 
 BATCH = {"cpu": 32, "cuda": 128}
 SETTINGS = ((0.1, "random"), (0.4, "random"), (0.1, "zero"))
-PEERS = tuple(name for name in IMPLEMENTATIONS if name != "maskedconv")
 COMPILED = "conv2d compiled"
+PEERS = (*(name for name in IMPLEMENTATIONS if name != "maskedconv"), COMPILED)
 STEPS_FOR_PEAK = 3
+
+
+class Setting(NamedTuple):
+    """A network, the part of it that is learned, and where it is trained.
+
+    Attributes:
+        dtype: float32, or bfloat16 for autocast.
+    """
+
+    network: str
+    learned: float
+    frozen: str
+    device: str
+    dtype: torch.dtype
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
 def make(
@@ -54,17 +74,15 @@ def _on(model: nn.Module, device: str) -> nn.Module:
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def training_step(
-    implementation: str, network: str, learned: float, frozen: str, device: str
-) -> Callable[[], None]:
+def training_step(implementation: str, setting: Setting) -> Callable[[], None]:
     """Forward, backward and optimizer step on one batch of noise."""
-    model, run = make(implementation, network, learned, frozen, device)
-    images, labels = _batch(device)
+    model, run = make(implementation, *setting[:4])
+    images, labels = _batch(setting.device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=5e-4)
 
     def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with setting.autocast():
             loss = F.cross_entropy(run(model, images), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -80,62 +98,73 @@ def _batch(device: str) -> tuple[Tensor, Tensor]:
     return images.to(memory_format=torch.channels_last), labels
 
 
-def peak_bytes(*arguments: str | float) -> int:
+def peak_bytes(implementation: str, setting: Setting) -> int:
     """Peak bytes of a few training steps, minus those before, in a separate process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_bytes, arguments)
+        return pool.apply(_peak_bytes, (implementation, setting))
 
 
-def _peak_bytes(implementation: str, network: str, learned: float, frozen: str, device: str) -> int:
-    if device == "cpu":
+def _peak_bytes(implementation: str, setting: Setting) -> int:
+    on_gpu = setting.device == "cuda"
+    if not on_gpu:
         before = peak_resident()
-    step = training_step(implementation, network, learned, frozen, device)
+    step = training_step(implementation, setting)
     step()
-    if device == "cuda":  # the first step also times kernels, which allocates extra memory
+    if on_gpu:  # the first step also times kernels, which allocates extra memory
         torch.cuda.reset_peak_memory_stats()
     for _ in range(STEPS_FOR_PEAK):
         step()
-    return torch.cuda.max_memory_allocated() if device == "cuda" else peak_resident() - before
+    return torch.cuda.max_memory_allocated() if on_gpu else peak_resident() - before
 
 
-def measure(device: str, rounds: int) -> list[Row]:
+def measure(
+    device: str, dtype: torch.dtype, rounds: int, peers: tuple[str, ...], brief: bool
+) -> list[Row]:
     """A row for each network and setting."""
     rows: list[Row] = []
     for network in PLAIN:
-        for learned, frozen in SETTINGS:
-            peers = PEERS if frozen == "random" else ("conv2d",)
-            names = ("maskedconv", *peers)
-            if (learned, frozen) == SETTINGS[0]:
-                names = (*names, COMPILED)
-            steps = {n: training_step(n, network, learned, frozen, device) for n in names}
-            samples = time_together(steps, device, rounds, with_python=True)
-            # The networks' memory is needed below; the compiler refers to the compiled one.
-            del steps
-            torch.compiler.reset()
-            release_freed_memory()
-            eager = (name for name in names if name != COMPILED)
-            peaks = {n: peak_bytes(n, network, learned, frozen, device) for n in eager}
-            rows.append(
-                row(
-                    "training step",
-                    f"{network}, batch {BATCH[device]}",
-                    learned,
-                    frozen,
-                    None,
-                    samples,
-                    peak_bytes=peaks,
-                    saved_bytes={n: saved(n, network, learned, frozen, device) for n in names},
-                    parameters=parameters(network, learned, frozen),
-                )
-            )
+        for learned, frozen in SETTINGS[:1] if brief else SETTINGS:
+            setting = Setting(network, learned, frozen, device, dtype)
+            names = ("maskedconv", *_peers_in(setting, peers))
+            measured = _row(setting, names, rounds)
+            if not brief:
+                eager = (name for name in names if name != COMPILED)
+                measured["peak_bytes"] = {name: peak_bytes(name, setting) for name in eager}
+            rows.append(measured)
             print(".", end="", flush=True)
     print()
     return rows
 
 
-def saved(implementation: str, network: str, learned: float, frozen: str, device: str) -> int:
-    model, run = make(implementation, network, learned, frozen, device)
-    return of_network(model, _batch(device)[0], run)
+def _peers_in(setting: Setting, peers: tuple[str, ...]) -> tuple[str, ...]:
+    """The peers that are measured in a setting."""
+    if setting.frozen == "zero":
+        return ("conv2d",)
+    first = (setting.learned, setting.frozen) == SETTINGS[0]
+    return tuple(name for name in peers if first or name != COMPILED)
+
+
+def _row(setting: Setting, names: tuple[str, ...], rounds: int) -> Row:
+    steps = {name: training_step(name, setting) for name in names}
+    samples = time_together(steps, setting.device, rounds, with_python=True)
+    # The networks' memory is needed below; the compiler refers to the compiled one.
+    del steps
+    torch.compiler.reset()
+    release_freed_memory()
+    network, learned, frozen, device, _ = setting
+    return row(
+        "training step", f"{network}, batch {BATCH[device]}", learned, frozen, None, samples,
+        peak_bytes={},
+        saved_bytes={name: saved(name, setting) for name in names},
+        parameters=parameters(network, learned, frozen),
+    )  # fmt: skip
+
+
+def saved(implementation: str, setting: Setting) -> int:
+    """Bytes that autograd saves for backward."""
+    model, run = make(implementation, *setting[:4])
+    with setting.autocast():
+        return of_network(model, _batch(setting.device)[0], run)
 
 
 def parameters(network: str, learned: float, frozen: str) -> dict[str, int]:
@@ -157,9 +186,13 @@ def memory_table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    arguments = results.parse(__doc__)
-    rows = measure(arguments.device, arguments.rounds)
-    dtype = torch.bfloat16 if arguments.device == "cuda" else torch.float32
+    parser = results.options(__doc__)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
+    parser.add_argument("--brief", action="store_true", help="the first setting, and no peaks")
+    arguments = parser.parse_args()
+    dtype = results.dtype_of(arguments)
+    peers = tuple(arguments.peers)
+    rows = measure(arguments.device, dtype, arguments.rounds, peers, arguments.brief)
     results.write(arguments.device, dtype, "steps", rows, memory_table(rows))
 
 

@@ -79,13 +79,14 @@ def test_forward_and_backward(benchmark, best, layer, implementation):
 @pytest.mark.parametrize("implementation", ["maskedconv", "conv2d", "sliced backward"])
 @pytest.mark.parametrize("network", steps.PLAIN)
 def test_training_step(benchmark, network, implementation):
+    setting = steps.Setting(network, 0.1, "random", DEVICE, DTYPE)
     benchmark.group = f"training step, {network}, p = .1, batch {steps.BATCH[DEVICE]}"
     benchmark.extra_info |= {
         "device": DEVICE,
         "parameters": steps.parameters(network, 0.1, "random"),
-        "saved_bytes": steps.saved(implementation, network, 0.1, "random", DEVICE),
+        "saved_bytes": steps.saved(implementation, setting),
     }
-    run(benchmark, steps.training_step(implementation, network, 0.1, "random", DEVICE), 3)
+    run(benchmark, steps.training_step(implementation, setting), 3)
 
 
 @pytest.mark.parametrize("implementation", ["maskedconv", "sort"])

@@ -25,11 +25,11 @@ WAYS = (*BACKENDS, "all filters")
 LEAST = 0.02  # fraction of the time; a smaller loss is not worth a rule
 
 
-def steps(layer: Layer, learned: int) -> dict[str, Callable[[], None]]:
+def steps(layer: Layer, learned: int, dtype: torch.dtype) -> dict[str, Callable[[], None]]:
     """Forward and backward with each algorithm."""
-    x, grad = tensors(layer, "cpu", torch.float32)
+    x, grad = tensors(layer, "cpu", dtype)
     x.requires_grad_(layer.in_channels > 3)
-    conv = plain(layer, "cpu", torch.float32)
+    conv = plain(layer, "cpu", dtype)
 
     def step_of(way: str) -> Callable[[], None]:
         module = MaskedConv2d.from_conv2d(conv, learned=learned)
@@ -58,7 +58,7 @@ def chosen(layer: Layer, learned: int) -> str:
     return "all filters" if all_filters_are_faster(shape, layer.out_channels) else "kernel"
 
 
-def measure(rounds: int) -> list[Row]:
+def measure(rounds: int, dtype: torch.dtype) -> list[Row]:
     """A row for each distinct layer and number of learned filters, without fully learned layers."""
     layers = dict.fromkeys(layer for network in NETWORKS for layer in layers_of(network))
     rows: list[Row] = []
@@ -66,7 +66,7 @@ def measure(rounds: int) -> list[Row]:
         for learned in numbers_of_filters(layer):
             if learned == layer.out_channels:
                 continue
-            samples = time_together(steps(layer, learned), "cpu", rounds)
+            samples = time_together(steps(layer, learned, dtype), "cpu", rounds)
             way = chosen(layer, learned)
             rows.append(row("ways", layer, learned, "random", None, samples, chosen=way))
         print(f"\r{position} of {len(layers)} layers", end="", flush=True)
@@ -89,8 +89,10 @@ def regrets(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    arguments = results.parse(__doc__)
-    results.write("cpu", torch.float32, "ways", rows := measure(arguments.rounds), regrets(rows))
+    arguments = results.options(__doc__).parse_args()
+    dtype = results.dtype_of(arguments)
+    rows = measure(arguments.rounds, dtype)
+    results.write("cpu", dtype, "ways", rows, regrets(rows))
 
 
 if __name__ == "__main__":

@@ -20,12 +20,15 @@ template <typename T = float> T* written(uintptr_t pointer) {
 
 // Calls body(T()) for the type of that name.
 template <typename F> void for_type(const Checks& checks, const std::string& type, const F& body) {
-    switch (checks.type(type, {ElementType::float32, ElementType::bfloat16})) {
+    switch (checks.type(type, kElementTypes)) {
     case ElementType::bfloat16:
         return body(Bfloat16());
-    default:
-        return body(float());
+    case ElementType::float16:
+        return body(Float16());
+    case ElementType::float32:
+        break;
     }
+    body(float());
 }
 
 // The elements of a tensor: `pixels` of `channels` channels, `pitch` apart.

@@ -21,6 +21,7 @@ template <typename T> NormInput<T> part(const NormInput<T>& n, int64_t begin, in
 template <typename T> const BnReluPasses<T>& passes();
 template <> const BnReluPasses<float>& passes() { return bn_relu_loops().float32; }
 template <> const BnReluPasses<Bfloat16>& passes() { return bn_relu_loops().bfloat16; }
+template <> const BnReluPasses<Float16>& passes() { return bn_relu_loops().float16; }
 
 struct Sums {
     std::vector<float> single;   // [what passes the ReLU, the same times (x - mean)][channel]
@@ -108,7 +109,9 @@ void bn_relu_backward_cpu(const NormInput<T>& n, const NormBackward<T>& b, int t
 
 template void bn_relu_cpu(const NormInput<float>&, float*, int);
 template void bn_relu_cpu(const NormInput<Bfloat16>&, Bfloat16*, int);
+template void bn_relu_cpu(const NormInput<Float16>&, Float16*, int);
 template void bn_relu_backward_cpu(const NormInput<float>&, const NormBackward<float>&, int);
 template void bn_relu_backward_cpu(const NormInput<Bfloat16>&, const NormBackward<Bfloat16>&, int);
+template void bn_relu_backward_cpu(const NormInput<Float16>&, const NormBackward<Float16>&, int);
 
 } // namespace maskedconv

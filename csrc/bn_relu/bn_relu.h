@@ -1,5 +1,5 @@
-// The element-wise passes of BatchNorm and ReLU on the CPU, channels side by side. T is float or
-// Bfloat16.
+// The element-wise passes of BatchNorm and ReLU on the CPU, channels side by side. T is float,
+// Bfloat16 or Float16.
 #pragma once
 
 #include "bn_relu/loops.h"

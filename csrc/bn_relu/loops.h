@@ -29,6 +29,8 @@ template <typename T> struct GradX {
 template <typename T> struct BnReluPasses {
     // `out` may be x, with the same pitch.
     void (*activate)(const NormInput<T>&, T* out, int64_t out_pixel);
+    // The same numbers, rounded to T, as floats.
+    void (*activate_to_float)(const NormInput<T>&, float* out, int64_t out_pixel);
     // The gradient is [pixel][channel]; adds to sums[0][channel] what of it passes the ReLU, and to
     // sums[1][channel] the same times (x - mean).
     void (*sum_gradient)(const NormInput<T>&, const T* grad, const float* mean, float* sums);
@@ -42,6 +44,7 @@ struct BnReluLoops {
     Isa isa;
     BnReluPasses<float> float32;
     BnReluPasses<Bfloat16> bfloat16;
+    BnReluPasses<Float16> float16;
 };
 
 extern const BnReluLoops kBnReluAvx512;

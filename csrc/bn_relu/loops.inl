@@ -24,13 +24,15 @@ template <typename V, typename T> V normalised(const NormInput<T>& n, V x, int64
     return x * load<V>(n.scale + channel) + load<V>(n.shift + channel);
 }
 
-template <typename T> void activate(const NormInput<T>& n, T* out, int64_t out_pixel) {
+template <typename T, typename Out>
+void activate(const NormInput<T>& n, Out* out, int64_t out_pixel) {
     const T* x = n.x;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel, x += n.x_pixel, out += out_pixel)
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
             const V value = normalised(n, load<V>(x + c), c);
-            store(out + c, passing(value, value));
+            const V active = passing(value, value);
+            store(out + c, std::is_same_v<T, Out> ? active : rounded_to<T>(active));
         });
 }
 
@@ -92,7 +94,7 @@ void input_gradient(const NormInput<T>& n, const T* grad, const float* mean, con
 }
 
 template <typename T> constexpr BnReluPasses<T> passes() {
-    return {activate<T>, sum_gradient<T>, input_gradient<T>};
+    return {activate<T, T>, activate<T, float>, sum_gradient<T>, input_gradient<T>};
 }
 
 } // namespace

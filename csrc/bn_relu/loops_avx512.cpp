@@ -3,5 +3,6 @@ constexpr int kWidth = 16;
 #include "bn_relu/loops.inl"
 
 namespace maskedconv {
-const BnReluLoops kBnReluAvx512 = {Isa::avx512, passes<float>(), passes<Bfloat16>()};
+const BnReluLoops kBnReluAvx512 = {Isa::avx512, passes<float>(), passes<Bfloat16>(),
+                                   passes<Float16>()};
 } // namespace maskedconv

@@ -3,5 +3,6 @@ constexpr int kWidth = 4;
 #include "bn_relu/loops.inl"
 
 namespace maskedconv {
-const BnReluLoops kBnReluGeneric = {Isa::generic, passes<float>(), passes<Bfloat16>()};
+const BnReluLoops kBnReluGeneric = {Isa::generic, passes<float>(), passes<Bfloat16>(),
+                                    passes<Float16>()};
 } // namespace maskedconv

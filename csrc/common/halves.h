@@ -1,4 +1,4 @@
-// The 16-bit element types of the kernels for the CPU.
+// The 16-bit floats, as numbers of bits. halves.inl makes them vectors of float.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ struct Bfloat16 {
     uint16_t bits;
 };
 
-// IEEE half precision.
+// IEEE 754: 5 bits of exponent, 10 of mantissa.
 struct Float16 {
     uint16_t bits;
 };

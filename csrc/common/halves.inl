@@ -1,91 +1,141 @@
-// Loads and stores of the 16-bit types, as vectors of floats or one by one. Included like
-// vector.inl; nothing depends on instructions that convert.
+// 16-bit floats in memory, vectors of float in registers. To the nearest, of two as near to the
+// even one; NaN stays NaN. The source that includes this sets kWidth before.
 #pragma once
+
+#include <type_traits>
 
 #include "common/halves.h"
 #include "common/vector.inl"
+#if defined(__F16C__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace maskedconv {
 namespace {
 
 typedef uint32_t Bits __attribute__((vector_size(kWidth * sizeof(uint32_t))));
+typedef int32_t Integers __attribute__((vector_size(kWidth * sizeof(int32_t))));
 typedef uint16_t Halves __attribute__((vector_size(kWidth * sizeof(uint16_t))));
 
-// The integers of V's size: Bits of Vector, uint32_t of float.
-template <typename V> struct BitsOf {
-    using Type = Bits;
-};
-template <> struct BitsOf<float> {
-    using Type = uint32_t;
-};
+// V is Vector or float, B is Bits or uint32_t alike.
+template <typename V> constexpr bool kIsVector = sizeof(V) > sizeof(float);
+template <typename V> using BitsOf = std::conditional_t<kIsVector<V>, Bits, uint32_t>;
+template <typename B> using ValuesOf = std::conditional_t<kIsVector<B>, Vector, float>;
 
-template <typename V> typename BitsOf<V>::Type to_bits(V value) {
-    typename BitsOf<V>::Type bits;
+template <typename V> BitsOf<V> bits_of(V value) {
+    BitsOf<V> bits;
     std::memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
-template <typename V> V from_bits(typename BitsOf<V>::Type bits) {
-    V value;
+template <typename B> ValuesOf<B> value_of(B bits) {
+    ValuesOf<B> value;
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-inline uint32_t widened(const uint16_t* p, uint32_t) { return *p; }
-inline Bits widened(const uint16_t* p, Bits) {
-    Halves halves;
-    std::memcpy(&halves, p, sizeof halves);
-    return __builtin_convertvector(halves, Bits);
+template <typename B> B load_bits(const uint16_t* p) {
+    if constexpr (kIsVector<B>) {
+        Halves halves;
+        std::memcpy(&halves, p, sizeof halves);
+        return __builtin_convertvector(halves, Bits);
+    } else {
+        return *p;
+    }
 }
 
-inline void store_narrowed(uint16_t* p, uint32_t bits) { *p = static_cast<uint16_t>(bits); }
-inline void store_narrowed(uint16_t* p, Bits bits) {
-    const Halves halves = __builtin_convertvector(bits, Halves);
-    std::memcpy(p, &halves, sizeof halves);
+template <typename B> void store_bits(uint16_t* p, B bits) {
+    if constexpr (kIsVector<B>) {
+        const Halves halves = __builtin_convertvector(bits, Halves);
+        std::memcpy(p, &halves, sizeof halves);
+    } else {
+        *p = static_cast<uint16_t>(bits);
+    }
 }
 
-template <typename V> V load(const Bfloat16* p) {
-    return from_bits<V>(widened(&p->bits, typename BitsOf<V>::Type()) << 16);
+// Rounds away the last `count` bits.
+template <typename B> B without_last(B bits, int count) {
+    const uint32_t below_half = (1u << (count - 1)) - 1;
+    return (bits + below_half + ((bits >> count) & 1)) >> count;
 }
 
-// To the nearest, of two as near to the even one; NaN stays NaN.
-template <typename V> void store(Bfloat16* p, V value) {
-    const auto bits = to_bits(value);
-    const auto nearest = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    store_narrowed(&p->bits, value != value ? nearest * 0 + 0x7fc0 : nearest);
+template <typename B> ValuesOf<B> widened(Bfloat16, B bits) { return value_of<B>(bits << 16); }
+
+template <typename V> BitsOf<V> narrowed(Bfloat16, V value) {
+    using B = BitsOf<V>;
+    const B nan = B{} + 0x7fc0u;
+    return value != value ? nan : without_last(bits_of(value), 16);
 }
 
-constexpr int kHalfBias = 112; // of a float's exponent above that of a half
-constexpr int kHalfShift = 13; // bits that a float's mantissa has more
+// The exponents' biases differ by 112.
+constexpr uint32_t kBias = 112u << 23;
 
-template <typename V> V load(const Float16* p) {
-    using B = typename BitsOf<V>::Type;
-    const B half = widened(&p->bits, B());
-    const B magnitude = (half & 0x7fff) << kHalfShift;
-    const B normal = magnitude + (kHalfBias << 23);
-    const B smallest = magnitude * 0 + ((kHalfBias + 1) << 23); // 2^-14, what subnormals count from
-    const B subnormal = to_bits<V>(from_bits<V>(magnitude + smallest) - from_bits<V>(smallest));
-    const B unbounded = normal + (kHalfBias << 23); // infinity and NaN
-    const B finite = magnitude < (1 << 23) ? subnormal : normal;
-    const B value = magnitude >= (31 << 23) ? unbounded : finite;
-    return from_bits<V>(value | (half & 0x8000) << 16);
+template <typename B> ValuesOf<B> as_numbers(B bits) {
+    if constexpr (kIsVector<B>)
+        return __builtin_convertvector((Integers)bits, Vector);
+    else
+        return static_cast<float>(bits);
 }
 
-// Rounded as above; what exceeds the largest half becomes infinity.
-template <typename V> void store(Float16* p, V value) {
-    using B = typename BitsOf<V>::Type;
-    const B bits = to_bits(value);
-    const B magnitude = bits & 0x7fffffff;
-    // Adding 0.5 rounds to multiples of 2^-24, the unit of subnormal halves.
-    const V half = from_bits<V>(magnitude * 0 + 0x3f000000);
-    const B subnormal = to_bits<V>(from_bits<V>(magnitude) + half) - 0x3f000000;
-    const B odd = (magnitude >> kHalfShift) & 1;
-    const B normal = (magnitude - (kHalfBias << 23) + 0xfff + odd) >> kHalfShift;
-    const B infinity = magnitude * 0 + 0x7c00;
-    const B large = magnitude > 0x7f800000 ? infinity + 0x200 : infinity;
-    const B finite = magnitude < ((kHalfBias + 1) << 23) ? subnormal : normal;
-    const B result = magnitude >= ((kHalfBias + 31) << 23) ? large : finite;
-    store_narrowed(&p->bits, result | ((bits >> 16) & 0x8000));
+template <typename B> ValuesOf<B> widened(Float16, B bits) {
+    const B exponent = bits & 0x7c00u, magnitude = (bits & 0x7fffu) << 13;
+    const B subnormal = bits_of(as_numbers<B>(bits & 0x3ffu) * 0x1p-24f);
+    const B infinite = magnitude + 2 * kBias;
+    const B wide = exponent == 0u ? subnormal : exponent == 0x7c00u ? infinite : magnitude + kBias;
+    return value_of<B>(wide | (bits & 0x8000u) << 16);
+}
+
+template <typename V> BitsOf<V> narrowed(Float16, V value) {
+    using B = BitsOf<V>;
+    const B bits = bits_of(value), magnitude = bits & 0x7fffffffu;
+    const B infinite = B{} + 0x7c00u, nan = B{} + 0x7e00u;
+    // The last bits of numbers from .5 on are worth 2^-24, as those of subnormal ones.
+    const B subnormal = bits_of(value_of<B>(magnitude) + 0.5f) - 0x3f000000u;
+    const B normal = without_last<B>(magnitude - kBias, 13);
+    const B finite = magnitude < (113u << 23) ? subnormal : normal;
+    const B nearest = magnitude < (143u << 23) ? finite : infinite;
+    return (value != value ? nan : nearest) | ((bits >> 16) & 0x8000u);
+}
+
+// Float16 by the instructions for it, and anything else by its bits.
+template <typename V, typename T> V load_half(const T* p) {
+    return widened(T(), load_bits<BitsOf<V>>(&p->bits));
+}
+template <typename V, typename T> void store_half(T* p, V value) {
+    store_bits(&p->bits, narrowed(T(), value));
+}
+#if defined(__AVX512F__)
+constexpr __mmask16 kAllLanes = 0xffff; // gcc warns of the unmasked forms
+template <> [[maybe_unused]] Vector load_half<Vector>(const Float16* p) {
+    return (Vector)_mm512_maskz_cvtph_ps(kAllLanes,
+                                         _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+template <> [[maybe_unused]] void store_half(Float16* p, Vector value) {
+    const __m256i halves =
+        _mm512_maskz_cvtps_ph(kAllLanes, (__m512)value, _MM_FROUND_TO_NEAREST_INT);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves);
+}
+#elif defined(__F16C__)
+template <> [[maybe_unused]] Vector load_half<Vector>(const Float16* p) {
+    return (Vector)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+template <> [[maybe_unused]] void store_half(Float16* p, Vector value) {
+    const __m128i halves = _mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), halves);
+}
+#endif
+
+template <typename V> V load(const Bfloat16* p) { return load_half<V>(p); }
+template <typename V> V load(const Float16* p) { return load_half<V>(p); }
+template <typename V> void store(Bfloat16* p, V value) { store_half(p, value); }
+template <typename V> void store(Float16* p, V value) { store_half(p, value); }
+
+// As a tensor of T would hold it.
+template <typename T, typename V> V rounded_to(V value) {
+    if constexpr (std::is_same_v<T, float>)
+        return value;
+    else
+        return widened(T(), narrowed(T(), value));
 }
 
 } // namespace

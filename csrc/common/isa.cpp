@@ -9,6 +9,7 @@ namespace maskedconv {
 namespace {
 
 constexpr const char* kVariable = "MASKEDCONV_ISA";
+const std::vector<Isa> kIsas = {Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512_bf16};
 
 std::string names_of(const std::vector<Isa>& isas) {
     std::string names;
@@ -23,20 +24,24 @@ bool has(const std::vector<Isa>& isas, Isa wanted) {
 
 bool processor_has(Isa isa) {
 #if defined(__x86_64__)
+    if (isa == Isa::avx512_bf16)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512bf16");
     if (isa == Isa::avx512)
         return __builtin_cpu_supports("avx512f");
     if (isa == Isa::avx2)
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+               __builtin_cpu_supports("f16c");
 #endif
     return isa == Isa::generic;
 }
 
 // `is`: what the variable is, for the error.
 Isa isa_named(const std::string& name, const std::string& is) {
-    for (const Isa isa : {Isa::generic, Isa::avx2, Isa::avx512})
+    for (const Isa isa : kIsas)
         if (name == name_of(isa))
             return isa;
-    throw std::invalid_argument(is + "; expected generic, avx2 or avx512");
+    throw std::invalid_argument(is + "; expected one of " + names_of(kIsas));
 }
 
 Isa choose_isa() {
@@ -60,6 +65,8 @@ Isa choose_isa() {
 
 const char* name_of(Isa isa) {
     switch (isa) {
+    case Isa::avx512_bf16:
+        return "avx512_bf16";
     case Isa::avx512:
         return "avx512";
     case Isa::avx2:
@@ -72,7 +79,7 @@ const char* name_of(Isa isa) {
 
 std::vector<Isa> built_isas() {
 #if defined(__x86_64__)
-    return {Isa::generic, Isa::avx2, Isa::avx512};
+    return kIsas;
 #else
     return {Isa::generic};
 #endif

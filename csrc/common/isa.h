@@ -11,7 +11,8 @@
 
 namespace maskedconv {
 
-enum class Isa { generic, avx2, avx512 }; // the narrowest first
+// The narrowest first. avx512_bf16 is avx512 and its instructions for products of bfloat16.
+enum class Isa { generic, avx2, avx512, avx512_bf16 };
 
 const char* name_of(Isa isa);
 

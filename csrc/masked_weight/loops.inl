@@ -39,7 +39,7 @@ template <typename V> V sign(V value) {
     return value > zero ? one : (value < zero ? -one : zero);
 }
 
-template <typename V> V magnitude(V value) { return from_bits<V>(to_bits(value) & 0x7fffffff); }
+template <typename V> V magnitude(V value) { return value_of(bits_of(value) & 0x7fffffffu); }
 
 template <bool kBinary, typename T> void mask(const MaskedElements& m, float factor, T* out) {
     for_elements(m.elements, [&](int64_t i, auto width) {

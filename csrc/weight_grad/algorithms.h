@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common.h"
+#include "weight_grad/gradient.h"
 #include "weight_grad/operands.h"
 #include "weight_grad/sums.h"
 #include "weight_grad/weight_grad.h"
@@ -13,32 +14,33 @@ namespace maskedconv {
 
 // One row of taps after another, for any problem. A pixel near the border is multiplied by zeros
 // for the taps that do not meet it.
-void weight_grad_by_taps(const WeightGrad& problem, int threads, const Loops& loops);
+template <typename S, typename E>
+void weight_grad_by_taps(const WeightGrad& problem, int threads, const Loops<S, E>& loops);
 
 // One tap after another: slower, and of no products but those that there are.
-void weight_grad_exactly(const WeightGrad& problem, int threads, const Loops& loops);
+template <typename S, typename E>
+void weight_grad_exactly(const WeightGrad& problem, int threads, const Loops<S, E>& loops);
 
 // All taps at once, for few channels; the gradient is multiplied by the zeros of the padding.
-bool has_small_channels(const WeightGrad& problem);
-void weight_grad_small_channels(const WeightGrad& problem, int threads, const Loops& loops);
-
-template <typename Worker, typename Plan>
-void add_share(Worker& worker, const Plan& plan, int64_t image, int64_t end) {
-    for (; image < end; image += plan.images) {
-        const int64_t count = std::min(plan.images, end - image);
-        if (plan.p.type == ElementType::float32)
-            worker.template add<float>(image, count);
-        else
-            worker.template add<uint16_t>(image, count);
-    }
+inline bool has_small_channels(const WeightGrad& p) {
+    return p.channels < kLane && p.dilation.columns == 1;
 }
+template <typename S, typename E>
+void weight_grad_small_channels(const WeightGrad& problem, int threads, const Loops<S, E>& loops);
 
-// Floats of x and of the gradient that fit the second cache beside the sums. The more pixels are
+// The types that an algorithm is compiled for.
+#define INSTANTIATE(algorithm)                                                                     \
+    template void algorithm(const WeightGrad&, int, const Loops<float, float>&);                   \
+    template void algorithm(const WeightGrad&, int, const Loops<Bfloat16, float>&);                \
+    template void algorithm(const WeightGrad&, int, const Loops<Float16, float>&);                 \
+    template void algorithm(const WeightGrad&, int, const Loops<Bfloat16, Bfloat16>&)
+
+// Bytes of x and of the gradient that fit the second cache beside the sums. The more pixels are
 // taken at once, the less often the sums are loaded and stored; fewer would fit the first cache.
-constexpr int64_t kCacheFloats = 65536;
+constexpr int64_t kCacheBytes = 262144;
 
-inline int64_t images_at_once(const WeightGrad& p, int64_t floats_of_an_image) {
-    const int64_t fit = kCacheFloats / std::max<int64_t>(1, floats_of_an_image);
+inline int64_t images_at_once(const WeightGrad& p, int64_t bytes_of_an_image) {
+    const int64_t fit = kCacheBytes / std::max<int64_t>(1, bytes_of_an_image);
     return std::max<int64_t>(1, std::min(fit, p.batch));
 }
 
@@ -51,7 +53,9 @@ Sums add_images(const Plan& plan, const WeightGrad& p, int threads) {
     for (int i = 0; i < threads; ++i)
         workers.emplace_back(plan);
     for_shares(p.batch, threads, [&](int share, int64_t begin, int64_t end) {
-        add_share(workers[static_cast<size_t>(share)], plan, begin, end);
+        Worker& worker = workers[static_cast<size_t>(share)];
+        for (int64_t image = begin; image < end; image += plan.images)
+            worker.add(image, std::min(plan.images, end - image));
     });
     Sums total = std::move(workers[0].sums);
     for (size_t i = 1; i < workers.size(); ++i)

@@ -12,7 +12,7 @@ bool weight_grad(const std::string& type, uintptr_t x, Four x_shape, Four x_stri
                  Four grad_shape, Four grad_strides, Four shape, Two stride, Two padding,
                  Two dilation, uintptr_t scale, uintptr_t shift, uintptr_t out, int threads) {
     const Checks checks("weight_grad");
-    const ElementType element = checks.type(type, {ElementType::float32, ElementType::bfloat16});
+    const ElementType element = checks.type(type, kElementTypes);
     checks.between("threads", threads, 1);
     WeightGrad p =
         weight_grad_problem(checks, x, x_shape, x_strides, grad, grad_shape, grad_strides, shape,

@@ -10,15 +10,16 @@ namespace {
 
 // How far to prefetch x, which else waits for the memory: further, where a tile takes only a part
 // of a pixel's channels at once. What may still be in a cache is only slowed down by it.
-int64_t pixels_ahead(const WeightGrad& p) {
-    constexpr int64_t kCachedFloats = 1'500'000;
-    if (p.batch * p.input.rows * p.input.columns * p.channels < kCachedFloats)
+int64_t pixels_ahead(const WeightGrad& p, int64_t element) {
+    constexpr int64_t kCachedBytes = 6'000'000;
+    if (p.batch * p.input.rows * p.input.columns * p.channels * element < kCachedBytes)
         return 0;
     return p.channels > 4 * kLane ? 256 : 64;
 }
 
 // What is the same for every image of a problem.
-struct Plan {
+template <typename S, typename E> struct Plan {
+    static constexpr int64_t kElement = sizeof(E), kFactor = sizeof(float); // bytes
     const WeightGrad& p;
     int64_t channels;             // padded to whole vectors
     bool copies_x;                // few channels, converting or the prologue: through a buffer
@@ -28,14 +29,13 @@ struct Plan {
     int64_t left, padded;         // margin and width of the padded gradient's rows, in pixels
     bool copies_grad;             // several taps or converting: it goes through a buffer, too
     int64_t block_rows;           // of x
-    int64_t grad_image;           // floats of that buffer for an image
     int64_t images;               // at once
-    const Loops& loops;
+    const Loops<S, E>& loops;
 
-    Plan(const WeightGrad& problem, const Loops& inner_loops, bool exact)
+    Plan(const WeightGrad& problem, const Loops<S, E>& inner_loops, bool exact)
         : p(problem), loops(inner_loops) {
         channels = ceil_div(p.channels, kLane) * kLane;
-        copies_x = p.channels < kLane || p.type != ElementType::float32 || p.scale != nullptr;
+        copies_x = p.channels < kLane || !std::is_same_v<S, E> || p.scale != nullptr;
         overlap = copies_x ? 0 : channels - p.channels;
         for (int64_t channel = 0; channel < channels; channel += kLane)
             offsets.push_back(channel + kLane < channels ? channel : channel - overlap);
@@ -44,55 +44,56 @@ struct Plan {
         const int64_t last = joint_columns ? p.input.columns - 1 + p.padding.columns : 0;
         padded = left + std::max(p.output.columns, last + 1);
         const bool read_once = p.kernel.rows * p.kernel.columns == 1 && padded == p.output.columns;
-        copies_grad = !read_once || !is_readable(p);
-        const int64_t row = std::max<int64_t>(1, channels * p.input.columns);
-        block_rows = std::max<int64_t>(1, std::min(kCacheFloats / row, p.input.rows));
-        grad_image = p.output.rows * padded * p.filters;
-        images = block_rows < p.input.rows ? 1 : images_at_once(p, row * p.input.rows + grad_image);
+        copies_grad = !read_once || !Gradient<S, E>::is_readable(p);
+        const int64_t row = std::max<int64_t>(1, channels * p.input.columns * kElement);
+        block_rows = std::max<int64_t>(1, std::min(kCacheBytes / row, p.input.rows));
+        const int64_t grad = p.output.rows * padded * p.filters * kFactor;
+        images = block_rows < p.input.rows ? 1 : images_at_once(p, row * p.input.rows + grad);
     }
 
     int64_t sums() const { return p.filters * p.kernel.rows * p.kernel.columns * channels; }
 };
 
 // One thread's buffers and sums.
-class Worker {
+template <typename S, typename E> class Worker {
   public:
-    explicit Worker(const Plan& plan)
-        : plan_(plan), p_(plan.p), sums(plan.sums()),
-          grad_(plan.copies_grad ? plan.images * plan.grad_image : 0),
-          x_(plan.copies_x ? plan.images * x_image() : 0) {}
+    explicit Worker(const Plan<S, E>& plan)
+        : plan_(plan), p_(plan.p), sums(plan.sums()), grad_(p_, plan.loops, plan.left, plan.padded),
+          x_(static_cast<size_t>(plan.copies_x ? plan.images * x_image() : 0)) {
+        if (plan.copies_grad)
+            grad_.allocate(plan.images);
+    }
 
-    template <typename T> void add(int64_t image, int64_t count) {
+    void add(int64_t image, int64_t count) {
         tile_.images = count;
-        set_gradient<T>(tile_, p_, image, count, plan_.copies_grad ? grad_.data() : nullptr,
-                        plan_.left, plan_.padded);
-        const T* x = static_cast<const T*>(p_.x) + image * p_.x_image;
+        grad_.set(tile_, image, count);
+        const S* x = static_cast<const S*>(p_.x) + image * p_.x_image;
         for (int64_t row = 0; row < p_.input.rows; row += plan_.block_rows)
             add_rows(x, row, std::min(row + plan_.block_rows, p_.input.rows));
     }
 
   private:
-    const Plan& plan_;
+    const Plan<S, E>& plan_;
     const WeightGrad& p_;
 
   public:
     Sums sums; // [kernel row][column of it][filter][channels]
 
   private:
-    std::vector<float> grad_; // [image][output row][padded pixel][filter]
-    std::vector<float> x_;    // [image][row of the block][pixel][channels]
-    TileInput tile_{};        // the images' gradient
+    Gradient<S, E> grad_;
+    std::vector<E> x_;    // [image][row of the block][pixel][channels]
+    TileInput<E> tile_{}; // the images' gradient
 
-    // Floats of the buffer for a block of an image.
+    // Elements of the buffer for a block of an image.
     int64_t x_image() const { return plan_.block_rows * p_.input.columns * plan_.channels; }
 
-    template <typename T> void copy_x(const T* x, float* to, int64_t row, int64_t end) {
+    void copy_x(const S* x, E* to, int64_t row, int64_t end) {
         for (; row < end; ++row, to += p_.input.columns * plan_.channels)
-            copy_row_of_x(p_, plan_.loops, x + row * p_.x_row, to, plan_.channels);
+            copy_row_of_x<S, E>(p_, plan_.loops, x + row * p_.x_row, {to, plan_.channels});
     }
 
-    template <typename T> void add_rows(const T* x, int64_t row, int64_t end) {
-        TileInput tile = tile_;
+    void add_rows(const S* x, int64_t row, int64_t end) {
+        TileInput<E> tile = tile_;
         tile.channels = plan_.channels;
         tile.offsets = plan_.offsets.data();
         if (plan_.copies_x) {
@@ -106,8 +107,9 @@ class Worker {
             tile.x_image = p_.x_image;
             tile.x_row = p_.x_row;
             tile.x_pixel = p_.x_pixel;
-            tile.x_ahead = pixels_ahead(p_) * p_.x_pixel;
-            tile.x = reinterpret_cast<const float*>(x) + row * p_.x_row;
+            tile.x_ahead = pixels_ahead(p_, plan_.kElement) * p_.x_pixel;
+            if constexpr (std::is_same_v<S, E>)
+                tile.x = x + row * p_.x_row;
         }
         for (int64_t r = 0; r < p_.kernel.rows; ++r)
             add_tap_row(tile, r, row, end);
@@ -115,7 +117,7 @@ class Worker {
     }
 
     // Output rows o whose input row o * stride + r * dilation - padding is in [row, end).
-    void add_tap_row(TileInput tile, int64_t r, int64_t row, int64_t end) {
+    void add_tap_row(TileInput<E> tile, int64_t r, int64_t row, int64_t end) {
         const int64_t offset = r * p_.dilation.rows - p_.padding.rows;
         const int64_t first = std::max<int64_t>(0, ceil_div(row - offset, p_.stride.rows));
         const int64_t last =
@@ -135,14 +137,14 @@ class Worker {
 
     // Every input pixel w meets, for the taps from the last to the first, the neighbouring output
     // pixels w + p - s: their filters are the columns.
-    void add_joint_columns(TileInput tile) {
+    void add_joint_columns(TileInput<E> tile) {
         tile.grad += (plan_.left + p_.padding.columns - (p_.kernel.columns - 1)) * tile.grad_pixel;
         tile.pixels = p_.input.columns;
         tile.columns = p_.kernel.columns * p_.filters;
         plan_.loops.tile(tile);
     }
 
-    void add_one_tap(TileInput tile, int64_t s) {
+    void add_one_tap(TileInput<E> tile, int64_t s) {
         const int64_t offset = s * p_.dilation.columns - p_.padding.columns;
         const int64_t first = std::max<int64_t>(0, ceil_div(-offset, p_.stride.columns));
         const int64_t last = std::min(p_.output.columns - 1,
@@ -160,7 +162,7 @@ class Worker {
 };
 
 // Puts taps and filters in the order of the result.
-void store(const Plan& plan, const Sums& sums) {
+template <typename S, typename E> void store(const Plan<S, E>& plan, const Sums& sums) {
     const WeightGrad& p = plan.p;
     for (int64_t row = 0; row < p.filters * p.kernel.rows * p.kernel.columns; ++row) {
         const int64_t filter = row / (p.kernel.rows * p.kernel.columns);
@@ -177,14 +179,19 @@ void store(const Plan& plan, const Sums& sums) {
 
 } // namespace
 
-void weight_grad_by_taps(const WeightGrad& p, int threads, const Loops& loops) {
+template <typename S, typename E>
+void weight_grad_by_taps(const WeightGrad& p, int threads, const Loops<S, E>& loops) {
     const Plan plan(p, loops, false);
-    store(plan, add_images<Worker>(plan, p, threads));
+    store(plan, add_images<Worker<S, E>>(plan, p, threads));
 }
 
-void weight_grad_exactly(const WeightGrad& p, int threads, const Loops& loops) {
+template <typename S, typename E>
+void weight_grad_exactly(const WeightGrad& p, int threads, const Loops<S, E>& loops) {
     const Plan plan(p, loops, true);
-    store(plan, add_images<Worker>(plan, p, threads));
+    store(plan, add_images<Worker<S, E>>(plan, p, threads));
 }
+
+INSTANTIATE(weight_grad_by_taps);
+INSTANTIATE(weight_grad_exactly);
 
 } // namespace maskedconv

@@ -1,4 +1,5 @@
-// How weight_grad on the CPU reads its operands: as they lie, or copied to floats side by side.
+// How weight_grad on the CPU reads its operands: as they lie, or copied side by side. S is the type
+// that they are stored in, E the type that is multiplied: float, or Bfloat16 for pairs of pixels.
 #pragma once
 
 #include <algorithm>
@@ -6,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "bn_relu/loops.h"
 #include "weight_grad/tile.h"
 #include "weight_grad/weight_grad.h"
 
@@ -14,20 +16,15 @@ namespace maskedconv {
 constexpr int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 
-inline float as_float(float value) { return value; }
-inline float as_float(uint16_t bfloat16) {
-    const uint32_t bits = static_cast<uint32_t>(bfloat16) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
+// What an algorithm calls; the prologue is the activation of bn_relu.
+template <typename S, typename E> struct Loops {
+    void (*tile)(const TileInput<E>&);
+    void (*activate)(const NormInput<S>&, E* out, int64_t out_pixel);
+    Widen<S> widen; // null for floats
+};
 
-template <typename T> void to_floats(const T* from, float* to, int64_t count) {
-    if constexpr (std::is_same_v<T, float>)
-        std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
-    else
-        for (int64_t i = 0; i < count; ++i)
-            to[i] = as_float(from[i]);
+template <typename T> void copy(const T* from, T* to, int64_t count) {
+    std::memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
 }
 
 // Calls body with a small number as a constant: a loop of a known length costs a third of one that
@@ -45,23 +42,22 @@ template <int kMost, typename F> void with_constant(int64_t number, const F& bod
 constexpr int64_t kPixelsAhead = 128;
 
 template <int kChannels, typename T>
-void copy_pixels_of(const T* from, int64_t from_pixel, float* to, int64_t to_pixel,
-                    int64_t pixels) {
-    for (int64_t pixel = 0; pixel < pixels; ++pixel, from += from_pixel, to += to_pixel) {
-        __builtin_prefetch(from + kPixelsAhead * from_pixel);
-        to_floats(from, to, kChannels);
+void copy_pixels_of(Pixels<const T> from, Pixels<T> to, int64_t pixels) {
+    for (; pixels > 0; --pixels, from.first += from.pitch, to.first += to.pitch) {
+        __builtin_prefetch(from.first + kPixelsAhead * from.pitch);
+        copy(from.first, to.first, kChannels);
     }
 }
 
-// The first channels of a row of pixels; pixels have any pitch on either side.
+// The first channels of a row of pixels.
 template <typename T>
-void copy_pixels(const T* from, int64_t from_pixel, float* to, int64_t to_pixel, int64_t pixels,
-                 int64_t channels) {
-    if (from_pixel == channels && to_pixel == channels)
-        return to_floats(from, to, pixels * channels);
+void copy_pixels(Pixels<const T> from, Pixels<T> to, int64_t pixels, int64_t channels) {
+    if (from.pitch == channels && to.pitch == channels)
+        return copy(from.first, to.first, pixels * channels);
     for (int64_t first = 0; first < channels; first += kLane)
         with_constant<kLane>(std::min(kLane, channels - first), [&](auto count) {
-            copy_pixels_of<count>(from + first, from_pixel, to + first, to_pixel, pixels);
+            copy_pixels_of<count, T>({from.first + first, from.pitch}, {to.first + first, to.pitch},
+                                     pixels);
         });
 }
 
@@ -70,83 +66,43 @@ constexpr int64_t kCopiedAtOnce = 4;
 // Each copy but those of the last pixels goes on into the channels that come next in `to`, which
 // are copied later.
 template <int kChannels, typename T>
-void interleave_of(const std::vector<const T*>& rows, int64_t from_pixel, float* to,
-                   int64_t pixels) {
+void interleave_of(const std::vector<const T*>& rows, int64_t from_pixel, T* to, int64_t pixels) {
     constexpr int kCopied = ceil_div(kChannels, kCopiedAtOnce) * kCopiedAtOnce;
     constexpr int kLast = ceil_div(kCopied - kChannels, kChannels);
-    const auto copy = [&](int64_t pixel, int channels) __attribute__((always_inline)) {
+    const auto copy_pixel = [&](int64_t pixel, int channels) __attribute__((always_inline)) {
         for (const T* row : rows) {
-            to_floats(row + pixel * from_pixel, to, channels);
+            copy(row + pixel * from_pixel, to, channels);
             to += kChannels;
         }
     };
     int64_t pixel = 0;
     for (; pixel < pixels - kLast; ++pixel)
-        copy(pixel, kCopied);
+        copy_pixel(pixel, kCopied);
     for (; pixel < pixels; ++pixel)
-        copy(pixel, kChannels);
+        copy_pixel(pixel, kChannels);
 }
 
 // The pixels of several rows as [pixel][row][channel]; fewer than kLane channels.
 template <typename T>
-void interleave(const std::vector<const T*>& rows, int64_t from_pixel, float* to, int64_t pixels,
+void interleave(const std::vector<const T*>& rows, int64_t from_pixel, T* to, int64_t pixels,
                 int64_t channels) {
     with_constant<kLane - 1>(
         channels, [&](auto count) { interleave_of<count>(rows, from_pixel, to, pixels); });
 }
 
 // A row of x, with the prologue.
-template <typename T>
-void copy_row_of_x(const WeightGrad& p, const Loops& loops, const T* from, float* to,
-                   int64_t to_pixel) {
-    const auto activate = [&](const float* x, int64_t x_pixel) {
-        loops.activate({x, x_pixel, p.input.columns, p.channels, p.scale, p.shift}, to, to_pixel);
-    };
-    if constexpr (std::is_same_v<T, float>)
-        if (p.scale != nullptr)
-            return activate(from, p.x_pixel);
-    copy_pixels(from, p.x_pixel, to, to_pixel, p.input.columns, p.channels);
+template <typename S, typename E>
+void copy_row_of_x(const WeightGrad& p, const Loops<S, E>& loops, const S* from, Pixels<E> to) {
+    const int64_t pixels = p.input.columns, channels = p.channels;
     if (p.scale != nullptr)
-        activate(to, to_pixel);
-}
-
-// Whether a tile can read the gradient where it is.
-inline bool is_readable(const WeightGrad& p) {
-    return p.type == ElementType::float32 && p.grad_channel == 1;
-}
-
-template <typename T> void pack_row(const WeightGrad& p, const T* from, float* to) {
-    if (p.grad_channel == 1)
-        return copy_pixels(from, p.grad_pixel, to, p.filters, p.output.columns, p.filters);
-    for (int64_t pixel = 0; pixel < p.output.columns; ++pixel, from += p.grad_pixel)
-        for (int64_t filter = 0; filter < p.filters; ++filter)
-            *to++ = as_float(from[filter * p.grad_channel]);
-}
-
-// [output row][pixel][filter], rows of `pixels` pixels that begin `left` pixels into each.
-template <typename T>
-void pack_gradient(const WeightGrad& p, const T* from, float* to, int64_t left, int64_t pixels) {
-    for (int64_t row = 0; row < p.output.rows; ++row, from += p.grad_row)
-        pack_row(p, from, to + (row * pixels + left) * p.filters);
-}
-
-// The tile's gradient of `count` images: packed as by pack_gradient into `buffer`, one image after
-// another, or as it lies where that is null.
-template <typename T>
-void set_gradient(TileInput& tile, const WeightGrad& p, int64_t image, int64_t count, float* buffer,
-                  int64_t left, int64_t pixels) {
-    const T* grad = static_cast<const T*>(p.grad_output) + image * p.grad_image;
-    if (buffer == nullptr) {
-        tile.grad = reinterpret_cast<const float*>(grad);
-        tile.grad_image = p.grad_image, tile.grad_row = p.grad_row, tile.grad_pixel = p.grad_pixel;
-        tile.grad_ahead = kPixelsAhead * p.grad_pixel;
-        return;
-    }
-    tile.grad = buffer;
-    tile.grad_pixel = p.filters, tile.grad_row = pixels * p.filters;
-    tile.grad_image = p.output.rows * tile.grad_row;
-    for (int64_t i = 0; i < count; ++i)
-        pack_gradient(p, grad + i * p.grad_image, buffer + i * tile.grad_image, left, pixels);
+        return loops.activate({from, p.x_pixel, pixels, channels, p.scale, p.shift}, to.first,
+                              to.pitch);
+    if constexpr (std::is_same_v<S, E>)
+        copy_pixels<S>({from, p.x_pixel}, to, pixels, channels);
+    else if (p.x_pixel == channels && to.pitch == channels)
+        loops.widen({from, 0}, to, 1, pixels * channels);
+    else
+        loops.widen({from, p.x_pixel}, to, pixels, channels);
 }
 
 } // namespace maskedconv

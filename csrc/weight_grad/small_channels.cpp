@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kProductsOfACopy = 4;
 
 // What is the same for every image of a problem.
-struct Plan {
+template <typename S, typename E> struct Plan {
     const WeightGrad& p;
     int64_t joint;                // rows of x in a strip
     int64_t strips, strip_step;   // of an image, and rows of x from one to the next
@@ -22,9 +22,10 @@ struct Plan {
     std::vector<int64_t> offsets; // see TileInput
     bool copies_grad;             // into a buffer
     int64_t images;               // at once
-    const Loops& loops;
+    const Loops<S, E>& loops;
 
-    Plan(const WeightGrad& problem, const Loops& inner_loops) : p(problem), loops(inner_loops) {
+    Plan(const WeightGrad& problem, const Loops<S, E>& inner_loops)
+        : p(problem), loops(inner_loops) {
         columns = extent(p.input.columns, p.padding.columns, p.output.columns, p.stride.columns,
                          p.kernel.columns - 1);
         const int64_t rows = extent(p.input.rows, p.padding.rows, p.output.rows, p.stride.rows,
@@ -37,11 +38,11 @@ struct Plan {
                 offsets.push_back(r * p.dilation.rows * strip() + lane);
         channels = static_cast<int64_t>(offsets.size()) * kLane;
         // Every block of channels and filters reads it.
-        copies_grad = !is_readable(p) || p.filters > kLane;
-        images = images_at_once(p, image() + gradient());
+        copies_grad = !Gradient<S, E>::is_readable(p) || p.filters > kLane;
+        images = images_at_once(p, image() * sizeof(E) + gradient() * sizeof(float));
     }
 
-    // Floats.
+    // Elements.
     int64_t strip() const { return columns * joint * p.channels; }
     int64_t image() const { return strips * strip(); }
     int64_t gradient() const { return p.output.rows * p.output.columns * p.filters; }
@@ -77,22 +78,26 @@ struct Plan {
 };
 
 // One thread's buffers and sums.
-class Worker {
+template <typename S, typename E> class Worker {
   public:
-    explicit Worker(const Plan& plan)
+    explicit Worker(const Plan<S, E>& plan)
         : plan_(plan), p_(plan.p), sums(p_.filters * plan.channels),
-          grad_(plan.copies_grad ? plan.images * plan.gradient() : 0),
+          grad_(p_, plan.loops, 0, p_.output.columns),
           // The last vector of the last window reads on behind it.
           images_(static_cast<size_t>(plan.images * plan.image() + kLane)),
-          zeros_(static_cast<size_t>(p_.input.columns * p_.x_pixel + kLane)) {}
+          zeros_(static_cast<size_t>(p_.input.columns * p_.x_pixel + kLane)) {
+        if (plan.copies_grad)
+            grad_.allocate(plan.images);
+        if (converts())
+            strip_.resize(static_cast<size_t>(p_.input.columns * plan.joint * p_.channels));
+    }
 
-    template <typename T> void add(int64_t image, int64_t count) {
-        TileInput tile{};
+    void add(int64_t image, int64_t count) {
+        TileInput<E> tile{};
         tile.images = count;
-        set_gradient<T>(tile, p_, image, count, plan_.copies_grad ? grad_.data() : nullptr, 0,
-                        p_.output.columns);
+        grad_.set(tile, image, count);
         for (int64_t i = 0; i < count; ++i)
-            copy_image(static_cast<const T*>(p_.x) + (image + i) * p_.x_image,
+            copy_image(static_cast<const S*>(p_.x) + (image + i) * p_.x_image,
                        images_.data() + i * plan_.image());
         tile.x = images_.data();
         tile.x_image = plan_.image();
@@ -109,45 +114,54 @@ class Worker {
     }
 
   private:
-    const Plan& plan_;
+    const Plan<S, E>& plan_;
     const WeightGrad& p_;
 
   public:
     Sums sums; // [filter][channel of the window]
 
   private:
-    std::vector<float> grad_;   // [image][output row][pixel][filter]
-    std::vector<float> images_; // [image][strip][pixel][row][channel], zero around each
-    std::vector<float> zeros_;  // a row of x
+    Gradient<S, E> grad_;
+    std::vector<E> images_; // [image][strip][pixel][row][channel], zero around each
+    std::vector<S> zeros_;  // a row of x
+    std::vector<S> strip_;  // before its conversion
 
-    template <typename T> void copy_image(const T* x, float* to) {
-        const T* zeros = reinterpret_cast<const T*>(zeros_.data());
-        std::vector<const T*> rows(static_cast<size_t>(plan_.joint));
+    static constexpr bool converts() { return !std::is_same_v<S, E>; }
+
+    void copy_image(const S* x, E* to) {
+        std::vector<const S*> rows(static_cast<size_t>(plan_.joint));
         to += p_.padding.columns * plan_.joint * p_.channels;
         for (int64_t strip = 0; strip < plan_.strips; ++strip, to += plan_.strip()) {
             for (int64_t r = 0; r < plan_.joint; ++r) {
                 const int64_t row =
                     strip * plan_.strip_step + r * p_.dilation.rows - p_.padding.rows;
                 const bool inside = row >= 0 && row < p_.input.rows;
-                rows[static_cast<size_t>(r)] = inside ? x + row * p_.x_row : zeros;
+                rows[static_cast<size_t>(r)] = inside ? x + row * p_.x_row : zeros_.data();
             }
             if (plan_.joint > 1)
-                interleave(rows, p_.x_pixel, to, p_.input.columns, p_.channels);
-            else if (rows[0] != zeros)
-                copy_row_of_x(p_, plan_.loops, rows[0], to, p_.channels);
+                join(rows, to);
+            else if (rows[0] != zeros_.data())
+                copy_row_of_x<S, E>(p_, plan_.loops, rows[0], {to, p_.channels});
+        }
+    }
+
+    void join(const std::vector<const S*>& rows, E* to) {
+        if constexpr (converts()) {
+            interleave(rows, p_.x_pixel, strip_.data(), p_.input.columns, p_.channels);
+            const int64_t size = static_cast<int64_t>(strip_.size());
+            plan_.loops.widen({strip_.data(), 0}, {to, 0}, 1, size);
+        } else {
+            interleave(rows, p_.x_pixel, to, p_.input.columns, p_.channels);
         }
     }
 };
 
 } // namespace
 
-bool has_small_channels(const WeightGrad& p) {
-    return p.channels < kLane && p.dilation.columns == 1;
-}
-
-void weight_grad_small_channels(const WeightGrad& p, int threads, const Loops& loops) {
+template <typename S, typename E>
+void weight_grad_small_channels(const WeightGrad& p, int threads, const Loops<S, E>& loops) {
     const Plan plan(p, loops);
-    const Sums sums = add_images<Worker>(plan, p, threads);
+    const Sums sums = add_images<Worker<S, E>>(plan, p, threads);
     float* to = p.out;
     for (int64_t filter = 0; filter < p.filters; ++filter)
         for (int64_t r = 0; r < p.kernel.rows; ++r)
@@ -156,5 +170,7 @@ void weight_grad_small_channels(const WeightGrad& p, int threads, const Loops& l
                     to[c] = sums.total(plan.position(filter, r, s) + c);
             }
 }
+
+INSTANTIATE(weight_grad_small_channels);
 
 } // namespace maskedconv

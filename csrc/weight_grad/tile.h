@@ -1,9 +1,9 @@
-// The inner loop of weight_grad on the CPU, compiled once for each instruction set.
+// The inner loops of weight_grad on the CPU, compiled once for each instruction set.
 #pragma once
 
 #include <cstdint>
 
-#include "bn_relu/loops.h"
+#include "common/halves.h"
 #include "common/isa.h"
 
 namespace maskedconv {
@@ -11,10 +11,14 @@ namespace maskedconv {
 // One tap row's products: for `rows` rows of `pixels` pixels of `images` images,
 //   sum[j][c] += x[image, row, pixel, c] * grad[image, row, pixel, j].
 // Channels come in groups of kLane, which lie `offsets` behind a pixel of x, anywhere.
-struct TileInput {
-    const float* x;
+//
+// E is float, or Bfloat16 for instructions that multiply pairs of pixels. Then an element of `grad`
+// is not a float but the Bfloat16 of a pixel in its lower half, of the next pixel in its upper
+// half.
+template <typename E> struct TileInput {
+    const E* x;
     int64_t x_image, x_row, x_pixel;
-    int64_t x_ahead; // floats from a pixel to the one to prefetch; 0 for what is in a cache
+    int64_t x_ahead; // elements from a pixel to the one to prefetch; 0 for what is in a cache
     const float* grad;
     int64_t grad_image, grad_row, grad_pixel;
     int64_t grad_ahead;
@@ -25,21 +29,30 @@ struct TileInput {
     float* sum; // [columns][channels]
 };
 
-constexpr int64_t kLane = 16; // channels are padded to this many floats
+constexpr int64_t kLane = 16; // channels are padded to this many elements
+
+// Pixels of channels side by side, any number of elements from one to the next.
+template <typename T> struct Pixels {
+    T* first;
+    int64_t pitch;
+};
+
+// Converts the first channels of so many pixels.
+template <typename S>
+using Widen = void (*)(Pixels<const S>, Pixels<float>, int64_t pixels, int64_t channels);
 
 struct TileLoops {
     Isa isa;
-    void (*tile)(const TileInput&);
+    void (*tile)(const TileInput<float>&);
+    Widen<Bfloat16> widen_bfloat16;
+    Widen<Float16> widen_float16;
 };
 
 extern const TileLoops kTileAvx512;
 extern const TileLoops kTileAvx2;
 extern const TileLoops kTileGeneric;
 
-// What an algorithm calls; the prologue is the activation of bn_relu.
-struct Loops {
-    decltype(TileLoops::tile) tile;
-    decltype(BnReluPasses<float>::activate) activate;
-};
+// For Isa::avx512_bf16.
+void tile_of_pairs(const TileInput<Bfloat16>&);
 
 } // namespace maskedconv

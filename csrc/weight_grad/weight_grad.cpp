@@ -29,18 +29,46 @@ const TileLoops& tile_loops() {
     return loops;
 }
 
-} // namespace
-
-bool weight_grad_cpu(const WeightGrad& p, int threads) {
-    const Loops loops{tile_loops().tile, bn_relu_loops().float32.activate};
-    const auto algorithm = has_small_channels(p) ? weight_grad_small_channels : weight_grad_by_taps;
-    algorithm(p, threads, loops);
+template <typename S, typename E>
+bool run(const WeightGrad& p, int threads, const Loops<S, E>& loops) {
+    if (has_small_channels(p))
+        weight_grad_small_channels(p, threads, loops);
+    else
+        weight_grad_by_taps(p, threads, loops);
     // These algorithms multiply zeros, too, which turn what is not finite into NaN where it does
     // not belong.
     if (all_finite(p.out, p.filters * p.kernel.rows * p.kernel.columns * p.channels))
         return false;
     weight_grad_exactly(p, threads, loops);
     return true;
+}
+
+bool run_bfloat16(const WeightGrad& p, int threads) {
+    const BnReluPasses<Bfloat16>& passes = bn_relu_loops().bfloat16;
+#if defined(__x86_64__)
+    if (chosen_isa() == Isa::avx512_bf16)
+        return run<Bfloat16, Bfloat16>(p, threads, {tile_of_pairs, passes.activate, nullptr});
+#endif
+    const TileLoops& loops = tile_loops();
+    return run<Bfloat16, float>(p, threads,
+                                {loops.tile, passes.activate_to_float, loops.widen_bfloat16});
+}
+
+} // namespace
+
+bool weight_grad_cpu(const WeightGrad& p, int threads) {
+    const TileLoops& loops = tile_loops();
+    const BnReluLoops& passes = bn_relu_loops();
+    switch (p.type) {
+    case ElementType::bfloat16:
+        return run_bfloat16(p, threads);
+    case ElementType::float16:
+        return run<Float16, float>(
+            p, threads, {loops.tile, passes.float16.activate_to_float, loops.widen_float16});
+    case ElementType::float32:
+        break;
+    }
+    return run<float, float>(p, threads, {loops.tile, passes.float32.activate, nullptr});
 }
 
 } // namespace maskedconv

@@ -146,22 +146,36 @@ def test_low_precision_is_as_exact_as_plain_modules(
     assert ours[0].dtype == ours[1].dtype == dtype
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16], ids=str)
+def around_every_number(dtype):
+    """All numbers of ``dtype``, the middles between neighbours, and the float32 beside these."""
+    numbers = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype).float()
+    ordered = numbers[numbers.isfinite()].sort().values
+    middles = (ordered[:-1].double() + ordered[1:].double()).div(2).float()
+    infinity = torch.tensor(torch.inf)
+    beside = (middles.nextafter(infinity), middles.nextafter(-infinity))
+    special = torch.tensor([1e-40, 3.4e38, -3.4e38, 65519, 65520, 1e5, torch.inf, -torch.inf])
+    return torch.cat((numbers, middles, *beside, special))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_rounding_to_16_bits_is_pytorchs(dtype):
-    """Of all numbers between two neighbours, halfway ones included, and of what is not finite."""
-    x = torch.arange(-70000, 70000).to(torch.int32).mul(3001).view(torch.float32)
-    special = torch.tensor([0.0, -0.0, 1e-40, 3.4e38, float("inf"), float("nan")])
-    wide = torch.cat((x, special, 1 + torch.arange(-512, 512) * 2.0**-16))
+    """Forward rounds what is not negative. The gradient, here the scale, has both signs."""
+    wide = around_every_number(dtype)
     one, zero = torch.ones(len(wide)), torch.zeros(len(wide))
-    moments = torch.zeros(len(wide)), one
-    norm = Normalisation(None, None, torch.stack((*moments, one, zero, wide)), 0.0, False)
-    problem = NormProblem(torch.zeros(1, len(wide), 1, 1, dtype=dtype), norm)
-    if reason := BACKENDS["native"].cannot_run(problem):
+
+    def problem_of(scale, shift):
+        norm = Normalisation(None, None, torch.stack((zero, one, one, scale, shift)), 0.0, False)
+        return NormProblem(torch.zeros(1, len(wide), 1, 1, dtype=dtype), norm)
+
+    if reason := BACKENDS["native"].cannot_run(problem_of(one, wide)):
         pytest.skip(reason)
-    found = BACKENDS["native"].run(problem).flatten()
-    expected = wide.to(dtype).relu()
-    assert torch.equal(found.isnan(), expected.isnan())
-    assert torch.equal(found.nan_to_num(), expected.nan_to_num())
+    result = BACKENDS["native"].run(problem_of(one, wide)).flatten()
+    torch.testing.assert_close(result, wide.to(dtype).relu(), rtol=0, atol=0, equal_nan=True)
+    wide = wide[wide.isfinite()]
+    one, zero = torch.ones(len(wide)), torch.zeros(len(wide))
+    problem = problem_of(wide, one)
+    grad = BACKENDS["native"].run_backward(problem, torch.ones_like(problem.input), ALL)[0]
+    torch.testing.assert_close(grad.flatten(), wide.to(dtype), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("uses_batch_stats", [False, True], ids=["constants", "batch"])
@@ -184,7 +198,7 @@ def test_the_gradient_is_added_to_other_memory(backend, surplus, uses_batch_stat
         close(value, other)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("surplus", [0, 5], ids=["dense", "view"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_another_gradient_is_added_and_stays(backend, surplus, dtype):

@@ -44,7 +44,7 @@ WEIGHT_GRAD_ARGUMENTS = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"type": "float16"}, "type is float16; expected float32 or bfloat16"),
+        ({"type": "float64"}, "type is float64; expected float32, bfloat16 or float16"),
         ({"x": 0}, "x is a null pointer; expected 200 elements"),
         ({"grad": 0}, "grad is a null pointer; expected 300 elements"),
         ({"out": 0}, "out is a null pointer; expected 108 elements"),
@@ -128,7 +128,7 @@ BACKWARD = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"type": "float16"}, "type is float16; expected float32 or bfloat16"),
+        ({"type": "float64"}, "type is float64; expected float32, bfloat16 or float16"),
         ({"x": 0}, "x is a null pointer; expected 100 elements"),
         ({"scale": 0}, "scale is a null pointer; expected 5 elements"),
         ({"shift": 0}, "shift is a null pointer; expected 5 elements"),
@@ -167,7 +167,7 @@ def test_the_backward_of_bn_relu_refuses_a_gradient(changes, message):
 SIZES = list(product((0, 1), (0, 1, 2), (0, 1), (0, 1, 2), (0, 1)))  # N, H, W, C and n
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(("kernel", "padding"), [((1, 1), 0), ((2, 3), 1)], ids=str)
 def test_weight_grad_of_edge_shapes(kernel, padding, dtype):
     """The backend computes every problem that it accepts; the reference computes the others."""

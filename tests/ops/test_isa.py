@@ -13,8 +13,10 @@ import pytest
 from maskedconv.ops import native
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("generic", "avx2", "avx512")
-OPERATORS = ("weight_grad", "bn_relu", "not_finite", "pack_filters", "masked_weight")
+NAMES = ("generic", "avx2", "avx512", "avx512_bf16")
+OPERATORS = (
+    "weight_grad", "rounding", "bn_relu", "not_finite", "pack_filters", "masked_weight",
+)  # fmt: skip
 WEIGHT_GRAD = """
 import torch
 from torch.nn import functional as F
@@ -79,10 +81,12 @@ def lacking():
 @pytest.mark.parametrize("use", [WEIGHT_GRAD, BN_RELU], ids=["weight_grad", "bn_relu"])
 def test_an_unknown_name_is_an_error(use):
     done = run("-c", use, isa="sse9")
-    expected = "ValueError: MASKEDCONV_ISA is 'sse9'; expected generic, avx2 or avx512"
+    expected = (
+        "ValueError: MASKEDCONV_ISA is 'sse9'; expected one of generic, avx2, avx512, avx512_bf16"
+    )
     assert done.stderr.strip().endswith(expected), done.stderr
     printed = run("-m", "maskedconv.env", isa="sse9").stdout
-    assert "in use          MASKEDCONV_ISA is 'sse9'; expected generic" in printed
+    assert "in use          MASKEDCONV_ISA is 'sse9'; expected one of generic" in printed
 
 
 @pytest.mark.parametrize("use", [WEIGHT_GRAD, BN_RELU], ids=["weight_grad", "bn_relu"])

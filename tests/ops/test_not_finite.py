@@ -8,7 +8,7 @@ import pytest
 import torch
 from exact import NAN, VALUES, assert_same, exact_weight_grad, poisoned, poisoned_problems
 from test_bn_relu import ALL, EPS, expected_of
-from test_weight_grad import SHAPES, make_problem
+from test_weight_grad import DTYPES, SHAPES, make_problem
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,7 +20,7 @@ from maskedconv.ops.weight_grad import BACKENDS as WEIGHT_GRAD
 
 @pytest.mark.parametrize(
     ("dtype", "prologue"),
-    [(torch.float32, False), (torch.float32, True), (torch.bfloat16, True)],
+    [*product(DTYPES, (False, True))],
     ids=str,
 )
 @pytest.mark.parametrize(

@@ -33,13 +33,16 @@ KINDS = {
 MOST_RELATIVE = (256 + 2 * 64 + 16) * 2**-24
 
 
-def make_problem(layer, kind):
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def make_problem(layer, kind, dtype):
     channels, filters, size, kernel, stride, padding, batch = layer
     output = (size + 2 * padding - kernel) // stride + 1
     x, grad = KINDS[kind](batch, channels, size, size), KINDS[kind](batch, filters, output, output)
     return WeightGradProblem(
-        x.contiguous(memory_format=torch.channels_last),
-        grad.contiguous(memory_format=torch.channels_last),
+        x.to(dtype).contiguous(memory_format=torch.channels_last),
+        grad.to(dtype).contiguous(memory_format=torch.channels_last),
         torch.Size((filters, channels, kernel, kernel)), 0,
         ConvGeometry((stride, stride), (padding, padding), (1, 1), 1),
     )  # fmt: skip
@@ -54,10 +57,11 @@ def pytorchs(problem, dtype):
     ).double()
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_errs_by_at_most_twice_what_pytorch_does(layer, kind):
-    problem = make_problem(LAYERS[layer], kind)
+def test_errs_by_at_most_twice_what_pytorch_does_in_float32(layer, kind, dtype):
+    problem = make_problem(LAYERS[layer], kind, dtype)
     if reason := BACKENDS["native"].cannot_run(problem):
         pytest.skip(reason)
     exact = pytorchs(problem, torch.float64)
@@ -65,10 +69,11 @@ def test_errs_by_at_most_twice_what_pytorch_does(layer, kind):
     assert error <= 2 * (pytorchs(problem, torch.float32) - exact).norm() + 1e-7 * exact.norm()
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_no_chain_of_additions_is_long(layer):
+def test_no_chain_of_additions_is_long(layer, dtype):
     """Products of one sign, so that the bound is relative to the result itself."""
-    problem = make_problem(LAYERS[layer], "constant")
+    problem = make_problem(LAYERS[layer], "constant", dtype)
     if reason := BACKENDS["native"].cannot_run(problem):
         pytest.skip(reason)
     exact = pytorchs(problem, torch.float64)

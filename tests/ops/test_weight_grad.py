@@ -22,6 +22,7 @@ from maskedconv.ops.weight_grad import (
     weight_grad,
 )
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # kernel, stride, padding, dilation
 SHAPES = {
     "1x1": ((1, 1), (1, 1), (0, 0), (1, 1)),
@@ -104,7 +105,7 @@ def check(name, problem):
 
 
 @pytest.mark.parametrize("prologue", [False, True], ids=["plain", "bn-relu"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_equals_autograd(backend, shape, dtype, prologue):
@@ -113,14 +114,15 @@ def test_equals_autograd(backend, shape, dtype, prologue):
 
 @pytest.mark.parametrize("filters", [1, 2, 3, 4, 7, 12, 13, 33])
 @pytest.mark.parametrize("channels", [1, 3, 16, 24, 65])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_any_number_of_filters_and_channels(backend, filters, channels):
-    check(backend, make_problem(SHAPES["3x3"], channels, filters, (9, 8), batch=3))
+def test_any_number_of_filters_and_channels(backend, dtype, filters, channels):
+    check(backend, make_problem(SHAPES["3x3"], channels, filters, (9, 8), batch=3, dtype=dtype))
 
 
 @pytest.mark.parametrize("dense", [False, True], ids=["view", "dense"])
 @pytest.mark.parametrize("prologue", [False, True], ids=["plain", "bn-relu"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("filters", [5, 14], ids=["few filters", "rows interleaved"])
 @pytest.mark.parametrize("channels", [1, 3, 6])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -150,18 +152,57 @@ def test_native_at_any_shape(data):
     shape = (kernel, pair(1, 4), pair(0, 4), dilation)
     problem = make_problem(
         shape, draw(st.integers(1, 40)), draw(st.integers(1, 20)), size,
-        batch=draw(st.integers(0, 4)), prologue=draw(st.booleans()),
+        batch=draw(st.integers(0, 4)), dtype=draw(st.sampled_from(DTYPES)),
+        prologue=draw(st.booleans()),
     )  # fmt: skip
     check("native", problem)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels", [3, 20])
+@pytest.mark.parametrize("shape", ["1x1", "3x3"])
+def test_native_of_a_contiguous_gradient(shape, channels, dtype):
+    problem = make_problem(SHAPES[shape], channels, 5, (13, 15), dtype=dtype)
+    check("native", problem._replace(grad_output=problem.grad_output.contiguous()))
+
+
+@pytest.mark.parametrize("channels", [1, 300])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_prologue_is_rounded_to_the_type_of_the_input(dtype, channels):
+    """The gradient of one pixel and one filter, times 1, is the activation itself."""
+    problem = make_problem(SHAPES["1x1"], channels, 1, (1, 1), 1, dtype, prologue=True)
+    problem = problem._replace(
+        grad_output=torch.ones_like(problem.grad_output), scale=torch.ones(channels)
+    )
+    if reason := native.cannot_run(problem):
+        pytest.skip(reason)
+    activation = (problem.input.float() + problem.shift.view(-1, 1, 1)).relu().to(dtype).float()
+    assert torch.equal(native.run(problem), activation)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_every_number_of_16_bits_is_read_exactly(dtype):
+    """The gradient of one pixel and one filter, times 1, is the pixel itself."""
+    numbers = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    # Products of bfloat16 take numbers that are not normal for 0.
+    normal = dtype == torch.float16 or numbers.abs() >= torch.finfo(dtype).tiny
+    pixel = numbers[numbers.isfinite() & normal].view(1, -1, 1, 1)
+    one, shape = torch.ones(1, 1, 1, 1, dtype=dtype), torch.Size((1, pixel.size(1), 1, 1))
+    problem = WeightGradProblem(pixel, one, shape, 0, ConvGeometry((1, 1), (0, 0), (1, 1), 1))
+    if reason := native.cannot_run(problem):
+        pytest.skip(reason)
+    assert torch.equal(native.run(problem), pixel.float())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_two_runs_are_equal_to_the_bit(threads):
+def test_two_runs_are_equal_to_the_bit(threads, dtype):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        problem = make_problem(SHAPES["3x3"], 20, 5, (13, 15), batch=5)
+        problem = make_problem(SHAPES["3x3"], 20, 5, (13, 15), batch=5, dtype=dtype)
         first, second = (weight_grad(problem, torch.float32) for _ in range(2))
+        check("native", problem)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(first, second)
@@ -173,7 +214,7 @@ def test_what_goes_to_the_reference():
         "channels_last": problem._replace(input=problem.input.contiguous()),
         "one group": problem._replace(geometry=problem.geometry._replace(groups=2)),
         "dimension 1": problem._replace(slice_dim=1),
-        "float32 and bfloat16": problem._replace(input=problem.input.half()),
+        "float32, bfloat16 and float16": problem._replace(input=problem.input.half()),
     }
     for reason, other in others.items():
         assert chosen_backend(OPERATOR, other) is reference

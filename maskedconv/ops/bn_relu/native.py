@@ -16,7 +16,11 @@ from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cpu",)
 _COMPILED = native.module()
-_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_TYPES = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
 
 
 def cannot_run(problem: NormProblem) -> str:
@@ -27,7 +31,7 @@ def cannot_run(problem: NormProblem) -> str:
     if input.device.type != "cpu":
         return f"its kernel is for the CPU; the input is on {input.device}"
     if input.dtype not in _TYPES:
-        return f"its kernel is for float32 and bfloat16; the input is {input.dtype}"
+        return f"its kernel is for float32, bfloat16 and float16; the input is {input.dtype}"
     if pixel_pitch(input) == 0:
         return "its kernel is for contiguous channels and a constant stride between pixels"
     return ""

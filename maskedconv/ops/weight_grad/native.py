@@ -11,7 +11,11 @@ from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_ke
 
 DEVICES: tuple[str, ...] = ("cpu",)
 _COMPILED = native.module()
-_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_TYPES = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
 
 
 def cannot_run(problem: WeightGradProblem) -> str:
@@ -23,7 +27,7 @@ def cannot_run(problem: WeightGradProblem) -> str:
         return f"its kernel is for the CPU; the input is on {input.device}"
     if input.dtype not in _TYPES or problem.grad_output.dtype != input.dtype:
         return (
-            "its kernel is for float32 and bfloat16; the input is "
+            "its kernel is for float32, bfloat16 and float16; the input is "
             f"{input.dtype}, the gradient {problem.grad_output.dtype}"
         )
     return outside_the_kernels(problem)
