@@ -80,7 +80,8 @@ WGMMA = ROOT / "csrc" / "weight_grad" / "wgmma" / "cuda" / "weight_grad_wgmma_sm
 # Taps of a row, 8s of filters of a block, and the most registers: a quarter of a multiprocessor has
 # 16384 in steps of 8 a thread, for a warp of each warpgroup and the one that copies.
 WGMMA_REGISTERS = {
-    (1, 1): 128, (1, 2): 128, (1, 4): 128, (3, 1): 128, (3, 2): 128, (3, 4): 255, (5, 1): 168,
+    (1, 1): 128, (1, 2): 128, (1, 4): 128, (1, 8): 128, (3, 1): 128, (3, 2): 128, (3, 4): 255,
+    (3, 8): 128, (5, 1): 168,
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(
 def library(wgmma_library):
     wgmma_library.emulated_tensor_map.restype = ctypes.c_char_p
     wgmma_library.emulated_matrix_descriptor.restype = ctypes.c_uint64
+    wgmma_library.emulated_swizzled_descriptor.restype = ctypes.c_uint64
     return wgmma_library
 
 
@@ -96,7 +97,7 @@ def test_a_map_is_refused_exactly_where_the_driver_would(library, swizzled):
 
 
 def test_bits_of_a_descriptor(library):
-    """PTX ISA, "Matrix Descriptor Format": start, leading and stride offset, no swizzling."""
+    """PTX ISA, "Matrix Descriptor Format": start, leading and stride offset, mode of swizzling."""
     offsets = (0, 16, 128, 1024, 0x1230, 0x3FFF0)
     for start, k_step, mn_step in product(offsets, repeat=3):
         descriptor = library.emulated_matrix_descriptor(start, k_step, mn_step)
@@ -104,6 +105,9 @@ def test_bits_of_a_descriptor(library):
         assert descriptor >> 16 & 0x3FFF == k_step // 16
         assert descriptor >> 32 & 0x3FFF == mn_step // 16
         assert descriptor & ~(0x3FFF | 0x3FFF << 16 | 0x3FFF << 32) == 0
+        swizzled = library.emulated_swizzled_descriptor(start, k_step, mn_step)
+        assert swizzled >> 62 == 1  # of 128 bytes
+        assert swizzled ^ 1 << 62 == library.emulated_matrix_descriptor(start, mn_step, k_step)
 
 
 def test_elements_of_an_operand(library):
@@ -113,6 +117,16 @@ def test_elements_of_an_operand(library):
         address = library.emulated_element_address(4096, 320, 48, k, mn)
         chunk = mn // 8 * (48 // 16) + k % 8 + k // 8 * (320 // 16)
         assert address == 4096 + 16 * chunk + 2 * (mn % 8)
+
+
+def test_elements_of_a_swizzled_operand(library):
+    """PTX ISA, "Canonical Layouts", MN-major, 128 bytes swizzled: in units of 8 elements
+    ((1, 8, n), (8, k)) : ((-, 1, leading), (8, stride)), and then Swizzle<3, 4, 3>."""
+    for k, mn in product(range(16), range(128)):
+        address = library.emulated_swizzled_address(4096, 2048, 8192, k, mn)
+        chunk = mn // 8 % 8 + mn // 64 * (8192 // 16) + k % 8 * 8 + k // 8 * (2048 // 16)
+        plain = 4096 + 16 * chunk + 2 * (mn % 8)
+        assert address == plain ^ (plain >> 7 & 7) << 4
 
 
 def test_swizzling(library):
@@ -134,6 +148,24 @@ def test_lanes_point_at_their_rows_of_x(library):
             assert len({found[matrix * 8 + row] % 128 for row in range(8)}) == 8
 
 
+def halo_addresses(library, sizes, plan, step, up, side):
+    """Left, k, filter and address of each element of a step's operand of the gradient."""
+    if plan["swapped"]:
+        for left, k, n in product(range(side), range(16), range(64)):
+            yield left, k, n, library.emulated_filters_address(sizes, step, up, left, k, n)
+    else:
+        for left, k, n in product(range(side), range(16), range(8)):
+            column = left * 8 + n
+            yield left, k, n, library.emulated_halo_address(sizes, step, up, k, column)
+
+
+def test_the_swapped_operand_of_x(library):
+    """Pixel and channel, where TMA has written them."""
+    for step, k, channel in product(range(4), range(16), range(64)):
+        expected = library.emulated_swizzle((16 * step + k) * 128 + channel * 2)
+        assert library.emulated_channels_address(step, k, channel) == expected
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_operands_are_what_the_taps_meet(library, name):
     """Each element of each product, of some tiles."""
@@ -144,6 +176,8 @@ def test_operands_are_what_the_taps_meet(library, name):
     side, padding, dilation = case[4][0], case[6], case[7]
     rows = plan["rows"]
     halo = (rows + (side - 1) * dilation[0], 8 + (side - 1) * dilation[1])
+    # A target of copies, as each 8 filters are, begins at a multiple of 128 bytes.
+    halo_bytes = -(-plan["images"] * halo[0] * halo[1] * 16 // 128) * 128
     for tile in {0, plan["tiles"] // 2, plan["tiles"] - 1}:
         place = (ctypes.c_int64 * 5)()
         library.emulated_tile_place(sizes, tile, place)
@@ -152,20 +186,22 @@ def test_operands_are_what_the_taps_meet(library, name):
         down = tile // tiles_across
         assert column == tile % tiles_across * 8
         assert (image, row) == (down // tiles_down * plan["images"], down % tiles_down * rows)
-        for step, up, k, n in product(range(4), range(side), range(16), range(side * 8)):
-            pixel = 16 * step + k
-            y, x = row + pixel // 8 % rows, column + pixel % 8
-            tap = (side - 1 - up, side - 1 - n // 8)
-            out_row = y + padding[0] - tap[0] * dilation[0] - halo_row
-            out_column = x + padding[1] - tap[1] * dilation[1] - halo_column
-            assert 0 <= out_row < halo[0]
-            assert 0 <= out_column < halo[1]
-            expected = (pixel // 8 // rows * halo[0] + out_row) * halo[1] + out_column
-            address = library.emulated_halo_address(sizes, step, up, k, n)
-            assert address == expected * 16 + n % 8 * 2
+        for step, up in product(range(4), range(side)):
+            for left, k, n, address in halo_addresses(library, sizes, plan, step, up, side):
+                pixel = 16 * step + k
+                y, x = row + pixel // 8 % rows, column + pixel % 8
+                tap = (side - 1 - up, side - 1 - left)
+                out_row = y + padding[0] - tap[0] * dilation[0] - halo_row
+                out_column = x + padding[1] - tap[1] * dilation[1] - halo_column
+                assert 0 <= out_row < halo[0]
+                assert 0 <= out_column < halo[1]
+                expected = (pixel // 8 // rows * halo[0] + out_row) * halo[1] + out_column
+                assert address == n // 8 * halo_bytes + expected * 16 + n % 8 * 2
 
 
-@pytest.mark.parametrize(("side", "filter_blocks"), [(1, 1), (1, 4), (3, 1), (3, 2), (5, 1)])
+@pytest.mark.parametrize(
+    ("side", "filter_blocks"), [(1, 1), (1, 4), (1, 8), (3, 1), (3, 2), (3, 8), (5, 1)]
+)
 def test_every_sum_has_its_place(library, side, filter_blocks):
     groups, filters = 2, 8 * filter_blocks
     count = groups * 64 * filters * side * side

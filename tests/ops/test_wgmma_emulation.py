@@ -45,6 +45,23 @@ CASES = {
     "one row": (2, 8, 2, (1, 30), (3, 3), (1, 1), (1, 1), (1, 1)),
     "many tiles": (36, 16, 5, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1)),
 }
+# From 48 filters on the roles are swapped.
+SWAPPED = {
+    "48 filters": (2, 40, 48, (9, 7), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "64 filters, two blocks of channels": (1, 72, 64, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "two blocks of filters": (1, 16, 67, (5, 9), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "1x1, 64 filters": (3, 24, 64, (8, 8), (1, 1), (1, 1), (0, 0), (1, 1)),
+    "1x1, 192 channels": (2, 160, 50, (16, 5), (1, 1), (1, 1), (0, 0), (1, 1)),
+    "1x1, two blocks of channels": (1, 200, 51, (8, 4), (1, 1), (1, 1), (0, 0), (1, 1)),
+    "1x1, much padding": (1, 8, 49, (6, 7), (1, 1), (1, 1), (1, 2), (1, 1)),
+    "no padding, 53 filters": (1, 24, 53, (9, 17), (3, 3), (1, 1), (0, 0), (1, 1)),
+    "padding, 53 filters": (1, 8, 53, (3, 5), (3, 3), (1, 1), (4, 3), (1, 1)),
+    "dilated, 56 filters": (2, 40, 56, (9, 10), (3, 3), (1, 1), (2, 3), (2, 3)),
+    "small images, 50 filters": (5, 72, 50, (2, 2), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "one row, 57 filters": (2, 8, 57, (1, 30), (3, 3), (1, 1), (1, 1), (1, 1)),
+    "many tiles, 64 filters": (20, 16, 64, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1)),
+}
+CASES |= SWAPPED
 
 
 @pytest.fixture
@@ -83,16 +100,20 @@ def test_no_filters_beyond_the_learned_ones(kernel):
 
 @pytest.mark.parametrize("prologue", [False, True], ids=["plain", "prologue"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_what_is_not_finite(kernel, dtype, prologue):
+@pytest.mark.parametrize("filters", [5, 49])
+def test_what_is_not_finite(kernel, filters, dtype, prologue):
     """A value that is not finite affects only the elements with it as a factor."""
-    case = (2, 24, 5, (5, 4), (3, 3), (1, 1), (1, 1), (1, 1))
+    case = (2, 24, filters, (5, 4), (3, 3), (1, 1), (1, 1), (1, 1))
     for problem in poisoned_problems(make_aligned_problem(case, dtype, prologue)):
         tolerance = ROUNDED[dtype] if prologue else TOLERANCE
         assert_same(kernel.run(problem), exact_weight_grad(problem), tolerance)
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 8, 16])
-@pytest.mark.parametrize("name", ["many tiles", "three warpgroups, 11 filters", "5x5"])
+@pytest.mark.parametrize(
+    "name",
+    ["many tiles", "three warpgroups, 11 filters", "5x5", "48 filters", "1x1, 192 channels"],
+)
 def test_any_schedule_gives_the_same_bits(kernel, name, multiprocessors):
     emulated = emulation.WgmmaEmulation(kernel.library, multiprocessors)
     check_any_schedule(emulated, make_aligned_problem(CASES[name], torch.bfloat16, prologue=True))
@@ -110,13 +131,31 @@ def test_stages_are_used_again(kernel):
 def test_cases_cover_every_way_to_divide_the_work(kernel):
     emulated = emulation.WgmmaEmulation(kernel.library, 16)
     plans = [emulated.plan(make_aligned_problem(c, torch.bfloat16)) for c in CASES.values()]
-    assert {found["filter_blocks"] for found in plans} == {1, 2, 4}
+    assert {found["filter_blocks"] for found in plans} == {1, 2, 4, 8}
     assert {found["groups"] for found in plans} == {1, 2, 3}
+    swapped = [found for found in plans if found["swapped"]]
+    assert len(swapped) == len(SWAPPED)
+    assert {(found["groups"], found["warpgroups"]) for found in swapped} == {
+        (1, 3), (1, 1), (2, 2), (3, 3),
+    }  # fmt: skip
     assert {found["rows"] for found in plans} == {2, 4, 8}
     assert {found["cluster"] for found in plans} == {1, 2, 4, 8}
     for name in ("filter_groups", "channel_blocks", "clusters"):
-        assert any(found[name] == 1 for found in plans), name
-        assert any(found[name] > 1 for found in plans), name
+        for form in (plans, swapped):
+            assert any(found[name] == 1 for found in form), name
+            assert any(found[name] > 1 for found in form), name
+
+
+@pytest.mark.parametrize(("side", "least"), [(1, 48), (3, 48), (5, None)])
+def test_from_how_many_filters_on_the_roles_are_swapped(kernel, side, least):
+    sizes, geometry = (1, 8), ((8, 8), (side, side), (1, 1), (side // 2,) * 2, (1, 1))
+    for filters in (1, 32, 47, 48, 64, 65, 200):
+        problem = make_meta_problem((*sizes, filters, *geometry), torch.bfloat16)
+        found = kernel.plan(problem)
+        assert found["swapped"] == (least is not None and filters >= least), filters
+        if found["swapped"]:
+            assert found["filter_groups"] == -(-filters // 64)
+            assert found["warpgroups"] == side
 
 
 @pytest.mark.parametrize(("extra", "inside"), [((), True), (("beyond",), False)])
@@ -137,7 +176,7 @@ def test_nothing_outside_of_the_tensors_is_touched(kernel, extra, inside):
     ("channels", "filters", "size", "side", "blocks"),
     [
         (160, 10, 32, 3, 128), (320, 32, 16, 3, 120), (640, 64, 8, 3, 120), (64, 6, 32, 3, 264),
-        (204, 4, 32, 1, 128), (512, 51, 4, 3, 128),
+        (204, 4, 32, 1, 128), (512, 51, 4, 3, 128), (1024, 102, 14, 1, 120),
     ],
 )  # fmt: skip
 def test_real_layers_give_work_to_most_of_a_gpu(kernel, channels, filters, size, side, blocks):

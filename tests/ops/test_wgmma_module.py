@@ -34,7 +34,9 @@ def hopper(monkeypatch, pretended_gpu, emulated_module):
 
 @pytest.mark.usefixtures("hopper")
 @pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("name", ["3x3", "5x5", "1x1, 35 filters"])
+@pytest.mark.parametrize(
+    "name", ["3x3", "5x5", "1x1, 35 filters", "48 filters", "1x1, 192 channels"]
+)
 def test_from_python_to_the_kernel(emulated_module, name, batch):
     """Arguments of the backend, the bindings and the kernel fit together, twice in a row."""
     problem = make_aligned_problem((batch, *CASES[name][1:]), torch.bfloat16, True, view=8)

@@ -25,15 +25,17 @@ class Breakable:
     Attributes:
         library: as of ``emulation.build``.
         statements: the text of each that :meth:`without` takes out.
+        sources: the name of the file of each statement.
         bounds: the text of each comparison that ``library.exceed_bound`` moves by one.
     """
 
     def __init__(self, name, folder, statements=ORDERING, bounds=BOUND):
         csrc = folder / "csrc"
         shutil.copytree(emulation.ROOT / "csrc", csrc)
-        self.statements, self.bounds = [], []
+        self.statements, self.sources, self.bounds = [], [], []
         for source in sorted((csrc / name / "cuda").iterdir()):
             text = statements.sub(self._removable, source.read_text())
+            self.sources += [source.name] * (len(self.statements) - len(self.sources))
             source.write_text(bounds.sub(self._movable, text))
         everywhere = csrc / "common" / "emulation" / "emulation.h"
         text = everywhere.read_text().replace("namespace maskedconv {\n", _SWITCHES.lstrip(), 1)

@@ -133,6 +133,7 @@ class WgmmaEmulation(WeightGradEmulation):
     PLAN = (
         "rows", "images", "tiles", "filter_blocks", "groups", "filter_groups", "channel_blocks",
         "cluster", "clusters", "stages", "stage_bytes", "shared_bytes",
+        "warpgroups", "swapped",
     )  # fmt: skip
 
     def __init__(self, library, multiprocessors=2, shared_bytes=227 * 1024):

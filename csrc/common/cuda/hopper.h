@@ -90,6 +90,30 @@ __device__ __forceinline__ void copy_box(void* to, const TensorMap& map, const B
                  : "memory");
 }
 
+// 8 bytes of shared memory that products read.
+__device__ __forceinline__ void load_operand(uint32_t (&to)[2], const void* from) {
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
+                 : "=r"(to[0]), "=r"(to[1])
+                 : "r"(shared_address(from))
+                 : "memory");
+}
+__device__ __forceinline__ void store_operand(void* to, const uint32_t (&from)[2]) {
+    asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(shared_address(to)), "r"(from[0]),
+                 "r"(from[1])
+                 : "memory");
+}
+
+// After a thread has written what products or copies read or overwrite: those are of another proxy.
+// Their thread comes after a barrier.
+__device__ __forceinline__ void proxy_fence() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// A barrier of some warps of the block, of so many threads; `number`: 1 to 15.
+__device__ __forceinline__ void sync_warps(int number, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
+}
+
 // Before the first product, and wherever the thread has written to registers of a product.
 __device__ __forceinline__ void products_fence() {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -146,8 +170,27 @@ MASKEDCONV_WGMMAS(wgmma_float16, ".f32.f16.f16")
 #undef MASKEDCONV_N40
 #undef MASKEDCONV_N24
 #undef MASKEDCONV_N8
-#undef MASKEDCONV_4
 #undef MASKEDCONV_WGMMA
+
+// sum [64, 64] += a [64, 16] b [16, 64], both in shared memory, MN-major.
+#define MASKEDCONV_WGMMA_SHARED(name, types)                                                       \
+    __device__ __forceinline__ void name(float (&sum)[32], uint64_t a, uint64_t b) {               \
+        asm volatile("{\n"                                                                         \
+                     ".reg .pred add;\n"                                                           \
+                     "setp.eq.u32 add, 0, 0;\n"                                                    \
+                     "wgmma.mma_async.sync.aligned.m64n64k16" types " "                            \
+                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "     \
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, "      \
+                     "%30, %31}, %32, %33, add, 1, 1, 1, 1;\n"                                     \
+                     "}"                                                                           \
+                     : MASKEDCONV_4(0), MASKEDCONV_4(4), MASKEDCONV_4(8), MASKEDCONV_4(12),        \
+                       MASKEDCONV_4(16), MASKEDCONV_4(20), MASKEDCONV_4(24), MASKEDCONV_4(28)      \
+                     : "l"(a), "l"(b));                                                            \
+    }
+MASKEDCONV_WGMMA_SHARED(wgmma_bfloat16, ".f32.bf16.bf16")
+MASKEDCONV_WGMMA_SHARED(wgmma_float16, ".f32.f16.f16")
+#undef MASKEDCONV_WGMMA_SHARED
+#undef MASKEDCONV_4
 
 // A barrier of all threads of the cluster; they then see what the others have written.
 __device__ __forceinline__ void cluster_sync() {

@@ -9,6 +9,10 @@
 // stride dimension byte offset from 8 of m or n to the next 8. CUTLASS builds its descriptors of
 // this form alike (cute/atom/mma_traits_sm90_gmma.hpp). Nothing says that core matrices may not
 // overlap.
+//
+// The other form is MN-major with 128 bytes swizzled, as TMA writes them: 64 elements of m or n
+// beside each other, a row of 128 bytes for each k. There the leading offset goes from 64 of m or n
+// to the next 64 and the stride offset from 8 of k to the next 8: "Canonical Layouts".
 #pragma once
 
 #include <cstdint>
@@ -23,6 +27,7 @@ namespace maskedconv {
 
 constexpr int kCoreRowBytes = 16;            // 8 elements of m or n of one k
 constexpr int kCoreMatrixBytes = 128;        // 8 rows side by side
+constexpr int kSwizzledRowBytes = 128;       // 64 elements of m or n of one k
 constexpr uint32_t kMostDescribed = 0x3ffff; // bytes: 14 bits of 16 each
 
 // An operand, in bytes of shared memory; all multiples of 16 up to kMostDescribed.
@@ -41,7 +46,13 @@ MASKEDCONV_BOTH constexpr uint64_t matrix_descriptor(const MatrixPlace& place) {
            encode_offset(place.mn_step) << 32;
 }
 
-// Where element [k][mn] of the operand lies.
+// The operand begins at a multiple of 1024 bytes. Mode 1 of bits 62 and 63: 128 bytes are swizzled.
+MASKEDCONV_BOTH constexpr uint64_t swizzled_descriptor(const MatrixPlace& place) {
+    return encode_offset(place.start) | encode_offset(place.mn_step) << 16 |
+           encode_offset(place.k_step) << 32 | uint64_t{1} << 62;
+}
+
+// Where element [k][mn] of the operand lies; `k_step` is from 8 to the next 8, `mn_step` too.
 MASKEDCONV_BOTH constexpr uint32_t element_address(const MatrixPlace& place, int k, int mn) {
     return place.start + static_cast<uint32_t>(k / 8) * place.k_step +
            static_cast<uint32_t>(mn / 8) * place.mn_step +
@@ -52,6 +63,14 @@ MASKEDCONV_BOTH constexpr uint32_t element_address(const MatrixPlace& place, int
 // their size) lies in place of chunk c ^ r: PTX ISA, "Swizzling Modes", 128 bytes.
 MASKEDCONV_BOTH constexpr uint32_t swizzle128(uint32_t address) {
     return address ^ (address >> 3 & 0x70);
+}
+
+// Where element [k][mn] of a swizzled operand lies; `mn_step` is from 64 to the next 64.
+MASKEDCONV_BOTH constexpr uint32_t swizzled_address(const MatrixPlace& place, int k, int mn) {
+    return swizzle128(place.start + static_cast<uint32_t>(k / 8) * place.k_step +
+                      static_cast<uint32_t>(mn / 64) * place.mn_step +
+                      static_cast<uint32_t>(k % 8) * kSwizzledRowBytes +
+                      static_cast<uint32_t>(mn % 64) * 2);
 }
 
 } // namespace maskedconv

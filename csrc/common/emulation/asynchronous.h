@@ -38,6 +38,38 @@ struct TransactionBarrier {
     }
 };
 
+// A barrier of some warps, of a number that each of them gives.
+struct NamedBarrier {
+    int arrived = 0, expected = 0;
+    unsigned ended = 0;
+
+    void arrive(int threads) {
+        if (threads % 32 || (arrived > 0 && threads != expected))
+            throw std::runtime_error("emulation: a barrier of some warps has other numbers of "
+                                     "threads, or not of whole warps");
+        expected = threads;
+        if (++arrived == threads)
+            arrived = 0, ++ended;
+    }
+};
+
+// Pieces of 8 bytes that threads have written and not fenced, so that products do not see them.
+class UnfencedWrites {
+  public:
+    void write(const void* to, unsigned thread) { writer_[piece(to)] = thread; }
+
+    void fence(unsigned thread) {
+        for (auto entry = writer_.begin(); entry != writer_.end();)
+            entry = entry->second == thread ? writer_.erase(entry) : std::next(entry);
+    }
+
+    bool has(const void* address) const { return writer_.count(piece(address)) > 0; }
+
+  private:
+    static uintptr_t piece(const void* address) { return reinterpret_cast<uintptr_t>(address) / 8; }
+    std::map<uintptr_t, unsigned> writer_;
+};
+
 // A lane's registers that a product adds to.
 struct SumRegisters {
     float* first;

@@ -132,6 +132,8 @@ class Block {
     bool draw() { return random_() & 1; }
 
     std::map<const void*, TransactionBarrier> barriers; // by their place in shared memory
+    std::map<int, NamedBarrier> named_barriers;         // by number
+    UnfencedWrites unfenced;
 
   private:
     static void entry();

@@ -3,11 +3,11 @@
 //
 // A copy lands, and the bytes of its barrier come, at once or where no thread of the block can go
 // on; until then its target is NaN. A product reads its operands at once or as late as at the wait.
-// Each warp computes its own 16 of the 64 rows. Of the memory model this checks the fence of
-// products and that of new barriers; proxies are not told apart otherwise.
+// Of the memory model this checks the fence of products, that of new barriers, and that between
+// what threads have written (store_operand) and products; proxies are not told apart otherwise.
 #pragma once
 
-#include "emulation.h"
+#include "products.h"
 
 namespace maskedconv {
 
@@ -15,8 +15,6 @@ using TensorMap = TensorMapArguments;
 inline TensorMap encode_tensor_map(const TensorMapArguments& arguments) { return arguments; }
 
 namespace emulation {
-
-constexpr uint32_t kSharedStart = 1024; // shared memory does not begin at address 0
 
 inline TransactionBarrier& barrier_at(const Barrier* barrier) {
     const auto found = block->barriers.find(barrier);
@@ -78,76 +76,6 @@ class BoxCopy {
     int first_[kMapSizes];
 };
 
-inline float shared_element(uint32_t address, float (*to_float)(uint16_t)) {
-    const unsigned char* from = block->shared() + (address - kSharedStart);
-    block->check_shared(from, kMapElement);
-    uint16_t bits;
-    std::memcpy(&bits, from, kMapElement);
-    return to_float(bits);
-}
-
-inline MatrixPlace decoded(uint64_t descriptor) {
-    const auto offset = [=](int bit) {
-        return static_cast<uint32_t>(descriptor >> bit & 0x3fff) << 4;
-    };
-    if (descriptor >> 46)
-        throw std::runtime_error("emulation: a descriptor of a swizzled operand");
-    return {offset(0), offset(16), offset(32)};
-}
-
-struct ProductOperands {
-    const uint32_t* a;
-    uint64_t b;
-};
-
-// One warp's 16 rows of a product.
-inline void compute_rows(const std::vector<SumRegisters>& to,
-                         const std::vector<ProductOperands>& operands, float (*to_float)(uint16_t),
-                         const std::function<float*(float*)>& sums) {
-    constexpr int kRows = 16, kDepth = 16;
-    const MatrixPlace place = decoded(operands[0].b);
-    std::vector<float> a(kRows * kDepth);
-    for (int row = 0; row < kRows; ++row)
-        for (int k = 0; k < kDepth; ++k) {
-            const uint32_t bits =
-                operands[row % 8 * 4 + k / 2 % 4].a[row / 8 + k / 8 * 2] >> (k % 2 * 16);
-            a[row * kDepth + k] = to_float(static_cast<uint16_t>(bits));
-        }
-    for (int column = 0; column < to[0].count * 2; ++column) {
-        float b[kDepth];
-        for (int k = 0; k < kDepth; ++k)
-            b[k] = shared_element(element_address(place, k, column), to_float);
-        for (int row = 0; row < kRows; ++row) {
-            const int lane = row % 8 * 4 + column % 8 / 2;
-            float& sum = sums(to[lane].first)[column / 8 * 4 + row / 8 * 2 + column % 2];
-            for (int k = 0; k < kDepth; ++k)
-                sum += a[row * kDepth + k] * b[k];
-        }
-    }
-}
-
-template <int kCount>
-void product(const char* name, float (&sum)[kCount], const uint32_t (&a)[4], uint64_t b,
-             float (*to_float)(uint16_t)) {
-    const ProductOperands mine{a, b};
-    block->warp_instruction(name, &mine, sum, [=](const WarpExchange& lanes) {
-        std::vector<SumRegisters> to;
-        std::vector<ProductOperands> operands;
-        for (int lane = 0; lane < 32; ++lane) {
-            to.push_back({static_cast<float*>(lanes.out[lane]), kCount});
-            operands.push_back(*static_cast<const ProductOperands*>(lanes.in[lane]));
-            if (operands[lane].b != operands[0].b)
-                throw std::runtime_error("emulation: the lanes' descriptors differ");
-        }
-        block->products[block->current_warp()].add(
-            to,
-            [=](const std::function<float*(float*)>& sums) {
-                compute_rows(to, operands, to_float, sums);
-            },
-            block->draw());
-    });
-}
-
 // Once for the warp, when all its lanes have come.
 template <typename Execute> void for_the_warp(const char* name, Execute execute) {
     block->warp_instruction(name, nullptr, nullptr, [=](const WarpExchange&) {
@@ -200,6 +128,24 @@ inline void copy_box(void* to, const TensorMap& map, const BoxPlace& at, Barrier
     });
 }
 
+inline void load_operand(uint32_t (&to)[2], const void* from) {
+    emulation::block->check_shared(from, sizeof to);
+    std::memcpy(to, from, sizeof to);
+}
+inline void store_operand(void* to, const uint32_t (&from)[2]) {
+    emulation::block->check_shared(to, sizeof from);
+    std::memcpy(to, from, sizeof from);
+    emulation::block->unfenced.write(to, threadIdx.x);
+}
+inline void proxy_fence() { emulation::block->unfenced.fence(threadIdx.x); }
+
+inline void sync_warps(int number, int threads) {
+    emulation::NamedBarrier& barrier = emulation::block->named_barriers[number];
+    const unsigned before = barrier.ended;
+    barrier.arrive(threads);
+    emulation::block->wait_until([&barrier, before] { return barrier.ended != before; });
+}
+
 inline void products_fence() {
     emulation::for_the_warp("wgmma.fence", [](emulation::WarpProducts& p) { p.fence(); });
 }
@@ -213,17 +159,16 @@ template <int kCount> void pin(float (&)[kCount]) {}
 
 template <int kCount>
 void wgmma_bfloat16(float (&sum)[kCount], const uint32_t (&a)[4], uint64_t b) {
-    emulation::product("wgmma.bf16", sum, a, b, [](uint16_t bits) {
-        return __uint_as_float(static_cast<uint32_t>(bits) << 16);
-    });
+    emulation::product("wgmma.bf16", sum, {a, 0, b}, emulation::from_bfloat16);
 }
-
 template <int kCount> void wgmma_float16(float (&sum)[kCount], const uint32_t (&a)[4], uint64_t b) {
-    emulation::product("wgmma.f16", sum, a, b, [](uint16_t bits) {
-        _Float16 value;
-        std::memcpy(&value, &bits, 2);
-        return static_cast<float>(value);
-    });
+    emulation::product("wgmma.f16", sum, {a, 0, b}, emulation::from_float16);
+}
+inline void wgmma_bfloat16(float (&sum)[32], uint64_t a, uint64_t b) {
+    emulation::product("wgmma.bf16", sum, {nullptr, a, b}, emulation::from_bfloat16);
+}
+inline void wgmma_float16(float (&sum)[32], uint64_t a, uint64_t b) {
+    emulation::product("wgmma.f16", sum, {nullptr, a, b}, emulation::from_float16);
 }
 
 inline void cluster_sync() { emulation::cluster->barrier(); }

@@ -53,7 +53,7 @@ __device__ __forceinline__ void make_barriers(const SharedStages& shared) {
 #pragma unroll 1
         for (int stage = 0; stage < shared.plan.stages; ++stage) {
             barrier_init(shared.full(stage), 1);
-            barrier_init(shared.empty(stage), shared.plan.groups * 4);
+            barrier_init(shared.empty(stage), shared.plan.warpgroups * 4);
         }
         barrier_init_fence();
     }

@@ -39,12 +39,16 @@ MASKEDCONV_BOTH HaloOrigin halo_origin(const WeightGrad& p) {
             static_cast<int>(p.padding.columns - (p.kernel.columns - 1) * p.dilation.columns)};
 }
 
+// Where a pixel's channel lies, in bytes from the swizzled tile.
+MASKEDCONV_BOTH uint32_t channel_offset(int pixel, int channel) {
+    return swizzle128(static_cast<uint32_t>(pixel * kPixelBytes + channel * kMapElement));
+}
+
 // Where a lane points for a step's 16 pixels x 16 channels (ldmatrix, transposed), in bytes from
 // the swizzled tile: pixels 0 to 7 or 8 to 15, channels 0 to 7 or 8 to 15.
 MASKEDCONV_BOTH uint32_t x_offset(int step, int warp, int lane) {
     const int pixel = step * 16 + (lane & 7) + (lane >> 4) * 8;
-    const int chunk = warp * 2 + (lane >> 3 & 1);
-    return swizzle128(static_cast<uint32_t>(pixel * kPixelBytes + chunk * 16));
+    return channel_offset(pixel, warp * 16 + (lane >> 3 & 1) * 8);
 }
 
 // Rows of the tile that a step multiplies: this one and the next, of one image.
@@ -65,6 +69,23 @@ MASKEDCONV_BOTH MatrixPlace halo_operand(const Plan& plan, uint32_t start, int d
             static_cast<uint32_t>(dilation_columns * kCoreRowBytes)};
 }
 
+// From the last tap of a row to that which is `left` before it.
+MASKEDCONV_BOTH int tap_offset(int left, int dilation_columns) {
+    return left * dilation_columns * kCoreRowBytes;
+}
+
+// Swapped, the gradient is the other operand: the next 8 rows are the next 8 filters. `start`: of
+// one tap.
+MASKEDCONV_BOTH MatrixPlace filters_operand(const Plan& plan, uint32_t start) {
+    return {start, static_cast<uint32_t>(plan.halo_columns * kCoreRowBytes),
+            static_cast<uint32_t>(plan.halo_bytes)};
+}
+
+// A step's 16 pixels of 64 channels, swizzled; there are no further channels to step to.
+MASKEDCONV_BOTH MatrixPlace channels_operand(uint32_t tile, int step) {
+    return {tile + static_cast<uint32_t>(step * 16 * kPixelBytes), 8 * kPixelBytes, kXBytes};
+}
+
 // Register i of a product's sums: its column, and the row within the warpgroup's 64.
 MASKEDCONV_BOTH int column_of(int lane, int i) { return i / 4 * 8 + lane % 4 * 2 + i % 2; }
 MASKEDCONV_BOTH int row_of(int warp, int lane, int i) {
@@ -76,12 +97,15 @@ struct SumPlace {
     int filter, row, column, channel;
 };
 
-// Of sum number i of a block, [warpgroup, 8s of filters, taps up, taps left, filter, channel].
+// Of sum number i of a block, [64s of channels, 8s of filters, taps up, taps left, filter,
+// channel]; swapped, all filters are one part.
 template <int kSide, int kFilterBlocks> MASKEDCONV_BOTH SumPlace sum_place(int i) {
-    constexpr int kRow = kSide * kFilters, kBlock = kSide * kRow, kColumns = kFilterBlocks * kBlock;
+    constexpr int kColumns = columns_of(kSide, kFilterBlocks);
+    constexpr int kPart = is_swapped(kFilterBlocks) ? kSwappedFilters : kFilters;
+    constexpr int kRow = kSide * kPart, kBlock = kSide * kRow;
     const int column = i / kGroupChannels % kColumns;
-    return {column / kBlock * kFilters + column % kFilters, kSide - 1 - column % kBlock / kRow,
-            kSide - 1 - column % kRow / kFilters,
+    return {column / kBlock * kPart + column % kPart, kSide - 1 - column % kBlock / kRow,
+            kSide - 1 - column % kRow / kPart,
             i / (kGroupChannels * kColumns) * kGroupChannels + i % kGroupChannels};
 }
 

@@ -17,9 +17,9 @@ namespace wgmma {
 constexpr int kTileColumns = 8;
 constexpr int kTileRows = 8; // of all its images
 constexpr int kTilePixels = kTileRows * kTileColumns;
-constexpr int kGroupChannels = 64;                        // rows of a product, of a warpgroup
+constexpr int kGroupChannels = 64;                        // rows, or swapped columns, of a product
 constexpr int kPixelBytes = kGroupChannels * kMapElement; // in shared memory, swizzled
-constexpr int kXBytes = kTilePixels * kPixelBytes;        // of a warpgroup's channels
+constexpr int kXBytes = kTilePixels * kPixelBytes;        // of 64 channels
 constexpr int kFilters = 8;                               // of a core matrix
 constexpr int kSwizzleBytes = 1024, kCopyBytes = 128;     // what targets of copies are aligned to
 constexpr int kSumPitch = kGroupChannels + 4; // floats; keeps a warp's in different banks
@@ -33,13 +33,29 @@ constexpr int most_filter_blocks(int side) { return side == 5 ? 1 : 4; }
 constexpr int columns_of(int side, int filter_blocks) {
     return side * side * filter_blocks * kFilters;
 }
-// Warpgroups of a block whose sums leave room in the registers: of a quarter of a multiprocessor,
-// which has as many warps of a block as it has warpgroups, and in one quarter that which copies.
+// A block of so many filters has them as rows of its products: the roles are swapped.
+constexpr int kSwappedBlocks = 8, kSwappedFilters = kSwappedBlocks * kFilters;
+constexpr bool is_swapped(int filter_blocks) { return filter_blocks == kSwappedBlocks; }
+// Fewer filters are not swapped: less than three quarters of the 64 rows would be of learned ones.
+// More would be divided among blocks that read x again, as their sums leave room for 32.
+constexpr int kLeastSwapped = 48;
+// The sums of five taps, 64 x 64 each, leave no room.
+constexpr bool can_swap(int64_t side) { return side != 5; }
+// Warpgroups of 64 channels of a block: those that are swapped have a row of the kernel each.
+constexpr int warpgroups_of(int side, int filter_blocks) {
+    return is_swapped(filter_blocks) ? side : 1;
+}
+// 64s of channels of a block whose sums leave room in the registers: of a quarter of a
+// multiprocessor, which has as many warps of a block as it has warpgroups, and in one quarter that
+// which copies.
 constexpr int most_groups(int side, int filter_blocks) {
     const int columns = columns_of(side, filter_blocks);
-    return columns <= 144 ? 3 : columns <= 200 ? 2 : 1;
+    return is_swapped(filter_blocks) ? 3 / side : columns <= 144 ? 3 : columns <= 200 ? 2 : 1;
 }
-constexpr int threads_of(int groups) { return groups * 128 + 32; } // and the warp that copies
+constexpr int threads_of(int warpgroups) { return warpgroups * 128 + 32; } // and that which copies
+constexpr int most_threads(int side, int filter_blocks) {
+    return threads_of(most_groups(side, filter_blocks) * warpgroups_of(side, filter_blocks));
+}
 
 struct Plan {
     int rows, images, row_bits;  // of a tile: powers of two, rows of this one
@@ -47,7 +63,8 @@ struct Plan {
     Divisor row_tiles, column_tiles;
     int tiles;
     int filter_blocks, filter_groups;    // 8s of filters of a block; how many such there are
-    int groups, channel_blocks;          // warpgroups of a block; how many such there are
+    int groups, channel_blocks;          // 64s of channels of a block; how many such there are
+    int warpgroups;                      // of a block, that multiply
     int cluster, clusters;               // blocks of a cluster; clusters that share the tiles
     int tiles_per_block, longer_blocks;  // so many blocks, the first ones, have one tile more
     int stages, halo_bytes, stage_bytes; // halo_bytes: of 8 filters
@@ -63,7 +80,7 @@ struct Plan {
 
 inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-// Float sums of a block: of each warpgroup, columns x channels.
+// Float sums of a block: filters x taps x channels.
 inline int sums_of(const WeightGrad& p, const Plan& plan) {
     return plan.groups * kGroupChannels *
            columns_of(static_cast<int>(p.kernel.rows), plan.filter_blocks);
@@ -105,7 +122,7 @@ inline void choose_tile(const WeightGrad& p, Plan& plan) {
 inline void choose_block(const WeightGrad& p, Plan& plan) {
     const int side = p.kernel.rows;
     const int64_t filter_blocks = ceil_div(p.filters, kFilters);
-    plan.filter_blocks = 1;
+    plan.filter_blocks = p.filters >= kLeastSwapped && can_swap(side) ? kSwappedBlocks : 1;
     while (plan.filter_blocks < most_filter_blocks(side) && plan.filter_blocks < filter_blocks)
         plan.filter_blocks *= 2;
     plan.filter_groups = ceil_div(filter_blocks, plan.filter_blocks);
@@ -113,6 +130,7 @@ inline void choose_block(const WeightGrad& p, Plan& plan) {
     const int most = most_groups(side, plan.filter_blocks);
     plan.channel_blocks = ceil_div(groups, most);
     plan.groups = ceil_div(groups, plan.channel_blocks);
+    plan.warpgroups = plan.groups * warpgroups_of(side, plan.filter_blocks);
 }
 
 inline void choose_stages(const WeightGrad& p, Plan& plan, int limit) {

@@ -3,10 +3,12 @@
 //   sum[channel, (tap, filter)] += x[pixel, channel] * grad_output[pixel shifted by tap, filter]
 //
 // One warp has tiles of x and of the gradient copied, zeros around the images included; one to
-// three warpgroups multiply 64 channels each. Not confirmed on a GPU: tests hold the arithmetic of
+// three warpgroups multiply 64 channels each (products.h), or of many filters 64 with 64 channels
+// and one row of the kernel each (swapped.h). Not confirmed on a GPU: tests hold the arithmetic of
 // its layouts, and run it as the PTX ISA documents the instructions (common/emulation/hopper.h).
 #include "weight_grad/wgmma/cuda/products.h"
 #include "weight_grad/wgmma/cuda/reduction.h"
+#include "weight_grad/wgmma/cuda/swapped.h"
 #include "weight_grad/wgmma/cuda/weight_grad_wgmma.h"
 
 namespace maskedconv {
@@ -14,13 +16,13 @@ namespace wgmma {
 namespace {
 
 template <typename T, int kSide, int kFilterBlocks, bool kPrologue>
-__global__ void __launch_bounds__(threads_of(most_groups(kSide, kFilterBlocks)))
+__global__ void __launch_bounds__(most_threads(kSide, kFilterBlocks))
     weight_grad_wgmma_kernel(const __grid_constant__ Arguments a) {
 #if defined(MASKEDCONV_EMULATION) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
     const SharedStages shared(a.plan);
     const Worker worker;
     make_barriers(shared);
-    const bool multiplies = worker.group < a.plan.groups;
+    const bool multiplies = worker.group < a.plan.warpgroups;
     Products<T, kSide, kFilterBlocks, kPrologue> products;
     if (multiplies)
         products.add_tiles(a, shared, worker);
@@ -41,6 +43,9 @@ template <typename T, int kSide, int kFilterBlocks> Kernel kernel_of(bool prolog
 }
 
 template <typename T, int kSide> Kernel kernel_of(int filter_blocks, bool prologue) {
+    if constexpr (can_swap(kSide))
+        if (is_swapped(filter_blocks))
+            return kernel_of<T, kSide, kSwappedBlocks>(prologue);
     if constexpr (most_filter_blocks(kSide) > 1) {
         if (filter_blocks == 4)
             return kernel_of<T, kSide, 4>(prologue);
@@ -99,7 +104,7 @@ void weight_grad_wgmma(const WeightGrad& p, ElementType type, const CudaLimits& 
             : kernel_of<__half>(p.kernel.rows, plan.filter_blocks, prologue);
     const dim3 grid(plan.cluster * plan.clusters, plan.channel_blocks, plan.filter_groups);
     launch_clusters("weight_grad_wgmma", kernel,
-                    {grid, plan.cluster, threads_of(plan.groups), plan.shared_bytes, stream},
+                    {grid, plan.cluster, threads_of(plan.warpgroups), plan.shared_bytes, stream},
                     arguments);
 }
 

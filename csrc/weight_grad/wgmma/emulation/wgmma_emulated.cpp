@@ -29,15 +29,19 @@ int64_t emulated_computed_again() { return computed_again; }
 
 const char* emulated_error() { return last_error.c_str(); }
 
-// Rows and images of a tile, tiles, 8s of filters and warpgroups of a block, filter groups, channel
-// blocks, blocks of a cluster, clusters, stages, bytes of a stage and of shared memory.
+// Rows and images of a tile, tiles, 8s of filters and 64s of channels of a block, filter groups,
+// channel blocks, blocks of a cluster, clusters, stages, bytes of a stage and of shared memory,
+// warpgroups of a block, whether they are swapped.
 void emulated_plan(int, const int64_t* sizes, int multiprocessors, int shared_bytes,
                    int64_t* plan) {
     const wgmma::Plan made = wgmma::make_plan(problem_of(sizes), {multiprocessors, shared_bytes});
-    const int64_t values[] = {made.rows,           made.images,      made.tiles,
-                              made.filter_blocks,  made.groups,      made.filter_groups,
-                              made.channel_blocks, made.cluster,     made.clusters,
-                              made.stages,         made.stage_bytes, made.shared_bytes};
+    const int64_t values[] = {made.rows,           made.images,
+                              made.tiles,          made.filter_blocks,
+                              made.groups,         made.filter_groups,
+                              made.channel_blocks, made.cluster,
+                              made.clusters,       made.stages,
+                              made.stage_bytes,    made.shared_bytes,
+                              made.warpgroups,     wgmma::is_swapped(made.filter_blocks)};
     std::copy(std::begin(values), std::end(values), plan);
 }
 
@@ -89,6 +93,15 @@ uint32_t emulated_element_address(uint32_t start, uint32_t k_step, uint32_t mn_s
     return element_address({start, k_step, mn_step}, k, mn);
 }
 
+uint64_t emulated_swizzled_descriptor(uint32_t start, uint32_t k_step, uint32_t mn_step) {
+    return swizzled_descriptor({start, k_step, mn_step});
+}
+
+uint32_t emulated_swizzled_address(uint32_t start, uint32_t k_step, uint32_t mn_step, int k,
+                                   int mn) {
+    return swizzled_address({start, k_step, mn_step}, k, mn);
+}
+
 uint32_t emulated_swizzle(uint32_t address) { return swizzle128(address); }
 
 uint32_t emulated_x_offset(int step, int warp, int lane) {
@@ -114,13 +127,36 @@ uint32_t emulated_halo_address(const int64_t* sizes, int step, int up, int k, in
     return element_address(wgmma::halo_operand(plan, start, p.dilation.columns), k, column);
 }
 
+// Swapped: where the gradient is that a step's pixel k and a filter meet, of the tap that is so
+// many before the last; then where that pixel's channel is in the tile of x.
+uint32_t emulated_filters_address(const int64_t* sizes, int step, int up, int left, int k,
+                                  int filter) {
+    const WeightGrad p = problem_of(sizes);
+    const wgmma::Plan plan = wgmma::make_plan(p, {1, 1 << 20});
+    const int start = wgmma::halo_offset(plan, step, up, p.dilation.rows) +
+                      wgmma::tap_offset(left, p.dilation.columns);
+    return element_address(wgmma::filters_operand(plan, start), k, filter);
+}
+
+uint32_t emulated_channels_address(int step, int k, int channel) {
+    return swizzled_address(wgmma::channels_operand(0, step), k, channel);
+}
+
 // Filter, row, column and channel of sum `i`, and its place in shared memory.
 void emulated_sum_place(int side, int filter_blocks, int i, int64_t* out) {
     using namespace wgmma;
-    const SumPlace place = side == 1 ? filter_blocks == 4 ? sum_place<1, 4>(i) : sum_place<1, 1>(i)
-                           : side == 5          ? sum_place<5, 1>(i)
-                           : filter_blocks == 2 ? sum_place<3, 2>(i)
-                                                : sum_place<3, 1>(i);
+    const auto places = [](int side, int filter_blocks) {
+        if (side == 1)
+            return filter_blocks == 8   ? &sum_place<1, 8>
+                   : filter_blocks == 4 ? &sum_place<1, 4>
+                                        : &sum_place<1, 1>;
+        if (side == 5)
+            return &sum_place<5, 1>;
+        return filter_blocks == 8   ? &sum_place<3, 8>
+               : filter_blocks == 2 ? &sum_place<3, 2>
+                                    : &sum_place<3, 1>;
+    };
+    const SumPlace place = places(side, filter_blocks)(i);
     const int64_t values[] = {place.filter, place.row, place.column, place.channel, sum_offset(i)};
     std::copy(std::begin(values), std::end(values), out);
 }
