@@ -46,7 +46,7 @@ inline int64_t images_at_once(const WeightGrad& p, int64_t bytes_of_an_image) {
 
 // The sums of all images: each thread adds up one share of them in their order, some at once.
 template <typename Worker, typename Plan>
-Sums add_images(const Plan& plan, const WeightGrad& p, int threads) {
+Totals add_images(const Plan& plan, const WeightGrad& p, int threads) {
     threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, p.batch)));
     std::vector<Worker> workers;
     workers.reserve(static_cast<size_t>(threads));
@@ -54,13 +54,14 @@ Sums add_images(const Plan& plan, const WeightGrad& p, int threads) {
         workers.emplace_back(plan);
     for_shares(p.batch, threads, [&](int share, int64_t begin, int64_t end) {
         Worker& worker = workers[static_cast<size_t>(share)];
+        worker.sums.start();
         for (int64_t image = begin; image < end; image += plan.images)
             worker.add(image, std::min(plan.images, end - image));
     });
-    Sums total = std::move(workers[0].sums);
-    for (size_t i = 1; i < workers.size(); ++i)
-        total.add(workers[i].sums);
-    return total;
+    Totals totals;
+    for (Worker& worker : workers)
+        totals.add(std::move(worker.sums));
+    return totals;
 }
 
 } // namespace maskedconv

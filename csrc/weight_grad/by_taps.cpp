@@ -161,34 +161,43 @@ template <typename S, typename E> class Worker {
     }
 };
 
-// Puts taps and filters in the order of the result.
-template <typename S, typename E> void store(const Plan<S, E>& plan, const Sums& sums) {
+// One filter and tap of the result.
+template <typename S, typename E>
+void store_row(const Plan<S, E>& plan, const Totals& totals, int64_t row) {
     const WeightGrad& p = plan.p;
-    for (int64_t row = 0; row < p.filters * p.kernel.rows * p.kernel.columns; ++row) {
-        const int64_t filter = row / (p.kernel.rows * p.kernel.columns);
-        const int64_t r = row / p.kernel.columns % p.kernel.rows;
-        const int64_t s = row % p.kernel.columns;
-        const int64_t tap = r * p.kernel.columns + (p.kernel.columns - 1 - s);
-        const int64_t from = (tap * p.filters + filter) * plan.channels;
-        float* to = p.out + row * p.channels;
-        const int64_t straight = plan.overlap > 0 ? plan.channels - kLane : p.channels;
-        for (int64_t c = 0; c < p.channels; ++c)
-            to[c] = sums.total(from + c + (c < straight ? 0 : plan.overlap));
-    }
+    const int64_t filter = row / (p.kernel.rows * p.kernel.columns);
+    const int64_t r = row / p.kernel.columns % p.kernel.rows;
+    const int64_t s = row % p.kernel.columns;
+    const int64_t tap = r * p.kernel.columns + (p.kernel.columns - 1 - s);
+    const int64_t from = (tap * p.filters + filter) * plan.channels;
+    float* to = p.out + row * p.channels;
+    const int64_t straight = plan.overlap > 0 ? plan.channels - kLane : p.channels;
+    for (int64_t c = 0; c < p.channels; ++c)
+        to[c] = totals.at(from + c + (c < straight ? 0 : plan.overlap));
+}
+
+// Adds up images, and puts taps and filters in the order of the result.
+template <typename S, typename E> void run(const Plan<S, E>& plan, int threads) {
+    const Totals totals = add_images<Worker<S, E>>(plan, plan.p, threads);
+    constexpr int64_t kWorthThreads = 65536;
+    const int64_t rows = plan.p.filters * plan.p.kernel.rows * plan.p.kernel.columns;
+    for_shares(rows, rows * plan.p.channels < kWorthThreads ? 1 : threads,
+               [&](int, int64_t begin, int64_t end) {
+                   for (int64_t row = begin; row < end; ++row)
+                       store_row(plan, totals, row);
+               });
 }
 
 } // namespace
 
 template <typename S, typename E>
 void weight_grad_by_taps(const WeightGrad& p, int threads, const Loops<S, E>& loops) {
-    const Plan plan(p, loops, false);
-    store(plan, add_images<Worker<S, E>>(plan, p, threads));
+    run(Plan(p, loops, false), threads);
 }
 
 template <typename S, typename E>
 void weight_grad_exactly(const WeightGrad& p, int threads, const Loops<S, E>& loops) {
-    const Plan plan(p, loops, true);
-    store(plan, add_images<Worker<S, E>>(plan, p, threads));
+    run(Plan(p, loops, true), threads);
 }
 
 INSTANTIATE(weight_grad_by_taps);

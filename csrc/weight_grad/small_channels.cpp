@@ -161,13 +161,13 @@ template <typename S, typename E> class Worker {
 template <typename S, typename E>
 void weight_grad_small_channels(const WeightGrad& p, int threads, const Loops<S, E>& loops) {
     const Plan plan(p, loops);
-    const Sums sums = add_images<Worker<S, E>>(plan, p, threads);
+    const Totals totals = add_images<Worker<S, E>>(plan, p, threads);
     float* to = p.out;
     for (int64_t filter = 0; filter < p.filters; ++filter)
         for (int64_t r = 0; r < p.kernel.rows; ++r)
             for (int64_t s = 0; s < p.kernel.columns; ++s, to += p.channels) {
                 for (int64_t c = 0; c < p.channels; ++c)
-                    to[c] = sums.total(plan.position(filter, r, s) + c);
+                    to[c] = totals.at(plan.position(filter, r, s) + c);
             }
 }
 
