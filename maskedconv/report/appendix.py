@@ -20,9 +20,10 @@ _SHOWN = {"learned", "slice_dim", "frozen", "trained", "seed"}
 
 def sections(results: Results, folder: Path, out: Path) -> list[Section]:
     """The sections after the items."""
+    drawn = curves.build(results, folder)
     return [
         Section("notes", "How to read these numbers", _notes(results)),
-        Section("curves", "Learning curves", curves.build(results, folder)),
+        *([Section("curves", "Learning curves", drawn)] if drawn else []),
         Section("failed", "Failed and missing runs", _failed(results)),
         Section("configuration", "Configuration", _configuration(results)),
         Section("environment", "Environment", _environment(results)),

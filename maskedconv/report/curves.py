@@ -1,4 +1,4 @@
-"""Learning curves of every run that has more than one epoch."""
+"""Learning curves of every run of at least :data:`LEAST_EPOCHS` epochs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+LEAST_EPOCHS = 5  # of fewer, a curve shows little more than a table
+
+
 def build(results: Results, folder: Path) -> list[Block]:
-    """A figure for each item and data set; shared runs are drawn once."""
+    """A figure for each item and data set; shared runs are drawn once. Empty without figures."""
     blocks: list[Block] = [
         Text(
             "Test accuracy by epoch. Darker lines learn more; dashed lines have a zeroed rest. One "
-            "line per seed."
+            f"line per seed. Runs of fewer than {LEAST_EPOCHS} epochs are left out."
         )
     ]
     drawn: set[str] = set()
     for item in (item for item in results.items if item.curves):
         chosen = [s for s in results.seed_groups(item.id) if s.config.key not in drawn]
         drawn |= {setting.config.key for setting in chosen}
-        for dataset, here in datasets(s for s in chosen if s.config.epochs > 1).items():
+        long = [setting for setting in chosen if setting.config.epochs >= LEAST_EPOCHS]
+        for dataset, here in datasets(long).items():
             top, label = top_of(here), dataset_title(dataset)
             pictures = [
                 draw(
@@ -40,7 +44,7 @@ def build(results: Results, folder: Path) -> list[Block]:
                 for network, group in networks(here).items()
             ]
             blocks.append(Figure(f"{_caption(item.reference, chosen)}, {label}", pictures))
-    return blocks
+    return blocks if len(blocks) > 1 else []
 
 
 def _caption(reference: str, settings: list[SeedGroup]) -> str:
