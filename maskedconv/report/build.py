@@ -12,7 +12,7 @@ from maskedconv.console import duration
 from maskedconv.io import replace_file
 from maskedconv.report import appendix
 from maskedconv.report.claims import judge
-from maskedconv.report.document import Document, Scorecard, Section, Text
+from maskedconv.report.document import Document, Figure, Scorecard, Section, Text
 from maskedconv.report.item import Paper
 from maskedconv.report.measured import SEED_SPREAD
 from maskedconv.report.render import html, markdown
@@ -44,7 +44,7 @@ def build(results: Results, out: Path) -> Path:
 def _paper(results: Results, paper: Paper[Any], folder: Path) -> Iterator[Section]:
     """The scorecard of a paper, and a section for each of its planned figures and tables.
 
-    Panels are written to ``folder``.
+    Panels are written to ``folder``. A figure without panels, whose runs are missing, is left out.
     """
     name, title = "scorecard", "Scorecard of the paper's claims"
     if len(results.papers) > 1:
@@ -54,7 +54,9 @@ def _paper(results: Results, paper: Paper[Any], folder: Path) -> Iterator[Sectio
     for item in paper.items:
         if item.id in results.experiments:
             title = f"{item.reference}: {results.title(item.id)}"
-            yield Section(item.id, title, item.build(results.seed_groups(item.id), folder))
+            blocks = item.build(results.seed_groups(item.id), folder)
+            drawn = [one for one in blocks if not isinstance(one, Figure) or one.pictures]
+            yield Section(item.id, title, drawn)
 
 
 def notice(results: Results) -> str:

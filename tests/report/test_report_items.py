@@ -13,6 +13,7 @@ from report_samples import (
     load,
     results_of,
     row,
+    runs_of,
     small_plan,
     small_top1,
     write_folder,
@@ -20,6 +21,7 @@ from report_samples import (
 
 from maskedconv.papers.rosenfeld2018 import fig4, fig6, table3, table4
 from maskedconv.papers.rosenfeld2018.ensembles import all_parameters, stored
+from maskedconv.report import build as report_build
 from maskedconv.report import curves
 from maskedconv.report.document import Figure, Table, Text
 from maskedconv.report.learned import learned_table
@@ -149,3 +151,12 @@ def test_curves_draw_a_shared_run_once(tmp_path):
         "Figure 1, handwritten digits",
         "Figure 4, BatchNorm fixed, handwritten digits",
     ]
+
+
+def test_a_figure_without_panels_is_left_out(tmp_path):
+    """As that of accuracy against k, if a single k was run."""
+    runs = [run for run in runs_of("supermask") if dict(run.method_options).get("k") == 0.3]
+    results = results_of(tmp_path, {"supermask": runs}, lambda run: 50.0)
+    text = (report_build.build(results, tmp_path).parent / "report.md").read_text()
+    assert "top-1" in text
+    assert "accuracy against" not in text

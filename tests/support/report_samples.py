@@ -27,6 +27,7 @@ SIZES = {
     "alexnet": 45_000,
     "resnet": 77_754,
     "imagenet": 11_689_512,
+    "conv": 92_704,
 }
 
 

@@ -123,10 +123,9 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         title = sentence(dataset_title(dataset))
         blocks += [
             Figure(f"{title}: accuracy against the kept fraction", _by_fraction(folder, here)),
+            Figure(f"{title}: accuracy against the width, k = 0.5", _by_width(folder, here)),
+            kept_table(f"{title}: top-1, %", here, kind),
         ]
-        if wide := _by_width(folder, here):
-            blocks.append(Figure(f"{title}: accuracy against the width, k = 0.5", wide))
-        blocks.append(kept_table(f"{title}: top-1, %", here, kind))
         halves = [s for s in here if kept_fraction(s.config) == 0.5 and not is_reference(s.config)]
         constants = [s for s in halves if method_option(s.config, "weights") == "signed_constant"]
         caption = (
