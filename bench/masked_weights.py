@@ -157,7 +157,10 @@ def _over(row_: dict[str, Any]) -> float:
 
 
 def main() -> None:
-    arguments = results.parse(__doc__)
+    parser = results.options(__doc__)
+    arguments = parser.parse_args()
+    if arguments.dtype not in (None, "float32"):
+        parser.error(f"dtype is {arguments.dtype}; expected float32, that of weights and scores")
     rows = measure(arguments.device, arguments.rounds)
     further = arguments.device, torch.float32, "masked-weights", rows, slowest(rows)
     results.write(*further, layout="contiguous")
