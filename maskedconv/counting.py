@@ -33,7 +33,8 @@ class InferenceBytes(NamedTuple):
 
     Attributes:
         stored: in a file: learned values, one bit for each weight of a mask, BatchNorm's
-            statistics, and one seed for all frozen values.
+            statistics, and one seed for all frozen values; as values those that are drawn anew in
+            training.
         in_memory: the frozen values instead of the seed. Layers that share a frozen weight hold it
             once.
     """
@@ -55,12 +56,20 @@ def count_inference_bytes(model: nn.Module) -> InferenceBytes:
         for part in layer.frozen_parts()
         if part.tensor is not None
     }
+    redrawn = {
+        id(part.tensor): part.tensor.nbytes
+        for layer in partly
+        if not layer.frozen_buffers()
+        for part in layer.frozen_parts()
+        if part.tensor is not None
+    }
     inside = {id(t) for layer in partly for t in (*layer.parameters(), *layer.buffers())}
     others = {id(t): t for t in (*model.parameters(), *model.buffers()) if id(t) not in inside}
     learned = sum(-(-layer.inference_bits() // 8) for layer in partly)
     learned += sum(tensor.nbytes for tensor in others.values())
     held = sum(tensor.nbytes for tensor in frozen.values())
-    return InferenceBytes(learned + (SEED_BYTES if frozen else 0), learned + held)
+    seeds = SEED_BYTES if frozen.keys() - redrawn.keys() else 0
+    return InferenceBytes(learned + seeds + sum(redrawn.values()), learned + held)
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:

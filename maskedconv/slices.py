@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from decimal import ROUND_FLOOR, Decimal
+from fractions import Fraction
 from numbers import Integral, Real
 from typing import Literal, get_args
 
@@ -108,3 +109,18 @@ def num_kept(k: float, size: int) -> int:
     """
     masked_out = (1 - Decimal(repr(check_kept_fraction(k)))) * size
     return size - int(masked_out.to_integral_value(ROUND_FLOOR))
+
+
+def nested_kept(k: float, coats: int, size: int) -> tuple[int, ...]:
+    """The numbers of weights that the nested masks of a multicoated supermask keep among ``size``.
+
+    The first mask keeps :func:`num_kept`, and the i-th of the ``coats`` masks, counted from 0, the
+    fraction ``k * (coats - i) / coats``, rounded up. Okoshi et al. 2022 (Proceedings of Machine
+    Learning Research 162) overlay such masks; this rule for their sizes is our own. Computed
+    exactly.
+
+    Raises:
+        TypeError, ValueError: as :func:`check_kept_fraction`.
+    """
+    exact = Fraction(repr(check_kept_fraction(k))) * size
+    return tuple(math.ceil(exact * (coats - i) / coats) for i in range(coats))

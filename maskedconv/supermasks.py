@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedconv.nn.global_threshold import scored_layers, update_thresholds
+from maskedconv.nn.rerandomise import rerandomises
 
 
 class _Task(NamedTuple):
@@ -40,13 +41,18 @@ class Supermasks:
         model: has supermask layers, as of ``convert_(model, method=methods.supermask())``.
 
     Raises:
-        ValueError: ``model`` has none.
+        ValueError: ``model`` has none, or one with ``rerandomise_every``.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model, self._layers = model, scored_layers(model)
         if not self._layers:
             raise ValueError(f"model ({type(model).__name__}) has no supermask layers")
+        if rerandomises(model):
+            raise ValueError(
+                "model has layers with rerandomise_every; expected 0, as the tasks share their "
+                "weights"
+            )
         self._tasks: dict[str, _Task] = {}
 
     @property

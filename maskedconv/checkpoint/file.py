@@ -58,7 +58,7 @@ def _layer(**others: Schema) -> Schema:
 
     def check(value: Any) -> None:
         common(value)
-        record(method_of(value).schema)(value)
+        record(method_of(value).schema, method_of(value).later_schema)(value)
         if mistake := method_of(value).mistake(value):
             raise Misfit(mistake)
 

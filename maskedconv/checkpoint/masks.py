@@ -1,4 +1,4 @@
-"""Tensors of zeros and ones in a checkpoint file, as bits."""
+"""Masks in a checkpoint file, as bits: zeros and ones, or small whole numbers (coats)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.nn.bits import threshold_of_ones
+from maskedconv.nn.bits import pack_digits, threshold_of_ones
 from maskedconv.ops.masked_weight import pack_mask, unpack_mask
 from maskedconv.schema import count, list_of, one_of, record
 
@@ -17,17 +17,30 @@ _TYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 }
-mask_description = record({"shape": list_of(count), "dtype": one_of(*_TYPES)})
+mask_description = record({"shape": list_of(count), "dtype": one_of(*_TYPES)}, {"digits": count})
 
 
 def describe_mask(mask: Tensor) -> dict[str, Any]:
-    """Shape and dtype of a tensor that is stored as bits."""
-    return {"shape": list(mask.shape), "dtype": str(mask.dtype).removeprefix("torch.")}
+    """Shape and dtype of a tensor that is stored as bits, and its binary digits if several."""
+    described = {"shape": list(mask.shape), "dtype": str(mask.dtype).removeprefix("torch.")}
+    digits = _digits_of(mask)
+    return described if digits == 1 else {**described, "digits": digits}
 
 
 def pack(mask: Tensor) -> Tensor:
-    """The bits of a tensor of zeros and ones, uint8 ``[ceil(number of elements / 8)]``."""
-    return pack_mask(mask, threshold_of_ones(mask))
+    """The bits of a tensor of whole numbers up to 255.
+
+    uint8 ``[ceil(number of elements / 8)]`` of zeros and ones, and such a row for each binary digit
+    of other numbers, the lowest first.
+    """
+    digits = _digits_of(mask)
+    if digits == 1:
+        return pack_mask(mask, threshold_of_ones(mask))
+    return pack_digits(mask.to(torch.uint8), digits)
+
+
+def _digits_of(mask: Tensor) -> int:
+    return max(1, int(mask.max()).bit_length()) if mask.numel() else 1
 
 
 def unpacked(
@@ -46,8 +59,17 @@ def unpacked(
         if key not in tensors:
             raise ValueError(f"{path}, header: masks.{key} is not among the tensors")
         try:
-            mask = unpack_mask(tensors[key], described["shape"])
+            mask = _unpack(tensors[key], described["shape"], described.get("digits", 1))
         except ValueError as error:
             raise ValueError(f"{path}: {key} is damaged: {error}") from None
         found[key] = mask.to(_TYPES[described["dtype"]])
     return found
+
+
+def _unpack(bits: Tensor, shape: list[int], digits: int) -> Tensor:
+    if digits == 1:
+        return unpack_mask(bits, shape)
+    if not 1 < digits <= 8 or bits.dim() != 2 or len(bits) != digits:
+        raise ValueError(f"bits is {list(bits.shape)} of {digits} digits; expected 1 to 8, as rows")
+    planes = (unpack_mask(plane, shape).to(torch.uint8) << i for i, plane in enumerate(bits))
+    return torch.stack(list(planes)).sum(0, dtype=torch.uint8)

@@ -205,9 +205,11 @@ def _compare_layers(saved: dict[str, Layer], layers: dict[str, PartlyLearned], p
             f"{path} has masked layers {sorted(saved)}; the model has {sorted(layers)}"
         )
     for name, layer in layers.items():
-        for key, value in _configuration(layer).items():
-            if saved[name].get(key, value) != value:
-                raise ValueError(f"{path}: {name}.{key} is {saved[name][key]}; expected {value}")
+        later = method_of(saved[name]).later_defaults
+        stored = {**later, **saved[name]}
+        for key, value in {**later, **_configuration(layer)}.items():
+            if stored.get(key, value) != value:
+                raise ValueError(f"{path}: {name}.{key} is {stored[key]}; expected {value}")
 
 
 def _compare_shared(content: Content, layers: dict[str, PartlyLearned], path: Path) -> None:

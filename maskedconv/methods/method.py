@@ -45,6 +45,8 @@ class Method(ABC):
         linear_layer: likewise of ``nn.Linear``; None if it makes none.
         converted: the types of plain layers that ``convert_`` replaces.
         schema: of the layers' configurations.
+        later_schema: of those of its settings that a configuration may leave out.
+        later_defaults: their values then.
         integers: names of stored tensors of a layer that are int64, not of the layer's own type.
     """
 
@@ -53,6 +55,8 @@ class Method(ABC):
     linear_layer: ClassVar[type[PartlyLearned] | None] = None
     converted: ClassVar[tuple[type[nn.Module], ...]] = (nn.Conv2d,)
     schema: ClassVar[Mapping[str, Schema]]
+    later_schema: ClassVar[Mapping[str, Schema]] = {}
+    later_defaults: ClassVar[Mapping[str, Any]] = {}
     integers: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod

@@ -16,9 +16,16 @@ from maskedconv.functional.supermask import MaskPlan, supermask_weight
 from maskedconv.methods.method import Configuration, LayerFactory, Method
 from maskedconv.nn.convertible import arguments_of, check_exact
 from maskedconv.nn.global_threshold import share_threshold
+from maskedconv.nn.mask_settings import (
+    LATER_DEFAULTS,
+    MOST_COATS,
+    THRESHOLDS,
+    MaskSettings,
+    without_later_defaults,
+)
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.random_weights import WEIGHTS
-from maskedconv.nn.scored import THRESHOLDS, ScoredLayer
+from maskedconv.nn.scored import ScoredLayer
 from maskedconv.nn.supermask import SupermaskConv2d, SupermaskLinear
 from maskedconv.nn.supermask_embedding import SupermaskEmbedding
 from maskedconv.schema import Schema, count, flag, list_of, number, one_of
@@ -47,6 +54,16 @@ class Supermask(Method):
         scale: whether weights that are drawn anew are multiplied by 1 / √k.
         threshold: "layer" keeps the fraction ``k`` of each layer, "global" that of the network.
         norm_learned: whether the BatchNorm of new networks has affine parameters.
+        coats: number of nested masks (Okoshi et al. 2022, *Multicoated Supermasks Enhance Hidden
+            Networks*), up to 255. A weight is multiplied by the number of masks that keep it. The
+            i-th of n masks, counted from 0, keeps the fraction ``k * (n - i) / n``; this rule is
+            our own. The scale 1 / √k remains that of the first mask. Not with
+            ``threshold="global"``, nor for biprop.
+        rerandomise_every: training steps between two partial redraws of the weights that the mask
+            leaves out (IteRand, Chijiwa et al. 2021, arXiv 2106.09269; 300 there for CIFAR-10); 0
+            for none. See :func:`maskedconv.nn.rerandomise.rerandomise_`. Not with ``weights`` of
+            "network" or "keep".
+        rerandomise_fraction: probability that such a redraw changes a weight that is left out.
 
     Raises:
         TypeError, ValueError: an argument is not one of these.
@@ -57,6 +74,9 @@ class Supermask(Method):
     scale: bool = True
     threshold: str = "layer"
     norm_learned: bool = False
+    coats: int = 1
+    rerandomise_every: int = 0
+    rerandomise_fraction: float = 0.1
 
     name = "supermask"
     layer = SupermaskConv2d
@@ -70,6 +90,12 @@ class Supermask(Method):
         "threshold": one_of(*THRESHOLDS),
         "weight_shape": list_of(count),
     }
+    later_schema: ClassVar[Mapping[str, Schema]] = {
+        "coats": count,
+        "rerandomise_every": count,
+        "rerandomise_fraction": number,
+    }
+    later_defaults = LATER_DEFAULTS
 
     def __post_init__(self) -> None:
         # A frozen dataclass is set this way.
@@ -79,6 +105,14 @@ class Supermask(Method):
         for name in ("scale", "norm_learned"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} is {getattr(self, name)!r}; expected a bool")
+        self._mask_settings(self.weights).check_options(binary=self.layer.binary)
+
+    def settings(self) -> dict[str, Any]:
+        return {"method": {"name": self.name, **without_later_defaults(vars(self))}}
+
+    def _mask_settings(self, weights: str) -> MaskSettings:
+        values = {name: getattr(self, name) for name in MaskSettings._fields}
+        return MaskSettings(**{**values, "weights": weights})
 
     def factory(self) -> LayerFactory:
         settings = self._layer_settings()
@@ -93,7 +127,7 @@ class Supermask(Method):
 
     def _layer_settings(self) -> dict[str, Any]:
         weights = "uniform" if self.weights == "keep" else self.weights
-        return {"k": self.k, "weights": weights, "scale": self.scale, "threshold": self.threshold}
+        return self._mask_settings(weights)._asdict()
 
     def obstacle(self, plain: nn.Module) -> str | None:
         if plain._parameters.get("bias") is None:
@@ -123,7 +157,12 @@ class Supermask(Method):
     @staticmethod
     def mistake(configuration: Configuration) -> str:
         k = configuration["k"]
-        return "" if 0 <= k <= 1 else f"k is {k}; expected a fraction in [0, 1]"
+        if not 0 <= k <= 1:
+            return f"k is {k}; expected a fraction in [0, 1]"
+        coats = configuration.get("coats", 1)
+        if not 1 <= coats <= MOST_COATS:
+            return f"coats is {coats}; expected 1 to {MOST_COATS}"
+        return ""
 
     @staticmethod
     def stored_shapes(configuration: Configuration) -> dict[str, list[int]]:
@@ -139,8 +178,9 @@ class Supermask(Method):
                 "threshold is 'global'; load the file into its network, and merge that instead"
             )
         scores = stored["scores"]
-        kept = slices.num_kept(configuration["k"], scores.numel())
-        plan = MaskPlan(kept, cls.layer.binary)
+        coats = configuration.get("coats", 1)
+        kept, *inner = slices.nested_kept(configuration["k"], coats, scores.numel())
+        plan = MaskPlan(kept, cls.layer.binary, inner=tuple(inner))
         return {"weight": supermask_weight(scores, stored["frozen"], plan)}
 
 

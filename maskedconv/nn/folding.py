@@ -21,16 +21,26 @@ def fold_(blocks: Iterable[nn.Module]) -> None:
     shared. The scores remain each layer's own. Other layers do not change.
 
     Raises:
-        ValueError: the blocks have no layer with scores.
+        ValueError: the blocks have no layer with scores, or one with ``rerandomise_every``.
     """
     first: dict[tuple[object, ...], ScoredLayer] = {}
     for block in blocks:
         for name, layer in block.named_modules():
             if isinstance(layer, ScoredLayer):
+                _check_frozen(layer)
                 kind = name, layer.weight_shape, layer.dtype
                 layer.frozen = first.setdefault(kind, layer).frozen
     if not first:
         raise ValueError(
             "fold is True; expected a method whose layers have a frozen weight and scores, such as "
             "supermask"
+        )
+
+
+def _check_frozen(layer: ScoredLayer) -> None:
+    every = layer.settings.rerandomise_every
+    if every:
+        raise ValueError(
+            f"rerandomise_every is {every}; expected 0 under fold, as another layer may keep what "
+            "one leaves out"
         )

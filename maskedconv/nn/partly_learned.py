@@ -77,9 +77,10 @@ class PartlyLearned(nn.Module):
         """Names of the buffers that a checkpoint may leave out, because they can be drawn again."""
 
     def masks(self) -> dict[str, Tensor]:
-        """Zeros and ones that may replace parts of its state without changing its output.
+        """Small whole numbers that may replace parts of its state without changing its output.
 
-        By their names in its state dict, in its own dtype. Empty if there are none.
+        Zeros and ones, or numbers of coats up to 255. By their names in its state dict, in its own
+        dtype. Empty if there are none.
         """
         return {}
 

@@ -12,40 +12,12 @@ from torch import Tensor, nn
 
 import maskedconv.nn.distributed  # noqa: F401 (a hook on DistributedDataParallel)
 from maskedconv import slices
-from maskedconv.checks import check_choice
-from maskedconv.functional.supermask import MaskPlan, supermask_weight
-from maskedconv.nn.bits import threshold_of_ones, unpack_bits
+from maskedconv.functional.supermask import MaskPlan, coated_weight, supermask_weight
+from maskedconv.nn.bits import pack_digits, threshold_of_ones, unpack_bits, unpack_digits
+from maskedconv.nn.mask_settings import MaskSettings
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart, PartlyLearned
-from maskedconv.nn.random_weights import WEIGHTS, draw_weights_, kept_gain
-from maskedconv.ops.masked_weight import Threshold, masked_weight, pack_mask
-
-THRESHOLDS = ("layer", "global")
-
-
-class MaskSettings(NamedTuple):
-    """The settings of a supermask that the layers of a network share.
-
-    Attributes:
-        k: fraction of the weights that is kept, in [0, 1].
-        weights: distribution of the frozen weights, see
-            :func:`maskedconv.nn.random_weights.draw_weights_`.
-        scale: whether the frozen weights are multiplied by 1 / √k.
-        threshold: "layer" keeps the fraction ``k`` of each layer, "global" that of the network; see
-            :mod:`maskedconv.nn.global_threshold`.
-    """
-
-    k: float
-    weights: str
-    scale: bool
-    threshold: str
-
-    def checked(self) -> MaskSettings:
-        """The settings with ``k`` as a float; TypeError or ValueError if one is invalid."""
-        if not isinstance(self.scale, bool):
-            raise TypeError(f"scale is {self.scale!r}; expected a bool")
-        check_choice("weights", self.weights, WEIGHTS)
-        check_choice("threshold", self.threshold, THRESHOLDS)
-        return self._replace(k=slices.check_kept_fraction(self.k))
+from maskedconv.nn.random_weights import draw_weights_, kept_gain
+from maskedconv.ops.masked_weight import Threshold, find_threshold, masked_weight, pack_mask
 
 
 class SeenThreshold(NamedTuple):
@@ -94,11 +66,14 @@ class ScoredLayer(PartlyLearned):
             like: the weight of a plain layer, of any values: its shape, dtype and device count.
             frozen: a weight to use instead of a random one.
         """
-        self.settings, self.seed = settings.checked(), seed
+        self.settings, self.seed = settings.checked(binary=self.binary), seed
         self._network_threshold = None
         self.weight_shape = tuple(like.shape)
         self.num_learned = like.numel()
-        self._num_kept = slices.num_kept(self.settings.k, like.numel())
+        self._num_kept, *inner = slices.nested_kept(
+            self.settings.k, self.settings.coats, like.numel()
+        )
+        self._inner = tuple(inner)
         self.scores = nn.Parameter(torch.empty_like(like))
         if frozen is not None and (frozen.shape, frozen.dtype) != (like.shape, like.dtype):
             raise ValueError(
@@ -131,7 +106,7 @@ class ScoredLayer(PartlyLearned):
         generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
         if with_weight:
             drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
-            weights = draw_weights_(drawn, self.settings.weights, self._gain(), generator)
+            weights = draw_weights_(drawn, self.settings.weights, self.gain(), generator)
             self.frozen.copy_(weights)
         self.reset_scores(generator)
 
@@ -153,9 +128,10 @@ class ScoredLayer(PartlyLearned):
         """
         if self.settings.weights == "network":
             draw(self.frozen)
-            self.frozen.mul_(self._gain())
+            self.frozen.mul_(self.gain())
 
-    def _gain(self) -> float:
+    def gain(self) -> float:
+        """The factor of weights that are drawn: 1 / √k under ``scale``."""
         return kept_gain(self.settings.k) if self.settings.scale else 1.0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -175,7 +151,7 @@ class ScoredLayer(PartlyLearned):
     def _plan(self) -> MaskPlan:
         """How the weight is masked."""
         if self.settings.threshold == "layer":
-            return MaskPlan(self._num_kept, self.binary)
+            return MaskPlan(self._num_kept, self.binary, inner=self._inner)
         seen = self._network_threshold
         if seen is None or seen.version != self.scores._version:
             raise RuntimeError(
@@ -190,6 +166,8 @@ class ScoredLayer(PartlyLearned):
         return self._masked_weight(self._type_for(input))
 
     def _masked_weight(self, dtype: torch.dtype) -> Tensor:
+        if self.held_mask is not None and self._inner:
+            return coated_weight(self.frozen, self.coats, dtype)
         if self.held_mask is not None:
             mask = unpack_bits(self.held_mask, self.weight_shape).to(self.dtype)
             threshold = threshold_of_ones(mask)
@@ -197,9 +175,14 @@ class ScoredLayer(PartlyLearned):
         return supermask_weight(self.scores, self.frozen, self._plan(), dtype)
 
     def pack_mask(self) -> Tensor:
-        """The mask as bits, uint8, ``[ceil(number of weights / 8)]``; a new tensor."""
+        """The mask as bits, uint8, ``[ceil(number of weights / 8)]``; a new tensor.
+
+        With several coats, the binary digits of :attr:`coats`, ``[digits, ...]``, the lowest first.
+        """
         if self.held_mask is not None:
             return self.held_mask.clone()
+        if self._inner:
+            return pack_digits(self.coats, self.settings.coats.bit_length())
         return pack_mask(self.scores.detach(), self._plan().threshold_of(self.scores))
 
     def hold_mask(self, bits: Tensor | None) -> None:
@@ -238,8 +221,18 @@ class ScoredLayer(PartlyLearned):
     def mask(self) -> Tensor:
         """True for the weights that are kept, bool, of ``weight_shape``."""
         if self.held_mask is not None:
-            return unpack_bits(self.held_mask, self.weight_shape)
+            return self.coats != 0
         return self.mask_of(self._plan().threshold_of(self.scores))
+
+    @property
+    def coats(self) -> Tensor:
+        """How many nested masks keep each weight, uint8, of ``weight_shape``."""
+        if self.held_mask is not None:
+            return unpack_digits(torch.atleast_2d(self.held_mask), self.weight_shape)
+        found = self.mask.to(torch.uint8)
+        for kept in self._inner:
+            found += self.mask_of(find_threshold(self.scores.detach(), kept))
+        return found
 
     def mask_of(self, threshold: Threshold) -> Tensor:
         """The mask of the present scores under a threshold."""
@@ -247,8 +240,9 @@ class ScoredLayer(PartlyLearned):
         return masked_weight(torch.ones_like(scores), scores, threshold).bool()
 
     def masks(self) -> dict[str, Tensor]:
-        # As scores, they keep the same weights: there are as many ones as weights to keep.
-        return {"scores": self.mask.to(self.dtype)}
+        # As scores, they keep the same weights: as many are at least 1 (2, ...) as the first
+        # (second, ...) mask keeps.
+        return {"scores": self.coats.to(self.dtype)}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -259,14 +253,15 @@ class ScoredLayer(PartlyLearned):
         return (FrozenPart(self.frozen, 0),)
 
     def frozen_buffers(self) -> tuple[str, ...]:
-        return ("frozen",)
+        # Weights that are drawn anew in training are not those of the seed: files hold them.
+        return () if self.settings.rerandomise_every else ("frozen",)
 
     def learned_parts(self) -> tuple[LearnedPart, ...]:
         return ()
 
     def inference_bits(self) -> int:
-        """One bit for each weight: whether it is kept."""
-        return self.num_learned
+        """One bit for each weight: whether it is kept. More for the number of coats."""
+        return self.num_learned * self.settings.coats.bit_length()
 
     def weight_values(self) -> tuple[Tensor, Tensor]:
         kept = self.weight.detach()[self.mask]
@@ -276,7 +271,7 @@ class ScoredLayer(PartlyLearned):
         return 0
 
     def configuration(self) -> dict[str, Any]:
-        return {**self.settings._asdict(), "weight_shape": list(self.weight_shape)}
+        return {**self.settings.described(), "weight_shape": list(self.weight_shape)}
 
     @abstractmethod
     def _like(self, **options: Any) -> Self:

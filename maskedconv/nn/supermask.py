@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from maskedconv import slices
 from maskedconv.nn.convertible import arguments_of, plain_like
-from maskedconv.nn.scored import MaskSettings, ScoredLayer
+from maskedconv.nn.mask_settings import MaskSettings
+from maskedconv.nn.scored import ScoredLayer
 from maskedconv.ops.geometry import Pair
 
 
@@ -33,6 +34,11 @@ class SupermaskConv2d(ScoredLayer):
         scale: whether the weights are multiplied by 1 / √k.
         threshold: "layer", or "global" for one threshold of all layers of a network; then call
             :func:`maskedconv.nn.global_threshold.share_threshold` on the network.
+        coats: number of nested masks, up to 255. A weight counts as often as masks keep it; the
+            first mask keeps the fraction ``k``, see :func:`maskedconv.slices.nested_kept`. More
+            than 1 needs ``threshold="layer"``.
+        rerandomise_every, rerandomise_fraction: for
+            :func:`maskedconv.nn.rerandomise.rerandomise_`, which a training loop calls.
         seed: draws weight and scores from this seed alone; None uses torch's global generator.
         frozen: a weight ``[O, I / groups, kH, kW]`` to use instead of a random one. It is not
             copied: several layers may share it.
@@ -70,13 +76,19 @@ class SupermaskConv2d(ScoredLayer):
         weights: str | None = None,
         scale: bool = True,
         threshold: str = "layer",
+        coats: int = 1,
+        rerandomise_every: int = 0,
+        rerandomise_fraction: float = 0.1,
         seed: int | None = None,
         frozen: Tensor | None = None,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         _check(bias, seed)
-        settings = MaskSettings(k, weights or self.default_weights, scale, threshold)
+        settings = MaskSettings(
+            k, weights or self.default_weights, scale, threshold,
+            coats, rerandomise_every, rerandomise_fraction,
+        )  # fmt: skip
         shape: tuple[Any, ...] = (
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, False,
             padding_mode,
@@ -135,13 +147,19 @@ class SupermaskLinear(ScoredLayer):
         weights: str | None = None,
         scale: bool = True,
         threshold: str = "layer",
+        coats: int = 1,
+        rerandomise_every: int = 0,
+        rerandomise_fraction: float = 0.1,
         seed: int | None = None,
         frozen: Tensor | None = None,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         _check(bias, seed)
-        settings = MaskSettings(k, weights or self.default_weights, scale, threshold)
+        settings = MaskSettings(
+            k, weights or self.default_weights, scale, threshold,
+            coats, rerandomise_every, rerandomise_fraction,
+        )  # fmt: skip
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         shape = out_features, in_features

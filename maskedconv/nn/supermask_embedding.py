@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv import slices
-from maskedconv.nn.scored import MaskSettings, ScoredLayer
+from maskedconv.nn.mask_settings import MaskSettings
+from maskedconv.nn.scored import ScoredLayer
 
 
 class SupermaskEmbedding(ScoredLayer):
@@ -40,13 +41,19 @@ class SupermaskEmbedding(ScoredLayer):
         weights: str | None = None,
         scale: bool = True,
         threshold: str = "layer",
+        coats: int = 1,
+        rerandomise_every: int = 0,
+        rerandomise_fraction: float = 0.1,
         seed: int | None = None,
         frozen: Tensor | None = None,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         slices.check_seed(seed)
-        settings = MaskSettings(k, weights or self.default_weights, scale, threshold)
+        settings = MaskSettings(
+            k, weights or self.default_weights, scale, threshold,
+            coats, rerandomise_every, rerandomise_fraction,
+        )  # fmt: skip
         super().__init__()
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         place = frozen.device if device is None and frozen is not None else device

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from maskedconv.data import Task
+from maskedconv.nn.rerandomise import rerandomise_, rerandomises
 from maskedconv.optim.factory import make_optimizer, make_scheduler
 from maskedconv.training import interrupts
 from maskedconv.training.captured_step import CapturedStep
@@ -141,15 +142,18 @@ def _train_epoch(
 ) -> None:
     """The rest of an epoch, from ``position`` on."""
     position.model.train()
-    epoch = len(position.history.epochs) + 1
+    epoch, redraws = len(position.history.epochs) + 1, rerandomises(position.model)
     batches = dataset.train_batches(config.batch_size, config.seed, epoch, position.batch)
     for images, labels in batches:
         # Not after the last batch: the end of the epoch writes its own checkpoint.
         if position.batch and checkpoint is not None and checkpoint.due():
             checkpoint.write(position.state())
+        if redraws:
+            rerandomise_(position.model, position.steps + 1, config.seed)
         loss, logits = step(images, labels)
         position.sums.add(loss, dataset.correct(logits, labels), len(labels))
         position.batch += 1
+        position.steps += 1
     if not position.sums.count:
         raise ValueError("dataset has no training images")
 

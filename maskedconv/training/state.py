@@ -24,6 +24,7 @@ class Position:
         device: the device of the model and the batches.
         history: the finished epochs.
         batch: number of finished batches of the current epoch; ``sums`` are over these.
+        steps: number of finished batches of all epochs.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Position:
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.history = History()
         self.device = device
+        self.steps = 0
         self._begin_epoch()
 
     @property
@@ -56,6 +58,7 @@ class Position:
             **{name: getattr(self, name).state_dict() for name in _STATEFUL},
             "history": [asdict(epoch) for epoch in self.history.epochs],
             "batch": self.batch,
+            "steps": self.steps,
             "sums": vars(self.sums),
             "seconds": self.seconds,
             "random": torch.get_rng_state(),
@@ -68,6 +71,8 @@ class Position:
             getattr(self, name).load_state_dict(state[name])
         self.history.epochs[:] = [Epoch(**epoch) for epoch in state["history"]]
         self.batch, self._seconds_before = state["batch"], state["seconds"]
+        # States of earlier versions lack it; nothing depended on it then.
+        self.steps = state.get("steps", 0)
         for name, value in state["sums"].items():
             moved = value.to(self.device) if isinstance(value, Tensor) else value
             setattr(self.sums, name, moved)
