@@ -76,6 +76,19 @@ def test_pack_filters_keeps_everything_in_registers(architecture, tmp_path):
     check_memory(kernels)
 
 
+OTHERS = sorted(
+    source.relative_to(ROOT).as_posix()
+    for source in ROOT.glob("csrc/*/cuda/*.cu")
+    if source.stem not in ("weight_grad", "pack_filters")
+)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("source", OTHERS)
+def test_every_other_source_keeps_everything_in_registers(source, architecture, tmp_path):
+    check_memory(compile_source(ROOT / source, architecture, tmp_path))
+
+
 WGMMA = ROOT / "csrc" / "weight_grad" / "wgmma" / "cuda" / "weight_grad_wgmma_sm90a.cu"
 # Taps of a row, 8s of filters of a block, and the most registers: a quarter of a multiprocessor has
 # 16384 in steps of 8 a thread, for a warp of each warpgroup and the one that copies.

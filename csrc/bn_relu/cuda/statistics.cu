@@ -40,6 +40,8 @@ __device__ __forceinline__ Spread<kWidth> spread_of(const StatisticsArguments& a
     float pivot[kWidth], value[kWidth];
     load_values<T, kWidth, kSum>(a, pixel, t.channel, pivot);
     int count = 1;
+    // As without the pragma, but for ptxas 13.0, which then spills of bfloat16 on sm_80.
+#pragma unroll 4
     for (pixel += t.step(); pixel < a.pixels; pixel += t.step(), ++count) {
         load_values<T, kWidth, kSum>(a, pixel, t.channel, value);
         for (int i = 0; i < kWidth; ++i) {
