@@ -68,3 +68,12 @@ def test_a_case_that_ends_the_process_is_reported(tmp_path):
     assert "the process ended with 9" in done.stdout
     assert repr(draw(0, 0)) in done.stdout
     assert time.monotonic() - start < 300
+
+
+def test_an_input_at_its_mean_may_pass_the_relu_or_not():
+    """Two float16 inputs are their channel's running mean; the shift's rounding decides."""
+    case = Case(
+        seed=134512875, kind="fused", batch=5, channels=7, filters=17, size=(12, 12),
+        dtype="float16", training=False, affine=False,
+    )  # fmt: skip
+    assert check(case) == ""
