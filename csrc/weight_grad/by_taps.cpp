@@ -47,7 +47,10 @@ template <typename S, typename E> struct Plan {
         copies_grad = !read_once || !Gradient<S, E>::is_readable(p);
         const int64_t row = std::max<int64_t>(1, channels * p.input.columns * kElement);
         block_rows = std::max<int64_t>(1, std::min(kCacheBytes / row, p.input.rows));
-        const int64_t grad = p.output.rows * padded * p.filters * kFactor;
+        // Each pass loads and stores all sums: if they do not fit the cache, that is what takes the
+        // time, and a pass takes more images, of whose gradient a block reads only a part.
+        const bool fit = sums() * kFactor <= kCacheBytes;
+        const int64_t grad = fit ? p.output.rows * padded * p.filters * kFactor : 0;
         images = block_rows < p.input.rows ? 1 : images_at_once(p, row * p.input.rows + grad);
     }
 
