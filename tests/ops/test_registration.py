@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import maskedconv.ops  # noqa: F401  registers the operators
+import maskedconv.nn  # noqa: F401  registers the operators
 from maskedconv import models
 from maskedconv.ops.masked_weight import find_threshold, masked_weight, score_grad
 
@@ -41,6 +41,19 @@ def test_opcheck_weight_grad(slice_dim, prologue, kernel):
     padding = [kernel // 2] * 2
     arguments = (x, grad, shape, slice_dim, [1, 1], padding, [1, 1], 1, *affine, "", torch.float32)
     torch.library.opcheck(torch.ops.maskedconv.weight_grad.default, arguments)
+
+
+@pytest.mark.parametrize("zeros", [0, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_opcheck_bn_relu_convs_backward(zeros, layout):
+    x, grad = (torch.randn(2, c, 6, 6).to(memory_format=layout) for c in (5, 7))
+    frozen = None if zeros else torch.randn(3, 5, 3, 3)
+    norm = torch.rand(5), torch.rand(5), torch.rand(5, 5) + 0.1
+    filters = [torch.randn(4, 5, 3, 3), frozen, None, None]
+    numbers, needs = [1, 1, 1, 1, 1, 1, 1, 0, zeros], [True] * 4 + [False]
+    rest = (1e-5, True, numbers, "", torch.float32, [grad], needs)
+    operator = torch.ops.maskedconv.bn_relu_convs_backward.default
+    torch.library.opcheck(operator, (x, *norm, filters, *rest))
 
 
 def supermask(layout):
