@@ -1,4 +1,4 @@
-"""Compiled networks keep what eager ones keep, or as little as activation_memory_budget asks for."""
+"""Compiled networks keep what eager ones do, or as little as activation_memory_budget asks for."""
 
 from __future__ import annotations
 
