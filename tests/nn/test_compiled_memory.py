@@ -11,7 +11,7 @@ from torch._functorch import config
 from bench.saved_bytes import of_network, saved_bytes
 from maskedconv import models
 
-NAMES = ["wrn_10_1"]
+NAMES = ["wrn_10_1", "densenet_bc_16_12"]
 
 
 def network_and_images(name, dtype=torch.float32, **options):
