@@ -134,7 +134,10 @@ def _record(
     sources = [session.find_or_keep(one, result, instead=joins) for one in tensors[is_in_place:]]
     if is_in_place:
         # A kept tensor is lost as it is overwritten.
-        sources.insert(0, overwritten if isinstance(overwritten, Recomputed) else None)
+        original = overwritten if isinstance(overwritten, Recomputed) else None
+        sources.insert(0, original)
+        if original:
+            session.overwrites(original, result)
     known = [source for source in sources if source is not None]
     if len(known) == len(sources):
         compute = call.in_place if is_in_place else call.out_of_place

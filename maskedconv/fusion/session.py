@@ -59,6 +59,8 @@ class Session(TorchFunctionMode):
         self._entries: dict[int, _Entry] = {}
         # Storage and version of each argument of the function that runs.
         self._arguments: set[tuple[int, int]] | None = None
+        # Source and storage of a tensor that the function that runs overwrites.
+        self._original: tuple[Recomputed, int] | None = None
         self._deferred: list[Deferred] = []
         # Only the innermost hooks are called.
         self._outer: Hooks | None = torch._C._autograd._top_saved_tensors_default_hooks(False)
@@ -93,6 +95,14 @@ class Session(TorchFunctionMode):
             self._arguments = None
             while self._deferred:
                 self._deferred.pop().settle(self._decide)
+            self._original = None
+
+    def overwrites(self, original: Recomputed, tensor: Tensor) -> None:
+        """Says that the function that runs changes ``tensor``, which had the values of ``original``.
+
+        PyTorch then saves a copy if backward needs the original (hardtanh, SiLU, hardswish).
+        """
+        self._original = original, tensor.untyped_storage()._cdata
 
     def find(self, tensor: Tensor) -> Source | None:
         """The source that has exactly this tensor; None if nobody keeps it."""
@@ -168,12 +178,20 @@ class Session(TorchFunctionMode):
     def _decide(self, tensor: Tensor) -> Kept | Use:
         if not _is_ordinary(tensor):
             return self._keep(tensor)
-        source, geometry = self._source(tensor), Geometry.of(tensor)
+        source, geometry = self._source(tensor) or self._copied(tensor), Geometry.of(tensor)
         if isinstance(source, Recomputed) and source.geometry.dtype == tensor.dtype:
             return self.saved(source, None if geometry == source.geometry else geometry, tensor)
         if isinstance(source, Kept) and geometry == source.geometry:
             return source
         return self._keep(tensor)
+
+    def _copied(self, tensor: Tensor) -> Recomputed | None:
+        """The source of a tensor that is overwritten, if ``tensor`` is a copy of it."""
+        if self._original is None:
+            return None
+        original, storage = self._original
+        same = original.geometry == Geometry.of(tensor)
+        return original if same and tensor.untyped_storage()._cdata != storage else None
 
 
 def _is_ordinary(tensor: Tensor) -> bool:
