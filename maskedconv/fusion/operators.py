@@ -18,7 +18,7 @@ from maskedconv.fusion.sources import Recomputed, Source
 class _Place(NamedTuple):
     """Stands for a tensor among the arguments of a call."""
 
-    index: int
+    position: int
 
 
 class _Call:
@@ -72,7 +72,7 @@ def _without(arg: Any, tensors: list[Tensor]) -> Any:
 
 def _filled(arg: Any, tensors: Sequence[Tensor]) -> Any:
     if isinstance(arg, _Place):
-        return tensors[arg.index]
+        return tensors[arg.position]
     return [_filled(one, tensors) for one in arg] if isinstance(arg, list) else arg
 
 

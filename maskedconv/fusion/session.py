@@ -63,10 +63,11 @@ class Session(TorchFunctionMode):
         self._original: tuple[Recomputed, int] | None = None
         self._deferred: list[Deferred] = []
         # Only the innermost hooks are called.
-        self._outer: Hooks | None = torch._C._autograd._top_saved_tensors_default_hooks(False)
+        self._outer: Hooks | None = None
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self.unpack)
 
     def __enter__(self) -> Self:
+        self._outer = torch._C._autograd._top_saved_tensors_default_hooks(False)
         self._hooks.__enter__()
         super().__enter__()
         return self
@@ -98,7 +99,7 @@ class Session(TorchFunctionMode):
             self._original = None
 
     def overwrites(self, original: Recomputed, tensor: Tensor) -> None:
-        """Says that the function that runs changes ``tensor``, which had the values of ``original``.
+        """Says that the function that runs changes ``tensor``, the result of ``original``.
 
         PyTorch then saves a copy if backward needs the original (hardtanh, SiLU, hardswish).
         """

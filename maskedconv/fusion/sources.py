@@ -28,7 +28,7 @@ class Geometry(NamedTuple):
 
     @staticmethod
     def of(tensor: Tensor) -> Geometry:
-        return Geometry(tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype)
+        return Geometry(tensor.shape, tensor.stride(), int(tensor.storage_offset()), tensor.dtype)
 
 
 class Source(Protocol):
@@ -178,6 +178,9 @@ class Deferred:
         assert self._tensor is not None
         self._saved, self._tensor = pack(self._tensor), None
 
-    def value(self) -> Tensor:
+    def settled(self) -> Kept | Use:
         assert self._saved is not None
-        return self._saved.value()
+        return self._saved
+
+    def value(self) -> Tensor:
+        return self.settled().value()
