@@ -20,6 +20,7 @@ from maskedconv.fusion.sources import (
     Recomputed,
     Source,
     Use,
+    View,
 )
 
 # A tensor that is smaller than the result by this factor is kept in any case.
@@ -106,11 +107,14 @@ class Session(TorchFunctionMode):
         self._original = original, tensor.untyped_storage()._cdata
 
     def find(self, tensor: Tensor) -> Source | None:
-        """The source that has exactly this tensor; None if nobody keeps it."""
+        """The source that has exactly this tensor; None if backward does not have it."""
         if not _is_ordinary(tensor):
             return None
-        source = self._source(tensor)
-        return source if source and source.geometry == Geometry.of(tensor) else None
+        source, geometry = self._source(tensor), Geometry.of(tensor)
+        if source is None or source.geometry == geometry:
+            return source
+        is_view = isinstance(source, Recomputed) and source.geometry.dtype == tensor.dtype
+        return View(source, geometry) if is_view else None
 
     def find_or_keep(self, tensor: Tensor, result: Tensor, *, instead: bool) -> Source | None:
         """As :meth:`find`; a tensor that is small beside ``result`` is kept.

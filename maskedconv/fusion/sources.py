@@ -30,6 +30,10 @@ class Geometry(NamedTuple):
     def of(tensor: Tensor) -> Geometry:
         return Geometry(tensor.shape, tensor.stride(), int(tensor.storage_offset()), tensor.dtype)
 
+    def in_storage_of(self, tensor: Tensor) -> Tensor:
+        """The view of ``tensor``, which begins its storage and is of the same type."""
+        return tensor.as_strided(self.shape, self.stride, self.offset)
+
 
 class Source(Protocol):
     """A tensor that backward can have.
@@ -44,6 +48,10 @@ class Source(Protocol):
     joins: int
 
     def value(self) -> Tensor: ...
+
+    def labels(self) -> set[str]:
+        """The modules that computed it, and what it is computed from."""
+        ...
 
     @property
     def is_shared(self) -> bool:
@@ -80,6 +88,9 @@ class Kept:
             shape = list(self.geometry.shape)
             raise RuntimeError(_CHANGED.format(shape=shape, now=now, then=self._version))
         return self._packed
+
+    def labels(self) -> set[str]:
+        return set()
 
 
 class Recomputed:
@@ -135,9 +146,7 @@ class Recomputed:
         return value
 
     def labels(self) -> set[str]:
-        """The modules that computed it, and what it is computed from."""
-        others = (one.labels() for one in self._sources if isinstance(one, Recomputed))
-        return {self.label}.union(*others)
+        return {self.label}.union(*(source.labels() for source in self._sources))
 
     def _computed(self) -> Tensor:
         """The value in new memory, with the strides of the forward pass."""
@@ -149,6 +158,21 @@ class Recomputed:
                 return value
             laid_out = torch.empty_strided(shape, stride, dtype=dtype, device=value.device)
             return laid_out.copy_(value)
+
+
+class View:
+    """A view of a tensor that is recomputed."""
+
+    is_shared = True
+
+    def __init__(self, base: Recomputed, geometry: Geometry) -> None:
+        self._base, self.geometry, self.joins = base, geometry, base.joins
+
+    def value(self) -> Tensor:
+        return self.geometry.in_storage_of(self._base.value())
+
+    def labels(self) -> set[str]:
+        return self._base.labels()
 
 
 class Use:
@@ -164,7 +188,7 @@ class Use:
 
     def value(self) -> Tensor:
         value = self.source.use()
-        return value if self._geometry is None else value.as_strided(*self._geometry[:3])
+        return value if self._geometry is None else self._geometry.in_storage_of(value)
 
 
 class Deferred:
