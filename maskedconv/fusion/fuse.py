@@ -85,7 +85,7 @@ def _fused(model: nn.Module, inputs: Sequence[Any]) -> FusionReport:
     """Fuses the model, unless it then differs or keeps as much as before."""
     plain = {mode: _run(model, inputs, mode, model) for mode in (True, False)}
     report, excluded = _examine(model, inputs, plain[True].kept)
-    why = "nothing that it keeps can be computed again"
+    why = report.left_alone.get("", "nothing that it keeps can be computed again")
     if report.kept_after < report.kept_before:
         attach(model, excluded)
         why = _disagreement(model, inputs, plain)

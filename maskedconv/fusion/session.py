@@ -124,9 +124,11 @@ class Session(TorchFunctionMode):
         """
         source = self.find(tensor)
         if source is None and _is_ordinary(tensor):
+            # Another view of a kept tensor needs no further memory.
+            is_kept = isinstance(self._source(tensor), Kept)
             small = tensor.numel() * SMALL <= result.numel()
             whole = tensor.untyped_storage().nbytes() <= result.untyped_storage().nbytes()
-            if (small or instead) and whole:
+            if is_kept or ((small or instead) and whole):
                 return self._keep(tensor.detach())
         return source
 
