@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -37,8 +38,9 @@ class Begin:
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         if torch.compiler.is_compiling():
             return
-        session = Session(OPERATORS) if _keeps(args) else None
-        if session:
+        session = None
+        if _keeps(args):
+            session = Session(OPERATORS, copy_parameters=_is_sharded(module))
             session.__enter__()
         _PASSES.running.append(_Pass(module, session))
 
@@ -96,6 +98,12 @@ def _is_own(hook: Any) -> bool:
 
 def _session() -> Session | None:
     return next((one.session for one in reversed(_PASSES.running) if one.session), None)
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    """Whether FSDP2 shards parameters of ``model``."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and any(isinstance(one, fsdp.FSDPModule) for one in model.modules())
 
 
 def _keeps(args: tuple[Any, ...]) -> bool:

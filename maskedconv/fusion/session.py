@@ -50,10 +50,15 @@ class Session(TorchFunctionMode):
 
     Args:
         operators: by the function of PyTorch, what runs it and records its result.
+        copy_parameters: whether copies of norms' parameters are kept, because their memory is
+            freed after the forward pass (FSDP2).
     """
 
-    def __init__(self, operators: Mapping[Any, Callable[..., Any]]) -> None:
+    def __init__(
+        self, operators: Mapping[Any, Callable[..., Any]], *, copy_parameters: bool = False
+    ) -> None:
         super().__init__()
+        self._copy_parameters = copy_parameters
         # The module that runs, and whether results are recorded: hooks of modules set them.
         self.label, self.paused = "", 0
         self._operators = operators
@@ -113,8 +118,9 @@ class Session(TorchFunctionMode):
         source, geometry = self._source(tensor), Geometry.of(tensor)
         if source is None or source.geometry == geometry:
             return source
-        is_view = isinstance(source, Recomputed) and source.geometry.dtype == tensor.dtype
-        return View(source, geometry) if is_view else None
+        if isinstance(source, Recomputed) and source.geometry.dtype == tensor.dtype:
+            return View(source, geometry)
+        return None
 
     def find_or_keep(self, tensor: Tensor, result: Tensor, *, instead: bool) -> Source | None:
         """As :meth:`find`; a tensor that is small beside ``result`` is kept.
@@ -122,6 +128,8 @@ class Session(TorchFunctionMode):
         Args:
             instead: whether tensors are kept instead of ``result``, as their bytes are the same.
         """
+        if self._copy_parameters and isinstance(tensor, torch.nn.Parameter):
+            return Kept(tensor.detach().clone(), self._outer)
         source = self.find(tensor)
         if source is None and _is_ordinary(tensor):
             # Another view of a kept tensor needs no further memory.
