@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BNReLUConv2d": "nn",
     "ConversionReport": "conversion.convolutions",
+    "FusionReport": "fusion.report",
     "KeptCount": "counting",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
@@ -32,16 +33,19 @@ _HOMES = {
     "count_kept": "counting",
     "count_parameters": "counting",
     "explain": "explanation",
+    "fuse_": "fusion.fuse",
     "load": "checkpoint",
     "masked_conv2d": "functional",
     "merge_": "conversion.convert",
     "save": "checkpoint",
     "select_learned_": "selection",
+    "unfuse_": "fusion.fuse",
 }
 
 __all__ = [
     "BNReLUConv2d",
     "ConversionReport",
+    "FusionReport",
     "KeptCount",
     "MaskedConv2d",
     "ParameterCount",
@@ -51,11 +55,13 @@ __all__ = [
     "count_kept",
     "count_parameters",
     "explain",
+    "fuse_",
     "load",
     "masked_conv2d",
     "merge_",
     "save",
     "select_learned_",
+    "unfuse_",
 ]
 
 if TYPE_CHECKING:
@@ -69,6 +75,8 @@ if TYPE_CHECKING:
     from maskedconv.counting import KeptCount, ParameterCount, count_kept, count_parameters
     from maskedconv.explanation import explain
     from maskedconv.functional import masked_conv2d
+    from maskedconv.fusion.fuse import fuse_, unfuse_
+    from maskedconv.fusion.report import FusionReport
     from maskedconv.nn import BNReLUConv2d, MaskedConv2d
     from maskedconv.optim.yellowfin import YellowFin
     from maskedconv.selection import select_learned_

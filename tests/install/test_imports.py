@@ -18,7 +18,7 @@ LAYERS = (
     ("methods",),
     ("conversion",),
     ("models",),
-    ("counting", "selection", "supermasks", "explanation", "checkpoint", "env", "optim"),
+    ("counting", "selection", "supermasks", "explanation", "checkpoint", "env", "optim", "fusion"),
     ("data",),
     ("training",),
     ("runs",),
