@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 from importlib.util import find_spec
-from pkgutil import extend_path, iter_modules
+from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 # Started from the repository root after a plain `pip install .`, Python finds this source folder
@@ -26,6 +26,7 @@ _HOMES = {
     "KeptCount": "counting",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
+    "TrainedRun": "runs.trained",
     "YellowFin": "optim.yellowfin",
     "conversion_report": "conversion.convolutions",
     "convert_": "conversion.convert",
@@ -33,11 +34,15 @@ _HOMES = {
     "count_parameters": "counting",
     "explain": "explanation",
     "load": "checkpoint",
+    "load_run": "runs.trained",
     "masked_conv2d": "functional",
     "merge_": "conversion.convert",
     "save": "checkpoint",
     "select_learned_": "selection",
 }
+
+# Submodules for users. The others can be imported, too, but are the package's own.
+_NAMESPACES = ("data", "functional", "methods", "models", "nn", "optim", "supermasks")
 
 __all__ = [
     "BNReLUConv2d",
@@ -45,6 +50,7 @@ __all__ = [
     "KeptCount",
     "MaskedConv2d",
     "ParameterCount",
+    "TrainedRun",
     "YellowFin",
     "conversion_report",
     "convert_",
@@ -52,6 +58,7 @@ __all__ = [
     "count_parameters",
     "explain",
     "load",
+    "load_run",
     "masked_conv2d",
     "merge_",
     "save",
@@ -71,6 +78,7 @@ if TYPE_CHECKING:
     from maskedconv.functional import masked_conv2d
     from maskedconv.nn import BNReLUConv2d, MaskedConv2d
     from maskedconv.optim.yellowfin import YellowFin
+    from maskedconv.runs.trained import TrainedRun, load_run
     from maskedconv.selection import select_learned_
 
 
@@ -85,5 +93,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     special = (name for name in globals() if name.startswith("__"))
-    modules = (module.name for module in iter_modules(__path__) if module.name[0] != "_")
-    return sorted({*special, *__all__, *modules, "models"})
+    return sorted({*special, *__all__, *_NAMESPACES})
