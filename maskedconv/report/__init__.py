@@ -1,7 +1,8 @@
 """Reports of runs: HTML, Markdown, CSV, and every figure as PNG and SVG.
 
 A report is drawn from ``plan.json`` and ``results.jsonl`` only, so it can be drawn again at any
-time. A folder of ``train`` has no plan: its report shows every run by itself. The two functions here belong to the command; the modules do not depend on any paper.
+time. A folder of ``train`` has no plan: its report shows every run by itself. The two functions
+here belong to the command; the modules do not depend on any paper.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from maskedconv.papers.rosenfeld2018.ensembles import all_parameters, stored
 from maskedconv.report import build as report_build
 from maskedconv.report import curves
 from maskedconv.report.document import Figure, Table, Text
+from maskedconv.report.filters import filters_panel
 from maskedconv.report.learned import learned_table
 from maskedconv.report.tables import networks
 from maskedconv.runs.config import RunConfig
