@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 from importlib.util import find_spec
-from pkgutil import extend_path, iter_modules
+from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 # Started from the repository root after a plain `pip install .`, Python finds this source folder
@@ -27,6 +27,7 @@ _HOMES = {
     "KeptCount": "counting",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
+    "TrainedRun": "runs.trained",
     "YellowFin": "optim.yellowfin",
     "conversion_report": "conversion.convolutions",
     "convert_": "conversion.convert",
@@ -35,12 +36,16 @@ _HOMES = {
     "explain": "explanation",
     "fuse_": "fusion.fuse",
     "load": "checkpoint",
+    "load_run": "runs.trained",
     "masked_conv2d": "functional",
     "merge_": "conversion.convert",
     "save": "checkpoint",
     "select_learned_": "selection",
     "unfuse_": "fusion.fuse",
 }
+
+# Submodules for users. The others can be imported, too, but are the package's own.
+_NAMESPACES = ("data", "functional", "methods", "models", "nn", "optim", "supermasks")
 
 __all__ = [
     "BNReLUConv2d",
@@ -49,6 +54,7 @@ __all__ = [
     "KeptCount",
     "MaskedConv2d",
     "ParameterCount",
+    "TrainedRun",
     "YellowFin",
     "conversion_report",
     "convert_",
@@ -57,6 +63,7 @@ __all__ = [
     "explain",
     "fuse_",
     "load",
+    "load_run",
     "masked_conv2d",
     "merge_",
     "save",
@@ -79,6 +86,7 @@ if TYPE_CHECKING:
     from maskedconv.fusion.report import FusionReport
     from maskedconv.nn import BNReLUConv2d, MaskedConv2d
     from maskedconv.optim.yellowfin import YellowFin
+    from maskedconv.runs.trained import TrainedRun, load_run
     from maskedconv.selection import select_learned_
 
 
@@ -93,5 +101,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     special = (name for name in globals() if name.startswith("__"))
-    modules = (module.name for module in iter_modules(__path__) if module.name[0] != "_")
-    return sorted({*special, *__all__, *modules, "models"})
+    return sorted({*special, *__all__, *_NAMESPACES})

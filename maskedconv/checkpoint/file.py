@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -96,7 +97,7 @@ _header = record(
         "tensors": mapping_of(text),
         "networks": list_of(_network),
     },
-    {"masks": mapping_of(mask_description)},
+    {"masks": mapping_of(mask_description), "notes": record()},
 )
 
 
@@ -112,6 +113,7 @@ class Content(NamedTuple):
         networks: arguments of ``models.create``.
         digest: SHA-256 of the header, which has those of all tensors; empty in format 1.
         masks: names of tensors of zeros and ones, which the file stores as bits.
+        notes: JSON values of whoever wrote the file.
     """
 
     layers: dict[str, Layer]
@@ -120,6 +122,7 @@ class Content(NamedTuple):
     networks: list[dict[str, Any]]
     digest: str = ""
     masks: frozenset[str] = frozenset()
+    notes: Mapping[str, Any] = MappingProxyType({})
 
 
 def write(path: Path, content: Content) -> None:
@@ -142,6 +145,7 @@ def write(path: Path, content: Content) -> None:
             "networks": content.networks,
             "tensors": {key: fingerprint(tensor) for key, tensor in tensors.items()},
             **({"masks": masks} if masks else {}),
+            **({"notes": dict(content.notes)} if content.notes else {}),
         }
     )
     metadata = {_NAME: header, _DIGEST: hashlib.sha256(header.encode()).hexdigest()}
@@ -174,7 +178,8 @@ def read(path: Path) -> Content:
     tensors |= unpacked(masks, tensors, path)
     networks, digest = header.get("networks", []), metadata.get(_DIGEST, "")
     layers, frozen = header["layers"], header["frozen"]
-    content = Content(layers, frozen, tensors, networks, digest, frozenset(masks))
+    notes = header.get("notes", {})
+    content = Content(layers, frozen, tensors, networks, digest, frozenset(masks), notes)
     _check_layers(content, path)
     return content
 

@@ -8,6 +8,7 @@ checked against the hash.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +37,14 @@ from maskedconv.nn.partly_learned import PartlyLearned
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def save(model: nn.Module, path: str | Path, *, frozen: bool = False, masks: bool = False) -> None:
+def save(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    frozen: bool = False,
+    masks: bool = False,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
     """Writes ``model`` to the safetensors file ``path``. An existing file is replaced at the end.
 
     Names do not contain the prefixes that ``torch.compile`` and data parallel wrappers add.
@@ -47,8 +55,10 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False, masks: boo
         masks: of supermasks, store what their masks keep, one bit for each weight, instead of the
             scores. The loaded model has the same output. Its scores are 1 for kept weights and 0
             for the others, so that training cannot be resumed from it.
+        notes: JSON values to store beside the tensors, which :func:`read_notes` returns.
 
     Raises:
+        TypeError: ``notes`` are no JSON values.
         ValueError: ``model`` holds no parameters or buffers, or one that is no plain tensor in
             memory (of the meta device, sparse, a subclass); ``masks`` and there are none.
         OSError: ``path`` cannot be written.
@@ -74,7 +84,9 @@ def save(model: nn.Module, path: str | Path, *, frozen: bool = False, masks: boo
         name: {**_configuration(layer), "seed": layer.seed, "origin": place_of(layer, networks)}
         for name, layer in layers.items()
     }
-    content = Content(described, fingerprints, state, networks, masks=frozenset(bits))
+    content = Content(
+        described, fingerprints, state, networks, masks=frozenset(bits), notes=notes or {}
+    )
     file.write(Path(path), content)
 
 
@@ -111,6 +123,16 @@ def load(model: Model, path: str | Path) -> Model:
             layers[name].seed = content.layers[name]["seed"]
             set_origin(layers[name], origin_in(content, name, path))
     return model
+
+
+def read_notes(path: str | Path) -> Mapping[str, Any]:
+    """The ``notes`` that :func:`save` stored in a file; empty if there are none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not such a checkpoint or is damaged.
+    """
+    return file.read(Path(path)).notes
 
 
 def load_plain(path: str | Path) -> dict[str, Tensor]:

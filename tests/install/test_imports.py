@@ -25,7 +25,8 @@ LAYERS = (
     ("report",),
     ("papers",),
     ("cli",),
-    ("reproduce", "train"),
+    ("reproduce", "train", "predict"),
+    ("__main__",),
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The package itself is the report's command, and passes the papers down.
