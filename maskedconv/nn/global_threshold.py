@@ -71,9 +71,9 @@ def _check_gathered(layers: Sequence[ScoredLayer]) -> None:
     """ValueError if this process holds only its shard of the scores."""
     if any(is_sharded(layer.scores) for layer in layers):
         raise ValueError(
-            "threshold='global' needs the scores of all layers at once, but fully_shard(layer) shards them "
-            "layer by layer; expected fully_shard(network) alone, a threshold of each layer, or "
-            "DistributedDataParallel"
+            "threshold='global' needs the scores of all layers at once, but fully_shard(layer) "
+            "shards them layer by layer; expected fully_shard(network) alone, a threshold of each "
+            "layer, or DistributedDataParallel"
         )
 
 

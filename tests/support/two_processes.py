@@ -17,9 +17,7 @@ def in_two_processes(work: Callable[..., Any], folder: Path, *arguments: Any) ->
     return [torch.load(folder / f"result{rank}", weights_only=False) for rank in range(2)]
 
 
-def _begin(
-    rank: int, work: Callable[..., Any], folder: str, arguments: tuple[Any, ...]
-) -> None:
+def _begin(rank: int, work: Callable[..., Any], folder: str, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(os.path.join(folder, "store"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
