@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
@@ -205,6 +206,8 @@ def _execute(
             f"{worker_config.out} is not on the machine {platform.node()}; expected --out in a "
             "folder that all machines of the cluster share"
         )
+    # Ray cancels a task by this signal, which workers of a command in the background ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     device = open_device(worker_config.device, worker_config.threads)
     dataset = datasets[data_key(config)].to(device)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
@@ -44,6 +45,31 @@ def test_run_of_a_killed_worker_is_resumed_and_none_is_done_twice(tmp_path):
     assert f"{SMALL_RUNS} of {SMALL_RUNS} runs are finished" in again.stderr
     assert (out / "results.jsonl").read_bytes() == rows
     assert json.loads(rows.splitlines()[0])["status"] == "done"
+
+
+def test_interrupted_tasks_save_their_runs(tmp_path):
+    pytest.importorskip("ray")
+    process = start(
+        *SMALL, "--engine", "ray", "--parallel", "2", "--threads", "1", "--epochs", "400",
+        "--out", tmp_path,
+    )  # fmt: skip
+    wait_until_locked(tmp_path, process)
+    process.terminate()
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 130, said
+    assert f"interrupted: 0 of {SMALL_RUNS} runs are finished in {tmp_path}, 2 more" in said
+    assert len(list((tmp_path / ".checkpoints").glob("*.pt"))) == 2
+
+
+def wait_until_locked(out, process):
+    """Waits until two runs are in progress."""
+    end = time.monotonic() + 120
+    while len(list((out / ".claims").glob("*.lock"))) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    # The claim comes before the training.
+    time.sleep(1)
 
 
 @pytest.mark.parametrize(
