@@ -33,9 +33,11 @@ _HOMES = {
     "count_parameters": "counting",
     "explain": "explanation",
     "load": "checkpoint",
+    "load_sharded": "checkpoint",
     "masked_conv2d": "functional",
     "merge_": "conversion.convert",
     "save": "checkpoint",
+    "save_sharded": "checkpoint",
     "select_learned_": "selection",
 }
 
@@ -52,9 +54,11 @@ __all__ = [
     "count_parameters",
     "explain",
     "load",
+    "load_sharded",
     "masked_conv2d",
     "merge_",
     "save",
+    "save_sharded",
     "select_learned_",
 ]
 
@@ -63,7 +67,7 @@ if TYPE_CHECKING:
     from maskedconv import functional as functional
     from maskedconv import models as models
     from maskedconv import nn as nn
-    from maskedconv.checkpoint import load, save
+    from maskedconv.checkpoint import load, load_sharded, save, save_sharded
     from maskedconv.conversion.convert import convert_, merge_
     from maskedconv.conversion.convolutions import ConversionReport, conversion_report
     from maskedconv.counting import KeptCount, ParameterCount, count_kept, count_parameters

@@ -57,9 +57,7 @@ def backward(model, batch):
 
 
 def gradients(model):
-    return {
-        name: _whole(p.grad) for name, p in model.named_parameters() if p.grad is not None
-    }
+    return {name: _whole(p.grad) for name, p in model.named_parameters() if p.grad is not None}
 
 
 def _whole(tensor):
@@ -113,9 +111,7 @@ def one_step(rank, method, way):
 
 def work(rank):
     found = {
-        (way, name): one_step(rank, method, way)
-        for way in WAYS
-        for name, method in METHODS.items()
+        (way, name): one_step(rank, method, way) for way in WAYS for name, method in METHODS.items()
     }
     layer = fully_shard(SupermaskConv2d(2, 2, 1, bias=False, rerandomise_every=1))
     with pytest.raises(ValueError, match=r"rerandomise_every is 1; expected 0 under FSDP2"):
