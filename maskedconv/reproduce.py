@@ -21,6 +21,7 @@ from maskedconv.cli.options import (
     SOME_FAILED,
     check_checkpoint_minutes,
     check_device,
+    check_one_process,
     open_amp,
     open_graph,
     usage_errors,
@@ -132,6 +133,7 @@ def main(
     """
     start = time.perf_counter()
     with usage_errors():
+        check_one_process()
         locations = DataLocations(parse_folders(data_dir or []), download)
         request = Request(
             preset, dataset, frozenset(locations.folders), epochs=epochs, subset=subset, seeds=seeds
