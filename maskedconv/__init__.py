@@ -37,9 +37,11 @@ _HOMES = {
     "fuse_": "fusion.fuse",
     "load": "checkpoint",
     "load_run": "runs.trained",
+    "load_sharded": "checkpoint",
     "masked_conv2d": "functional",
     "merge_": "conversion.convert",
     "save": "checkpoint",
+    "save_sharded": "checkpoint",
     "select_learned_": "selection",
     "unfuse_": "fusion.fuse",
 }
@@ -64,9 +66,11 @@ __all__ = [
     "fuse_",
     "load",
     "load_run",
+    "load_sharded",
     "masked_conv2d",
     "merge_",
     "save",
+    "save_sharded",
     "select_learned_",
     "unfuse_",
 ]
@@ -76,7 +80,7 @@ if TYPE_CHECKING:
     from maskedconv import functional as functional
     from maskedconv import models as models
     from maskedconv import nn as nn
-    from maskedconv.checkpoint import load, save
+    from maskedconv.checkpoint import load, load_sharded, save, save_sharded
     from maskedconv.conversion.convert import convert_, merge_
     from maskedconv.conversion.convolutions import ConversionReport, conversion_report
     from maskedconv.counting import KeptCount, ParameterCount, count_kept, count_parameters

@@ -18,6 +18,7 @@ from maskedconv.cli.options import (
     SOME_FAILED,
     check_checkpoint_minutes,
     check_device,
+    check_one_process,
     open_amp,
     open_graph,
     parse_learned,
@@ -113,6 +114,7 @@ def main(
     Exit status: 0 done, 1 the run failed, 2 usage or missing data, 130 interrupted.
     """
     with usage_errors():
+        check_one_process()
         check_device(device, threads)
         minutes = _check_out(out, keep, checkpoint_minutes)
         fraction = parse_learned(learned)

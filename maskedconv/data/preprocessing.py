@@ -72,8 +72,8 @@ class Preprocessing:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Preprocessing:
         """The inverse of :meth:`to_json`, of values that match ``schema``."""
-        sizes = (values[name] for name in ("channels", "size", "resize"))
-        return cls(*sizes, tuple(values["mean"]), tuple(values["std"]))
+        lists = {name: tuple(values[name]) for name in ("mean", "std")}
+        return cls(**{**values, **lists})
 
 
 def centre(image: Image, resize: int, size: int) -> Image:
