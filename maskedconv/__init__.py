@@ -37,6 +37,7 @@ _HOMES = {
     "merge_": "conversion.convert",
     "save": "checkpoint",
     "select_learned_": "selection",
+    "summary": "analysis.summary",
 }
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "merge_",
     "save",
     "select_learned_",
+    "summary",
 ]
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from maskedconv import functional as functional
     from maskedconv import models as models
     from maskedconv import nn as nn
+    from maskedconv.analysis.summary import summary
     from maskedconv.checkpoint import load, save
     from maskedconv.conversion.convert import convert_, merge_
     from maskedconv.conversion.convolutions import ConversionReport, conversion_report
