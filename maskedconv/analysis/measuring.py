@@ -70,9 +70,9 @@ def kept_by_module(model: nn.Module, arguments: Arguments) -> Counter[str]:
             kept.setdefault(address, (running[-1], tensor))
         return tensor
 
-    with _tracked(model, running), torch.enable_grad():
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            model(*arguments)
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with _tracked(model, running), torch.enable_grad(), hooks:
+        model(*arguments)
     total: Counter[str] = Counter()
     for name, tensor in kept.values():
         total[name] += tensor.untyped_storage().nbytes()
@@ -107,7 +107,7 @@ def count_operations(model: nn.Module, arguments: Arguments) -> int:
     reference backend runs.
     """
     model = copy.deepcopy(model)
-    with mock.patch.dict(os.environ, {VARIABLE: "reference"}):
-        with FlopCounterMode(display=False) as counter:
-            run_step(model, arguments)
+    counter = FlopCounterMode(display=False)
+    with mock.patch.dict(os.environ, {VARIABLE: "reference"}), counter:
+        run_step(model, arguments)
     return counter.get_total_flops()
