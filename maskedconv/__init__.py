@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BNReLUConv2d": "nn",
     "ConversionReport": "conversion.convolutions",
+    "Ensemble": "ensemble",
     "KeptCount": "counting",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
@@ -43,6 +44,7 @@ _HOMES = {
 __all__ = [
     "BNReLUConv2d",
     "ConversionReport",
+    "Ensemble",
     "KeptCount",
     "MaskedConv2d",
     "ParameterCount",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from maskedconv.conversion.convert import convert_, merge_
     from maskedconv.conversion.convolutions import ConversionReport, conversion_report
     from maskedconv.counting import KeptCount, ParameterCount, count_kept, count_parameters
+    from maskedconv.ensemble import Ensemble
     from maskedconv.explanation import explain
     from maskedconv.functional import masked_conv2d
     from maskedconv.nn import BNReLUConv2d, MaskedConv2d

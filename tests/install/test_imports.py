@@ -19,7 +19,7 @@ LAYERS = (
     ("conversion",),
     ("models",),
     ("counting", "selection", "supermasks", "explanation", "checkpoint", "env", "optim"),
-    ("analysis",),
+    ("analysis", "ensemble"),
     ("data",),
     ("training",),
     ("runs",),
