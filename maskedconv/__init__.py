@@ -24,6 +24,7 @@ _HOMES = {
     "BNReLUConv2d": "nn",
     "ConversionReport": "conversion.convolutions",
     "FusionReport": "fusion.report",
+    "Ensemble": "ensemble",
     "KeptCount": "counting",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
@@ -44,6 +45,7 @@ _HOMES = {
     "save_sharded": "checkpoint",
     "select_learned_": "selection",
     "unfuse_": "fusion.fuse",
+    "summary": "analysis.summary",
 }
 
 # Submodules for users. The others can be imported, too, but are the package's own.
@@ -53,6 +55,7 @@ __all__ = [
     "BNReLUConv2d",
     "ConversionReport",
     "FusionReport",
+    "Ensemble",
     "KeptCount",
     "MaskedConv2d",
     "ParameterCount",
@@ -73,6 +76,7 @@ __all__ = [
     "save_sharded",
     "select_learned_",
     "unfuse_",
+    "summary",
 ]
 
 if TYPE_CHECKING:
@@ -81,9 +85,12 @@ if TYPE_CHECKING:
     from maskedconv import models as models
     from maskedconv import nn as nn
     from maskedconv.checkpoint import load, load_sharded, save, save_sharded
+    from maskedconv.analysis.summary import summary
+    from maskedconv.checkpoint import load, save
     from maskedconv.conversion.convert import convert_, merge_
     from maskedconv.conversion.convolutions import ConversionReport, conversion_report
     from maskedconv.counting import KeptCount, ParameterCount, count_kept, count_parameters
+    from maskedconv.ensemble import Ensemble
     from maskedconv.explanation import explain
     from maskedconv.functional import masked_conv2d
     from maskedconv.fusion.fuse import fuse_, unfuse_

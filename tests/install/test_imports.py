@@ -19,6 +19,7 @@ LAYERS = (
     ("conversion",),
     ("models",),
     ("counting", "selection", "supermasks", "explanation", "checkpoint", "env", "optim", "fusion"),
+    ("analysis", "ensemble"),
     ("data",),
     ("training",),
     ("runs",),
