@@ -22,15 +22,16 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BNReLUConv2d": "nn",
-    "ConversionReport": "conversion.convolutions",
+    "ConversionReport": "conversion.report",
     "KeptCount": "counting",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
     "YellowFin": "optim.yellowfin",
-    "conversion_report": "conversion.convolutions",
+    "conversion_report": "conversion.report",
     "convert_": "conversion.convert",
     "count_kept": "counting",
     "count_parameters": "counting",
+    "erk": "conversion.fractions",
     "explain": "explanation",
     "load": "checkpoint",
     "masked_conv2d": "functional",
@@ -50,6 +51,7 @@ __all__ = [
     "convert_",
     "count_kept",
     "count_parameters",
+    "erk",
     "explain",
     "load",
     "masked_conv2d",
@@ -65,7 +67,8 @@ if TYPE_CHECKING:
     from maskedconv import nn as nn
     from maskedconv.checkpoint import load, save
     from maskedconv.conversion.convert import convert_, merge_
-    from maskedconv.conversion.convolutions import ConversionReport, conversion_report
+    from maskedconv.conversion.fractions import erk
+    from maskedconv.conversion.report import ConversionReport, conversion_report
     from maskedconv.counting import KeptCount, ParameterCount, count_kept, count_parameters
     from maskedconv.explanation import explain
     from maskedconv.functional import masked_conv2d
