@@ -94,7 +94,7 @@ def convert(model: nn.Module, slice_dim: int) -> str:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            convert_(model, learned=2 if slice_dim else 0.5, slice_dim=slice_dim)
+            convert_(model, learned=2 if slice_dim else 0.5, slice_dim=slice_dim, rest="learn")
         except ValueError as error:
             return str(error)
     return " ".join(str(warning.message) for warning in caught)
