@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
-from typing import cast
+from typing import TypeGuard, cast
 
 from torch import Tensor, nn
 
@@ -46,7 +45,8 @@ class ErdosRenyiKernel:
         return [1.0 if i in dense else scores[i] * scale for i in range(len(shapes))]
 
 
-Learned = Fraction | Mapping[str, Fraction] | FractionOf | ErdosRenyiKernel
+LearnedByLayer = Mapping[str, Fraction] | FractionOf | ErdosRenyiKernel
+Learned = Fraction | LearnedByLayer
 
 
 def erk(fraction: float) -> ErdosRenyiKernel:
@@ -68,12 +68,14 @@ def erk(fraction: float) -> ErdosRenyiKernel:
     return ErdosRenyiKernel(fraction)
 
 
-def is_by_layer(learned: object) -> bool:
+def is_by_layer(learned: Learned) -> TypeGuard[LearnedByLayer]:
     """Whether ``learned`` gives each layer a value of its own."""
     return isinstance(learned, Mapping | ErdosRenyiKernel) or callable(learned)
 
 
-def fractions_by_layer(learned: Learned, chosen: Layers, slice_dim: int) -> dict[str, Fraction]:
+def fractions_by_layer(
+    learned: LearnedByLayer, chosen: Layers, slice_dim: int
+) -> dict[str, Fraction]:
     """The learned part of each of the ``chosen`` layers, by its name.
 
     Raises:
@@ -84,10 +86,8 @@ def fractions_by_layer(learned: Learned, chosen: Layers, slice_dim: int) -> dict
         found = _by_shape(learned, chosen, slice_dim)
     elif isinstance(learned, Mapping):
         found = _by_pattern(learned, chosen)
-    elif isinstance(learned, Real):
-        found = {name: cast(Fraction, learned) for name, _ in chosen}
     else:
-        found = {name: _called(cast(FractionOf, learned), layer, name) for name, layer in chosen}
+        found = {name: _called(learned, layer, name) for name, layer in chosen}
     _check_one_each(found, chosen)
     return found
 
@@ -112,12 +112,11 @@ def _by_pattern(learned: Mapping[str, Fraction], chosen: Layers) -> dict[str, Fr
         _checked(value, f"learned[{pattern!r}]")
         if not any(matches(name, [pattern]) for name, _ in chosen):
             raise ValueError(f"learned has {pattern!r}, which matches no layer that is converted")
-    found = {
-        name: value
-        for name, _ in chosen
-        for pattern, value in reversed(learned.items())
-        if matches(name, [pattern])
-    }
+    found: dict[str, Fraction] = {}
+    for pattern, value in learned.items():
+        for name, _ in chosen:
+            if matches(name, [pattern]):
+                found.setdefault(name, value)
     if missing := [name for name, _ in chosen if name not in found]:
         raise ValueError(
             f"learned has no pattern for {shortened(missing)}; expected one for every layer that "

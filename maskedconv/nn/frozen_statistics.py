@@ -7,10 +7,11 @@ from those that the frozen filters were made for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, ClassVar, Self, cast
 
 from torch import nn
+
+_FROZEN_TYPES: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 class FrozenStatistics(nn.Module):
@@ -47,10 +48,13 @@ def unfreeze_statistics_(norm: FrozenStatistics) -> None:
     cast(nn.Module, norm).__class__ = norm.plain_type
 
 
-@cache
 def _frozen_type(plain: type[nn.Module]) -> type[nn.Module]:
-    attributes = {"plain_type": plain, "__module__": __name__}
-    return type(f"FrozenStatistics{plain.__name__}", (FrozenStatistics, plain), attributes)
+    """The one subclass of ``plain`` with frozen statistics."""
+    if plain not in _FROZEN_TYPES:
+        attributes = {"plain_type": plain, "__module__": __name__}
+        name = f"FrozenStatistics{plain.__name__}"
+        _FROZEN_TYPES[plain] = type(name, (FrozenStatistics, plain), attributes)
+    return _FROZEN_TYPES[plain]
 
 
 def _empty(plain: type[nn.Module]) -> nn.Module:
