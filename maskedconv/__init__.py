@@ -25,15 +25,17 @@ _HOMES = {
     "ConversionReport": "conversion.convolutions",
     "FusionReport": "fusion.report",
     "Ensemble": "ensemble",
+    "ConversionReport": "conversion.report",
     "KeptCount": "counting",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
     "TrainedRun": "runs.trained",
     "YellowFin": "optim.yellowfin",
-    "conversion_report": "conversion.convolutions",
+    "conversion_report": "conversion.report",
     "convert_": "conversion.convert",
     "count_kept": "counting",
     "count_parameters": "counting",
+    "erk": "conversion.fractions",
     "explain": "explanation",
     "fuse_": "fusion.fuse",
     "load": "checkpoint",
@@ -65,6 +67,7 @@ __all__ = [
     "convert_",
     "count_kept",
     "count_parameters",
+    "erk",
     "explain",
     "fuse_",
     "load",
@@ -88,7 +91,8 @@ if TYPE_CHECKING:
     from maskedconv.analysis.summary import summary
     from maskedconv.checkpoint import load, save
     from maskedconv.conversion.convert import convert_, merge_
-    from maskedconv.conversion.convolutions import ConversionReport, conversion_report
+    from maskedconv.conversion.fractions import erk
+    from maskedconv.conversion.report import ConversionReport, conversion_report
     from maskedconv.counting import KeptCount, ParameterCount, count_kept, count_parameters
     from maskedconv.ensemble import Ensemble
     from maskedconv.explanation import explain

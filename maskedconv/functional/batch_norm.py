@@ -55,9 +55,13 @@ def is_plain_norm(norm: nn.Module, input: Tensor) -> TypeGuard[nn.BatchNorm2d]:
 
 def is_plain_norm_of(norm: nn.Module, channels: int) -> bool:
     """Whether ``norm`` is a BatchNorm of so many channels, of which nothing else is called."""
-    return (
-        type(norm) is nn.BatchNorm2d and not is_intercepted(norm) and norm.num_features == channels
-    )
+    return _is_batch_norm(norm) and not is_intercepted(norm) and norm.num_features == channels
+
+
+def _is_batch_norm(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether ``norm`` computes as an ``nn.BatchNorm2d`` does, possibly with frozen statistics."""
+    kind = type(norm)
+    return kind is nn.BatchNorm2d or getattr(kind, "plain_type", None) is nn.BatchNorm2d
 
 
 def uses_batch_moments(norm: nn.Module, input: Tensor) -> bool:
