@@ -22,7 +22,6 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BNReLUConv2d": "nn",
-    "ConversionReport": "conversion.convolutions",
     "FusionReport": "fusion.report",
     "Ensemble": "ensemble",
     "ConversionReport": "conversion.report",
@@ -56,8 +55,8 @@ _NAMESPACES = ("data", "functional", "methods", "models", "nn", "optim", "superm
 __all__ = [
     "BNReLUConv2d",
     "ConversionReport",
-    "FusionReport",
     "Ensemble",
+    "FusionReport",
     "KeptCount",
     "MaskedConv2d",
     "ParameterCount",
@@ -78,8 +77,8 @@ __all__ = [
     "save",
     "save_sharded",
     "select_learned_",
-    "unfuse_",
     "summary",
+    "unfuse_",
 ]
 
 if TYPE_CHECKING:
@@ -87,9 +86,8 @@ if TYPE_CHECKING:
     from maskedconv import functional as functional
     from maskedconv import models as models
     from maskedconv import nn as nn
-    from maskedconv.checkpoint import load, load_sharded, save, save_sharded
     from maskedconv.analysis.summary import summary
-    from maskedconv.checkpoint import load, save
+    from maskedconv.checkpoint import load, load_sharded, save, save_sharded
     from maskedconv.conversion.convert import convert_, merge_
     from maskedconv.conversion.fractions import erk
     from maskedconv.conversion.report import ConversionReport, conversion_report

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from maskedconv.conversion.convolutions import grouped
+from maskedconv.conversion.naming import grouped
 from maskedconv.fusion.checking import CheckingSession, is_within
 
 _NAMED = 5
