@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from maskedconv.conversion.carrying import carry_to_parts
-from maskedconv.conversion.convolutions import Layers, obstacles
+from maskedconv.conversion.convolutions import obstacles
+from maskedconv.conversion.naming import Layers
 from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
 from maskedconv.methods import METHODS
 from maskedconv.methods.method import Configuration

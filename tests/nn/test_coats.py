@@ -141,7 +141,7 @@ def test_checkpoints(tmp_path, coats, digits):
         with pytest.raises(ValueError, match=rf"coats is {coats} in the file; the model has"):
             load(wrong, tmp_path / "bits")
     save(network(1, seed=0), tmp_path / "one")
-    with pytest.raises(ValueError, match=rf"coats is 1; expected {coats}"):
+    with pytest.raises(ValueError, match=rf"coats is 1 in the file; the model has {coats}"):
         load(model, tmp_path / "one")
 
 

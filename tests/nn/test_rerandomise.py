@@ -168,7 +168,7 @@ def test_weights_that_others_may_keep():
         (
             {"rerandomise_every": 1, "weights": "network"},
             ValueError,
-            "rerandomise_every is 1 in the file; the model has 0 under weights='network'",
+            "rerandomise_every is 1; expected 0 under weights='network'",
         ),
     ],
 )
