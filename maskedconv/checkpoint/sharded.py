@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from maskedconv.checkpoint.file import fingerprint, type_name
+from maskedconv.checkpoint.digests import fingerprint, type_name
 from maskedconv.checkpoint.whole_model import own_module_names, own_names
 from maskedconv.io import replace_file
 from maskedconv.nn.partly_learned import PartlyLearned
