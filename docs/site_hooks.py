@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: the pages of a folder in the navigation, and links to files outside of docs/."""
+"""Hooks of MkDocs: pages of a folder in the navigation, links out of docs/, roles of docstrings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
+
+
+# As in docstrings: :class:`MaskedConv2d`, :func:`maskedconv.erk`.
+_ROLE = re.compile(r":(?:class|func|meth|mod|data|attr):<code>~?([\w.]+)(?:\(\))?</code>")
 
 
 def on_config(config: Any) -> Any:
@@ -32,3 +36,14 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return path if link[1].strip("`") == path.strip("`") else f"{link[1]} ({path})"
 
     return _LINK.sub(path_or_link, markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Replaces the roles of docstrings by links, as far as the API has their names."""
+    return _ROLE.sub(_reference, html).replace("::</p>", ":</p>")
+
+
+def _reference(role: re.Match[str]) -> str:
+    name = role[1]
+    full = name if name.startswith("maskedconv.") else f"maskedconv.{name}"
+    return f'<autoref optional identifier="{full}"><code>{name}</code></autoref>'
