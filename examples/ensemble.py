@@ -35,7 +35,8 @@ def main() -> None:
 
     ensemble.eval()
     with torch.inference_mode():
-        images, labels = map(torch.cat, zip(*maskedconv.data.test_batches(digits, 100), strict=True))
+        batches = maskedconv.data.test_batches(digits, 100)
+        images, labels = map(torch.cat, zip(*batches, strict=True))
         for index, logits in enumerate(ensemble(images)):
             print(f"member {index}: {(logits.argmax(1) == labels).float().mean():.1%}")
         together = ensemble.probabilities(images).argmax(1)

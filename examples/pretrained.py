@@ -75,8 +75,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "digits.safetensors"
         maskedconv.save(model, path, base=WEIGHTS)  # names the file of the frozen values
-        size = path.stat().st_size
-        print(f"checkpoint {size / 2**20:.2f} MiB, weights {WEIGHTS.stat().st_size / 2**20:.2f} MiB")
+        sizes = [file.stat().st_size / 2**20 for file in (path, WEIGHTS)]
+        print(f"checkpoint {sizes[0]:.2f} MiB, pretrained weights {sizes[1]:.2f} MiB")
         served = backbone(digits.num_classes)
         maskedconv.load(served, path)
     print(f"loaded and merged: {accuracy(maskedconv.merge_(served).eval(), digits):.1%}")
