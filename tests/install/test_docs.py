@@ -77,8 +77,8 @@ def test_snippets_run(page, tmp_path, monkeypatch, capsys):
 def test_the_trained_run_of_the_page_is_used_in_python(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     page = (DOCS / "how-to" / "train.md").read_text(encoding="utf-8")
-    command = re.search(r"^python -m maskedconv\.train (.*)$", page, re.MULTILINE)[1]
-    arguments = command.replace("--epochs 20", "--epochs 1").split()
+    command = re.search(r"^python -m maskedconv\.train (.*\\\n.*)$", page, re.MULTILINE)[1]
+    arguments = command.replace("\\\n", "").replace("--epochs 20", "--epochs 1").split()
     result = call(train, *arguments, "--subset", "5", "--threads", "1")
     assert result.exit_code == 0, result.output
     exec(snippets("train.md"), {})
