@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 from commands import call
 
+import maskedconv
 from maskedconv import train
+from maskedconv.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -28,6 +30,18 @@ def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if not target.startswith(("https://", "#")):
             assert (page.parent / target.split("#")[0]).exists(), target
+
+
+def test_the_api_has_every_public_name():
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^::: maskedconv\.(\w+)$", text, re.MULTILINE))
+    assert listed == set(maskedconv.__all__)
+
+
+def test_the_api_has_every_method():
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^::: maskedconv\.methods\.(\w+)\.\w+$", text, re.MULTILINE)
+    assert set(listed) == set(METHODS)
 
 
 def test_a_folder_in_the_navigation_becomes_its_pages():
