@@ -6,6 +6,7 @@ gradient's kernel, and packs the weight again where that costs less than to keep
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from maskedconv import ops
 from maskedconv.functional.autograd import packed_weight
-from maskedconv.functional.filter_bank import FilterBank, joined_bias
+from maskedconv.functional.filter_bank import TENSORS, FilterBank, bank_of, joined_bias
 from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.bn_relu import (
     BackwardMemory,
@@ -64,6 +65,35 @@ class Step(NamedTuple):
         return NormProblem(input, self.norm, self.convs[0].plan.backend)
 
 
+class BNReLUPlan(NamedTuple):
+    """The arguments of :class:`Step` besides tensors.
+
+    Attributes:
+        eps, uses_batch_stats: as of :class:`maskedconv.ops.bn_relu.Normalisation`.
+        convs: how each convolution is computed, and ``slice_dim`` and ``zeros`` of its
+            :class:`~maskedconv.functional.filter_bank.FilterBank`.
+    """
+
+    eps: float
+    uses_batch_stats: bool
+    convs: tuple[tuple[StepPlan, int, int], ...]
+
+    def step(
+        self,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        statistics: Tensor,
+        filters: Sequence[Tensor | None],
+    ) -> Step:
+        """The step with these tensors, those of the filters one convolution after the other."""
+        norm = Normalisation(weight, bias, statistics, self.eps, self.uses_batch_stats)
+        convs = tuple(
+            Convolution(bank_of(filters[TENSORS * i : TENSORS * (i + 1)], slice_dim, zeros), plan)
+            for i, (plan, slice_dim, zeros) in enumerate(self.convs)
+        )
+        return Step(norm, convs)
+
+
 class NormNeeds(NamedTuple):
     """The tensors before the activation whose gradients are needed."""
 
@@ -77,6 +107,13 @@ class FilterNeeds(NamedTuple):
 
     learned: bool
     bias: bool
+
+
+class StepNeeds(NamedTuple):
+    """The tensors of a step whose gradients are needed."""
+
+    norm: NormNeeds
+    filters: tuple[FilterNeeds, ...]
 
 
 class FilterGrads(NamedTuple):
@@ -109,6 +146,31 @@ def _keeps_packed_weight(input: Tensor) -> bool:
     keeping it takes memory.
     """
     return input.is_cuda
+
+
+def gradients(
+    input: Tensor,
+    step: Step,
+    grad_outputs: Sequence[Tensor | None],
+    packed: Sequence[Tensor | None],
+    needs: StepNeeds,
+    added: Tensor | None = None,
+) -> tuple[Gradients, list[FilterGrads]]:
+    """The gradients of input, γ and β, and those of the convolutions.
+
+    Args:
+        grad_outputs: None for an output that nothing depends on.
+        packed: the full weights that were kept.
+        added: as of :class:`maskedconv.ops.bn_relu.BackwardMemory`.
+    """
+    backward = Backward(input, step, needs.norm)
+    filters = [
+        FilterGrads(None, None)
+        if grad_output is None
+        else backward.of_filters(i, grad_output, packed[i], needs.filters[i])
+        for i, grad_output in enumerate(grad_outputs)
+    ]
+    return backward.of_norm(added=added), filters
 
 
 class Backward:

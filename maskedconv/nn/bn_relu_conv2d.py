@@ -23,10 +23,9 @@ from maskedconv.functional.batch_norm import (
 from maskedconv.functional.bn_relu_autograd import (
     BatchNormReLU,
     BatchNormReLUConvolutions,
-    BNReLUPlan,
     SumBatchNormReLUConvolutions,
 )
-from maskedconv.functional.bn_relu_step import Convolution, StepPlan
+from maskedconv.functional.bn_relu_step import BNReLUPlan, Convolution, StepPlan
 from maskedconv.functional.filter_bank import FilterBank
 from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.nn.masked_conv2d import MaskedConv2d
