@@ -64,8 +64,57 @@ struct PairProducts {
     }
 };
 
+// How far to prefetch: the pixels' other channels lie between.
+constexpr int64_t kPixelsAhead = 64;
+
+// At most 16 channels, those of `mask`.
+void pair_channels(Pixels<const Bfloat16> from, Pixels<float> to, int64_t pixels,
+                   __mmask32 mask) {
+    const auto load = [&](const Bfloat16* x) {
+        const __m256i halves = _mm512_castsi512_si256(_mm512_maskz_loadu_epi16(mask, x));
+        return _mm512_maskz_cvtepu16_epi32(0xffff, halves);
+    };
+    const auto store = [&](__m512i pixel, __m512i next) {
+        const __m512i upper = _mm512_maskz_slli_epi32(0xffff, next, 16);
+        const __m512i pair = _mm512_or_si512(pixel, upper);
+        _mm512_mask_storeu_epi32(to.first, static_cast<__mmask16>(mask), pair);
+    };
+    __m512i pixel = load(from.first);
+    for (; pixels > 1; --pixels, to.first += to.pitch) {
+        __builtin_prefetch(from.first + kPixelsAhead * from.pitch);
+        from.first += from.pitch;
+        const __m512i next = load(from.first);
+        store(pixel, next);
+        pixel = next;
+    }
+    store(pixel, __m512i{});
+}
+
+void pair_one_channel(Pixels<const Bfloat16> from, Pixels<float> to, int64_t pixels) {
+    uint32_t pixel = from.first->bits;
+    for (; pixels > 0; --pixels, to.first += to.pitch) {
+        __builtin_prefetch(from.first + kPixelsAhead * from.pitch);
+        from.first += from.pitch;
+        const uint32_t next = pixels > 1 ? from.first->bits : 0;
+        const uint32_t pair = pixel | next << 16;
+        std::memcpy(to.first, &pair, sizeof pair);
+        pixel = next;
+    }
+}
+
 } // namespace
 
 void tile_of_pairs(const TileInput<Bfloat16>& input) { tile<PairProducts>(input); }
+
+void pair_pixels(Pixels<const Bfloat16> from, Pixels<float> to, int64_t pixels, int64_t channels) {
+    if (channels == 1)
+        return pair_one_channel(from, to, pixels);
+    for (int64_t channel = 0; channel < channels; channel += kLane) {
+        const int64_t count = channels - channel;
+        const __mmask32 mask = count < kLane ? (1u << count) - 1 : 0xffffu;
+        pair_channels({from.first + channel, from.pitch}, {to.first + channel, to.pitch}, pixels,
+                      mask);
+    }
+}
 
 } // namespace maskedconv

@@ -47,7 +47,7 @@ bool run_bfloat16(const WeightGrad& p, int threads) {
     const BnReluPasses<Bfloat16>& passes = bn_relu_loops().bfloat16;
 #if defined(__x86_64__)
     if (chosen_isa() == Isa::avx512_bf16)
-        return run<Bfloat16, Bfloat16>(p, threads, {tile_of_pairs, passes.activate, nullptr});
+        return run<Bfloat16, Bfloat16>(p, threads, {tile_of_pairs, passes.activate, pair_pixels});
 #endif
     const TileLoops& loops = tile_loops();
     return run<Bfloat16, float>(p, threads,
