@@ -68,8 +68,7 @@ struct PairProducts {
 constexpr int64_t kPixelsAhead = 64;
 
 // At most 16 channels, those of `mask`.
-void pair_channels(Pixels<const Bfloat16> from, Pixels<float> to, int64_t pixels,
-                   __mmask32 mask) {
+void pair_channels(Pixels<const Bfloat16> from, Pixels<float> to, int64_t pixels, __mmask32 mask) {
     const auto load = [&](const Bfloat16* x) {
         const __m256i halves = _mm512_castsi512_si256(_mm512_maskz_loadu_epi16(mask, x));
         return _mm512_maskz_cvtepu16_epi32(0xffff, halves);
