@@ -208,14 +208,14 @@ def test_isinstance_of_conv2d():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "channels", "learned"),
-    [(torch.float32, 20, 5), (torch.bfloat16, 20, 5), (torch.bfloat16, 40, 5),
-     (torch.bfloat16, 16, 3)],
+    ("dtype", "channels", "kernel", "learned"),
+    [(torch.float32, 20, 1, 5), (torch.bfloat16, 20, 1, 5), (torch.bfloat16, 40, 1, 5),
+     (torch.bfloat16, 16, 1, 3), (torch.bfloat16, 3, 3, 5)],
     ids=str,
 )  # fmt: skip
-def test_narrow_layers_get_all_gradients_from_one_call(dtype, channels, learned):
+def test_narrow_layers_get_all_gradients_from_one_call(dtype, channels, kernel, learned):
     """If little would be saved, PyTorch computes the gradients of input and filters jointly."""
-    conv = nn.Conv2d(channels, 8, 1, dtype=dtype)
+    conv = nn.Conv2d(channels, 8, kernel, dtype=dtype)
     layer = MaskedConv2d.from_conv2d(conv, learned=learned)
     x = torch.randn(2, channels, 5, 5, dtype=dtype).to(memory_format=torch.channels_last)
     (choice,) = explain(layer, x)
