@@ -4,16 +4,10 @@ constexpr int kAccumulators = 24;
 constexpr int kMostColumns = 12;
 #include "weight_grad/tile.inl"
 
-#include <immintrin.h>
+#include "weight_grad/pairs.inl"
 
 namespace maskedconv {
 namespace {
-
-typedef uint16_t Indices __attribute__((vector_size(64)));
-
-// Number i of the lower half, number i of the upper half.
-constexpr Indices kPairs = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                            8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
 
 // Sums and factors are floats here, too; but numbers below 2^-126 count as zeros.
 struct PairProducts {
@@ -24,13 +18,11 @@ struct PairProducts {
     using Single = std::integral_constant<int, 1>;
 
     template <bool> static __m512i load(Pair, const Bfloat16* x, int64_t pitch) {
-        return interleaved(halves(x), halves(x + pitch));
+        return two_pixels(x, pitch);
     }
 
     // The last pixel of a row, and nothing.
-    template <bool> static __m512i load(Single, const Bfloat16* x, int64_t) {
-        return _mm512_maskz_cvtepu16_epi32(0xffff, halves(x));
-    }
+    template <bool> static __m512i load(Single, const Bfloat16* x, int64_t) { return one_pixel(x); }
 
     static void add(Pair, Vector& sum, __m512i x, const float* grad) {
         add_products(sum, x, bits_of(grad));
@@ -42,16 +34,6 @@ struct PairProducts {
     }
 
   private:
-    static __m256i halves(const Bfloat16* x) {
-        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
-    }
-
-    static __m512i interleaved(__m256i low, __m256i high) {
-        constexpr __mmask8 kAll = 0xff; // gcc warns of the unmasked forms
-        const __m512i both = _mm512_maskz_inserti64x4(kAll, _mm512_castsi256_si512(low), high, 1);
-        return _mm512_maskz_permutexvar_epi16(~__mmask32(), (__m512i)kPairs, both);
-    }
-
     static int bits_of(const float* pair) {
         int bits;
         std::memcpy(&bits, pair, sizeof bits);

@@ -32,6 +32,13 @@ def test_many_channels(kernel, size, dtype):
         check("native", problem)
 
 
+@pytest.mark.parametrize(("channels", "filters"), [(1060, 2), (64, 350), (1030, 346)])
+def test_more_channels_and_filters_than_are_packed_at_once(channels, filters):
+    """With tiles of AMX, 1024 channels and 1024 columns, three a filter."""
+    problem = make_problem(KERNELS["3x3"], channels, filters, (3, 5), 2, torch.bfloat16)
+    check("native", problem)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kernel", ["3x3", "1x1/2"])
 @pytest.mark.parametrize("layout", ["dense", "cropped", "contiguous gradient", "one image"])
