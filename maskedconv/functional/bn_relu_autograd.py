@@ -22,7 +22,7 @@ from maskedconv.functional.bn_relu_step import (
     StepPlan,
     run,
 )
-from maskedconv.functional.filter_bank import TENSORS, bank_of
+from maskedconv.functional.filter_bank import TENSORS, Layout, bank_of
 from maskedconv.ops.bn_relu import Normalisation, NormProblem, bn_relu, bn_relu_backward
 
 
@@ -59,13 +59,13 @@ class BNReLUPlan(NamedTuple):
 
     Attributes:
         eps, uses_batch_stats: as of :class:`maskedconv.ops.bn_relu.Normalisation`.
-        convs: how each convolution is computed, and ``slice_dim`` and ``zeros`` of its
+        convs: how each convolution is computed, and the layout of its
             :class:`~maskedconv.functional.filter_bank.FilterBank`.
     """
 
     eps: float
     uses_batch_stats: bool
-    convs: tuple[tuple[StepPlan, int, int], ...]
+    convs: tuple[tuple[StepPlan, Layout], ...]
 
     def step(
         self,
@@ -77,8 +77,8 @@ class BNReLUPlan(NamedTuple):
         """The step with these tensors, those of the filters one convolution after the other."""
         norm = Normalisation(weight, bias, statistics, self.eps, self.uses_batch_stats)
         convs = tuple(
-            Convolution(bank_of(filters[TENSORS * i : TENSORS * (i + 1)], slice_dim, zeros), plan)
-            for i, (plan, slice_dim, zeros) in enumerate(self.convs)
+            Convolution(bank_of(filters[TENSORS * i : TENSORS * (i + 1)], layout), plan)
+            for i, (plan, layout) in enumerate(self.convs)
         )
         return Step(norm, convs)
 

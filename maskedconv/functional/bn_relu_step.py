@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from maskedconv import ops
 from maskedconv.functional.autograd import packed_weight
 from maskedconv.functional.filter_bank import FilterBank, joined_bias
+from maskedconv.functional.selected_grad import selected_input, selected_weight_grad
 from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.bn_relu import (
     BackwardMemory,
@@ -97,9 +97,9 @@ def run(input: Tensor, step: Step, has_backward: bool) -> tuple[list[Tensor], li
 
 def _convolve(x: Tensor, weight: Tensor, conv: Convolution) -> Tensor:
     bank, plan = conv
-    bias = joined_bias(bank.bias, bank.frozen_bias, plan.dtype)
+    bias = joined_bias(bank.bias, bank.frozen_bias, plan.dtype, bank.selected)
     output = torch.conv2d(x, weight, bias, *plan.geometry)
-    return F.pad(output, (0, 0, 0, 0, 0, bank.zeros)) if bank.zeros else output
+    return bank.with_zero_channels(output) if bank.zeros else output
 
 
 def _keeps_packed_weight(input: Tensor) -> bool:
@@ -131,14 +131,17 @@ class Backward:
     ) -> FilterGrads:
         """The gradients of convolution ``index``; ``packed`` is its full weight, if it was kept."""
         bank, plan = conv = self.step.convs[index]
+        own = grad_output
+        if bank.zeros or (bank.selected is not None and bank.slice_dim == 0):
+            own = bank.learned_channels(grad_output)
         if bank.zeros:
-            grad_output = grad_output[:, : bank.learned.size(0)]
+            grad_output = own
         grad_bias = grad_learned = None
         if needs.bias and bank.bias is not None:
-            grad_bias = grad_output.narrow(1, 0, bank.bias.size(0)).sum((0, 2, 3))
+            grad_bias = own.narrow(1, 0, bank.bias.size(0)).sum((0, 2, 3))
             grad_bias = grad_bias.to(bank.bias.dtype)
         if needs.learned:
-            grad_learned = self._weight_grad(grad_output, conv)
+            grad_learned = self._weight_grad(own, conv)
         # If everything is learned, one call shares what both gradients need.
         jointly = needs.learned and grad_learned is None
         if any(self.needs) or jointly:
@@ -178,13 +181,18 @@ class Backward:
         grad = self._weight_grad_with_prologue(grad_output, conv)
         if grad is not None or bank.frozen is None:
             return grad
-        geometry, shape = plan.geometry, bank.learned.shape
-        x, filters = self._x(plan.dtype), grad_output.size(1)
-        x = ops.input_to_save(x, shape, bank.slice_dim, filters, geometry.groups)
+        geometry, shape, selected = plan.geometry, bank.learned.shape, bank.selected
+        x, filters, dtype = self._x(plan.dtype), grad_output.size(1), bank.learned.dtype
+        if selected is None:
+            read = ops.input_to_save(x, shape, bank.slice_dim, filters, geometry.groups)
+        else:
+            read = selected_input(x, selected, bank.slice_dim, geometry.groups)
         problem = WeightGradProblem(
-            x, grad_output, shape, bank.slice_dim, geometry, None, None, plan.backend
+            read, grad_output, shape, bank.slice_dim, geometry, None, None, plan.backend
         )
-        return ops.weight_grad(problem, bank.learned.dtype)
+        if selected is None:
+            return ops.weight_grad(problem, dtype)
+        return selected_weight_grad(problem, selected, x.size(1), dtype)
 
     def _weight_grad_with_prologue(self, grad_output: Tensor, conv: Convolution) -> Tensor | None:
         """The weight gradient by a kernel that computes the activation while it loads the input.
@@ -220,4 +228,4 @@ class Backward:
 
 def _pack(x: Tensor, conv: Convolution) -> Tensor:
     bank, plan = conv
-    return packed_weight(x, bank.learned, bank.frozen, bank.slice_dim, plan.backend)
+    return packed_weight(x, bank.learned, bank.frozen, bank.slice_dim, plan.backend, bank.selected)

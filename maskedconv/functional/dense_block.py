@@ -150,7 +150,7 @@ def _saved_units(
         weight, bias, *filters = tensors[own]
         norm = Normalisation(weight, bias, statistics, units[i].bn.eps, ctx.of_batch[i])
         bank, plan = units[i].conv
-        conv = Convolution(bank_of(filters, bank.slice_dim, bank.zeros), plan)
+        conv = Convolution(bank_of(filters, bank.layout), plan)
         yield Step(norm, (conv,)), _Kept(value, statistics, packed), needed[own]
 
 

@@ -176,7 +176,7 @@ def _arguments(
     input: Tensor, norm: Normalisation, convs: Sequence[Convolution]
 ) -> tuple[BNReLUPlan | Tensor | None, ...]:
     """Those of the Function."""
-    plans = tuple((plan, bank.slice_dim, bank.zeros) for bank, plan in convs)
+    plans = tuple((plan, bank.layout) for bank, plan in convs)
     plan = BNReLUPlan(norm.eps, norm.uses_batch_stats, plans)
     filters = (tensor for bank, _ in convs for tensor in bank.tensors())
     return plan, input, *norm[:3], *filters
@@ -212,6 +212,9 @@ def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:
     if not isinstance(conv, MaskedConv2d):
         return FilterBank(conv.weight, None, conv.bias)
     if conv.num_zeros and (conv.groups != 1 or not conv.num_learned):
+        return None
+    # Their convolution reads other pixels or channels than the first, which have another norm.
+    if conv.num_zeros and conv.slice_dim != 0 and conv.filter_bank.selected is not None:
         return None
     return conv.filter_bank
 
