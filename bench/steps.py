@@ -1,10 +1,10 @@
 """Complete training steps and their memory, for plain networks, peers and ours.
 
 ``python -m bench.steps`` measures forward, backward and a step of SGD with momentum. The peers
-replace every convolution of the plain network. The plain network under ``torch.compile`` is one
-more in the first setting. Peak memory is measured in a separate process; compiled code has none, as
-the compiler's own memory would count. ``--dtype bfloat16`` computes under autocast, ``--peers``
-selects the peers, and ``--brief`` leaves out peak memory and all settings but the first.
+replace every convolution of the plain network. The plain network and ours under ``torch.compile``
+are two more in the first setting. Peak memory is measured in a separate process; compiled code has
+none, as the compiler's own memory would count. ``--dtype bfloat16`` computes under autocast,
+``--peers`` selects them, and ``--brief`` leaves out peak memory and all settings but the first.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from maskedconv.training.memory import peak_resident
 
 BATCH = {"cpu": 32, "cuda": 128}
 SETTINGS = ((0.1, "random"), (0.4, "random"), (0.1, "zero"))
-COMPILED = "conv2d compiled"
-PEERS = (*(name for name in IMPLEMENTATIONS if name != "maskedconv"), COMPILED)
+COMPILED, OURS_COMPILED = "conv2d compiled", "maskedconv compiled"
+PEERS = (*(name for name in IMPLEMENTATIONS if name != "maskedconv"), COMPILED, OURS_COMPILED)
 STEPS_FOR_PEAK = 3
 
 
@@ -58,6 +58,8 @@ def make(
     model = models.create(network, learned=learned, frozen=frozen, seed=0)
     if implementation == "maskedconv":
         return _on(model, device), lambda module, x: module(x)
+    if implementation == OURS_COMPILED:
+        return _on(model, device), torch.compile(lambda module, x: module(x))
     plain = _on(merge_(model), device)
     if implementation == COMPILED:
         return plain, torch.compile(plain_forward(network))
@@ -76,8 +78,14 @@ def _on(model: nn.Module, device: str) -> nn.Module:
 
 def training_step(implementation: str, setting: Setting) -> Callable[[], None]:
     """Forward, backward and optimizer step on one batch of noise."""
-    model, run = make(implementation, *setting[:4])
-    images, labels = _batch(setting.device)
+    return step_of(*make(implementation, *setting[:4]), setting)
+
+
+def step_of(
+    model: nn.Module, run: Callable[[nn.Module, Tensor], Tensor], setting: Setting
+) -> Callable[[], None]:
+    """:func:`training_step` of a model and its forward pass."""
+    images, labels = images_and_labels(setting.device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=5e-4)
 
@@ -91,7 +99,8 @@ def training_step(implementation: str, setting: Setting) -> Callable[[], None]:
     return step
 
 
-def _batch(device: str) -> tuple[Tensor, Tensor]:
+def images_and_labels(device: str) -> tuple[Tensor, Tensor]:
+    """A batch of noise, ``[N, 3, 32, 32]`` and ``[N]``."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(BATCH[device], 3, 32, 32, generator=generator).to(device)
     labels = torch.randint(10, (BATCH[device],), generator=generator).to(device)
@@ -128,7 +137,7 @@ def measure(
             names = ("maskedconv", *_peers_in(setting, peers))
             measured = _row(setting, names, rounds)
             if not brief:
-                eager = (name for name in names if name != COMPILED)
+                eager = (name for name in names if name not in (COMPILED, OURS_COMPILED))
                 measured["peak_bytes"] = {name: peak_bytes(name, setting) for name in eager}
             rows.append(measured)
             print(".", end="", flush=True)
@@ -141,7 +150,7 @@ def _peers_in(setting: Setting, peers: tuple[str, ...]) -> tuple[str, ...]:
     if setting.frozen == "zero":
         return ("conv2d",)
     first = (setting.learned, setting.frozen) == SETTINGS[0]
-    return tuple(name for name in peers if first or name != COMPILED)
+    return tuple(name for name in peers if first or name not in (COMPILED, OURS_COMPILED))
 
 
 def _row(setting: Setting, names: tuple[str, ...], rounds: int) -> Row:
@@ -164,7 +173,7 @@ def saved(implementation: str, setting: Setting) -> int:
     """Bytes that autograd saves for backward."""
     model, run = make(implementation, *setting[:4])
     with setting.autocast():
-        return of_network(model, _batch(setting.device)[0], run)
+        return of_network(model, images_and_labels(setting.device)[0], run)
 
 
 def parameters(network: str, learned: float, frozen: str) -> dict[str, int]:

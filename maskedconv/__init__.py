@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 from importlib.util import find_spec
-from pkgutil import extend_path, iter_modules
+from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 # Started from the repository root after a plain `pip install .`, Python finds this source folder
@@ -22,40 +22,63 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BNReLUConv2d": "nn",
-    "ConversionReport": "conversion.convolutions",
+    "FusionReport": "fusion.report",
+    "Ensemble": "ensemble",
+    "ConversionReport": "conversion.report",
     "KeptCount": "counting",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
+    "TrainedRun": "runs.trained",
     "YellowFin": "optim.yellowfin",
-    "conversion_report": "conversion.convolutions",
+    "conversion_report": "conversion.report",
     "convert_": "conversion.convert",
     "count_kept": "counting",
     "count_parameters": "counting",
+    "erk": "conversion.fractions",
     "explain": "explanation",
+    "fuse_": "fusion.fuse",
     "load": "checkpoint",
+    "load_run": "runs.trained",
+    "load_sharded": "checkpoint",
     "masked_conv2d": "functional",
     "merge_": "conversion.convert",
     "save": "checkpoint",
+    "save_sharded": "checkpoint",
     "select_learned_": "selection",
+    "unfuse_": "fusion.fuse",
+    "summary": "analysis.summary",
 }
+
+# Submodules for users. The others can be imported, too, but are the package's own.
+_NAMESPACES = ("data", "functional", "methods", "models", "nn", "optim", "supermasks")
 
 __all__ = [
     "BNReLUConv2d",
     "ConversionReport",
+    "Ensemble",
+    "FusionReport",
     "KeptCount",
     "MaskedConv2d",
     "ParameterCount",
+    "TrainedRun",
     "YellowFin",
     "conversion_report",
     "convert_",
     "count_kept",
     "count_parameters",
+    "erk",
     "explain",
+    "fuse_",
     "load",
+    "load_run",
+    "load_sharded",
     "masked_conv2d",
     "merge_",
     "save",
+    "save_sharded",
     "select_learned_",
+    "summary",
+    "unfuse_",
 ]
 
 if TYPE_CHECKING:
@@ -63,14 +86,20 @@ if TYPE_CHECKING:
     from maskedconv import functional as functional
     from maskedconv import models as models
     from maskedconv import nn as nn
-    from maskedconv.checkpoint import load, save
+    from maskedconv.analysis.summary import summary
+    from maskedconv.checkpoint import load, load_sharded, save, save_sharded
     from maskedconv.conversion.convert import convert_, merge_
-    from maskedconv.conversion.convolutions import ConversionReport, conversion_report
+    from maskedconv.conversion.fractions import erk
+    from maskedconv.conversion.report import ConversionReport, conversion_report
     from maskedconv.counting import KeptCount, ParameterCount, count_kept, count_parameters
+    from maskedconv.ensemble import Ensemble
     from maskedconv.explanation import explain
     from maskedconv.functional import masked_conv2d
+    from maskedconv.fusion.fuse import fuse_, unfuse_
+    from maskedconv.fusion.report import FusionReport
     from maskedconv.nn import BNReLUConv2d, MaskedConv2d
     from maskedconv.optim.yellowfin import YellowFin
+    from maskedconv.runs.trained import TrainedRun, load_run
     from maskedconv.selection import select_learned_
 
 
@@ -85,5 +114,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     special = (name for name in globals() if name.startswith("__"))
-    modules = (module.name for module in iter_modules(__path__) if module.name[0] != "_")
-    return sorted({*special, *__all__, *modules, "models"})
+    return sorted({*special, *__all__, *_NAMESPACES})

@@ -23,6 +23,9 @@ class ParameterCount:
         """Learned share of all parameters, in [0, 1]."""
         return self.learned / self.total if self.total else 0.0
 
+    def __str__(self) -> str:
+        return f"{self.learned:,} of {self.total:,} parameters learned ({self.fraction:.2%})"
+
 
 # The seed that draws every frozen value again, a 64-bit integer.
 SEED_BYTES = 8

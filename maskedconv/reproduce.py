@@ -18,19 +18,20 @@ from maskedconv.cli.options import (
     AMP_HELP,
     COMPILE_HELP,
     GRAPH_HELP,
-    INTERRUPTED,
     SOME_FAILED,
     check_checkpoint_minutes,
     check_device,
+    check_one_process,
     open_amp,
     open_graph,
     usage_errors,
 )
-from maskedconv.cli.progress import ConsoleObserver
+from maskedconv.cli.running import run_missing
 from maskedconv.console import duration, say
 from maskedconv.runs import RunConfig, Store
-from maskedconv.runs.images import DataKey, DataLocations, data_key, parse_folders, size_of
-from maskedconv.runs.parallel import count_cores, divide_cores, parse_parallel, run_parallel
+from maskedconv.runs.engine import Engine
+from maskedconv.runs.images import DataKey, DataLocations, parse_folders
+from maskedconv.runs.parallel import count_cores, divide_cores, parse_parallel
 from maskedconv.runs.planning import (
     Plan,
     all_runs,
@@ -43,10 +44,8 @@ from maskedconv.runs.planning import (
 )
 from maskedconv.runs.preset import Request
 from maskedconv.runs.row import Row
-from maskedconv.runs.sequential import run_all, unique
-from maskedconv.runs.store import StoreError
-from maskedconv.runs.time_left import TimeLeft
-from maskedconv.runs.workers import WorkerConfig, WorkerError, Workers
+from maskedconv.runs.sequential import unique
+from maskedconv.runs.workers import WorkerConfig, Workers
 from maskedconv.training.compiled import check_compile
 from maskedconv.training.device import open_device
 
@@ -98,6 +97,19 @@ def main(
             metavar="N|auto",
         ),
     ] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="processes of this machine, or ray: tasks of a Ray cluster.")
+    ] = "processes",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="With ray: local starts a cluster here (the default); auto joins the running one.",
+            metavar="local|auto|HOST:PORT",
+        ),
+    ] = None,
+    gpus_per_run: Annotated[
+        float | None, typer.Option(help="With ray: the share of a GPU per run, such as .25.")
+    ] = None,
     checkpoint_minutes: Annotated[
         float, typer.Option(help="Minutes between two checkpoints of a run.")
     ] = 2.0,
@@ -121,6 +133,7 @@ def main(
     """
     start = time.perf_counter()
     with usage_errors():
+        check_one_process()
         locations = DataLocations(parse_folders(data_dir or []), download)
         request = Request(
             preset, dataset, frozenset(locations.folders), epochs=epochs, subset=subset, seeds=seeds
@@ -133,8 +146,14 @@ def main(
         if verbose and not (list_ or dry_run):
             raise ValueError("verbose is True; expected --list or --dry-run with it")
         asked = parse_parallel(parallel)
+        place = Engine(engine, address, gpus_per_run)
+        if place.is_ray and dry_run:
+            raise ValueError(
+                "dry_run is True with engine ray; expected --engine processes, "
+                "as batches are timed on this machine"
+            )
         items = papers.select(ids or [])
-        found = open_device(device, None)
+        found = _device_of_runs(place, device)
         request = replace(request, amp=open_amp(amp, found), compile=compile)
         plan = papers.make_plan(items, request)
         open_graph(graph, found, (run.optimizer for run in all_runs(plan)))
@@ -147,28 +166,39 @@ def main(
         name_unused_folders(plan, locations)
         check_data(plan, locations, needed=not dry_run)
         store = Store(out or Path("runs") / preset)
-        at_once, threads = divide_cores(
-            asked, threads or plan.preset.threads, found.type, count_cores()
-        )
+        at_once, threads = asked, threads or plan.preset.threads
+        if not place.is_ray:
+            at_once, threads = divide_cores(asked, threads, found.type, count_cores())
+            open_device(device, threads)
         seconds = 60 * checkpoint_minutes
         worker_config = WorkerConfig(store.out, found.type, threads, seconds, graph)
-        open_device(device, threads)
         if dry_run:
             sizes = {key: locations.size(key, found) for key in data_keys(plan)}
-            print_estimate(plan, sizes, store, Workers(at_once, found.type, threads), verbose)
+            workers = Workers(at_once or 1, found.type, threads)
+            print_estimate(plan, sizes, store, workers, verbose)
             return
         store.prepare()
         # Worker processes move the images to the device themselves.
-        images_on = found if at_once == 1 else open_device("cpu", threads)
+        here = at_once == 1 and not place.is_ray
+        images_on = found if here else open_device("cpu", threads)
         datasets, trained = _open(store, plan, locations, images_on)
     _name_same_runs(trained)
-    rows = _run(unique(trained.values()), store, datasets, worker_config, at_once)
+    rows = run_missing(unique(trained.values()), datasets, worker_config, place, at_once)
     if not no_report:
         _draw(store.out)
     print(f"wall time: {duration(time.perf_counter() - start)}")
     if failed := [row for row in rows.values() if row["status"] == "failed"]:
         _name_failed(failed)
         raise typer.Exit(SOME_FAILED)
+
+
+def _device_of_runs(place: Engine, asked: str) -> torch.device:
+    """This machine's device, or for Ray that of the cluster, which this machine may lack."""
+    if not place.is_ray:
+        return open_device(asked, None)
+    import torch
+
+    return torch.device(place.device(asked))
 
 
 def _open(
@@ -196,65 +226,6 @@ def _name_same_runs(trained: dict[str, RunConfig]) -> None:
             f"{others} of {len(trained)} runs learn the same slices of the same network as another "
             "run, and share its training"
         )
-
-
-def _run(
-    configs: list[RunConfig],
-    store: Store,
-    datasets: dict[DataKey, Task],
-    worker_config: WorkerConfig,
-    at_once: int,
-) -> dict[str, Row]:
-    loaded = store.load()
-    rows = {run.key: row for run in configs if (row := loaded.finished(run.key))}
-    pending = [run for run in configs if run.key not in rows]
-    if rows:
-        say(f"{len(rows)} of {len(configs)} runs are finished in {store.out}")
-    try:
-        with ConsoleObserver(
-            pending, _time_left(pending, datasets, worker_config, at_once)
-        ) as observer:
-            if at_once > 1:
-                return rows | run_parallel(pending, datasets, observer, worker_config, at_once)
-            return rows | run_all(
-                pending,
-                store,
-                lambda run: datasets[data_key(run)],
-                observer,
-                checkpoint_seconds=worker_config.checkpoint_seconds,
-                graph=worker_config.graph,
-            )
-    except KeyboardInterrupt:
-        from maskedconv.runs.checkpoints import has_checkpoint
-
-        loaded = store.load()
-        left = [run for run in configs if loaded.finished(run.key) is None]
-        begun = sum(has_checkpoint(store.out, run) for run in left)
-        say(
-            f"interrupted: {len(configs) - len(left)} of {len(configs)} runs are finished in "
-            f"{store.out}, {begun} more are saved; the same command resumes them"
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    except (StoreError, WorkerError) as error:
-        say(f"error: {error}; finished runs are kept, and the same command resumes")
-        raise typer.Exit(SOME_FAILED) from error
-
-
-def _time_left(
-    pending: list[RunConfig],
-    datasets: dict[DataKey, Task],
-    worker_config: WorkerConfig,
-    at_once: int,
-) -> TimeLeft | None:
-    """Estimates the remaining time if stderr is a terminal."""
-    if not (pending and sys.stderr.isatty()):
-        return None
-    from maskedconv.runs.estimate import coarse_estimate, total_seconds
-
-    say("timing some batches of each network ...")
-    sizes = {key: size_of(dataset) for key, dataset in datasets.items()}
-    workers = Workers(at_once, worker_config.device, worker_config.threads)
-    return TimeLeft(pending, coarse_estimate(pending, sizes, workers), at_once, total_seconds)
 
 
 def _draw(out: Path) -> None:

@@ -53,6 +53,11 @@ def read_json(content: bytes | str, schema: Schema, file: object) -> Any:
         raise SchemaError(f"{file}: the JSON is nested too deeply") from None
     except ValueError as error:
         raise SchemaError(f"{file}: not valid JSON, perhaps truncated ({error})") from None
+    return checked(value, schema, file)
+
+
+def checked(value: Any, schema: Schema, file: object) -> Any:
+    """``value`` itself; SchemaError, which names ``file``, if it does not match ``schema``."""
     try:
         schema(value)
     except Misfit as error:

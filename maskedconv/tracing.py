@@ -1,4 +1,4 @@
-"""Detects calls that are recorded as a graph of PyTorch's own operators only."""
+"""Detects calls that must consist of PyTorch's own operators only."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ import torch
 from torch.fx import Proxy
 
 
+def is_transformed() -> bool:
+    """True within ``torch.func``'s transforms: ``vmap``, ``grad``, ``jvp`` and so on.
+
+    They do not support an autograd.Function of a plain ``forward(ctx, ...)``. False while
+    torch.compile traces.
+    """
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
 def is_traced(input: Any) -> bool:
     """True while ``torch.fx``, ``torch.jit.trace``, ``torch.export`` or ONNX export records.
 
     Such a graph may be loaded without this package. ``torch.compile`` is not included, because it
-    compiles for this process only.
+    compiles for this process only. True under ``torch.func``'s transforms as well.
 
     Args:
         input: the input of the called module; ``torch.fx`` passes a Proxy.
@@ -21,4 +30,6 @@ def is_traced(input: Any) -> bool:
         # The private flag, because torch.compile replaces is_exporting() by True in any case
         # (torch 2.11, torch/_dynamo/variables/torch.py, tracing_state_functions).
         return torch.compiler._is_exporting_flag
-    return isinstance(input, Proxy) or torch._C._is_tracing()
+    if isinstance(input, Proxy) or torch._C._is_tracing():
+        return True
+    return torch._C._are_functorch_transforms_active()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maskedconv import data
+from maskedconv.cli.batch_progress import EpochLine, watched
+from maskedconv.cli.epoch_table import HEADER, EpochTable
 from maskedconv.cli.options import (
     AMP_HELP,
     COMPILE_HELP,
@@ -18,6 +18,7 @@ from maskedconv.cli.options import (
     SOME_FAILED,
     check_checkpoint_minutes,
     check_device,
+    check_one_process,
     open_amp,
     open_graph,
     parse_learned,
@@ -27,7 +28,8 @@ from maskedconv.cli.options import (
 from maskedconv.console import duration, say
 from maskedconv.optim import OPTIMIZERS
 from maskedconv.runs import RunConfig, Store
-from maskedconv.runs.images import DataLocations
+from maskedconv.runs.experiment import fields_of_recipe
+from maskedconv.runs.images import SUBSET_SEED, DataLocations
 from maskedconv.runs.parts import INITS, SLICE, TRAINED
 from maskedconv.runs.row import Row
 from maskedconv.runs.sequential import CHECKPOINT_SECONDS
@@ -38,9 +40,6 @@ from maskedconv.training.device import open_device
 
 if TYPE_CHECKING:
     from maskedconv.data import Task
-    from maskedconv.training.history import Epoch
-
-_HEADER = "epoch       lr  train loss  top-1 %  test loss  top-1 %       s"
 
 
 def main(
@@ -69,16 +68,26 @@ def main(
         bool, typer.Option("--bn-learned/--bn-fixed", help="BatchNorm's affine parameters.")
     ] = True,
     init: Annotated[str, typer.Option(help=f"{', '.join(INITS)}.")] = "he",
-    optimizer: Annotated[str, typer.Option(help=f"{', '.join(OPTIMIZERS)}.")] = "sgd",
+    optimizer: Annotated[
+        str | None, typer.Option(help=f"{', '.join(OPTIMIZERS)}; by default the recipe's.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="By default the recipe's, a full run.")] = None,
+    scale_schedule: Annotated[
+        bool,
+        typer.Option(
+            "--scale-schedule", help="Scale the recipe's milestones and warm-up to --epochs."
+        ),
+    ] = False,
     batch_size: Annotated[int | None, typer.Option(help="By default the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="By default the recipe's.")] = None,
     momentum: Annotated[
-        float | None, typer.Option(help="By default the recipe's; 0 for yellowfin, which tunes it.")
+        float | None,
+        typer.Option(help="By default the recipe's; of another optimizer 0.9, of yellowfin 0."),
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="By default the recipe's.")] = None,
     dropout: Annotated[float, typer.Option(help="Of wrn.")] = 0.0,
     subset: Annotated[int | None, typer.Option(help="Training images per class.")] = None,
+    test_subset: Annotated[int | None, typer.Option(help="Test images per class.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
     option: Annotated[
         list[str] | None,
@@ -105,23 +114,24 @@ def main(
     Exit status: 0 done, 1 the run failed, 2 usage or missing data, 130 interrupted.
     """
     with usage_errors():
+        check_one_process()
         check_device(device, threads)
         minutes = _check_out(out, keep, checkpoint_minutes)
-        if momentum is None and optimizer == "yellowfin":
-            momentum = 0.0
         fraction = parse_learned(learned)
         options = tuple(parse_option(text) for text in option or ())
         locations = DataLocations({} if data_dir is None else {"": data_dir}, download)
         data.check(dataset, data_dir, download, subset)
         torch_device = open_device(device, threads)
         config = RunConfig(
-            **_recipe(
+            **fields_of_recipe(
                 model,
+                scale_schedule,
                 epochs=epochs,
                 batch_size=batch_size,
                 lr=lr,
                 momentum=momentum,
                 weight_decay=weight_decay,
+                optimizer=optimizer,
             ),
             model=model,
             dataset=dataset,
@@ -133,10 +143,10 @@ def main(
             trained=trained,
             bn_learned=bn_learned,
             init=init,
-            optimizer=optimizer,
             keep=keep,
             dropout=dropout,
             subset=subset,
+            test_subset=test_subset,
             seed=seed,
             options=options,
             amp=open_amp(amp, torch_device),
@@ -148,8 +158,10 @@ def main(
         if store is not None:
             store.prepare()
         images = locations.load((dataset, subset), torch_device)
+        if test_subset is not None:
+            images = images.take_test(test_subset, SUBSET_SEED)
         _check_model(config, images)
-    _say_what_is_not_obvious(config, store)
+    _say_what_is_not_obvious(config, store, scale_schedule)
     _print_result(_run(config, images, store, 60 * minutes, graph), store)
 
 
@@ -182,16 +194,6 @@ def _print_result(row: Row, store: Store | None) -> None:
         print(f"weights: {store.out / row['weights']}")
 
 
-def _recipe(model: str, **given: Any) -> dict[str, Any]:
-    """The recipe of the network, with the given options as overrides."""
-    from maskedconv.models import recipe
-
-    found = asdict(recipe(model))
-    # The recipe's dropout is for the run that learns all weights; here it is an option.
-    del found["dropout"]
-    return found | {name: value for name, value in given.items() if value is not None}
-
-
 def _check_model(config: RunConfig, images: Task) -> None:
     """Raises errors in the network's arguments before the run, as usage errors."""
     from maskedconv.runs.execute import build_model
@@ -199,16 +201,16 @@ def _check_model(config: RunConfig, images: Task) -> None:
     build_model(config, images.num_classes, images.image_shape)
 
 
-def _say_what_is_not_obvious(config: RunConfig, store: Store | None) -> None:
+def _say_what_is_not_obvious(config: RunConfig, store: Store | None, scaled: bool) -> None:
     if not config.keep:
         how = "--keep" if store is not None else "--out FOLDER --keep"
         say(f"note: the final weights will not be stored; {how} stores them")
     late = [epoch for epoch in config.milestones if epoch >= config.epochs]
-    if late:
+    if late and not scaled:
         epochs = ", ".join(map(str, late))
         say(
             f"note: the recipe lowers the learning rate after epoch {epochs}; this run has only "
-            f"{config.epochs}"
+            f"{config.epochs}; --scale-schedule scales the recipe's schedule to it"
         )
 
 
@@ -218,8 +220,9 @@ def _run(
     from maskedconv.runs.execute import execute
     from maskedconv.runs.sequential import run_all
 
-    printer = _Printer()
-    print(_HEADER, flush=True)
+    line = EpochLine()
+    printer, images = EpochTable(line), watched(images, line)
+    print(HEADER, flush=True)
     try:
         if store is None:
             return execute(config, images, lambda epoch: printer.epoch(config, epoch), graph=graph)
@@ -248,37 +251,6 @@ def _what_is_kept(config: RunConfig, store: Store | None) -> str:
     if not has_checkpoint(store.out, config):
         return "nothing was saved yet, and the same command restarts it"
     return "the same command resumes from its last checkpoint"
-
-
-class _Printer:
-    """Prints each epoch, including the epochs of a run that is already in the folder."""
-
-    def __init__(self) -> None:
-        self._started = False
-
-    def started(self, config: RunConfig) -> None:
-        self._started = True
-        say(config.label())
-
-    def epoch(self, config: RunConfig, epoch: Epoch) -> None:
-        self._print(vars(epoch))
-
-    def finished(self, config: RunConfig, row: Row) -> None:
-        if not self._started:
-            say("this run is already in the folder; its stored epochs:")
-            for epoch in row["history"]:
-                self._print(epoch)
-
-    def waiting(self, runs: int) -> None:
-        say("another process is doing this run; waiting for it")
-
-    def _print(self, epoch: Mapping[str, Any]) -> None:
-        print(
-            f"{epoch['epoch']:5}{epoch['lr']:9.5f}{epoch['train_loss']:12.4f}"
-            f"{epoch['train_top1']:9.2f}{epoch['test_loss']:11.4f}{epoch['test_top1']:9.2f}"
-            f"{epoch['seconds']:8.1f}",
-            flush=True,
-        )
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def _finish(model: nn.Module, method: Method, seed: int | None) -> None:
 
     layers = partly_learned_layers(model)
     method.finish(list({id(layer): layer for _, layer in layers}.values()), seed)
-    warn_of_none_learned(layers, method, stacklevel=4)
+    warn_of_none_learned(layers, {name: method for name, _ in layers}, stacklevel=4)
     method.attach(model)
 
 

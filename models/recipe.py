@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD settings of a full run.
+    """Settings of a full run.
 
     Attributes:
         epochs: length of the full run; shorter runs keep the milestones.
@@ -16,6 +16,7 @@ class Recipe:
         warmup: epochs in which the learning rate rises to ``lr``.
         schedule: "step" uses the milestones; "cosine" decays ``lr`` to zero over ``epochs``.
         dropout: dropout probability of the run that learns all weights.
+        optimizer: "sgd" or "adam", whose beta1 is the ``momentum``.
     """
 
     epochs: int
@@ -29,3 +30,4 @@ class Recipe:
     dropout: float = 0.0
     schedule: Literal["step", "cosine"] = "step"
     warmup: int = 0
+    optimizer: Literal["sgd", "adam"] = "sgd"

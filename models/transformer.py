@@ -28,7 +28,7 @@ from maskedconv.models.recipe import Recipe
 from maskedconv.models.tokens import BOS, EOS, PAD
 from maskedconv.nn.folding import fold_
 
-# The rate is Adam's, whose beta1 is the momentum. The papers' networks are larger.
+# The papers' networks are larger.
 RECIPE = Recipe(
     epochs=40,
     batch_size=128,
@@ -38,6 +38,7 @@ RECIPE = Recipe(
     milestones=(),
     gamma=1.0,
     schedule="cosine",
+    optimizer="adam",
 )
 HEAD_SIZE = 16
 

@@ -1,50 +1,49 @@
-"""Frozen filters: where a checkpoint says they come from, and how they are found again."""
+"""Frozen values of a model: which they are, and how those that a file leaves out are found."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from maskedconv import methods
-from maskedconv.checkpoint.file import Content, fingerprint
-from maskedconv.nn.origin import FileOrigin, NetworkOrigin, Origin, origin_of
+from maskedconv.checkpoint.digests import fingerprint
+from maskedconv.checkpoint.file import Content
+from maskedconv.checkpoint.sources import Origins, described_source
+from maskedconv.checkpoint.whole_model import own_names, partly_learned
+from maskedconv.nn.origin import NetworkOrigin
 from maskedconv.nn.partly_learned import PartlyLearned
 
+_NAMED = 4  # names that a message lists
 
-def place_of(layer: PartlyLearned, networks: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The origin of a layer's frozen filters, as a header has it.
 
-    Args:
-        networks: of the header.
+def frozen_keys(model: nn.Module) -> list[str]:
+    """Names of the values that learning leaves as they are, in the order of the state dict.
+
+    They are the frozen filters of its layers and, in a model that learns anything, all parameters
+    that do not require a gradient. Buffers of other layers, such as running statistics, count as
+    learned.
     """
-    origin = origin_of(layer)
-    if isinstance(origin, NetworkOrigin):
-        return {"network": networks.index(origin.network), "layer": origin.layer}
-    return origin and origin._asdict()
-
-
-def origin_in(content: Content, name: str, path: Path) -> Origin | None:
-    """The origin of the frozen filters of a layer; the file itself if it names no other."""
-    layer = content.layers[name]
-    place = layer.get("origin")
-    if place is None:
-        known = layer["seed"] is not None or not content.digest
-        return None if known else FileOrigin(path.name, content.digest)
-    if "file" in place:
-        return FileOrigin(place["file"], place["sha256"])
-    return NetworkOrigin(content.networks[place["network"]], place["layer"])
+    own = {
+        f"{name}.{buffer}".lstrip(".")
+        for name, layer in partly_learned(model).items()
+        for buffer in layer.frozen_buffers()
+    }
+    learns = any(parameter.requires_grad for parameter in model.parameters())
+    state = model.state_dict(keep_vars=True)
+    return [
+        name
+        for key, name in own_names(model).items()
+        if name in own
+        or (learns and isinstance(state[key], nn.Parameter) and not state[key].requires_grad)
+    ]
 
 
 def find_frozen(
     content: Content, state: dict[str, Tensor], layers: dict[str, PartlyLearned], path: Path
 ) -> dict[str, Tensor]:
-    """The frozen filters that the file leaves out: the model's own, or drawn again."""
-    origins, found = Origins(), {}
+    """The frozen values that the file leaves out: the model's own, or drawn again."""
+    origins, found, lost = Origins(), {}, []
     for key in content.frozen:
         if key not in content.tensors:
             candidates = _candidates(key, content, state[key], layers, origins)
@@ -54,84 +53,73 @@ def find_frozen(
             except ValueError as error:
                 raise ValueError(f"{path}, header: {key} cannot be drawn again: {error}") from None
             if tensor is None:
-                fault = (
-                    "is on the meta device"
-                    if state[key].is_meta
-                    else "is not what the file was saved with (SHA-256)"
-                )
-                raise ValueError(
-                    f"{path}: {key} of the model {fault}, and the file neither holds it nor gives "
-                    "it by a seed; expected a model made with the same seed, "
-                    f"{_holder(content, key)}"
-                )
-            found[key] = tensor
+                lost.append(key)
+            else:
+                found[key] = tensor
+    if lost:
+        raise ValueError(f"{path}: {_lost(lost, content, state)}")
     return found
 
 
+def is_drawn_again(
+    key: str, content: Content, own: Tensor, layers: dict[str, PartlyLearned], origins: Origins
+) -> bool:
+    """Whether a seed or a network in the header gives the value ``own`` of the model."""
+    try:
+        drawn = _drawn(key, content, own, layers, origins)
+        return any(fingerprint(one) == content.frozen[key] for one in drawn)
+    except ValueError:
+        return False
+
+
 def _candidates(
-    key: str,
-    content: Content,
-    own: Tensor,
-    layers: dict[str, PartlyLearned],
-    origins: Origins,
+    key: str, content: Content, own: Tensor, layers: dict[str, PartlyLearned], origins: Origins
 ) -> Iterator[Tensor]:
-    """Candidates for the frozen filters, cheapest first."""
-    name, _, buffer = key.rpartition(".")
+    """Candidates for a frozen value, cheapest first."""
     if not own.is_meta:
         yield own
-    seed = content.layers[name]["seed"]
-    if seed is not None:
-        yield getattr(layers[name].drawn_from(seed), buffer)
-    place = content.layers[name].get("origin") or {}
-    if "network" in place:
-        origin = NetworkOrigin(content.networks[place["network"]], place["layer"])
-        drawn = origins.draw(origin, buffer, own.dtype)
+    yield from _drawn(key, content, own, layers, origins)
+
+
+def _drawn(
+    key: str, content: Content, own: Tensor, layers: dict[str, PartlyLearned], origins: Origins
+) -> Iterator[Tensor]:
+    """The value as it starts by the seed of its layer, or in a network that the file names."""
+    name, _, attribute = key.rpartition(".")
+    layer = content.layers.get(name)
+    if layer is not None and layer["seed"] is not None:
+        yield getattr(layers[name].drawn_from(layer["seed"]), attribute).detach()
+    for origin in _places(name, content):
+        drawn = origins.draw(origin, attribute, own.dtype)
         if drawn is not None:
             yield drawn
 
 
-def _holder(content: Content, key: str) -> str:
-    """The file that has the frozen filters, as far as it is known."""
-    place = content.layers[key.rpartition(".")[0]].get("origin") or {}
-    if "file" in place:
-        return f"or its filters loaded from {place['file']} (SHA-256 {place['sha256']})"
-    return "or a file of save(..., frozen=True)"
+def _places(name: str, content: Content) -> list[NetworkOrigin]:
+    """The layers of networks in which the layer ``name`` may have started."""
+    if name not in content.layers:
+        return [NetworkOrigin(network, name) for network in content.networks]
+    place = content.layers[name].get("origin") or {}
+    if "network" not in place:
+        return []
+    return [NetworkOrigin(content.networks[place["network"]], place["layer"])]
 
 
-class Origins:
-    """Draws layers again; a network is made once, on the CPU."""
-
-    def __init__(self) -> None:
-        self._made: list[tuple[dict[str, Any], nn.Module]] = []
-
-    def draw(self, origin: NetworkOrigin, buffer: str, dtype: torch.dtype) -> Tensor | None:
-        """The frozen filters or their bias as they started; None if the layer has none.
-
-        Raises:
-            ValueError: there is no such network, or no such layer in it.
-        """
-        try:
-            layer = self._network(origin.network).get_submodule(origin.layer)
-        except (AttributeError, TypeError, ValueError, RuntimeError, MemoryError) as error:
-            raise ValueError(f"{origin.layer} of {dict(origin.network)} ({error})") from None
-        tensor = getattr(layer, buffer, None)
-        return None if tensor is None else tensor.to(dtype)
-
-    def _network(self, arguments: dict[str, Any]) -> nn.Module:
-        from maskedconv import models
-
-        for known, model in self._made:
-            if known == arguments:
-                return model
-        # Whoever made the model has been warned of what its arguments are.
-        with torch.device("cpu"), warnings.catch_warnings(action="ignore"):
-            model = models.create(**_with_method(arguments))
-        self._made.append((arguments, model))
-        return model
-
-
-def _with_method(arguments: dict[str, Any]) -> dict[str, Any]:
-    """``arguments`` with the method itself in place of its name and settings."""
-    if "method" not in arguments:
-        return arguments
-    return {**arguments, "method": methods.make(**arguments["method"])}
+def _lost(lost: list[str], content: Content, state: Mapping[str, Tensor]) -> str:
+    """Says which frozen values are not found, by layer, and which model has them."""
+    first = lost[0]
+    fault = (
+        "is on the meta device"
+        if state[first].is_meta
+        else "is not what the file was saved with (SHA-256)"
+    )
+    layers = list(dict.fromkeys(key.rpartition(".")[0] for key in lost))
+    every = dict.fromkeys(key.rpartition(".")[0] for key in content.frozen)
+    listed = ", ".join(layers[:_NAMED]) + (", ..." if len(layers) > _NAMED else "")
+    made = "".join(f"; the file's is models.create(**{network})" for network in content.networks)
+    return (
+        f"{first} of the model {fault}, and the file neither holds it nor gives it by a seed. "
+        f"{len(layers)} of {len(every)} layers with frozen values differ: {listed}. Expected a "
+        f"model made with the same seed and arguments (the size of the head may change what the "
+        f"other layers draw){made}, {described_source(content, first)}"
+    )

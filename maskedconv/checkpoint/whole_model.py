@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from maskedconv.nn.partly_learned import PartlyLearned
+
 # Modules that are another one with something around it -> the name under which they hold it. By
 # name, as importing what torch.compile makes takes seconds.
 _WRAPPERS = {
@@ -26,6 +28,18 @@ def own_module_names(model: nn.Module) -> dict[str, str]:
     """As :func:`own_names`, of the modules."""
     wrappers = _wrappers(model)
     return {name: _unwrapped(name, wrappers) for name, _ in model.named_modules()}
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict, by the network's own names."""
+    state = model.state_dict()
+    return {name: state[key] for key, name in own_names(model).items()}
+
+
+def partly_learned(model: nn.Module) -> dict[str, PartlyLearned]:
+    """The partly learned layers, each once, by the network's own names."""
+    names = own_module_names(model)
+    return {names[key]: m for key, m in model.named_modules() if isinstance(m, PartlyLearned)}
 
 
 def check_can_materialise(model: nn.Module) -> None:

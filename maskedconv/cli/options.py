@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -48,6 +49,16 @@ def check_device(device: str, threads: int | None) -> None:
     check_choice("device", device, DEVICES)
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; expected at least 1")
+
+
+def check_one_process() -> None:
+    """ValueError under torchrun with several processes, which would all do the same runs."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ and count != "1":
+        raise ValueError(
+            f"torchrun started {count} processes; expected one, as a run trains in one process "
+            "(several runs at once: python -m maskedconv.reproduce --parallel N or --engine ray)"
+        )
 
 
 def check_checkpoint_minutes(minutes: float) -> None:

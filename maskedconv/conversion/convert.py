@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
-from typing import Literal, TypeVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal, TypeVar, cast
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskedconv import methods
 from maskedconv.conversion.carrying import carry_to_parts, carry_to_plain
-from maskedconv.conversion.convolutions import (
-    Layers,
-    grouped,
-    obstacles,
-    partly_learned_layers,
-    plain_layers,
-    plain_types,
+from maskedconv.conversion.choosing import FilterFn, Selection, choose
+from maskedconv.conversion.convolutions import obstacles, partly_learned_layers, plain_types
+from maskedconv.conversion.fractions import Fraction, Learned, fractions_by_layer, is_by_layer
+from maskedconv.conversion.naming import Layers, Patterns, grouped, patterns_of
+from maskedconv.conversion.outside import (
+    Norm,
+    Outside,
+    Plan,
+    Rest,
+    unfreeze_all_statistics_,
+    warn_of_learned_rest,
 )
 from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
 from maskedconv.conversion.unlearned import warn_of_all_frozen, warn_of_none_learned
@@ -26,18 +30,21 @@ from maskedconv.methods import Method
 from maskedconv.nn.partly_learned import PartlyLearned
 
 Model = TypeVar("Model", bound=nn.Module)
-Patterns = str | Sequence[str] | None
 
 
 def convert_(
     model: Model,
     *,
-    learned: float | int | None = None,
+    learned: Learned | None = None,
     slice_dim: int = 0,
     frozen: Literal["keep", "random", "zero"] = "keep",
     method: Method | None = None,
     include: Patterns = None,
     exclude: Patterns = None,
+    filter_fn: FilterFn | None = None,
+    norm: Norm = "learned",
+    head: Patterns = None,
+    rest: Rest | None = None,
     seed: int | None = None,
 ) -> Model:
     """Replaces the model's ``nn.Conv2d`` by layers that learn a part of them, in place.
@@ -52,17 +59,36 @@ def convert_(
     The conversion skips every layer that is more than a plain ``nn.Conv2d``, and one warning names
     the skipped layers: subclasses, parametrized or pruned layers, layers with hooks on parameters
     or on the state dict, layers that share a parameter, layers that are also held outside the
-    model's modules (in a plain list, say), and layers selected under only one of their names. See
-    :func:`maskedconv.conversion_report`. Objects outside ``model`` are not searched.
+    model's modules (in a plain list, say), layers selected under only one of their names, and
+    layers that are converted already. Other types of layers (``nn.Linear``, ``nn.Conv1d``,
+    ``nn.ConvTranspose2d``) belong to the rest. :func:`maskedconv.conversion_report` names all of
+    them and how much they learn. Objects outside ``model`` are not searched.
 
     Args:
-        learned, slice_dim: of every layer, as for :class:`MaskedConv2d`.
+        learned: of every layer, as for :class:`MaskedConv2d`; or of each layer: a dictionary of
+            shell patterns of names, of which the first that matches gives the value; a function
+            ``(module, name) -> value``; or :func:`maskedconv.erk`.
+        slice_dim: of every layer, as for :class:`MaskedConv2d`.
         frozen: what happens to the filters that are not learned: ``"keep"`` their values,
             ``"random"`` draws them anew, ``"zero"`` drops them.
         method: another method of :mod:`maskedconv.methods`, instead of these three. It may also
             replace other layers than ``nn.Conv2d``: supermasks replace ``nn.Linear`` too.
         include, exclude: shell patterns of module names ("layer1.*", "*.conv2"); None includes
             every convolution and excludes none.
+        filter_fn: a function ``(module, name) -> bool``; a layer that the patterns select is
+            converted only if it returns True.
+        norm: how norms (``nn.BatchNorm2d``, ``nn.LayerNorm``, ``nn.GroupNorm``, ...) learn,
+            wherever they are in the model. ``"learned"`` leaves them as they are: γ and β are
+            learned unless they were frozen, and a BatchNorm in training uses the statistics of the
+            batch. ``"fixed"`` freezes γ and β. ``"frozen statistics"`` leaves γ and β as they are,
+            and normalises with the running statistics in training too, without changing them;
+            ``model.train()`` does not undo it. ``"frozen"`` is both.
+        head: patterns of module names, with all that is inside them. They are learned whole, even
+            if they were frozen, and neither converted nor affected by ``norm`` and ``rest``.
+        rest: all other parameters, such as those of ``nn.Linear``, of layers that are not included,
+            and of layers that are left alone. ``"learn"`` leaves them as they are, ``"freeze"``
+            sets ``requires_grad`` to False. None is ``"learn"``, with a warning if they learn more
+            values than the converted layers.
         seed: of the values drawn under ``"random"``; every layer gets its own from it.
 
     Returns:
@@ -70,24 +96,35 @@ def convert_(
 
     Raises:
         ValueError, TypeError: as :class:`MaskedConv2d`; or not exactly one of ``learned`` and
-            ``method`` is given. Nothing has been replaced then.
+            ``method`` is given; or an argument is not one of the above. Nothing has been changed
+            then.
         ValueError: ``model`` is itself a convolution or holds a DistributedDataParallel, no layer
-            can be converted, or a pattern matches nothing or only layers that are left alone.
+            can be converted, a pattern matches nothing or only layers that are left alone, or
+            ``norm`` asks for running statistics and there are none.
     """
     method = _method(learned, slice_dim, frozen, method)
+    outside = Outside(norm, patterns_of("head", head) or (), rest)
+    selection = Selection(
+        patterns_of("include", include), patterns_of("exclude", exclude), filter_fn
+    )
     _check_model(model, method.converted, "the from_conv2d() of MaskedConv2d")
-    plain = plain_layers(model, method.converted)
-    chosen, left = _choose(model, plain, method, _patterns(include), _patterns(exclude))
-    layers = _converted(chosen, method, seed)
-    _warn_of_left(left, len(plain), "convert_")
+    chosen, left, total = choose(model, method, selection, outside)
+    by_layer = _by_layer(learned, method, chosen)
+    layers = _converted(chosen, by_layer, seed)
+    method.finish(list(layers.values()), seed)
+    plan = Plan(model, chosen, outside)
     named = [(name, layers[id(one)]) for name, one in chosen]
-    warn_of_none_learned(named, method, 3)
+    _warn_of_left(left, total, "convert_")
+    warn_of_none_learned(named, by_layer, 3)
     warn_of_all_frozen(named, 3)
-    warn_of_stale_optimizers([one for _, one in chosen], "convert_")
+    if rest is None:
+        warn_of_learned_rest(plan, layers.values(), 2)
+    warn_of_stale_optimizers([one for _, one in chosen], "convert_", plan.freeze)
     for one in {id(one): one for _, one in chosen}.values():
         carry_to_parts(one, layers[id(one)])
     for name, one in chosen:
         model.set_submodule(name, layers[id(one)])
+    plan.apply()
     method.attach(model)
     return model
 
@@ -97,7 +134,9 @@ def merge_(model: Model) -> Model:
 
     Likewise for the layers of the other methods. Keeps and skips the same things as
     :func:`convert_`. A merged weight requires a gradient unless the learned part had
-    ``requires_grad=False``. It has a ``grad`` only if the whole layer was learned.
+    ``requires_grad=False``. It has a ``grad`` only if the whole layer was learned. Norms whose
+    statistics were frozen are plain again; they follow the batch after the next ``train()``. Other
+    parameters that were frozen outside the layers stay so.
 
     Returns:
         ``model``, changed in place.
@@ -119,11 +158,12 @@ def merge_(model: Model) -> Model:
         carry_to_plain(layer, plain[id(layer)])
     for name, layer in chosen:
         model.set_submodule(name, plain[id(layer)])
+    unfreeze_all_statistics_(model)
     return model
 
 
 def _method(
-    learned: float | int | None,
+    learned: Learned | None,
     slice_dim: int,
     frozen: Literal["keep", "random", "zero"],
     method: Method | None,
@@ -131,22 +171,36 @@ def _method(
     if method is None:
         if learned is None:
             raise TypeError("learned is missing; expected a fraction, a count, or a method")
-        return methods.slice(learned, slice_dim, frozen)
+        # Where each layer has its own part, `_by_layer` sets it.
+        same = 0 if is_by_layer(learned) else cast(Fraction, learned)
+        return methods.slice(same, slice_dim, frozen)
     if learned is not None:
         raise ValueError(f"learned is {learned} and method is {method}; expected one of the two")
     return method
 
 
-def _converted(chosen: Layers, method: Method, seed: int | None) -> dict[int, PartlyLearned]:
+def _by_layer(learned: Learned | None, method: Method, chosen: Layers) -> dict[str, Method]:
+    """The method of each of the ``chosen`` layers."""
+    if learned is None or not is_by_layer(learned):
+        return {name: method for name, _ in chosen}
+    assert isinstance(method, methods.slice)
+    values = fractions_by_layer(learned, chosen, method.slice_dim)
+    distinct = {repr(value): replace(method, learned=value) for value in values.values()}
+    return {name: distinct[repr(value)] for name, value in values.items()}
+
+
+def _converted(
+    chosen: Layers, by_layer: Mapping[str, Method], seed: int | None
+) -> dict[int, PartlyLearned]:
     """The new layers, by the ``id`` of the old ones."""
     layers: dict[int, PartlyLearned] = {}
     for index, (name, one) in enumerate(chosen):
         if id(one) not in layers:
             try:
-                layers[id(one)] = method.convert(one, None if seed is None else seed + index)
+                own = None if seed is None else seed + index
+                layers[id(one)] = by_layer[name].convert(one, own)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"{name}: {error}") from None
-    method.finish(list(layers.values()), seed)
     return layers
 
 
@@ -169,56 +223,3 @@ def _warn_of_left(left: Mapping[str, str], total: int, caller: str) -> None:
             "maskedconv.conversion_report(model) lists all of them",
             stacklevel=3,
         )
-
-
-def _partly_selected(plain: Layers, selected: Layers) -> dict[str, str]:
-    """Names of layers that the model also holds under an unselected name."""
-    chosen = {name for name, _ in selected}
-    others = {id(one): name for name, one in plain if name not in chosen}
-    return {
-        name: f"it is the same module as {others[id(one)]}, which is not selected"
-        for name, one in selected
-        if id(one) in others
-    }
-
-
-def _patterns(value: Patterns) -> list[str] | None:
-    if value is None:
-        return None
-    return [value] if isinstance(value, str) else list(value)
-
-
-def _choose(
-    model: nn.Module,
-    plain: Layers,
-    method: Method,
-    include: list[str] | None,
-    exclude: list[str] | None,
-) -> tuple[Layers, dict[str, str]]:
-    """The selected layers that can be converted, and a reason for each of the others."""
-    kinds = " or ".join(f"nn.{kind.__name__}" for kind in method.converted)
-    for argument, patterns in (("include", include), ("exclude", exclude)):
-        for pattern in patterns or []:
-            if not any(fnmatchcase(name, pattern) for name, _ in plain):
-                raise ValueError(f"{argument} has {pattern!r}, which matches no {kinds}")
-    selected = [
-        (name, one)
-        for name, one in plain
-        if (include is None or any(fnmatchcase(name, p) for p in include))
-        and not any(fnmatchcase(name, p) for p in exclude or [])
-    ]
-    left = {
-        **{name: why for name, one in selected if (why := method.obstacle(one))},
-        **obstacles(model, selected, method.layers()),
-        **_partly_selected(plain, selected),
-    }
-    for pattern in include or []:
-        named = [name for name, _ in selected if fnmatchcase(name, pattern)]
-        if named and all(name in left for name in named):
-            reasons = grouped({name: left[name] for name in named})
-            raise ValueError(f"include has {pattern!r}, but convert_ leaves alone {reasons}")
-    chosen = [(name, one) for name, one in selected if name not in left]
-    if not chosen:
-        reasons = f": {grouped(left)}" if left else ""
-        raise ValueError(f"model ({type(model).__name__}) has no {kinds} to convert{reasons}")
-    return chosen, left

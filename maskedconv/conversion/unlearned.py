@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from maskedconv.methods import Method
 from maskedconv.nn.partly_learned import PartlyLearned
@@ -11,10 +11,19 @@ from maskedconv.nn.partly_learned import PartlyLearned
 Layers = Sequence[tuple[str, PartlyLearned]]
 
 
-def warn_of_none_learned(layers: Layers, method: Method, stacklevel: int) -> None:
-    """Warns once about all layers that learn nothing because of the method's settings."""
-    if message := method.unlearned(layers):
-        warnings.warn(message, stacklevel=stacklevel)
+def warn_of_none_learned(layers: Layers, methods: Mapping[str, Method], stacklevel: int) -> None:
+    """Warns once about all layers that learn nothing because of their method's settings.
+
+    Args:
+        methods: of each of the ``layers``, by its name.
+    """
+    distinct = {id(method): method for method in methods.values()}.values()
+    messages = [
+        method.unlearned([(name, one) for name, one in layers if methods[name] is method])
+        for method in distinct
+    ]
+    if found := [message for message in messages if message]:
+        warnings.warn("; ".join(found), stacklevel=stacklevel)
 
 
 def warn_of_all_frozen(layers: Layers, stacklevel: int) -> None:

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from maskedconv.data import batches
 from maskedconv.data.classification import Classification
+from maskedconv.data.preprocessing import Preprocessing
+from maskedconv.data.subsets import checked_subset, fewer_test_images, subset_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,19 +80,31 @@ class Dataset(Classification):
         """As ``maskedconv.data.test_batches``."""
         return batches.test_batches(self, batch_size)
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a file becomes a test image."""
+        channels, size, _ = self.image_shape
+        return Preprocessing(channels, size, size, self.mean, self.std)
+
+    def take_test(self, per_class: int, seed: int) -> Dataset:
+        """The same dataset with ``per_class`` test images of each class.
+
+        Raises:
+            DataError: a class has fewer.
+        """
+        labels = self.test_labels.cpu().numpy()
+        keep = torch.from_numpy(checked_subset(labels, self.classes, per_class, seed))
+        keep = keep.to(self.device)
+        return dataclasses.replace(
+            self,
+            test_images=self.test_images[keep],
+            test_labels=self.test_labels[keep],
+            note=fewer_test_images(self.note, len(keep), self.test_size),
+        )
+
     def measure(self, model: nn.Module) -> dict[str, float]:
         """Nothing further: the top-1 is all."""
         return {}
-
-
-def subset_of(labels: npt.NDArray[np.int64], per_class: int, seed: int) -> npt.NDArray[np.intp]:
-    """The indices, ascending, of ``per_class`` random examples of each class in ``labels`` [N]."""
-    chosen = []
-    for label in range(int(labels.max()) + 1):
-        members = np.flatnonzero(labels == label)
-        order = np.random.default_rng([seed, label]).permutation(len(members))
-        chosen.append(members[order[:per_class]])
-    return np.sort(np.concatenate(chosen))
 
 
 def take_subset(dataset: Dataset, per_class: int, seed: int) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,10 @@ class Split:
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
+
+    def take(self, chosen: Sequence[int]) -> Split:
+        """The files of these indices."""
+        return Split(tuple(self.paths[i] for i in chosen), tuple(self.labels[i] for i in chosen))
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ import torch
 
 from maskedconv.data import mnist
 from maskedconv.data.catalogue import NUMBER_WORDS, DatasetInfo
-from maskedconv.data.dataset import Dataset, subset_of, take_subset
+from maskedconv.data.dataset import Dataset, take_subset
 from maskedconv.data.decode import decode_listing
 from maskedconv.data.errors import DataError, MissingDataError, optional_import, say
-from maskedconv.data.listing import Listing, Split
+from maskedconv.data.listing import Listing
 from maskedconv.data.number_words import number_words
 from maskedconv.data.sources import ARRAYS, FOLDERS, MNIST, Arrays, download_command, find_source
 from maskedconv.data.streamed import StreamedImages
+from maskedconv.data.subsets import subset_of
 from maskedconv.data.task import Task
 
 Images = npt.NDArray[np.uint8]
@@ -114,9 +115,7 @@ def _streamed(info: DatasetInfo, listing: Listing, subset: int | None, seed: int
     note = _listing_note(info, listing)
     if subset is not None:
         keep = subset_of(np.array(listing.train.labels), subset, seed)
-        paths, labels = listing.train.paths, listing.train.labels
-        train = Split(tuple(paths[i] for i in keep), tuple(labels[i] for i in keep))
-        listing = replace(listing, train=train)
+        listing = replace(listing, train=listing.train.take(keep.tolist()))
         note += f"; {subset} training images per class"
     assert info.mean is not None
     assert info.std is not None

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,8 @@ from maskedconv.data.batches import batch_bounds, generator_of
 from maskedconv.data.classification import Classification
 from maskedconv.data.decode import opened_rgb
 from maskedconv.data.listing import Listing, Split
+from maskedconv.data.preprocessing import Preprocessing, bilinear, centre, pixels
+from maskedconv.data.subsets import checked_subset, fewer_test_images
 
 # The side of an image, and of the whole test image before its centre is cut out.
 SIZE, TEST_SIZE = 224, 256
@@ -28,7 +29,6 @@ SIZE, TEST_SIZE = 224, 256
 _AREA, _RATIO, _TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
 _BATCHES_AHEAD = 2
 Box = tuple[int, int, int, int]  # left, upper, right, lower
-Image = Any  # of Pillow
 # Reads the image of an index.
 Read = Callable[[int], Tensor]
 
@@ -78,6 +78,24 @@ class StreamedImages(Classification):
         """The same images, with batches on ``device``."""
         return dataclasses.replace(self, device=torch.device(device))
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a file becomes a test image."""
+        return Preprocessing(3, SIZE, TEST_SIZE, self.mean, self.std)
+
+    def take_test(self, per_class: int, seed: int) -> StreamedImages:
+        """The same images with ``per_class`` test images of each class.
+
+        Raises:
+            DataError: a class has fewer.
+        """
+        whole = self.listing.test
+        keep = checked_subset(np.array(whole.labels), self.classes, per_class, seed)
+        test = whole.take(keep.tolist())
+        listing = dataclasses.replace(self.listing, test=test)
+        note = fewer_test_images(self.note, len(keep), self.test_size)
+        return dataclasses.replace(self, listing=listing, note=note)
+
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, first_batch: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -94,9 +112,9 @@ class StreamedImages(Classification):
         def read(index: int) -> Tensor:
             random = np.random.default_rng([key, index])
             with opened_rgb(split.paths[index]) as (image, _):
-                part = image.resize((SIZE, SIZE), _bilinear(), box=random_box(image.size, random))
-            pixels = _pixels(part)
-            return pixels.flip(2) if random.random() < 0.5 else pixels
+                part = image.resize((SIZE, SIZE), bilinear(), box=random_box(image.size, random))
+            found = pixels(part)
+            return found.flip(2) if random.random() < 0.5 else found
 
         chosen = [order[start:stop] for start, stop in pairwise(bounds[first_batch:])]
         return self._batches(split, chosen, read)
@@ -107,7 +125,7 @@ class StreamedImages(Classification):
 
         def read(index: int) -> Tensor:
             with opened_rgb(split.paths[index]) as (image, _):
-                return _pixels(_centre(image))
+                return pixels(centre(image, TEST_SIZE, SIZE))
 
         bounds = [*range(0, self.test_size, batch_size), self.test_size]
         chosen = [list(range(start, stop)) for start, stop in pairwise(bounds)]
@@ -117,9 +135,9 @@ class StreamedImages(Classification):
         self, split: Split, chosen: Sequence[Sequence[int]], read: Read
     ) -> Iterator[tuple[Tensor, Tensor]]:
         labels = torch.tensor(split.labels)
-        for indices, pixels in _read_ahead(chosen, read):
-            images = normalise(pixels.to(self.device), self.mean, self.std)
-            yield images, labels[list(indices)].to(self.device)
+        for indices, images in _read_ahead(chosen, read):
+            inputs = normalise(images.to(self.device), self.mean, self.std)
+            yield inputs, labels[list(indices)].to(self.device)
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> dict[str, float]:
@@ -170,23 +188,3 @@ def random_box(size: tuple[int, int], random: np.random.Generator) -> Box:
     h = min(height, round(width / _RATIO[0]))
     left, upper = (width - w) // 2, (height - h) // 2
     return left, upper, left + w, upper + h
-
-
-def _centre(image: Image) -> Image:
-    """The middle of an image whose shorter side becomes ``TEST_SIZE`` pixels."""
-    scale = TEST_SIZE / min(image.size)
-    width, height = (max(TEST_SIZE, round(side * scale)) for side in image.size)
-    left, upper = (width - SIZE) // 2, (height - SIZE) // 2
-    whole = image.resize((width, height), _bilinear())
-    return whole.crop((left, upper, left + SIZE, upper + SIZE))
-
-
-def _bilinear() -> Any:
-    from PIL.Image import Resampling
-
-    return Resampling.BILINEAR
-
-
-def _pixels(image: Image) -> Tensor:
-    """uint8 [3, H, W]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

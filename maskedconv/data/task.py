@@ -8,6 +8,8 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from maskedconv.data.preprocessing import Preprocessing
+
 
 class Task(Protocol):
     """A data set as training, evaluation and runs see it.
@@ -39,6 +41,13 @@ class Task(Protocol):
     def device(self) -> torch.device: ...
 
     def to(self, device: str | torch.device) -> Self: ...
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How an image file becomes an example; None if the examples are no images."""
+
+    def take_test(self, per_class: int, seed: int) -> Self:
+        """The same data with ``per_class`` test examples of each class; DataError if too few."""
 
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, first_batch: int = 0

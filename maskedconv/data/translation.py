@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.data.batches import batch_bounds, generator_of
+from maskedconv.data.errors import DataError
 from maskedconv.models.tokens import PAD
 
 
@@ -73,6 +74,18 @@ class TranslationSet:
             for field in ("train_pairs", "train_targets", "test_pairs", "test_targets")
         }
         return dataclasses.replace(self, **moved)
+
+    @property
+    def preprocessing(self) -> None:
+        """None: the examples are no images."""
+
+    def take_test(self, per_class: int, seed: int) -> TranslationSet:
+        """Not possible: pairs have no classes.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(f"test_subset is {per_class}; expected none, as {self.name} has no classes")
 
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, first_batch: int = 0

@@ -55,9 +55,13 @@ def is_plain_norm(norm: nn.Module, input: Tensor) -> TypeGuard[nn.BatchNorm2d]:
 
 def is_plain_norm_of(norm: nn.Module, channels: int) -> bool:
     """Whether ``norm`` is a BatchNorm of so many channels, of which nothing else is called."""
-    return (
-        type(norm) is nn.BatchNorm2d and not is_intercepted(norm) and norm.num_features == channels
-    )
+    return _is_batch_norm(norm) and not is_intercepted(norm) and norm.num_features == channels
+
+
+def _is_batch_norm(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether ``norm`` computes as an ``nn.BatchNorm2d`` does, possibly with frozen statistics."""
+    kind = type(norm)
+    return kind is nn.BatchNorm2d or getattr(kind, "plain_type", None) is nn.BatchNorm2d
 
 
 def uses_batch_moments(norm: nn.Module, input: Tensor) -> bool:
@@ -80,15 +84,13 @@ def normalisation(
     Raises:
         ValueError: in training, with a single value for each channel.
     """
-    if not _uses_batch_stats(bn):
-        assert bn.running_mean is not None
-        assert bn.running_var is not None
-        # Copies: a forward pass in training may change the originals before backward.
-        dtype = reference.moments_type(input)
-        mean, var = (t.detach().to(dtype, copy=True) for t in (bn.running_mean, bn.running_var))
-        return Normalisation.of_moments(bn.weight, bn.bias, (mean, var), bn.eps, False)
-    statistics = bn_statistics(_batch_statistics(input, bn, moments))
-    return Normalisation(bn.weight, bn.bias, statistics, bn.eps, True)
+    statistics = fixed_statistics(input, bn)
+    if statistics is not None:
+        return Normalisation(bn.weight, bn.bias, statistics, bn.eps, False)
+    check_batch_moments(input)
+    norm = bn.weight, bn.bias, bn.eps
+    statistics = batch_statistics(input, norm, running_statistics(bn), moments)
+    return Normalisation(*norm[:2], statistics, bn.eps, True)
 
 
 def normalisation_of_sum(
@@ -99,26 +101,58 @@ def normalisation_of_sum(
     Raises:
         ValueError: they have a single value for each channel.
     """
-    problem = _batch_statistics(input, bn, None)._replace(summand=summand)
+    check_batch_moments(input)
+    problem = StatisticsProblem(
+        input, bn.weight, bn.bias, bn.eps, running_statistics(bn), backend=settled(""),
+        summand=summand,
+    )  # fmt: skip
     total, statistics = bn_statistics_of_sum(problem)
     return total, Normalisation(bn.weight, bn.bias, statistics, bn.eps, True)
 
 
-def _batch_statistics(
-    input: Tensor, bn: nn.BatchNorm2d, moments: Tensor | None
-) -> StatisticsProblem:
-    """The problem of the statistics that ``bn`` normalises ``input`` with in training."""
-    count = input.numel() // max(1, input.size(1))
-    if count <= 1:
+def fixed_statistics(like: Tensor, bn: nn.BatchNorm2d) -> Tensor | None:
+    """The statistics ``[5, C]`` that ``bn`` normalises with, if not those of the batch; else None.
+
+    Args:
+        like: a tensor of the type of the input.
+    """
+    if _uses_batch_stats(bn):
+        return None
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    # Copies: a forward pass in training may change the originals before backward.
+    dtype = reference.moments_type(like)
+    mean, var = (t.detach().to(dtype, copy=True) for t in (bn.running_mean, bn.running_var))
+    return Normalisation.of_moments(bn.weight, bn.bias, (mean, var), bn.eps, False).statistics
+
+
+def running_statistics(bn: nn.BatchNorm2d) -> RunningStatistics | None:
+    """The statistics that ``bn`` moves; None if it moves none."""
+    if not bn.training or not bn.track_running_stats:
+        return None
+    return RunningStatistics(bn.running_mean, bn.running_var, bn.num_batches_tracked, bn.momentum)
+
+
+def check_batch_moments(input: Tensor) -> None:
+    """Raises ValueError if ``input [N, C, H, W]`` has a single value for each channel."""
+    if input.numel() // max(1, input.size(1)) <= 1:
         raise ValueError(
             "Expected more than 1 value per channel when training, "
             f"got input size {tuple(input.shape)}"
         )
-    running = None
-    if bn.training and bn.track_running_stats:
-        running = RunningStatistics(
-            bn.running_mean, bn.running_var, bn.num_batches_tracked, bn.momentum
-        )
-    return StatisticsProblem(
-        input, bn.weight, bn.bias, bn.eps, running, moments, backend=settled("")
-    )
+
+
+def batch_statistics(
+    input: Tensor,
+    norm: tuple[Tensor | None, Tensor | None, float],
+    running: RunningStatistics | None,
+    moments: Tensor | None,
+) -> Tensor:
+    """The statistics ``[5, C]`` of a batch; moves ``running``.
+
+    Args:
+        norm: γ, β and eps.
+        moments: as of :func:`normalisation`.
+    """
+    problem = StatisticsProblem(input, *norm, running, moments, backend=settled(""))
+    return bn_statistics(problem)

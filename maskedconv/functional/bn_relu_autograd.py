@@ -7,22 +7,22 @@ They keep the BatchNorm's input and what has one number a channel. Not different
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from maskedconv.functional import bn_relu_step, step_operator
 from maskedconv.functional.autograd import once_differentiable_lazily
 from maskedconv.functional.bn_relu_step import (
-    Backward,
-    Convolution,
+    BNReLUPlan,
+    FilterGrads,
     FilterNeeds,
     NormNeeds,
     Step,
-    StepPlan,
-    run,
+    StepNeeds,
 )
-from maskedconv.functional.filter_bank import TENSORS, Layout, bank_of
+from maskedconv.functional.filter_bank import TENSORS
 from maskedconv.ops.bn_relu import Normalisation, NormProblem, bn_relu, bn_relu_backward
 
 
@@ -54,35 +54,6 @@ class BatchNormReLU(torch.autograd.Function):
         return *grads, None, None, None
 
 
-class BNReLUPlan(NamedTuple):
-    """The arguments of :class:`BatchNormReLUConvolutions` besides tensors.
-
-    Attributes:
-        eps, uses_batch_stats: as of :class:`maskedconv.ops.bn_relu.Normalisation`.
-        convs: how each convolution is computed, and the layout of its
-            :class:`~maskedconv.functional.filter_bank.FilterBank`.
-    """
-
-    eps: float
-    uses_batch_stats: bool
-    convs: tuple[tuple[StepPlan, Layout], ...]
-
-    def step(
-        self,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        statistics: Tensor,
-        filters: Sequence[Tensor | None],
-    ) -> Step:
-        """The step with these tensors, those of the filters one convolution after the other."""
-        norm = Normalisation(weight, bias, statistics, self.eps, self.uses_batch_stats)
-        convs = tuple(
-            Convolution(bank_of(filters[TENSORS * i : TENSORS * (i + 1)], layout), plan)
-            for i, (plan, layout) in enumerate(self.convs)
-        )
-        return Step(norm, convs)
-
-
 class BatchNormReLUConvolutions(torch.autograd.Function):
     """``conv2d(relu(bn(input)), [learned; frozen], [bias; frozen_bias])`` of each convolution.
 
@@ -100,7 +71,8 @@ class BatchNormReLUConvolutions(torch.autograd.Function):
         *filters: Tensor | None,
     ) -> Tensor | tuple[Tensor, ...]:
         step = plan.step(bn_weight, bn_bias, statistics, filters)
-        outputs, packed = run(input, step, ctx.needs_input_grad[1])
+        has_backward = ctx.needs_input_grad[1] and not torch.compiler.is_compiling()
+        outputs, packed = bn_relu_step.run(input, step, has_backward)
         ctx.save_for_backward(input, bn_weight, bn_bias, statistics, *filters, *packed)
         ctx.plan = plan
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
@@ -111,11 +83,14 @@ class BatchNormReLUConvolutions(torch.autograd.Function):
         input, bn_weight, bn_bias, statistics, *rest = ctx.saved_tensors
         count = TENSORS * len(grad_outputs)
         step = ctx.plan.step(bn_weight, bn_bias, statistics, rest[:count])
-        packed = rest[count:]
         needed = ctx.needs_input_grad
-        backward = Backward(input, step, NormNeeds(*needed[1:4]))
-        grads = _of_all_filters(backward, grad_outputs, packed, needed[5:])
-        return None, *backward.of_norm(), None, *grads
+        needs = StepNeeds(NormNeeds(*needed[1:4]), _filter_needs(needed[5:], step))
+        if torch.compiler.is_compiling():
+            found = step_operator.gradients(input, ctx.plan, step, grad_outputs, needs)
+        else:
+            found = bn_relu_step.gradients(input, step, grad_outputs, rest[count:], needs)
+        norm, filters = found
+        return None, *norm, None, *_of_all_tensors(filters)
 
 
 class SumBatchNormReLUConvolutions(torch.autograd.Function):
@@ -138,7 +113,7 @@ class SumBatchNormReLUConvolutions(torch.autograd.Function):
         *filters: Tensor | None,
     ) -> tuple[Tensor, ...]:
         step = plan.step(bn_weight, bn_bias, statistics, filters)
-        outputs, packed = run(total, step, any(ctx.needs_input_grad[2:4]))
+        outputs, packed = bn_relu_step.run(total, step, any(ctx.needs_input_grad[2:4]))
         ctx.save_for_backward(total, bn_weight, bn_bias, statistics, *filters, *packed)
         ctx.plan = plan
         ctx.set_materialize_grads(False)
@@ -152,31 +127,22 @@ class SumBatchNormReLUConvolutions(torch.autograd.Function):
         count = TENSORS * len(of_convs)
         step = ctx.plan.step(bn_weight, bn_bias, statistics, rest[:count])
         _, _, *operands, weight, bias, _ = ctx.needs_input_grad[:7]
-        backward = Backward(total, step, NormNeeds(any(operands), weight, bias))
-        grads = _of_all_filters(backward, of_convs, rest[count:], ctx.needs_input_grad[7:])
-        grad, *norm = backward.of_norm(added=grad_total)
-        return None, None, *(grad if needed else None for needed in operands), *norm, None, *grads
+        of_filters = _filter_needs(ctx.needs_input_grad[7:], step)
+        needs = StepNeeds(NormNeeds(any(operands), weight, bias), of_filters)
+        (grad, *norm), filters = bn_relu_step.gradients(
+            total, step, of_convs, rest[count:], needs, added=grad_total
+        )
+        of_operands = (grad if needed else None for needed in operands)
+        return None, None, *of_operands, *norm, None, *_of_all_tensors(filters)
 
 
-def _of_all_filters(
-    backward: Backward,
-    grad_outputs: Sequence[Tensor | None],
-    packed: Sequence[Tensor | None],
-    needed: Sequence[bool],
-) -> list[Tensor | None]:
-    """The gradients of the filters' tensors, those of one convolution after the other.
+def _filter_needs(needed: Sequence[bool], step: Step) -> tuple[FilterNeeds, ...]:
+    """Of the filters' tensors, those of one convolution after the other."""
+    return tuple(
+        FilterNeeds(needed[TENSORS * i], needed[TENSORS * i + 2]) for i in range(len(step.convs))
+    )
 
-    Args:
-        grad_outputs: None for an output that nothing depends on.
-        packed: the full weights that were kept.
-        needed: of the same tensors, whether their gradients are.
-    """
-    grads: list[Tensor | None] = []
-    for i, grad_output in enumerate(grad_outputs):
-        learned, _, bias, _ = needed[TENSORS * i : TENSORS * (i + 1)]
-        if grad_output is None:
-            grads += [None] * TENSORS
-            continue
-        found = backward.of_filters(i, grad_output, packed[i], FilterNeeds(learned, bias))
-        grads += found.learned, None, found.bias, None
-    return grads
+
+def _of_all_tensors(filters: Sequence[FilterGrads]) -> list[Tensor | None]:
+    """The gradients of all tensors of the filters."""
+    return [part for each in filters for part in (each.learned, None, each.bias, None)]

@@ -6,15 +6,16 @@ gradient's kernel, and packs the weight again where that costs less than to keep
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from maskedconv import ops
 from maskedconv.functional.autograd import packed_weight
-from maskedconv.functional.filter_bank import FilterBank, joined_bias
-from maskedconv.functional.selected_grad import selected_input, selected_weight_grad
+from maskedconv.functional.filter_bank import TENSORS, FilterBank, bank_of, joined_bias
 from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.bn_relu import (
     BackwardMemory,
@@ -64,6 +65,35 @@ class Step(NamedTuple):
         return NormProblem(input, self.norm, self.convs[0].plan.backend)
 
 
+class BNReLUPlan(NamedTuple):
+    """The arguments of :class:`Step` besides tensors.
+
+    Attributes:
+        eps, uses_batch_stats: as of :class:`maskedconv.ops.bn_relu.Normalisation`.
+        convs: how each convolution is computed, and ``slice_dim`` and ``zeros`` of its
+            :class:`~maskedconv.functional.filter_bank.FilterBank`.
+    """
+
+    eps: float
+    uses_batch_stats: bool
+    convs: tuple[tuple[StepPlan, int, int], ...]
+
+    def step(
+        self,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        statistics: Tensor,
+        filters: Sequence[Tensor | None],
+    ) -> Step:
+        """The step with these tensors, those of the filters one convolution after the other."""
+        norm = Normalisation(weight, bias, statistics, self.eps, self.uses_batch_stats)
+        convs = tuple(
+            Convolution(bank_of(filters[TENSORS * i : TENSORS * (i + 1)], slice_dim, zeros), plan)
+            for i, (plan, slice_dim, zeros) in enumerate(self.convs)
+        )
+        return Step(norm, convs)
+
+
 class NormNeeds(NamedTuple):
     """The tensors before the activation whose gradients are needed."""
 
@@ -77,6 +107,13 @@ class FilterNeeds(NamedTuple):
 
     learned: bool
     bias: bool
+
+
+class StepNeeds(NamedTuple):
+    """The tensors of a step whose gradients are needed."""
+
+    norm: NormNeeds
+    filters: tuple[FilterNeeds, ...]
 
 
 class FilterGrads(NamedTuple):
@@ -97,9 +134,9 @@ def run(input: Tensor, step: Step, has_backward: bool) -> tuple[list[Tensor], li
 
 def _convolve(x: Tensor, weight: Tensor, conv: Convolution) -> Tensor:
     bank, plan = conv
-    bias = joined_bias(bank.bias, bank.frozen_bias, plan.dtype, bank.selected)
+    bias = joined_bias(bank.bias, bank.frozen_bias, plan.dtype)
     output = torch.conv2d(x, weight, bias, *plan.geometry)
-    return bank.with_zero_channels(output) if bank.zeros else output
+    return F.pad(output, (0, 0, 0, 0, 0, bank.zeros)) if bank.zeros else output
 
 
 def _keeps_packed_weight(input: Tensor) -> bool:
@@ -109,6 +146,31 @@ def _keeps_packed_weight(input: Tensor) -> bool:
     keeping it takes memory.
     """
     return input.is_cuda
+
+
+def gradients(
+    input: Tensor,
+    step: Step,
+    grad_outputs: Sequence[Tensor | None],
+    packed: Sequence[Tensor | None],
+    needs: StepNeeds,
+    added: Tensor | None = None,
+) -> tuple[Gradients, list[FilterGrads]]:
+    """The gradients of input, γ and β, and those of the convolutions.
+
+    Args:
+        grad_outputs: None for an output that nothing depends on.
+        packed: the full weights that were kept.
+        added: as of :class:`maskedconv.ops.bn_relu.BackwardMemory`.
+    """
+    backward = Backward(input, step, needs.norm)
+    filters = [
+        FilterGrads(None, None)
+        if grad_output is None
+        else backward.of_filters(i, grad_output, packed[i], needs.filters[i])
+        for i, grad_output in enumerate(grad_outputs)
+    ]
+    return backward.of_norm(added=added), filters
 
 
 class Backward:
@@ -131,17 +193,14 @@ class Backward:
     ) -> FilterGrads:
         """The gradients of convolution ``index``; ``packed`` is its full weight, if it was kept."""
         bank, plan = conv = self.step.convs[index]
-        own = grad_output
-        if bank.zeros or (bank.selected is not None and bank.slice_dim == 0):
-            own = bank.learned_channels(grad_output)
         if bank.zeros:
-            grad_output = own
+            grad_output = grad_output[:, : bank.learned.size(0)]
         grad_bias = grad_learned = None
         if needs.bias and bank.bias is not None:
-            grad_bias = own.narrow(1, 0, bank.bias.size(0)).sum((0, 2, 3))
+            grad_bias = grad_output.narrow(1, 0, bank.bias.size(0)).sum((0, 2, 3))
             grad_bias = grad_bias.to(bank.bias.dtype)
         if needs.learned:
-            grad_learned = self._weight_grad(own, conv)
+            grad_learned = self._weight_grad(grad_output, conv)
         # If everything is learned, one call shares what both gradients need.
         jointly = needs.learned and grad_learned is None
         if any(self.needs) or jointly:
@@ -181,18 +240,13 @@ class Backward:
         grad = self._weight_grad_with_prologue(grad_output, conv)
         if grad is not None or bank.frozen is None:
             return grad
-        geometry, shape, selected = plan.geometry, bank.learned.shape, bank.selected
-        x, filters, dtype = self._x(plan.dtype), grad_output.size(1), bank.learned.dtype
-        if selected is None:
-            read = ops.input_to_save(x, shape, bank.slice_dim, filters, geometry.groups)
-        else:
-            read = selected_input(x, selected, bank.slice_dim, geometry.groups)
+        geometry, shape = plan.geometry, bank.learned.shape
+        x, filters = self._x(plan.dtype), grad_output.size(1)
+        x = ops.input_to_save(x, shape, bank.slice_dim, filters, geometry.groups)
         problem = WeightGradProblem(
-            read, grad_output, shape, bank.slice_dim, geometry, None, None, plan.backend
+            x, grad_output, shape, bank.slice_dim, geometry, None, None, plan.backend
         )
-        if selected is None:
-            return ops.weight_grad(problem, dtype)
-        return selected_weight_grad(problem, selected, x.size(1), dtype)
+        return ops.weight_grad(problem, bank.learned.dtype)
 
     def _weight_grad_with_prologue(self, grad_output: Tensor, conv: Convolution) -> Tensor | None:
         """The weight gradient by a kernel that computes the activation while it loads the input.
@@ -228,4 +282,4 @@ class Backward:
 
 def _pack(x: Tensor, conv: Convolution) -> Tensor:
     bank, plan = conv
-    return packed_weight(x, bank.learned, bank.frozen, bank.slice_dim, plan.backend, bank.selected)
+    return packed_weight(x, bank.learned, bank.frozen, bank.slice_dim, plan.backend)

@@ -13,6 +13,7 @@ from maskedconv.functional.checks import check_arguments
 from maskedconv.functional.filter_bank import ExecutionOptions, FilterBank, joined_bias
 from maskedconv.functional.padding import evenly_padded
 from maskedconv.functional.zeroed import convolve_zeroed
+from maskedconv.ops.aten import reads_wrongly
 from maskedconv.ops.dispatch import Decision, check_backend, override_of, record, settled
 from maskedconv.ops.geometry import ConvGeometry, Pair, geometry_of, whole_numbers
 from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
@@ -102,7 +103,8 @@ def convolve(
         return torch.conv2d(input, weight, joined, *geometry)
     # There is nothing to leave out of the weight gradient, or nothing is saved by it.
     all_filters = frozen is None or (options.jointly and input.is_cpu)
-    if all_filters and learned.requires_grad and not override_of(options.backend):
+    plainly = all_filters and learned.requires_grad and not override_of(options.backend)
+    if plainly and not reads_wrongly(input, learned.shape[2:], geometry):
         return _convolve_plainly(input, bank, geometry)
     plan = ConvPlan(geometry, slice_dim, backend, selected)
     return MaskedConvolution.apply(input, learned, frozen, bias, frozen_bias, plan)

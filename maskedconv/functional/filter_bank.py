@@ -55,11 +55,6 @@ class FilterBank(NamedTuple):
         return self.learned, self.frozen, self.bias, self.frozen_bias
 
     @property
-    def layout(self) -> Layout:
-        """All that is not a tensor of the filters: :func:`bank_of` makes the bank from both."""
-        return self.slice_dim, self.zeros, self.selected
-
-    @property
     def shape(self) -> list[int]:
         """The shape of the full weight, ``[O, C / groups, kH, kW]``."""
         shape, dim = list(self.learned.shape), self.slice_dim
@@ -94,12 +89,6 @@ class FilterBank(NamedTuple):
         bias = None if self.bias is None else narrowed(self.bias, 0, first, end)
         return FilterBank(narrowed(self.learned, 0, first, end), None, bias)
 
-    def learned_channels(self, output: Tensor) -> Tensor:
-        """The channels of ``[N, O, H, W]`` that belong to the learned filters (``slice_dim`` 0)."""
-        if self.selected is None:
-            return output[:, : self.learned.size(0)]
-        return self.selected.of(output, 1)
-
     def with_zero_channels(self, output: Tensor) -> Tensor:
         """The output of all filters: that of the learned ones, and ``zeros`` channels of zeros."""
         if self.selected is None:
@@ -111,14 +100,13 @@ class FilterBank(NamedTuple):
 
 
 TENSORS = 4
-Layout = tuple[int, int, Selected | None]
 
 
-def bank_of(tensors: Sequence[Tensor | None], layout: Layout) -> FilterBank:
-    """The bank with these :meth:`FilterBank.tensors` and :attr:`FilterBank.layout`."""
+def bank_of(tensors: Sequence[Tensor | None], slice_dim: int, zeros: int) -> FilterBank:
+    """The bank whose :meth:`FilterBank.tensors` these are."""
     learned, frozen, bias, frozen_bias = tensors
     assert learned is not None
-    return FilterBank(learned, frozen, bias, frozen_bias, *layout)
+    return FilterBank(learned, frozen, bias, frozen_bias, slice_dim, zeros)
 
 
 def narrowed(tensor: Tensor, dim: int, first: int, end: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from maskedconv.functional.autograd import once_differentiable_lazily
 from maskedconv.ops.masked_weight import Threshold, find_threshold, masked_weight, score_grad
+from maskedconv.tracing import is_transformed
 
 
 class MaskPlan(NamedTuple):
@@ -86,9 +87,18 @@ def supermask_weight(
         dtype: of the result; None for that of ``weight``.
     """
     dtype = dtype or weight.dtype
+    if is_transformed():
+        return _straight_through(scores, weight, plan, dtype)
     if scores.requires_grad and torch.is_grad_enabled():
         return _MaskedWeight.apply(scores, weight, plan, dtype)
     return plan.apply(scores.detach(), weight, dtype)
+
+
+def _straight_through(scores: Tensor, weight: Tensor, plan: MaskPlan, dtype: torch.dtype) -> Tensor:
+    """The masked weight by PyTorch's operators, which ``torch.func`` can transform."""
+    masked = plan.apply(scores.detach(), weight, dtype)
+    passed = scores.abs() * weight.detach() * (1 + len(plan.inner))
+    return masked + (passed - passed.detach()).to(dtype)
 
 
 def coated_weight(weight: Tensor, coats: Tensor, dtype: torch.dtype) -> Tensor:

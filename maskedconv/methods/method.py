@@ -96,6 +96,24 @@ class Method(ABC):
                 fit it.
         """
 
+    @classmethod
+    @abstractmethod
+    def restored(cls, plain: Any, configuration: Configuration) -> PartlyLearned:
+        """A layer of this configuration in place of ``plain``, to load a checkpoint into.
+
+        Its frozen values are those of ``plain``, its learned ones of any value.
+
+        Args:
+            plain: of a type in :meth:`layers`.
+
+        Raises:
+            ValueError, TypeError: ``plain`` cannot be such a layer.
+        """
+
+    @classmethod  # noqa: B027
+    def attach_restored(cls, model: nn.Module, configuration: Configuration) -> None:
+        """As :meth:`attach`, for a layer of :meth:`restored`."""
+
     def finish(self, layers: Sequence[PartlyLearned], seed: int | None) -> None:  # noqa: B027
         """Called once with all layers of a new network, or all that ``convert_`` makes of a model.
 

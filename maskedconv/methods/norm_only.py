@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from maskedconv.methods.method import LayerFactory, Method
+from maskedconv.methods.method import Configuration, LayerFactory, Method
 from maskedconv.methods.slice import Slice
 from maskedconv.nn import MaskedConv2d
 from maskedconv.nn.positions import PositionsLinear
@@ -37,3 +37,7 @@ class NormOnly(Method):
 
     def convert(self, conv: nn.Conv2d, seed: int | None) -> MaskedConv2d:
         return Slice(0).convert(conv, seed)
+
+    @classmethod
+    def restored(cls, plain: nn.Conv2d, configuration: Configuration) -> MaskedConv2d:
+        return Slice.restored(plain, configuration)

@@ -29,8 +29,7 @@ class RandomPositions(Method):
     layers of a new network, whose biases and norms are frozen. ``convert_`` takes them from the
     converted convolutions alone and leaves all other layers as they are.
 
-    A checkpoint without frozen values is loaded by a network with the same positions, that is, one
-    that was made with the same seed.
+    A checkpoint holds the positions, unless the seed of its network gives them again.
 
     Args:
         count: of learned scalars in the network.
@@ -60,6 +59,16 @@ class RandomPositions(Method):
     def convert(self, conv: nn.Conv2d, seed: int | None) -> PositionsConv2d:
         check_exact(conv, nn.Conv2d, "conv")
         return PositionsConv2d.from_plain(conv)
+
+    @classmethod
+    def restored(cls, plain: nn.Module, configuration: Configuration) -> PartlyLearned:
+        conv = isinstance(plain, nn.Conv2d)
+        kind: type[AtPositions] = PositionsConv2d if conv else PositionsLinear
+        check_exact(plain, nn.Conv2d if conv else nn.Linear, "the layer")
+        layer = kind.from_plain(plain)
+        # Any positions: the checkpoint has the right ones.
+        layer.learn_(torch.arange(min(configuration["num_learned"], layer.frozen.numel())))
+        return layer
 
     def finish(self, layers: Sequence[PartlyLearned], seed: int | None) -> None:
         """Draws the positions, and starts to learn them.

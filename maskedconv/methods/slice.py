@@ -74,6 +74,15 @@ class Slice(Method):
             seed=seed,
         )
 
+    @classmethod
+    def restored(cls, plain: nn.Conv2d, configuration: Configuration) -> MaskedConv2d:
+        frozen: Literal["keep", "zero"] = "keep"
+        if configuration["frozen_mode"] == "zero":
+            frozen = "zero"
+        return cls(configuration["num_learned"], configuration["slice_dim"], frozen).convert(
+            plain, None
+        )
+
     def unlearned(self, layers: Sequence[tuple[str, PartlyLearned]]) -> str:
         none = [f"{name} ({one.weight_shape[0]})" for name, one in layers if not one.num_learned]
         if not self.learned or not none:

@@ -154,6 +154,21 @@ class Supermask(Method):
         if self.threshold == "global":
             share_threshold(model)
 
+    @classmethod
+    def restored(cls, plain: nn.Module, configuration: Configuration) -> PartlyLearned:
+        kind = nn.Conv2d if isinstance(plain, nn.Conv2d) else nn.Linear
+        check_exact(plain, kind, "the layer")
+        make, arguments = _like(cls, plain)
+        names = configuration.keys() & set(MaskSettings._fields)
+        weight = cast(Tensor, plain.weight).detach().clone()
+        layer = make(*arguments, frozen=weight, **{name: configuration[name] for name in names})
+        return layer.train(plain.training)
+
+    @classmethod
+    def attach_restored(cls, model: nn.Module, configuration: Configuration) -> None:
+        if configuration["threshold"] == "global":
+            share_threshold(model)
+
     @staticmethod
     def mistake(configuration: Configuration) -> str:
         k = configuration["k"]
@@ -191,7 +206,7 @@ def _without_bias(
     return layer(*arguments, **{**options, "bias": False}, **settings)
 
 
-def _like(method: Supermask, plain: nn.Module) -> tuple[Any, tuple[Any, ...]]:
+def _like(method: Supermask | type[Supermask], plain: nn.Module) -> tuple[Any, tuple[Any, ...]]:
     """The type of the new layer, and the arguments that make it like ``plain``."""
     if isinstance(plain, nn.Conv2d):
         return method.layer, arguments_of(plain)

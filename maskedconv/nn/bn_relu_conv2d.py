@@ -23,10 +23,9 @@ from maskedconv.functional.batch_norm import (
 from maskedconv.functional.bn_relu_autograd import (
     BatchNormReLU,
     BatchNormReLUConvolutions,
-    BNReLUPlan,
     SumBatchNormReLUConvolutions,
 )
-from maskedconv.functional.bn_relu_step import Convolution, StepPlan
+from maskedconv.functional.bn_relu_step import BNReLUPlan, Convolution, StepPlan
 from maskedconv.functional.filter_bank import FilterBank
 from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.nn.masked_conv2d import MaskedConv2d
@@ -176,7 +175,7 @@ def _arguments(
     input: Tensor, norm: Normalisation, convs: Sequence[Convolution]
 ) -> tuple[BNReLUPlan | Tensor | None, ...]:
     """Those of the Function."""
-    plans = tuple((plan, bank.layout) for bank, plan in convs)
+    plans = tuple((plan, bank.slice_dim, bank.zeros) for bank, plan in convs)
     plan = BNReLUPlan(norm.eps, norm.uses_batch_stats, plans)
     filters = (tensor for bank, _ in convs for tensor in bank.tensors())
     return plan, input, *norm[:3], *filters
@@ -213,10 +212,9 @@ def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:
         return FilterBank(conv.weight, None, conv.bias)
     if conv.num_zeros and (conv.groups != 1 or not conv.num_learned):
         return None
-    # Their convolution reads other pixels or channels than the first, which have another norm.
-    if conv.num_zeros and conv.slice_dim != 0 and conv.filter_bank.selected is not None:
-        return None
-    return conv.filter_bank
+    bank = conv.filter_bank
+    # The step packs the learned slices before the others, in no other order.
+    return bank if bank.selected is None else None
 
 
 def _compute_type(input: Tensor, learned: Tensor) -> torch.dtype | None:

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from maskedconv.nn.partly_learned import PartlyLearned
 
 _HANDLE = "_frozen_filters_handle"
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, of which this process holds its shard alone, as under FSDP2."""
+    # Not by its class, whose import takes time that no other user of the layers needs.
+    return hasattr(tensor, "full_tensor")
 
 
 def _frozen_names(module: nn.Module) -> set[str]:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from maskedconv import slices
+from maskedconv.nn.distributed import is_sharded
 from maskedconv.nn.scored import ScoredLayer
 from maskedconv.ops.masked_weight import Threshold, find_threshold
 
@@ -35,9 +36,10 @@ def update_thresholds(network: nn.Module) -> None:
     kept. Of equal scores, those of later layers are kept, and the later ones within a layer.
 
     Raises:
-        ValueError: the layers differ in ``k``.
+        ValueError: the layers differ in ``k``, or FSDP2 shards their scores.
     """
     layers = [one for one in scored_layers(network) if one.settings.threshold == "global"]
+    _check_gathered(layers)
     fractions = sorted({layer.settings.k for layer in layers})
     if len(fractions) > 1:
         raise ValueError(f"k is {fractions} in layers with one threshold; expected one value")
@@ -63,6 +65,16 @@ def shared_thresholds(layers: Sequence[ScoredLayer]) -> list[Threshold]:
         Threshold(value, first - (end - layer.num_learned))
         for layer, end in zip(layers, ends, strict=True)
     ]
+
+
+def _check_gathered(layers: Sequence[ScoredLayer]) -> None:
+    """ValueError if this process holds only its shard of the scores."""
+    if any(is_sharded(layer.scores) for layer in layers):
+        raise ValueError(
+            "threshold='global' needs the scores of all layers at once, but fully_shard(layer) "
+            "shards them layer by layer; expected fully_shard(network) alone, a threshold of each "
+            "layer, or DistributedDataParallel"
+        )
 
 
 def _before_forward(network: nn.Module, _: Any) -> None:

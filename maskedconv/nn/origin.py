@@ -2,8 +2,8 @@
 
 A layer with a ``seed`` of its own draws them from it. A network of ``models.create(seed=...)``
 draws its layers one after another from one generator; each layer records the arguments of the
-network and its own name in it. Filters of neither kind may come from a checkpoint, which holds
-them.
+network and its own name in it. Filters of neither kind may come from a file that holds them, such
+as a checkpoint, or from a model of a hub.
 """
 
 from __future__ import annotations
@@ -29,13 +29,20 @@ class NetworkOrigin(NamedTuple):
 
 
 class FileOrigin(NamedTuple):
-    """Name and SHA-256 of the checkpoint that holds the filters."""
+    """Name and SHA-256 of the file that holds the filters."""
 
     file: str
     sha256: str
 
 
-Origin = NetworkOrigin | FileOrigin
+class HubOrigin(NamedTuple):
+    """Name of a hub's model, and one SHA-256 of all frozen values that come from it."""
+
+    hub: str
+    sha256: str
+
+
+Origin = NetworkOrigin | FileOrigin | HubOrigin
 
 
 def remember_origin(model: nn.Module, arguments: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import maskedconv.nn.distributed  # noqa: F401 (a hook on DistributedDataParallel)
 from maskedconv.nn.assembled_weight import AssembledWeight
 from maskedconv.nn.convertible import check_exact, plain_like
+from maskedconv.nn.origin import NetworkOrigin, origin_of
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
 
 
@@ -117,7 +118,9 @@ class AtPositions(AssembledWeight):
         )
 
     def frozen_buffers(self) -> tuple[str, ...]:
-        return "frozen", "positions", "bias"
+        # Where no network draws the positions again, they are a part of what is learned.
+        drawn = isinstance(origin_of(self), NetworkOrigin)
+        return ("frozen", "positions", "bias") if drawn else ("frozen", "bias")
 
     def learned_parts(self) -> tuple[LearnedPart, ...]:
         return ()

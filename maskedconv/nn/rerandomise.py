@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from maskedconv.checks import check_int
+from maskedconv.nn.distributed import is_sharded
 from maskedconv.nn.global_threshold import scored_layers, update_thresholds
 from maskedconv.nn.random_weights import draw_weights_
 from maskedconv.nn.scored import ScoredLayer
@@ -58,6 +59,11 @@ def _is_due(layer: ScoredLayer, step: int) -> bool:
 
 
 def _check(network: nn.Module, chosen: list[ScoredLayer]) -> None:
+    if any(is_sharded(layer.scores) for layer in chosen):
+        raise ValueError(
+            f"rerandomise_every is {chosen[0].settings.rerandomise_every}; expected 0 under FSDP2, "
+            "as no process holds the whole mask between two steps"
+        )
     users = [id(layer.frozen) for layer in scored_layers(network)]
     for layer in chosen:
         if users.count(id(layer.frozen)) > 1:

@@ -1,7 +1,8 @@
 """Reports of runs: HTML, Markdown, CSV, and every figure as PNG and SVG.
 
 A report is drawn from ``plan.json`` and ``results.jsonl`` only, so it can be drawn again at any
-time. The two functions here belong to the command; the modules do not depend on any paper.
+time. A folder of ``train`` has no plan: its report shows every run by itself. The two functions
+here belong to the command; the modules do not depend on any paper.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def write(out: Path | str) -> Path:
     Also writes ``report.md``, ``results.csv`` and ``figures/``. The output is deterministic.
 
     Raises:
-        FileNotFoundError: ``out`` holds no ``plan.json``.
+        FileNotFoundError: ``out`` holds neither a ``plan.json`` nor runs.
         StoreError: the folder or its plan cannot be read; names the place in the plan.
     """
     from maskedconv.papers import PAPERS
@@ -36,10 +37,14 @@ def readme_tables(out: Path | str, items: Sequence[str] = ()) -> str:
 
     Raises:
         ValueError: an item is not in the plan.
-        FileNotFoundError, StoreError: as :func:`write`.
+        FileNotFoundError: ``out`` holds no ``plan.json``.
+        StoreError: as :func:`write`.
     """
     from maskedconv.papers import PAPERS
     from maskedconv.report.loading import load
     from maskedconv.report.readme import tables
 
-    return tables(load(Path(out), PAPERS), items)
+    results = load(Path(out), PAPERS)
+    if not results.papers:
+        raise FileNotFoundError(f"{out} has no plan.json; expected a folder of reproduce")
+    return tables(results, items)

@@ -14,7 +14,7 @@ def main(
         typer.Argument(metavar="[ITEM]...", help="With --readme: items such as fig1; default all."),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Output folder of reproduce, with plan.json and results.jsonl.")
+        Path, typer.Option(help="Output folder of reproduce or train, with results.jsonl.")
     ] = Path("runs/quick"),
     readme: Annotated[
         bool, typer.Option("--readme", help="Print short Markdown tables instead of drawing.")

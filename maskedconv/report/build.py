@@ -10,13 +10,15 @@ from typing import Any
 
 from maskedconv.console import duration
 from maskedconv.io import replace_file
-from maskedconv.report import appendix
+from maskedconv.report import appendix, single_runs
 from maskedconv.report.claims import judge
-from maskedconv.report.document import Document, Figure, Scorecard, Section, Text
+from maskedconv.report.document import Block, Document, Figure, Scorecard, Section, Text
 from maskedconv.report.item import Paper
+from maskedconv.report.loading import RUNS
 from maskedconv.report.measured import SEED_SPREAD
 from maskedconv.report.render import html, markdown
 from maskedconv.report.results import Results, dataset_title, family, network_label
+from maskedconv.report.wall_time import wall_seconds
 from maskedconv.runs.parts import options_text
 
 
@@ -25,11 +27,12 @@ def build(results: Results, out: Path) -> Path:
     folder = out / "figures"
     folder.mkdir(exist_ok=True)
     document = Document(
-        title="; ".join(paper.title for paper in results.papers),
+        title="; ".join(paper.title for paper in results.papers) or "Training runs",
         notice=notice(results),
         facts=_facts(results),
         sections=[
             *(section for paper in results.papers for section in _paper(results, paper, folder)),
+            *single_runs.sections(results.seed_groups(RUNS), folder),
             *appendix.sections(results, folder, out),
         ],
         sources=[paper.source for paper in results.papers],
@@ -44,13 +47,36 @@ def build(results: Results, out: Path) -> Path:
 def _paper(results: Results, paper: Paper[Any], folder: Path) -> Iterator[Section]:
     """The scorecard of a paper, and a section for each of its planned figures and tables.
 
-    Panels are written to ``folder``. A figure without panels, whose runs are missing, is left out.
+    If not all of them are planned, they come first, and the scorecard has their claims only. Panels
+    are written to ``folder``. A figure without panels, whose runs are missing, is left out.
     """
+    others = [item.id for item in paper.items if item.id not in results.experiments]
+    sections = list(_items(results, paper, folder))
+    yield from sections if others else ()
+    yield from _scorecard(results, paper, others)
+    yield from () if others else sections
+
+
+def _scorecard(results: Results, paper: Paper[Any], others: list[str]) -> Iterator[Section]:
+    """The claims of the planned items; ``others`` are the ids of the items that are not planned."""
+    verdicts = judge(results, paper)
+    decided = [verdict for verdict in verdicts if verdict.experiment not in others]
     name, title = "scorecard", "Scorecard of the paper's claims"
     if len(results.papers) > 1:
         name, title = f"{name}-{paper.items[0].id}", f"{paper.title}: scorecard"
-    about = [Text(_CRITERIA)] if paper is results.papers[0] else []
-    yield Section(name, title, [*about, Scorecard(judge(results, paper))])
+    blocks: list[Block] = [Text(_CRITERIA)] if paper is results.papers[0] and decided else []
+    blocks += [Scorecard(decided)] if decided else []
+    if left := len(verdicts) - len(decided):
+        blocks.append(
+            Text(
+                f"{left} more claims belong to items that were not asked for: {', '.join(others)}."
+            )
+        )
+    if blocks:
+        yield Section(name, title, blocks)
+
+
+def _items(results: Results, paper: Paper[Any], folder: Path) -> Iterator[Section]:
     for item in paper.items:
         if item.id in results.experiments:
             title = f"{item.reference}: {results.title(item.id)}"
@@ -63,6 +89,8 @@ def notice(results: Results) -> str:
     """The report's first line: whether its numbers are comparable with the paper's."""
     preset = results.plan.get("preset")
     data = _datasets(results)
+    if not results.papers:
+        return f"Single runs of maskedconv.train on {data}."
     if preset == "quick":
         return (
             f"This is the small preset: small networks of the paper's families on {data}. "
@@ -111,8 +139,9 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     runs, settings = list(results.runs().values()), len(results.asked())
     seeds = {run.config.seed for run in runs}
     done, failed = sum(run.done for run in runs), sum(run.failed for run in runs)
+    preset = results.plan.get("preset")
     facts = [
-        ("Preset", str(results.plan.get("preset", "unknown"))),
+        *([("Preset", str(preset))] if preset else []),
         ("Data", _datasets(results)),
         (
             "Runs",
@@ -121,10 +150,8 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         ),
         ("Seeds", str(len(seeds))),
         ("Precision", results.precision or "nothing was run"),
-        (
-            "Training time",
-            duration(sum(run.seconds for run in runs), rough=True),
-        ),
+        ("Training time", duration(sum(run.seconds for run in runs), rough=True)),
+        ("Wall time", duration(wall_seconds(runs), rough=True)),
     ]
     if command := results.plan.get("command"):
         facts.append(("Command", str(command)))

@@ -1,4 +1,4 @@
-"""Reads the plan and the rows of a folder for the report."""
+"""Reads the plan and the rows of a folder, or the rows alone, for the report."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from maskedconv.report.item import Paper
 from maskedconv.report.results import Results, Run, SeedGroup
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.row import Row
-from maskedconv.runs.store import Store
+from maskedconv.runs.store import Loaded, Store
+
+# The experiment with the runs of a folder without a plan.
+RUNS = "runs"
 
 
 def load(out: Path, papers: Sequence[Paper[Any]]) -> Results:
     """Reads ``plan.json`` and ``results.jsonl`` of a folder with experiments of ``papers``.
 
+    A folder of ``train`` has no plan: all its runs are the experiment ``RUNS`` of no paper.
+
     Raises:
-        FileNotFoundError: there is no plan.
+        FileNotFoundError: there is neither a plan nor a run.
         StoreError: the folder or the plan cannot be read; names the place in the plan.
     """
     store = Store(out)
-    plan = store.read_plan()
+    plan, loaded = store.read_plan(), store.load()
     if plan is None:
-        raise FileNotFoundError(
-            f"{store.plan} does not exist; run `python -m maskedconv.reproduce --out {out}` first"
-        )
-    loaded = store.load()
+        return _without_plan(store, loaded)
     experiments = {
         name: _seed_groups(entry, loaded.rows) for name, entry in plan["experiments"].items()
     }
@@ -36,6 +38,18 @@ def load(out: Path, papers: Sequence[Paper[Any]]) -> Results:
     unplanned = len(loaded.rows.keys() - planned)
     there = [p for p in papers if any(item.id in experiments for item in p.items)]
     return Results(plan, experiments, loaded.problems, unplanned, tuple(there or papers))
+
+
+def _without_plan(store: Store, loaded: Loaded) -> Results:
+    if not loaded.rows:
+        raise FileNotFoundError(
+            f"{store.plan} does not exist, and {store.results} has no run; run "
+            f"`python -m maskedconv.reproduce --out {store.out}` first, or maskedconv.train"
+        )
+    runs = [{"key": key, "config": row["config"]} for key, row in loaded.rows.items()]
+    experiments = {RUNS: _seed_groups({"runs": runs}, loaded.rows)}
+    plan = {"experiments": {RUNS: {"title": "Training runs", "runs": runs}}}
+    return Results(plan, experiments, loaded.problems)
 
 
 def _seed_groups(entry: dict[str, Any], rows: dict[str, Row]) -> list[SeedGroup]:

@@ -58,6 +58,7 @@ _ORDER = [
     "method",
     "method_options",
     "warmup",
+    "test_subset",
 ]
 _PAIRS = ("options", "method_options")
 

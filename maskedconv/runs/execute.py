@@ -80,7 +80,7 @@ def _check_init(config: RunConfig) -> None:
 
 
 # Fields that older checkpoints lack. At their default they are left out, so that those stay valid.
-_LATER_FIELDS = ("compile", "method", "method_options", "warmup")
+_LATER_FIELDS = ("compile", "method", "method_options", "warmup", "test_subset")
 
 
 def execute(
@@ -176,7 +176,7 @@ def _do(
     if measured := dataset.measure(model):
         row["measured"] = measured
     if config.keep and folder is not None:
-        row.update(cast(Row, keep_weights(model, folder, config.key)))
+        row.update(cast(Row, keep_weights(model, folder, config, dataset)))
 
 
 def _training_of(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.preset import Network, Preset
+from maskedconv.training.config import ADAM_MOMENTUM
 
 P = TypeVar("P", bound=Preset)
 ALL_WEIGHTS = 1.0
 _OF_RECIPES = (
     *("lr", "momentum", "weight_decay", "milestones", "gamma", "nesterov", "schedule", "warmup"),
+    "optimizer",
 )
 
 
@@ -58,6 +60,33 @@ def recipe_run(
         options=network.options,
         **{**recipe_fields, **fields},
     )
+
+
+def fields_of_recipe(model: str, scale_schedule: bool = False, **given: Any) -> dict[str, Any]:
+    """The fields of a :class:`RunConfig` by the recipe of a network, with ``given`` in its place.
+
+    A recipe's Nesterov momentum is left out with another optimizer, whose momentum is by default
+    0.9, or 0 for YellowFin, which tunes it. The recipe's dropout is for the run that learns all
+    weights, and is not included.
+
+    Args:
+        scale_schedule: whether milestones and warm-up are scaled from the recipe's epochs to the
+            given ones.
+        given: fields of the recipe; None stands for the recipe's value.
+    """
+    from maskedconv.models import recipe
+
+    found = asdict(recipe(model))
+    del found["dropout"]
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if chosen.get("optimizer", found["optimizer"]) != found["optimizer"]:
+        momentum = 0.0 if chosen["optimizer"] == "yellowfin" else ADAM_MOMENTUM
+        found |= {"nesterov": False, "momentum": momentum}
+    if scale_schedule and "epochs" in chosen:
+        full, epochs = found["epochs"], chosen["epochs"]
+        found["milestones"] = scaled_milestones(found["milestones"], full, epochs)
+        found["warmup"] = round(found["warmup"] * epochs / full)
+    return found | chosen
 
 
 def scaled_milestones(milestones: Sequence[int], full_epochs: int, epochs: int) -> tuple[int, ...]:

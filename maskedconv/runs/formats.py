@@ -51,6 +51,10 @@ def _option(value: Any) -> None:
     text(value[0])
 
 
+def _confusion(value: Any) -> None:
+    list_of(list_of(count, len(value)) if isinstance(value, list) else count)(value)
+
+
 def _first_layer(value: Any) -> None:
     _filters(value)
     if math.prod(value["shape"]) != len(value["values"]) or value["learned"] > value["shape"][0]:
@@ -61,7 +65,7 @@ def _first_layer(value: Any) -> None:
 
 
 # Types of the fields that RunConfig does not check itself.
-_config = record(
+config = record(
     {"dataset": one_of(*available())},
     {
         "model": text,
@@ -72,11 +76,11 @@ _config = record(
             ("frozen", "trained", "init", "schedule", "optimizer", "start", "amp", "method"), text
         ),
         "milestones": list_of(count),
-        "subset": optional(count),
+        **dict.fromkeys(("subset", "test_subset"), optional(count)),
         **dict.fromkeys(("options", "method_options"), list_of(_option)),
     },
 )
-_run = record({"key": text, "config": _config}, {"same_as": text})
+_run = record({"key": text, "config": config}, {"same_as": text})
 _numbers = ("train_loss", "train_top1", "test_loss", "seconds", "lr")
 # None if a loss was not finite.
 _history = list_of(
@@ -103,6 +107,8 @@ _row: Schema = record(
         "weights": text,
         "layers": list_of(record({"name": text}, {"learned": _part, "frozen": _part})),
         "first_layer": optional(_first_layer),
+        "classes": list_of(text),
+        "confusion": _confusion,
         "norms": _norms,
         "masks": list_of(record({"name": text, **dict.fromkeys(_MASK, count)})),
         "members": list_of(record({"top1": number, "history": _history})),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.images import DataKey
@@ -72,24 +72,44 @@ def run_parallel(
         StoreError: a row, a checkpoint or a file of weights cannot be written.
         WorkerError: processes do not start, or the images cannot be passed to them.
     """
-    schedule = _Schedule({config.key: config for config in configs}, poll_seconds)
+    schedule = Schedule({config.key: config for config in configs}, poll_seconds)
     if not schedule.pending:
         return {}
     with sigterm_interrupts(), saved(datasets) as images, Pool(worker_config, images) as pool:
-        while schedule.pending:
-            while len(pool.busy) < workers and (config := schedule.next()):
-                pool.give(config)
-            if not pool.busy:
-                observer.waiting(len(schedule.pending))
-                time.sleep(poll_seconds)
-                continue
-            for config, event in pool.events(poll_seconds if schedule.deferred else None):
-                _take(config, event, schedule, observer, Store(worker_config.out))
+        finish_all(schedule, pool, workers, observer, Store(worker_config.out))
     return schedule.rows
 
 
+class Runner(Protocol):
+    """Executes several runs at once and reports on them, as ``workers.Pool`` does."""
+
+    @property
+    def busy(self) -> Mapping[Any, RunConfig]: ...
+    def give(self, config: RunConfig) -> None: ...
+    def events(self, timeout: float | None) -> Iterable[tuple[RunConfig, Any]]: ...
+
+
+def finish_all(
+    schedule: Schedule, runner: Runner, at_once: int, observer: Observer, store: Store
+) -> None:
+    """Gives the runs of the schedule to ``runner``, up to ``at_once`` of them, until all are done.
+
+    Raises:
+        StoreError, WorkerError: as :func:`run_parallel`.
+    """
+    while schedule.pending:
+        while len(runner.busy) < at_once and (config := schedule.next()):
+            runner.give(config)
+        if not runner.busy:
+            observer.waiting(len(schedule.pending))
+            time.sleep(schedule.poll_seconds)
+            continue
+        for config, event in runner.events(schedule.poll_seconds if schedule.deferred else None):
+            _take(config, event, schedule, observer, store)
+
+
 def _take(
-    config: RunConfig, event: Any, schedule: _Schedule, observer: Observer, store: Store
+    config: RunConfig, event: Any, schedule: Schedule, observer: Observer, store: Store
 ) -> None:
     match event:
         case ("started",):
@@ -112,7 +132,7 @@ def _take(
             observer.finished(config, row)
 
 
-class _Schedule:
+class Schedule:
     """Chooses the next run: in order, and after the run that it starts from."""
 
     def __init__(self, pending: dict[str, RunConfig], poll_seconds: float) -> None:
@@ -123,7 +143,7 @@ class _Schedule:
         self._given: set[str] = set()
         self._deaths: dict[str, int] = {}
         self._unstarted = 0
-        self._poll_seconds = poll_seconds
+        self.poll_seconds = poll_seconds
 
     def next(self) -> RunConfig | None:
         """Takes the next run; None if there is none now."""
@@ -139,7 +159,7 @@ class _Schedule:
     def defer(self, config: RunConfig) -> None:
         """Postpones a run that another command is doing."""
         self._given.remove(config.key)
-        self.deferred[config.key] = time.monotonic() + self._poll_seconds
+        self.deferred[config.key] = time.monotonic() + self.poll_seconds
 
     def finish(self, config: RunConfig, row: Row) -> None:
         """Records the row of a finished run."""

@@ -138,17 +138,20 @@ class DataConfig:
     Attributes:
         dataset: a name that ``maskedconv.data.load`` knows.
         subset: training images per class, or None for all of them.
+        test_subset: test images per class, or None for all of them.
     """
 
     dataset: str
     subset: int | None = None
+    test_subset: int | None = None
 
     def __post_init__(self) -> None:
         self._check_data()
 
     def _check_data(self) -> None:
-        if self.subset is not None:
-            check_int("subset", self.subset, 1)
+        for name in ("subset", "test_subset"):
+            if (count := getattr(self, name)) is not None:
+                check_int(name, count, 1)
 
 
 def _sorted_options(argument: str, options: Options) -> Options:

@@ -127,7 +127,9 @@ def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Task])
     for row in loaded.rows.values():
         config = row["config"]
         dataset = datasets.get((config["dataset"], config.get("subset")))
-        if dataset is not None and row.get("data_note") not in (None, dataset.note):
+        # Another choice of test images is no other data.
+        whole = config.get("test_subset") is None
+        if dataset is not None and whole and row.get("data_note") not in (None, dataset.note):
             raise ValueError(
                 f"{store.out} holds results of other data: {row['data_note']!r}, not "
                 f"{dataset.note!r}; choose another folder with --out"

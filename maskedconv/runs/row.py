@@ -70,11 +70,16 @@ class FirstLayer(TypedDict):
 
 
 class KeptWeights(TypedDict):
-    """The file of a run's weights, relative to the output folder, and a description of them."""
+    """The file of a run's weights, relative to the output folder, and a description of them.
+
+    ``confusion`` [C, C] counts the test images by true class (rows) and predicted class.
+    """
 
     weights: str
     layers: list[LayerRow]
     first_layer: FirstLayer | None
+    classes: NotRequired[list[str]]
+    confusion: NotRequired[list[list[int]]]
 
 
 class NormsPart(TypedDict):
@@ -154,6 +159,8 @@ class Row(TypedDict):
     weights: NotRequired[str]
     layers: NotRequired[list[LayerRow]]
     first_layer: NotRequired[FirstLayer | None]
+    classes: NotRequired[list[str]]
+    confusion: NotRequired[list[list[int]]]
     norms: NotRequired[NormsRow]
     masks: NotRequired[list[MaskRow]]
     members: NotRequired[list[MemberRow]]

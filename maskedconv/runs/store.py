@@ -63,6 +63,10 @@ class Store:
         self._lock_file = self.out / ".lock"
         self._claims = self.out / ".claims"
 
+    def is_prepared(self) -> bool:
+        """Whether :meth:`prepare` was called, and its folder is visible here."""
+        return self._claims.is_dir()
+
     def prepare(self) -> None:
         """Creates the folder and checks that rows can be written; StoreError if not."""
         with _explained(self.out):

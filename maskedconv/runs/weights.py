@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from maskedconv.checkpoint import load_plain, save
+from maskedconv.data import Task
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.runs.config import RunConfig
+from maskedconv.runs.confusion import confusion
 from maskedconv.runs.row import FirstLayer, KeptWeights, LayerRow, WeightsPart
 from maskedconv.runs.store import StoreError
 
@@ -19,25 +23,46 @@ def weights_path(folder: Path, key: str) -> Path:
     return folder / _FOLDER / f"{key}.safetensors"
 
 
-def keep_weights(model: nn.Module, folder: Path, key: str) -> KeptWeights:
-    """Writes the weights and returns what the row says of them.
+def keep_weights(model: nn.Module, folder: Path, config: RunConfig, dataset: Task) -> KeptWeights:
+    """Writes the weights and returns the row's description of them.
 
     ``weights`` is the file relative to ``folder``; ``layers`` and ``first_layer`` are as
-    :func:`describe_layers` and :func:`describe_first_layer` give them.
+    :func:`describe_layers` and :func:`describe_first_layer` give them. ``classes`` and
+    ``confusion`` are there if :func:`maskedconv.runs.confusion.confusion` has a matrix.
 
     Raises:
         StoreError: the file cannot be written.
     """
-    path = weights_path(folder, key)
+    path = weights_path(folder, config.key)
     try:
         path.parent.mkdir(exist_ok=True)
-        save(model, path, frozen=True)
+        save(model, path, frozen=True, notes=notes_of(config, dataset))
     except OSError as error:
         raise StoreError(f"the weights {path} cannot be written: {error}") from error
-    return {
+    row: KeptWeights = {
         "weights": str(path.relative_to(folder)),
         "layers": describe_layers(model),
         "first_layer": describe_first_layer(model),
+    }
+    matrix = confusion(model, dataset, amp=config.amp == "bf16")
+    if matrix is not None:
+        row |= {"classes": list(dataset.classes), "confusion": matrix}
+    return row
+
+
+def notes_of(config: RunConfig, dataset: Task) -> dict[str, Any]:
+    """The notes in the file of a run's weights: all that using the network needs.
+
+    ``run`` is the configuration, ``classes`` are the names of the outputs, ``image_shape`` is that
+    of an example, and ``preprocessing`` turns an image into one (null: there is none).
+    """
+    steps = dataset.preprocessing
+    return {
+        "run": config.to_json(),
+        "classes": list(dataset.classes),
+        "image_shape": list(dataset.image_shape),
+        "preprocessing": None if steps is None else steps.to_json(),
+        "data_note": dataset.note,
     }
 
 

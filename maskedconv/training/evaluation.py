@@ -28,7 +28,7 @@ def evaluate(
     For images these are the cross-entropy and the top-1.
     """
     sums = Sums(dataset.device)
-    for logits, labels in _answers(model, dataset, batch_size, amp, before_batch):
+    for logits, labels in answers(model, dataset, batch_size, amp, before_batch):
         with autocast(dataset.device, amp):
             loss = dataset.loss(logits, labels)
         sums.add(loss, dataset.correct(logits, labels), len(labels))
@@ -39,19 +39,22 @@ def predict(
     model: nn.Module, dataset: Task, batch_size: int | None = None, amp: bool = False
 ) -> Tensor:
     """Softmax float32 [N, classes] on the test set; leaves the model in eval mode."""
-    answers = _answers(model, dataset, batch_size, amp)
-    return torch.cat([logits.float().softmax(1) for logits, _ in answers])
+    found = answers(model, dataset, batch_size, amp)
+    return torch.cat([logits.float().softmax(1) for logits, _ in found])
 
 
 @torch.no_grad()
-def _answers(
+def answers(
     model: nn.Module,
     dataset: Task,
-    batch_size: int | None,
-    amp: bool,
+    batch_size: int | None = None,
+    amp: bool = False,
     before_batch: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits [B, classes] and labels [B] of the test set, batch by batch."""
+    """Logits [B, classes] and labels [B] of the test set, batch by batch.
+
+    Leaves the model in eval mode.
+    """
     model.eval()
     batch_size = batch_size or (
         CPU_TEST_BATCH_SIZE if dataset.device.type == "cpu" else GPU_TEST_BATCH_SIZE

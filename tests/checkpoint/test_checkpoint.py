@@ -89,7 +89,7 @@ def test_files_that_are_not_checkpoints(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign")
     with pytest.raises(ValueError, match="not written by maskedconv"):
         load(model, tmp_path / "foreign")
-    with pytest.raises(ValueError, match=r"0\.num_learned is 1; expected 2"):
+    with pytest.raises(ValueError, match=r"0\.num_learned is 1 in the file; the model has 2"):
         load(network(learned=2), tmp_path / "m")
     with pytest.raises(ValueError, match="has masked layers"):
         load(nn.Sequential(model[0]), tmp_path / "m")

@@ -11,6 +11,7 @@ from damaged_checkpoints import equal, parts_of, with_header
 from torch import nn
 
 from maskedconv import MaskedConv2d, convert_, load, models, save
+from maskedconv.checkpoint.digests import check_of, fingerprint
 from maskedconv.nn.origin import origin_of
 
 
@@ -148,7 +149,7 @@ def test_a_type_that_differs_is_named(tmp_path, first_format):
     path.write_bytes(with_header(path, lambda header: header, first_format))
     model = network(1).bfloat16()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(ValueError, match="float32; expected bfloat16") as caught:
+    with pytest.raises(ValueError, match="float32 in the file; the model has bfloat16") as caught:
         load(model, path)
     assert "SHA" not in str(caught.value)
     assert equal(model.state_dict(), before)
@@ -243,13 +244,14 @@ def test_lazy_signs_are_saved(tmp_path):
     assert loaded.extra.tolist() == [0.0, -1.0, -2.0]
 
 
-def test_the_header_has_the_checksum_of_everything(tmp_path):
+def test_the_header_has_a_check_of_everything(tmp_path):
     model = network(1)
     save(model, tmp_path / "m")
     metadata, tensors = parts_of(tmp_path / "m")
     header = json.loads(metadata["maskedconv"])
-    assert header["tensors"].keys() == tensors.keys()
-    assert header["tensors"].keys() | header["frozen"].keys() == model.state_dict().keys()
+    each = [check_of(key, fingerprint(tensors[key])) for key in sorted(tensors)]
+    assert header["checks"] == "".join(each)
+    assert tensors.keys() | header["frozen"].keys() == model.state_dict().keys()
 
 
 def test_filters_of_no_seed_remember_their_file(tmp_path):

@@ -126,7 +126,7 @@ def test_only_the_data_of_the_named_items_is_needed(tmp_path):
     options = ("--data-dir", f"cifar10={cifar}", "--subset", "3", "--out", tmp_path / "out")
     plan_of = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reproduce, "_run", lambda plan, *_: plan_of.append(plan) or {})
+        patch.setattr(reproduce, "run_missing", lambda plan, *_: plan_of.append(plan) or {})
         result = call(reproduce, "fig2", "--preset", "paper", "--no-report", *options)
     assert result.exit_code == 0, result.output
     assert {run.dataset for run in plan_of[0]} == {"cifar10"}

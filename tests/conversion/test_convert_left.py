@@ -63,7 +63,7 @@ def test_the_layer_alone_is_refused(case):
 def test_reasons_are_grouped_in_one_warning():
     model = nn.Sequential(*(Scaled(3, 3, 1) for _ in range(6)), nn.Conv2d(3, 3, 1))
     with pytest.warns(UserWarning, match="left 6") as caught:
-        convert_(model, learned=1)
+        convert_(model, learned=1, rest="learn")
     assert [str(w.message).partition(". ")[0] for w in caught] == [
         "convert_ left 6 of 7 layers alone: 0, 1, 2, 3 and 2 more: a subclass of Conv2d: Scaled"
     ]
@@ -71,7 +71,9 @@ def test_reasons_are_grouped_in_one_warning():
 
 
 def test_no_warning_for_a_layer_that_is_excluded(recwarn):
-    convert_(nn.Sequential(Scaled(3, 3, 1), nn.Conv2d(3, 3, 1)), learned=1, exclude="0")
+    convert_(
+        nn.Sequential(Scaled(3, 3, 1), nn.Conv2d(3, 3, 1)), learned=1, exclude="0", rest="learn"
+    )
     assert not recwarn.list
 
 
@@ -172,15 +174,29 @@ def test_a_wrapped_model_is_refused():
 
 
 def test_report():
-    model = nn.Sequential(Scaled(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Linear(2, 2))
+    model = nn.Sequential(
+        Scaled(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Linear(2, 2), nn.BatchNorm1d(2)
+    )
     model[1] = MaskedConv2d(3, 3, 1, learned=1)
+    model[3].bias.requires_grad_(False)
+    model[4].requires_grad_(False)
     report = conversion_report(model)
     assert report == maskedconv.ConversionReport(
-        ("1",), ("2",), {"0": "a subclass of Conv2d: Scaled"}
+        converted=("1",),
+        convertible=("2",),
+        left_alone={"0": "a subclass of Conv2d: Scaled"},
+        learned=4,
+        others={"0": ("Scaled", 12, 0), "2": ("Conv2d", 12, 0), "3": ("Linear", 4, 2)},
+        norms={"4": ("BatchNorm1d", 0, 4)},
     )
     assert str(report).splitlines() == [
         "1 converted, 1 convertible, 1 left alone",
         "0: a subclass of Conv2d: Scaled",
+        "converted: 4 values learned",
+        "norms, frozen: 1 BatchNorm1d (4), 0 values learned, 4 frozen",
+        "not converted, learned: 1 Scaled (0), 12 values learned, 0 frozen",
+        "not converted, learned: 1 Conv2d (2), 12 values learned, 0 frozen",
+        "not converted, learned in part: 1 Linear (3), 4 values learned, 2 frozen",
     ]
 
 

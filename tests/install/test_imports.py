@@ -18,14 +18,16 @@ LAYERS = (
     ("methods",),
     ("conversion",),
     ("models",),
-    ("counting", "selection", "supermasks", "explanation", "checkpoint", "env", "optim"),
+    ("counting", "selection", "supermasks", "explanation", "checkpoint", "env", "optim", "fusion"),
+    ("analysis", "ensemble"),
     ("data",),
     ("training",),
     ("runs",),
     ("report",),
     ("papers",),
     ("cli",),
-    ("reproduce", "train"),
+    ("reproduce", "train", "predict"),
+    ("__main__",),
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The package itself is the report's command, and passes the papers down.

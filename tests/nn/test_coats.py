@@ -138,10 +138,10 @@ def test_checkpoints(tmp_path, coats, digits):
     assert digits * weights / 8 <= (tmp_path / "bits").stat().st_size < digits * weights / 8 + 8000
     assert count_inference_bytes(model).stored >= digits * weights / 8
     for wrong in (network(1, seed=0), network(coats + 1, seed=0)):
-        with pytest.raises(ValueError, match=rf"coats is {coats}; expected"):
+        with pytest.raises(ValueError, match=rf"coats is {coats} in the file; the model has"):
             load(wrong, tmp_path / "bits")
     save(network(1, seed=0), tmp_path / "one")
-    with pytest.raises(ValueError, match=rf"coats is 1; expected {coats}"):
+    with pytest.raises(ValueError, match=rf"coats is 1 in the file; the model has {coats}"):
         load(model, tmp_path / "one")
 
 

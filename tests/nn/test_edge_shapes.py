@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 import torch
+from free_memory import fill_free_memory
 from torch import nn
 from torch.nn import functional as F
 
@@ -209,3 +210,18 @@ def test_the_stride_of_a_batch_of_one_says_nothing(slice_dim, frozen, fused):
     layer = layer_of(slice_dim, frozen, torch.float64, fused, channels=6, groups=2, learned=1)
     x = torch.randn(1, 6, 5, 7, dtype=torch.float64).to(memory_format=torch.channels_last)
     compare(layer, x.as_strided(x.shape, (6, *x.stride()[1:])))
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["layer", "fused"])
+@pytest.mark.parametrize("learned", [1, 1.0])
+def test_maps_narrower_than_the_stride(learned, fused):
+    """oneDNN's gradient of bfloat16 filters reads uninitialised memory, whatever is learned."""
+    options = {"kernel_size": 2, "stride": 3, "channels": 20, "learned": learned, "bias": False}
+    layer = layer_of(0, "random", torch.bfloat16, fused, **options)
+    x = torch.randn(1, 20, 6, 1).bfloat16().to(memory_format=torch.channels_last)
+    (parameter,) = [p for name, p in layer.named_parameters() if name.endswith("learned")]
+    for _ in range(20):
+        layer.zero_grad()
+        fill_free_memory()
+        layer(x).sum().backward()
+        assert parameter.grad.abs().max() < 100

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import maskedconv.ops  # noqa: F401  registers the operators
 from maskedconv import models
+from maskedconv.functional import block_operators, step_operator  # noqa: F401  registers them
 from maskedconv.ops.masked_weight import find_threshold, masked_weight, score_grad
 
 
@@ -41,6 +41,41 @@ def test_opcheck_weight_grad(slice_dim, prologue, kernel):
     padding = [kernel // 2] * 2
     arguments = (x, grad, shape, slice_dim, [1, 1], padding, [1, 1], 1, *affine, "", torch.float32)
     torch.library.opcheck(torch.ops.maskedconv.weight_grad.default, arguments)
+
+
+@pytest.mark.parametrize("zeros", [0, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_opcheck_bn_relu_convs_backward(zeros, layout):
+    x, grad = (torch.randn(2, c, 6, 6).to(memory_format=layout) for c in (5, 7))
+    frozen = None if zeros else torch.randn(3, 5, 3, 3)
+    norm = torch.rand(5), torch.rand(5), torch.rand(5, 5) + 0.1
+    filters = [torch.randn(4, 5, 3, 3), frozen, None, None]
+    numbers, needs = [1, 1, 1, 1, 1, 1, 1, 0, zeros], [True] * 4 + [False]
+    rest = (1e-5, True, numbers, "", torch.float32, [grad], needs)
+    operator = torch.ops.maskedconv.bn_relu_convs_backward.default
+    torch.library.opcheck(operator, (x, *norm, filters, *rest))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_opcheck_dense_block(training, layout):
+    x = torch.randn(2, 4, 5, 6).to(memory_format=layout)
+    sizes = [(4, 6, 1), (6, 3, 3), (7, 6, 1), (6, 3, 3)]  # channels, filters, kernel of each unit
+    tensors, numbers = [], []
+    for channels, filters, kernel in sizes:
+        fixed = None if training else torch.rand(5, channels) + 0.1
+        bank = torch.randn(2, channels, kernel, kernel)
+        frozen = torch.randn(filters - 2, channels, kernel, kernel)
+        tensors += [torch.rand(channels), torch.rand(channels), fixed, bank, frozen, None, None]
+        numbers += [1, 1, kernel // 2, kernel // 2, 1, 1, 1, 0, 0]
+    plan = ([2, 2], [1e-5] * 4, [training] * 4, numbers, [""] * 4)
+    operators = torch.ops.maskedconv
+    torch.library.opcheck(operators.dense_block.default, (x, tensors, *plan))
+    features, *kept = operators.dense_block(x, tensors, *plan)
+    statistics, values = (kept[:4], kept[4:]) if training else ([], kept)
+    needs = [True] + [True, True, True, False] * 4
+    arguments = (features, statistics, values, tensors, *plan, torch.randn_like(features), needs)
+    torch.library.opcheck(operators.dense_block_backward.default, arguments)
 
 
 def supermask(layout):

@@ -267,20 +267,26 @@ def test_strided_1x1_filters_of_few_channels(channels, stride, slice_dim):
     assert_as_exact([result], [plain], [expected])
 
 
-@pytest.mark.parametrize("width", [1, 2])
-@pytest.mark.parametrize("kernel", [(2, 2), (2, 3), (3, 3)])
-@pytest.mark.parametrize("channels", [3, 7, 20])
-def test_maps_narrower_than_the_stride_in_bfloat16(channels, kernel, width):
+@pytest.mark.parametrize(
+    ("kernel", "width", "padding"),
+    [
+        *[(kernel, width, 1) for kernel in [(2, 2), (2, 3), (3, 3)] for width in [1, 2]],
+        ((2, 1), 1, 0),
+        ((2, 2), 2, 0),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3, 7, 20])
+def test_maps_narrower_than_the_stride_in_bfloat16(channels, kernel, width, padding):
     """oneDNN reads uninitialised memory: repeated with free memory full of NaN."""
-    x = torch.randn(2, channels, 6, width).bfloat16().to(memory_format=torch.channels_last)
-    geometry = ConvGeometry((3, 3), (1, 1), (1, 1), 1)
-    shape = torch.Size((5, channels, *kernel))
+    x = torch.randn(1, channels, 8, width).bfloat16().to(memory_format=torch.channels_last)
+    geometry = ConvGeometry((3, 3), (padding, padding), (1, 1), 1)
+    shape = torch.Size((32, channels, *kernel))
     rows, columns = output_size(x.shape[2:], kernel, geometry)
-    grad = torch.randn(2, 5, rows, columns).bfloat16().to(memory_format=torch.channels_last)
+    grad = torch.randn(1, 32, rows, columns).bfloat16().to(memory_format=torch.channels_last)
     problem = WeightGradProblem(x, grad, shape, 1, geometry, backend="reference")
-    padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
-    plain = torch.nn.grad.conv2d_weight(padded, shape, grad, (3, 3))
+    padded = torch.nn.functional.pad(x, (padding,) * 4)
     expected = torch.nn.grad.conv2d_weight(padded.double(), shape, grad.double(), (3, 3))
+    plain = torch.nn.grad.conv2d_weight(padded.float(), shape, grad.float(), (3, 3)).bfloat16()
     for _ in range(20):
         fill_free_memory()
         result = weight_grad(problem, torch.float32)

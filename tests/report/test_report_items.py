@@ -24,6 +24,7 @@ from maskedconv.papers.rosenfeld2018.ensembles import all_parameters, stored
 from maskedconv.report import build as report_build
 from maskedconv.report import curves
 from maskedconv.report.document import Figure, Table, Text
+from maskedconv.report.filters import filters_panel
 from maskedconv.report.learned import learned_table
 from maskedconv.report.tables import networks
 from maskedconv.runs.config import RunConfig
@@ -100,7 +101,7 @@ def test_first_filters_are_framed_where_they_are_learned(channels):
     first = {"shape": [16, channels, 3, 3], "learned": 4, "values": [0.5] * (16 * channels * 9)}
     figure = matplotlib.figure.Figure()
     axes = figure.add_subplot()
-    fig6.filters_panel(first)(axes)
+    filters_panel(first)(axes)
     widths = [patch.get_linewidth() for patch in axes.patches]
     assert [width > 1 for width in widths] == [True] * 4 + [False] * 12
 

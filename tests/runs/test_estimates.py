@@ -11,8 +11,10 @@ from commands import call
 from report_samples import config
 
 from maskedconv import data, reproduce
+from maskedconv.cli import running
 from maskedconv.runs import estimate as estimating
 from maskedconv.runs import timing
+from maskedconv.runs.engine import Engine
 from maskedconv.runs.estimate import coarse_estimate, estimate, total_seconds
 from maskedconv.runs.images import Size, data_key
 from maskedconv.runs.same import learned_fraction
@@ -192,15 +194,15 @@ def test_between_epochs_the_clock_goes_on():
 
 
 def test_a_terminal_is_told_the_time_left(monkeypatch):
-    monkeypatch.setattr(reproduce.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(running.sys.stderr, "isatty", lambda: True, raising=False)
     digits = {("digits", None): data.load("digits", subset=2)}
     run = config("wrn_10_1", batch_size=16)
     assert data_key(run) in digits
-    worker_config = reproduce.WorkerConfig(".", "cpu", 1)
-    assert reproduce._time_left([run], digits, worker_config, 1).seconds > 0
-    assert reproduce._time_left([], digits, worker_config, 1) is None
-    monkeypatch.setattr(reproduce.sys.stderr, "isatty", lambda: False, raising=False)
-    assert reproduce._time_left([run], digits, worker_config, 1) is None
+    worker_config, here = running.WorkerConfig(".", "cpu", 1), Engine()
+    assert running._time_left([run], digits, worker_config, here, 1).seconds > 0
+    assert running._time_left([], digits, worker_config, here, 1) is None
+    monkeypatch.setattr(running.sys.stderr, "isatty", lambda: False, raising=False)
+    assert running._time_left([run], digits, worker_config, here, 1) is None
 
 
 def test_the_bar_shows_it():

@@ -11,6 +11,7 @@ import pytest
 from commands import call
 
 from maskedconv import train
+from maskedconv.cli.epoch_table import EpochTable
 from maskedconv.data import Dataset
 from maskedconv.runs import Store
 from maskedconv.runs.checkpoints import has_checkpoint
@@ -180,14 +181,14 @@ TRAIN = ("--model", "wrn_10_1", "--epochs", "3", "--subset", "5", "--learned", "
 
 
 def interrupting(monkeypatch, times):
-    epoch = train._Printer.epoch
+    epoch = EpochTable.epoch
 
     def interrupted(self, config, result):
         epoch(self, config, result)
         for _ in range(times):
             os.kill(HERE(), signal.SIGINT)
 
-    monkeypatch.setattr(train._Printer, "epoch", interrupted)
+    monkeypatch.setattr(EpochTable, "epoch", interrupted)
 
 
 @pytest.mark.parametrize(

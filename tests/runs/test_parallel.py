@@ -19,7 +19,7 @@ from maskedconv import data, reproduce
 from maskedconv.data import Dataset
 from maskedconv.papers import ITEMS
 from maskedconv.runs import Store
-from maskedconv.runs.parallel import _Schedule, divide_cores, parse_parallel, run_parallel
+from maskedconv.runs.parallel import Schedule, divide_cores, parse_parallel, run_parallel
 from maskedconv.runs.workers import WorkerConfig, WorkerError
 
 TWO = (*SMALL, "--parallel", "2", "--threads", "1")
@@ -143,7 +143,7 @@ def test_run_of_another_runner_is_asked_for_again(store):
 
 def test_dependent_runs_wait_for_their_start():
     start_, *ensembles = ITEMS["table4"].runs(preset_of("quick"))
-    schedule = _Schedule({run.key: run for run in [*ensembles, start_]}, poll_seconds=1)
+    schedule = Schedule({run.key: run for run in [*ensembles, start_]}, poll_seconds=1)
     assert schedule.next() == start_
     assert schedule.next() is None
     assert not schedule.died(start_)

@@ -22,7 +22,8 @@ from torch import nn
 
 from maskedconv import MaskedConv2d, load, save
 from maskedconv.checkpoint import load_plain
-from maskedconv.checkpoint.file import fingerprint
+from maskedconv.checkpoint.digests import fingerprint
+from maskedconv.checkpoint.header import read_header
 
 
 def network(seed):
@@ -50,10 +51,21 @@ def parts_of(path):
         return file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
-def with_header(path, change, first_format=False):
-    """The file's bytes with ``change`` applied to its header, and a matching digest."""
+def full_header(path):
+    """The header as earlier versions wrote it: each layer in full, a SHA-256 for each tensor."""
     metadata, tensors = parts_of(path)
-    header = json.loads(metadata["maskedconv"])
+    header = read_header(metadata["maskedconv"], path)
+    del header["checks"]
+    return {**header, "tensors": {name: fingerprint(value) for name, value in tensors.items()}}
+
+
+def with_header(path, change, first_format=False, short=False):
+    """The file's bytes with ``change`` applied to its header, and a matching digest.
+
+    The header is as earlier versions wrote it, unless it is to be ``short``.
+    """
+    metadata, tensors = parts_of(path)
+    header = json.loads(metadata["maskedconv"]) if short else full_header(path)
     if first_format:
         header["format"] = "maskedconv-1"
         del header["tensors"], header["networks"]
@@ -82,7 +94,7 @@ def retyped(path, draw):
     elif kind == 3:
         tensors |= {key: tensor, "more": tensor.clone()}
     if draw.random() < 0.7:
-        header = json.loads(metadata["maskedconv"])
+        header = full_header(path)
         header["tensors"] = {name: fingerprint(value) for name, value in tensors.items()}
         written = json.dumps(header)
         metadata = {"maskedconv": written, "sha256": hashlib.sha256(written.encode()).hexdigest()}
@@ -98,7 +110,7 @@ def foreign(draw):
 def damaged(path, draw):
     """The kind of damage, and the damaged bytes of ``path``."""
     content = path.read_bytes()
-    kinds = ("cut", "flip", "flips", "header", "header", "first", "tensor", "foreign", "noise")
+    kinds = ("cut", "flip", "flips", "header", "short", "first", "tensor", "foreign", "noise")
     kind = draw.choice(kinds)
     if kind == "cut":
         return kind, content[: draw.randrange(len(content))]
@@ -107,9 +119,9 @@ def damaged(path, draw):
         for _ in range(1 if kind == "flip" else 20):
             content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
         return kind, bytes(content)
-    if kind in ("header", "first"):
-        first = kind == "first"
-        return kind, with_header(path, lambda header: mutated(header, draw), first)
+    if kind in ("header", "short", "first"):
+        arguments = kind == "first", kind == "short"
+        return kind, with_header(path, lambda header: mutated(header, draw), *arguments)
     if kind == "tensor":
         return kind, retyped(path, draw)
     return kind, foreign(draw) if kind == "foreign" else draw.randbytes(draw.randrange(200))
@@ -144,7 +156,7 @@ def run(count, seed, folder):
         case = f"case {number} of seed {seed}: {kind}"
         merged = attempt(load_plain, target)
         # A forged file with valid digests may belong to another network.
-        forged = kind in ("header", "first", "tensor")
+        forged = kind in ("header", "short", "first", "tensor")
         assert merged is None or forged or equal(merged, plain), case
         loaded = attempt(load, other, target)
         assert equal(other.state_dict(), start if loaded is None else expected), case

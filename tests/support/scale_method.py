@@ -105,6 +105,10 @@ class Scale(Method):
         layer.directions.copy_(conv.weight.detach())
         return layer
 
+    @classmethod
+    def restored(cls, plain, configuration):
+        return cls().convert(plain, None)
+
     @staticmethod
     def mistake(configuration):
         return ""

@@ -1,0 +1,1 @@
+"""Measures whole models: what their training costs."""

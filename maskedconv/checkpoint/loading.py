@@ -1,0 +1,170 @@
+"""Reading checkpoints into models, which are converted first if they are plain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+from maskedconv.checkpoint import file
+from maskedconv.checkpoint.compare import compare_layers, compare_shared, compare_tensors
+from maskedconv.checkpoint.digests import fingerprint
+from maskedconv.checkpoint.file import Content
+from maskedconv.checkpoint.frozen import find_frozen
+from maskedconv.checkpoint.sources import origin_in
+from maskedconv.checkpoint.whole_model import (
+    check_can_materialise,
+    materialise,
+    own_module_names,
+    own_names,
+    partly_learned,
+    state_of,
+)
+from maskedconv.conversion.restoring import Restored
+from maskedconv.nn.origin import origin_of, set_origin
+from maskedconv.nn.partly_learned import PartlyLearned
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class _Fit(NamedTuple):
+    """A model's layers and state, and the frozen values that the file leaves out."""
+
+    layers: dict[str, PartlyLearned]
+    state: dict[str, Tensor]
+    found: dict[str, Tensor]
+
+
+def load(model: Model, path: str | Path, *, keep_frozen: bool = False) -> Model:
+    """Loads a file of :func:`save` into ``model``, in place. A failed load changes nothing.
+
+    Plain layers of ``model`` that are partly learned in the file are converted first, as by
+    :func:`maskedconv.convert_`; parameters that are frozen in the file then require no gradient.
+
+    If the file does not hold the frozen values, the model's own are used if their SHA-256 matches.
+    Otherwise they are drawn again from the seed in the file. The dtypes of file and model must
+    agree. Tensors of the model on the meta device are allocated on the CPU.
+
+    Args:
+        keep_frozen: refuse a file whose frozen values are not those of ``model``, instead of
+            loading them, because other models or tasks share them.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not such a checkpoint or is damaged; its layers, names, shapes or
+            types are not the model's, or its values differ where layers of the model share them;
+            or frozen values are neither in the file, nor in the model, nor given by a seed.
+    """
+    path = Path(path)
+    content = _without_prefix(file.read(path), state_of(model))
+    restored = _restored(model, content, path)
+    try:
+        fit = _check(model, content, path)
+        if keep_frozen:
+            _check_frozen(content, fit, path)
+    except BaseException:
+        restored.undo()
+        raise
+    materialise(model)
+    tensors = {**content.tensors, **fit.found}
+    model.load_state_dict({key: tensors[name] for key, name in own_names(model).items()})
+    _take_origins(content, fit, path)
+    if restored.names:
+        _freeze(model, content)
+    return model
+
+
+def read_notes(path: str | Path) -> Mapping[str, Any]:
+    """The ``notes`` that :func:`save` stored in a file; empty if there are none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not such a checkpoint or is damaged.
+    """
+    return file.read(Path(path)).notes
+
+
+def _restored(model: nn.Module, content: Content, path: Path) -> Restored:
+    """Converts the plain layers of ``model`` that are partly learned in the file."""
+    own = {name: key for key, name in own_module_names(model).items()}
+    layers = {
+        own[name]: layer
+        for name, layer in content.layers.items()
+        if name in own and not isinstance(model.get_submodule(own[name]), PartlyLearned)
+    }
+    try:
+        return Restored(model, layers)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be loaded into this model: {error}") from None
+
+
+def _check(model: nn.Module, content: Content, path: Path) -> _Fit:
+    """Everything that can be wrong; nothing has been loaded yet."""
+    layers, state = partly_learned(model), state_of(model)
+    compare_layers(content.layers, layers, path)
+    compare_tensors(content, state, path)
+    compare_shared(content, layers, path)
+    found = find_frozen(content, state, layers, path)
+    check_can_materialise(model)
+    return _Fit(layers, state, found)
+
+
+def _check_frozen(content: Content, fit: _Fit, path: Path) -> None:
+    """ValueError unless the model has all frozen values of the file."""
+    differing = [
+        key
+        for key, digest in content.frozen.items()
+        if fit.found.get(key) is not fit.state[key] and fingerprint(fit.state[key]) != digest
+    ]
+    if differing:
+        raise ValueError(
+            f"{path}: {differing[0]} and {len(differing) - 1} other frozen values of the file are "
+            "not those of the model, which keeps its own"
+        )
+
+
+def _take_origins(content: Content, fit: _Fit, path: Path) -> None:
+    """Records where the frozen values now come from, unless the model knew it."""
+    for key in content.frozen:
+        name = key.rpartition(".")[0]
+        layer = fit.layers.get(name)
+        if layer is None:
+            continue
+        own = fit.found.get(key) is fit.state[key]
+        known = layer.seed is not None or origin_of(layer) is not None
+        if not own:
+            layer.seed = content.layers[name]["seed"]
+        if not own or not known:
+            set_origin(layer, origin_in(content, key, path))
+
+
+def _freeze(model: nn.Module, content: Content) -> None:
+    """Parameters that are frozen in the file require no gradient."""
+    names = own_names(model)
+    for key, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, nn.Parameter) and names[key] in content.frozen:
+            tensor.requires_grad_(False)
+
+
+def _without_prefix(content: Content, state: dict[str, Tensor]) -> Content:
+    """``content`` without the ``module.`` of data parallel training, which old files keep."""
+    prefix = "module."
+    names = content.tensors.keys() | content.frozen.keys()
+    if not all(name.startswith(prefix) for name in names) or any(
+        name.startswith(prefix) for name in state
+    ):
+        return content
+
+    def stripped(part: dict[str, Any]) -> dict[str, Any]:
+        return {name.removeprefix(prefix): value for name, value in part.items()}
+
+    return content._replace(
+        layers=stripped(content.layers),
+        frozen=stripped(content.frozen),
+        tensors=stripped(content.tensors),
+    )

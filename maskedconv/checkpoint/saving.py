@@ -1,0 +1,130 @@
+"""Writing checkpoints of the learned part; frozen values are stored as an origin and a hash.
+
+One safetensors file holds the learned parameters, every buffer of other layers (BatchNorm
+statistics included), and the configuration of the masked layers. For frozen values it stores where
+they come from and their SHA-256. Random generators may change between releases, so regenerated
+values are checked against the hash.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskedconv.checkpoint import file
+from maskedconv.checkpoint.compare import configuration_of
+from maskedconv.checkpoint.digests import fingerprint
+from maskedconv.checkpoint.file import Content
+from maskedconv.checkpoint.frozen import frozen_keys, is_drawn_again
+from maskedconv.checkpoint.sources import Origins, describe_base, place_of
+from maskedconv.checkpoint.whole_model import partly_learned, state_of
+from maskedconv.nn.origin import networks_of
+from maskedconv.nn.partly_learned import PartlyLearned
+
+
+def save(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    frozen: bool = False,
+    masks: bool = False,
+    base: str | Path | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes ``model`` to the safetensors file ``path``. An existing file is replaced at the end.
+
+    Names do not contain the prefixes that ``torch.compile`` and data parallel wrappers add.
+
+    Frozen values are the frozen filters, and all parameters that do not require a gradient in a
+    model in which others do. The file has their SHA-256, and not the values.
+
+    Args:
+        frozen: also store the frozen values. Otherwise :func:`load` needs a model that has them
+            (from the same seed, or the same backbone file).
+        masks: of supermasks, store what their masks keep, one bit for each weight, instead of the
+            scores. The loaded model has the same output. Its scores are 1 for kept weights and 0
+            for the others, so that training cannot be resumed from it.
+        base: where frozen values come from that no seed gives: a ``Path`` is a file, whose name
+            and SHA-256 are stored; a string is the name of a hub's model, which is stored with one
+            SHA-256 of all frozen values. An error of :func:`load` names it.
+        notes: JSON values to store beside the tensors, which :func:`read_notes` returns.
+
+    Raises:
+        TypeError: ``notes`` are no JSON values.
+        ValueError: ``model`` holds no parameters or buffers, or one that is no plain tensor in
+            memory (of the meta device, sparse, a subclass); ``masks`` and there are none.
+        OSError: ``path`` cannot be written, or the file ``base`` not read.
+        ModuleNotFoundError: safetensors is not installed.
+
+    Warns:
+        UserWarning: the file leaves out parameters without a gradient, and neither a seed nor
+            ``base`` says where their values come from.
+    """
+    path, state = Path(path), _checked_state(model)
+    layers = partly_learned(model)
+    bits = _masks_of(layers) if masks else {}
+    if masks and not bits:
+        raise ValueError(f"masks is True, but model ({type(model).__name__}) has no supermask")
+    state |= bits
+    digests = {key: fingerprint(state[key]) for key in frozen_keys(model) if key not in bits}
+    stored = state if frozen else {key: t for key, t in state.items() if key not in digests}
+    networks = networks_of(layers.values())
+    described = {
+        name: {**configuration_of(layer), "seed": layer.seed, "origin": place_of(layer, networks)}
+        for name, layer in layers.items()
+    }
+    content = Content(
+        described, digests, stored, networks, masks=frozenset(bits),
+        base=describe_base(base, digests), notes=notes or {},
+    )  # fmt: skip
+    if not frozen and base is None:
+        _warn_of_lost(model, content, state)
+    file.write(path, content)
+
+
+def _checked_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict, if it can be stored; ValueError otherwise."""
+    state = state_of(model)
+    if not state:
+        raise ValueError(f"model ({type(model).__name__}) has nothing to save")
+    for key, tensor in state.items():
+        if type(tensor) is not Tensor or tensor.is_meta or tensor.layout != torch.strided:
+            raise ValueError(f"{key} of the model is {_described(tensor)}; expected a plain tensor")
+    return state
+
+
+def _masks_of(layers: dict[str, PartlyLearned]) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}".lstrip("."): mask
+        for name, layer in layers.items()
+        for key, mask in layer.masks().items()
+    }
+
+
+def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) -> None:
+    """Warns about parameters that the file leaves out and that nothing gives again."""
+    layers, origins = partly_learned(model), Origins()
+    buffers = {f"{n}.{b}".lstrip(".") for n, one in layers.items() for b in one.frozen_buffers()}
+    lost = [
+        key
+        for key in content.frozen
+        if key not in buffers and not is_drawn_again(key, content, state[key], layers, origins)
+    ]
+    if lost:
+        warnings.warn(
+            f"the file leaves out {len(lost)} parameters that do not require a gradient "
+            f"({lost[0]}, ...), and no seed gives their values. To load it, a model needs to have "
+            "them: say where they come from by base=, or store them by frozen=True",
+            stacklevel=3,
+        )
+
+
+def _described(value: Any) -> str:
+    if type(value) is not Tensor:
+        return f"a {type(value).__name__}"
+    return "on the meta device" if value.is_meta else f"of layout {value.layout}"

@@ -1,0 +1,185 @@
+"""Checkpoints of sharded models by torch.distributed.checkpoint: each process writes its shards.
+
+A folder holds the shards of the learned parameters and of all other values that are not frozen
+(statistics of norms included), and ``maskedconv.json`` with the masked layers and the SHA-256 of
+each frozen tensor. Frozen values are those of the model that loads. The number of processes may be
+another one then, and the model may be wrapped otherwise or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from maskedconv.checkpoint.digests import fingerprint, type_name
+from maskedconv.checkpoint.whole_model import own_module_names, own_names
+from maskedconv.io import replace_file
+from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.schema import SchemaError, mapping_of, one_of, read_json, record, text
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_FORMAT = "maskedconv-sharded-1"
+_HEADER = "maskedconv.json"
+_schema = record(
+    {"format": one_of(_FORMAT), "layers": mapping_of(text), "frozen": mapping_of(text)}
+)
+
+
+def save_sharded(model: nn.Module, folder: str | Path) -> None:
+    """Writes ``model``, of which each process may hold its shards, as with ``fully_shard``.
+
+    All processes of the default group call it with the same folder, which they share; without a
+    group it writes the whole model. A folder whose writing was cut off is refused when it is read.
+
+    Raises:
+        ValueError: ``folder`` exists and is not empty, or a value is on the meta device.
+        OSError: ``folder`` cannot be written.
+    """
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    folder = Path(folder)
+    learned, frozen = _parts(model)
+    for key, tensor in {**learned, **frozen}.items():
+        if tensor.is_meta:
+            raise ValueError(f"{key} of the model is on the meta device; expected it in memory")
+    # Each process looks before one of them writes.
+    taken = folder.exists() and any(folder.iterdir())
+    _wait()
+    if taken:
+        raise ValueError(f"folder is {folder}, which is not empty; expected a new one")
+    header = {"format": _FORMAT, "layers": _layers(model), "frozen": _fingerprints(frozen)}
+    if _rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / _HEADER, json.dumps(header).encode())
+    with _quiet_alone():
+        save(learned, checkpoint_id=folder)
+
+
+def load_sharded(model: Model, folder: str | Path) -> Model:
+    """Loads a folder of :func:`save_sharded` in place; called by all processes of the group.
+
+    A failed load changes nothing in this process.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder is no such checkpoint or is incomplete; its layers, names, shapes,
+            types or frozen values are not those of the model.
+    """
+    folder = Path(folder)
+    header = _read_header(folder)
+    learned, frozen = _parts(model)
+    _compare("layer", header["layers"], _layers(model), folder)
+    _compare("frozen values", header["frozen"], _fingerprints(frozen), folder)
+    _compare("value", _stored(folder), {k: _form(t) for k, t in learned.items()}, folder)
+    found = {key: torch.empty_like(tensor) for key, tensor in learned.items()}
+    _read(found, folder)
+    state = {**found, **frozen}
+    model.load_state_dict({key: state[name] for key, name in own_names(model).items()})
+    return model
+
+
+def _parts(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What is stored and what is frozen, by the network's own names."""
+    names = own_module_names(model)
+    keys = {
+        f"{names[name]}.{buffer}".lstrip(".")
+        for name, layer in model.named_modules()
+        if isinstance(layer, PartlyLearned)
+        for buffer in layer.frozen_buffers()
+    }
+    values = model.state_dict()
+    state = {name: values[key].detach() for key, name in own_names(model).items()}
+    learned = {key: tensor for key, tensor in state.items() if key not in keys}
+    return learned, {key: tensor for key, tensor in state.items() if key in keys}
+
+
+def _layers(model: nn.Module) -> dict[str, str]:
+    """The configuration of each partly learned layer, as JSON."""
+    names = own_module_names(model)
+    return {
+        names[name]: json.dumps({"method": layer.method, **layer.configuration()}, sort_keys=True)
+        for name, layer in model.named_modules()
+        if isinstance(layer, PartlyLearned)
+    }
+
+
+def _fingerprints(frozen: dict[str, Tensor]) -> dict[str, str]:
+    return {key: fingerprint(tensor) for key, tensor in frozen.items()}
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{type_name(tensor.dtype)} {list(tensor.shape)}"
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    try:
+        return read_json((folder / _HEADER).read_bytes(), _schema, folder / _HEADER)
+    except SchemaError as error:
+        raise ValueError(str(error)) from error
+
+
+def _stored(folder: Path) -> dict[str, str]:
+    """Type and shape of each tensor in the folder."""
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    try:
+        entries = FileSystemReader(folder).read_metadata().state_dict_metadata
+    # It is a pickle, which fails in many ways if it is damaged.
+    except Exception as error:
+        raise ValueError(f"{folder} is incomplete or damaged: {error}") from error
+    return {
+        key: f"{type_name(entry.properties.dtype)} {list(entry.size)}"
+        for key, entry in entries.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }
+
+
+def _read(found: dict[str, Tensor], folder: Path) -> None:
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    try:
+        with _quiet_alone():
+            load(found, checkpoint_id=folder)
+    # PyTorch's exception is no Exception.
+    except CheckpointException as error:
+        raise ValueError(f"{folder} is incomplete or damaged: {error}") from error
+
+
+def _compare(what: str, stored: dict[str, str], own: dict[str, str], folder: Path) -> None:
+    for key in sorted(stored.keys() | own.keys()):
+        if stored.get(key) != own.get(key):
+            raise ValueError(
+                f"{folder}: the {what} of {key!r} is {stored.get(key, 'missing')} in the folder; "
+                f"the model's is {own.get(key, 'missing')}"
+            )
+
+
+@contextmanager
+def _quiet_alone() -> Iterator[None]:
+    """Context without PyTorch's warning that there is one process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable")
+        yield
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _wait() -> None:
+    if dist.is_initialized():
+        dist.barrier()

@@ -1,0 +1,147 @@
+"""How much each layer learns: one value for all, by name, by a function, or by its shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeGuard, cast
+
+from torch import Tensor, nn
+
+from maskedconv import slices
+from maskedconv.checks import check_number
+from maskedconv.conversion.naming import Layers, matches, shortened
+
+Fraction = float | int
+"""A float in [0, 1] is a fraction of a layer's slice dimension, an int a count."""
+
+FractionOf = Callable[[nn.Module, str], Fraction]
+
+
+@dataclass(frozen=True)
+class ErdosRenyiKernel:
+    """Fractions by the shapes of the layers; see :func:`erk`."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        if check_number("fraction", self.fraction) > 1:
+            raise ValueError(f"fraction is {self.fraction}; expected one in [0, 1]")
+
+    def densities(self, shapes: Sequence[tuple[int, ...]]) -> list[float]:
+        """The fraction of each weight, in [0, 1], from the shapes of all weights."""
+        sizes = [math.prod(shape) for shape in shapes]
+        scores = [sum(shape) / size for shape, size in zip(shapes, sizes, strict=True)]
+        dense: set[int] = set()
+        while True:
+            # Layers that would exceed their size are learned whole; the others share what is left.
+            others = [i for i in range(len(shapes)) if i not in dense]
+            left = self.fraction * sum(sizes) - sum(sizes[i] for i in dense)
+            scale = left / max(sum(scores[i] * sizes[i] for i in others), 1)
+            if not (full := {i for i in others if scores[i] * scale > 1}):
+                break
+            dense |= full
+        return [1.0 if i in dense else scores[i] * scale for i in range(len(shapes))]
+
+
+LearnedByLayer = Mapping[str, Fraction] | FractionOf | ErdosRenyiKernel
+Learned = Fraction | LearnedByLayer
+
+
+def erk(fraction: float) -> ErdosRenyiKernel:
+    """``learned`` of :func:`maskedconv.convert_`: a total, divided by the layers' shapes.
+
+    A layer with the weight ``[O, I / groups, kH, kW]`` learns a fraction proportional to
+    ``(O + I / groups + kH + kW) / (O * I / groups * kH * kW)``, at most all of it. Small layers
+    thus learn a larger fraction. Each layer learns the nearest whole number of indices.
+
+    Source: Evci et al. 2020, *Rigging the Lottery*, section 3 (arXiv 1911.11134), where the
+    fraction is that of the single weights which a sparse layer has.
+
+    Args:
+        fraction: learned fraction of all weights of the converted layers, in [0, 1].
+
+    Raises:
+        TypeError, ValueError: ``fraction`` is not such a number.
+    """
+    return ErdosRenyiKernel(fraction)
+
+
+def is_by_layer(learned: Learned) -> TypeGuard[LearnedByLayer]:
+    """Whether ``learned`` gives each layer a value of its own."""
+    return isinstance(learned, Mapping | ErdosRenyiKernel) or callable(learned)
+
+
+def fractions_by_layer(
+    learned: LearnedByLayer, chosen: Layers, slice_dim: int
+) -> dict[str, Fraction]:
+    """The learned part of each of the ``chosen`` layers, by its name.
+
+    Raises:
+        TypeError, ValueError: ``learned`` does not give every layer such a value, gives one layer
+            two, or has a pattern that matches none of them.
+    """
+    if isinstance(learned, ErdosRenyiKernel):
+        found = _by_shape(learned, chosen, slice_dim)
+    elif isinstance(learned, Mapping):
+        found = _by_pattern(learned, chosen)
+    else:
+        found = {name: _called(learned, layer, name) for name, layer in chosen}
+    _check_one_each(found, chosen)
+    return found
+
+
+def _by_shape(learned: ErdosRenyiKernel, chosen: Layers, slice_dim: int) -> dict[str, Fraction]:
+    layers = {id(layer): layer for _, layer in chosen}
+    shapes = [tuple(cast(Tensor, layer.weight).shape) for layer in layers.values()]
+    found = {
+        key: _nearest(density, shape[slice_dim])
+        for key, density, shape in zip(layers, learned.densities(shapes), shapes, strict=True)
+    }
+    return {name: found[id(layer)] for name, layer in chosen}
+
+
+def _nearest(density: float, size: int) -> Fraction:
+    """The count nearest to ``density``; a positive density that gives none stays a fraction."""
+    return round(density * size) or density
+
+
+def _by_pattern(learned: Mapping[str, Fraction], chosen: Layers) -> dict[str, Fraction]:
+    for pattern, value in learned.items():
+        _checked(value, f"learned[{pattern!r}]")
+        if not any(matches(name, [pattern]) for name, _ in chosen):
+            raise ValueError(f"learned has {pattern!r}, which matches no layer that is converted")
+    found: dict[str, Fraction] = {}
+    for pattern, value in learned.items():
+        for name, _ in chosen:
+            if matches(name, [pattern]):
+                found.setdefault(name, value)
+    if missing := [name for name, _ in chosen if name not in found]:
+        raise ValueError(
+            f"learned has no pattern for {shortened(missing)}; expected one for every layer that "
+            "is converted, such as '*' at the end"
+        )
+    return found
+
+
+def _called(learned: FractionOf, layer: nn.Module, name: str) -> Fraction:
+    return _checked(learned(layer, name), f"learned(module, {name!r})")
+
+
+def _checked(value: object, described: str) -> Fraction:
+    try:
+        return slices.check_learned(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{described}: {error}") from None
+
+
+def _check_one_each(found: Mapping[str, Fraction], chosen: Layers) -> None:
+    first: dict[int, str] = {}
+    for name, layer in chosen:
+        other = first.setdefault(id(layer), name)
+        if found[name] != found[other]:
+            raise ValueError(
+                f"learned gives {found[other]} for {other} and {found[name]} for {name}, which are "
+                "the same module"
+            )

@@ -1,0 +1,144 @@
+"""Ensembles whose members share their frozen values."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from maskedconv.checkpoint import load, save
+from maskedconv.checks import check_int
+from maskedconv.nn.partly_learned import PartlyLearned
+
+
+class Ensemble(nn.Module):
+    """Copies of a model that learn apart and hold their frozen values once.
+
+    Frozen are the buffers of partly learned layers and the parameters that do not require a
+    gradient. They stay shared under ``.to()``. Members are trained one by one, as
+    ``ensemble.members[i]``, or through the sum of their losses.
+
+    Args:
+        model: the start of every member; it shares its frozen values as well.
+        members: how many there are, at least 1.
+        seed: draws the learned part of each member anew, from a seed of its own; None keeps the
+            values of ``model``. Modules that have ``reset_parameters`` are drawn anew too.
+
+    Call with what a member takes; the output is ``[members, ...]``.
+
+    Raises:
+        TypeError, ValueError: ``members`` is no whole number of at least 1; or ``seed`` is given
+            and a layer cannot be drawn anew, as of ``random_positions``.
+    """
+
+    def __init__(self, model: nn.Module, members: int, *, seed: int | None = None) -> None:
+        super().__init__()
+        check_int("members", members, 1)
+        shared = {id(tensor): tensor for _, _, tensor in _frozen(model)}
+        self.members = nn.ModuleList(copy.deepcopy(model, dict(shared)) for _ in range(members))
+        if seed is not None:
+            for index, member in enumerate(self.members):
+                _draw_learned(member, seed + index)
+
+    def forward(self, *arguments: Any) -> Tensor:
+        """The outputs of all members, ``[members, N, classes]`` for a classifier."""
+        return torch.stack([member(*arguments) for member in self.members])
+
+    def mean(self, *arguments: Any) -> Tensor:
+        """The mean of the members' outputs, ``[N, classes]``."""
+        return self(*arguments).mean(0)
+
+    def probabilities(self, *arguments: Any) -> Tensor:
+        """The mean of the members' softmax over the last dimension, ``[N, classes]``."""
+        return self(*arguments).softmax(-1).mean(0)
+
+    def disagreement(self, *arguments: Any) -> Tensor:
+        """Share of the pairs of members that predict different classes, ``[N]``, in [0, 1].
+
+        Raises:
+            ValueError: there is one member only.
+        """
+        count = len(self.members)
+        if count < 2:
+            raise ValueError("the ensemble has 1 member; expected at least 2 to disagree")
+        chosen = self(*arguments).argmax(-1)
+        different = (chosen.unsqueeze(0) != chosen.unsqueeze(1)).sum((0, 1))
+        return different / (count * (count - 1))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes ``member_0.safetensors`` with the frozen layers, and the others without them.
+
+        Raises:
+            ValueError, OSError, ModuleNotFoundError: as :func:`maskedconv.save`.
+        """
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for index, member in enumerate(self.members):
+            save(member, _file(folder, index), frozen=index == 0)
+
+    def load(self, folder: str | Path) -> Self:
+        """Loads the files of :meth:`save` into the members. A failed load changes nothing.
+
+        Raises:
+            ValueError, OSError: as :func:`maskedconv.load`; or there is another number of files.
+        """
+        found = len(list(Path(folder).glob("member_*.safetensors")))
+        if found != len(self.members):
+            raise ValueError(f"{folder} has {found} members; expected {len(self.members)}")
+        read = copy.deepcopy(self.members)
+        for index, member in enumerate(read):
+            load(member, _file(folder, index))
+        self.members.load_state_dict(read.state_dict())
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        first = {(module, key): tensor for module, key, tensor in _frozen(self.members[0])}
+        for member in self.members[1:]:
+            for module, key, _ in _frozen(member):
+                owner = member.get_submodule(module)
+                setattr(owner, key, first[module, key])
+        return self
+
+
+def _file(folder: str | Path, index: int) -> Path:
+    return Path(folder) / f"member_{index}.safetensors"
+
+
+def _frozen(model: nn.Module) -> list[tuple[str, str, Tensor]]:
+    """Module, name in it, and tensor of every frozen value."""
+    found = []
+    for name, module in model.named_modules():
+        own = [(key, p) for key, p in module.named_parameters(recurse=False) if not p.requires_grad]
+        if isinstance(module, PartlyLearned):
+            own += [(key, getattr(module, key)) for key in module.frozen_buffers()]
+        found += [(name, key, tensor) for key, tensor in own if tensor is not None]
+    return found
+
+
+@torch.no_grad()
+def _draw_learned(model: nn.Module, seed: int) -> None:
+    """Draws all values that require a gradient anew; torch's own generator stays as it is."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        for name, module in model.named_modules():
+            own = list(module.parameters(recurse=False))
+            if isinstance(module, PartlyLearned):
+                drawn = _drawn(name, module, int(torch.randint(2**31, ())))
+                for parameter, new in zip(own, drawn.parameters(recurse=False), strict=True):
+                    parameter.copy_(new)
+            elif hasattr(module, "reset_parameters") and all(p.requires_grad for p in own):
+                module.reset_parameters()
+
+
+def _drawn(name: str, layer: PartlyLearned, seed: int) -> PartlyLearned:
+    try:
+        return layer.drawn_from(seed)
+    except ValueError as error:
+        raise ValueError(
+            f"layer {name} ({layer.method}) cannot be drawn anew from a seed ({error}); expected "
+            "seed=None, which keeps the values of the model"
+        ) from None

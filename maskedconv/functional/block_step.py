@@ -1,0 +1,206 @@
+"""The computation of a dense block and of its gradients.
+
+The features of all layers are in one buffer, and so are their gradients. A unit is a BatchNorm, a
+ReLU and a convolution. A layer is units one after another; the features of the last are appended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from maskedconv.functional import bn_relu_step
+from maskedconv.functional.batch_norm import batch_statistics
+from maskedconv.functional.bn_relu_step import (
+    Backward,
+    BNReLUPlan,
+    FilterGrads,
+    FilterNeeds,
+    NormNeeds,
+)
+from maskedconv.functional.features import GrowingFeatures, channel_buffer
+from maskedconv.ops.bn_relu import Gradients
+from maskedconv.ops.bn_statistics import RunningStatistics
+
+# The units of each layer, besides their tensors.
+BlockPlan = tuple[tuple[BNReLUPlan, ...], ...]
+
+
+class UnitTensors(NamedTuple):
+    """The tensors of a unit.
+
+    Attributes:
+        weight, bias: of the norm, or None.
+        fixed: the statistics that its norm normalises with, as of
+            :class:`maskedconv.ops.bn_relu.Normalisation`; None for those of the batch.
+        learned, frozen, filter_bias, frozen_bias: as of
+            :class:`maskedconv.functional.filter_bank.FilterBank`.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    fixed: Tensor | None
+    learned: Tensor | None
+    frozen: Tensor | None
+    filter_bias: Tensor | None
+    frozen_bias: Tensor | None
+
+    def step(self, plan: BNReLUPlan, statistics: Tensor) -> bn_relu_step.Step:
+        """The step with these tensors."""
+        return plan.step(self.weight, self.bias, statistics, self[3:])
+
+
+class Kept(NamedTuple):
+    """The tensors of a unit that backward needs, besides its own.
+
+    Attributes:
+        input: None if it is the features.
+        statistics: of its norm.
+        packed: the full weight, or None.
+    """
+
+    input: Tensor | None
+    statistics: Tensor
+    packed: Tensor | None
+
+
+UNIT_TENSORS, KEPT = len(UnitTensors._fields), len(Kept._fields)
+
+
+class SavedBlock(NamedTuple):
+    """What backward needs of a block, whose features are ``[N, C', H, W]``."""
+
+    plan: BlockPlan
+    units: Sequence[UnitTensors]
+    features: Tensor
+    kept: Sequence[Kept]
+
+
+class UnitNeeds(NamedTuple):
+    """The tensors of a unit whose gradients are needed."""
+
+    weight: bool
+    bias: bool
+    learned: bool
+    filter_bias: bool
+
+
+class BlockNeeds(NamedTuple):
+    """The tensors of a block whose gradients are needed."""
+
+    input: bool
+    units: Sequence[UnitNeeds]
+
+
+UnitGrads = tuple[Gradients, FilterGrads]
+
+
+def units_of(tensors: Sequence[Tensor | None]) -> list[UnitTensors]:
+    """The units whose tensors these are, one after the other."""
+    starts = range(0, len(tensors), UNIT_TENSORS)
+    return [UnitTensors(*tensors[i : i + UNIT_TENSORS]) for i in starts]
+
+
+def of_batch(units: Sequence[UnitTensors], kept: Sequence[Kept]) -> list[Tensor]:
+    """The statistics that are those of the batch."""
+    return [each.statistics for unit, each in zip(units, kept, strict=True) if unit.fixed is None]
+
+
+def out_channels(unit: UnitTensors, plan: BNReLUPlan) -> int:
+    """The number of filters."""
+    ((_, slice_dim, zeros),) = plan.convs
+    assert unit.learned is not None
+    count = unit.learned.size(0)
+    if slice_dim != 0:
+        return count
+    return count + (zeros if unit.frozen is None else unit.frozen.size(0))
+
+
+def growths(plan: BlockPlan, units: Sequence[UnitTensors]) -> list[int]:
+    """The channels that each layer appends."""
+    found, end = [], 0
+    for layer in plan:
+        end += len(layer)
+        found.append(out_channels(units[end - 1], layer[-1]))
+    return found
+
+
+def run(
+    input: Tensor,
+    plan: BlockPlan,
+    units: Sequence[UnitTensors],
+    running: Sequence[RunningStatistics | None],
+) -> tuple[Tensor, list[Kept]]:
+    """All features ``[N, C', H, W]``, and what backward needs; moves the running statistics."""
+    features = GrowingFeatures(input, input.size(1) + sum(growths(plan, units)))
+    kept: list[Kept] = []
+    each = zip(units, running, strict=True)
+    for layer in plan:
+        value, first = features.whole, True
+        known = features.moments() if layer[0].uses_batch_stats else None
+        for unit_plan in layer:
+            unit, moved = next(each)
+            statistics = unit.fixed
+            if statistics is None:
+                norm = unit.weight, unit.bias, unit_plan.eps
+                statistics = batch_statistics(value, norm, moved, known)
+            (output,), (packed,) = bn_relu_step.run(value, unit.step(unit_plan, statistics), True)
+            kept.append(Kept(None if first else value, statistics, packed))
+            value, known, first = output, None, False
+        features.append(value)
+    return features.whole, kept
+
+
+def gradients(
+    block: SavedBlock, grad_output: Tensor, needs: BlockNeeds
+) -> tuple[Tensor | None, list[UnitGrads]]:
+    """The gradients of the input and of each unit; ``grad_output [N, C', H, W]`` stays as it is."""
+    grad = _copied(grad_output)
+    found: list[UnitGrads] = []
+    end, index = grad.size(1), len(block.units)
+    for layer, growth in reversed(list(zip(block.plan, growths(*block[:2]), strict=True))):
+        first = end - growth
+        index -= len(layer)
+        grad_value, before = grad[:, first:end], grad[:, :first]
+        for place in reversed(range(len(layer))):
+            added_to = before if place == 0 else None
+            grads = _of_unit(block, index + place, layer[place], grad_value, needs, added_to)
+            found.append(grads)
+            if place:
+                assert grads[0][0] is not None
+                grad_value = grads[0][0]
+        end = first
+    return (grad[:, :end] if needs.input else None), found[::-1]
+
+
+def _of_unit(
+    block: SavedBlock,
+    index: int,
+    plan: BNReLUPlan,
+    grad_output: Tensor,
+    needs: BlockNeeds,
+    added_to: Tensor | None,
+) -> UnitGrads:
+    """The gradients of a unit. ``added_to``: those of the features that it reads, if it does."""
+    kept, needed = block.kept[index], needs.units[index]
+    input = kept.input
+    if input is None:
+        assert added_to is not None
+        input = block.features[:, : added_to.size(1)]
+    step = block.units[index].step(plan, kept.statistics)
+    norm_needs = NormNeeds(index > 0 or needs.input, needed.weight, needed.bias)
+    backward = Backward(input, step, norm_needs)
+    filter_needs = FilterNeeds(needed.learned, needed.filter_bias)
+    filters = backward.of_filters(0, grad_output, kept.packed, filter_needs)
+    return backward.of_norm(added_to), filters
+
+
+def _copied(grad_output: Tensor) -> Tensor:
+    """The gradient of the features in memory of its own, to which the layers' gradients are added.
+
+    That of another consumer of the features may be the same tensor.
+    """
+    channels = grad_output.size(1)
+    return channel_buffer(grad_output, channels)[:, :channels].copy_(grad_output)

@@ -1,0 +1,55 @@
+"""``python -m maskedconv.predict``: classes of images by a trained network, and its accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskedconv.cli.options import check_device, usage_errors
+from maskedconv.training.device import open_device
+
+
+def main(
+    run: Annotated[
+        Path, typer.Argument(help="Folder of train --keep or reproduce, or a file of weights.")
+    ],
+    images: Annotated[
+        Path,
+        typer.Argument(help="Folder of images, or of a folder for each class: then evaluates."),
+    ],
+    key: Annotated[
+        str | None, typer.Option(help="Key of the run, or its beginning, if there are several.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="File for the predictions of all images.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 128,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+) -> None:
+    """Classify images with a network that a run trained.
+
+    Images of any size are resized and cut as the run's test images. For a folder without folders,
+    prints the class and its probability for each image. For a folder with a folder for each class,
+    prints the accuracy of each class and of all images.
+
+    Exit status: 0 done, 2 usage or unreadable files.
+    """
+    with usage_errors():
+        check_device(device, threads)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+        from maskedconv.cli.predictions import classify, print_result, write_csv
+        from maskedconv.runs.trained import load_run
+
+        found = open_device(device, threads)
+        predictions = classify(load_run(run, key), images, batch_size, found)
+        if csv is not None:
+            write_csv(predictions, csv)
+        print_result(predictions, listed=csv is None)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,83 @@
+"""Ensemble: frozen values once, learned values apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_summary import METHODS, network
+
+from maskedconv import Ensemble, convert_
+from maskedconv.nn.partly_learned import PartlyLearned
+
+
+def addresses(member):
+    return [
+        getattr(module, key).data_ptr()
+        for module in member.modules()
+        if isinstance(module, PartlyLearned)
+        for key in module.frozen_buffers()
+        if getattr(module, key) is not None
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"random_positions"}))
+def test_every_method(name, tmp_path):
+    model, x = convert_(network(), method=METHODS[name], seed=0), torch.randn(4, 3, 6, 6)
+    ensemble = Ensemble(model, 3, seed=5).double().float().eval()
+    first, second, _ = ensemble.members
+    assert addresses(first) == addresses(second)
+    again = Ensemble(model, 3, seed=5).eval()
+    out = ensemble(x)
+    assert torch.equal(out, again(x))
+    assert not torch.equal(out[0], out[1])
+    ensemble.save(tmp_path)
+    other = Ensemble(model, 3, seed=7).eval()
+    assert not torch.equal(other(x), out)
+    assert torch.equal(other.load(tmp_path)(x), out)
+    assert addresses(other.members[0]) == addresses(other.members[1])
+
+
+def test_averages_and_disagreement():
+    model, x = convert_(network(), learned=0.25, seed=0), torch.randn(4, 3, 6, 6)
+    ensemble = Ensemble(model, 3, seed=0).eval()
+    out = torch.stack([member(x) for member in ensemble.members])
+    torch.testing.assert_close(ensemble.mean(x), out.sum(0) / 3)
+    torch.testing.assert_close(ensemble.probabilities(x), out.softmax(-1).sum(0) / 3)
+    a, b, c = out.argmax(-1)
+    expected = ((a != b).float() + (a != c).float() + (b != c).float()) / 3
+    torch.testing.assert_close(ensemble.disagreement(x), expected)
+
+
+def test_a_failed_load_changes_nothing(tmp_path):
+    model, x = convert_(network(), learned=0.25, seed=0), torch.randn(2, 3, 6, 6)
+    Ensemble(model, 2, seed=1).save(tmp_path)
+    (tmp_path / "member_1.safetensors").write_bytes(b"damaged")
+    ensemble = Ensemble(model, 2, seed=2).eval()
+    before = ensemble(x)
+    with pytest.raises(ValueError, match="member_1"):
+        ensemble.load(tmp_path)
+    assert torch.equal(ensemble(x), before)
+    with pytest.raises(ValueError, match="has 2 members; expected 3"):
+        Ensemble(model, 3).load(tmp_path)
+
+
+def test_wrong_arguments():
+    model = convert_(network(), learned=0.25)
+    with pytest.raises(ValueError, match="members is 0"):
+        Ensemble(model, 0)
+    with pytest.raises(ValueError, match="1 member; expected at least 2"):
+        Ensemble(model, 1).disagreement(torch.randn(1, 3, 6, 6))
+
+
+def test_random_positions_keep_their_start(tmp_path):
+    model = convert_(network(), method=METHODS["random_positions"], seed=0)
+    with pytest.raises(ValueError, match=r"layer 0 \(random_positions\)"):
+        Ensemble(model, 2, seed=1)
+    ensemble = Ensemble(model, 2)
+    assert addresses(ensemble.members[0]) == addresses(ensemble.members[1]) != []
+    with torch.no_grad():
+        next(ensemble.members[1].parameters()).add_(1)
+    x = torch.randn(2, 3, 6, 6)
+    out = ensemble.eval()(x)
+    ensemble.save(tmp_path)
+    assert torch.equal(Ensemble(model, 2).load(tmp_path).eval()(x), out)

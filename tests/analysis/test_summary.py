@@ -1,0 +1,115 @@
+"""summary(): the costs of a step, measured."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from maskedconv import convert_, count_parameters, methods, save, summary
+
+METHODS = {
+    "slice": methods.slice(0.25),
+    "zero": methods.slice(0.25, frozen="zero"),
+    "norm_only": methods.norm_only(),
+    "random_positions": methods.random_positions(500),
+    "supermask": methods.supermask(),
+    "biprop": methods.biprop(),
+}
+
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, bias=False),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(64, 5, bias=False),
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method(name, tmp_path):
+    model, x = convert_(network(), method=METHODS[name], seed=0), torch.randn(2, 3, 6, 6)
+    found = summary(model, x)
+    count = count_parameters(model)
+    learned = 4 * count.learned
+    assert (found.total.learned, found.total.total) == (count.learned, count.total)
+    assert found.total.gradients == found.total.all_reduce == learned
+    # AdamW keeps two values for each parameter and a step for each tensor.
+    steps = 4 * sum(p.requires_grad for p in model.parameters())
+    assert found.total.optimizer == 2 * learned + steps
+    save(model, tmp_path / "file")
+    assert found.total.checkpoint == (tmp_path / "file").stat().st_size
+    stored = sum(layer.costs.checkpoint for layer in found.layers)
+    assert 0 <= found.total.checkpoint - stored <= 8192
+    assert found.full.learned == found.full.total == found.total.total
+    assert 0 < found.operations <= found.full_operations
+
+
+def test_operations_of_a_plain_network_are_known():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Flatten(), nn.Linear(128, 5))
+    found = summary(model, torch.randn(2, 3, 6, 6))
+    convolution, linear = 2 * 2 * 8 * 16 * 27, 2 * 2 * 128 * 5
+    # The input of the network has no gradient; that of the linear layer has one.
+    assert found.operations == found.full_operations == 2 * convolution + 3 * linear
+
+
+def test_activations_of_a_plain_network_are_known():
+    x = torch.randn(2, 3, 6, 6)
+    found = summary(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Sigmoid()), x)
+    costs = {layer.name: layer.costs.activations for layer in found.layers}
+    assert costs == {"0": x.nbytes, "1": 2 * 8 * 16 * 4}
+
+
+def test_the_model_stays_as_it_is():
+    model, x = convert_(network(), learned=0.25), torch.randn(2, 3, 6, 6)
+    before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    summary(model, x)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_shared_layers_count_once():
+    one = nn.Conv2d(4, 4, 3, padding=1)
+    model = convert_(nn.Sequential(one, nn.ReLU(), one), learned=0.5)
+    assert summary(model, torch.randn(1, 4, 5, 5)).total.total == 4 * 36 + 4
+
+
+def test_the_text_has_all_rows_and_pefts_line():
+    pytest.importorskip("rich")
+    from rich.console import Console
+
+    found = summary(convert_(network(), learned=0.25), torch.randn(2, 3, 6, 6))
+    count = count_parameters(convert_(network(), learned=0.25))
+    line = (
+        f"trainable params: {count.learned:,} || all params: {count.total:,} || "
+        f"trainable%: {100 * count.fraction:.4f}"
+    )
+    assert found.trainable == line
+    assert str(found).endswith(line)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(found)
+    text = console.export_text()
+    for row in found.rows():
+        assert all(cell in text for cell in row)
+
+
+def test_frozen_model_and_other_optimizers():
+    x = torch.randn(2, 3, 6, 6)
+    model = network().requires_grad_(False)
+    found = summary(model, x)
+    assert (found.total.learned, found.total.gradients, found.total.optimizer) == (0, 0, 0)
+    sgd = summary(network(), x, optimizer=lambda p: torch.optim.SGD(p, 0.1, momentum=0.9))
+    assert sgd.total.optimizer == sgd.total.gradients
+
+
+def test_input_without_a_tensor():
+    with pytest.raises(TypeError, match="input is list; expected a Tensor"):
+        summary(network(), [1.0])

@@ -1,0 +1,135 @@
+"""Sharded checkpoints: written by two processes under FSDP2, read by two and by one."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from two_processes import in_two_processes
+
+from maskedconv import convert_, load_sharded, methods, save_sharded
+
+METHODS = {
+    "slice": methods.slice(0.25),
+    "norm_only": methods.norm_only(),
+    "random_positions": methods.random_positions(40),
+    "supermask": methods.supermask(k=0.3),
+    "biprop": methods.biprop(k=0.3),
+}
+
+
+def network(method, seed=1):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = nn.Sequential(
+            nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
+            nn.Conv2d(64, 64, 3, bias=False), nn.Conv2d(64, 5, 1, bias=False),
+        )  # fmt: skip
+    return convert_(plain, method=method, seed=seed)
+
+
+def trained(method):
+    """A network with other learned values and statistics."""
+    model = network(method)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.rand(parameter.shape, generator=generator)
+    model[1].running_mean += 3
+    return model
+
+
+def sharded(model):
+    mesh = init_device_mesh("cpu", (2,))
+    fully_shard(model[3], mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def whole(model):
+    return {
+        key: value.full_tensor() if hasattr(value, "full_tensor") else value
+        for key, value in model.state_dict().items()
+    }
+
+
+def work(rank, folder):
+    found = {}
+    for name, method in METHODS.items():
+        save_sharded(sharded(trained(method)), f"{folder}/{name}")
+        found[name] = whole(load_sharded(sharded(network(method)), f"{folder}/{name}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("saved")
+
+
+@pytest.fixture(scope="module")
+def loaded(folder, tmp_path_factory):
+    return in_two_processes(work, tmp_path_factory.mktemp("group"), str(folder))
+
+
+def same(state, other):
+    assert state.keys() == other.keys()
+    assert all(torch.equal(value, other[key]) for key, value in state.items())
+
+
+def size(folder):
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_and_one_read_what_two_wrote(loaded, folder, name):
+    expected = trained(METHODS[name]).state_dict()
+    for found in loaded:
+        same(found[name], expected)
+    same(load_sharded(network(METHODS[name]), folder / name).state_dict(), expected)
+
+
+def test_frozen_values_are_not_written(loaded, folder):
+    model = network(METHODS["slice"])
+    state = model.state_dict()
+    frozen = sum(buffer.nbytes for layer in (model[0], model[3]) for buffer in layer.buffers())
+    everything = sum(value.nbytes for value in state.values())
+    # DCP writes an archive of its own for each tensor of each process.
+    archives = 2 * 2048 * len(state)
+    assert size(folder / "slice") < everything - frozen + archives < everything
+
+
+def test_what_does_not_fit_is_refused_and_changes_nothing(loaded, folder, tmp_path):
+    def refused(model, path, message):
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        with pytest.raises(ValueError, match=message):
+            load_sharded(model, path)
+        same(before, model.state_dict())
+
+    refused(network(METHODS["supermask"]), folder / "slice", "the layer of '0' is .* in the folder")
+    other = methods.slice(0.25)
+    changed = network(other)
+    buffer = next(iter(changed[3].frozen_buffers()))
+    getattr(changed[3], buffer).data += 1
+    refused(changed, folder / "slice", f"the frozen values of '3.{buffer}'")
+    wider = network(other)
+    wider.append(nn.Linear(2, 2))
+    refused(wider, folder / "slice", "the value of '5.bias' is missing in the folder")
+    with pytest.raises(FileNotFoundError):
+        load_sharded(network(other), tmp_path)
+    with pytest.raises(ValueError, match="not empty; expected a new one"):
+        save_sharded(network(other), folder / "slice")
+
+
+@pytest.mark.parametrize("lost", [".metadata", "__0_0.distcp", "maskedconv.json"])
+def test_damaged_folder_is_refused(tmp_path, lost):
+    saved = tmp_path / "saved"
+    save_sharded(trained(METHODS["slice"]), saved)
+    os.truncate(saved / lost, (saved / lost).stat().st_size // 2)
+    model = network(METHODS["slice"])
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=str(saved)):
+        load_sharded(model, saved)
+    same(before, model.state_dict())

@@ -1,0 +1,61 @@
+"""The line of progress within an epoch, on a terminal and in a file."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from maskedconv.cli.batch_progress import EpochLine, watched
+from maskedconv.data import load
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Clock:
+    """Seconds that pass at each call."""
+
+    def __init__(self, step):
+        self.now, self.step = 0.0, step
+
+    def __call__(self):
+        self.now += self.step
+        return self.now
+
+
+def written(stream, step):
+    """What an epoch of digits in 12 batches of 128 writes."""
+    line = EpochLine(stream, Clock(step))
+    task = watched(load("digits"), line)
+    batches = sum(1 for _ in task.train_batches(128, 0, 3, 1))
+    assert batches == -(-task.train_size // 128) - 1
+    return stream.getvalue(), line
+
+
+def test_a_terminal_has_one_line_that_is_removed():
+    stream = Terminal()
+    text, line = written(stream, 1.0)
+    lines = text.split("\r\x1b[K")[1:]
+    total = -(-load("digits").train_size // 128)
+    assert lines[0].startswith(f"epoch 3: batch 2 of {total}, about ")
+    assert lines[-1].startswith(f"epoch 3: batch {total} of {total}, about ")
+    assert "\n" not in text
+    line.clear()
+    assert stream.getvalue().endswith("\r\x1b[K")
+
+
+@pytest.mark.parametrize(("step", "some"), [(1.0, False), (70.0, True)])
+def test_a_file_has_a_line_a_minute_and_none_for_short_epochs(step, some):
+    text, _ = written(io.StringIO(), step)
+    assert ("batch" in text) is some
+    assert "\r" not in text
+
+
+def test_a_watched_task_is_the_task():
+    digits = load("digits")
+    task = watched(digits, EpochLine(io.StringIO()))
+    assert (task.classes, task.train_size) == (digits.classes, digits.train_size)
+    assert sum(len(labels) for _, labels in task.test_batches(50)) == digits.test_size
