@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from maskedconv import slices
 from maskedconv.checks import check_choice
+from maskedconv.functional.selected import order_of
 from maskedconv.methods.method import Configuration, LayerFactory, Method
 from maskedconv.nn import MaskedConv2d
 from maskedconv.nn.partly_learned import PartlyLearned
@@ -49,6 +50,8 @@ class Slice(Method):
         "weight_shape": list_of(count, 4),
     }
 
+    later_schema: ClassVar[Mapping[str, Schema]] = {"which": list_of(count)}
+
     def __post_init__(self) -> None:
         # A frozen dataclass is set this way; the values become Python's own numbers.
         object.__setattr__(self, "learned", slices.check_learned(self.learned))
@@ -79,8 +82,12 @@ class Slice(Method):
         frozen: Literal["keep", "zero"] = "keep"
         if configuration["frozen_mode"] == "zero":
             frozen = "zero"
-        return cls(configuration["num_learned"], configuration["slice_dim"], frozen).convert(
-            plain, None
+        return cls.layer.from_conv2d(
+            plain,
+            learned=configuration["num_learned"],
+            slice_dim=configuration["slice_dim"],
+            frozen=frozen,
+            which=configuration.get("which"),
         )
 
     def unlearned(self, layers: Sequence[tuple[str, PartlyLearned]]) -> str:
@@ -97,7 +104,7 @@ class Slice(Method):
         shape, dim = configuration["weight_shape"], configuration["slice_dim"]
         learned = configuration["num_learned"]
         if learned <= shape[dim]:
-            return ""
+            return _mistaken_indices(configuration, shape[dim])
         return (
             f"num_learned is {learned}; expected at most what weight_shape {shape} has in "
             f"dimension {dim}"
@@ -131,8 +138,24 @@ class Slice(Method):
         ):
             names = [f"{own}learned", f"{own}frozen"]
             if parts := [stored[name] for name in names if name in stored]:
-                values[plain] = _padded(torch.cat(parts, along), size, along)
+                whole = _padded(torch.cat(parts, along), size, along)
+                which = configuration.get("which")
+                if which is not None and along == dim:
+                    whole = whole.index_select(along, order_of(which, size))
+                values[plain] = whole
         return values
+
+
+def _mistaken_indices(configuration: Configuration, size: int) -> str:
+    """Why ``which`` does not fit; empty if it does."""
+    which = configuration.get("which")
+    try:
+        kept = slices.check_which(which, configuration["num_learned"], size)
+    except ValueError as error:
+        return str(error)
+    if which is None or (kept is not None and list(kept) == which):
+        return ""
+    return f"which is {which}; expected ascending indices that are not the first ones"
 
 
 def _padded(tensor: Tensor, size: int, dim: int) -> Tensor:

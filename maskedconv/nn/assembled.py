@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from maskedconv import slices
 from maskedconv.functional.filter_bank import FilterBank
+from maskedconv.functional.selected import Selected, order_of, places_of
 from maskedconv.nn.assembled_weight import AssembledWeight
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
 from maskedconv.nn.plain_state import split_plain
@@ -32,6 +33,8 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
     slice_dim: int
     frozen_mode: slices.Frozen
     has_bias: bool
+    which: tuple[int, ...] | None
+    _selected: Selected | None
 
     @property
     def num_frozen(self) -> int:
@@ -75,6 +78,22 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         )
 
     @property
+    def selected(self) -> Selected | None:
+        """The learned indices, on the device of the filters; None for the first ones."""
+        if self.which is None:
+            return None
+        device = self.learned.device
+        # Neither parameter nor buffer: ``to_empty`` would lose the values.
+        found = self._selected
+        if found is None or found.indices.device != device:
+            order = order_of(self.which, self.weight_shape[self.slice_dim])
+            indices = torch.tensor(self.which, device="cpu")
+            found = Selected(self.which, indices.to(device), order.to(device))
+            if not torch.compiler.is_compiling():
+                self._selected = found
+        return found
+
+    @property
     def filter_bank(self) -> FilterBank:
         """The parts of weight and bias."""
         # nn.Module's own lookup of a parameter takes as long as the rest of this property.
@@ -84,9 +103,9 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
             learned, frozen = self.learned, self.frozen
         zeros = self.num_zeros if self.frozen_mode == "zero" else 0
         if not self.has_bias:
-            return FilterBank(learned, frozen, None, None, self.slice_dim, zeros)
+            return FilterBank(learned, frozen, None, None, self.slice_dim, zeros, self.selected)
         biases = self.bias_learned, self.bias_frozen
-        return FilterBank(learned, frozen, *biases, self.slice_dim, zeros)
+        return FilterBank(learned, frozen, *biases, self.slice_dim, zeros, self.selected)
 
     def _full_weight(self) -> Tensor:
         """The parts of the weight as one tensor; ``frozen`` itself if nothing is learned."""
@@ -118,9 +137,10 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         return "frozen", "bias_frozen"
 
     def learned_parts(self) -> tuple[LearnedPart, ...]:
+        indices = None if self.selected is None else self.selected.indices
         return (
-            LearnedPart("weight", self.learned, self.slice_dim),
-            LearnedPart("bias", self.bias_learned, 0),
+            LearnedPart("weight", self.learned, self.slice_dim, indices),
+            LearnedPart("bias", self.bias_learned, 0, indices if self.slice_dim == 0 else None),
         )
 
     def weight_values(self) -> tuple[Tensor, Tensor]:
@@ -131,18 +151,30 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         return learned[:0], torch.cat([learned, frozen])
 
     def learned_filters(self) -> int:
-        return self.num_learned if self.slice_dim == 0 and self.learned.requires_grad else 0
+        if self.slice_dim != 0 or not self.learned.requires_grad:
+            return 0
+        if self.which is None:
+            return self.num_learned
+        return sum(place == index for place, index in enumerate(self.which))
 
     def configuration(self) -> dict[str, Any]:
-        return {
+        which = {} if self.which is None else {"which": list(self.which)}
+        return which | {
             "num_learned": self.num_learned,
             "slice_dim": self.slice_dim,
             "frozen_mode": self.frozen_mode,
             "weight_shape": list(self.weight_shape),
         }
 
+    def learned_first(self, tensor: Tensor, dim: int) -> Tensor:
+        """A tensor in the order of the weight, with the learned indices of ``dim`` first."""
+        if self.which is None:
+            return tensor
+        return tensor.index_select(dim, places_of(self.which, tensor.size(dim)).to(tensor.device))
+
     @torch.no_grad()
     def _write_weight(self, weight: Tensor) -> None:
+        weight = self.learned_first(weight, self.slice_dim)
         self.learned.copy_(weight.narrow(self.slice_dim, 0, self.num_learned))
         if self.frozen is not None:
             self.frozen.copy_(weight.narrow(self.slice_dim, self.num_learned, self.num_frozen))
@@ -150,11 +182,26 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
     @torch.no_grad()
     def _write_bias(self, bias: Tensor) -> None:
         count = 0
+        if self.slice_dim == 0:
+            bias = self.learned_first(bias, 0)
         if self.bias_learned is not None:
             count = self.bias_learned.numel()
             self.bias_learned.copy_(bias[:count])
         if self.bias_frozen is not None:
             self.bias_frozen.copy_(bias[count:])
+
+    @torch.no_grad()
+    def _write_parts(self, weight: Tensor, bias: Tensor | None, keep: bool) -> None:
+        """Writes the learned part of a full weight and bias, and with ``keep`` all of both."""
+        own = self.learned_first(weight, self.slice_dim)
+        self.learned.copy_(own.narrow(self.slice_dim, 0, self.num_learned))
+        if keep:
+            self._write_weight(weight)
+        if bias is not None and keep:
+            self._write_bias(bias)
+        elif bias is not None and self.bias_learned is not None:
+            own = bias if self.slice_dim else self.learned_first(bias, 0)
+            self.bias_learned.copy_(own[: self.bias_learned.numel()])
 
 
 def _with_values(*parts: Tensor | None) -> tuple[Any, ...]:

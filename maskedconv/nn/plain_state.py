@@ -49,6 +49,8 @@ def split_plain(
             continue
         del state_dict[prefix + entry.name]
         sizes = (entry.learned, entry.shape[entry.dim] - entry.learned)
+        if entry.dim == layer.slice_dim:
+            full = layer.learned_first(full, entry.dim)
         learned, rest = (p.clone() if copied else p for p in full.split(sizes, entry.dim))
         if entry.learned:
             state_dict[f"{prefix}{entry.own}learned"] = learned
