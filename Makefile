@@ -21,7 +21,7 @@ LEFT_OUT := $(BIN)/python -c 'from maskedconv.build_notes import left_out; \
 	[print(f"maskedconv is without {part}: {why}") for part, why in left_out().items()]'
 SOURCES := setup.py native_build.py pyproject.toml $(CONSTRAINTS) $(shell find csrc)
 
-.PHONY: reproduce test fuzz bench gpu-check sanitize lint format clean
+.PHONY: reproduce test fuzz bench docs gpu-check sanitize typed lint format clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/python -m maskedconv.reproduce $(ARGS)
@@ -63,12 +63,19 @@ sanitize: $(VENV)/installed-test
 gpu-check:
 	$(PYTHON) -m bench.gpu_check $(ARGS)
 
-# models/ is installed as maskedconv.models: mypy sees the package as it is installed.
-lint: $(VENV)/installed-dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+# models/ is installed as maskedconv.models: mypy and the site see the package as it is installed.
+typed:
 	rm -rf build/typed && mkdir -p build/typed
 	cp -r maskedconv build/typed/ && cp -r models build/typed/maskedconv/
+
+# The documentation as a site in build/site; a warning is an error. The variable hides the theme's
+# announcement of its successor.
+docs: $(VENV)/installed-docs typed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+lint: $(VENV)/installed-dev typed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	cd build/typed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p maskedconv
 	find csrc -name '*.h' -o -name '*.inl' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
 
@@ -94,6 +101,10 @@ $(VENV)/installed-test: $(VENV)/installed
 
 $(VENV)/installed-dev: $(VENV)/installed-test
 	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(INSTALL) -e '.[docs]'
 	@touch $@
 
 clean:

@@ -26,6 +26,7 @@ BUDGETS = (1.0, 0.5, 0.2, 0.05)
 LEARNED = 0.1
 NAMES = {"conv2d": "plain", "maskedconv": "ours"}
 COLOURS = {"conv2d": "#888888", "maskedconv": "#c0392b"}
+LABELS = {"conv2d": (3, 5), "maskedconv": (3, -11)}  # from the point, so that none overlap
 Run = Callable[[nn.Module, Tensor], Tensor]
 
 
@@ -88,26 +89,40 @@ def draw(rows: list[Row], path: str) -> None:
     figure = Figure(figsize=(4.2 * len(rows), 3.4), layout="constrained")
     panels = figure.subplots(1, len(rows), squeeze=False)[0]
     for panel, row in zip(panels, rows, strict=True):
-        for implementation, label in NAMES.items():
-            colour = COLOURS[implementation]
-            names = [
-                name for name in row["saved_bytes"] if name.partition(" ")[0] == implementation
-            ]
-            points = [(row["saved_bytes"][n] / 2**20, row["over_plain"][n]) for n in names]
-            panel.plot(*points[0], "s", color=colour, label=f"{label}, eager")
-            panel.plot(
-                *zip(*points[1:], strict=True), "o-", color=colour, label=f"{label}, compiled"
-            )
-            for name, point in zip(names[1:], points[1:], strict=True):
-                budget = name.rpartition(" ")[2]
-                panel.annotate(budget, point, xytext=(3, 4), textcoords="offset points", fontsize=8)
-        panel.set(title=row["layer"], xlabel="kept for backward, MiB", ylim=(0, None))
+        for implementation in NAMES:
+            _draw_curve(panel, row, implementation)
+        top = 1.15 * max(row["over_plain"].values())
+        panel.set(title=row["layer"], xlabel="kept for backward, MiB", xscale="log", ylim=(0, top))
+        panel.xaxis.set_major_formatter("{x:g}")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("step, over plain eager")
     panels[0].legend(loc="lower right", fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100)
     Image.open(buffer).convert("RGB").quantize(32).save(path, optimize=True)
+
+
+def _draw_curve(panel: Any, row: Row, implementation: str) -> None:
+    """The eager step, and the compiled ones with their budgets."""
+    colour, label = COLOURS[implementation], NAMES[implementation]
+    eager, *compiled = (name for name in row["saved_bytes"] if name.split()[0] == implementation)
+
+    def point(name: str) -> tuple[float, float]:
+        return row["saved_bytes"][name] / 2**20, row["over_plain"][name]
+
+    panel.plot(*point(eager), "s", color=colour, label=f"{label}, eager")
+    points = zip(*map(point, compiled), strict=True)
+    panel.plot(*points, "o-", color=colour, label=f"{label}, compiled")
+    # Budgets that keep the same tensors are one label.
+    budgets: dict[int, list[str]] = {}
+    for name in compiled:
+        budgets.setdefault(row["saved_bytes"][name], []).append(name)
+    for names in budgets.values():
+        text = ", ".join(name.rpartition(" ")[2] for name in names)
+        place = min(map(point, names), key=lambda at: at[1])
+        panel.annotate(
+            text, place, xytext=LABELS[implementation], textcoords="offset points", fontsize=8
+        )
 
 
 def main() -> None:

@@ -29,7 +29,8 @@ from maskedconv.training.memory import peak_resident
 BATCH = {"cpu": 32, "cuda": 128}
 SETTINGS = ((0.1, "random"), (0.4, "random"), (0.1, "zero"))
 COMPILED, OURS_COMPILED = "conv2d compiled", "maskedconv compiled"
-PEERS = (*(name for name in IMPLEMENTATIONS if name != "maskedconv"), COMPILED, OURS_COMPILED)
+BY_COMPILER = (COMPILED, OURS_COMPILED)
+PEERS = (*(name for name in IMPLEMENTATIONS if name != "maskedconv"), *BY_COMPILER)
 STEPS_FOR_PEAK = 3
 
 
@@ -137,7 +138,7 @@ def measure(
             names = ("maskedconv", *_peers_in(setting, peers))
             measured = _row(setting, names, rounds)
             if not brief:
-                eager = (name for name in names if name not in (COMPILED, OURS_COMPILED))
+                eager = (name for name in names if name not in BY_COMPILER)
                 measured["peak_bytes"] = {name: peak_bytes(name, setting) for name in eager}
             rows.append(measured)
             print(".", end="", flush=True)
@@ -150,7 +151,7 @@ def _peers_in(setting: Setting, peers: tuple[str, ...]) -> tuple[str, ...]:
     if setting.frozen == "zero":
         return ("conv2d",)
     first = (setting.learned, setting.frozen) == SETTINGS[0]
-    return tuple(name for name in peers if first or name not in (COMPILED, OURS_COMPILED))
+    return tuple(name for name in peers if first or name not in BY_COMPILER)
 
 
 def _row(setting: Setting, names: tuple[str, ...], rounds: int) -> Row:

@@ -47,6 +47,7 @@ _HOMES = {
     "select_learned_": "selection",
     "unfuse_": "fusion.fuse",
     "summary": "analysis.summary",
+    "thin": "thinning.thin",
 }
 
 # Submodules for users. The others can be imported, too, but are the package's own.
@@ -78,6 +79,7 @@ __all__ = [
     "save_sharded",
     "select_learned_",
     "summary",
+    "thin",
     "unfuse_",
 ]
 
@@ -101,6 +103,7 @@ if TYPE_CHECKING:
     from maskedconv.optim.yellowfin import YellowFin
     from maskedconv.runs.trained import TrainedRun, load_run
     from maskedconv.selection import select_learned_
+    from maskedconv.thinning.thin import thin
 
 
 def __getattr__(name: str) -> Any:

@@ -27,8 +27,8 @@ def select_learned_(model: Model, part: str | Sequence[str], *, bn_learned: bool
             ``block1``, ``fc``, ...).
         part: "all"; "bn" for nothing besides BatchNorm; "shortcuts" for every module whose name
             starts with ``shortcut``; the name of another part; a shell pattern of the names of
-            modules and parameters ("layer4.*", "*.bias"), where a module is learned with all that
-            is inside it; or several of these, all of which are learned.
+            modules and parameters (``"layer4.*"``, ``"*.bias"``), where a module is learned with
+            all that is inside it; or several of these, all of which are learned.
         bn_learned: False freezes every BatchNorm's γ and β instead, those within ``part`` too.
             With "fc", the output layer alone is learned.
 

@@ -73,8 +73,8 @@ def convert_(
             ``"random"`` draws them anew, ``"zero"`` drops them.
         method: another method of :mod:`maskedconv.methods`, instead of these three. It may also
             replace other layers than ``nn.Conv2d``: supermasks replace ``nn.Linear`` too.
-        include, exclude: shell patterns of module names ("layer1.*", "*.conv2"); None includes
-            every convolution and excludes none.
+        include, exclude: shell patterns of module names (``"layer1.*"``, ``"*.conv2"``); None
+            includes every convolution and excludes none.
         filter_fn: a function ``(module, name) -> bool``; a layer that the patterns select is
             converted only if it returns True.
         norm: how norms (``nn.BatchNorm2d``, ``nn.LayerNorm``, ``nn.GroupNorm``, ...) learn,

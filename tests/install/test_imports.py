@@ -19,7 +19,7 @@ LAYERS = (
     ("conversion",),
     ("models",),
     ("counting", "selection", "supermasks", "explanation", "checkpoint", "env", "optim", "fusion"),
-    ("analysis", "ensemble"),
+    ("analysis", "ensemble", "thinning"),
     ("data",),
     ("training",),
     ("runs",),

@@ -1,0 +1,1 @@
+"""Networks without the channels that are the same for every image."""
