@@ -126,7 +126,7 @@ def nested_kept(k: float, coats: int, size: int) -> tuple[int, ...]:
     return tuple(math.ceil(exact * (coats - i) / coats) for i in range(coats))
 
 
-def check_which(which: object, count: int, size: int) -> tuple[int, ...] | None:
+def check_indices(which: object, count: int, size: int) -> tuple[int, ...] | None:
     """The learned indices in ascending order; None if they are the first ``count`` of ``size``.
 
     Raises:
@@ -135,7 +135,7 @@ def check_which(which: object, count: int, size: int) -> tuple[int, ...] | None:
     """
     if which is None:
         return None
-    if not isinstance(which, list | tuple) or any(type(index) is not int for index in which):
+    if not isinstance(which, list | tuple | range) or {type(one) for one in which} - {int}:
         raise TypeError(f"which is {which!r}; expected None or a list of ints")
     if len(which) != count:
         raise ValueError(f"which has {len(which)} indices; expected the {count} that are learned")

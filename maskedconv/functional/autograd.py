@@ -16,8 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
 from maskedconv.functional.filter_bank import joined_bias
-from maskedconv.functional.selected import Selected
-from maskedconv.functional.selected_grad import selected_input, selected_weight_grad
+from maskedconv.functional.selected import Selected, selected_input, selected_weight_grad
 from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of, weight_format
 from maskedconv.ops.weight_grad import uses_reference
@@ -99,7 +98,7 @@ class MaskedConvolution(torch.autograd.Function):
         if needs_learned and slice_dim == 0 and geometry.groups == 1:
             saved_input = input
         elif needs_learned and selected is not None:
-            saved_input = selected_input(input, selected, slice_dim, geometry.groups)
+            saved_input = selected_input(input, selected, learned.shape, slice_dim, geometry)
         elif needs_learned:
             saved_input = ops.input_to_save(
                 input, learned.shape, slice_dim, weight.size(0), geometry.groups
@@ -137,8 +136,7 @@ class MaskedConvolution(torch.autograd.Function):
         if grad_learned is not None:
             grad_learned = grad_learned.to(dtype)
         elif problem is not None and selected is not None:
-            channels = saved_input.size(1) if ctx.input_shape is None else ctx.input_shape[1]
-            grad_learned = selected_weight_grad(problem, selected, channels, dtype)
+            grad_learned = selected_weight_grad(problem, selected, grad_output, dtype)
         elif problem is not None:
             grad_learned = ops.weight_grad(problem, dtype)
         return grad_input, grad_learned, None, grad_bias, None, None

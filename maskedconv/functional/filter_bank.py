@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskedconv.functional.selected import Selected
-from maskedconv.ops.geometry import memory_format_of
 
 
 class ExecutionOptions(NamedTuple):
@@ -88,15 +87,6 @@ class FilterBank(NamedTuple):
         """The learned filters [first, end) and their bias, without zeros."""
         bias = None if self.bias is None else narrowed(self.bias, 0, first, end)
         return FilterBank(narrowed(self.learned, 0, first, end), None, bias)
-
-    def with_zero_channels(self, output: Tensor) -> Tensor:
-        """The output of all filters: that of the learned ones, and ``zeros`` channels of zeros."""
-        if self.selected is None:
-            return F.pad(output, (0, 0, 0, 0, 0, self.zeros))
-        batch, _, *image = output.shape
-        whole = output.new_zeros((batch, self.shape[0], *image))
-        whole = whole.contiguous(memory_format=memory_format_of(output))
-        return whole.index_copy_(1, self.selected.indices, output)
 
 
 TENSORS = 4

@@ -10,17 +10,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from maskedconv.functional.autograd import NoFilters
 from maskedconv.functional.filter_bank import FilterBank, narrowed
-from maskedconv.functional.selected import (
-    Selected,
-    channels_of,
-    channels_of_filters,
-    filter_runs,
-    window_of,
-)
-from maskedconv.functional.selected_grad import rows_read
+from maskedconv.functional.selected import Selected, alone, selected_input
 from maskedconv.ops.geometry import (
     ConvGeometry,
     first_channels,
@@ -45,6 +39,8 @@ def convolve_zeroed(
     Raises:
         RuntimeError: the kernel is larger than the padded image, or the image has no pixels.
     """
+    if bank.selected is not None:
+        return _selected(input, bank, bank.selected, geometry, compute)
     if bank.slice_dim == 0:
         return _zero_filters(input, bank, geometry, compute)
     shape = _output_shape(input, bank, geometry)
@@ -53,16 +49,10 @@ def convolve_zeroed(
         return output if bias is None else output + bias.to(output.dtype).view(-1, 1, 1)
     learned = FilterBank(bank.learned, None, bank.bias)
     if bank.slice_dim == 1:
-        if bank.selected is None:
-            channels = first_channels(input, bank.learned.size(1), geometry.groups)
-        else:
-            channels = channels_of(input, bank.selected, geometry.groups)
+        channels = first_channels(input, bank.learned.size(1), geometry.groups)
         # In memory of its own, so that backward does not keep the channels that are not read.
         channels = channels.contiguous(memory_format=memory_format_of(input))
         return compute(channels, learned, geometry)
-    if bank.selected is not None:
-        kernel, read, geometry = _selected_rows(input, bank, bank.selected, geometry)
-        return compute(read, learned._replace(learned=kernel), geometry)
     output = compute(input, learned, geometry)
     cut = output[:, :, : shape[2], : shape[3]]
     return cut.contiguous(memory_format=memory_format_of(output))
@@ -73,38 +63,36 @@ def _zero_filters(
 ) -> Tensor:
     """Computes the learned filters, and appends channels of zeros to the output."""
     count, out_channels = bank.learned.size(0), bank.shape[0]
+    surplus = (0, 0, 0, 0, 0, bank.zeros)
     if count and geometry.groups == 1:
-        return bank.with_zero_channels(compute(input, bank.first_filters(0, count), geometry))
-    memory_format, outputs, read = memory_format_of(input), [], input
-    if bank.selected is None:
-        runs = split_at_group_boundary(count, out_channels, input.size(1), geometry.groups)
-    else:
-        runs = filter_runs(bank.selected, input.size(1), geometry.groups)
-        read = channels_of_filters(input, bank.selected, geometry.groups)
-    for run in runs:
-        channels = narrowed(read, 1, run.first_channel, run.end_channel)
+        return F.pad(compute(input, bank.first_filters(0, count), geometry), surplus)
+    memory_format, outputs = memory_format_of(input), []
+    for run in split_at_group_boundary(count, out_channels, input.size(1), geometry.groups):
+        channels = narrowed(input, 1, run.first_channel, run.end_channel)
         channels = channels.contiguous(memory_format=memory_format)
         filters = bank.first_filters(run.first, run.end)
         outputs.append(compute(channels, filters, geometry._replace(groups=run.groups)))
     if not outputs:
         return NoFilters.apply(input, _output_shape(input, bank, geometry))
     output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-    return bank.with_zero_channels(output)
+    return F.pad(output, surplus)
 
 
-def _selected_rows(
-    input: Tensor, bank: FilterBank, selected: Selected, geometry: ConvGeometry
-) -> tuple[Tensor, Tensor, ConvGeometry]:
-    """The smallest kernel with all selected rows or columns, and the input that it reads."""
-    dim, window = bank.slice_dim, window_of(selected)
-    length = _output_shape(input, bank, geometry)[dim]
-    read, geometry = rows_read(input, window, dim, geometry, length)
-    kernel, places = bank.learned, window.places(selected)
-    if places is not None:
-        shape = list(kernel.shape)
-        shape[dim] = window.size
-        kernel = kernel.new_zeros(shape).index_copy(dim, places, kernel)
-    return kernel, read, geometry
+def _selected(
+    input: Tensor, bank: FilterBank, selected: Selected, geometry: ConvGeometry, compute: Compute
+) -> Tensor:
+    """Computes the selected slices alone if they are one convolution, else all of them."""
+    shape, dim = bank.learned.shape, bank.slice_dim
+    own = alone(selected, shape, dim, geometry)
+    if own is None:
+        return compute(input, FilterBank(bank.full_weight(), None, bank.full_bias()), geometry)
+    channels = selected_input(input, selected, shape, dim, geometry)
+    output = compute(channels, FilterBank(bank.learned, None, bank.bias), own)
+    if dim != 0:
+        return output
+    size = (input.size(0), bank.shape[0], *output.shape[2:])
+    zeros = output.new_zeros(size).contiguous(memory_format=memory_format_of(output))
+    return zeros.index_copy(1, selected.indices, output)
 
 
 def _output_shape(input: Tensor, bank: FilterBank, geometry: ConvGeometry) -> tuple[int, ...]:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from maskedconv import slices
 from maskedconv.functional.filter_bank import FilterBank
-from maskedconv.functional.selected import Selected, order_of, places_of
+from maskedconv.functional.selected import Selected, places_of, selected_on
 from maskedconv.nn.assembled_weight import AssembledWeight
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
-from maskedconv.nn.plain_state import split_plain
+from maskedconv.nn.plain_state import check_indices, split_plain
 from maskedconv.nn.written_through import written_through
+from maskedconv.ops.plain import is_plain
 
 
 class AssembledConv2d(AssembledWeight, nn.Conv2d):
@@ -72,24 +73,29 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         error_msgs: list[str],
     ) -> None:
         """Also takes the ``weight`` and ``bias`` of a plain convolution's state dict."""
+        check_indices(self, state_dict, prefix, error_msgs)
         split_plain(self, state_dict, prefix, local_metadata, error_msgs)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        """Adds the indices, which are no buffer: nothing that averages buffers may change them."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.which is not None:
+            destination[f"{prefix}which"] = torch.tensor(self.which, device="cpu")
 
     @property
     def selected(self) -> Selected | None:
         """The learned indices, on the device of the filters; None for the first ones."""
         if self.which is None:
             return None
-        device = self.learned.device
-        # Neither parameter nor buffer: ``to_empty`` would lose the values.
-        found = self._selected
+        found, device = self._selected, self.learned.device
         if found is None or found.indices.device != device:
-            order = order_of(self.which, self.weight_shape[self.slice_dim])
-            indices = torch.tensor(self.which, device="cpu")
-            found = Selected(self.which, indices.to(device), order.to(device))
-            if not torch.compiler.is_compiling():
+            found = selected_on(device, self.which, self.weight_shape[self.slice_dim])
+            if not torch.compiler.is_compiling() and is_plain(found.indices):
                 self._selected = found
         return found
 
@@ -102,10 +108,11 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         if learned is None or frozen is None:
             learned, frozen = self.learned, self.frozen
         zeros = self.num_zeros if self.frozen_mode == "zero" else 0
+        selected = None if self.which is None else self.selected
         if not self.has_bias:
-            return FilterBank(learned, frozen, None, None, self.slice_dim, zeros, self.selected)
+            return FilterBank(learned, frozen, None, None, self.slice_dim, zeros, selected)
         biases = self.bias_learned, self.bias_frozen
-        return FilterBank(learned, frozen, *biases, self.slice_dim, zeros, self.selected)
+        return FilterBank(learned, frozen, *biases, self.slice_dim, zeros, selected)
 
     def _full_weight(self) -> Tensor:
         """The parts of the weight as one tensor; ``frozen`` itself if nothing is learned."""
@@ -173,35 +180,22 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         return tensor.index_select(dim, places_of(self.which, tensor.size(dim)).to(tensor.device))
 
     @torch.no_grad()
-    def _write_weight(self, weight: Tensor) -> None:
+    def _write_weight(self, weight: Tensor, frozen: bool = True) -> None:
         weight = self.learned_first(weight, self.slice_dim)
         self.learned.copy_(weight.narrow(self.slice_dim, 0, self.num_learned))
-        if self.frozen is not None:
+        if frozen and self.frozen is not None:
             self.frozen.copy_(weight.narrow(self.slice_dim, self.num_learned, self.num_frozen))
 
     @torch.no_grad()
-    def _write_bias(self, bias: Tensor) -> None:
+    def _write_bias(self, bias: Tensor, frozen: bool = True) -> None:
         count = 0
         if self.slice_dim == 0:
             bias = self.learned_first(bias, 0)
         if self.bias_learned is not None:
             count = self.bias_learned.numel()
             self.bias_learned.copy_(bias[:count])
-        if self.bias_frozen is not None:
+        if frozen and self.bias_frozen is not None:
             self.bias_frozen.copy_(bias[count:])
-
-    @torch.no_grad()
-    def _write_parts(self, weight: Tensor, bias: Tensor | None, keep: bool) -> None:
-        """Writes the learned part of a full weight and bias, and with ``keep`` all of both."""
-        own = self.learned_first(weight, self.slice_dim)
-        self.learned.copy_(own.narrow(self.slice_dim, 0, self.num_learned))
-        if keep:
-            self._write_weight(weight)
-        if bias is not None and keep:
-            self._write_bias(bias)
-        elif bias is not None and self.bias_learned is not None:
-            own = bias if self.slice_dim else self.learned_first(bias, 0)
-            self.bias_learned.copy_(own[: self.bias_learned.numel()])
 
 
 def _with_values(*parts: Tensor | None) -> tuple[Any, ...]:

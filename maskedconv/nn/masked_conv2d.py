@@ -33,14 +33,14 @@ _LEARNED_MISSING = (
 
 
 class MaskedConv2d(AssembledConv2d):
-    """Drop-in for ``nn.Conv2d``: the first ``n`` indices of one weight dimension are learned.
+    """Drop-in for ``nn.Conv2d``: ``n`` indices of one weight dimension are learned.
 
     The weight ``[O, I / groups, kH, kW]`` is always sliced as PyTorch stores it. So with
     ``groups``, dimension 0 learns the first n of all O filters (a depthwise convolution learns the
     filters of its first channels), and dimension 1 the first channels *of each group*.
 
     Source: Rosenfeld & Tsotsos 2018, section 3. The paper learns the first n filters, the authors'
-    code the last n; this layer learns the first.
+    code the last n; this layer learns the first unless ``which`` names others.
 
     Args:
         in_channels ... padding_mode: as in ``nn.Conv2d``.
@@ -50,7 +50,7 @@ class MaskedConv2d(AssembledConv2d):
         frozen: ``"random"`` keeps the rest of the weight at its random start, ``"zero"`` makes it
             zero (it is then neither stored nor computed).
         which: the indices that are learned, as many as ``learned`` says, in any order; None for the
-            first ones. No state dict holds them.
+            first ones. A state dict holds them, and a layer with other ones refuses it.
         backend: "reference", "native", "triton", "cuda", "cuda_wgmma" or "matmul" must run its
             operators, which is an error where it cannot; None (the default) to choose. See
             :func:`maskedconv.explain`.
@@ -58,6 +58,7 @@ class MaskedConv2d(AssembledConv2d):
             ``nn.Conv2d`` does. Values are always drawn on the CPU.
 
     Attributes:
+        which: the learned indices, ascending; None if they are the first ones.
         learned: Parameter, the learned slice of the weight; an empty tensor outside of
             ``parameters()`` and ``state_dict()`` when nothing is learned.
         frozen: buffer, the rest of the weight; None if there is none or it is zero.
@@ -123,7 +124,7 @@ class MaskedConv2d(AssembledConv2d):
         self.frozen_mode = slices.check_frozen(frozen)
         self.weight_shape = tuple(plain.weight.shape)
         self.num_learned = slices.num_learned(learned, self.weight_shape[slice_dim], slice_dim)
-        self.which = slices.check_which(which, self.num_learned, self.weight_shape[slice_dim])
+        self.which = slices.check_indices(which, self.num_learned, self.weight_shape[slice_dim])
         self._selected = None
         self.has_bias = bias
         self.seed = seed
@@ -215,7 +216,13 @@ class MaskedConv2d(AssembledConv2d):
     def extra_repr(self) -> str:
         size = self.weight_shape[self.slice_dim]
         own = f"learned={self.num_learned}/{size}, slice_dim={self.slice_dim}"
-        return f"{super().extra_repr()}, {own}, frozen={self.frozen_mode!r}"
+        return f"{super().extra_repr()}, {own}, frozen={self.frozen_mode!r}{self._which_repr()}"
+
+    def _which_repr(self) -> str:
+        if self.which is None:
+            return ""
+        listed = ", ".join(map(str, self.which[:4])) + ", ..." * (len(self.which) > 4)
+        return f", which=[{listed}]"
 
     @classmethod
     def from_conv2d(
@@ -251,7 +258,9 @@ class MaskedConv2d(AssembledConv2d):
             frozen="zero" if frozen == "zero" else "random", which=which, seed=seed,
             device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
-        layer._write_parts(weight, bias, frozen == "keep")
+        layer._write_weight(weight, frozen == "keep")
+        if bias is not None:
+            layer._write_bias(bias, frozen == "keep")
         if layer.num_learned:
             layer.learned.requires_grad_(weight.requires_grad)
         if bias is not None and layer.bias_learned is not None:

@@ -19,6 +19,24 @@ class _Entry(NamedTuple):
     learned: int
 
 
+def check_indices(
+    layer: AssembledConv2d, state_dict: dict[str, Any], prefix: str, error_msgs: list[str]
+) -> None:
+    """Takes the learned indices from a state dict; an error unless they are those of ``layer``."""
+    stored = state_dict.pop(f"{prefix}which", None)
+    own = layer.which
+    found = None if stored is None else tuple(stored.tolist())
+    if f"{prefix}learned" in state_dict and found != own:
+        error_msgs.append(
+            f"{prefix}which: the state dict learns {_described(found)}, the layer "
+            f"{_described(own)}. Expected a layer with the same indices, MaskedConv2d(which=...)."
+        )
+
+
+def _described(which: tuple[int, ...] | None) -> str:
+    return "the first indices" if which is None else f"the indices {list(which)}"
+
+
 def split_plain(
     layer: AssembledConv2d,
     state_dict: dict[str, Any],
