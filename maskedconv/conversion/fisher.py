@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ def fisher_information(
     layers = [(name, layer) for name, layer in plain if name not in left]
     if not layers:
         raise ValueError(f"model ({type(model).__name__}) has no nn.Conv2d that convert_ takes")
-    weights = {id(layer): layer.weight for _, layer in layers}
+    weights = {id(layer): cast(Tensor, layer.weight) for _, layer in layers}
     with _evaluated(model, weights.values()):
         sums = _sums(model, batches, loss, list(weights.values()), slice_dim)
     scores = dict(zip(weights, sums, strict=True))

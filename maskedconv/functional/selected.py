@@ -114,7 +114,8 @@ def selected_weight_grad(
 
 def _take(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
     """``tensor.index_select(dim, index)``, in channels_last if ``tensor`` is."""
-    if tensor.dim() != 4 or memory_format_of(tensor) is not torch.channels_last:
+    traced = not isinstance(tensor, Tensor)  # by torch.fx
+    if traced or tensor.dim() != 4 or memory_format_of(tensor) is not torch.channels_last:
         return tensor.index_select(dim, index)
     pixels = tensor.permute(0, 2, 3, 1)
     if dim != 1:

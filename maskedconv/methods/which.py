@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ def check_which(which: object) -> Chosen:
     if isinstance(which, str):
         check_choice("which", which, PLACES)
         return which
-    values = which
+    values: Any = which
     if isinstance(which, Tensor) and which.dim() == 1:
         values = which.tolist()
     listed = isinstance(values, list | tuple)
@@ -41,7 +41,7 @@ def check_which(which: object) -> Chosen:
             f"which is {which!r}; expected one of {', '.join(PLACES)}, a list or tensor of ints "
             "(indices), or one of floats (scores)"
         )
-    if not all(map(math.isfinite, values)):
+    if any(not math.isfinite(one) for one in values):
         raise ValueError("which has scores that are NaN or infinite; expected finite ones")
     return tuple(values)
 

@@ -92,7 +92,8 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         """The learned indices, on the device of the filters; None for the first ones."""
         if self.which is None:
             return None
-        found, device = self._selected, self.learned.device
+        # Not by the attribute, which torch.fx replaces while it traces.
+        found, device = self._selected, self._parameters["learned"].device  # type: ignore[union-attr]
         if found is None or found.indices.device != device:
             found = selected_on(device, self.which, self.weight_shape[self.slice_dim])
             if not torch.compiler.is_compiling() and is_plain(found.indices):
