@@ -13,7 +13,7 @@ from maskedconv.functional.filter_bank import FilterBank
 from maskedconv.functional.selected import Selected, places_of, selected_on
 from maskedconv.nn.assembled_weight import AssembledWeight
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
-from maskedconv.nn.plain_state import check_indices, split_plain
+from maskedconv.nn.plain_state import has_indices, split_plain
 from maskedconv.nn.written_through import written_through
 from maskedconv.ops.plain import is_plain
 
@@ -73,7 +73,8 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         error_msgs: list[str],
     ) -> None:
         """Also takes the ``weight`` and ``bias`` of a plain convolution's state dict."""
-        check_indices(self, state_dict, prefix, error_msgs)
+        if not has_indices(self, state_dict, prefix, error_msgs):
+            return
         split_plain(self, state_dict, prefix, local_metadata, error_msgs)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs

@@ -19,18 +19,19 @@ class _Entry(NamedTuple):
     learned: int
 
 
-def check_indices(
+def has_indices(
     layer: AssembledConv2d, state_dict: dict[str, Any], prefix: str, error_msgs: list[str]
-) -> None:
+) -> bool:
     """Takes the learned indices from a state dict; an error unless they are those of ``layer``."""
     stored = state_dict.pop(f"{prefix}which", None)
-    own = layer.which
     found = None if stored is None else tuple(stored.tolist())
-    if f"{prefix}learned" in state_dict and found != own:
-        error_msgs.append(
-            f"{prefix}which: the state dict learns {_described(found)}, the layer "
-            f"{_described(own)}. Expected a layer with the same indices, MaskedConv2d(which=...)."
-        )
+    if f"{prefix}learned" not in state_dict or found == layer.which:
+        return True
+    error_msgs.append(
+        f"{prefix}which: the state dict learns {_described(found)}, the layer "
+        f"{_described(layer.which)}. Expected a layer with the same, MaskedConv2d(which=...)."
+    )
+    return False
 
 
 def _described(which: tuple[int, ...] | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from copy import deepcopy
 from typing import Any
 
@@ -27,43 +28,17 @@ def _layer(plain: nn.Conv2d, dim: int, **settings: Any) -> MaskedConv2d:
     )
 
 
-def _input() -> Tensor:
-    return torch.randn(2, 4, 7, 6, dtype=torch.float64)
+def _input(seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 4, 7, 6, dtype=torch.float64, generator=generator)
 
 
 @pytest.mark.parametrize("dim", WHICH)
-def test_keeps_the_plain_values_and_learns_their_slices(dim: int) -> None:
-    plain, input = _plain(), _input()
-    layer = _layer(plain, dim)
-    assert torch.equal(layer.weight, plain.weight)
-    assert torch.equal(layer.bias, plain.bias)
-    torch.testing.assert_close(layer(input), plain(input))
-    layer(input).square().sum().backward()
-    plain(input).square().sum().backward()
-    indices = torch.tensor(sorted(WHICH[dim]))
-    torch.testing.assert_close(layer.learned.grad, plain.weight.grad.index_select(dim, indices))
-    bias = plain.bias.grad if dim else plain.bias.grad[indices]
-    torch.testing.assert_close(layer.bias_learned.grad, bias)
-    assert torch.equal(layer.to_conv2d().weight, plain.weight)
-
-
-@pytest.mark.parametrize("dim", WHICH)
-def test_zeroes_the_other_slices(dim: int) -> None:
-    plain, input = _plain(), _input()
-    layer = _layer(plain, dim, frozen="zero")
-    expected = torch.zeros_like(plain.weight)
-    indices = torch.tensor(WHICH[dim])
-    expected.index_copy_(dim, indices, plain.weight.detach().index_select(dim, indices))
-    assert torch.equal(layer.weight, expected)
-    torch.testing.assert_close(layer(input), F.conv2d(input, expected, layer.bias, padding=1))
-
-
-@pytest.mark.parametrize("dim", WHICH)
-def test_survives_copies_and_state_dicts(dim: int) -> None:
+def test_survives_copies_and_to_empty(dim: int) -> None:
     plain = _plain()
     layer = _layer(plain, dim)
-    first = MaskedConv2d.from_conv2d(plain, learned=len(WHICH[dim]), slice_dim=dim)
-    assert layer.state_dict().keys() == first.state_dict().keys()
+    for copy in (deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(copy(_input(1)), layer(_input(1)))
     other = deepcopy(layer).to("meta").to_empty(device="cpu")
     other.load_state_dict(layer.state_dict())
     assert torch.equal(other.weight, plain.weight)
@@ -72,6 +47,28 @@ def test_survives_copies_and_state_dicts(dim: int) -> None:
     assert not other.learned.any()
     other.load_state_dict(plain.state_dict())
     assert torch.equal(other.weight, plain.weight)
+    assert torch.equal(other.to(torch.float32).weight, plain.to(torch.float32).weight)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("own", [None, [0, 5]])
+@pytest.mark.parametrize("other", [None, [0, 5], [1, 5]])
+def test_a_state_dict_goes_to_its_own_indices_alone(
+    own: list[int] | None, other: list[int] | None, strict: bool
+) -> None:
+    layer, source = (MaskedConv2d(4, 6, 3, learned=2, which=which) for which in (own, other))
+    before, state = layer.weight.clone(), source.state_dict()
+    if own == other:
+        layer.load_state_dict(state, strict=strict)
+        assert torch.equal(layer.weight, source.weight)
+        return
+    with pytest.raises(RuntimeError, match=r"which: the state dict learns the .*, the layer the"):
+        nn.Sequential(layer).load_state_dict({f"0.{k}": v for k, v in state.items()}, strict)
+    assert torch.equal(layer.weight, before)
+    state.pop("which", None)
+    if other == [1, 5] and own is not None:
+        with pytest.raises(RuntimeError, match="learns the first indices, the layer the indices"):
+            layer.load_state_dict(state, strict)
 
 
 @pytest.mark.parametrize("dim", WHICH)
