@@ -36,7 +36,7 @@ class Slice(Method):
         which: the n indices that are learned: the ``"first"`` (Rosenfeld & Tsotsos 2018), the
             ``"last"``, those with the ``"largest"`` or ``"smallest"`` L2 norm, n at ``"random"``, a
             list or tensor of n ints, or a list or tensor of floats, one score for each index, of
-            which the n highest are learned. A new network learns the first ones.
+            which the n highest are learned. Only ``convert_`` takes others than the first ones.
 
     Raises:
         TypeError, ValueError: an argument is not one of these.
@@ -70,8 +70,8 @@ class Slice(Method):
     def factory(self) -> LayerFactory:
         if self.which != "first":
             raise ValueError(
-                f"which is {self.which!r}; expected 'first' in a new network. Make it with "
-                "learned=1.0 and choose by convert_"
+                f"which is {self.which!r}; expected 'first' in a new network. Others are chosen in "
+                "a plain one: convert_(merge_(models.create(...)), which=...)"
             )
         return LayerFactory(conv=partial(MaskedConv2d, **self.settings()))
 

@@ -212,7 +212,7 @@ def test_refuses_and_changes_nothing(which: Any, error: type[Exception], message
 
 @pytest.mark.parametrize("name", ["wrn_10_1", "densenet_bc_22_4"])
 def test_fused_steps_run_module_by_module(name: str) -> None:
-    model = models.create(name, seed=0).double()
+    model = merge_(models.create(name, seed=0)).double()
     convert_(model, learned=0.25, which="random", seed=0, rest="freeze")
     plain, input = merge_(copy.deepcopy(model)), torch.randn(4, 3, 16, 16).double()
     for one in (model, plain):
