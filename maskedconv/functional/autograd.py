@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
 from maskedconv.functional.filter_bank import joined_bias
-from maskedconv.functional.selected import Selected, selected_input, selected_weight_grad
+from maskedconv.functional.selected import Selected, selected_input, selected_problem
 from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of, weight_format
 from maskedconv.ops.weight_grad import uses_reference
@@ -123,9 +123,13 @@ class MaskedConvolution(torch.autograd.Function):
             problem = ops.WeightGradProblem(
                 saved_input, own, shape, slice_dim, geometry, None, None, backend
             )
+            if selected is not None:
+                problem = selected_problem(problem, selected, grad_output)
         if weight is not None:
-            # If everything is learned, one call shares what both gradients need.
-            jointly = problem is not None and weight.shape == shape and uses_reference(problem)
+            # For all slices, one call shares what both gradients need.
+            jointly = (
+                problem is not None and weight.shape == problem.shape and uses_reference(problem)
+            )
             input = saved_input if ctx.input_shape is None else _like_input(ctx.input_shape, weight)
             grad_input, grad_learned = convolution_grads(
                 grad_output, input, weight, geometry, (True, jointly)
@@ -135,10 +139,10 @@ class MaskedConvolution(torch.autograd.Function):
             grad_bias = own.narrow(1, 0, count).sum((0, 2, 3)).to(bias_dtype)
         if grad_learned is not None:
             grad_learned = grad_learned.to(dtype)
-        elif problem is not None and selected is not None:
-            grad_learned = selected_weight_grad(problem, selected, grad_output, dtype)
         elif problem is not None:
             grad_learned = ops.weight_grad(problem, dtype)
+        if selected is not None and grad_learned is not None and grad_learned.shape != shape:
+            grad_learned = selected.of(grad_learned, slice_dim).contiguous()
         return grad_input, grad_learned, None, grad_bias, None, None
 
 

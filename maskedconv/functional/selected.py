@@ -93,10 +93,10 @@ def selected_input(
     return selected.of(input, 1).contiguous(memory_format=memory_format_of(input))
 
 
-def selected_weight_grad(
-    problem: WeightGradProblem, selected: Selected, grad_output: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """The gradient of the selected slices, of shape ``problem.shape`` and ``dtype``.
+def selected_problem(
+    problem: WeightGradProblem, selected: Selected, grad_output: Tensor
+) -> WeightGradProblem:
+    """The problem whose result holds the gradient of the selected slices: of them, or of all.
 
     Args:
         problem: its input is that of :func:`selected_input`, its geometry the whole convolution's,
@@ -106,10 +106,9 @@ def selected_weight_grad(
     shape, dim = problem.shape, problem.slice_dim
     geometry = alone(selected, shape, dim, problem.geometry)
     if geometry is not None:
-        return ops.weight_grad(problem._replace(geometry=geometry), dtype)
+        return problem._replace(geometry=geometry)
     whole = torch.Size((*shape[:dim], selected.order.numel(), *shape[dim + 1 :]))
-    problem = problem._replace(grad_output=grad_output, shape=whole, slice_dim=0)
-    return selected.of(ops.weight_grad(problem, dtype), dim).contiguous()
+    return problem._replace(grad_output=grad_output, shape=whole, slice_dim=0)
 
 
 def _take(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
