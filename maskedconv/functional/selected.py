@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maskedconv import ops
 from maskedconv.ops import WeightGradProblem
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of
 

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from damaged_checkpoints import parts_of, with_header
 from torch import nn
 
-from maskedconv import MaskedConv2d, load, save
+from maskedconv import MaskedConv2d, load, merge_, save
+from maskedconv.checkpoint import load_plain
+from maskedconv.checkpoint.header import read_header
 
 
 def _plain() -> nn.Conv2d:
@@ -43,3 +46,35 @@ def test_refuses_a_model_with_other_indices(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="which"):
         load(other, tmp_path / "a.safetensors")
     assert torch.equal(other[0].weight, before)
+
+
+def test_load_plain_gives_the_weight_in_order(tmp_path: Path) -> None:
+    model = _model([1, 2], None, [0, 3])
+    save(model, tmp_path / "a.safetensors", frozen=True)
+    values = load_plain(tmp_path / "a.safetensors")
+    merged = merge_(model).state_dict()
+    assert values.keys() == merged.keys()
+    assert all(torch.equal(value, merged[key]) for key, value in values.items())
+
+
+@pytest.mark.parametrize("which", [[0, 4], [4, 1], [1, 6], [0, 1], [1], [1, 2, 3]])
+def test_refuses_a_header_with_other_indices(which: list[int], tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save(_model([1, 2]), path, frozen=True)
+    layers = read_header(parts_of(path)[0]["maskedconv"], "")["layers"]
+    layers["0"]["which"] = which
+    path.write_bytes(with_header(path, lambda header: {**header, "layers": layers}))
+    plain = nn.Sequential(_plain())
+    for action in (lambda: load(plain, path), lambda: load_plain(path)):
+        with pytest.raises(ValueError, match=r"a\.safetensors.*which"):
+            action()
+    assert type(plain[0]) is nn.Conv2d
+
+
+def test_an_earlier_file_is_of_the_first_indices(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save(_model(None), path)
+    assert "which" not in parts_of(path)[0]["maskedconv"]
+    assert load(nn.Sequential(_plain()), path)[0].which is None
+    with pytest.raises(ValueError, match=r"which is None in the file; the model has \[1, 2\]"):
+        load(_model([1, 2]), path)
