@@ -18,7 +18,7 @@ from bench.fine_tuning.costs import costs, times
 from bench.fine_tuning.images import Images, Setting
 from bench.fine_tuning.rows import Row, Rows
 from bench.fine_tuning.table import SEEDS, chosen_rate, table
-from bench.fine_tuning.ways import WAYS, Way, build, optimizer_of, peft, step_of
+from bench.fine_tuning.ways import TRAINED, WAYS, Way, build, optimizer_of, peft, step_of
 from maskedconv.io import replace_file
 from maskedconv.training.memory import keep_freed_memory
 
@@ -46,10 +46,10 @@ def train(way: Way, rate: float, seed: int, images: Images) -> Row:
 
 def run_missing(rows: Rows, images: Images) -> None:
     """Finds the rate of each way with the first seed; then the same rate with the others."""
-    for way in WAYS:
+    for way in TRAINED:
         _search(rows, way, images)
     for seed in SEEDS[1:]:
-        for way in WAYS:
+        for way in TRAINED:
             _run(rows, way, chosen_rate(rows, way, images.setting), seed, images)
 
 

@@ -87,9 +87,11 @@ def file_bytes(way: Way, setting: Setting) -> int:
     """
     model, (images, labels) = build(way, 0), _example(setting)
     step_of(model, optimizer_of(model, RATE), images, labels)
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+    with tempfile.TemporaryDirectory() as folder:
         size = save(model.eval(), Path(folder))
-        if not torch.equal(model(images), restored(way, Path(folder))(images)):
+        again = restored(way, Path(folder))
+    with torch.inference_mode():
+        if not torch.equal(model(images), again(images)):
             raise RuntimeError(f"{way.label}: the files do not restore the network")
     return size
 

@@ -63,13 +63,13 @@ def table(rows: Rows, setting: Setting) -> str:
 def _cells(way: Way, rows: Rows, setting: Setting, timed: Row) -> tuple[str, ...]:
     samples = timed["ms"]
     (costs,) = rows.find(kind="costs", way=way.label, **setting.as_row())[-1:]
-    rate = chosen_rate(rows, way, setting)
+    rate = chosen_rate(rows, way.trained, setting)
     return (
         way.name,
         way.statistics,
         f"{costs['learned']:,}",
         f"{rate:g}",
-        _accuracy(rows.find(kind="run", way=way.label, rate=rate, **setting.as_row())),
+        _accuracy(rows.find(kind="run", way=way.trained.label, rate=rate, **setting.as_row())),
         f"{statistics.median(samples[way.label]):.0f}",
         f"{ratio(samples, way.label, WAYS[0].label):.2f}",
         f"{costs['peak'] / MIB:.0f}",

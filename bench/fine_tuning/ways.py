@@ -27,6 +27,8 @@ HEAD = "classifier"
 NORMS = ("bn1", "bn2", "bn3")
 NOT_CONVERTED = ("conv_stem", "*.conv_dw")
 LORA = "LoRA (peft)"
+SLICES = f"p = {LEARNED}"
+FUSED = f"{SLICES}, fuse_"
 
 
 class Way(NamedTuple):
@@ -43,6 +45,11 @@ class Way(NamedTuple):
     def label(self) -> str:
         return f"{self.name}, statistics {self.statistics}"
 
+    @property
+    def trained(self) -> Way:
+        """The way that computes the same numbers; fuse_ changes none."""
+        return self._replace(name=SLICES) if self.name == FUSED else self
+
 
 def build(way: Way, seed: int) -> nn.Module:
     """The pretrained network, ready for training; ``seed`` draws what is new."""
@@ -53,6 +60,8 @@ def build(way: Way, seed: int) -> nn.Module:
         for module in model.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
+    if way.name == FUSED:
+        maskedconv.fuse_(model, torch.randn(2, 3, 64, 64))
     return model
 
 
@@ -153,7 +162,9 @@ BUILDERS: dict[str, Callable[[bool], nn.Module]] = {
     "full": _full,
     "head": _head,
     "norms and head": _norms,
-    f"p = {LEARNED}": _slices,
+    SLICES: _slices,
+    FUSED: _slices,
     LORA: _lora,
 }
 WAYS = tuple(Way(name, is_fixed) for name in BUILDERS for is_fixed in (False, True))
+TRAINED = tuple(way for way in WAYS if way.trained == way)

@@ -6,7 +6,9 @@ import math
 from types import SimpleNamespace
 
 import pytest
+import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.fine_tuning import __main__ as command
@@ -14,7 +16,16 @@ from bench.fine_tuning.costs import file_bytes
 from bench.fine_tuning.images import Setting
 from bench.fine_tuning.rows import Rows
 from bench.fine_tuning.table import SEEDS, table
-from bench.fine_tuning.ways import LORA, WAYS, Way, build, learned_parameters, lora_rank
+from bench.fine_tuning.ways import (
+    FUSED,
+    LORA,
+    TRAINED,
+    WAYS,
+    Way,
+    build,
+    learned_parameters,
+    lora_rank,
+)
 
 SMALL = Setting(batch=2, size=32)
 
@@ -65,12 +76,23 @@ def searched(rows, monkeypatch, best):
 )
 def test_the_rate_is_searched_once_for_each_way(tmp_path, monkeypatch, best, tried):
     ran = searched(Rows(tmp_path / "rows"), monkeypatch, best)
-    for way in WAYS:
+    for way in TRAINED:
         rates = [rate for one, rate, seed in ran if one == way and seed == SEEDS[0]]
         assert rates == tried
         others = [(rate, seed) for one, rate, seed in ran if one == way and seed != SEEDS[0]]
         assert others == [(best, seed) for seed in SEEDS[1:]]
     assert searched(Rows(tmp_path / "rows"), monkeypatch, best) == []
+
+
+def test_fused_steps_compute_the_same():
+    images, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
+    gradients = []
+    for way in (Way(FUSED, True), Way(FUSED, True).trained):
+        model = build(way, 0)
+        F.cross_entropy(model(images), labels).backward()
+        gradients.append([p.grad for p in learned_parameters(model)])
+    assert len(gradients[0]) > 100
+    assert all(map(torch.equal, *gradients))
 
 
 def test_table_has_a_line_for_each_way(tmp_path, monkeypatch):
