@@ -22,7 +22,7 @@ from bench.fine_tuning.ways import TRAINED, WAYS, Way, build, optimizer_of, peft
 from maskedconv.io import replace_file
 from maskedconv.training.memory import keep_freed_memory
 
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 FIRST_RATE = 1e-3
 KINDS = ("runs", "costs", "times")
 
@@ -54,7 +54,7 @@ def run_missing(rows: Rows, images: Images) -> None:
 
 
 def _search(rows: Rows, way: Way, images: Images) -> None:
-    """Runs rates until the best one has worse ones on either side."""
+    """Runs rates until both neighbours of the best one have run."""
     best, centre = FIRST_RATE, None
     while best != centre:
         centre = best

@@ -70,7 +70,7 @@ def searched(rows, monkeypatch, best):
     ("best", "tried"),
     [
         (1e-3, [3e-4, 1e-3, 3e-3]),
-        (1e-2, [3e-4, 1e-3, 3e-3, 1e-2]),
+        (1e-2, [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]),
         (1e-4, [3e-4, 1e-3, 3e-3, 1e-4]),
     ],
 )
