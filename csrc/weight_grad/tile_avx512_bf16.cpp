@@ -52,7 +52,8 @@ constexpr int64_t kPixelsAhead = 64;
 // At most 16 channels, those of `mask`.
 void pair_channels(Pixels<const Bfloat16> from, Pixels<float> to, int64_t pixels, __mmask32 mask) {
     const auto load = [&](const Bfloat16* x) {
-        const __m256i halves = _mm512_castsi512_si256(_mm512_maskz_loadu_epi16(mask, x));
+        const __m512i loaded = _mm512_maskz_loadu_epi16(mask, x);
+        const __m256i halves = _mm512_maskz_extracti64x4_epi64(0xf, loaded, 0);
         return _mm512_maskz_cvtepu16_epi32(0xffff, halves);
     };
     const auto store = [&](__m512i pixel, __m512i next) {
