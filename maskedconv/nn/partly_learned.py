@@ -84,6 +84,12 @@ class PartlyLearned(nn.Module):
         """
         return {}
 
+    def values_replaced(self) -> None:
+        """Called after other tensors took the place of its learned ones, as those of another task.
+
+        What was derived from them is forgotten here.
+        """
+
     @abstractmethod
     def learned_parts(self) -> tuple[LearnedPart, ...]:
         """The parameters that are parts of a plain layer's, for gradients and attributes."""

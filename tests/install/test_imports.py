@@ -19,7 +19,7 @@ LAYERS = (
     ("conversion",),
     ("models",),
     ("counting", "selection", "supermasks", "explanation", "checkpoint", "env", "optim", "fusion"),
-    ("analysis", "ensemble", "thinning"),
+    ("analysis", "ensemble", "tasks", "thinning"),
     ("data",),
     ("training",),
     ("runs",),
