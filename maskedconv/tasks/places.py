@@ -70,7 +70,11 @@ def _own_places(module: nn.Module, path: str) -> list[Place]:
     parameters = module.named_parameters(recurse=False, remove_duplicate=False)
     learned = [(key, "_parameters") for key, one in parameters if one.requires_grad]
     # A buffer that is None now may hold a value later, as the held mask of a supermask.
-    buffers = [(key, "_buffers") for key in module._buffers if key not in frozen]
+    buffers = [
+        (key, "_buffers")
+        for key, buffer in module._buffers.items()
+        if key not in frozen and (buffer is None or buffer.numel())
+    ]
     return [Place(module, path, kind, key) for key, kind in (*learned, *buffers)]
 
 

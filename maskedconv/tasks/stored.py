@@ -25,9 +25,12 @@ class Stored(NamedTuple):
     def fill(self, values: Sequence[Value]) -> None:
         write(self.places, values)
 
+    def values(self) -> list[Value]:
+        return [place.value for place in self.places]
+
     def take(self) -> list[Value]:
         """The values, which are then no longer here."""
-        values = [place.value for place in self.places]
+        values = self.values()
         self.fill([None] * len(values))
         return values
 
