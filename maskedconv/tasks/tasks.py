@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from maskedconv import checkpoint
 from maskedconv.nn.global_threshold import scored_layers, update_thresholds
+from maskedconv.superposition import infer, merged
 from maskedconv.tasks.mixed import Mixed
 from maskedconv.tasks.rows import Order, order_of, rows_of
 from maskedconv.tasks.switching import Switching
@@ -131,6 +133,29 @@ class Tasks(Switching):
         """
         outputs, order = self._mixed_outputs(arguments, task_ids)
         return order.listed(outputs)
+
+    def infer(self, *arguments: Any) -> str:
+        """The task that a batch is probably of, by one gradient step (Wortsman et al. 2020).
+
+        Weights and all other values are the mean of those of the tasks. The task whose share, if it
+        grew, would lower the entropy of the output the most is the answer; see
+        :mod:`maskedconv.superposition`. The source does this for supermasks; that other methods do
+        it too is our extension. More inputs make it more certain.
+
+        Args:
+            arguments: of the model, of one task, such as ``[N, C, H, W]``; the output is
+                ``[N, classes]``.
+
+        Raises:
+            ValueError: there are no tasks, heads differ in size, or a layer cannot be merged.
+        """
+        if not self.names:
+            raise ValueError("there are no tasks; expected at least one")
+        return infer({name: partial(self._merged, name) for name in self.names}, *arguments)
+
+    def _merged(self, name: str) -> nn.Module:
+        with self.using(name):
+            return merged(self.model)
 
     def _mixed_outputs(
         self, arguments: Sequence[Any], task_ids: Sequence[str] | Tensor

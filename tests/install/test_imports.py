@@ -18,6 +18,7 @@ LAYERS = (
     ("methods",),
     ("conversion",),
     ("models",),
+    ("superposition",),
     ("counting", "selection", "supermasks", "explanation", "checkpoint", "env", "optim", "fusion"),
     ("analysis", "ensemble", "tasks", "thinning"),
     ("data",),
