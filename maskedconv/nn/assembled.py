@@ -145,6 +145,14 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
     def frozen_buffers(self) -> tuple[str, ...]:
         return "frozen", "bias_frozen"
 
+    def frozen_output(self, input: Tensor) -> Tensor | None:
+        if self.slice_dim != 0 or self.groups != 1 or self.frozen is None or self.which is not None:
+            return None
+        return self._conv_forward(input, self.frozen, self.bias_frozen)
+
+    def learned_output(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.learned, self.bias_learned)
+
     def learned_parts(self) -> tuple[LearnedPart, ...]:
         indices = None if self.selected is None else self.selected.indices
         return (

@@ -86,6 +86,23 @@ class PartlyLearned(nn.Module):
         """
         return {}
 
+    def values_replaced(self) -> None:
+        """Called after other tensors took the place of its learned ones, as those of another task.
+
+        What was derived from them is forgotten here.
+        """
+
+    def frozen_output(self, input: Tensor) -> Tensor | None:
+        """The last output channels for ``input``, of frozen values alone; None if there are none.
+
+        :meth:`learned_output` gives the others, so that layers that differ in learned values
+        compute these once for all inputs.
+        """
+
+    def learned_output(self, input: Tensor) -> Tensor:
+        """The output channels before those of :meth:`frozen_output`."""
+        raise NotImplementedError(f"{type(self).__name__} has no frozen_output")
+
     @abstractmethod
     def learned_parts(self) -> tuple[LearnedPart, ...]:
         """The parameters that are parts of a plain layer's, for gradients and attributes."""
