@@ -9,6 +9,7 @@ from maskedconv import Tasks, convert_, methods
 
 METHODS = {
     "slice": methods.slice(0.25),
+    "last": methods.slice(0.25, which="last"),
     "channels": methods.slice(0.25, slice_dim=1),
     "zero": methods.slice(0.25, frozen="zero"),
     "norm_only": methods.norm_only(),
