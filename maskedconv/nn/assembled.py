@@ -94,7 +94,11 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         if self.which is None:
             return None
         # Not by the attribute, which torch.fx replaces while it traces.
-        found, device = self._selected, self._parameters["learned"].device  # type: ignore[union-attr]
+        return self._selected_on(self._parameters["learned"].device)  # type: ignore[union-attr]
+
+    def _selected_on(self, device: torch.device) -> Selected:
+        assert self.which is not None
+        found = self._selected
         if found is None or found.indices.device != device:
             found = selected_on(device, self.which, self.weight_shape[self.slice_dim])
             if not torch.compiler.is_compiling() and is_plain(found.indices):
@@ -152,6 +156,12 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
 
     def learned_output(self, input: Tensor) -> Tensor:
         return self._conv_forward(input, self.learned, self.bias_learned)
+
+    def joined_output(self, learned: Tensor, frozen: Tensor) -> Tensor:
+        output = torch.cat((learned, frozen), 1)
+        return (
+            output if self.which is None else self._selected_on(output.device).in_order(output, 1)
+        )
 
     def learned_parts(self) -> tuple[LearnedPart, ...]:
         indices = None if self.selected is None else self.selected.indices

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import nn
 
+from maskedconv.nn.frozen_statistics import FrozenStatistics
 from maskedconv.nn.partly_learned import PartlyLearned
 
 
@@ -12,7 +15,7 @@ from maskedconv.nn.partly_learned import PartlyLearned
 def draw_learned_(model: nn.Module, seed: int) -> None:
     """Draws all values that require a gradient anew; torch's own generator stays as it is.
 
-    Modules that have ``reset_parameters`` are drawn anew too.
+    Modules that have ``reset_parameters`` are drawn anew too; frozen statistics stay.
 
     Raises:
         ValueError: a layer cannot be drawn anew, as of ``random_positions``.
@@ -26,7 +29,15 @@ def draw_learned_(model: nn.Module, seed: int) -> None:
                 for parameter, new in zip(own, drawn.parameters(recurse=False), strict=True):
                     parameter.copy_(new)
             elif hasattr(module, "reset_parameters") and all(p.requires_grad for p in own):
-                module.reset_parameters()
+                _reset(module)
+
+
+def _reset(module: nn.Module) -> None:
+    statistics = module.buffers(recurse=False) if isinstance(module, FrozenStatistics) else ()
+    kept = [(buffer, buffer.clone()) for buffer in statistics]
+    cast(Any, module).reset_parameters()
+    for buffer, values in kept:
+        buffer.copy_(values)
 
 
 def _drawn(name: str, layer: PartlyLearned, seed: int) -> PartlyLearned:

@@ -93,14 +93,17 @@ class PartlyLearned(nn.Module):
         """
 
     def frozen_output(self, input: Tensor) -> Tensor | None:
-        """The last output channels for ``input``, of frozen values alone; None if there are none.
+        """The output channels for ``input`` of frozen values alone; None if there are none.
 
-        :meth:`learned_output` gives the others, so that layers that differ in learned values
-        compute these once for all inputs.
+        Layers that differ in learned values alone compute them once for the inputs of all.
         """
 
     def learned_output(self, input: Tensor) -> Tensor:
-        """The output channels before those of :meth:`frozen_output`."""
+        """The other output channels."""
+        raise NotImplementedError(f"{type(self).__name__} has no frozen_output")
+
+    def joined_output(self, learned: Tensor, frozen: Tensor) -> Tensor:
+        """The output, of :meth:`learned_output` and :meth:`frozen_output`."""
         raise NotImplementedError(f"{type(self).__name__} has no frozen_output")
 
     @abstractmethod

@@ -148,11 +148,9 @@ class _Owner:
         module, groups = self._module, self._run.groups
         if is_joint_norm(module):
             return normalise(module, input, self._places, self._values, groups)
-        if (
-            isinstance(module, PartlyLearned)
-            and (shared := module.frozen_output(input)) is not None
-        ):
-            return torch.cat((self._each(module.learned_output, input), shared), 1)
+        frozen = module.frozen_output(input) if isinstance(module, PartlyLearned) else None
+        if isinstance(module, PartlyLearned) and frozen is not None:
+            return module.joined_output(self._each(module.learned_output, input), frozen)
         return self._each(self._plain, input)
 
     def _each(self, run: Callable[..., Tensor], input: Tensor) -> Tensor:

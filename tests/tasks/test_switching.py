@@ -188,6 +188,17 @@ def test_a_seed_draws_anew(method):
 
 
 @pytest.mark.parametrize("head", [None, "5"])
+def test_a_seed_leaves_frozen_statistics(head):
+    model = convert_(network(), learned=0.25, norm="frozen statistics")
+    model[1].running_mean.fill_(3)
+    model[1].weight.data.fill_(5)
+    tasks = Tasks(model, head=head)
+    tasks.add("a", seed=1)
+    assert torch.equal(model[1].running_mean, torch.full((16,), 3.0))
+    assert torch.equal(model[1].weight, torch.ones(16))
+
+
+@pytest.mark.parametrize("head", [None, "5"])
 def test_a_failed_draw_changes_nothing(head):
     tasks = two_tasks("random_positions", head=head)
     before = tasks.state_dict()
@@ -310,3 +321,12 @@ def test_a_fused_model():
         tasks(x).square().sum().backward()
     for one, other in zip(plain.model.parameters(), fused.model.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("method", ["slice", "supermask", "random_positions"])
+def test_a_compiled_model(method):
+    tasks, x = two_tasks(method), images()
+    compiled = torch.compile(tasks.model, backend="aot_eager")
+    for name in "abab":
+        tasks.set(name)
+        torch.testing.assert_close(compiled(x), tasks.model(x))
