@@ -19,7 +19,7 @@ from maskedconv.functional.padding import evenly_padded
 from maskedconv.nn.assembled import AssembledConv2d
 from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
 from maskedconv.ops.dispatch import check_backend
-from maskedconv.ops.geometry import Pair, geometry_of, whole_numbers
+from maskedconv.ops.geometry import Pair, filters_format, geometry_of, whole_numbers
 from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
 from maskedconv.tracing import is_traced
 
@@ -254,8 +254,8 @@ class MaskedConv2d(AssembledConv2d):
             layer.learned.requires_grad_(weight.requires_grad)
         if bias is not None and layer.bias_learned is not None:
             layer.bias_learned.requires_grad_(bias.requires_grad)
-        if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
-            layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        memory_format = filters_format(weight, None)
+        layer = layer.to(memory_format=memory_format)  # type: ignore[call-overload]
         return layer.train(conv.training)
 
     def drawn_from(self, seed: int) -> MaskedConv2d:
@@ -293,4 +293,6 @@ class MaskedConv2d(AssembledConv2d):
                 values = full.detach().as_subclass(Tensor).clone()
                 frozen = isinstance(part, nn.Parameter) and not part.requires_grad
                 setattr(conv, name, nn.Parameter(values, requires_grad=not frozen))
+        memory_format = filters_format(self.learned, self.frozen)
+        conv = conv.to(memory_format=memory_format)  # type: ignore[call-overload]
         return conv.train(self.training)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from maskedconv.ops.geometry import dense
 from maskedconv.ops.pack_filters.problem import PackProblem
 
 
@@ -18,4 +19,4 @@ def run(problem: PackProblem) -> Tensor:
     learned, frozen, slice_dim, dtype, memory_format, _ = problem
     if not (learned.dtype is frozen.dtype is dtype):
         learned, frozen = learned.to(dtype), frozen.to(dtype)
-    return torch.cat((learned, frozen), slice_dim).contiguous(memory_format=memory_format)
+    return dense(torch.cat((learned, frozen), slice_dim), memory_format)
