@@ -136,6 +136,17 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
             return self.learned.new_zeros(self.num_zeros if self.slice_dim == 0 else 0)
         return self.filter_bank._replace(bias=bias, frozen_bias=frozen).full_bias()
 
+    def extra_repr(self) -> str:
+        size = self.weight_shape[self.slice_dim]
+        own = f"learned={self.num_learned}/{size}, slice_dim={self.slice_dim}"
+        return f"{super().extra_repr()}, {own}, frozen={self.frozen_mode!r}{self._which_repr()}"
+
+    def _which_repr(self) -> str:
+        if self.which is None:
+            return ""
+        listed = ", ".join(map(str, self.which[:4])) + ", ..." * (len(self.which) > 4)
+        return f", which=[{listed}]"
+
     @property
     def dtype(self) -> torch.dtype:
         return self.learned.dtype
