@@ -36,6 +36,7 @@ _HOMES = {
     "count_parameters": "counting",
     "erk": "conversion.fractions",
     "explain": "explanation",
+    "fisher_information": "conversion.fisher",
     "fuse_": "fusion.fuse",
     "load": "checkpoint",
     "load_run": "runs.trained",
@@ -69,6 +70,7 @@ __all__ = [
     "count_parameters",
     "erk",
     "explain",
+    "fisher_information",
     "fuse_",
     "load",
     "load_run",
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     from maskedconv.analysis.summary import summary
     from maskedconv.checkpoint import load, load_sharded, save, save_sharded
     from maskedconv.conversion.convert import convert_, merge_
+    from maskedconv.conversion.fisher import fisher_information
     from maskedconv.conversion.fractions import erk
     from maskedconv.conversion.report import ConversionReport, conversion_report
     from maskedconv.counting import KeptCount, ParameterCount, count_kept, count_parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -32,14 +33,14 @@ _LEARNED_MISSING = (
 
 
 class MaskedConv2d(AssembledConv2d):
-    """Drop-in for ``nn.Conv2d``: the first ``n`` indices of one weight dimension are learned.
+    """Drop-in for ``nn.Conv2d``: ``n`` indices of one weight dimension are learned.
 
     The weight ``[O, I / groups, kH, kW]`` is always sliced as PyTorch stores it. So with
     ``groups``, dimension 0 learns the first n of all O filters (a depthwise convolution learns the
     filters of its first channels), and dimension 1 the first channels *of each group*.
 
     Source: Rosenfeld & Tsotsos 2018, section 3. The paper learns the first n filters, the authors'
-    code the last n; this layer learns the first.
+    code the last n; this layer learns the first unless ``which`` names others.
 
     Args:
         in_channels ... padding_mode: as in ``nn.Conv2d``.
@@ -48,6 +49,8 @@ class MaskedConv2d(AssembledConv2d):
         slice_dim: 0 output filters, 1 input channels, 2 kernel rows, 3 kernel columns.
         frozen: ``"random"`` keeps the rest of the weight at its random start, ``"zero"`` makes it
             zero (it is then neither stored nor computed).
+        which: the indices that are learned, as many as ``learned`` says, in any order; None for the
+            first ones. A state dict holds them, and a layer with other ones refuses it.
         backend: "reference", "native", "triton", "cuda", "cuda_wgmma" or "matmul" must run its
             operators, which is an error where it cannot; None (the default) to choose. See
             :func:`maskedconv.explain`.
@@ -55,6 +58,7 @@ class MaskedConv2d(AssembledConv2d):
             ``nn.Conv2d`` does. Values are always drawn on the CPU.
 
     Attributes:
+        which: the learned indices, ascending; None if they are the first ones.
         learned: Parameter, the learned slice of the weight; an empty tensor outside of
             ``parameters()`` and ``state_dict()`` when nothing is learned.
         frozen: buffer, the rest of the weight; None if there is none or it is zero.
@@ -92,6 +96,7 @@ class MaskedConv2d(AssembledConv2d):
         learned: float | int = _NOT_GIVEN,
         slice_dim: int = 0,
         frozen: slices.Frozen = "random",
+        which: Sequence[int] | None = None,
         seed: int | None = None,
         backend: str | None = None,
         device: torch.device | str | int | None = None,
@@ -119,6 +124,8 @@ class MaskedConv2d(AssembledConv2d):
         self.frozen_mode = slices.check_frozen(frozen)
         self.weight_shape = tuple(plain.weight.shape)
         self.num_learned = slices.num_learned(learned, self.weight_shape[slice_dim], slice_dim)
+        self.which = slices.check_indices(which, self.num_learned, self.weight_shape[slice_dim])
+        self._selected = None
         self.has_bias = bias
         self.seed = seed
         learned_shape = (self.num_learned, *self.weight_shape[1:])
@@ -170,7 +177,7 @@ class MaskedConv2d(AssembledConv2d):
     def reset_parameters(self) -> None:
         """Draws the full weight and bias as ``nn.Conv2d`` does, from ``seed`` when there is one.
 
-        Parts on the meta device have no values; if all are there, nothing is drawn.
+        If all parts are on the meta device, nothing is drawn.
         """
         parts = (self.learned, self.frozen, self.bias_learned, self.bias_frozen)
         if all(part.is_meta for part in parts if part is not None and part.numel()):
@@ -209,7 +216,13 @@ class MaskedConv2d(AssembledConv2d):
     def extra_repr(self) -> str:
         size = self.weight_shape[self.slice_dim]
         own = f"learned={self.num_learned}/{size}, slice_dim={self.slice_dim}"
-        return f"{super().extra_repr()}, {own}, frozen={self.frozen_mode!r}"
+        return f"{super().extra_repr()}, {own}, frozen={self.frozen_mode!r}{self._which_repr()}"
+
+    def _which_repr(self) -> str:
+        if self.which is None:
+            return ""
+        listed = ", ".join(map(str, self.which[:4])) + ", ..." * (len(self.which) > 4)
+        return f", which=[{listed}]"
 
     @classmethod
     def from_conv2d(
@@ -219,6 +232,7 @@ class MaskedConv2d(AssembledConv2d):
         learned: float | int,
         slice_dim: int = 0,
         frozen: Literal["keep", "random", "zero"] = "keep",
+        which: Sequence[int] | None = None,
         seed: int | None = None,
     ) -> MaskedConv2d:
         """A layer with the geometry, device, dtype and mode of ``conv``.
@@ -241,17 +255,12 @@ class MaskedConv2d(AssembledConv2d):
         weight, bias = conv.weight, conv.bias
         layer = cls(
             *arguments_of(conv), learned=learned, slice_dim=slice_dim,
-            frozen="zero" if frozen == "zero" else "random", seed=seed,
+            frozen="zero" if frozen == "zero" else "random", which=which, seed=seed,
             device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
-        with torch.no_grad():
-            layer.learned.copy_(weight.narrow(slice_dim, 0, layer.num_learned))
-            if frozen == "keep":
-                layer._write_weight(weight)
-            if bias is not None and frozen == "keep":
-                layer._write_bias(bias)
-            elif bias is not None and layer.bias_learned is not None:
-                layer.bias_learned.copy_(bias[: layer.bias_learned.numel()])
+        layer._write_weight(weight, frozen == "keep")
+        if bias is not None:
+            layer._write_bias(bias, frozen == "keep")
         if layer.num_learned:
             layer.learned.requires_grad_(weight.requires_grad)
         if bias is not None and layer.bias_learned is not None:
@@ -263,8 +272,8 @@ class MaskedConv2d(AssembledConv2d):
     def drawn_from(self, seed: int) -> MaskedConv2d:
         return MaskedConv2d(
             *arguments_of(self), learned=self.num_learned, slice_dim=self.slice_dim,
-            frozen=self.frozen_mode, seed=seed, backend=self.backend, device="cpu",
-            dtype=self.learned.dtype,
+            frozen=self.frozen_mode, which=self.which, seed=seed, backend=self.backend,
+            device="cpu", dtype=self.learned.dtype,
         )  # fmt: skip
 
     def to_frozen(self) -> MaskedConv2d:

@@ -22,16 +22,18 @@ class FrozenPart(NamedTuple):
 
 
 class LearnedPart(NamedTuple):
-    """A parameter that is the start of a plain layer's parameter.
+    """A parameter that is a slice of a plain layer's parameter.
 
     Attributes:
         plain: name of the plain layer's parameter, such as ``weight``.
-        tensor: its first indices along ``dim``; None if there are none.
+        tensor: its learned indices along ``dim``; None if there are none.
+        indices: those indices, ``[n]``; None for the first ones.
     """
 
     plain: str
     tensor: Tensor | None
     dim: int
+    indices: Tensor | None = None
 
 
 class PartlyLearned(nn.Module):

@@ -46,7 +46,7 @@ def network(seed):
     return nn.Sequential(
         MaskedConv2d(2, 6, 3, learned=2, seed=seed),
         nn.BatchNorm2d(6),
-        MaskedConv2d(6, 4, 1, learned=0.5, slice_dim=1, seed=seed, bias=False),
+        MaskedConv2d(6, 4, 1, learned=0.5, slice_dim=1, which=[1, 4, 5], seed=seed, bias=False),
         MaskedConv2d(4, 4, 3, learned=1, frozen="zero", seed=seed, groups=2),
         classifier,
     )
