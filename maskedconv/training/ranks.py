@@ -102,8 +102,12 @@ class Group:
         found = list(running_statistics(model, training=True).values())
         if not found:
             return
-        sums = self.sum(torch.cat([value for value in found]))
-        means = sums / dist.get_world_size()
+        own = torch.cat(found)
+        first = own.clone()
+        dist.broadcast(first, 0)
+        # By differences, so that equal values keep all their bits: a training that is stopped
+        # after this averages twice.
+        means = first + self.sum(own - first) / dist.get_world_size()
         for value, mean in zip(found, means.split([len(value) for value in found]), strict=True):
             value.copy_(mean)
 

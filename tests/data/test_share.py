@@ -63,7 +63,9 @@ def test_shares_of_training_batches_are_the_whole(name, tmp_path):
         own = [part[batch] for part in shared]
         assert all(torch.equal(theirs, targets) for _, theirs in own)
         counted = [Share(index, COUNT).bounds(0, len(targets)) for index in range(COUNT)]
-        parts = [images[: end - first] for (images, _), (first, end) in zip(own, counted, strict=True)]
+        parts = [
+            images[: end - first] for (images, _), (first, end) in zip(own, counted, strict=True)
+        ]
         assert torch.equal(torch.cat(parts), inputs)
         assert min(len(images) for images, _ in own) >= 1
 
