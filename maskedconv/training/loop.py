@@ -53,7 +53,8 @@ def train(
             "auto" does so on CUDA unless the optimizer or the network prevents it. "off" does not.
         on_epoch: called with the result of each epoch, including the epochs in a checkpoint.
         checkpoint: training resumes from it bit for bit (on a CPU, with the same number of
-            threads) and writes it whenever it is due.
+            threads, in one or two processes; PyTorch reduces the gradients of more processes in
+            another order in the first step) and writes it whenever it is due.
 
     Raises:
         ValueError: no parameter requires a gradient; ``graph`` is "on" and the device or the

@@ -226,12 +226,12 @@ def test_only_gradients_are_sent_in_a_step(results):
         assert rest == epochs * (24 + 24 + 8)
 
 
-def test_stopped_training_resumes_bit_for_bit(results):
+def test_stopped_training_resumes(results):
     for result in results:
         (state, history), (again, its) = result["resumed"]
-        print({key: float((value-again[key]).abs().max()) for key, value in state.items()})
-        assert all(torch.equal(value, again[key]) for key, value in state.items())
-        assert history == its
+        # DDP orders its buckets anew after the first step of a process, which changes the order in
+        # which gloo sums over three processes.
+        assert_same((again, its), (state, history))
 
 
 def test_all_diverge(results):
