@@ -28,6 +28,7 @@ _HOMES = {
     "KeptCount": "counting",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
+    "Tasks": "tasks",
     "TrainedRun": "runs.trained",
     "YellowFin": "optim.yellowfin",
     "conversion_report": "conversion.report",
@@ -36,6 +37,7 @@ _HOMES = {
     "count_parameters": "counting",
     "erk": "conversion.fractions",
     "explain": "explanation",
+    "fisher_information": "conversion.fisher",
     "fuse_": "fusion.fuse",
     "load": "checkpoint",
     "load_run": "runs.trained",
@@ -61,6 +63,7 @@ __all__ = [
     "KeptCount",
     "MaskedConv2d",
     "ParameterCount",
+    "Tasks",
     "TrainedRun",
     "YellowFin",
     "conversion_report",
@@ -69,6 +72,7 @@ __all__ = [
     "count_parameters",
     "erk",
     "explain",
+    "fisher_information",
     "fuse_",
     "load",
     "load_run",
@@ -91,6 +95,7 @@ if TYPE_CHECKING:
     from maskedconv.analysis.summary import summary
     from maskedconv.checkpoint import load, load_sharded, save, save_sharded
     from maskedconv.conversion.convert import convert_, merge_
+    from maskedconv.conversion.fisher import fisher_information
     from maskedconv.conversion.fractions import erk
     from maskedconv.conversion.report import ConversionReport, conversion_report
     from maskedconv.counting import KeptCount, ParameterCount, count_kept, count_parameters
@@ -103,6 +108,7 @@ if TYPE_CHECKING:
     from maskedconv.optim.yellowfin import YellowFin
     from maskedconv.runs.trained import TrainedRun, load_run
     from maskedconv.selection import select_learned_
+    from maskedconv.tasks import Tasks
     from maskedconv.thinning.thin import thin
 
 

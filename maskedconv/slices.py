@@ -124,3 +124,22 @@ def nested_kept(k: float, coats: int, size: int) -> tuple[int, ...]:
     """
     exact = Fraction(repr(check_kept_fraction(k))) * size
     return tuple(math.ceil(exact * (coats - i) / coats) for i in range(coats))
+
+
+def check_indices(which: object, count: int, size: int) -> tuple[int, ...] | None:
+    """The learned indices in ascending order; None if they are the first ``count`` of ``size``.
+
+    Raises:
+        TypeError: ``which`` is neither None nor a sequence of ints.
+        ValueError: there are not ``count`` of them, or one is outside of [0, size) or twice there.
+    """
+    if which is None:
+        return None
+    if not isinstance(which, list | tuple | range) or {type(one) for one in which} - {int}:
+        raise TypeError(f"which is {which!r}; expected None or a list of ints")
+    if len(which) != count:
+        raise ValueError(f"which has {len(which)} indices; expected the {count} that are learned")
+    numbers = tuple(sorted(set(which)))
+    if len(numbers) != count or any(not 0 <= index < size for index in numbers):
+        raise ValueError(f"which is {which!r}; expected different indices from 0 to {size - 1}")
+    return None if numbers == tuple(range(count)) else numbers

@@ -197,6 +197,9 @@ def _check_layers(content: Content, path: Path) -> None:
             integer = key.rpartition(".")[2] in method_of(layer).integers
             if types[key] != (expected_type := "int64" if integer else own_type):
                 raise ValueError(f"{path}: {key} is {types[key]}; expected {expected_type}")
+            named = layer.get(key.rpartition(".")[2])
+            if named is not None and tensor.tolist() != named:
+                raise ValueError(f"{path}: {key} is not the {named} of the header")
     if unknown := _unknown_frozen(content):
         raise ValueError(f"{path}, header: frozen.{min(unknown)} belongs to none of the layers")
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from maskedconv.nn.convertible import MOVED_HOOKS, further_attributes
-from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.partly_learned import LearnedPart, PartlyLearned
 
 
 def carry_to_parts(plain: nn.Module, layer: PartlyLearned) -> None:
     """Moves everything from a plain layer to the one that replaces it."""
     _carry_module(plain, layer)
     for part in layer.learned_parts():
-        _carry_parameter(getattr(plain, part.plain), part.tensor, part.dim)
+        _carry_parameter(getattr(plain, part.plain), part.tensor, part)
 
 
 def carry_to_plain(layer: PartlyLearned, plain: nn.Module) -> None:
     """Moves everything from a layer to the plain one that replaces it."""
     _carry_module(layer, plain)
     for part in layer.learned_parts():
-        _carry_parameter(part.tensor, getattr(plain, part.plain), part.dim)
+        _carry_parameter(part.tensor, getattr(plain, part.plain), part)
 
 
 def _carry_module(old: nn.Module, new: nn.Module) -> None:
@@ -32,14 +32,18 @@ def _carry_module(old: nn.Module, new: nn.Module) -> None:
     vars(new).update(further_attributes(old, type(old)))
 
 
-def _carry_parameter(old: Tensor | None, new: Tensor | None, dim: int) -> None:
+def _carry_parameter(old: Tensor | None, new: Tensor | None, part: LearnedPart) -> None:
     """Gives ``new`` the attributes and the gradient of ``old``.
 
-    One of the two is the full tensor, the other its first indices along ``dim``. The gradient of a
-    part does not determine the gradient of the full tensor, so the latter becomes None.
+    One of the two is the full tensor, the other ``part`` of it. The gradient of a part does not
+    determine the gradient of the full tensor, so the latter becomes None.
     """
+    dim = part.dim
     if not isinstance(old, nn.Parameter) or not isinstance(new, nn.Parameter):
         return
     vars(new).update(vars(old))
     if old.grad is not None and new.size(dim) <= old.size(dim):
-        new.grad = old.grad.narrow(dim, 0, new.size(dim)).clone()
+        if part.indices is None:
+            new.grad = old.grad.narrow(dim, 0, new.size(dim)).clone()
+        else:
+            new.grad = old.grad.index_select(dim, part.indices)

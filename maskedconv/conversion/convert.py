@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeGuard, TypeVar, cast
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskedconv import methods
+from maskedconv.conversion.by_layer import ByLayer, values_by_layer
 from maskedconv.conversion.carrying import carry_to_parts, carry_to_plain
 from maskedconv.conversion.choosing import FilterFn, Selection, choose
 from maskedconv.conversion.convolutions import obstacles, partly_learned_layers, plain_types
@@ -27,6 +28,7 @@ from maskedconv.conversion.outside import (
 from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
 from maskedconv.conversion.unlearned import warn_of_all_frozen, warn_of_none_learned
 from maskedconv.methods import Method
+from maskedconv.methods.which import Which, check_which
 from maskedconv.nn.partly_learned import PartlyLearned
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -38,6 +40,7 @@ def convert_(
     learned: Learned | None = None,
     slice_dim: int = 0,
     frozen: Literal["keep", "random", "zero"] = "keep",
+    which: Which | ByLayer = "first",
     method: Method | None = None,
     include: Patterns = None,
     exclude: Patterns = None,
@@ -71,7 +74,11 @@ def convert_(
         slice_dim: of every layer, as for :class:`MaskedConv2d`.
         frozen: what happens to the filters that are not learned: ``"keep"`` their values,
             ``"random"`` draws them anew, ``"zero"`` drops them.
-        method: another method of :mod:`maskedconv.methods`, instead of these three. It may also
+        which: the filters that are learned, as for :class:`maskedconv.methods.slice`; or those of
+            each layer: a dictionary of patterns as for ``learned``, or a function
+            ``(module, name) -> value``, such as the result of
+            :func:`maskedconv.fisher_information`.
+        method: another method of :mod:`maskedconv.methods`, instead of these four. It may also
             replace other layers than ``nn.Conv2d``: supermasks replace ``nn.Linear`` too.
         include, exclude: shell patterns of module names (``"layer1.*"``, ``"*.conv2"``); None
             includes every convolution and excludes none.
@@ -89,7 +96,7 @@ def convert_(
             and of layers that are left alone. ``"learn"`` leaves them as they are, ``"freeze"``
             sets ``requires_grad`` to False. None is ``"learn"``, with a warning if they learn more
             values than the converted layers.
-        seed: of the values drawn under ``"random"``; every layer gets its own from it.
+        seed: of the values and indices drawn under ``"random"``; every layer gets its own from it.
 
     Returns:
         ``model``.
@@ -102,14 +109,14 @@ def convert_(
             can be converted, a pattern matches nothing or only layers that are left alone, or
             ``norm`` asks for running statistics and there are none.
     """
-    method = _method(learned, slice_dim, frozen, method)
+    method = _method(learned, slice_dim, frozen, which, method)
     outside = Outside(norm, patterns_of("head", head) or (), rest)
     selection = Selection(
         patterns_of("include", include), patterns_of("exclude", exclude), filter_fn
     )
     _check_model(model, method.converted, "the from_conv2d() of MaskedConv2d")
     chosen, left, total = choose(model, method, selection, outside)
-    by_layer = _by_layer(learned, method, chosen)
+    by_layer = _by_layer(learned, which, method, chosen)
     layers = _converted(chosen, by_layer, seed)
     method.finish(list(layers.values()), seed)
     plan = Plan(model, chosen, outside)
@@ -166,6 +173,7 @@ def _method(
     learned: Learned | None,
     slice_dim: int,
     frozen: Literal["keep", "random", "zero"],
+    which: Which | ByLayer,
     method: Method | None,
 ) -> Method:
     if method is None:
@@ -173,20 +181,37 @@ def _method(
             raise TypeError("learned is missing; expected a fraction, a count, or a method")
         # Where each layer has its own part, `_by_layer` sets it.
         same = 0 if is_by_layer(learned) else cast(Fraction, learned)
-        return methods.slice(same, slice_dim, frozen)
+        place = "first" if _is_by_layer(which) else which
+        return methods.slice(same, slice_dim, frozen, cast(Which, place))
     if learned is not None:
         raise ValueError(f"learned is {learned} and method is {method}; expected one of the two")
+    if which != "first":
+        raise ValueError(f"which is {which} and method is {method}; expected methods.slice(which=)")
     return method
 
 
-def _by_layer(learned: Learned | None, method: Method, chosen: Layers) -> dict[str, Method]:
+def _is_by_layer(which: Which | ByLayer) -> TypeGuard[ByLayer]:
+    return isinstance(which, Mapping) or callable(which)
+
+
+def _by_layer(
+    learned: Learned | None, which: Which | ByLayer, method: Method, chosen: Layers
+) -> dict[str, Method]:
     """The method of each of the ``chosen`` layers."""
-    if learned is None or not is_by_layer(learned):
+    if learned is None or not (is_by_layer(learned) or _is_by_layer(which)):
         return {name: method for name, _ in chosen}
     assert isinstance(method, methods.slice)
-    values = fractions_by_layer(learned, chosen, method.slice_dim)
-    distinct = {repr(value): replace(method, learned=value) for value in values.values()}
-    return {name: distinct[repr(value)] for name, value in values.items()}
+    own: dict[str, dict[str, Any]] = {name: {} for name, _ in chosen}
+    if is_by_layer(learned):
+        for name, value in fractions_by_layer(learned, chosen, method.slice_dim).items():
+            own[name]["learned"] = value
+    if _is_by_layer(which):
+        for name, indices in values_by_layer("which", which, check_which, chosen).items():
+            own[name]["which"] = indices
+    made = {name: replace(method, **settings) for name, settings in own.items()}
+    # One object for equal settings, told apart as text: a count of 1 equals the fraction 1.0.
+    distinct = {repr(one): one for one in made.values()}
+    return {name: distinct[repr(one)] for name, one in made.items()}
 
 
 def _converted(

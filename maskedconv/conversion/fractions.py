@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from maskedconv import slices
 from maskedconv.checks import check_number
-from maskedconv.conversion.naming import Layers, matches, shortened
+from maskedconv.conversion.by_layer import values_by_layer
+from maskedconv.conversion.naming import Layers
 
 Fraction = float | int
 """A float in [0, 1] is a fraction of a layer's slice dimension, an int a count."""
@@ -83,13 +84,8 @@ def fractions_by_layer(
             two, or has a pattern that matches none of them.
     """
     if isinstance(learned, ErdosRenyiKernel):
-        found = _by_shape(learned, chosen, slice_dim)
-    elif isinstance(learned, Mapping):
-        found = _by_pattern(learned, chosen)
-    else:
-        found = {name: _called(learned, layer, name) for name, layer in chosen}
-    _check_one_each(found, chosen)
-    return found
+        return _by_shape(learned, chosen, slice_dim)
+    return values_by_layer("learned", learned, slices.check_learned, chosen)
 
 
 def _by_shape(learned: ErdosRenyiKernel, chosen: Layers, slice_dim: int) -> dict[str, Fraction]:
@@ -105,43 +101,3 @@ def _by_shape(learned: ErdosRenyiKernel, chosen: Layers, slice_dim: int) -> dict
 def _nearest(density: float, size: int) -> Fraction:
     """The count nearest to ``density``; a positive density that gives none stays a fraction."""
     return round(density * size) or density
-
-
-def _by_pattern(learned: Mapping[str, Fraction], chosen: Layers) -> dict[str, Fraction]:
-    for pattern, value in learned.items():
-        _checked(value, f"learned[{pattern!r}]")
-        if not any(matches(name, [pattern]) for name, _ in chosen):
-            raise ValueError(f"learned has {pattern!r}, which matches no layer that is converted")
-    found: dict[str, Fraction] = {}
-    for pattern, value in learned.items():
-        for name, _ in chosen:
-            if matches(name, [pattern]):
-                found.setdefault(name, value)
-    if missing := [name for name, _ in chosen if name not in found]:
-        raise ValueError(
-            f"learned has no pattern for {shortened(missing)}; expected one for every layer that "
-            "is converted, such as '*' at the end"
-        )
-    return found
-
-
-def _called(learned: FractionOf, layer: nn.Module, name: str) -> Fraction:
-    return _checked(learned(layer, name), f"learned(module, {name!r})")
-
-
-def _checked(value: object, described: str) -> Fraction:
-    try:
-        return slices.check_learned(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{described}: {error}") from None
-
-
-def _check_one_each(found: Mapping[str, Fraction], chosen: Layers) -> None:
-    first: dict[int, str] = {}
-    for name, layer in chosen:
-        other = first.setdefault(id(layer), name)
-        if found[name] != found[other]:
-            raise ValueError(
-                f"learned gives {found[other]} for {other} and {found[name]} for {name}, which are "
-                "the same module"
-            )

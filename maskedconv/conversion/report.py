@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import nn
@@ -46,6 +46,7 @@ class ConversionReport:
             ``nn.Linear``, ``nn.Conv1d``, ``nn.ConvTranspose2d``, and modules that hold a parameter
             themselves.
         norms: the same of norms.
+        which: the learned indices of each converted layer that does not learn the first ones.
     """
 
     converted: tuple[str, ...]
@@ -54,6 +55,7 @@ class ConversionReport:
     learned: int
     others: Mapping[str, OtherModule]
     norms: Mapping[str, OtherModule]
+    which: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         counts = (
@@ -62,6 +64,8 @@ class ConversionReport:
         )
         lines = [counts, *(f"{name}: {reason}" for name, reason in self.left_alone.items())]
         lines.append(f"converted: {self.learned:,} values learned")
+        if self.which:
+            lines.append(f"converted, not the first indices learned: {shortened(self.which)}")
         lines += _lines("norms", self.norms) + _lines("not converted", self.others)
         return "\n".join(lines)
 
@@ -84,6 +88,11 @@ def conversion_report(model: nn.Module) -> ConversionReport:
         learned=sum(p.numel() for p in parameters.values() if p.requires_grad),
         others={name: one for name, one in others.items() if name not in norms},
         norms={name: one for name, one in others.items() if name in norms},
+        which={
+            name: tuple(which)
+            for name, layer in converted
+            if (which := layer.configuration().get("which"))
+        },
     )
 
 

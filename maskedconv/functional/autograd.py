@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
 from maskedconv.functional.filter_bank import joined_bias
+from maskedconv.functional.selected import Selected, selected_input, selected_problem
 from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of, weight_format
 from maskedconv.ops.weight_grad import uses_reference
@@ -28,11 +29,13 @@ class ConvPlan(NamedTuple):
         geometry: of the convolution.
         slice_dim: the dimension of the weight that is learned in part.
         backend: as of :func:`maskedconv.ops.dispatch.settled`.
+        selected: the indices that are learned; None for the first ones.
     """
 
     geometry: ConvGeometry
     slice_dim: int
     backend: str
+    selected: Selected | None = None
 
 
 def packed_weight(
@@ -41,6 +44,7 @@ def packed_weight(
     frozen: Tensor | None,
     slice_dim: int,
     backend: str,
+    selected: Selected | None = None,
 ) -> Tensor:
     """The full weight for ``input``, in its type: as of :func:`maskedconv.ops.pack_filters`.
 
@@ -51,7 +55,10 @@ def packed_weight(
     it).
     """
     memory_format = weight_format(input, learned, frozen)
-    return ops.pack_filters(learned, frozen, slice_dim, input.dtype, memory_format, backend)
+    weight = ops.pack_filters(learned, frozen, slice_dim, input.dtype, memory_format, backend)
+    if selected is None or frozen is None:
+        return weight
+    return selected.in_order(weight, slice_dim)
 
 
 def once_differentiable_lazily(
@@ -80,16 +87,18 @@ class MaskedConvolution(torch.autograd.Function):
         frozen_bias: Tensor | None,
         plan: ConvPlan,
     ) -> Tensor:
-        geometry, slice_dim, backend = plan
-        weight = packed_weight(input, learned, frozen, slice_dim, backend)
+        geometry, slice_dim, backend, selected = plan
+        weight = packed_weight(input, learned, frozen, slice_dim, backend, selected)
         whole_bias = None
         if bias is not None or frozen_bias is not None:
-            whole_bias = joined_bias(bias, frozen_bias, input.dtype)
+            whole_bias = joined_bias(bias, frozen_bias, input.dtype, selected)
         needs_input, needs_learned = ctx.needs_input_grad[:2]
         saved_input = None
         # Without the call in the usual case: a step of a first layer notices it.
         if needs_learned and slice_dim == 0 and geometry.groups == 1:
             saved_input = input
+        elif needs_learned and selected is not None:
+            saved_input = selected_input(input, selected, learned.shape, slice_dim, geometry)
         elif needs_learned:
             saved_input = ops.input_to_save(
                 input, learned.shape, slice_dim, weight.size(0), geometry.groups
@@ -104,27 +113,36 @@ class MaskedConvolution(torch.autograd.Function):
     @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         saved_input, weight = ctx.saved_tensors
-        geometry, slice_dim, backend = ctx.plan
+        geometry, slice_dim, backend, selected = ctx.plan
         shape, dtype, bias_dtype = ctx.learned
         grad_input = grad_learned = grad_bias = problem = None
+        own = grad_output
+        if selected is not None and slice_dim == 0:
+            own = selected.of(grad_output, 1)
         if saved_input is not None:
             problem = ops.WeightGradProblem(
-                saved_input, grad_output, shape, slice_dim, geometry, None, None, backend
+                saved_input, own, shape, slice_dim, geometry, None, None, backend
             )
+            if selected is not None:
+                problem = selected_problem(problem, selected, grad_output)
         if weight is not None:
-            # If everything is learned, one call shares what both gradients need.
-            jointly = problem is not None and weight.shape == shape and uses_reference(problem)
+            # For all slices, one call shares what both gradients need.
+            jointly = (
+                problem is not None and weight.shape == problem.shape and uses_reference(problem)
+            )
             input = saved_input if ctx.input_shape is None else _like_input(ctx.input_shape, weight)
             grad_input, grad_learned = convolution_grads(
                 grad_output, input, weight, geometry, (True, jointly)
             )
         if ctx.needs_input_grad[3]:
-            count = shape[0] if slice_dim == 0 else grad_output.size(1)
-            grad_bias = grad_output.narrow(1, 0, count).sum((0, 2, 3)).to(bias_dtype)
+            count = shape[0] if slice_dim == 0 else own.size(1)
+            grad_bias = own.narrow(1, 0, count).sum((0, 2, 3)).to(bias_dtype)
         if grad_learned is not None:
             grad_learned = grad_learned.to(dtype)
         elif problem is not None:
             grad_learned = ops.weight_grad(problem, dtype)
+        if selected is not None and grad_learned is not None and grad_learned.shape != shape:
+            grad_learned = selected.of(grad_learned, slice_dim).contiguous()
         return grad_input, grad_learned, None, grad_bias, None, None
 
 

@@ -21,7 +21,7 @@ def check_input(input: Tensor, channels: int, groups: int) -> None:
 
 def check_arguments(input: Tensor, bank: FilterBank, groups: int) -> None:
     """ValueError unless the parts of ``bank``, ``input`` and ``groups`` fit together."""
-    learned, frozen, *_, slice_dim, zeros = bank
+    learned, frozen, _, _, slice_dim, zeros, _ = bank
     slices.check_slice_dim(slice_dim)
     if learned.dim() != 4:
         raise ValueError(f"learned has {learned.dim()} dimensions; expected [O, I, kH, kW]")
@@ -49,7 +49,7 @@ def _check_alike(learned: Tensor, frozen: Tensor, slice_dim: int) -> None:
 
 def _check_bias(bank: FilterBank, count: int, out_channels: int) -> None:
     """Checks both parts of the bias; ``count`` is the number of values that are learned."""
-    _, frozen, bias, frozen_bias, slice_dim, _ = bank
+    _, frozen, bias, frozen_bias, slice_dim, _, _ = bank
     if bias is not None and bias.shape != (count,):
         raise ValueError(f"bias is {list(bias.shape)}; expected [{count}]")
     if frozen_bias is not None:

@@ -89,7 +89,7 @@ def convolve(
     Between the layers of a network little Python is in the processor's caches: each function
     called here costs some microseconds more than where it is called in a loop.
     """
-    learned, frozen, bias, frozen_bias, slice_dim, zeros = bank
+    learned, frozen, bias, frozen_bias, slice_dim, zeros, selected = bank
     if not input.is_cpu or input.dtype is not learned.dtype or torch.is_autocast_enabled("cpu"):
         input = _cast_input(input, learned)
     if input.dim() == 3:
@@ -98,14 +98,15 @@ def convolve(
     if zeros:
         return convolve_zeroed(input, bank, geometry, partial(_convolve_nonzero, backend))
     if not torch.is_grad_enabled():
-        weight = packed_weight(input, learned, frozen, slice_dim, backend)
-        return torch.conv2d(input, weight, joined_bias(bias, frozen_bias, input.dtype), *geometry)
+        weight = packed_weight(input, learned, frozen, slice_dim, backend, selected)
+        joined = joined_bias(bias, frozen_bias, input.dtype, selected)
+        return torch.conv2d(input, weight, joined, *geometry)
     # There is nothing to leave out of the weight gradient, or nothing is saved by it.
     all_filters = frozen is None or (options.jointly and input.is_cpu)
     plainly = all_filters and learned.requires_grad and not override_of(options.backend)
     if plainly and not reads_wrongly(input, learned.shape[2:], geometry):
         return _convolve_plainly(input, bank, geometry)
-    plan = ConvPlan(geometry, slice_dim, backend)
+    plan = ConvPlan(geometry, slice_dim, backend, selected)
     return MaskedConvolution.apply(input, learned, frozen, bias, frozen_bias, plan)
 
 
@@ -118,14 +119,16 @@ def _convolve_nonzero(
 
 def _convolve_plainly(input: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:
     """PyTorch's own convolution and gradients."""
-    learned, frozen, bias, frozen_bias, *_ = bank
+    learned, frozen, bias, frozen_bias, _, _, selected = bank
     weight = learned
     if frozen is not None:
         weight = torch.cat((learned, frozen))
+        weight = weight if selected is None else selected.in_order(weight, 0)
         record(_JOINTLY)
     if weight.dtype is not input.dtype:
         weight = weight.to(input.dtype)
-    return torch.conv2d(input, weight, joined_bias(bias, frozen_bias, input.dtype), *geometry)
+    joined = joined_bias(bias, frozen_bias, input.dtype, selected)
+    return torch.conv2d(input, weight, joined, *geometry)
 
 
 def _cast_input(input: Tensor, learned: Tensor) -> Tensor:

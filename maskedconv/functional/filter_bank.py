@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskedconv.functional.selected import Selected
+
 
 class ExecutionOptions(NamedTuple):
     """Options that affect speed, not results, except for rounding.
@@ -26,6 +28,8 @@ class ExecutionOptions(NamedTuple):
 class FilterBank(NamedTuple):
     """The filters of a convolution: a learned slice, followed by a frozen slice or by zeros.
 
+    With ``selected`` the slices of the weight are in another order than that.
+
     Attributes:
         learned: the learned slice of the weight ``[O, C / groups, kH, kW]``: n >= 0 indices of
             dimension ``slice_dim``.
@@ -34,6 +38,7 @@ class FilterBank(NamedTuple):
         frozen_bias: the bias of the frozen filters, ``[O - n]``; only for ``slice_dim`` 0.
         slice_dim: 0 output filters, 1 input channels, 2 kernel rows, 3 kernel columns.
         zeros: the number of zero indices that follow the learned ones, instead of ``frozen``.
+        selected: which indices are learned; None for the first ones.
     """
 
     learned: Tensor
@@ -42,6 +47,7 @@ class FilterBank(NamedTuple):
     frozen_bias: Tensor | None = None
     slice_dim: int = 0
     zeros: int = 0
+    selected: Selected | None = None
 
     def tensors(self) -> tuple[Tensor | None, ...]:
         """The ``TENSORS`` tensors, in the order of the fields."""
@@ -57,10 +63,12 @@ class FilterBank(NamedTuple):
     def full_weight(self) -> Tensor:
         """A copy of the weight ``[O, C / groups, kH, kW]``, differentiable towards ``learned``."""
         if self.zeros:
-            return F.pad(self.learned, (0, 0) * (3 - self.slice_dim) + (0, self.zeros))
-        if self.frozen is None:
-            return self.learned.clone()
-        return torch.cat((self.learned, self.frozen), dim=self.slice_dim)
+            weight = F.pad(self.learned, (0, 0) * (3 - self.slice_dim) + (0, self.zeros))
+        elif self.frozen is None:
+            weight = self.learned.clone()
+        else:
+            weight = torch.cat((self.learned, self.frozen), dim=self.slice_dim)
+        return self._in_order(weight, self.slice_dim)
 
     def full_bias(self) -> Tensor | None:
         """A copy of the bias ``[O]``, zeros included; None if there is none."""
@@ -69,7 +77,11 @@ class FilterBank(NamedTuple):
             return None
         zeros = self.zeros if self.slice_dim == 0 else 0
         bias = torch.cat(parts)
-        return F.pad(bias, (0, zeros)) if zeros else bias
+        bias = F.pad(bias, (0, zeros)) if zeros else bias
+        return self._in_order(bias, 0) if self.slice_dim == 0 else bias
+
+    def _in_order(self, tensor: Tensor, dim: int) -> Tensor:
+        return tensor if self.selected is None else self.selected.in_order(tensor, dim)
 
     def first_filters(self, first: int, end: int) -> FilterBank:
         """The learned filters [first, end) and their bias, without zeros."""
@@ -98,10 +110,18 @@ def narrowed(tensor: Tensor, dim: int, first: int, end: int) -> Tensor:
 
 
 def joined_bias(
-    bias: Tensor | None, frozen_bias: Tensor | None, dtype: torch.dtype
+    bias: Tensor | None,
+    frozen_bias: Tensor | None,
+    dtype: torch.dtype,
+    selected: Selected | None = None,
 ) -> Tensor | None:
-    """The bias of learned and frozen filters as ``dtype``, differentiable; None without one."""
+    """The bias of learned and frozen filters as ``dtype``, differentiable; None without one.
+
+    Args:
+        selected: of the bank that has these biases.
+    """
     if bias is not None and frozen_bias is not None:
-        return torch.cat((bias.to(dtype), frozen_bias.to(dtype)))
+        both = torch.cat((bias.to(dtype), frozen_bias.to(dtype)))
+        return both if selected is None else selected.in_order(both, 0)
     part = frozen_bias if bias is None else bias
     return None if part is None else part.to(dtype)

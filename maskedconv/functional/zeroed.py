@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from maskedconv.functional.autograd import NoFilters
 from maskedconv.functional.filter_bank import FilterBank, narrowed
+from maskedconv.functional.selected import Selected, alone, selected_input
 from maskedconv.ops.geometry import (
     ConvGeometry,
     first_channels,
@@ -38,6 +39,8 @@ def convolve_zeroed(
     Raises:
         RuntimeError: the kernel is larger than the padded image, or the image has no pixels.
     """
+    if bank.selected is not None:
+        return _selected(input, bank, bank.selected, geometry, compute)
     if bank.slice_dim == 0:
         return _zero_filters(input, bank, geometry, compute)
     shape = _output_shape(input, bank, geometry)
@@ -73,6 +76,23 @@ def _zero_filters(
         return NoFilters.apply(input, _output_shape(input, bank, geometry))
     output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
     return F.pad(output, surplus)
+
+
+def _selected(
+    input: Tensor, bank: FilterBank, selected: Selected, geometry: ConvGeometry, compute: Compute
+) -> Tensor:
+    """Computes the selected slices alone if they are one convolution, else all of them."""
+    shape, dim = bank.learned.shape, bank.slice_dim
+    own = alone(selected, shape, dim, geometry)
+    if own is None:
+        return compute(input, FilterBank(bank.full_weight(), None, bank.full_bias()), geometry)
+    channels = selected_input(input, selected, shape, dim, geometry)
+    output = compute(channels, FilterBank(bank.learned, None, bank.bias), own)
+    if dim != 0:
+        return output
+    size = (input.size(0), bank.shape[0], *output.shape[2:])
+    zeros = output.new_zeros(size).contiguous(memory_format=memory_format_of(output))
+    return zeros.index_copy(1, selected.indices, output)
 
 
 def _output_shape(input: Tensor, bank: FilterBank, geometry: ConvGeometry) -> tuple[int, ...]:

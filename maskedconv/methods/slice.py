@@ -6,14 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from maskedconv import slices
 from maskedconv.checks import check_choice
+from maskedconv.functional.selected import order_of
 from maskedconv.methods.method import Configuration, LayerFactory, Method
+from maskedconv.methods.which import Chosen, Which, check_which, indices_of
 from maskedconv.nn import MaskedConv2d
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.schema import Schema, count, list_of, one_of
@@ -24,13 +26,17 @@ _MOST_ZEROS = 2**31
 
 @dataclass(frozen=True)
 class Slice(Method):
-    """The first n indices of one dimension of the weight are learned; see ``MaskedConv2d``.
+    """Some indices of one dimension of the weight are learned; see ``MaskedConv2d``.
 
     Args:
         learned: a float in [0, 1] is a fraction of the dimension, an int a count.
         slice_dim: 0 output filters, 1 input channels, 2 kernel rows, 3 kernel columns.
         frozen: the rest of the weight: ``"keep"`` for its values before the conversion (in a new
             network, its random start), ``"random"`` for new random values, or ``"zero"``.
+        which: the n indices that are learned: the ``"first"`` (Rosenfeld & Tsotsos 2018), the
+            ``"last"``, those with the ``"largest"`` or ``"smallest"`` L2 norm, n at ``"random"``, a
+            list or tensor of n ints, or a list or tensor of floats, one score for each index, of
+            which the n highest are learned. Only ``convert_`` takes others than the first ones.
 
     Raises:
         TypeError, ValueError: an argument is not one of these.
@@ -39,6 +45,7 @@ class Slice(Method):
     learned: float | int
     slice_dim: int = 0
     frozen: Literal["keep", "random", "zero"] = "keep"
+    which: Which = "first"
 
     name = "slice"
     layer = MaskedConv2d
@@ -49,13 +56,23 @@ class Slice(Method):
         "weight_shape": list_of(count, 4),
     }
 
+    later_schema: ClassVar[Mapping[str, Schema]] = {"which": list_of(count)}
+    later_defaults: ClassVar[Mapping[str, Any]] = {"which": None}
+    integers = frozenset({"which"})
+
     def __post_init__(self) -> None:
         # A frozen dataclass is set this way; the values become Python's own numbers.
         object.__setattr__(self, "learned", slices.check_learned(self.learned))
         object.__setattr__(self, "slice_dim", slices.check_slice_dim(self.slice_dim))
         check_choice("frozen", self.frozen, ("keep", *slices.FROZEN_MODES))
+        object.__setattr__(self, "which", check_which(self.which))
 
     def factory(self) -> LayerFactory:
+        if self.which != "first":
+            raise ValueError(
+                f"which is {self.which!r}; expected 'first' in a new network. Others are chosen in "
+                "a plain one: convert_(merge_(models.create(...)), which=...)"
+            )
         return LayerFactory(conv=partial(MaskedConv2d, **self.settings()))
 
     def learns_all(self) -> bool:
@@ -66,11 +83,15 @@ class Slice(Method):
         return {"learned": self.learned, "slice_dim": self.slice_dim, "frozen": frozen}
 
     def convert(self, plain: nn.Conv2d, seed: int | None) -> MaskedConv2d:
+        which = indices_of(
+            cast(Chosen, self.which), plain.weight, self.slice_dim, self.learned, seed
+        )
         return MaskedConv2d.from_conv2d(
             plain,
             learned=self.learned,
             slice_dim=self.slice_dim,
             frozen=self.frozen,
+            which=which,
             seed=seed,
         )
 
@@ -79,8 +100,12 @@ class Slice(Method):
         frozen: Literal["keep", "zero"] = "keep"
         if configuration["frozen_mode"] == "zero":
             frozen = "zero"
-        return cls(configuration["num_learned"], configuration["slice_dim"], frozen).convert(
-            plain, None
+        return cls.layer.from_conv2d(
+            plain,
+            learned=configuration["num_learned"],
+            slice_dim=configuration["slice_dim"],
+            frozen=frozen,
+            which=configuration.get("which"),
         )
 
     def unlearned(self, layers: Sequence[tuple[str, PartlyLearned]]) -> str:
@@ -97,7 +122,7 @@ class Slice(Method):
         shape, dim = configuration["weight_shape"], configuration["slice_dim"]
         learned = configuration["num_learned"]
         if learned <= shape[dim]:
-            return ""
+            return _mistaken_indices(configuration, shape[dim])
         return (
             f"num_learned is {learned}; expected at most what weight_shape {shape} has in "
             f"dimension {dim}"
@@ -114,6 +139,7 @@ class Slice(Method):
             # A bias belongs to the output filters: only a slice of those splits it.
             "bias_learned": [shape[0] if dim else learned] if dim or learned else None,
             "bias_frozen": [stored] if stored and not dim else None,
+            "which": [learned] if "which" in configuration else None,
         }
         return {name: size for name, size in shapes.items() if size}
 
@@ -131,8 +157,24 @@ class Slice(Method):
         ):
             names = [f"{own}learned", f"{own}frozen"]
             if parts := [stored[name] for name in names if name in stored]:
-                values[plain] = _padded(torch.cat(parts, along), size, along)
+                whole = _padded(torch.cat(parts, along), size, along)
+                which = configuration.get("which")
+                if which is not None and along == dim:
+                    whole = whole.index_select(along, order_of(which, size))
+                values[plain] = whole
         return values
+
+
+def _mistaken_indices(configuration: Configuration, size: int) -> str:
+    """Why ``which`` does not fit; empty if it does."""
+    which = configuration.get("which")
+    try:
+        kept = slices.check_indices(which, configuration["num_learned"], size)
+    except ValueError as error:
+        return str(error)
+    if which is None or (kept is not None and list(kept) == which):
+        return ""
+    return f"which is {which}; expected ascending indices that are not the first ones"
 
 
 def _padded(tensor: Tensor, size: int, dim: int) -> Tensor:

@@ -28,6 +28,7 @@ from maskedconv.nn.random_weights import WEIGHTS
 from maskedconv.nn.scored import ScoredLayer
 from maskedconv.nn.supermask import SupermaskConv2d, SupermaskLinear
 from maskedconv.nn.supermask_embedding import SupermaskEmbedding
+from maskedconv.ops.geometry import is_channels_last_weight
 from maskedconv.schema import Schema, count, flag, list_of, number, one_of
 
 
@@ -146,7 +147,7 @@ class Supermask(Method):
         make, arguments = _like(self, plain)
         layer = make(*arguments, seed=seed, **options, **self._layer_settings())
         layer.scores.requires_grad_(weight.requires_grad)
-        if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
+        if weight.dim() == 4 and is_channels_last_weight(weight):
             layer = layer.to(memory_format=torch.channels_last)
         return layer.train(plain.training)
 

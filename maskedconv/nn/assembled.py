@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from maskedconv import slices
 from maskedconv.functional.filter_bank import FilterBank
+from maskedconv.functional.selected import Selected, places_of, selected_on
 from maskedconv.nn.assembled_weight import AssembledWeight
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
-from maskedconv.nn.plain_state import split_plain
+from maskedconv.nn.plain_state import has_indices, split_plain
 from maskedconv.nn.written_through import written_through
+from maskedconv.ops.plain import is_plain
 
 
 class AssembledConv2d(AssembledWeight, nn.Conv2d):
@@ -32,6 +34,8 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
     slice_dim: int
     frozen_mode: slices.Frozen
     has_bias: bool
+    which: tuple[int, ...] | None
+    _selected: Selected | None
 
     @property
     def num_frozen(self) -> int:
@@ -69,10 +73,37 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         error_msgs: list[str],
     ) -> None:
         """Also takes the ``weight`` and ``bias`` of a plain convolution's state dict."""
+        if not has_indices(self, state_dict, prefix, error_msgs):
+            return
         split_plain(self, state_dict, prefix, local_metadata, error_msgs)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        """Adds the indices, which are no buffer: nothing that averages buffers may change them."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.which is not None:
+            destination[f"{prefix}which"] = torch.tensor(self.which, device="cpu")
+
+    @property
+    def selected(self) -> Selected | None:
+        """The learned indices, on the device of the filters; None for the first ones."""
+        if self.which is None:
+            return None
+        # Not by the attribute, which torch.fx replaces while it traces.
+        return self._selected_on(self._parameters["learned"].device)  # type: ignore[union-attr]
+
+    def _selected_on(self, device: torch.device) -> Selected:
+        assert self.which is not None
+        found = self._selected
+        if found is None or found.indices.device != device:
+            found = selected_on(device, self.which, self.weight_shape[self.slice_dim])
+            if not torch.compiler.is_compiling() and is_plain(found.indices):
+                self._selected = found
+        return found
 
     @property
     def filter_bank(self) -> FilterBank:
@@ -83,10 +114,11 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         if learned is None or frozen is None:
             learned, frozen = self.learned, self.frozen
         zeros = self.num_zeros if self.frozen_mode == "zero" else 0
+        selected = None if self.which is None else self.selected
         if not self.has_bias:
-            return FilterBank(learned, frozen, None, None, self.slice_dim, zeros)
+            return FilterBank(learned, frozen, None, None, self.slice_dim, zeros, selected)
         biases = self.bias_learned, self.bias_frozen
-        return FilterBank(learned, frozen, *biases, self.slice_dim, zeros)
+        return FilterBank(learned, frozen, *biases, self.slice_dim, zeros, selected)
 
     def _full_weight(self) -> Tensor:
         """The parts of the weight as one tensor; ``frozen`` itself if nothing is learned."""
@@ -104,6 +136,17 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
             return self.learned.new_zeros(self.num_zeros if self.slice_dim == 0 else 0)
         return self.filter_bank._replace(bias=bias, frozen_bias=frozen).full_bias()
 
+    def extra_repr(self) -> str:
+        size = self.weight_shape[self.slice_dim]
+        own = f"learned={self.num_learned}/{size}, slice_dim={self.slice_dim}"
+        return f"{super().extra_repr()}, {own}, frozen={self.frozen_mode!r}{self._which_repr()}"
+
+    def _which_repr(self) -> str:
+        if self.which is None:
+            return ""
+        listed = ", ".join(map(str, self.which[:4])) + ", ..." * (len(self.which) > 4)
+        return f", which=[{listed}]"
+
     @property
     def dtype(self) -> torch.dtype:
         return self.learned.dtype
@@ -117,10 +160,25 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
     def frozen_buffers(self) -> tuple[str, ...]:
         return "frozen", "bias_frozen"
 
-    def learned_parts(self) -> tuple[LearnedPart, ...]:
+    def frozen_output(self, input: Tensor) -> Tensor | None:
+        if self.slice_dim != 0 or self.groups != 1 or self.frozen is None or self.which is not None:
+            return None
+        return self._conv_forward(input, self.frozen, self.bias_frozen)
+
+    def learned_output(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.learned, self.bias_learned)
+
+    def joined_output(self, learned: Tensor, frozen: Tensor) -> Tensor:
+        output = torch.cat((learned, frozen), 1)
         return (
-            LearnedPart("weight", self.learned, self.slice_dim),
-            LearnedPart("bias", self.bias_learned, 0),
+            output if self.which is None else self._selected_on(output.device).in_order(output, 1)
+        )
+
+    def learned_parts(self) -> tuple[LearnedPart, ...]:
+        indices = None if self.selected is None else self.selected.indices
+        return (
+            LearnedPart("weight", self.learned, self.slice_dim, indices),
+            LearnedPart("bias", self.bias_learned, 0, indices if self.slice_dim == 0 else None),
         )
 
     def weight_values(self) -> tuple[Tensor, Tensor]:
@@ -131,29 +189,43 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         return learned[:0], torch.cat([learned, frozen])
 
     def learned_filters(self) -> int:
-        return self.num_learned if self.slice_dim == 0 and self.learned.requires_grad else 0
+        if self.slice_dim != 0 or not self.learned.requires_grad:
+            return 0
+        if self.which is None:
+            return self.num_learned
+        return sum(place == index for place, index in enumerate(self.which))
 
     def configuration(self) -> dict[str, Any]:
-        return {
+        which = {} if self.which is None else {"which": list(self.which)}
+        return which | {
             "num_learned": self.num_learned,
             "slice_dim": self.slice_dim,
             "frozen_mode": self.frozen_mode,
             "weight_shape": list(self.weight_shape),
         }
 
+    def learned_first(self, tensor: Tensor, dim: int) -> Tensor:
+        """A tensor in the order of the weight, with the learned indices of ``dim`` first."""
+        if self.which is None:
+            return tensor
+        return tensor.index_select(dim, places_of(self.which, tensor.size(dim)).to(tensor.device))
+
     @torch.no_grad()
-    def _write_weight(self, weight: Tensor) -> None:
+    def _write_weight(self, weight: Tensor, frozen: bool = True) -> None:
+        weight = self.learned_first(weight, self.slice_dim)
         self.learned.copy_(weight.narrow(self.slice_dim, 0, self.num_learned))
-        if self.frozen is not None:
+        if frozen and self.frozen is not None:
             self.frozen.copy_(weight.narrow(self.slice_dim, self.num_learned, self.num_frozen))
 
     @torch.no_grad()
-    def _write_bias(self, bias: Tensor) -> None:
+    def _write_bias(self, bias: Tensor, frozen: bool = True) -> None:
         count = 0
+        if self.slice_dim == 0:
+            bias = self.learned_first(bias, 0)
         if self.bias_learned is not None:
             count = self.bias_learned.numel()
             self.bias_learned.copy_(bias[:count])
-        if self.bias_frozen is not None:
+        if frozen and self.bias_frozen is not None:
             self.bias_frozen.copy_(bias[count:])
 
 

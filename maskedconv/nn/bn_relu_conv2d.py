@@ -212,7 +212,9 @@ def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:
         return FilterBank(conv.weight, None, conv.bias)
     if conv.num_zeros and (conv.groups != 1 or not conv.num_learned):
         return None
-    return conv.filter_bank
+    bank = conv.filter_bank
+    # The step packs the learned slices before the others, in no other order.
+    return bank if bank.selected is None else None
 
 
 def _compute_type(input: Tensor, learned: Tensor) -> torch.dtype | None:

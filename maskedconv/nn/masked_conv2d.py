@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -18,7 +19,7 @@ from maskedconv.functional.padding import evenly_padded
 from maskedconv.nn.assembled import AssembledConv2d
 from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
 from maskedconv.ops.dispatch import check_backend
-from maskedconv.ops.geometry import Pair, geometry_of, whole_numbers
+from maskedconv.ops.geometry import Pair, filters_format, geometry_of, whole_numbers
 from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
 from maskedconv.tracing import is_traced
 
@@ -32,14 +33,14 @@ _LEARNED_MISSING = (
 
 
 class MaskedConv2d(AssembledConv2d):
-    """Drop-in for ``nn.Conv2d``: the first ``n`` indices of one weight dimension are learned.
+    """Drop-in for ``nn.Conv2d``: ``n`` indices of one weight dimension are learned.
 
     The weight ``[O, I / groups, kH, kW]`` is always sliced as PyTorch stores it. So with
     ``groups``, dimension 0 learns the first n of all O filters (a depthwise convolution learns the
     filters of its first channels), and dimension 1 the first channels *of each group*.
 
     Source: Rosenfeld & Tsotsos 2018, section 3. The paper learns the first n filters, the authors'
-    code the last n; this layer learns the first.
+    code the last n; this layer learns the first unless ``which`` names others.
 
     Args:
         in_channels ... padding_mode: as in ``nn.Conv2d``.
@@ -48,6 +49,8 @@ class MaskedConv2d(AssembledConv2d):
         slice_dim: 0 output filters, 1 input channels, 2 kernel rows, 3 kernel columns.
         frozen: ``"random"`` keeps the rest of the weight at its random start, ``"zero"`` makes it
             zero (it is then neither stored nor computed).
+        which: the indices that are learned, as many as ``learned`` says, in any order; None for the
+            first ones. A state dict holds them, and a layer with other ones refuses it.
         backend: "reference", "native", "triton", "cuda", "cuda_wgmma" or "matmul" must run its
             operators, which is an error where it cannot; None (the default) to choose. See
             :func:`maskedconv.explain`.
@@ -55,6 +58,7 @@ class MaskedConv2d(AssembledConv2d):
             ``nn.Conv2d`` does. Values are always drawn on the CPU.
 
     Attributes:
+        which: the learned indices, ascending; None if they are the first ones.
         learned: Parameter, the learned slice of the weight; an empty tensor outside of
             ``parameters()`` and ``state_dict()`` when nothing is learned.
         frozen: buffer, the rest of the weight; None if there is none or it is zero.
@@ -92,6 +96,7 @@ class MaskedConv2d(AssembledConv2d):
         learned: float | int = _NOT_GIVEN,
         slice_dim: int = 0,
         frozen: slices.Frozen = "random",
+        which: Sequence[int] | None = None,
         seed: int | None = None,
         backend: str | None = None,
         device: torch.device | str | int | None = None,
@@ -119,6 +124,8 @@ class MaskedConv2d(AssembledConv2d):
         self.frozen_mode = slices.check_frozen(frozen)
         self.weight_shape = tuple(plain.weight.shape)
         self.num_learned = slices.num_learned(learned, self.weight_shape[slice_dim], slice_dim)
+        self.which = slices.check_indices(which, self.num_learned, self.weight_shape[slice_dim])
+        self._selected = None
         self.has_bias = bias
         self.seed = seed
         learned_shape = (self.num_learned, *self.weight_shape[1:])
@@ -170,7 +177,7 @@ class MaskedConv2d(AssembledConv2d):
     def reset_parameters(self) -> None:
         """Draws the full weight and bias as ``nn.Conv2d`` does, from ``seed`` when there is one.
 
-        Parts on the meta device have no values; if all are there, nothing is drawn.
+        If all parts are on the meta device, nothing is drawn.
         """
         parts = (self.learned, self.frozen, self.bias_learned, self.bias_frozen)
         if all(part.is_meta for part in parts if part is not None and part.numel()):
@@ -206,11 +213,6 @@ class MaskedConv2d(AssembledConv2d):
                 self._geometry = geometry
         return convolve(input, self.filter_bank, geometry, self.options)
 
-    def extra_repr(self) -> str:
-        size = self.weight_shape[self.slice_dim]
-        own = f"learned={self.num_learned}/{size}, slice_dim={self.slice_dim}"
-        return f"{super().extra_repr()}, {own}, frozen={self.frozen_mode!r}"
-
     @classmethod
     def from_conv2d(
         cls,
@@ -219,6 +221,7 @@ class MaskedConv2d(AssembledConv2d):
         learned: float | int,
         slice_dim: int = 0,
         frozen: Literal["keep", "random", "zero"] = "keep",
+        which: Sequence[int] | None = None,
         seed: int | None = None,
     ) -> MaskedConv2d:
         """A layer with the geometry, device, dtype and mode of ``conv``.
@@ -241,30 +244,25 @@ class MaskedConv2d(AssembledConv2d):
         weight, bias = conv.weight, conv.bias
         layer = cls(
             *arguments_of(conv), learned=learned, slice_dim=slice_dim,
-            frozen="zero" if frozen == "zero" else "random", seed=seed,
+            frozen="zero" if frozen == "zero" else "random", which=which, seed=seed,
             device=weight.device, dtype=weight.dtype,
         )  # fmt: skip
-        with torch.no_grad():
-            layer.learned.copy_(weight.narrow(slice_dim, 0, layer.num_learned))
-            if frozen == "keep":
-                layer._write_weight(weight)
-            if bias is not None and frozen == "keep":
-                layer._write_bias(bias)
-            elif bias is not None and layer.bias_learned is not None:
-                layer.bias_learned.copy_(bias[: layer.bias_learned.numel()])
+        layer._write_weight(weight, frozen == "keep")
+        if bias is not None:
+            layer._write_bias(bias, frozen == "keep")
         if layer.num_learned:
             layer.learned.requires_grad_(weight.requires_grad)
         if bias is not None and layer.bias_learned is not None:
             layer.bias_learned.requires_grad_(bias.requires_grad)
-        if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
-            layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        memory_format = filters_format(weight, None)
+        layer = layer.to(memory_format=memory_format)  # type: ignore[call-overload]
         return layer.train(conv.training)
 
     def drawn_from(self, seed: int) -> MaskedConv2d:
         return MaskedConv2d(
             *arguments_of(self), learned=self.num_learned, slice_dim=self.slice_dim,
-            frozen=self.frozen_mode, seed=seed, backend=self.backend, device="cpu",
-            dtype=self.learned.dtype,
+            frozen=self.frozen_mode, which=self.which, seed=seed, backend=self.backend,
+            device="cpu", dtype=self.learned.dtype,
         )  # fmt: skip
 
     def to_frozen(self) -> MaskedConv2d:
@@ -295,4 +293,6 @@ class MaskedConv2d(AssembledConv2d):
                 values = full.detach().as_subclass(Tensor).clone()
                 frozen = isinstance(part, nn.Parameter) and not part.requires_grad
                 setattr(conv, name, nn.Parameter(values, requires_grad=not frozen))
+        memory_format = filters_format(self.learned, self.frozen)
+        conv = conv.to(memory_format=memory_format)  # type: ignore[call-overload]
         return conv.train(self.training)

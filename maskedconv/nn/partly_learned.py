@@ -22,16 +22,18 @@ class FrozenPart(NamedTuple):
 
 
 class LearnedPart(NamedTuple):
-    """A parameter that is the start of a plain layer's parameter.
+    """A parameter that is a slice of a plain layer's parameter.
 
     Attributes:
         plain: name of the plain layer's parameter, such as ``weight``.
-        tensor: its first indices along ``dim``; None if there are none.
+        tensor: its learned indices along ``dim``; None if there are none.
+        indices: those indices, ``[n]``; None for the first ones.
     """
 
     plain: str
     tensor: Tensor | None
     dim: int
+    indices: Tensor | None = None
 
 
 class PartlyLearned(nn.Module):
@@ -83,6 +85,26 @@ class PartlyLearned(nn.Module):
         dtype. Empty if there are none.
         """
         return {}
+
+    def values_replaced(self) -> None:
+        """Called after other tensors took the place of its learned ones, as those of another task.
+
+        What was derived from them is forgotten here.
+        """
+
+    def frozen_output(self, input: Tensor) -> Tensor | None:
+        """The output channels for ``input`` of frozen values alone; None if there are none.
+
+        Layers that differ in learned values alone compute them once for the inputs of all.
+        """
+
+    def learned_output(self, input: Tensor) -> Tensor:
+        """The other output channels."""
+        raise NotImplementedError(f"{type(self).__name__} has no frozen_output")
+
+    def joined_output(self, learned: Tensor, frozen: Tensor) -> Tensor:
+        """The output, of :meth:`learned_output` and :meth:`frozen_output`."""
+        raise NotImplementedError(f"{type(self).__name__} has no frozen_output")
 
     @abstractmethod
     def learned_parts(self) -> tuple[LearnedPart, ...]:

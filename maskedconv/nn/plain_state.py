@@ -19,6 +19,25 @@ class _Entry(NamedTuple):
     learned: int
 
 
+def has_indices(
+    layer: AssembledConv2d, state_dict: dict[str, Any], prefix: str, error_msgs: list[str]
+) -> bool:
+    """Takes the learned indices from a state dict; an error unless they are those of ``layer``."""
+    stored = state_dict.pop(f"{prefix}which", None)
+    found = None if stored is None else tuple(stored.tolist())
+    if f"{prefix}learned" not in state_dict or found == layer.which:
+        return True
+    error_msgs.append(
+        f"{prefix}which: the state dict learns {_described(found)}, the layer "
+        f"{_described(layer.which)}. Expected a layer with the same, MaskedConv2d(which=...)."
+    )
+    return False
+
+
+def _described(which: tuple[int, ...] | None) -> str:
+    return "the first indices" if which is None else f"the indices {list(which)}"
+
+
 def split_plain(
     layer: AssembledConv2d,
     state_dict: dict[str, Any],
@@ -49,6 +68,8 @@ def split_plain(
             continue
         del state_dict[prefix + entry.name]
         sizes = (entry.learned, entry.shape[entry.dim] - entry.learned)
+        if entry.dim == layer.slice_dim:
+            full = layer.learned_first(full, entry.dim)
         learned, rest = (p.clone() if copied else p for p in full.split(sizes, entry.dim))
         if entry.learned:
             state_dict[f"{prefix}{entry.own}learned"] = learned

@@ -14,6 +14,7 @@ from maskedconv.nn.assembled_weight import AssembledWeight
 from maskedconv.nn.convertible import check_exact, plain_like
 from maskedconv.nn.origin import NetworkOrigin, origin_of
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
+from maskedconv.ops.geometry import is_channels_last_weight
 
 
 class AtPositions(AssembledWeight):
@@ -71,6 +72,9 @@ class AtPositions(AssembledWeight):
     def _full_weight(self) -> Tensor:
         if self.positions is None or self.values is None:
             return self.frozen
+        if self.frozen.dim() == 4 and is_channels_last_weight(self.frozen):
+            places = torch.unravel_index(self.positions, self.weight_shape)
+            return self.frozen.index_put(places, self.values)
         flat = self.frozen.flatten().index_copy(0, self.positions, self.values)
         return flat.view(self.weight_shape)
 

@@ -154,11 +154,30 @@ def pixel_pitch(tensor: Tensor) -> int:
     return pitch if pitch >= channels else 0
 
 
+def is_channels_last_weight(weight: Tensor) -> bool:
+    """Whether PyTorch's convolution takes ``weight`` ``[O, I / groups, kH, kW]`` for channels_last.
+
+    The strides decide, even those of dimensions of size 1. The output then has that format, too.
+    """
+    _, channels, rows, columns = weight.shape
+    _, channel_step, _, column_step = weight.stride()
+    return channel_step == 1 and column_step >= channels and channels * rows * columns > 1
+
+
+def filters_format(learned: Tensor, frozen: Tensor | None) -> torch.memory_format:
+    """The memory format of the weight that these slices belong to."""
+    # A slice of one channel may have the strides of either format.
+    is_last = is_channels_last_weight(learned) or (
+        frozen is not None and is_channels_last_weight(frozen)
+    )
+    return torch.channels_last if is_last else torch.contiguous_format
+
+
 def weight_format(input: Tensor, learned: Tensor, frozen: Tensor | None) -> torch.memory_format:
     """channels_last if the images or the filters are, as in PyTorch's convolution."""
     if memory_format_of(input) is torch.channels_last:
         return torch.channels_last
-    return memory_format_of(learned if frozen is None or learned.numel() else frozen)
+    return filters_format(learned, frozen)
 
 
 def dense_like(tensor: Tensor) -> Tensor:

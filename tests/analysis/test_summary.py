@@ -13,7 +13,9 @@ from maskedconv import convert_, count_parameters, methods, save, summary
 
 METHODS = {
     "slice": methods.slice(0.25),
+    "slice_at_random": methods.slice(0.25, which="random"),
     "zero": methods.slice(0.25, frozen="zero"),
+    "zero_but_last": methods.slice(0.25, frozen="zero", which="last"),
     "norm_only": methods.norm_only(),
     "random_positions": methods.random_positions(500),
     "supermask": methods.supermask(),

@@ -17,7 +17,9 @@ from maskedconv.checkpoint import read_notes
 METHODS = (
     methods.slice(0.5),
     methods.slice(0.5, slice_dim=1),
+    methods.slice(0.5, which="largest"),
     methods.slice(0.5, frozen="zero"),
+    methods.slice(0.5, frozen="zero", which="last"),
     methods.norm_only(),
     methods.random_positions(40),
     methods.supermask(0.5, weights="keep"),

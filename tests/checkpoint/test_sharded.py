@@ -15,6 +15,7 @@ from maskedconv import convert_, load_sharded, methods, save_sharded
 
 METHODS = {
     "slice": methods.slice(0.25),
+    "slice_at_random": methods.slice(0.25, which="random"),
     "norm_only": methods.norm_only(),
     "random_positions": methods.random_positions(40),
     "supermask": methods.supermask(k=0.3),

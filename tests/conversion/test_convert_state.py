@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from two_convolutions import Net
 
+from bench.conversions import METHODS
 from maskedconv import MaskedConv2d, convert_, count_parameters, merge_
 
 
@@ -57,6 +58,23 @@ def test_mode_type_and_memory_format_stay():
     for weight in (net.conv1.learned, net.conv1.frozen, merge_(net).conv1.weight):
         assert weight.is_contiguous(memory_format=torch.channels_last)
     assert [net.conv1.training, net.conv2.training] == [True, False]
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_strides_of_dimensions_of_size_1_stay(method, memory_format):
+    """They give the output its memory format: all filters here are contiguous in either format."""
+    pointwise, depthwise = (
+        nn.Conv2d(4, 20, 1, bias=False),
+        nn.Conv2d(20, 20, 3, groups=20, bias=False),
+    )
+    net = nn.Sequential(pointwise, depthwise).to(memory_format=memory_format)
+    x = torch.randn(2, 4, 6, 6)
+    strides = [one.weight.stride() for one in net], net[0](x).stride(), net(x).stride()
+    convert_(net, method=METHODS[method])
+    assert (net[0](x).stride(), net(x).stride()) == strides[1:]
+    merge_(net)
+    assert ([one.weight.stride() for one in net], net[0](x).stride(), net(x).stride()) == strides
 
 
 @pytest.mark.parametrize("frozen", ["keep", "random", "zero"])

@@ -39,6 +39,7 @@ NETWORKS = {
 METHODS = {
     "slice": methods.slice(0.25),
     "slice of input channels": methods.slice(0.25, slice_dim=1),
+    "largest slice": methods.slice(0.25, which="largest"),
     "zero": methods.slice(0.25, frozen="zero"),
     "norm_only": methods.norm_only(),
     "random_positions": methods.random_positions(500),

@@ -29,6 +29,7 @@ class Case:
         kind: "layer" (MaskedConv2d), "fused" (BNReLUConv2d) or "network".
         size: rows and columns of the input.
         layout, grad_layout: how the input and the output's gradient lie in memory.
+        chosen: the learned indices are drawn, instead of the first ones.
         needs: which of input, convolution and norm require a gradient.
         special: a value that is not finite, and the tensor that has it.
         poisoned: memory that PyTorch allocates starts as NaN.
@@ -51,6 +52,7 @@ class Case:
     learned: float | int = 0.5
     slice_dim: int = 0
     frozen: str = "random"
+    chosen: bool = False
     dtype: str = "float32"
     autocast: bool = False
     layout: str = "channels_last"
@@ -156,6 +158,7 @@ def _convolution(rng: random.Random) -> dict[str, object]:
         "bias": rng.random() < 0.6,
         "padding_mode": rng.choice(PADDING_MODES),
         "learned": rng.choice((0, 1, 1, 2, 5, 0.1, 0.4, 0.7, 1.0)),
+        "chosen": rng.random() < 0.3,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
 
 import torch
@@ -42,7 +43,7 @@ def _module(case: Case) -> nn.Module:
     conv = maskedconv.MaskedConv2d(
         case.channels, case.filters, case.kernel, case.stride, case.padding, case.dilation,
         case.groups, case.bias, case.padding_mode, learned=learned_of(case),
-        slice_dim=case.slice_dim, frozen=case.frozen, backend=case.backend,
+        slice_dim=case.slice_dim, frozen=case.frozen, which=which_of(case), backend=case.backend,
     )  # fmt: skip
     module: nn.Module = conv
     if case.kind == "fused":
@@ -58,6 +59,14 @@ def learned_of(case: Case) -> float | int:
     """A valid number of filters."""
     count = isinstance(case.learned, int)
     return min(case.learned, case.filters) if count else case.learned
+
+
+def which_of(case: Case) -> list[int] | None:
+    """The learned indices; None for the first ones."""
+    shape = (case.filters, case.channels // case.groups, *case.kernel)
+    size = shape[case.slice_dim]
+    count = maskedconv.slices.num_learned(learned_of(case), size, case.slice_dim)
+    return random.Random(case.seed).sample(range(size), count) if case.chosen else None
 
 
 def _norm(case: Case) -> nn.BatchNorm2d:

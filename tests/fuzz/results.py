@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import maskedconv
 from tests.fuzz.cases import Case
-from tests.fuzz.modules import Plain, learned_of
+from tests.fuzz.modules import Plain, learned_of, which_of
 from tests.fuzz.tensors import dtype_of, laid_out, same_bits, with_special
 
 Results = dict[str, Tensor | None]
@@ -81,4 +81,6 @@ def _learned_slice(grad: Tensor | None, case: Case) -> Tensor | None:
     if isinstance(learned, int) and dim == 0:
         learned = min(learned, size)
     count = maskedconv.slices.num_learned(learned, size, dim)
+    if case.chosen and count:
+        return grad.index_select(dim, torch.tensor(sorted(which_of(case))))
     return grad.narrow(dim, 0, count) if count else None

@@ -18,6 +18,7 @@ from maskedconv.nn.rerandomise import rerandomise_
 METHODS = {
     "slice": methods.slice(0.5),
     "slice_of_channels": methods.slice(0.5, slice_dim=1),
+    "slice_at_random": methods.slice(0.5, which="random"),
     "zero": methods.slice(0.5, frozen="zero"),
     "norm_only": methods.norm_only(),
     "random_positions": methods.random_positions(40),
