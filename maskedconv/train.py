@@ -1,4 +1,7 @@
-"""``python -m maskedconv.train``: one training run, configured on the command line."""
+"""``python -m maskedconv.train``: one training run, configured on the command line.
+
+Under torchrun, several processes execute it together.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,9 @@ def main(
             "--scale-schedule", help="Scale the recipe's milestones and warm-up to --epochs."
         ),
     ] = False,
-    batch_size: Annotated[int | None, typer.Option(help="By default the recipe's.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Of all processes together; by default the recipe's.")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="By default the recipe's.")] = None,
     momentum: Annotated[
         float | None,
@@ -107,6 +112,9 @@ def main(
     ] = None,
 ) -> None:
     """Train one network that learns only a part of its weights.
+
+    Under torchrun, all processes train it together, each a part of every batch: torchrun
+    --nproc-per-node 2 -m maskedconv.train ...
 
     Exit status: 0 done, 1 the run failed, 2 usage or missing data, 130 interrupted.
     """
@@ -159,8 +167,8 @@ def main(
             if test_subset is not None:
                 images = images.take_test(test_subset, SUBSET_SEED)
             images = images.shared(ours.share)
-            _check_model(config, images)
-        _say_what_is_not_obvious(config, store, scale_schedule)
+            has_norms = _check_model(config, images)
+        _say_what_is_not_obvious(config, store, scale_schedule, has_norms)
         run = OneRun(config, images, store, 60 * minutes, graph, ours)
         if ours.rank:
             run.follow()
@@ -197,14 +205,25 @@ def _print_result(row: Row, store: Store | None) -> None:
         print(f"weights: {store.out / row['weights']}")
 
 
-def _check_model(config: RunConfig, images: Task) -> None:
-    """Raises errors in the network's arguments before the run, as usage errors."""
+def _check_model(config: RunConfig, images: Task) -> bool:
+    """Whether the network has BatchNorms.
+
+    Raises errors in the network's arguments before the run, as usage errors.
+    """
     from maskedconv.runs.execute import build_model
+    from maskedconv.training.running_statistics import running_statistics
 
-    build_model(config, images.num_classes, images.image_shape)
+    return bool(running_statistics(build_model(config, images.num_classes, images.image_shape)))
 
 
-def _say_what_is_not_obvious(config: RunConfig, store: Store | None, scaled: bool) -> None:
+def _say_what_is_not_obvious(
+    config: RunConfig, store: Store | None, scaled: bool, has_norms: bool
+) -> None:
+    if config.processes > 1 and has_norms:
+        say(
+            "note: each process computes BatchNorm's statistics of its own part of each batch, so "
+            "that the result differs from that of one process"
+        )
     if not config.keep:
         how = "--keep" if store is not None else "--out FOLDER --keep"
         say(f"note: the final weights will not be stored; {how} stores them")
