@@ -161,7 +161,7 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         return "frozen", "bias_frozen"
 
     def frozen_output(self, input: Tensor) -> Tensor | None:
-        if self.slice_dim != 0 or self.groups != 1 or self.frozen is None or self.which is not None:
+        if self.slice_dim != 0 or self.groups != 1 or self.frozen is None:
             return None
         return self._conv_forward(input, self.frozen, self.bias_frozen)
 
