@@ -24,6 +24,8 @@ SUFFIX = str(sysconfig.get_config_var("EXT_SUFFIX"))  # of an extension module o
 
 # Sources that are compiled for an instruction set of their own, and chosen at run time.
 ISA_FLAGS = {
+    "_amx.cpp": "-mavx512f -mavx512bw",
+    "_amx_emulated.cpp": "-mavx512f -mavx512bw",
     "_avx512_bf16.cpp": "-mavx512f -mavx512bw -mavx512bf16",
     "_avx512.cpp": "-mavx512f",
     "_avx2.cpp": "-mavx2 -mfma -mf16c",

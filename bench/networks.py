@@ -3,7 +3,8 @@
 ``python -m bench.networks`` measures forward and backward of the layer, ``nn.Conv2d`` and the
 sliced peer with the paper's batch sizes, lists the settings above the limits, and writes to
 ``bench/results/``. A setting above a limit is measured again, because some of several hundred
-medians exceed a limit by chance. Its figure is then the median of all rounds.
+medians exceed a limit by chance. Its figure is then the median of all rounds. ``--brief`` measures
+one filter and four fractions, and writes one line for each layer.
 """
 
 from __future__ import annotations
@@ -25,25 +26,33 @@ FURTHER = 4  # repetitions of a measurement above a limit
 WORST = 15
 
 
+BRIEF_FRACTIONS = (0.1, 0.4, 0.7, 1.0)
+
+
 class Setting(NamedTuple):
     layer: Layer
     learned: int
 
 
-def settings() -> dict[Setting, str]:
+def settings(brief: bool = False) -> dict[Setting, str]:
     """Each distinct layer and number of learned filters, with the first network that has it."""
     found: dict[Setting, str] = {}
     for network in NETWORKS:
         for layer in layers_of(network):
-            for learned in numbers_of_filters(layer):
+            for learned in _few_numbers(layer) if brief else numbers_of_filters(layer):
                 found.setdefault(Setting(layer, learned), network)
     return found
 
 
-def measure(device: str, dtype: torch.dtype, rounds: int) -> list[Row]:
+def _few_numbers(layer: Layer) -> list[int]:
+    """One filter, and the fractions' numbers."""
+    return [1, *(max(1, int(p * layer.out_channels + 1e-9)) for p in BRIEF_FRACTIONS)]
+
+
+def measure(device: str, dtype: torch.dtype, rounds: int, brief: bool = False) -> list[Row]:
     """A row for each setting."""
     best = ceilings.measure(device, dtype)
-    networks = settings()
+    networks = settings(brief)
     samples = {
         setting: _sample(setting, device, dtype, rounds)
         for setting in _with_progress(list(networks), "settings")
@@ -87,7 +96,7 @@ def _with_progress(items: list[Setting], what: str) -> Iterator[Setting]:
     print()
 
 
-def worst(rows: list[Row]) -> str:
+def worst(rows: list[Row], count: int = WORST) -> str:
     """The number of settings above each limit, and the slowest settings, as Markdown."""
     lines = []
     for peer, limit in LIMITS.items():
@@ -99,16 +108,39 @@ def worst(rows: list[Row]) -> str:
             f"- {row['ours_over']['maskedconv'][peer]:.3f}: {row['layer']}, {row['learned']} "
             f"learned ({row['network']}), {row['ms']['maskedconv'].p50:.3f} ms, "
             f"{row['rounds']} rounds"
-            for row in found[:WORST]
+            for row in found[:count]
         ]
     return "\n".join(lines)
 
 
+def brief_table(rows: list[Row]) -> str:
+    """A line for each layer."""
+    lines = [
+        "Times over nn.Conv2d with 1, .1, .4, .7 and all filters (each number once), and the "
+        "largest over the sliced backward.",
+        "",
+        "| layer | / conv2d | / sliced |",
+        "|---|---|---|",
+    ]
+    for layer in dict.fromkeys(found["layer"] for found in rows):
+        over = [found["ours_over"]["maskedconv"] for found in rows if found["layer"] == layer]
+        full = " ".join(f"{ratios['conv2d']:.2f}" for ratios in over)
+        sliced = max(ratios.get("sliced backward", 0) for ratios in over)
+        lines.append(f"| {layer} | {full} | {sliced:.2f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    arguments = results.options(__doc__).parse_args()
+    parser = results.options(__doc__)
+    parser.add_argument("--brief", action="store_true", help="five numbers of filters, one table")
+    arguments = parser.parse_args()
     dtype = results.dtype_of(arguments)
-    rows = measure(arguments.device, dtype, arguments.rounds)
-    results.write(arguments.device, dtype, "networks", rows, worst(rows))
+    rows = measure(arguments.device, dtype, arguments.rounds, arguments.brief)
+    if arguments.brief:
+        text = f"{brief_table(rows)}\n{worst(rows, 4)}"
+        results.write_text(arguments.device, dtype, "networks-brief", text)
+    else:
+        results.write(arguments.device, dtype, "networks", rows, worst(rows))
 
 
 if __name__ == "__main__":

@@ -123,16 +123,27 @@ def write(
 
     The name includes the dtype if it is not the device's default.
     """
-    label = device_name(device)
-    dtype_name = str(dtype).removeprefix("torch.")
-    name = name if dtype_name == DTYPES[device] else f"{name}-{dtype_name}"
-    about = {"device": label, "dtype": str(dtype), "layout": layout}
+    about = {"device": device_name(device), "dtype": str(dtype), "layout": layout}
     record = {**about, "environment": env.collect(), "rows": rows}
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{label}-{name}.json").write_text(as_text(record))
-    text = f"# {label}, {dtype}, {layout}\n{table(rows)}\n{further}\n"
-    (FOLDER / f"{label}-{name}.md").write_text(text)
+    (FOLDER / f"{_stem(device, dtype, name)}.json").write_text(as_text(record))
+    write_text(device, dtype, name, f"{table(rows)}\n{further}", layout)
+
+
+def write_text(
+    device: str, dtype: torch.dtype, name: str, text: str, layout: str = CHANNELS_LAST
+) -> None:
+    """Writes the ``.md`` of :func:`write` alone, with ``text``; prints it."""
+    FOLDER.mkdir(exist_ok=True)
+    text = f"# {device_name(device)}, {dtype}, {layout}\n\n{text}\n"
+    (FOLDER / f"{_stem(device, dtype, name)}.md").write_text(text)
     print(text)
+
+
+def _stem(device: str, dtype: torch.dtype, name: str) -> str:
+    dtype_name = str(dtype).removeprefix("torch.")
+    name = name if dtype_name == DTYPES[device] else f"{name}-{dtype_name}"
+    return f"{device_name(device)}-{name}"
 
 
 def main() -> None:

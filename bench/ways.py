@@ -18,7 +18,7 @@ from bench.layers import NETWORKS, Layer, layers_of, numbers_of_filters, plain, 
 from bench.results import Row, row
 from bench.timing import time_together
 from maskedconv import MaskedConv2d
-from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
+from maskedconv.ops.weight_grad.jointly import types_faster_jointly
 
 BACKENDS = {"kernel": None, "library": "reference"}
 WAYS = (*BACKENDS, "all filters")
@@ -52,10 +52,11 @@ def steps(layer: Layer, learned: int, dtype: torch.dtype) -> dict[str, Callable[
     return {way: step_of(way) for way in WAYS}
 
 
-def chosen(layer: Layer, learned: int) -> str:
+def chosen(layer: Layer, learned: int, dtype: torch.dtype) -> str:
     """The algorithm that runs."""
     shape = (learned, layer.in_channels, layer.kernel, layer.kernel)
-    return "all filters" if all_filters_are_faster(shape, layer.out_channels) else "kernel"
+    jointly = types_faster_jointly(shape, layer.out_channels)
+    return "all filters" if dtype in jointly else "kernel"
 
 
 def measure(rounds: int, dtype: torch.dtype) -> list[Row]:
@@ -67,7 +68,7 @@ def measure(rounds: int, dtype: torch.dtype) -> list[Row]:
             if learned == layer.out_channels:
                 continue
             samples = time_together(steps(layer, learned, dtype), "cpu", rounds)
-            way = chosen(layer, learned)
+            way = chosen(layer, learned, dtype)
             rows.append(row("ways", layer, learned, "random", None, samples, chosen=way))
         print(f"\r{position} of {len(layers)} layers", end="", flush=True)
     print()

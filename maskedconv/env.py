@@ -12,6 +12,10 @@ from typing import Any
 
 PACKAGES = ("maskedconv", "torch", "torchvision", "triton", "numpy", "pybind11")
 NOT_RUN = "not yet run on a GPU; checked against the reference before use"
+AMX_UNCONFIRMED = (
+    "available; no processor has confirmed it: runs only where it is named"
+)
+AMX_MISSING = "this processor lacks it (AMX-TILE, AMX-BF16 and AVX-512 BF16)"
 UNCONFIRMED = "built for sm 90a; no GPU has confirmed it: runs only where it is named"
 
 
@@ -66,7 +70,15 @@ def _instruction_set() -> dict[str, str]:
         "in use": info["isa"] or info["isa_error"],
         "built": ", ".join(info["isas_built"]),
         "available": ", ".join(info["isas_available"]),
+        "amx": _amx(info),
     }
+
+
+def _amx(info: dict[str, Any]) -> str:
+    """The state of the tiles for bfloat16."""
+    if "amx" not in info["isas_built"]:
+        return "not built: it is for x86-64"
+    return AMX_UNCONFIRMED if "amx" in info["isas_available"] else AMX_MISSING
 
 
 def _device() -> dict[str, Any]:

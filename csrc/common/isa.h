@@ -11,8 +11,9 @@
 
 namespace maskedconv {
 
-// The narrowest first. avx512_bf16 is avx512 and its instructions for products of bfloat16.
-enum class Isa { generic, avx2, avx512, avx512_bf16 };
+// The narrowest first. avx512_bf16 is avx512 and its instructions for products of bfloat16; amx has
+// tiles for these, too, and amx_emulated the same in plain C++, for tests.
+enum class Isa { generic, avx2, avx512, avx512_bf16, amx, amx_emulated };
 
 const char* name_of(Isa isa);
 
@@ -21,9 +22,10 @@ const char* name_of(Isa isa);
 std::vector<Isa> built_isas();
 std::vector<Isa> available_isas();
 
-// The one that MASKEDCONV_ISA names, read at the first call; the widest that there is where it is
-// not set or empty. Throws std::invalid_argument where it names no instruction set,
-// std::runtime_error where the module or the processor does not have it.
+// The one that MASKEDCONV_ISA names, read at the first call; where it is not set or empty, the
+// widest that there is up to avx512_bf16: no processor has confirmed the loops for amx. Throws
+// std::invalid_argument where it names no instruction set, std::runtime_error where the module, the
+// processor or (of the tiles of amx, which a process has to ask for) the system does not have it.
 Isa chosen_isa();
 
 // Of an operator's loops for several instruction sets, the narrowest first: those for the chosen

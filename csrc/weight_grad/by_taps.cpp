@@ -22,11 +22,11 @@ template <typename S, typename E> struct Plan {
     static constexpr int64_t kElement = sizeof(E), kFactor = sizeof(float); // bytes
     const WeightGrad& p;
     int64_t channels;             // padded to whole vectors
-    bool copies_x;                // few channels, converting or the prologue: through a buffer
+    bool copies_x;                // few channels, short rows, converting or the prologue
     int64_t overlap;              // of the last vectors with those before, where x is not copied
     std::vector<int64_t> offsets; // see TileInput
-    bool joint_columns;           // taps of one kernel row are neighbours in the padded gradient
-    int64_t left, padded;         // margin and width of the padded gradient's rows, in pixels
+    bool joint_columns;           // taps of one kernel row are neighbours in the packed gradient
+    PackedRows grad_rows;         // of which the margins are zeros
     bool copies_grad;             // several taps or converting: it goes through a buffer, too
     int64_t block_rows;           // of x
     int64_t images;               // at once
@@ -35,30 +35,60 @@ template <typename S, typename E> struct Plan {
     Plan(const WeightGrad& problem, const Loops<S, E>& inner_loops, bool exact)
         : p(problem), loops(inner_loops) {
         channels = ceil_div(p.channels, kLane) * kLane;
-        copies_x = p.channels < kLane || !std::is_same_v<S, E> || p.scale != nullptr;
+        copies_x = p.channels < kLane || !std::is_same_v<S, E> || p.scale != nullptr ||
+                   (p.input.columns <= kShortRow && p.filters >= kLane && !is_dense());
         overlap = copies_x ? 0 : channels - p.channels;
         for (int64_t channel = 0; channel < channels; channel += kLane)
             offsets.push_back(channel + kLane < channels ? channel : channel - overlap);
         joint_columns = !exact && p.stride.columns == 1 && p.dilation.columns == 1;
-        left = joint_columns ? std::max<int64_t>(0, p.kernel.columns - 1 - p.padding.columns) : 0;
-        const int64_t last = joint_columns ? p.input.columns - 1 + p.padding.columns : 0;
-        padded = left + std::max(p.output.columns, last + 1);
-        const bool read_once = p.kernel.rows * p.kernel.columns == 1 && padded == p.output.columns;
+        grad_rows = joint_columns ? rows_for_joint_columns() : PackedRows{p.output.columns};
+        const bool read_once =
+            p.kernel.rows * p.kernel.columns == 1 && grad_rows.pixels == p.output.columns;
         copies_grad = !read_once || !Gradient<S, E>::is_readable(p);
         const int64_t row = std::max<int64_t>(1, channels * p.input.columns * kElement);
         block_rows = std::max<int64_t>(1, std::min(kCacheBytes / row, p.input.rows));
-        const int64_t grad = p.output.rows * padded * p.filters * kFactor;
+        // Each pass loads and stores all sums: if they do not fit the cache, that is what takes the
+        // time, and a pass takes more images, of whose gradient a block reads only a part.
+        const bool fit = sums() * kFactor <= kCacheBytes;
+        const int64_t grad = fit ? grad_image() * kFactor : 0;
         images = block_rows < p.input.rows ? 1 : images_at_once(p, row * p.input.rows + grad);
     }
 
     int64_t sums() const { return p.filters * p.kernel.rows * p.kernel.columns * channels; }
+
+    // From an input pixel to the first of the output's pixels that its taps meet.
+    int64_t first_tap() const { return p.padding.columns - (p.kernel.columns - 1); }
+
+  private:
+    // A loop over so few pixels takes longer than to copy them for many filters.
+    static constexpr int64_t kShortRow = 32 / kElement;
+    // Narrow maps, dense in memory, are one long row if each pixel has all its taps' gradients.
+    // With few channels, packing these takes longer than is saved.
+    static constexpr int64_t kNarrow = 16;
+    static constexpr int64_t kManyChannels = 4 * kLane;
+
+    int64_t grad_image() const {
+        return p.output.rows * grad_rows.pixels * grad_rows.taps * p.filters;
+    }
+
+    PackedRows rows_for_joint_columns() const {
+        const int64_t columns = p.input.columns;
+        if (p.kernel.columns > 1 && columns <= kNarrow && channels >= kManyChannels &&
+            (copies_x || is_dense()))
+            return {columns, p.kernel.columns, first_tap()};
+        const int64_t left = std::max<int64_t>(0, -first_tap());
+        const int64_t last = columns - 1 + p.padding.columns;
+        return {left + std::max(p.output.columns, last + 1), 1, -left};
+    }
+
+    bool is_dense() const { return p.x_row == p.input.columns * p.x_pixel; }
 };
 
 // One thread's buffers and sums.
 template <typename S, typename E> class Worker {
   public:
     explicit Worker(const Plan<S, E>& plan)
-        : plan_(plan), p_(plan.p), sums(plan.sums()), grad_(p_, plan.loops, plan.left, plan.padded),
+        : plan_(plan), p_(plan.p), sums(plan.sums()), grad_(p_, plan.loops, plan.grad_rows),
           x_(static_cast<size_t>(plan.copies_x ? plan.images * x_image() : 0)) {
         if (plan.copies_grad)
             grad_.allocate(plan.images);
@@ -138,7 +168,7 @@ template <typename S, typename E> class Worker {
     // Every input pixel w meets, for the taps from the last to the first, the neighbouring output
     // pixels w + p - s: their filters are the columns.
     void add_joint_columns(TileInput<E> tile) {
-        tile.grad += (plan_.left + p_.padding.columns - (p_.kernel.columns - 1)) * tile.grad_pixel;
+        tile.grad += (plan_.first_tap() - plan_.grad_rows.shift) * tile.grad_pixel;
         tile.pixels = p_.input.columns;
         tile.columns = p_.kernel.columns * p_.filters;
         plan_.loops.tile(tile);
@@ -188,10 +218,21 @@ template <typename S, typename E> void run(const Plan<S, E>& plan, int threads) 
                });
 }
 
+// One tap without padding: the same as of the pixels that it reads, without a stride.
+WeightGrad without_stride(WeightGrad p) {
+    const bool one_tap = p.kernel.rows == 1 && p.kernel.columns == 1;
+    if (!one_tap || p.padding.rows > 0 || p.padding.columns > 0)
+        return p;
+    p.x_row *= p.stride.rows, p.x_pixel *= p.stride.columns;
+    p.input = p.output, p.stride = {1, 1};
+    return p;
+}
+
 } // namespace
 
 template <typename S, typename E>
-void weight_grad_by_taps(const WeightGrad& p, int threads, const Loops<S, E>& loops) {
+void weight_grad_by_taps(const WeightGrad& problem, int threads, const Loops<S, E>& loops) {
+    const WeightGrad p = without_stride(problem);
     run(Plan(p, loops, false), threads);
 }
 

@@ -20,7 +20,7 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 template <typename S, typename E> struct Loops {
     void (*tile)(const TileInput<E>&);
     void (*activate)(const NormInput<S>&, E* out, int64_t out_pixel);
-    Widen<S> widen; // null for floats
+    Widen<S> widen; // null for floats; where E is Bfloat16, it pairs each pixel with the next
 };
 
 template <typename T> void copy(const T* from, T* to, int64_t count) {

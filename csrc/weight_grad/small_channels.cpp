@@ -82,7 +82,7 @@ template <typename S, typename E> class Worker {
   public:
     explicit Worker(const Plan<S, E>& plan)
         : plan_(plan), p_(plan.p), sums(p_.filters * plan.channels),
-          grad_(p_, plan.loops, 0, p_.output.columns),
+          grad_(p_, plan.loops, {p_.output.columns}),
           // The last vector of the last window reads on behind it.
           images_(static_cast<size_t>(plan.images * plan.image() + kLane)),
           zeros_(static_cast<size_t>(p_.input.columns * p_.x_pixel + kLane)) {

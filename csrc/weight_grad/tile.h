@@ -52,7 +52,10 @@ extern const TileLoops kTileAvx512;
 extern const TileLoops kTileAvx2;
 extern const TileLoops kTileGeneric;
 
-// For Isa::avx512_bf16.
+// Loops for pairs. pair_pixels makes the gradient of a row, the last pixel's next one being 0.
 void tile_of_pairs(const TileInput<Bfloat16>&);
+void tile_amx(const TileInput<Bfloat16>&);
+void tile_amx_emulated(const TileInput<Bfloat16>&);
+void pair_pixels(Pixels<const Bfloat16>, Pixels<float>, int64_t pixels, int64_t channels);
 
 } // namespace maskedconv

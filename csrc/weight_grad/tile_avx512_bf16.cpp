@@ -4,16 +4,10 @@ constexpr int kAccumulators = 24;
 constexpr int kMostColumns = 12;
 #include "weight_grad/tile.inl"
 
-#include <immintrin.h>
+#include "weight_grad/pairs.inl"
 
 namespace maskedconv {
 namespace {
-
-typedef uint16_t Indices __attribute__((vector_size(64)));
-
-// Number i of the lower half, number i of the upper half.
-constexpr Indices kPairs = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                            8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
 
 // Sums and factors are floats here, too; but numbers below 2^-126 count as zeros.
 struct PairProducts {
@@ -24,13 +18,11 @@ struct PairProducts {
     using Single = std::integral_constant<int, 1>;
 
     template <bool> static __m512i load(Pair, const Bfloat16* x, int64_t pitch) {
-        return interleaved(halves(x), halves(x + pitch));
+        return two_pixels(x, pitch);
     }
 
     // The last pixel of a row, and nothing.
-    template <bool> static __m512i load(Single, const Bfloat16* x, int64_t) {
-        return _mm512_maskz_cvtepu16_epi32(0xffff, halves(x));
-    }
+    template <bool> static __m512i load(Single, const Bfloat16* x, int64_t) { return one_pixel(x); }
 
     static void add(Pair, Vector& sum, __m512i x, const float* grad) {
         add_products(sum, x, bits_of(grad));
@@ -42,16 +34,6 @@ struct PairProducts {
     }
 
   private:
-    static __m256i halves(const Bfloat16* x) {
-        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
-    }
-
-    static __m512i interleaved(__m256i low, __m256i high) {
-        constexpr __mmask8 kAll = 0xff; // gcc warns of the unmasked forms
-        const __m512i both = _mm512_maskz_inserti64x4(kAll, _mm512_castsi256_si512(low), high, 1);
-        return _mm512_maskz_permutexvar_epi16(~__mmask32(), (__m512i)kPairs, both);
-    }
-
     static int bits_of(const float* pair) {
         int bits;
         std::memcpy(&bits, pair, sizeof bits);
@@ -64,8 +46,56 @@ struct PairProducts {
     }
 };
 
+// How far to prefetch: the pixels' other channels lie between.
+constexpr int64_t kPixelsAhead = 64;
+
+// At most 16 channels, those of `mask`.
+void pair_channels(Pixels<const Bfloat16> from, Pixels<float> to, int64_t pixels, __mmask32 mask) {
+    const auto load = [&](const Bfloat16* x) {
+        const __m256i halves = _mm512_castsi512_si256(_mm512_maskz_loadu_epi16(mask, x));
+        return _mm512_maskz_cvtepu16_epi32(0xffff, halves);
+    };
+    const auto store = [&](__m512i pixel, __m512i next) {
+        const __m512i upper = _mm512_maskz_slli_epi32(0xffff, next, 16);
+        const __m512i pair = _mm512_or_si512(pixel, upper);
+        _mm512_mask_storeu_epi32(to.first, static_cast<__mmask16>(mask), pair);
+    };
+    __m512i pixel = load(from.first);
+    for (; pixels > 1; --pixels, to.first += to.pitch) {
+        __builtin_prefetch(from.first + kPixelsAhead * from.pitch);
+        from.first += from.pitch;
+        const __m512i next = load(from.first);
+        store(pixel, next);
+        pixel = next;
+    }
+    store(pixel, __m512i{});
+}
+
+void pair_one_channel(Pixels<const Bfloat16> from, Pixels<float> to, int64_t pixels) {
+    uint32_t pixel = from.first->bits;
+    for (; pixels > 0; --pixels, to.first += to.pitch) {
+        __builtin_prefetch(from.first + kPixelsAhead * from.pitch);
+        from.first += from.pitch;
+        const uint32_t next = pixels > 1 ? from.first->bits : 0;
+        const uint32_t pair = pixel | next << 16;
+        std::memcpy(to.first, &pair, sizeof pair);
+        pixel = next;
+    }
+}
+
 } // namespace
 
 void tile_of_pairs(const TileInput<Bfloat16>& input) { tile<PairProducts>(input); }
+
+void pair_pixels(Pixels<const Bfloat16> from, Pixels<float> to, int64_t pixels, int64_t channels) {
+    if (channels == 1)
+        return pair_one_channel(from, to, pixels);
+    for (int64_t channel = 0; channel < channels; channel += kLane) {
+        const int64_t count = channels - channel;
+        const __mmask32 mask = count < kLane ? (1u << count) - 1 : 0xffffu;
+        pair_channels({from.first + channel, from.pitch}, {to.first + channel, to.pitch}, pixels,
+                      mask);
+    }
+}
 
 } // namespace maskedconv

@@ -43,11 +43,27 @@ bool run(const WeightGrad& p, int threads, const Loops<S, E>& loops) {
     return true;
 }
 
+#if defined(__x86_64__)
+// Null where the chosen instruction set has no products of pairs.
+void (*tile_for_pairs())(const TileInput<Bfloat16>&) {
+    switch (chosen_isa()) {
+    case Isa::amx:
+        return tile_amx;
+    case Isa::amx_emulated:
+        return tile_amx_emulated;
+    case Isa::avx512_bf16:
+        return tile_of_pairs;
+    default:
+        return nullptr;
+    }
+}
+#endif
+
 bool run_bfloat16(const WeightGrad& p, int threads) {
     const BnReluPasses<Bfloat16>& passes = bn_relu_loops().bfloat16;
 #if defined(__x86_64__)
-    if (chosen_isa() == Isa::avx512_bf16)
-        return run<Bfloat16, Bfloat16>(p, threads, {tile_of_pairs, passes.activate, nullptr});
+    if (const auto tile = tile_for_pairs())
+        return run<Bfloat16, Bfloat16>(p, threads, {tile, passes.activate, pair_pixels});
 #endif
     const TileLoops& loops = tile_loops();
     return run<Bfloat16, float>(p, threads,

@@ -16,7 +16,7 @@ from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.ops.aten import reads_wrongly
 from maskedconv.ops.dispatch import Decision, check_backend, override_of, record, settled
 from maskedconv.ops.geometry import ConvGeometry, Pair, geometry_of, whole_numbers
-from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
+from maskedconv.ops.weight_grad.jointly import types_faster_jointly
 from maskedconv.tracing import is_traced
 
 _JOINTLY = Decision("weight_grad", "reference", "all filters along with the input's gradient", {})
@@ -77,7 +77,8 @@ def masked_conv2d(
     if isinstance(padding, str):
         input, padding = evenly_padded(input, kernel, stride, padding, dilation)
     geometry = geometry_of(stride, whole_numbers("padding", padding), dilation, groups)
-    jointly = slice_dim == 0 and groups == 1 and all_filters_are_faster(learned.shape, out_channels)
+    plain_slice = slice_dim == 0 and groups == 1
+    jointly = types_faster_jointly(learned.shape, out_channels) if plain_slice else ()
     return convolve(input, bank, geometry, ExecutionOptions(check_backend(backend), jointly))
 
 
@@ -102,7 +103,7 @@ def convolve(
         joined = joined_bias(bias, frozen_bias, input.dtype, selected)
         return torch.conv2d(input, weight, joined, *geometry)
     # There is nothing to leave out of the weight gradient, or nothing is saved by it.
-    all_filters = frozen is None or (options.jointly and input.is_cpu)
+    all_filters = frozen is None or (input.dtype in options.jointly and input.is_cpu)
     plainly = all_filters and learned.requires_grad and not override_of(options.backend)
     if plainly and not reads_wrongly(input, learned.shape[2:], geometry):
         return _convolve_plainly(input, bank, geometry)

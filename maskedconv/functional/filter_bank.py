@@ -17,12 +17,12 @@ class ExecutionOptions(NamedTuple):
 
     Attributes:
         backend: the one that must run the operators; empty for none in particular.
-        jointly: on the CPU, PyTorch's gradient of all filters is the fastest, by
-            :func:`maskedconv.ops.weight_grad.jointly.all_filters_are_faster`.
+        jointly: the types for which PyTorch's gradient of all filters is the fastest on the CPU, by
+            :func:`maskedconv.ops.weight_grad.jointly.types_faster_jointly`.
     """
 
     backend: str = ""
-    jointly: bool = False
+    jointly: tuple[torch.dtype, ...] = ()
 
 
 class FilterBank(NamedTuple):

@@ -20,7 +20,7 @@ from maskedconv.nn.assembled import AssembledConv2d
 from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
 from maskedconv.ops.dispatch import check_backend
 from maskedconv.ops.geometry import Pair, filters_format, geometry_of, whole_numbers
-from maskedconv.ops.weight_grad.jointly import all_filters_are_faster
+from maskedconv.ops.weight_grad.jointly import types_faster_jointly
 from maskedconv.tracing import is_traced
 
 # The default of `learned`, so that the error can say more than Python's own.
@@ -130,7 +130,7 @@ class MaskedConv2d(AssembledConv2d):
         self.seed = seed
         learned_shape = (self.num_learned, *self.weight_shape[1:])
         plain_slice = slice_dim == 0 and groups == 1
-        jointly = plain_slice and all_filters_are_faster(learned_shape, out_channels)
+        jointly = types_faster_jointly(learned_shape, out_channels) if plain_slice else ()
         self.options = ExecutionOptions(check_backend(backend), jointly)
         # Padding that is not a number of zeros is done before the convolution.
         zero_padding = 0 if padding_mode != "zeros" or isinstance(padding, str) else padding

@@ -14,7 +14,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--cases", type=int, help="stop after so many")
-    parser.add_argument("--isa", help="sets MASKEDCONV_ISA: generic, avx2, avx512 or avx512_bf16")
+    parser.add_argument("--isa", help="sets MASKEDCONV_ISA: generic, avx2, avx512 and so on")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -207,12 +207,17 @@ def test_isinstance_of_conv2d():
     assert layer.weight.shape == (12, 6, 3, 3)
 
 
-def test_narrow_layers_get_all_gradients_from_one_call():
+@pytest.mark.parametrize(
+    ("dtype", "channels", "kernel", "learned"),
+    [(torch.float32, 20, 1, 5), (torch.bfloat16, 20, 1, 5), (torch.bfloat16, 40, 1, 5),
+     (torch.bfloat16, 16, 1, 3), (torch.bfloat16, 3, 3, 5)],
+    ids=str,
+)  # fmt: skip
+def test_narrow_layers_get_all_gradients_from_one_call(dtype, channels, kernel, learned):
     """If little would be saved, PyTorch computes the gradients of input and filters jointly."""
-    learned = 5
-    conv = nn.Conv2d(20, 8, 1)
+    conv = nn.Conv2d(channels, 8, kernel, dtype=dtype)
     layer = MaskedConv2d.from_conv2d(conv, learned=learned)
-    x = torch.randn(2, 20, 5, 5).to(memory_format=torch.channels_last)
+    x = torch.randn(2, channels, 5, 5, dtype=dtype).to(memory_format=torch.channels_last)
     (choice,) = explain(layer, x)
     assert "all filters along with the input's gradient" in str(choice)
     ours, plain = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -222,3 +227,12 @@ def test_narrow_layers_get_all_gradients_from_one_call():
     torch.testing.assert_close(ours.grad, plain.grad)
     torch.testing.assert_close(layer.learned.grad, conv.weight.grad[:learned])
     torch.testing.assert_close(layer.bias_learned.grad, conv.bias.grad[:learned])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "learned"), [(torch.float32, 40, 5), (torch.bfloat16, 40, 4)], ids=str
+)
+def test_other_1x1_layers_get_the_gradient_of_the_learned_filters(dtype, channels, learned):
+    layer = MaskedConv2d(channels, 8, 1, learned=learned, dtype=dtype)
+    x = torch.randn(2, channels, 5, 5, dtype=dtype).to(memory_format=torch.channels_last)
+    assert "all filters" not in "".join(map(str, explain(layer, x)))

@@ -13,9 +13,10 @@ import pytest
 from maskedconv.ops import native
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("generic", "avx2", "avx512", "avx512_bf16")
+NAMES = ("generic", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated")
 OPERATORS = (
-    "weight_grad", "rounding", "bn_relu", "not_finite", "pack_filters", "masked_weight",
+    "weight_grad", "narrow_maps", "rounding", "bn_relu", "not_finite", "pack_filters",
+    "masked_weight",
 )  # fmt: skip
 WEIGHT_GRAD = """
 import torch
@@ -74,6 +75,13 @@ def test_the_forced_instruction_set_is_in_use(isa):
         assert in_use.startswith(f"MASKEDCONV_ISA is '{isa}', which ")
 
 
+def test_amx_runs_only_where_it_is_named():
+    reported = json.loads(run("-m", "maskedconv.env", "--json", isa="").stdout)
+    assert reported["instruction_set"]["in use"] not in ("amx", "amx_emulated")
+    there = "amx" in info()["isas_available"]
+    assert reported["instruction_set"]["amx"].startswith("available" if there else "this processor")
+
+
 def lacking():
     return [name for name in NAMES if name not in info()["isas_available"]]
 
@@ -81,9 +89,7 @@ def lacking():
 @pytest.mark.parametrize("use", [WEIGHT_GRAD, BN_RELU], ids=["weight_grad", "bn_relu"])
 def test_an_unknown_name_is_an_error(use):
     done = run("-c", use, isa="sse9")
-    expected = (
-        "ValueError: MASKEDCONV_ISA is 'sse9'; expected one of generic, avx2, avx512, avx512_bf16"
-    )
+    expected = f"ValueError: MASKEDCONV_ISA is 'sse9'; expected one of {', '.join(NAMES)}"
     assert done.stderr.strip().endswith(expected), done.stderr
     printed = run("-m", "maskedconv.env", isa="sse9").stdout
     assert "in use          MASKEDCONV_ISA is 'sse9'; expected one of generic" in printed
