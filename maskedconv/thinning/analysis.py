@@ -18,6 +18,7 @@ from maskedconv.thinning.channels import (
     WEIGHTED,
     Channels,
     argument,
+    averages_windows,
     constants,
     is_norm,
     is_read,
@@ -107,7 +108,7 @@ class Analysis(fx.Interpreter):
             return None
         if n.target in ELEMENTWISE_FUNCTIONS:
             return self._elementwise(n, first)
-        if n.target in SAME_FUNCTIONS or self._averages_pixels(n):
+        if n.target in SAME_FUNCTIONS or averages_windows(n) or self._averages_pixels(n):
             return first
         return _repeated(first, result) if self._flattens(n, result) else None
 
@@ -211,9 +212,8 @@ class Analysis(fx.Interpreter):
 
     def _join_groups(self, read: Tensor, ids: Tensor, groups: int) -> None:
         """A group of a convolution goes with all that it reads and returns, or stays."""
-        for inputs, outputs in zip(read.chunk(groups), ids.chunk(groups), strict=True):
-            own = torch.cat([inputs, outputs])
-            self.groups.join(own[1:], own[:1].expand(len(own) - 1))
+        own = torch.cat([read.reshape(groups, -1), ids.reshape(groups, -1)], 1)
+        self.groups.join(own[:, 1:].flatten(), own[:, :1].expand_as(own[:, 1:]).flatten())
 
     def _keep_one_of_each(self) -> None:
         for read in self.reads:

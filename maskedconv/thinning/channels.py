@@ -29,6 +29,7 @@ SAME = (
 )  # fmt: skip
 SAME_FUNCTIONS = (F.max_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d)
 AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+AVERAGE_FUNCTIONS = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
 
@@ -64,12 +65,22 @@ def shows_border(layer: nn.Module) -> bool:
     return any(layer._reversed_padding_repeated_twice)
 
 
-def keeps_averages(layer: nn.Module) -> bool:
-    """Whether average pooling of a constant gives that constant."""
-    if not isinstance(layer, AVERAGES) or getattr(layer, "divisor_override", None) is not None:
-        return False
-    padding = layer.padding if isinstance(layer.padding, tuple) else (layer.padding,)
-    return not any(padding)
+def keeps_averages(pooling: nn.Module) -> bool:
+    """Whether a layer is an average pooling that returns a constant as it is."""
+    return isinstance(pooling, AVERAGES) and _is_plain_average(
+        pooling.padding, getattr(pooling, "divisor_override", None)
+    )
+
+
+def averages_windows(call: fx.Node) -> bool:
+    """Whether a call is an average pooling that returns a constant as it is."""
+    return call.target in AVERAGE_FUNCTIONS and _is_plain_average(
+        argument(call, 3, "padding"), argument(call, 6, "divisor_override")
+    )
+
+
+def _is_plain_average(padding: Any, divisor: int | None) -> bool:
+    return divisor is None and not any(padding if isinstance(padding, tuple) else (padding,))
 
 
 def taps(weight: Tensor) -> Tensor:

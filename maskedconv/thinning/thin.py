@@ -77,14 +77,15 @@ def _thin_(model: nn.Module, inputs: list[Any]) -> ThinReport:
         traced = fx.GraphModule(model, Tracer().trace(model))
     except (fx.proxy.TraceError, TypeError) as error:
         raise ValueError(f"model cannot be traced by torch.fx: {error}") from error
+    expected = model(*inputs)
     analysis = Analysis(traced)
-    expected = analysis.run(*inputs)
+    _check(analysis.run(*inputs), expected, "as torch.fx traces the model")
     channels = {read.name: len(read.result.ids) for read in analysis.reads}
     # A channel that only removed channels read is found by the next round.
     while remove_(analysis):
         analysis = Analysis(traced)
-        _check(analysis.run(*inputs), expected)
-    _check(model(*inputs), expected)
+        analysis.run(*inputs)
+    _check(model(*inputs), expected, "of the thinned network")
     left = {read.name: len(read.result.ids) for read in analysis.reads}
     kept: Counter[str] = Counter()
     for read in analysis.reads:
@@ -98,12 +99,12 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _check(found: Any, expected: Any) -> None:
+def _check(found: Any, expected: Any, where: str) -> None:
     if not isinstance(expected, Tensor):
         raise ValueError(f"the model returns a {type(expected).__name__}; expected a tensor")
     # Written so that NaN is an error.
     if not ((found - expected).abs() <= _TOLERANCE * expected.abs().amax()).all():
-        raise ValueError("the outputs of the thinned network differ from the model's")
+        raise ValueError(f"the outputs {where} differ from the model's")
 
 
 def _doubled(one: Any) -> Any:
