@@ -14,14 +14,16 @@ from maskedconv.checkpoint import load, save
 from maskedconv.checks import check_int
 from maskedconv.nn.drawing import draw_learned_
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.rerandomise import rerandomises
 
 
 class Ensemble(nn.Module):
     """Copies of a model that learn apart and hold their frozen values once.
 
     Frozen are the buffers of partly learned layers and the parameters that do not require a
-    gradient. They stay shared under ``.to()``. Members are trained one by one, as
-    ``ensemble.members[i]``, or through the sum of their losses.
+    gradient. They stay shared under ``.to()`` of the ensemble; that of a member copies them.
+    Weights that a supermask draws anew during training (``rerandomise_every``) are not shared.
+    Members are trained one by one, as ``ensemble.members[i]``, or through the sum of their losses.
 
     Args:
         model: the start of every member; it shares its frozen values as well.
@@ -114,7 +116,7 @@ def _frozen(model: nn.Module) -> list[tuple[str, str, Tensor]]:
     found = []
     for name, module in model.named_modules():
         own = [(key, p) for key, p in module.named_parameters(recurse=False) if not p.requires_grad]
-        if isinstance(module, PartlyLearned):
+        if isinstance(module, PartlyLearned) and not rerandomises(module):
             own += [(key, getattr(module, key)) for key in module.frozen_buffers()]
         found += [(name, key, tensor) for key, tensor in own if tensor is not None]
     return found
