@@ -49,7 +49,7 @@ class _Attributed(TorchDispatchMode):
         before = self._counter.get_total_flops()
         result = func(*args, **(kwargs or {}))
         if added := self._counter.get_total_flops() - before:
-            node = torch._C._current_autograd_node()
+            node: Any = torch._C._current_autograd_node()
             name = self._running[-1] if node is None else node.metadata.get(_MODULE, "")
             self.found[name] += added
         return result
@@ -84,7 +84,7 @@ def _tracked(model: nn.Module, running: list[str]) -> Iterator[None]:
 
 def _mark(tensors: Any, name: str) -> None:
     """Marks all nodes behind the tensors that no module has marked."""
-    found = [leaf.grad_fn for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor)]
+    found: list[Any] = [leaf.grad_fn for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor)]
     while found:
         node = found.pop()
         if node is not None and _MODULE not in node.metadata:

@@ -132,8 +132,9 @@ class Analysis(fx.Interpreter):
     def _flattens(self, n: fx.Node, result: Any) -> bool:
         if n.target in (torch.flatten, "flatten"):
             return argument(n, 1, "start_dim") == 1 and result.dim() == 2
-        length = n.target in ("view", "reshape") and n.args[-1] == -1
-        return length and result.dim() == 2 and len(result) == len(self.env[n.args[0]])
+        if n.target not in ("view", "reshape") or n.args[-1] != -1:
+            return False
+        return bool(result.dim() == 2 and len(result) == len(self.env[n.all_input_nodes[0]]))
 
     def _combined(self, n: fx.Node) -> Channels | None:
         """The channels of a sum or product."""
@@ -143,9 +144,9 @@ class Analysis(fx.Interpreter):
         combine = torch.mul if n.target in PRODUCTS else torch.add
         if isinstance(one, Channels) and isinstance(other, (int, float)):
             return Channels(one.ids, combine(one.values, other))
-        dimensions = {self.env[source].dim() for source in n.all_input_nodes}
         if not isinstance(one, Channels) or not isinstance(other, Channels):
             return None
+        dimensions = {self.env[source].dim() for source in n.all_input_nodes}
         if len(one.ids) != len(other.ids) or len(dimensions) > 1:
             return None
         self.groups.join(one.ids, other.ids)
@@ -160,7 +161,7 @@ class Analysis(fx.Interpreter):
         if dimension is None or dimension % result.dim() != 1:
             return None
         parts = []
-        for source in n.args[0]:
+        for source in argument(n, 0, "tensors"):
             if source not in self._found:
                 ids = self.groups.new(self.env[source].size(1))
                 self.groups.keep(ids, name_of(n))
