@@ -166,7 +166,9 @@ def tables(names: Iterable[str]) -> str:
     }
     sliced = [_row(name, one) for name, one in found["slice"].items()]
     return "\n".join([
-        f"{len(names)} networks of timm and torchvision, random weights, channels_last, CPU.",
+        "# Converted networks beside the originals", "",
+        f"`python -m bench.conversions`: {len(names)} networks of timm and torchvision, random",
+        "weights, channels_last, CPU.",
         "Gradient: largest relative L2 difference of a layer to the original's slice.", "",
         "## learned=0.1", "",
         "| network | converted | left as they are | learned | same output | gradient | merged |",

@@ -59,17 +59,23 @@ def _layer_line(rows: list[Row], layer: Layer) -> str:
 
 def step_table() -> str:
     """A row for each network and setting."""
-    return "\n".join([STEPS_HEADER, *map(_step_line, rows_of("steps"))])
+    lines = [
+        _step_line(row, dtype)
+        for dtype, name in (("float32", "steps"), ("bfloat16", "steps-bfloat16"))
+        for row in rows_of(name)
+    ]
+    return "\n".join([STEPS_HEADER, *lines])
 
 
-def _step_line(row: dict[str, Any]) -> str:
+def _step_line(row: dict[str, Any], dtype: str) -> str:
     over = row["ours_over"]["maskedconv"]
     peak = row["peak_bytes"]["maskedconv"] / row["peak_bytes"]["conv2d"]
     compiled, sliced = (
         f"{over[name]:.2f}" if name in over else "–"
         for name in ("conv2d compiled", "sliced backward")
     )
-    label = f"{row['layer']}, p = {row['learned']:g} {row['frozen']}"
+    label = f"{row['layer']}, {dtype}, p = {row['learned']:g}"
+    label += " zero" if row["frozen"] == "zero" else ""
     return f"| {label} | {over['conv2d']:.2f} | {compiled} | {sliced} | {peak:.2f} |"
 
 

@@ -27,7 +27,7 @@ from maskedconv import count_parameters, merge_, models
 from maskedconv.training.memory import peak_resident
 
 BATCH = {"cpu": 32, "cuda": 128}
-SETTINGS = ((0.1, "random"), (0.4, "random"), (0.1, "zero"))
+SETTINGS = ((0.1, "random"), (0.4, "random"), (0.1, "zero"), (1.0, "random"))
 COMPILED, OURS_COMPILED = "conv2d compiled", "maskedconv compiled"
 BY_COMPILER = (COMPILED, OURS_COMPILED)
 PEERS = (*(name for name in IMPLEMENTATIONS if name != "maskedconv"), *BY_COMPILER)
@@ -148,7 +148,7 @@ def measure(
 
 def _peers_in(setting: Setting, peers: tuple[str, ...]) -> tuple[str, ...]:
     """The peers that are measured in a setting."""
-    if setting.frozen == "zero":
+    if setting.frozen == "zero" or setting.learned == 1.0:
         return ("conv2d",)
     first = (setting.learned, setting.frozen) == SETTINGS[0]
     return tuple(name for name in peers if first or name not in BY_COMPILER)

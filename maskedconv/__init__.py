@@ -28,6 +28,7 @@ _HOMES = {
     "KeptCount": "counting",
     "MaskedConv2d": "nn",
     "ParameterCount": "counting",
+    "Tasks": "tasks",
     "TrainedRun": "runs.trained",
     "YellowFin": "optim.yellowfin",
     "conversion_report": "conversion.report",
@@ -62,6 +63,7 @@ __all__ = [
     "KeptCount",
     "MaskedConv2d",
     "ParameterCount",
+    "Tasks",
     "TrainedRun",
     "YellowFin",
     "conversion_report",
@@ -106,6 +108,7 @@ if TYPE_CHECKING:
     from maskedconv.optim.yellowfin import YellowFin
     from maskedconv.runs.trained import TrainedRun, load_run
     from maskedconv.selection import select_learned_
+    from maskedconv.tasks import Tasks
     from maskedconv.thinning.thin import thin
 
 

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import sys
 
+# Global, as stderr is the process's.
+_muted = False
 
-def say(text: str) -> None:
-    """Prints one line on stderr; stdout belongs to results."""
-    print(text, file=sys.stderr, flush=True)
+
+def say(text: str, *, muted: bool | None = None) -> None:
+    """Prints one line on stderr; stdout belongs to results.
+
+    Args:
+        muted: whether nothing is printed; by default as :func:`mute` has it.
+    """
+    if not (_muted if muted is None else muted):
+        print(text, file=sys.stderr, flush=True)
+
+
+def mute() -> None:
+    """Makes :func:`say` print nothing: another process of the same command says it."""
+    global _muted
+    _muted = True
+
+
+def is_muted() -> bool:
+    """Whether :func:`mute` was called."""
+    return _muted
 
 
 def duration(seconds: float, *, rough: bool = False) -> str:

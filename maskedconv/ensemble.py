@@ -12,15 +12,18 @@ from torch import Tensor, nn
 
 from maskedconv.checkpoint import load, save
 from maskedconv.checks import check_int
+from maskedconv.nn.drawing import draw_learned_
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.rerandomise import rerandomises
 
 
 class Ensemble(nn.Module):
     """Copies of a model that learn apart and hold their frozen values once.
 
     Frozen are the buffers of partly learned layers and the parameters that do not require a
-    gradient. They stay shared under ``.to()``. Members are trained one by one, as
-    ``ensemble.members[i]``, or through the sum of their losses.
+    gradient. They stay shared under ``.to()`` of the ensemble; that of a member copies them.
+    Weights that a supermask draws anew during training (``rerandomise_every``) are not shared.
+    Members are trained one by one, as ``ensemble.members[i]``, or through the sum of their losses.
 
     Args:
         model: the start of every member; it shares its frozen values as well.
@@ -42,7 +45,7 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(copy.deepcopy(model, dict(shared)) for _ in range(members))
         if seed is not None:
             for index, member in enumerate(self.members):
-                _draw_learned(member, seed + index)
+                draw_learned_(member, seed + index)
 
     def forward(self, *arguments: Any) -> Tensor:
         """The outputs of all members, ``[members, N, classes]`` for a classifier."""
@@ -113,32 +116,7 @@ def _frozen(model: nn.Module) -> list[tuple[str, str, Tensor]]:
     found = []
     for name, module in model.named_modules():
         own = [(key, p) for key, p in module.named_parameters(recurse=False) if not p.requires_grad]
-        if isinstance(module, PartlyLearned):
+        if isinstance(module, PartlyLearned) and not rerandomises(module):
             own += [(key, getattr(module, key)) for key in module.frozen_buffers()]
         found += [(name, key, tensor) for key, tensor in own if tensor is not None]
     return found
-
-
-@torch.no_grad()
-def _draw_learned(model: nn.Module, seed: int) -> None:
-    """Draws all values that require a gradient anew; torch's own generator stays as it is."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        for name, module in model.named_modules():
-            own = list(module.parameters(recurse=False))
-            if isinstance(module, PartlyLearned):
-                drawn = _drawn(name, module, int(torch.randint(2**31, ())))
-                for parameter, new in zip(own, drawn.parameters(recurse=False), strict=True):
-                    parameter.copy_(new)
-            elif hasattr(module, "reset_parameters") and all(p.requires_grad for p in own):
-                module.reset_parameters()
-
-
-def _drawn(name: str, layer: PartlyLearned, seed: int) -> PartlyLearned:
-    try:
-        return layer.drawn_from(seed)
-    except ValueError as error:
-        raise ValueError(
-            f"layer {name} ({layer.method}) cannot be drawn anew from a seed ({error}); expected "
-            "seed=None, which keeps the values of the model"
-        ) from None

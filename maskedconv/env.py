@@ -12,9 +12,7 @@ from typing import Any
 
 PACKAGES = ("maskedconv", "torch", "torchvision", "triton", "numpy", "pybind11")
 NOT_RUN = "not yet run on a GPU; checked against the reference before use"
-AMX_UNCONFIRMED = (
-    "available; no processor has confirmed it: runs only where it is named"
-)
+AMX_UNCONFIRMED = "available; no processor has confirmed it: runs only where it is named"
 AMX_MISSING = "this processor lacks it (AMX-TILE, AMX-BF16 and AVX-512 BF16)"
 UNCONFIRMED = "built for sm 90a; no GPU has confirmed it: runs only where it is named"
 

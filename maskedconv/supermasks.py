@@ -1,18 +1,21 @@
 """Many tasks over one random network, each a mask.
 
 Source: Wortsman et al. 2020, *Supermasks in Superposition* (arXiv 2006.14769). The task of an input
-is given; it is not inferred.
+is given, or inferred by one gradient step.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from maskedconv.nn.global_threshold import scored_layers, update_thresholds
 from maskedconv.nn.rerandomise import rerandomises
+from maskedconv.superposition import infer, merged
 
 
 class _Task(NamedTuple):
@@ -80,6 +83,28 @@ class Supermasks:
             layer.hold_mask(bits)
         for key, tensor in self._others().items():
             tensor.copy_(task.others[key])
+
+    def infer(self, *arguments: Any) -> str:
+        """The task that a batch is probably of. The model stays as it is.
+
+        One gradient step over the mixture of all masks (Wortsman et al. 2020, section 3.2), by
+        :mod:`maskedconv.superposition`. Classes need no labels; more inputs make it more certain.
+
+        Args:
+            arguments: of the model, of one task, such as ``[N, C, H, W]``; the output is
+                ``[N, classes]``.
+
+        Raises:
+            ValueError: there are no tasks, or a layer cannot be merged.
+        """
+        if not self._tasks:
+            raise ValueError("there are no tasks; expected at least one")
+        other = copy.deepcopy(self)
+        return infer({name: partial(other._merged, name) for name in self._tasks}, *arguments)
+
+    def _merged(self, name: str) -> nn.Module:
+        self.switch(name)
+        return merged(self._model)
 
     def release(self) -> None:
         """Makes the model use its scores again, to train them."""

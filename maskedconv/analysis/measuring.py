@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
-from maskedconv.ops.dispatch import VARIABLE
+from maskedconv.nn.partly_learned import PartlyLearned
 
 Arguments = tuple[Any, ...]
 
@@ -53,11 +50,22 @@ def run_step(model: nn.Module, arguments: Arguments) -> None:
             total.backward()
 
 
-def kept_by_module(model: nn.Module, arguments: Arguments) -> Counter[str]:
+class Kept(NamedTuple):
     """Bytes that autograd keeps for backward, by the innermost module that is being called.
 
-    One forward pass. Unique storages without those of parameters and buffers. A storage counts
-    for the module that keeps it first.
+    Attributes:
+        activations: without weights.
+        packed: weights that layers assembled for the pass.
+    """
+
+    activations: Counter[str]
+    packed: Counter[str]
+
+
+def kept_by_module(model: nn.Module, arguments: Arguments) -> Kept:
+    """Measures one forward pass: unique storages without those of parameters and buffers.
+
+    A storage counts for the module that keeps it first.
     """
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, tuple[str, Tensor]] = {}
@@ -71,43 +79,46 @@ def kept_by_module(model: nn.Module, arguments: Arguments) -> Counter[str]:
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    with _tracked(model, running), torch.enable_grad(), hooks:
+    with _called(model, running), torch.enable_grad(), hooks:
         model(*arguments)
-    total: Counter[str] = Counter()
+    weights = _assembled_weights(model)
+    found = Kept(Counter(), Counter())
     for name, tensor in kept.values():
-        total[name] += tensor.untyped_storage().nbytes()
-    return total
+        same = any(_is_same(tensor, weight) for weight in weights.get(tensor.shape, ()))
+        (found.packed if same else found.activations)[name] += tensor.untyped_storage().nbytes()
+    return found
+
+
+@torch.no_grad()
+def _assembled_weights(model: nn.Module) -> dict[torch.Size, list[Tensor]]:
+    weights: dict[torch.Size, list[Tensor]] = {}
+    for layer in model.modules():
+        if isinstance(layer, PartlyLearned):
+            weight = layer.to_plain().weight
+            assert isinstance(weight, Tensor)
+            weights.setdefault(weight.shape, []).append(weight)
+    return weights
+
+
+def _is_same(tensor: Tensor, weight: Tensor) -> bool:
+    return tensor.is_floating_point() and torch.equal(tensor, weight.to(tensor))
 
 
 @contextmanager
-def _tracked(model: nn.Module, running: list[str]) -> Iterator[None]:
-    """Keeps the names of the modules that are being called in ``running``, innermost last."""
-    handles = []
-    for name, module in model.named_modules():
+def _called(model: nn.Module, running: list[str]) -> Iterator[None]:
+    """Keeps the names of the modules that are being called in ``running``, innermost last.
 
-        def enter(_: nn.Module, __: Any, name: str = name) -> None:
-            running.append(name)
+    Without hooks, because with them layers would run one by one that else are one step.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    call = nn.Module.__call__
 
-        def leave(_: nn.Module, __: Any, ___: Any) -> None:
+    def named_call(module: nn.Module, *arguments: Any, **options: Any) -> Any:
+        running.append(names.get(id(module), running[-1]))
+        try:
+            return call(module, *arguments, **options)
+        finally:
             running.pop()
 
-        handles.append(module.register_forward_pre_hook(enter))
-        handles.append(module.register_forward_hook(leave, always_call=True))
-    try:
+    with mock.patch.object(nn.Module, "__call__", named_call):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def count_operations(model: nn.Module, arguments: Arguments) -> int:
-    """Floating-point operations of a forward and backward pass: convolutions and matrix products.
-
-    Multiplications and additions count separately. PyTorch counts its own operators only, so the
-    reference backend runs.
-    """
-    model = copy.deepcopy(model)
-    counter = FlopCounterMode(display=False)
-    with mock.patch.dict(os.environ, {VARIABLE: "reference"}), counter:
-        run_step(model, arguments)
-    return counter.get_total_flops()

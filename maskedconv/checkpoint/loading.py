@@ -13,6 +13,7 @@ from maskedconv.checkpoint.compare import compare_layers, compare_shared, compar
 from maskedconv.checkpoint.digests import fingerprint
 from maskedconv.checkpoint.file import Content
 from maskedconv.checkpoint.frozen import find_frozen
+from maskedconv.checkpoint.header import Layer, method_of
 from maskedconv.checkpoint.sources import origin_in
 from maskedconv.checkpoint.whole_model import (
     check_can_materialise,
@@ -49,7 +50,8 @@ def load(model: Model, path: str | Path, *, keep_frozen: bool = False) -> Model:
 
     Args:
         keep_frozen: refuse a file whose frozen values are not those of ``model``, instead of
-            loading them, because other models or tasks share them.
+            loading them, and one of partly learned layers that are plain in ``model``, instead of
+            converting them, because other models or tasks share them.
 
     Returns:
         ``model``.
@@ -62,6 +64,8 @@ def load(model: Model, path: str | Path, *, keep_frozen: bool = False) -> Model:
     """
     path = Path(path)
     content = _without_prefix(file.read(path), state_of(model))
+    if keep_frozen:
+        _check_converted(model, content, path)
     restored = _restored(model, content, path)
     try:
         fit = _check(model, content, path)
@@ -89,16 +93,30 @@ def read_notes(path: str | Path) -> Mapping[str, Any]:
     return file.read(Path(path)).notes
 
 
-def _restored(model: nn.Module, content: Content, path: Path) -> Restored:
-    """Converts the plain layers of ``model`` that are partly learned in the file."""
+def _check_converted(model: nn.Module, content: Content, path: Path) -> None:
+    """ValueError if a layer of the model would have to be converted."""
+    if plain := _plain_layers(model, content):
+        name = next(iter(plain))
+        raise ValueError(
+            f"{path}: {name} is a layer of the method {method_of(plain[name]).name} in the file; "
+            "the model has a plain one, which is not converted here"
+        )
+
+
+def _plain_layers(model: nn.Module, content: Content) -> dict[str, Layer]:
+    """Layers that are partly learned in the file alone, by their names in ``model``."""
     own = {name: key for key, name in own_module_names(model).items()}
-    layers = {
+    return {
         own[name]: layer
         for name, layer in content.layers.items()
         if name in own and not isinstance(model.get_submodule(own[name]), PartlyLearned)
     }
+
+
+def _restored(model: nn.Module, content: Content, path: Path) -> Restored:
+    """Converts the plain layers of ``model`` that are partly learned in the file."""
     try:
-        return Restored(model, layers)
+        return Restored(model, _plain_layers(model, content))
     except ValueError as error:
         raise ValueError(f"{path} cannot be loaded into this model: {error}") from None
 

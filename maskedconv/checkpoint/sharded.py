@@ -18,8 +18,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from maskedconv.checkpoint.digests import fingerprint, type_name
+from maskedconv.checkpoint.sharded_optimizer import (
+    PREFIX,
+    load_optimizer_state,
+    optimizer_state,
+)
 from maskedconv.checkpoint.whole_model import own_module_names, own_names
 from maskedconv.io import replace_file
 from maskedconv.nn.partly_learned import PartlyLearned
@@ -34,11 +40,14 @@ _schema = record(
 )
 
 
-def save_sharded(model: nn.Module, folder: str | Path) -> None:
+def save_sharded(model: nn.Module, folder: str | Path, optimizer: Optimizer | None = None) -> None:
     """Writes ``model``, of which each process may hold its shards, as with ``fully_shard``.
 
     All processes of the default group call it with the same folder, which they share; without a
     group it writes the whole model. A folder whose writing was cut off is refused when it is read.
+
+    Args:
+        optimizer: of the parameters of ``model``; its state and settings are written, too.
 
     Raises:
         ValueError: ``folder`` exists and is not empty, or a value is on the meta device.
@@ -61,13 +70,17 @@ def save_sharded(model: nn.Module, folder: str | Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / _HEADER, json.dumps(header).encode())
     with _quiet_alone():
-        save(learned, checkpoint_id=folder)
+        save({**learned, **optimizer_state(model, optimizer)}, checkpoint_id=folder)
 
 
-def load_sharded(model: Model, folder: str | Path) -> Model:
+def load_sharded(model: Model, folder: str | Path, optimizer: Optimizer | None = None) -> Model:
     """Loads a folder of :func:`save_sharded` in place; called by all processes of the group.
 
     A failed load changes nothing in this process.
+
+    Args:
+        optimizer: of the parameters of ``model``, as it was saved; its state and settings are
+            loaded, too. Without it, those in the folder are not read.
 
     Returns:
         ``model``.
@@ -75,18 +88,26 @@ def load_sharded(model: Model, folder: str | Path) -> Model:
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: the folder is no such checkpoint or is incomplete; its layers, names, shapes,
-            types or frozen values are not those of the model.
+            types or frozen values are not those of the model, or the state is not of such an
+            optimizer.
     """
     folder = Path(folder)
     header = _read_header(folder)
     learned, frozen = _parts(model)
     _compare("layer", header["layers"], _layers(model), folder)
     _compare("frozen values", header["frozen"], _fingerprints(frozen), folder)
-    _compare("value", _stored(folder), {k: _form(t) for k, t in learned.items()}, folder)
-    found = {key: torch.empty_like(tensor) for key, tensor in learned.items()}
+    own = {**learned, **optimizer_state(model, optimizer)}
+    forms = {key: _form(value) for key, value in own.items() if isinstance(value, Tensor)}
+    _compare("value", _stored(folder, optimizer is not None), forms, folder)
+    found = {
+        key: torch.empty_like(value) if isinstance(value, Tensor) else value
+        for key, value in own.items()
+    }
     _read(found, folder)
+    of_optimizer = {key: found.pop(key) for key in own.keys() - learned.keys()}
     state = {**found, **frozen}
     model.load_state_dict({key: state[name] for key, name in own_names(model).items()})
+    load_optimizer_state(model, optimizer, of_optimizer)
     return model
 
 
@@ -130,8 +151,8 @@ def _read_header(folder: Path) -> dict[str, Any]:
         raise ValueError(str(error)) from error
 
 
-def _stored(folder: Path) -> dict[str, str]:
-    """Type and shape of each tensor in the folder."""
+def _stored(folder: Path, optimizer: bool) -> dict[str, str]:
+    """Type and shape of each tensor in the folder; those of an optimizer if asked for."""
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
@@ -143,11 +164,11 @@ def _stored(folder: Path) -> dict[str, str]:
     return {
         key: f"{type_name(entry.properties.dtype)} {list(entry.size)}"
         for key, entry in entries.items()
-        if isinstance(entry, TensorStorageMetadata)
+        if isinstance(entry, TensorStorageMetadata) and (optimizer or not key.startswith(PREFIX))
     }
 
 
-def _read(found: dict[str, Tensor], folder: Path) -> None:
+def _read(found: dict[str, Any], folder: Path) -> None:
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_loader import load
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,12 @@ COMPILE_HELP = "The network's training steps run under torch.compile, which chan
 
 
 @contextmanager
-def usage_errors() -> Iterator[None]:
-    """Context that turns a user's error before any run into its message and exit code 2."""
+def usage_errors(tell: Callable[[str], None] = say) -> Iterator[None]:
+    """Context that turns a user's error before any run into its message and exit code 2.
+
+    Args:
+        tell: prints the message.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -40,7 +44,7 @@ def usage_errors() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
     # DataError is a ValueError; ImportError names a package of an extra that is not installed.
     except (StoreError, ValueError, TypeError, ImportError) as error:
-        say(f"error: {error}")
+        tell(f"error: {error}")
         raise typer.Exit(USAGE) from error
 
 
@@ -56,8 +60,8 @@ def check_one_process() -> None:
     count = os.environ.get("WORLD_SIZE", "1")
     if "TORCHELASTIC_RUN_ID" in os.environ and count != "1":
         raise ValueError(
-            f"torchrun started {count} processes; expected one, as a run trains in one process "
-            "(several runs at once: python -m maskedconv.reproduce --parallel N or --engine ray)"
+            f"torchrun started {count} processes; expected one (several runs at once: --parallel N "
+            "or --engine ray; one network by several processes: python -m maskedconv.train)"
         )
 
 
@@ -79,13 +83,15 @@ def open_amp(asked: str, device: torch.device) -> str:
     return amp
 
 
-def open_graph(graph: str, device: torch.device, optimizers: Iterable[str]) -> str:
+def open_graph(
+    graph: str, device: torch.device, optimizers: Iterable[str], processes: int = 1
+) -> str:
     """Returns ``graph``; notes which optimizers prevent a CUDA graph of "auto" on ``device``.
 
     Raises:
         ValueError: as :func:`maskedconv.training.graph.check_graph`.
     """
-    reasons = check_graph(graph, device.type, optimizers)
+    reasons = check_graph(graph, device.type, optimizers, processes)
     if graph == "auto" and device.type == "cuda":
         for reason in reasons:
             say(f"note: training steps are not captured in a CUDA graph: {reason}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import nn
@@ -55,7 +55,7 @@ class ConversionReport:
     learned: int
     others: Mapping[str, OtherModule]
     norms: Mapping[str, OtherModule]
-    which: Mapping[str, tuple[int, ...]]
+    which: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         counts = (

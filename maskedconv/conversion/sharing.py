@@ -45,6 +45,15 @@ def shared_parts(model: nn.Module, layers: Iterable[nn.Module]) -> dict[int, str
     return reasons
 
 
+def held_elsewhere(model: nn.Module, parts: Iterable[nn.Module | Tensor]) -> Iterator[str]:
+    """Names of attributes that hold one of ``parts`` besides the registries of modules."""
+    places = _places(model)
+    for part in parts:
+        for place in places[_key(part)]:
+            if not any(place.attribute in vars(place.owner)[kind] for kind in _REGISTRIES):
+                yield place.name
+
+
 def _places(model: nn.Module) -> defaultdict[int, list[_Place]]:
     """Places that hold each tensor's memory, and each module outside the registries."""
     places: defaultdict[int, list[_Place]] = defaultdict(list)

@@ -38,6 +38,7 @@ def train_batches(
 
     Yields:
         channels_last images [B, C, H, W] of ``dtype``, labels int64 [B]; on the dataset's device.
+        If the dataset is one of several shares, the images are of this share alone.
 
     Raises:
         ValueError: ``batch_size`` is below 1, or ``seed``, ``epoch`` or ``first_batch`` below 0.
@@ -52,11 +53,11 @@ def train_batches(
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for start, stop in pairwise(bounds):
-            chosen = order[start:stop]
-            images = dataset.train_images.index_select(0, chosen)
-            images = crop_flip(images, moves[start:stop], dataset.crop_padding)
+            first, end = dataset.share.inputs(start, stop)
+            images = dataset.train_images.index_select(0, order[first:end])
+            images = crop_flip(images, moves[first:end], dataset.crop_padding)
             images = normalise(images, dataset.mean, dataset.std, dtype)
-            yield images, dataset.train_labels.index_select(0, chosen)
+            yield images, dataset.train_labels.index_select(0, order[start:stop])
 
     return batches()
 
@@ -67,13 +68,16 @@ def test_batches(
     batch_size: int,
     dtype: torch.dtype = torch.float32,  # noqa: PT028
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Complete test set in its order, not augmented; yields as ``train_batches``."""
+    """Complete test set in its order, not augmented; yields as ``train_batches``.
+
+    If the dataset is one of several shares, these are the share's batches.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     images, labels = dataset.test_images.split(batch_size), dataset.test_labels.split(batch_size)
     return (
         (normalise(x, dataset.mean, dataset.std, dtype), y)
-        for x, y in zip(images, labels, strict=True)
+        for x, y in dataset.share.dealt(zip(images, labels, strict=True))
     )
 
 

@@ -13,6 +13,10 @@ class Classification:
         """Mean cross-entropy [] of logits [B, classes] and labels [B]."""
         return F.cross_entropy(outputs, targets)
 
+    def terms(self, targets: Tensor) -> int:
+        """Number of images, whose mean the loss is."""
+        return len(targets)
+
     def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Number [] of images whose largest logit is that of their label."""
         return (outputs.argmax(1) == targets).sum()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from maskedconv.data import batches
 from maskedconv.data.classification import Classification
 from maskedconv.data.preprocessing import Preprocessing
+from maskedconv.data.share import WHOLE, Share
 from maskedconv.data.subsets import checked_subset, fewer_test_images, subset_of
 
 
@@ -21,7 +22,8 @@ class Dataset(Classification):
 
     ``mean`` and ``std`` are per channel, in fractions of the largest pixel value. Training images
     are padded by ``crop_padding`` black pixels on each side, cropped at random, and mirrored at
-    random if ``flip``. ``note`` describes the origin of the images.
+    random if ``flip``. ``note`` describes the origin of the images. ``share`` is the part of each
+    batch that is computed here.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Dataset(Classification):
     crop_padding: int
     flip: bool
     note: str
+    share: Share = WHOLE
 
     @property
     def num_classes(self) -> int:
@@ -69,6 +72,10 @@ class Dataset(Classification):
             for field in ("train_images", "train_labels", "test_images", "test_labels")
         }
         return dataclasses.replace(self, **moved)
+
+    def shared(self, share: Share) -> Dataset:
+        """The same dataset, of which this process computes ``share``."""
+        return dataclasses.replace(self, share=share)
 
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, first_batch: int = 0

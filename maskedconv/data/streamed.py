@@ -21,6 +21,7 @@ from maskedconv.data.classification import Classification
 from maskedconv.data.decode import opened_rgb
 from maskedconv.data.listing import Listing, Split
 from maskedconv.data.preprocessing import Preprocessing, bilinear, centre, pixels
+from maskedconv.data.share import WHOLE, Share
 from maskedconv.data.subsets import checked_subset, fewer_test_images
 
 # The side of an image, and of the whole test image before its centre is cut out.
@@ -48,6 +49,7 @@ class StreamedImages(Classification):
     std: tuple[float, ...]
     note: str
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    share: Share = WHOLE
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -77,6 +79,10 @@ class StreamedImages(Classification):
     def to(self, device: str | torch.device) -> StreamedImages:
         """The same images, with batches on ``device``."""
         return dataclasses.replace(self, device=torch.device(device))
+
+    def shared(self, share: Share) -> StreamedImages:
+        """The same images, of which this process reads and computes ``share``."""
+        return dataclasses.replace(self, share=share)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -116,8 +122,9 @@ class StreamedImages(Classification):
             found = pixels(part)
             return found.flip(2) if random.random() < 0.5 else found
 
-        chosen = [order[start:stop] for start, stop in pairwise(bounds[first_batch:])]
-        return self._batches(split, chosen, read)
+        batches = list(pairwise(bounds[first_batch:]))
+        parts = [order[slice(*self.share.inputs(start, stop))] for start, stop in batches]
+        return self._batches(split, [order[start:stop] for start, stop in batches], parts, read)
 
     def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The test images in their order, as :meth:`train_batches` gives them."""
@@ -128,16 +135,18 @@ class StreamedImages(Classification):
                 return pixels(centre(image, TEST_SIZE, SIZE))
 
         bounds = [*range(0, self.test_size, batch_size), self.test_size]
-        chosen = [list(range(start, stop)) for start, stop in pairwise(bounds)]
-        return self._batches(split, chosen, read)
+        batches = self.share.dealt(pairwise(bounds))
+        chosen = [list(range(start, stop)) for start, stop in batches]
+        return self._batches(split, chosen, chosen, read)
 
     def _batches(
-        self, split: Split, chosen: Sequence[Sequence[int]], read: Read
+        self, split: Split, batches: list[list[int]], parts: list[list[int]], read: Read
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images of ``parts`` with the labels of ``batches``."""
         labels = torch.tensor(split.labels)
-        for indices, images in _read_ahead(chosen, read):
+        for indices, images in zip(batches, _read_ahead(parts, read), strict=True):
             inputs = normalise(images.to(self.device), self.mean, self.std)
-            yield inputs, labels[list(indices)].to(self.device)
+            yield inputs, labels[indices].to(self.device)
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> dict[str, float]:
@@ -151,21 +160,18 @@ class StreamedImages(Classification):
         return {"top5": round(100 * right / self.test_size, 6)}
 
 
-def _read_ahead(
-    chosen: Sequence[Sequence[int]], read: Read
-) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """The indices of each batch, and what ``read`` gives of them, stacked."""
-    waiting: deque[tuple[Sequence[int], list[Future[Tensor]]]] = deque()
+def _read_ahead(chosen: Sequence[Sequence[int]], read: Read) -> Iterator[Tensor]:
+    """What ``read`` gives of the indices of each batch, stacked."""
+    waiting: deque[list[Future[Tensor]]] = deque()
     left = iter(chosen)
     pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
     try:
         while True:
             while len(waiting) <= _BATCHES_AHEAD and (indices := next(left, None)) is not None:
-                waiting.append((indices, [pool.submit(read, index) for index in indices]))
+                waiting.append([pool.submit(read, index) for index in indices])
             if not waiting:
                 return
-            indices, futures = waiting.popleft()
-            yield indices, torch.stack([future.result() for future in futures])
+            yield torch.stack([future.result() for future in waiting.popleft()])
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedconv.data.preprocessing import Preprocessing
+from maskedconv.data.share import Share
 
 
 class Task(Protocol):
@@ -21,6 +22,7 @@ class Task(Protocol):
         name: as ``maskedconv.data.load`` takes it.
         classes: names of the outputs.
         note: describes the origin of the data.
+        share: the part of each batch that this process computes; all of it unless ``shared``.
     """
 
     @property
@@ -39,8 +41,11 @@ class Task(Protocol):
     def test_size(self) -> int: ...
     @property
     def device(self) -> torch.device: ...
+    @property
+    def share(self) -> Share: ...
 
     def to(self, device: str | torch.device) -> Self: ...
+    def shared(self, share: Share) -> Self: ...
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -52,13 +57,19 @@ class Task(Protocol):
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, first_batch: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of an epoch, in an order that depends on ``seed`` and ``epoch`` only."""
+        """Batches of an epoch, in an order that depends on ``seed`` and ``epoch`` only.
+
+        The examples are those of the share (``Share.inputs``), the targets those of all.
+        """
 
     def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The test examples in their order."""
+        """The test examples in their order; the batches of the share (``Share.dealt``)."""
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss [] of a batch."""
+
+    def terms(self, targets: Tensor) -> Tensor | int:
+        """Number [] of terms of a batch, whose mean the loss is."""
 
     def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Number [] of examples of a batch that are right."""

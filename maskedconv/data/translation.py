@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from maskedconv.data.batches import batch_bounds, generator_of
 from maskedconv.data.errors import DataError
+from maskedconv.data.share import WHOLE, Share
 from maskedconv.models.tokens import PAD
 
 
@@ -40,6 +41,7 @@ class TranslationSet:
     test_targets: Tensor
     classes: tuple[str, ...]
     note: str
+    share: Share = WHOLE
 
     @property
     def num_classes(self) -> int:
@@ -75,6 +77,10 @@ class TranslationSet:
         }
         return dataclasses.replace(self, **moved)
 
+    def shared(self, share: Share) -> TranslationSet:
+        """The same data, of which this process computes ``share``."""
+        return dataclasses.replace(self, share=share)
+
     @property
     def preprocessing(self) -> None:
         """None: the examples are no images."""
@@ -95,18 +101,25 @@ class TranslationSet:
         order = torch.randperm(self.train_size, generator=generator_of(seed, epoch))
         order = order.to(self.device)
         return (
-            (self.train_pairs[order[start:stop]], self.train_targets[order[start:stop]])
+            (
+                self.train_pairs[order[slice(*self.share.inputs(start, stop))]],
+                self.train_targets[order[start:stop]],
+            )
             for start, stop in pairwise(bounds)
         )
 
     def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The test pairs and targets in their order."""
         pairs, targets = self.test_pairs.split(batch_size), self.test_targets.split(batch_size)
-        return zip(pairs, targets, strict=True)
+        return self.share.dealt(zip(pairs, targets, strict=True))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy [] of all tokens; ``outputs`` [B, L, vocabulary]."""
         return F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), ignore_index=PAD)
+
+    def terms(self, targets: Tensor) -> Tensor:
+        """Number [] of tokens, without padding, whose mean the loss is."""
+        return (targets != PAD).sum()
 
     def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Number [] of translations without a wrong token."""

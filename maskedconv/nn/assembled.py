@@ -94,7 +94,11 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         if self.which is None:
             return None
         # Not by the attribute, which torch.fx replaces while it traces.
-        found, device = self._selected, self._parameters["learned"].device  # type: ignore[union-attr]
+        return self._selected_on(self._parameters["learned"].device)  # type: ignore[union-attr]
+
+    def _selected_on(self, device: torch.device) -> Selected:
+        assert self.which is not None
+        found = self._selected
         if found is None or found.indices.device != device:
             found = selected_on(device, self.which, self.weight_shape[self.slice_dim])
             if not torch.compiler.is_compiling() and is_plain(found.indices):
@@ -132,6 +136,17 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
             return self.learned.new_zeros(self.num_zeros if self.slice_dim == 0 else 0)
         return self.filter_bank._replace(bias=bias, frozen_bias=frozen).full_bias()
 
+    def extra_repr(self) -> str:
+        size = self.weight_shape[self.slice_dim]
+        own = f"learned={self.num_learned}/{size}, slice_dim={self.slice_dim}"
+        return f"{super().extra_repr()}, {own}, frozen={self.frozen_mode!r}{self._which_repr()}"
+
+    def _which_repr(self) -> str:
+        if self.which is None:
+            return ""
+        listed = ", ".join(map(str, self.which[:4])) + ", ..." * (len(self.which) > 4)
+        return f", which=[{listed}]"
+
     @property
     def dtype(self) -> torch.dtype:
         return self.learned.dtype
@@ -144,6 +159,20 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
 
     def frozen_buffers(self) -> tuple[str, ...]:
         return "frozen", "bias_frozen"
+
+    def frozen_output(self, input: Tensor) -> Tensor | None:
+        if self.slice_dim != 0 or self.groups != 1 or self.frozen is None:
+            return None
+        return self._conv_forward(input, self.frozen, self.bias_frozen)
+
+    def learned_output(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.learned, self.bias_learned)
+
+    def joined_output(self, learned: Tensor, frozen: Tensor) -> Tensor:
+        output = torch.cat((learned, frozen), 1)
+        return (
+            output if self.which is None else self._selected_on(output.device).in_order(output, 1)
+        )
 
     def learned_parts(self) -> tuple[LearnedPart, ...]:
         indices = None if self.selected is None else self.selected.indices

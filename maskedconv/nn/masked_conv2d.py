@@ -213,17 +213,6 @@ class MaskedConv2d(AssembledConv2d):
                 self._geometry = geometry
         return convolve(input, self.filter_bank, geometry, self.options)
 
-    def extra_repr(self) -> str:
-        size = self.weight_shape[self.slice_dim]
-        own = f"learned={self.num_learned}/{size}, slice_dim={self.slice_dim}"
-        return f"{super().extra_repr()}, {own}, frozen={self.frozen_mode!r}{self._which_repr()}"
-
-    def _which_repr(self) -> str:
-        if self.which is None:
-            return ""
-        listed = ", ".join(map(str, self.which[:4])) + ", ..." * (len(self.which) > 4)
-        return f", which=[{listed}]"
-
     @classmethod
     def from_conv2d(
         cls,

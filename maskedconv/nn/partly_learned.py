@@ -86,6 +86,26 @@ class PartlyLearned(nn.Module):
         """
         return {}
 
+    def values_replaced(self) -> None:
+        """Called after other tensors took the place of its learned ones, as those of another task.
+
+        What was derived from them is forgotten here.
+        """
+
+    def frozen_output(self, input: Tensor) -> Tensor | None:
+        """The output channels for ``input`` of frozen values alone; None if there are none.
+
+        Layers that differ in learned values alone compute them once for the inputs of all.
+        """
+
+    def learned_output(self, input: Tensor) -> Tensor:
+        """The other output channels."""
+        raise NotImplementedError(f"{type(self).__name__} has no frozen_output")
+
+    def joined_output(self, learned: Tensor, frozen: Tensor) -> Tensor:
+        """The output, of :meth:`learned_output` and :meth:`frozen_output`."""
+        raise NotImplementedError(f"{type(self).__name__} has no frozen_output")
+
     @abstractmethod
     def learned_parts(self) -> tuple[LearnedPart, ...]:
         """The parameters that are parts of a plain layer's, for gradients and attributes."""

@@ -148,6 +148,9 @@ class ScoredLayer(PartlyLearned):
         """Sets the network's threshold for the present scores, if that is the one to use."""
         self._network_threshold = SeenThreshold(threshold, self.scores._version)
 
+    def values_replaced(self) -> None:
+        self._network_threshold = None
+
     def _plan(self) -> MaskPlan:
         """How the weight is masked."""
         if self.settings.threshold == "layer":

@@ -59,6 +59,7 @@ _ORDER = [
     "method_options",
     "warmup",
     "test_subset",
+    "processes",
 ]
 _PAIRS = ("options", "method_options")
 
@@ -100,6 +101,8 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
             raise ValueError(f"members is {self.members}; expected start to name their first run")
         if self.members and self.keep:
             raise ValueError("keep is True; the weights of an ensemble's members are not kept")
+        if self.members and self.processes > 1:
+            raise ValueError(f"processes is {self.processes}; expected 1 for an ensemble")
 
     @property
     def key(self) -> str:
@@ -170,6 +173,8 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
             parts.append(self.amp)
         if self.compile:
             parts.append("compiled")
+        if self.processes > 1:
+            parts.append(f"by {self.processes} processes")
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
         rest = (self.dataset, epochs, f"lr {_short(self.lr)}", f"seed {self.seed}")
         return ", ".join((" ".join(parts), *rest))

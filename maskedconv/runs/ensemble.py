@@ -1,11 +1,10 @@
 """Ensembles over one trained start (Rosenfeld & Tsotsos 2018, table 4).
 
-Every member is a copy of the start that goes on learning a part of it; the rest is shared.
+Every member goes on learning a part of the start; the rest is held once.
 """
 
 from __future__ import annotations
 
-import copy
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from maskedconv.checkpoint import save
 from maskedconv.data import Dataset
+from maskedconv.ensemble import Ensemble
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.row import EnsembleOutcome, epochs_of
@@ -31,11 +31,11 @@ Fit = Callable[[nn.Module, int], History]
 def train_members(
     start: nn.Module, config: RunConfig, dataset: Dataset, fit: Fit, checkpoint: Checkpoint
 ) -> EnsembleOutcome:
-    """Trains ``config.members`` copies of ``start``, which stays as it is; returns the row's part.
+    """Trains the members of an :class:`~maskedconv.Ensemble` of ``start``; returns the row's part.
 
     That is: ``members``, each with its ``history`` and last ``top1`` on the test set in percent;
     their mean as ``last_top1`` and ``best_top1``; ``ensemble_top1`` of their averaged softmax; and
-    the bytes of each member's file in ``stored_bytes``.
+    the bytes of each member's file in ``stored_bytes``. ``start`` stays as it is.
 
     Args:
         fit: trains a network; order, augmentation and dropout are drawn from the seed.
@@ -44,13 +44,17 @@ def train_members(
     context = checkpoint.context
     rows: list[dict[str, Any]] = context.get("members", [])
     summed: Tensor | float = context.get("probabilities", 0.0)
-    for member in range(len(rows), config.members):
-        model = copy.deepcopy(start)
-        own_seed = member_seed(config.seed, member)
+    ensemble = Ensemble(start, config.members)
+    # As the training does; moving a single member would copy what is shared.
+    ensemble.to(dataset.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for index in range(len(rows), config.members):
+        model = ensemble.members[index]
+        own_seed = member_seed(config.seed, index)
         torch.manual_seed(own_seed)
         epochs = epochs_of(fit(model, own_seed))
         probabilities = predict(model, dataset, amp=config.amp == "bf16")
         summed = summed + probabilities.double().cpu()
+        model.zero_grad()
         top1 = epochs[-1]["test_top1"]
         rows = [*rows, {"top1": top1, "history": epochs, "bytes": stored_bytes(model)}]
         checkpoint.context = {"members": rows, "probabilities": summed}

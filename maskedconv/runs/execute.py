@@ -15,6 +15,7 @@ from torch import nn
 from maskedconv import env, methods, models
 from maskedconv.counting import count_inference_bytes, count_parameters
 from maskedconv.data import Dataset, Task
+from maskedconv.data.share import WHOLE, Share
 from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.ensemble import Fit, freeze_unlearned_, train_members
@@ -30,6 +31,7 @@ from maskedconv.training.graph import check_graph
 from maskedconv.training.history import Diverged, Epoch, History
 from maskedconv.training.loop import train
 from maskedconv.training.memory import peak_resident
+from maskedconv.training.ranks import LostProcess
 
 
 def build_model(config: RunConfig, num_classes: int, image_shape: tuple[int, ...]) -> nn.Module:
@@ -79,8 +81,28 @@ def _check_init(config: RunConfig) -> None:
         )
 
 
+def follow(config: RunConfig, dataset: Task, graph: str) -> None:
+    """The part in a run of all processes except the first one, which calls :func:`execute`.
+
+    Raises:
+        Exception: any error of the training.
+    """
+    _check_share(config, dataset.share)
+    # Each process has its own dropout.
+    torch.manual_seed(dataset.share.index << 32 | config.seed)
+    model = build_model(config, dataset.num_classes, dataset.image_shape)
+    train(model, dataset, config, graph=graph)
+
+
+def _check_share(config: RunConfig, share: Share) -> None:
+    if share.count != config.processes:
+        raise ValueError(
+            f"processes is {config.processes}; expected {share.count}, as the dataset is shared"
+        )
+
+
 # Fields that older checkpoints lack. At their default they are left out, so that those stay valid.
-_LATER_FIELDS = ("compile", "method", "method_options", "warmup", "test_subset")
+_LATER_FIELDS = ("compile", "method", "method_options", "warmup", "test_subset", "processes")
 
 
 def execute(
@@ -108,10 +130,12 @@ def execute(
         ValueError: the run needs a folder, and there is none; ``graph`` is "on", and the device or
             the optimizer prevents it.
         StoreError: a checkpoint or the weights cannot be written.
+        LostProcess: ``dataset`` is one of several shares, and the process of another one ended.
     """
     if folder is None and (config.keep or config.start):
         raise ValueError(f"folder is None; expected a folder for the weights of {config.label()}")
-    check_graph(graph, dataset.device.type, [config.optimizer])
+    _check_share(config, dataset.share)
+    check_graph(graph, dataset.device.type, [config.optimizer], config.processes)
     row = begin_row(config)
     start = time.perf_counter()
     _reset_peak_memory(dataset.device)
@@ -122,7 +146,7 @@ def execute(
         fit = _training_of(config, dataset, on_epoch, checkpoint, graph)
         _do(config, dataset, fit, folder, checkpoint, row)
         row.update({"status": "done", "error": None, "error_type": None})
-    except StoreError:
+    except (StoreError, LostProcess):
         raise
     except Exception as error:
         history = error.history if isinstance(error, Diverged) else History()
@@ -173,10 +197,12 @@ def _do(
         row["norms"] = described
     if masks := describe_masks(model):
         row["masks"] = masks
-    if measured := dataset.measure(model):
+    # Other processes have ended their part.
+    whole = dataset.shared(WHOLE)
+    if measured := whole.measure(model):
         row["measured"] = measured
     if config.keep and folder is not None:
-        row.update(cast(Row, keep_weights(model, folder, config, dataset)))
+        row.update(cast(Row, keep_weights(model, folder, config, whole)))
 
 
 def _training_of(

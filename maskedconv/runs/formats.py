@@ -71,6 +71,7 @@ config = record(
         "model": text,
         **dict.fromkeys(("learned", "lr", "momentum", "weight_decay", "gamma", "dropout"), number),
         **dict.fromkeys(("epochs", "batch_size", "seed", "members", "slice_dim", "warmup"), count),
+        "processes": count,
         **dict.fromkeys(("bn_learned", "nesterov", "keep", "compile"), flag),
         **dict.fromkeys(
             ("frozen", "trained", "init", "schedule", "optimizer", "start", "amp", "method"), text

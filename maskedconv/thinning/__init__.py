@@ -1,1 +1,1 @@
-"""Networks without the channels that are the same for every image."""
+"""Networks without the channels that no output depends on."""

@@ -1,4 +1,4 @@
-"""Which channels of a traced network hold one constant for every image and pixel."""
+"""Channels of a tensor, and the layers and functions that pass them on."""
 
 from __future__ import annotations
 
@@ -10,147 +10,110 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# The dimensions of the image.
-NORMS = {nn.BatchNorm1d: 1, nn.BatchNorm2d: 2, nn.BatchNorm3d: 3}
-_SAME = (nn.ReLU, nn.ReLU6, nn.Identity, nn.Dropout, nn.MaxPool2d, nn.AdaptiveAvgPool2d)
-_SAME_FUNCTIONS = (F.relu, torch.relu, F.relu6, F.max_pool2d, F.adaptive_avg_pool2d)
-_CLAMPED = (nn.ReLU, nn.ReLU6, F.relu, torch.relu, F.relu6)
+WEIGHTED = (*CONVOLUTIONS, nn.Linear)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+ELEMENTWISE = (
+    nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus,
+    nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid,
+)  # fmt: skip
+ELEMENTWISE_FUNCTIONS = (
+    F.relu, torch.relu, F.relu6, F.hardtanh, F.leaky_relu, F.elu, F.gelu, F.silu, F.mish,
+    F.sigmoid, torch.sigmoid, torch.tanh, F.hardswish, F.hardsigmoid,
+    "relu", "relu_", "sigmoid", "sigmoid_", "tanh",
+)  # fmt: skip
+# A constant stays the same constant. Maximum pooling pads with minus infinity.
+SAME = (
+    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.MaxPool1d, nn.MaxPool2d,
+    nn.MaxPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool2d,
+)  # fmt: skip
+SAME_FUNCTIONS = (F.max_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d)
+AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+AVERAGE_FUNCTIONS = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
+PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
 
 
 class Channels(NamedTuple):
-    """Identities ``[C]`` of a tensor's channels, and their values ``[C]``; NaN is not constant."""
+    """Numbers ``[C]`` of a tensor's channels in ``Groups``, and their values ``[C]``.
+
+    The value is that of every pixel of every image; NaN if there is no such constant.
+    """
 
     ids: Tensor
     values: Tensor
 
+    @property
+    def varying(self) -> Tensor:
+        """Whether each channel is not constant, ``[C]``."""
+        return self.values.isnan()
 
-class Analysis(fx.Interpreter):
-    """Runs a traced network in evaluation and follows its channels.
 
-    Attributes:
-        found: the channels of each node's result, as far as they are known.
-        blocked: for each identity that must stay, the node that needs it.
+def is_norm(layer: nn.Module) -> bool:
+    """Whether a layer is a BatchNorm, or derives from it without further tensors.
+
+    Such classes keep the statistics fixed, or include the activation (timm's ``BatchNormAct2d``).
     """
-
-    def __init__(self, traced: fx.GraphModule) -> None:
-        super().__init__(traced)
-        self.found: dict[fx.Node, Channels] = {}
-        self.parents: list[int] = []
-        self.blocked: dict[int, str] = {}
-        self._calls = [n.target for n in traced.graph.nodes if n.op == "call_module"]
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        channels = self._follow(n, result)
-        if channels is not None and not _fits(channels, result, self._layer(n)):
-            channels = None
-        if channels is None:
-            for source in n.all_input_nodes:
-                if source in self.found:
-                    self._block(self.found[source].ids, n.name)
-        else:
-            self.found[n] = channels
-        return result
-
-    def _layer(self, n: fx.Node) -> Any:
-        return self.fetch_attr(str(n.target)) if n.op == "call_module" else None
-
-    def root(self, one: int) -> int:
-        while self.parents[one] != one:
-            one = self.parents[one]
-        return one
-
-    def removable(self, node: fx.Node) -> Tensor:
-        """Whether each channel ``[C]`` of a node's result can be removed."""
-        blocked = {self.root(one) for one in self.blocked}
-        ids = self.found[node].ids.tolist()
-        return torch.tensor([self.root(one) not in blocked for one in ids])
-
-    def _block(self, ids: Tensor, why: str) -> None:
-        for one in ids.tolist():
-            self.blocked.setdefault(one, why)
-
-    def _follow(self, n: fx.Node, result: Any) -> Channels | None:
-        inputs = [self.found.get(source) for source in n.all_input_nodes]
-        first = inputs[0] if inputs else None
-        if n.op == "call_module":
-            return self._module(n, self._layer(n), first)
-        if n.target in (operator.add, operator.iadd, torch.add) and len(inputs) == 2:
-            return self._sum(n, inputs[0], inputs[1])
-        if first is None:
-            return None
-        if n.target in _SAME_FUNCTIONS:
-            return self._same(n.target, first)
-        if n.target == "mean" and n.args[1] in ((2, 3), [2, 3], (-2, -1), [-2, -1]):
-            return first
-        if n.target in (torch.flatten, "flatten") and n.args[1:] == (1,):
-            times = result.size(1) // len(first.ids)
-            return Channels(*(one.repeat_interleave(times) for one in first))
-        return None
-
-    def _same(self, kind: Any, first: Channels) -> Channels:
-        if kind not in _CLAMPED:
-            return first
-        function = F.relu6 if kind in (nn.ReLU6, F.relu6) else torch.relu
-        values = first.values
-        return Channels(first.ids, torch.where(values.isnan(), values, function(values)))
-
-    def _module(self, n: fx.Node, module: Any, first: Channels | None) -> Channels | None:
-        if type(module) in _SAME and first is not None:
-            return self._same(type(module), first)
-        if self._calls.count(n.target) > 1 or module._forward_hooks or module._forward_pre_hooks:
-            return None
-        if type(module) in NORMS and first is not None and module.running_mean is not None:
-            image = first.values.reshape(1, -1, *([1] * NORMS[type(module)]))
-            values = module(image).flatten()
-            return Channels(first.ids, torch.where(first.values.isnan(), first.values, values))
-        is_convolution = type(module) in CONVOLUTIONS and module.groups == 1
-        if is_convolution or type(module) is nn.Linear:
-            return self._weighted(n, module, first)
-        return None
-
-    def _weighted(self, n: fx.Node, module: Any, first: Channels | None) -> Channels:
-        weight = module.weight.flatten(2) if module.weight.dim() > 2 else module.weight.unsqueeze(2)
-        read = (weight != 0).any(2)
-        unknown = torch.ones(weight.size(1), dtype=torch.bool)
-        if first is not None:
-            unknown = first.values.isnan()
-            if shows_border(module):
-                unknown = unknown | (first.values != 0)
-            self._block(first.ids[unknown], n.name)
-        values = module.bias if module.bias is not None else weight.new_zeros(weight.size(0))
-        if first is not None:
-            known = torch.where(unknown, 0, first.values)
-            values = values + weight.sum(2) @ known
-        values = torch.where((read & unknown).any(1), torch.nan, values)
-        start = len(self.parents)
-        self.parents += range(start, start + len(values))
-        ids = torch.arange(start, start + len(values))
-        self._block(ids[values.isnan()], n.name)
-        if not values.isnan().any():
-            self._block(ids[:1], n.name)
-        return Channels(ids, values)
-
-    def _sum(self, n: fx.Node, one: Channels | None, other: Channels | None) -> Channels | None:
-        if one is None or other is None or len(one.ids) != len(other.ids):
-            return None
-        for a, b in zip(one.ids.tolist(), other.ids.tolist(), strict=True):
-            self.parents[self.root(a)] = self.root(b)
-        values = one.values + other.values
-        self._block(one.ids[values.isnan()], n.name)
-        return Channels(one.ids, values)
+    own = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    return isinstance(layer, _NORMS) and all(name in own for name in layer.state_dict())
 
 
-def shows_border(module: nn.Module) -> bool:
+def shows_border(layer: nn.Module) -> bool:
     """Whether a layer pads its input with zeros, beside which a constant is no longer constant."""
-    if not isinstance(module, CONVOLUTIONS) or module.padding_mode != "zeros":
+    if not isinstance(layer, CONVOLUTIONS) or layer.padding_mode != "zeros":
         return False
-    return any(module._reversed_padding_repeated_twice)
+    return any(layer._reversed_padding_repeated_twice)
 
 
-def _fits(channels: Channels, result: Any, layer: Any) -> bool:
-    """Whether dimension 1 of a result holds these channels."""
-    if not isinstance(result, Tensor) or result.dim() < 2 or result.size(1) != len(channels.ids):
-        return False
-    weighted = isinstance(layer, (*CONVOLUTIONS, nn.Linear))
-    return not weighted or result.dim() == layer.weight.dim()
+def keeps_averages(pooling: nn.Module) -> bool:
+    """Whether a layer is an average pooling that returns a constant as it is."""
+    return isinstance(pooling, AVERAGES) and _is_plain_average(
+        pooling.padding, getattr(pooling, "divisor_override", None)
+    )
+
+
+def averages_windows(call: fx.Node) -> bool:
+    """Whether a call is an average pooling that returns a constant as it is."""
+    return call.target in AVERAGE_FUNCTIONS and _is_plain_average(
+        argument(call, 3, "padding"), argument(call, 6, "divisor_override")
+    )
+
+
+def _is_plain_average(padding: Any, divisor: int | None) -> bool:
+    return divisor is None and not any(padding if isinstance(padding, tuple) else (padding,))
+
+
+def taps(weight: Tensor) -> Tensor:
+    """A weight ``[O, I, ...]`` with all positions of the kernel in one dimension, ``[O, I, K]``."""
+    return weight.flatten(2) if weight.dim() > 2 else weight.unsqueeze(2)
+
+
+def is_read(layer: Any) -> Tensor:
+    """Whether a layer without groups has a weight other than zero for each channel, ``[I]``."""
+    return (taps(layer.weight) != 0).any(2).any(0).cpu()
+
+
+def constants(layer: Any, source: Tensor) -> Tensor:
+    """Constants ``[O]`` that a layer returns for those that it reads, ``[I]``; NaN if none."""
+    weight = taps(layer.weight).cpu()
+    groups = getattr(layer, "groups", 1)
+    read = source.reshape(groups, -1).repeat_interleave(len(weight) // groups, 0)
+    varying = read.isnan() | (read != 0) if shows_border(layer) else read.isnan()
+    values = (weight.sum(2) * torch.where(varying, 0, read)).sum(1)
+    if layer.bias is not None:
+        values = values + layer.bias.cpu()
+    return torch.where(((weight != 0).any(2) & varying).any(1), torch.nan, values)
+
+
+def name_of(node: fx.Node) -> str:
+    """The layer that a node calls; or a function's name with that of the module that calls it."""
+    if node.op == "call_module":
+        return str(node.target)
+    function = node.target if isinstance(node.target, str) else node.target.__name__
+    modules = list(node.meta.get("nn_module_stack", {}))
+    return f"{modules[-1]} ({function})" if modules else function
+
+
+def argument(node: fx.Node, position: int, name: str) -> Any:
+    """An argument of a call, by its position or name; None if it is not given."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name)

@@ -22,6 +22,8 @@ class TrainingConfig:
             beta1; YellowFin starts at ``momentum``.
         milestones, gamma: the learning rate is multiplied by ``gamma`` after each of these epochs.
         schedule: "step" uses the milestones; "cosine" decays the learning rate to zero.
+        processes: number of processes that share each batch. It changes rounding; BatchNorms, whose
+            statistics each process computes of its own part of the batch; and dropout.
         warmup: epochs in which the learning rate rises linearly to that of the schedule.
         optimizer: "sgd", "adam" or "yellowfin".
         seed: seed of the weights, the order of the images and their augmentation.
@@ -48,6 +50,7 @@ class TrainingConfig:
     amp: str = "off"
     compile: bool = False
     warmup: int = 0
+    processes: int = 1
 
     def __post_init__(self) -> None:
         self._check_training()
@@ -56,8 +59,14 @@ class TrainingConfig:
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("amp", self.amp, AMP)
-        for name, smallest in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("warmup", 0)):
-            check_int(name, getattr(self, name), smallest)
+        smallest = {"epochs": 1, "processes": 1, "batch_size": 1, "seed": 0, "warmup": 0}
+        for name, least in smallest.items():
+            check_int(name, getattr(self, name), least)
+        if self.batch_size < self.processes:
+            raise ValueError(
+                f"batch_size is {self.batch_size}; expected at least {self.processes}, an example "
+                "for each process"
+            )
         for name in ("lr", "momentum", "weight_decay", "gamma"):
             # 1 and 1.0 are the same value and must give the same key.
             object.__setattr__(self, name, check_number(name, getattr(self, name)))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from maskedconv.data import Task
-from maskedconv.training.state import Sums
+from maskedconv.training.ranks import ranks_of
+from maskedconv.training.state import Sums, means
 
 # On a CPU, malloc maps activations beyond 32 MB anew for every batch, and the page faults take
 # longer than the convolutions. A GPU needs larger batches.
@@ -16,23 +17,38 @@ CPU_TEST_BATCH_SIZE = 128
 GPU_TEST_BATCH_SIZE = 1000
 
 
+class Stopped(Exception):
+    """An evaluation was ended before its result."""
+
+
 def evaluate(
     model: nn.Module,
     dataset: Task,
     batch_size: int | None = None,
     amp: bool = False,
-    before_batch: Callable[[], None] = lambda: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[float, float]:
     """Mean loss and accuracy in percent on the test set; leaves the model in eval mode.
 
-    For images these are the cross-entropy and the top-1.
+    For images these are the cross-entropy and the top-1. All processes that share ``dataset`` call
+    it with the same network.
+
+    Args:
+        stop: called before each batch; whether to end the evaluation.
+
+    Raises:
+        Stopped: a process ended it.
     """
-    sums = Sums(dataset.device)
-    for logits, labels in answers(model, dataset, batch_size, amp, before_batch):
+    sums, ranks, stopped = Sums(dataset.device), ranks_of(dataset.share), stop()
+    for logits, labels in answers(model, dataset, batch_size, amp):
         with autocast(dataset.device, amp):
             loss = dataset.loss(logits, labels)
         sums.add(loss, dataset.correct(logits, labels), len(labels))
-    return sums.means()
+        if stopped := stopped or stop():
+            break
+    if ranks.any(stopped):
+        raise Stopped
+    return means(ranks.sum(sums.values()))
 
 
 def predict(
@@ -49,7 +65,6 @@ def answers(
     dataset: Task,
     batch_size: int | None = None,
     amp: bool = False,
-    before_batch: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits [B, classes] and labels [B] of the test set, batch by batch.
 
@@ -60,7 +75,6 @@ def answers(
         CPU_TEST_BATCH_SIZE if dataset.device.type == "cpu" else GPU_TEST_BATCH_SIZE
     )
     for images, labels in dataset.test_batches(batch_size):
-        before_batch()
         with autocast(dataset.device, amp):
             logits = model(images)
         yield logits, labels

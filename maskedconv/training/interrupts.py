@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from maskedconv.console import is_muted
+
 SAVING = "interrupted: saving the runs in progress (interrupt again to stop at once)"
 _Handler = Callable[[int, Any], None]
 # Global, because signals are delivered to the process.
@@ -71,7 +73,7 @@ def _note(number: int, frame: Any) -> None:
     _noted = True
     # Worker processes leave the message to their parent. os.write, because a handler may run within
     # another print.
-    if multiprocessing.parent_process() is None:
+    if multiprocessing.parent_process() is None and not is_muted():
         os.write(2, f"{SAVING}\n".encode())
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
-from functools import partial
 from itertools import chain
+from math import isfinite
 
 import torch
 from torch import nn
@@ -14,16 +13,18 @@ from torch import nn
 from maskedconv.data import Task
 from maskedconv.nn.rerandomise import rerandomise_, rerandomises
 from maskedconv.optim.factory import make_optimizer, make_scheduler
-from maskedconv.training import interrupts
+from maskedconv.training.batch_loss import BatchLoss
 from maskedconv.training.captured_step import CapturedStep
 from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.compiled import check_compile
 from maskedconv.training.config import TrainingConfig
 from maskedconv.training.eager_step import Step
-from maskedconv.training.evaluation import evaluate
+from maskedconv.training.evaluation import Stopped, evaluate
 from maskedconv.training.graph import check_graph
 from maskedconv.training.history import Diverged, Epoch, History
-from maskedconv.training.state import Position
+from maskedconv.training.ranks import lost_processes_named, ranks_of
+from maskedconv.training.saving import Saving
+from maskedconv.training.state import Position, means
 from maskedconv.training.step import make_step
 
 
@@ -42,38 +43,45 @@ def train(
     their augmentation depend on the seed and the epoch. The host waits for the device only at the
     end of an epoch and to write a checkpoint.
 
+    If ``dataset`` is one of several shares, the processes of PyTorch's default group train the
+    network together. All call this function with the same arguments, except that only the first one
+    has a ``checkpoint``. Each gets the whole network and the same history.
+
     Args:
         graph: "on" captures the training step in a CUDA graph after some eager steps, and replays
             it for every batch of ``batch_size`` images; the numbers stay those of eager steps.
             "auto" does so on CUDA unless the optimizer or the network prevents it. "off" does not.
         on_epoch: called with the result of each epoch, including the epochs in a checkpoint.
         checkpoint: training resumes from it bit for bit (on a CPU, with the same number of
-            threads) and writes it whenever it is due.
+            threads, in one or two processes; PyTorch reduces the gradients of more processes in
+            another order in the first step) and writes it whenever it is due.
 
     Raises:
         ValueError: no parameter requires a gradient; ``graph`` is "on" and the device or the
             optimizer prevents it; ``config.compile`` is True and there is no compiler.
         RuntimeError: ``graph`` is "on" and the network prevents it.
+        LostProcess: another process ended.
         Diverged: the loss of an epoch, or a value of the network after it, is not finite.
         StoreError: the checkpoint cannot be written.
         KeyboardInterrupt: a stop was requested (``training.interrupts``), and the checkpoint is
             written.
     """
-    check_graph(graph, dataset.device.type, [config.optimizer])
+    check_graph(graph, dataset.device.type, [config.optimizer], dataset.share.count)
     check_compile(config.compile, dataset.device.type)
+    ranks = ranks_of(dataset.share)
     position = _begin(model, dataset.device, config)
-    if checkpoint is not None and (state := checkpoint.take()) is not None:
-        position.restore(state)
     told = on_epoch or (lambda epoch: None)
-    for past in position.history.epochs:
-        told(past)
-    step = make_step(position, config, graph, dataset.loss)
-    while len(position.history.epochs) < config.epochs:
-        result = _one_epoch(step, position, dataset, config, checkpoint)
-        position.end_epoch(result)
-        told(result)
-        if checkpoint is not None and checkpoint.due():
-            checkpoint.write(position.state())
+    with lost_processes_named():
+        saving = Saving(checkpoint, ranks, dataset.share.index)
+        saving.restore(position)
+        for past in position.history.epochs:
+            told(past)
+        step = make_step(position, config, graph, dataset)
+        while len(position.history.epochs) < config.epochs:
+            result = _one_epoch(step, position, dataset, config, saving)
+            position.end_epoch(result)
+            told(result)
+            saving.write_if_due(position)
     if isinstance(step, CapturedStep):
         step.tell_unused()
     return position.history
@@ -105,26 +113,21 @@ def _begin(model: nn.Module, device: torch.device, config: TrainingConfig) -> Po
 
 
 def _one_epoch(
-    step: Step,
-    position: Position,
-    dataset: Task,
-    config: TrainingConfig,
-    checkpoint: Checkpoint | None,
+    step: Step, position: Position, dataset: Task, config: TrainingConfig, saving: Saving
 ) -> Epoch:
     """Trains the rest of the current epoch, evaluates the network and steps the schedule."""
-    model, history = position.model, position.history
-    epoch, lr = len(history.epochs) + 1, float(position.scheduler.get_last_lr()[0])
+    history, lr = position.history, float(position.scheduler.get_last_lr()[0])
+    epoch, ranks = len(history.epochs) + 1, ranks_of(dataset.share)
     # Shapes repeat from batch to batch, so that benchmarking convolution algorithms pays.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-        _train_epoch(step, position, dataset, config, checkpoint)
-        train_loss, train_top1 = position.sums.means()
-        found = "the training loss" if not math.isfinite(train_loss) else _not_finite(model)
+        _train_epoch(step, position, dataset, config, saving)
+        train_loss, train_top1 = means(ranks.sum(position.sums.values()))
+        ranks.average_statistics_(position.model)
+        found = "the training loss" if not isfinite(train_loss) else _not_finite(position.model)
         if found:
             raise Diverged(found, epoch, history)
-        stop = partial(_save_if_asked_to_stop, position, checkpoint)
-        amp = config.amp == "bf16"
-        test_loss, test_top1 = evaluate(model, dataset, amp=amp, before_batch=stop)
-    if not math.isfinite(test_loss):
+        test_loss, test_top1 = _evaluate(position, dataset, config, saving)
+    if not isfinite(test_loss):
         raise Diverged("the test loss", epoch, history)
     with warnings.catch_warnings():
         # A training that resumes after an epoch's last batch has made no step in this process.
@@ -134,34 +137,40 @@ def _one_epoch(
 
 
 def _train_epoch(
-    step: Step,
-    position: Position,
-    dataset: Task,
-    config: TrainingConfig,
-    checkpoint: Checkpoint | None,
+    step: Step, position: Position, dataset: Task, config: TrainingConfig, saving: Saving
 ) -> None:
     """The rest of an epoch, from ``position`` on."""
     position.model.train()
     epoch, redraws = len(position.history.epochs) + 1, rerandomises(position.model)
     batches = dataset.train_batches(config.batch_size, config.seed, epoch, position.batch)
+    own = BatchLoss(dataset)
     for images, labels in batches:
         # Not after the last batch: the end of the epoch writes its own checkpoint.
-        if position.batch and checkpoint is not None and checkpoint.due():
-            checkpoint.write(position.state())
+        if position.batch:
+            saving.write_if_due(position)
         if redraws:
             rerandomise_(position.model, position.steps + 1, config.seed)
         loss, logits = step(images, labels)
-        position.sums.add(loss, dataset.correct(logits, labels), len(labels))
+        position.sums.add(loss, own.correct(logits, labels), own.count(labels))
         position.batch += 1
         position.steps += 1
     if not position.sums.count:
         raise ValueError("dataset has no training images")
 
 
-def _save_if_asked_to_stop(position: Position, checkpoint: Checkpoint | None) -> None:
-    """Stops an evaluation at any batch: it may take long and does not change the position."""
-    if checkpoint is not None and interrupts.requested():
-        checkpoint.write(position.state())
+def _evaluate(
+    position: Position, dataset: Task, config: TrainingConfig, saving: Saving
+) -> tuple[float, float]:
+    """Mean loss and accuracy on the test set.
+
+    Stops at any batch if asked to: it may take long and does not change the position.
+    """
+    amp = config.amp == "bf16"
+    try:
+        return evaluate(position.model, dataset, amp=amp, stop=saving.stop_requested)
+    except Stopped:
+        saving.write(position)
+        raise
 
 
 def _not_finite(model: nn.Module) -> str:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from maskedconv.training.history import Epoch, History
+from maskedconv.training.running_statistics import running_statistics
 
 # The attributes of a position that have a state_dict.
 _STATEFUL = ("model", "optimizer", "scheduler")
@@ -52,27 +53,46 @@ class Position:
 
     def state(self) -> dict[str, Any]:
         """The state as tensors and JSON values; waits for the device."""
-        # Order and augmentation have generators of their own; dropout draws from the global ones.
-        cuda = self.device.type == "cuda"
         return {
             **{name: getattr(self, name).state_dict() for name in _STATEFUL},
             "history": [asdict(epoch) for epoch in self.history.epochs],
             "batch": self.batch,
             "steps": self.steps,
-            "sums": vars(self.sums),
             "seconds": self.seconds,
+            **self._own_state(),
+        }
+
+    def state_of_other(self) -> dict[str, Any]:
+        """What differs between the processes of a training, as tensors and JSON values.
+
+        Together with the :meth:`state` of the first process, it restores another one.
+        """
+        statistics = running_statistics(self.model)
+        return {
+            **self._own_state(),
+            "statistics": {name: value.cpu() for name, value in statistics.items()},
+        }
+
+    def _own_state(self) -> dict[str, Any]:
+        # Order and augmentation have generators of their own; dropout draws from the global ones.
+        cuda = self.device.type == "cuda"
+        return {
+            "sums": vars(self.sums),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.device) if cuda else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restores the result of :meth:`state`."""
+        """Restores the result of :meth:`state`, updated by :meth:`state_of_other` or not."""
         for name in _STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         self.history.epochs[:] = [Epoch(**epoch) for epoch in state["history"]]
         self.batch, self._seconds_before = state["batch"], state["seconds"]
         # States of earlier versions lack it; nothing depended on it then.
         self.steps = state.get("steps", 0)
+        statistics = running_statistics(self.model)
+        for name, value in state.get("statistics", {}).items():
+            statistics[name].copy_(value)
         for name, value in state["sums"].items():
             moved = value.to(self.device) if isinstance(value, Tensor) else value
             setattr(self.sums, name, moved)
@@ -87,14 +107,21 @@ class Sums:
     def __init__(self, device: torch.device) -> None:
         self.loss = torch.zeros((), device=device, dtype=torch.float64)
         self.correct = torch.zeros((), device=device, dtype=torch.int64)
-        self.count = 0
+        self.count: float = 0
 
-    def add(self, loss: Tensor, correct: Tensor, count: int) -> None:
+    def add(self, loss: Tensor, correct: Tensor, count: float) -> None:
         """Adds one batch: mean ``loss`` [], number ``correct`` [] of its ``count`` examples."""
         self.loss += loss * count
         self.correct += correct
         self.count += count
 
-    def means(self) -> tuple[float, float]:
-        """Mean loss, and top-1 in percent."""
-        return self.loss.item() / self.count, 100.0 * self.correct.item() / self.count
+    def values(self) -> Tensor:
+        """Sum of the losses, number of correct predictions and of examples, float64 [3]."""
+        values = [self.loss.item(), self.correct.item(), self.count]
+        return torch.tensor(values, dtype=torch.float64)
+
+
+def means(sums: Tensor) -> tuple[float, float]:
+    """Mean loss, and top-1 in percent, of :meth:`Sums.values`."""
+    loss, correct, count = sums.tolist()
+    return loss / count, 100.0 * correct / count

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from maskedconv.data import Task
+from maskedconv.training.batch_loss import BatchLoss
 from maskedconv.training.captured_step import CapturedStep
 from maskedconv.training.compiled import compiled
 from maskedconv.training.config import TrainingConfig
 from maskedconv.training.cuda_graphs import CudaGraphs
 from maskedconv.training.eager_step import EagerStep, Step
 from maskedconv.training.graph import check_graph
+from maskedconv.training.ranks import ranks_of
 from maskedconv.training.state import Position
 
 
-def make_step(
-    position: Position,
-    config: TrainingConfig,
-    graph: str,
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-) -> Step:
-    """The step that trains ``position.model``.
+def make_step(position: Position, config: TrainingConfig, graph: str, dataset: Task) -> Step:
+    """The step that trains ``position.model``, with all processes that share ``dataset``.
 
     Args:
-        loss: outputs and targets to the mean loss [].
         graph: "auto", "on" or "off", see :func:`maskedconv.training.train`.
     """
-    model, optimizer, device = position.model, position.optimizer, position.device
+    optimizer, device, share = position.optimizer, position.device, dataset.share
+    model = ranks_of(share).parallel(position.model)
     forward = compiled(model) if config.compile else model
-    step = EagerStep(forward, optimizer, config.amp == "bf16", loss)
-    if graph == "off" or check_graph(graph, device.type, [config.optimizer]):
+    step = EagerStep(forward, optimizer, config.amp == "bf16", BatchLoss(dataset).loss)
+    if graph == "off" or check_graph(graph, device.type, [config.optimizer], share.count):
         return step
 
     def host_values() -> object:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from test_summary import METHODS, network
 
-from maskedconv import Ensemble, convert_
+from maskedconv import Ensemble, convert_, methods
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.rerandomise import rerandomise_
 
 
 def addresses(member):
@@ -35,6 +36,15 @@ def test_every_method(name, tmp_path):
     assert not torch.equal(other(x), out)
     assert torch.equal(other.load(tmp_path)(x), out)
     assert addresses(other.members[0]) == addresses(other.members[1])
+
+
+def test_weights_that_are_drawn_anew_are_not_shared():
+    method = methods.supermask(rerandomise_every=1, rerandomise_fraction=1.0)
+    ensemble = Ensemble(convert_(network(), method=method, seed=0), 2)
+    first, second = (member[0].frozen for member in ensemble.double().members)
+    assert torch.equal(first, second)
+    rerandomise_(ensemble.members[0], 1, 0)
+    assert not torch.equal(first, second)
 
 
 def test_averages_and_disagreement():

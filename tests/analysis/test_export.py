@@ -71,3 +71,23 @@ def test_torchao_quantises_linear_layers_to_8_bits(exported):
         features = model[:-1](x)
         step = model[-1].weight.abs().amax(1) / 127
     assert 0 < error <= 0.51 * (features.abs().sum(1, keepdim=True) * step).max()
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_pt2e_quantises_convolutions_to_8_bits(exported):
+    pt2e = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e")
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    model, x, expected = exported
+    quantizer = x86.X86InductorQuantizer()
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+    prepared = pt2e.prepare_pt2e(torch.export.export(model, (x,), strict=True).module(), quantizer)
+    prepared(x)
+    quantised = pt2e.convert_pt2e(prepared)
+    convolutions = [n for n in quantised.graph.nodes if n.target is torch.ops.aten.conv2d.default]
+    assert len(convolutions) == 2
+    for node in convolutions:
+        assert all("dequantize_per" in str(read.target) for read in node.args[:2])
+    found = quantised(x)
+    # Several roundings, each by at most half of a step of 1/127 or 1/255 of the largest value.
+    assert 0 < (found - expected).abs().max() < 0.05 * expected.abs().max()

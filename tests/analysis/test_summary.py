@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskedconv import convert_, count_parameters, methods, save, summary
+from maskedconv import convert_, count_parameters, fuse_, methods, models, save, summary
 
 METHODS = {
     "slice": methods.slice(0.25),
@@ -51,7 +51,9 @@ def test_every_method(name, tmp_path):
     stored = sum(layer.costs.checkpoint for layer in found.layers)
     assert 0 <= found.total.checkpoint - stored <= 8192
     assert found.full.learned == found.full.total == found.total.total
-    assert 0 < found.operations <= found.full_operations
+    assert 0 < found.total.operations <= found.full.operations
+    assert sum(layer.costs.operations for layer in found.layers) == found.total.operations
+    assert found.full.packed == 0
 
 
 def test_operations_of_a_plain_network_are_known():
@@ -59,7 +61,9 @@ def test_operations_of_a_plain_network_are_known():
     found = summary(model, torch.randn(2, 3, 6, 6))
     convolution, linear = 2 * 2 * 8 * 16 * 27, 2 * 2 * 128 * 5
     # The input of the network has no gradient; that of the linear layer has one.
-    assert found.operations == found.full_operations == 2 * convolution + 3 * linear
+    assert found.total.operations == found.full.operations == 2 * convolution + 3 * linear
+    operations = {layer.name: layer.costs.operations for layer in found.layers}
+    assert operations == {"0": 2 * convolution, "2": 3 * linear}
 
 
 def test_activations_of_a_plain_network_are_known():
@@ -67,6 +71,60 @@ def test_activations_of_a_plain_network_are_known():
     found = summary(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Sigmoid()), x)
     costs = {layer.name: layer.costs.activations for layer in found.layers}
     assert costs == {"0": x.nbytes, "1": 2 * 8 * 16 * 4}
+
+
+def test_operations_of_layers_beside_each_other():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            x = torch.relu(x)
+            return x.mean((2, 3)) @ x.new_ones(4, 2) + (self.one(x) * self.two(x)).sum()
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), convert_(Branches(), learned=0.25))
+    found = summary(model, torch.randn(1, 3, 5, 5))
+    layers = {layer.name: layer for layer in found.layers}
+    pixels, product = 2 * 25 * 4 * 4, 2 * 4 * 2
+    # The weight's gradient needs a quarter of the operations.
+    assert layers["1.one"].costs.operations == 2.25 * 9 * pixels
+    assert layers["1.one"].full_operations == 3 * 9 * pixels
+    assert layers["1.two"].costs.operations == 2.25 * pixels
+    assert layers["1"].costs.operations == layers["1"].full_operations == 2 * product
+
+
+def test_weights_that_layers_assemble_are_no_activations():
+    x = torch.randn(2, 3, 6, 6)
+    model = convert_(network(), learned=0.25, seed=0)
+    found, plain = summary(model, x), summary(network(), x)
+    # The first layer needs no gradient of its input, and so no weight.
+    weights = {layer.name: layer.costs.packed for layer in found.layers if layer.costs.packed}
+    assert weights == {"3": 4 * 16 * 16 * 9}
+    assert found.total.packed == 4 * 16 * 16 * 9
+    assert found.total.activations == found.full.activations == plain.total.activations
+
+
+def test_full_training_is_without_fusion():
+    x = torch.randn(2, 3, 8, 8)
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3)]
+    model = convert_(nn.Sequential(*layers), learned=0.5)
+    before = summary(model, x)
+    fuse_(model, x)
+    after = summary(model, x)
+    assert after.full == before.full
+    # ReLU's result, which the convolution needs, is computed again.
+    assert before.total.activations - after.total.activations == 4 * 2 * 8 * 64
+    assert after.total.packed == before.total.packed
+
+
+def test_layers_that_are_one_step_are_measured_as_such():
+    model = models.create("wrn_10_1", learned=0.25, seed=0)
+    found = summary(model, torch.randn(2, 3, 16, 16))
+    blocks = [layer for layer in found.layers if layer.kind == "BasicBlock"]
+    assert all(layer.costs.activations for layer in blocks)
+    norms = [layer for layer in found.layers if layer.kind == "BatchNorm2d"]
+    assert not any(layer.costs.activations for layer in norms if layer.name != "bn")
 
 
 def test_the_model_stays_as_it_is():

@@ -57,8 +57,39 @@ def whole(model):
     }
 
 
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+}
+
+
+def step(model, optimizer, number):
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(number))
+    optimizer.zero_grad()
+    model(images).square().mean().backward()
+    optimizer.step()
+
+
+def resumed(model, make, path):
+    """The values after three steps, and after one that follows the load of the first two."""
+    whole_run = model()
+    optimizer = make(whole_run.parameters())
+    for number in range(2):
+        step(whole_run, optimizer, number)
+    save_sharded(whole_run, path, optimizer)
+    step(whole_run, optimizer, 2)
+    other = model()
+    its = make(other.parameters())
+    load_sharded(other, path, its)
+    step(other, its, 2)
+    return whole(whole_run), whole(other)
+
+
 def work(rank, folder):
     found = {}
+    for name, make in OPTIMIZERS.items():
+        path = f"{folder}/with {name}"
+        found[f"with {name}"] = resumed(lambda: sharded(network(METHODS["slice"])), make, path)
     for name, method in METHODS.items():
         save_sharded(sharded(trained(method)), f"{folder}/{name}")
         found[name] = whole(load_sharded(sharded(network(method)), f"{folder}/{name}"))
@@ -122,6 +153,26 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(loaded, folder, tmp_pa
         load_sharded(network(other), tmp_path)
     with pytest.raises(ValueError, match="not empty; expected a new one"):
         save_sharded(network(other), folder / "slice")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_resumes_with_its_optimizer(loaded, folder, tmp_path, name):
+    for found in loaded:
+        same(*found[f"with {name}"])
+    same(*resumed(lambda: network(METHODS["slice"]), OPTIMIZERS[name], tmp_path / "alone"))
+    # One process reads what two wrote, with the optimizer's state or without.
+    model = network(METHODS["slice"])
+    optimizer = OPTIMIZERS[name](model.parameters())
+    load_sharded(model, folder / f"with {name}", optimizer)
+    (momentum, *_) = (state for state in optimizer.state.values())
+    assert any(value.any() for value in momentum.values())
+    same(
+        load_sharded(network(METHODS["slice"]), folder / f"with {name}").state_dict(),
+        model.state_dict(),
+    )
+    other = next(make for key, make in OPTIMIZERS.items() if key != name)(model.parameters())
+    with pytest.raises(ValueError, match=r"the value of '\.optimizer\.state\."):
+        load_sharded(model, folder / f"with {name}", other)
 
 
 @pytest.mark.parametrize("lost", [".metadata", "__0_0.distcp", "maskedconv.json"])

@@ -52,3 +52,11 @@ def test_cuda_without_a_gpu_exits_2(tmp_path):
     result = call(reproduce, "--device", "cuda", "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "torch finds no GPU" in result.stderr
+
+
+def test_several_processes_of_torchrun_are_refused(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = call(reproduce, "fig1")
+    assert result.exit_code == 2, result.output
+    assert "torchrun started 2 processes; expected one" in result.stderr

@@ -69,11 +69,3 @@ def test_learned_is_a_count_only_where_it_is_written_as_one(text, value):
 )
 def test_options_of_models(text, value):
     assert parse_option(text) == ("a", value)
-
-
-def test_several_processes_of_torchrun_are_refused(monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    result = call(train, "--model", "wrn_10_1", "--dataset", "digits")
-    assert result.exit_code == 2, result.output
-    assert "torchrun started 2 processes; expected one" in result.stderr

@@ -188,6 +188,7 @@ def test_report():
         learned=4,
         others={"0": ("Scaled", 12, 0), "2": ("Conv2d", 12, 0), "3": ("Linear", 4, 2)},
         norms={"4": ("BatchNorm1d", 0, 4)},
+        which={},
     )
     assert str(report).splitlines() == [
         "1 converted, 1 convertible, 1 left alone",

@@ -21,6 +21,8 @@ from maskedconv import (
     methods,
     models,
     save,
+    summary,
+    thin,
 )
 
 
@@ -306,3 +308,22 @@ def test_fisher_information_refuses() -> None:
         fisher_information(model, batches(1, 4), lambda output, _: output.sum() * float("nan"))
     assert all(p.requires_grad for p in model.parameters())
     assert model.training
+
+
+def test_thin_removes_the_zero_filters_wherever_they_are() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 4, 1)
+    )
+    model = convert_(plain, learned=0.25, frozen="zero", which="random", seed=0, exclude="3")
+    thinned, report = thin(model.eval(), torch.randn(2, 3, 8, 8))
+    assert report.channels == {"0": (16, 4), "1": (16, 4), "3": (4, 4)}
+    assert torch.equal(thinned[0].weight, model[0].learned)
+
+
+def test_summary_counts_the_learned_part_alone() -> None:
+    input = torch.randn(2, 3, 8, 8).double()
+    costs = [summary(converted(which=which).double(), input) for which in ("first", "random")]
+    assert costs[0].operations == costs[1].operations < costs[0].full_operations
+    for name in ("learned", "frozen", "gradients", "optimizer", "activations", "all_reduce"):
+        assert getattr(costs[0].total, name) == getattr(costs[1].total, name)

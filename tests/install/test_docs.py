@@ -77,7 +77,7 @@ def test_roles_of_docstrings_become_links():
     assert not re.search(r":class:|:func:|::", found)
 
 
-@pytest.mark.parametrize("page", ["fine-tune.md", "supermasks.md", "which.md"])
+@pytest.mark.parametrize("page", ["fine-tune.md", "supermasks.md", "tasks.md", "which.md"])
 def test_snippets_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code = snippets(page)

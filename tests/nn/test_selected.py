@@ -94,6 +94,19 @@ def _step(module: nn.Module, input: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     return output.detach(), {**grads, "input": leaf.grad}
 
 
+@pytest.mark.parametrize("which", [[1, 4, 6], [5, 6, 7]])
+def test_the_gradient_of_all_filters_gives_the_same(which: list[int]) -> None:
+    plain = nn.Conv2d(4, 8, 3, dtype=torch.float64)
+    layer = Case(plain, which, 0, "keep", channels_last=True).layer()
+    layer.options = layer.options._replace(jointly=not layer.options.jointly)
+    input = torch.randn(2, 4, 6, 6, dtype=torch.float64)
+    input = input.to(memory_format=torch.channels_last)
+    (output, grads), (expected, whole) = _step(layer, input), _step(plain, input)
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(grads["learned"], whole["weight"][which])
+    torch.testing.assert_close(grads["bias_learned"], whole["bias"][which])
+
+
 WHICH = {0: [1, 4, 6], 1: [0, 2], 2: [2], 3: [0, 2]}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 from torch.nn import functional as F
 
 from maskedconv import BNReLUConv2d, MaskedConv2d
@@ -97,3 +98,12 @@ def test_the_first_indices_need_no_order() -> None:
 def test_refuses_other_indices(which: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         MaskedConv2d(4, 6, 3, learned=2, which=which)
+
+
+def test_pytorchs_distributed_state_dicts_hold_the_indices() -> None:
+    model, other = (nn.Sequential(_layer(_plain(), 0)) for _ in range(2))
+    nn.init.zeros_(other[0].learned)
+    state = get_model_state_dict(model)
+    assert state["0.which"].tolist() == [1, 2, 5]
+    set_model_state_dict(other, state)
+    assert torch.equal(other[0].weight, model[0].weight)

@@ -103,11 +103,14 @@ def test_members_differ_by_seed_and_share_what_is_frozen(dataset, tmp_path):
     result = train_members(start, replace(MEMBERS, seed=7), dataset, fit, checkpoint)
     assert [seed for seed, _ in trained] == [member_seed(7, member) for member in range(3)]
     states = [model.state_dict() for _, model in trained]
+    assert not any(p.grad is not None for _, model in trained for p in model.parameters())
     for name, value in start.state_dict().items():
         assert torch.equal(value, before[name])
         same = torch.equal(states[0][name], states[1][name])
         if name.endswith("frozen"):
             assert torch.equal(states[0][name], value)
+            if value.numel():
+                assert len({state[name].data_ptr() for state in states}) == 1
         elif name.endswith(".learned"):
             assert not same
     averaged = sum(

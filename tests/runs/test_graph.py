@@ -85,7 +85,7 @@ def test_a_checkpoint_from_before_later_fields_existed_is_used(dataset, tmp_path
     """An empty training state, so that the run fails where it is restored."""
     run = RUNS["sgd"]
     described = run.to_json()
-    for name in ("compile", "method", "method_options", "warmup", "test_subset"):
+    for name in ("compile", "method", "method_options", "warmup", "test_subset", "processes"):
         del described[name]
     images = [*dataset.train_images.shape, len(dataset.test_images), dataset.num_classes]
     identity = {"config": described, "images": images, "device": "cpu"}

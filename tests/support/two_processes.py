@@ -1,4 +1,4 @@
-"""Runs a function in two processes of a gloo group, and gathers its results."""
+"""Runs a function in the processes of a gloo group, and gathers its results."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ import torch.distributed as dist
 
 def in_two_processes(work: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
     """Calls ``work(rank, *arguments)`` in each process; returns both results, by rank."""
-    torch.multiprocessing.spawn(_begin, args=(work, str(folder), arguments), nprocs=2)
-    return [torch.load(folder / f"result{rank}", weights_only=False) for rank in range(2)]
+    return in_processes(2, work, folder, *arguments)
 
 
-def _begin(rank: int, work: Callable[..., Any], folder: str, arguments: tuple[Any, ...]) -> None:
+def in_processes(count: int, work: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
+    """As :func:`in_two_processes`, in ``count`` processes."""
+    torch.multiprocessing.spawn(_begin, args=(count, work, str(folder), arguments), nprocs=count)
+    return [torch.load(folder / f"result{rank}", weights_only=False) for rank in range(count)]
+
+
+def _begin(
+    rank: int, count: int, work: Callable[..., Any], folder: str, arguments: tuple[Any, ...]
+) -> None:
     torch.set_num_threads(1)
-    store = dist.FileStore(os.path.join(folder, "store"), 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    store = dist.FileStore(os.path.join(folder, "store"), count)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=count)
     torch.save(work(rank, *arguments), os.path.join(folder, f"result{rank}"))
     dist.barrier()
     # PyTorch's teardown of a group may abort or hang if the other process is gone.

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from maskedconv.data.share import WHOLE
 from maskedconv.optim import CAPTURABLE, OPTIMIZERS
 from maskedconv.training import TrainingConfig, train
 from maskedconv.training.graph import check_graph
@@ -23,6 +24,8 @@ def test_reasons():
     assert len(check_graph("off", "cpu", ["sgd", "yellowfin"])) == 1
     with pytest.raises(ValueError, match="graph is 'on', but yellowfin computes"):
         check_graph("on", "cuda", ["sgd", "yellowfin"])
+    with pytest.raises(ValueError, match="graph is 'on', but a step of several processes is eager"):
+        check_graph("on", "cuda", ["sgd"], processes=2)
     with pytest.raises(ValueError, match="graph is 'yes'; expected one of auto, on, off"):
         check_graph("yes", "cuda", [])
 
@@ -39,7 +42,7 @@ def test_on_without_cuda_is_an_error_before_any_work(optimizer, words):
         def parameters(self):
             raise AssertionError
 
-    dataset = SimpleNamespace(device=torch.device("cpu"))
+    dataset = SimpleNamespace(device=torch.device("cpu"), share=WHOLE)
     config = TrainingConfig(
         epochs=1, batch_size=8, lr=0.1, momentum=0.9, weight_decay=0.0, milestones=(), gamma=0.1,
         optimizer=optimizer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskedconv.ops.geometry import dense
+from maskedconv.ops.geometry import dense, filters_format
 from maskedconv.ops.pack_filters.problem import PackProblem
 
 
@@ -19,4 +19,8 @@ def run(problem: PackProblem) -> Tensor:
     learned, frozen, slice_dim, dtype, memory_format, _ = problem
     if not (learned.dtype is frozen.dtype is dtype):
         learned, frozen = learned.to(dtype), frozen.to(dtype)
-    return dense(torch.cat((learned, frozen), slice_dim), memory_format)
+    weight = torch.cat((learned, frozen), slice_dim)
+    # The strides of dimensions of size 1 choose PyTorch's kernel: they stay those of the filters.
+    if filters_format(learned, frozen) is torch.channels_last:
+        return dense(weight, memory_format)
+    return weight.contiguous(memory_format=memory_format)

@@ -1,0 +1,110 @@
+"""Batches of several tasks: by layer where this is right, else one task after another."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from maskedconv.nn.global_threshold import scored_layers
+from maskedconv.tasks.by_layer import ByLayer, NotByLayer
+from maskedconv.tasks.places import Place, Value
+from maskedconv.tasks.rows import Order, check_outputs, rows_of
+
+Emptied = AbstractContextManager[Mapping[str, Sequence[Value]]]
+
+
+class Mixed:
+    """Computes the outputs of batches, and remembers what it found out about the model.
+
+    Args:
+        places: of the model.
+        emptied: context in which they are empty; it gives the values of all tasks.
+        using: context in which a task is active.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        places: Sequence[Place],
+        emptied: Callable[[], Emptied],
+        using: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        self._model, self._places = model, places
+        self._emptied, self._using = emptied, using
+        self._reason = ""
+        self._known: set[tuple[int, ...]] = set()
+
+    def outputs(self, arguments: Sequence[Any], order: Order) -> list[Tensor]:
+        """The output of each group."""
+        outputs = self._by_layer(arguments, order) or self._one_by_one(arguments, order)
+        check_outputs(outputs, order.groups)
+        return outputs
+
+    def _one_by_one(self, arguments: Sequence[Any], order: Order) -> list[Tensor]:
+        count, outputs = len(order.places), []
+        arranged = order.sort(arguments)
+        for group in order.groups:
+            own = [
+                group.of(one) if isinstance(one, Tensor) and rows_of(one) == count else one
+                for one in arranged
+            ]
+            with self._using(group.task):
+                outputs.append(self._model(*own))
+        return outputs
+
+    def _by_layer(self, arguments: Sequence[Any], order: Order) -> list[Tensor] | None:
+        """The outputs, or None if they cannot be computed so."""
+        training = any(module.training for module in self._model.modules())
+        if len(order.groups) == 1 or training or self._reason:
+            return None
+        try:
+            self._verify(arguments, order)
+            return self._run(arguments, order)
+        # Whatever fails where a layer has no values: the tasks one by one show if it is an error.
+        except Exception as error:
+            self._reason = str(error) or type(error).__name__
+        warnings.warn(
+            "the tasks of a batch are computed one after another, as the model cannot be run "
+            f"layer by layer for all: {self._reason}",
+            stacklevel=7,
+        )
+        return None
+
+    def _run(self, arguments: Sequence[Any], order: Order) -> list[Tensor]:
+        with self._emptied() as values:
+            run = ByLayer(self._places, values, order.groups)
+            return run.run(self._model, order.sort(arguments))
+
+    def _verify(self, arguments: Sequence[Any], order: Order) -> None:
+        """Runs a batch of one row more, for the first batch of each shape of rows.
+
+        A tensor that has as many rows as the batch in both has the rows in its first dimension.
+        """
+        shape = tuple(arguments[0].shape[1:])
+        if shape not in self._known:
+            _check_model(self._model)
+            count = len(order.places)
+            more = [
+                torch.cat((one, one[order.places[-1:].to(one.device)]))
+                if isinstance(one, Tensor) and rows_of(one) == count
+                else one
+                for one in arguments
+            ]
+            with torch.no_grad():
+                self._run(more, order.with_one_more())
+            self._known.add(shape)
+
+
+def _check_model(model: nn.Module) -> None:
+    """NotByLayer if a module needs all its rows, or a task's values of other modules."""
+    if any(layer.settings.threshold == "global" for layer in scored_layers(model)):
+        raise NotByLayer("its supermasks have one threshold for all layers of a task")
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and not module.track_running_stats:
+            raise NotByLayer(f"{name} normalises with the statistics of the batch")

@@ -1,0 +1,64 @@
+"""Values of a task while another one is active."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from maskedconv.tasks.places import Place, Value, write
+
+
+class Stored(NamedTuple):
+    """Modules with the names of the model's, which hold a task's values while it is not active.
+
+    Attributes:
+        root: stands for the model.
+        places: as the model's, and in the same order.
+    """
+
+    root: nn.Module
+    places: list[Place]
+
+    def fill(self, values: Sequence[Value]) -> None:
+        write(self.places, values)
+
+    def values(self) -> list[Value]:
+        return [place.value for place in self.places]
+
+    def take(self) -> list[Value]:
+        """The values, which are then no longer here."""
+        values = self.values()
+        self.fill([None] * len(values))
+        return values
+
+
+def make_stored(places: Sequence[Place]) -> Stored:
+    """An empty one for the places of a model."""
+    root = nn.Module()
+    return Stored(root, [_mirrored(root, place) for place in places])
+
+
+def check_alike(name: str, stored: Sequence[Value], present: Sequence[Value]) -> None:
+    """ValueError if a task was left behind when the model alone was moved or converted."""
+    for one, other in zip(stored, present, strict=True):
+        if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+            kinds = [f"{tensor.dtype} on {tensor.device}" for tensor in (one, other)]
+            if kinds[0] != kinds[1]:
+                raise ValueError(
+                    f"task {name!r} is {kinds[0]}, but the model is {kinds[1]}; expected both "
+                    "alike: call .to() of the tasks, not of the model"
+                )
+            return
+
+
+def _mirrored(root: nn.Module, place: Place) -> Place:
+    module = root
+    for part in filter(None, place.path.split(".")):
+        module = module._modules.setdefault(part, nn.Module())  # type: ignore[assignment]
+    getattr(module, place.kind)[place.key] = None
+    if place.key in place.owner._non_persistent_buffers_set:
+        module._non_persistent_buffers_set.add(place.key)
+    return place._replace(owner=module)

@@ -1,0 +1,212 @@
+"""A model of which one of several tasks is active, switched by reference."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from maskedconv.nn.drawing import draw_learned_
+from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.tasks.names import entry_names
+from maskedconv.tasks.places import Value, find_places, write
+from maskedconv.tasks.stored import Stored, check_alike, make_stored
+
+
+class Switching(nn.Module):
+    """The part of :class:`maskedconv.Tasks` that holds, adds and switches tasks.
+
+    The values of the active task are in the model alone, and those of each other task in modules
+    with the same names. So each tensor is in one place, and ``nn.Module`` itself moves all of them.
+    """
+
+    def __init__(self, model: nn.Module, *, head: str | None = None) -> None:
+        super().__init__()
+        self._head = head
+        self._places = find_places(model, head)
+        self._layers = [one for one in model.modules() if isinstance(one, PartlyLearned)]
+        self._stored: dict[str, Stored] = {}
+        self._active: str | None = None
+        self.model = model
+        self.tasks = nn.Module()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tasks, in the order in which they were added."""
+        return tuple(self._stored)
+
+    @property
+    def active(self) -> str | None:
+        """The task whose values the model has; None if there are no tasks."""
+        return self._active
+
+    def add(self, name: str, *, head: nn.Module | None = None, seed: int | None = None) -> None:
+        """Adds a task that starts as a copy of the active one, and makes it active.
+
+        The first task takes the model's own values, unless there is a ``seed``.
+
+        Args:
+            name: not empty, and without a dot.
+            head: of this task; None for a copy of the present one.
+            seed: draws the learned values anew, as :class:`maskedconv.Ensemble` does.
+
+        Raises:
+            TypeError, ValueError: an argument is not one of these, the task exists, or its values
+                cannot be drawn anew. The tasks are then as before.
+        """
+        with self._added(name, head, copied=bool(self._stored) or seed is not None):
+            if seed is not None:
+                draw_learned_(self.model, seed)
+
+    def set(self, name: str) -> None:
+        """Makes a task active. Nothing is copied.
+
+        Raises:
+            ValueError: there is no such task, or the model alone was moved to another device or
+                dtype.
+        """
+        stored = self._task(name)
+        if name != self._active:
+            present = self._present()
+            check_alike(name, stored.values(), present)
+            self._stored[str(self._active)].fill(present)
+            self._put(stored.take())
+            self._active = name
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        """Context in which a task is active, and after it the one before.
+
+        Raises:
+            ValueError: as :meth:`set`.
+        """
+        before = self._active
+        self.set(name)
+        try:
+            yield
+        finally:
+            # There was one, or the first line would have failed.
+            self.set(before or name)
+
+    def remove(self, name: str) -> None:
+        """Removes a task. After the last one, the model keeps its values.
+
+        Raises:
+            ValueError: there is no such task; or it is active, and others exist.
+        """
+        self._task(name)
+        if name == self._active and len(self._stored) > 1:
+            raise ValueError(f"task {name!r} is active; expected another, so set one first")
+        self._forget(name)
+        if name == self._active:
+            self._active = None
+
+    def nbytes(self, name: str) -> int:
+        """Bytes in memory of what a task has for itself.
+
+        Raises:
+            ValueError: there is no such task.
+        """
+        stored = self._task(name)
+        values = self._present() if name == self._active else stored.values()
+        tensors: dict[int, Tensor] = {}
+        for value in values:
+            found = value.state_dict().values() if isinstance(value, nn.Module) else (value,)
+            tensors |= {id(one): one for one in found if one is not None}
+        return sum(tensor.nbytes for tensor in tensors.values())
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """All tasks, ``tasks.<name>.<...>``, and once what they share, ``model.<...>``."""
+        state = super().state_dict(*arguments, **options)
+        prefix = options.get("prefix", "")
+        for name, own in self._active_names():
+            if (key := f"{prefix}model.{name}") in state:
+                state[f"{prefix}tasks.{self._active}.{own}"] = state.pop(key)
+        return state
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        values = dict(state_dict)
+        for name, own in self._active_names():
+            if (key := f"{prefix}tasks.{self._active}.{own}") in values:
+                state_dict[f"{prefix}model.{name}"] = values[key]
+                state_dict.pop(key, None)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _active_names(self) -> list[tuple[str, str]]:
+        """Names of the active task's values in the model, and under which they are stored."""
+        return [] if self._active is None else entry_names(self.model, self._places)
+
+    def _task(self, name: str) -> Stored:
+        if name not in self._stored:
+            known = ", ".join(self._stored) or "none"
+            raise ValueError(f"name is {name!r}; expected one of the tasks: {known}")
+        return self._stored[name]
+
+    def _present(self) -> list[Value]:
+        return [place.value for place in self._places]
+
+    def _put(self, values: list[Value]) -> None:
+        """Gives the model the values of a task."""
+        if self._head is not None:
+            _in_mode(values[0], self._places[0].value)
+        write(self._places, values)
+        for layer in self._layers:
+            layer.values_replaced()
+
+    @contextmanager
+    def _emptied(self) -> Iterator[dict[str, list[Value]]]:
+        """Context in which the model has no values of a task; gives those of all."""
+        active = self._stored[str(self._active)]
+        active.fill(self._present())
+        write(self._places, [None] * len(self._places))
+        try:
+            yield {name: one.values() for name, one in self._stored.items()}
+        finally:
+            self._put(active.take())
+
+    @contextmanager
+    def _added(self, name: str, head: nn.Module | None, *, copied: bool) -> Iterator[None]:
+        """Adds a task with the present values, and removes it if the context fails."""
+        self._check_new(name, head)
+        present, before = self._present(), self._active
+        values = copy.deepcopy(present) if copied else list(present)
+        if head is not None:
+            values[0] = head
+        if before is not None:
+            self._stored[before].fill(present)
+        self._put(values)
+        self._stored[name] = make_stored(self._places)
+        self.tasks._modules[name] = self._stored[name].root
+        self._active = name
+        try:
+            yield
+        except BaseException:
+            self._forget(name)
+            if before is not None:
+                self._stored[before].take()
+            self._put(present)
+            self._active = before
+            raise
+
+    def _forget(self, name: str) -> None:
+        del self._stored[name], self.tasks._modules[name]
+
+    def _check_new(self, name: str, head: nn.Module | None) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name is a {type(name).__name__}; expected a str")
+        if not name or "." in name:
+            raise ValueError(f"name is {name!r}; expected a name without dots")
+        if name in self._stored:
+            raise ValueError(f"name is {name!r}, which exists; expected a new one, or remove it")
+        if head is not None and not isinstance(head, nn.Module):
+            raise TypeError(f"head is a {type(head).__name__}; expected a module")
+        if head is not None and self._head is None:
+            raise ValueError("head is given; expected None, as Tasks was made without head=")
+
+
+def _in_mode(module: Any, other: nn.Module | None) -> None:
+    if other is not None and module.training != other.training:
+        module.train(other.training)
