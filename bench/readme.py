@@ -69,14 +69,15 @@ def step_table() -> str:
 
 def _step_line(row: dict[str, Any], dtype: str) -> str:
     over = row["ours_over"]["maskedconv"]
-    peak = row["peak_bytes"]["maskedconv"] / row["peak_bytes"]["conv2d"]
+    peaks = row["peak_bytes"]  # without any by bench.steps --brief
+    peak = f"{peaks['maskedconv'] / peaks['conv2d']:.2f}" if peaks else "–"
     compiled, sliced = (
         f"{over[name]:.2f}" if name in over else "–"
         for name in ("conv2d compiled", "sliced backward")
     )
     label = f"{row['layer']}, {dtype}, p = {row['learned']:g}"
     label += " zero" if row["frozen"] == "zero" else ""
-    return f"| {label} | {over['conv2d']:.2f} | {compiled} | {sliced} | {peak:.2f} |"
+    return f"| {label} | {over['conv2d']:.2f} | {compiled} | {sliced} | {peak} |"
 
 
 def tables() -> str:
