@@ -19,6 +19,9 @@ INSTALL := $(PIP) install --quiet --progress-bar off -c $(CONSTRAINTS)
 # Says what the installation had to leave out, as pip does not show it.
 LEFT_OUT := $(BIN)/python -c 'from maskedconv.build_notes import left_out; \
 	[print(f"maskedconv is without {part}: {why}") for part, why in left_out().items()]'
+# The requirements of an extra, without the package, which pip would build anew.
+REQUIRED_BY := $(BIN)/python -c 'import sys; from importlib.metadata import requires; \
+	print(*(one.split(";")[0] for one in requires("maskedconv") if "extra == \"" + sys.argv[1] in one))'
 SOURCES := setup.py native_build.py pyproject.toml $(CONSTRAINTS) $(shell find csrc)
 
 .PHONY: reproduce test fuzz bench docs gpu-check sanitize typed lint format clean
@@ -89,22 +92,25 @@ $(VENV)/bin/python:
 		{ echo "$(PYTHON) is older than 3.11; set PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
+# Each of the first two builds the compiled parts; the others add what their tools need.
 $(VENV)/installed: $(SOURCES) | $(VENV)/bin/python
 	@echo "installing into $(VENV) (about 5 GB with PyTorch's CUDA libraries; minutes the first time)"
 	$(INSTALL) -e '.[reproduce]'
 	@$(LEFT_OUT)
 	@touch $@
 
-$(VENV)/installed-test: $(VENV)/installed
+$(VENV)/installed-test: $(SOURCES) | $(VENV)/bin/python
+	@echo "installing into $(VENV) (about 6 GB with PyTorch's CUDA libraries; minutes the first time)"
 	MASKEDCONV_NATIVE=1 $(INSTALL) -e '.[all]'
-	@touch $@
+	@$(LEFT_OUT)
+	@touch $(VENV)/installed $@
 
 $(VENV)/installed-dev: $(VENV)/installed-test
-	$(INSTALL) -e '.[dev]'
+	$(INSTALL) $$($(REQUIRED_BY) dev)
 	@touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed
-	$(INSTALL) -e '.[docs]'
+	$(INSTALL) $$($(REQUIRED_BY) docs)
 	@touch $@
 
 clean:

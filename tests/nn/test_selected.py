@@ -98,7 +98,8 @@ def _step(module: nn.Module, input: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 def test_the_gradient_of_all_filters_gives_the_same(which: list[int]) -> None:
     plain = nn.Conv2d(4, 8, 3, dtype=torch.float64)
     layer = Case(plain, which, 0, "keep", channels_last=True).layer()
-    layer.options = layer.options._replace(jointly=not layer.options.jointly)
+    jointly = () if layer.options.jointly else (torch.float64,)
+    layer.options = layer.options._replace(jointly=jointly)
     input = torch.randn(2, 4, 6, 6, dtype=torch.float64)
     input = input.to(memory_format=torch.channels_last)
     (output, grads), (expected, whole) = _step(layer, input), _step(plain, input)
