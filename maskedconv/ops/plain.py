@@ -29,13 +29,13 @@ def is_plain(tensor: Tensor) -> bool:
     False for complex numbers, which no kernel takes. Runs twice in every backward pass, so the
     conditions are ordered to be fast for ordinary tensors.
     """
-    if _active_modes() or tensor.is_neg():
+    # A slice of zeros without memory has an address, its offset.
+    if _active_modes() or tensor.is_neg() or tensor._is_zerotensor():
         return False
     if type(tensor) not in _PLAIN_TYPES and _stands_for_another(tensor):
         return False
     try:
-        # Zero for gradients of zeros; raises for wrappers of torch.func and layouts without
-        # strides.
+        # Raises for wrappers of torch.func and layouts without strides.
         return bool(tensor.data_ptr() or not tensor.numel())
     except RuntimeError:
         return False

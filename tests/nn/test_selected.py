@@ -197,3 +197,12 @@ def test_trains_after_inference_mode() -> None:
         moved(input)
     moved(input.requires_grad_()).sum().backward()
     assert moved.learned.grad is not None
+
+
+def test_a_gradient_of_zeros_without_memory() -> None:
+    plain = nn.Conv2d(4, 8, 3)
+    layer = Case(plain, [5, 6, 7], 0, "keep", channels_last=True).layer()  # a view of the gradient
+    output = layer(torch.randn(1, 4, 5, 5))
+    output.backward(torch._efficientzerotensor(output.shape))
+    assert layer.learned.grad is not None
+    assert not layer.learned.grad.any()

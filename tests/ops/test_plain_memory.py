@@ -213,9 +213,10 @@ def test_a_kernel_that_is_forced_says_why_it_cannot_read():
 
 @pytest.mark.parametrize(
     "tensor",
-    [lazily_negated(torch.ones(3)), torch._efficientzerotensor((3,)), torch.ones(3, device="meta"),
+    [lazily_negated(torch.ones(3)), torch._efficientzerotensor((3,)),
+     torch._efficientzerotensor((3,))[1:], torch.ones(3, device="meta"),
      torch.ones(3).to_sparse(), torch.ones(3).to_mkldnn()],
-    ids=["negated", "zero", "meta", "sparse", "mkldnn"],
+    ids=["negated", "zero", "part of zero", "meta", "sparse", "mkldnn"],
 )  # fmt: skip
 def test_no_address_without_values_in_memory(tensor):
     assert not plain.is_plain(tensor)
