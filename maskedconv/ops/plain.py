@@ -74,7 +74,8 @@ def address(tensor: Tensor) -> int:
     Raises:
         RuntimeError: the memory does not contain its values.
     """
-    pointer = 0 if tensor.is_neg() else tensor.data_ptr()
+    lazy = tensor.is_neg() or tensor._is_zerotensor()
+    pointer = 0 if lazy else tensor.data_ptr()
     if not pointer and tensor.numel():
         raise RuntimeError(
             f"a kernel received a tensor without its own memory: {type(tensor).__name__}, "
