@@ -1,7 +1,7 @@
 """The settings in which PyTorch's joint gradients of the input and all filters are faster.
 
 Source: every layer of the paper's networks on a CPU with AVX-512 and two threads. In float32
-(``bench/results/cpu-x86_64-2-threads-ways.json``) it is 1 of 544 settings: 1x1, 24 to 48 channels,
+(``python -m bench.ways``) it is 1 of 544 settings: 1x1, 24 to 48 channels,
 33 learned. In bfloat16 (``bench/README.md``) PyTorch's gradients take half the time, so that in
 small layers with two thirds learned Python takes more time than is saved.
 """
