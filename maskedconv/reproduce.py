@@ -39,6 +39,7 @@ from maskedconv.runs.planning import (
     check_folder,
     check_same_data,
     data_keys,
+    matching,
     name_unused_folders,
     write_plan,
 )
@@ -82,6 +83,14 @@ def main(
     seeds: Annotated[int, typer.Option(help="Number of seeds of every run.")] = 1,
     epochs: Annotated[int | None, typer.Option(help="By default the preset's.")] = None,
     subset: Annotated[int | None, typer.Option(help="Training images per class.")] = None,
+    match: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only the runs whose label, as --list --verbose shows it, contains TEXT; "
+            "several times for several texts.",
+            metavar="TEXT",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     amp: Annotated[str, typer.Option(help=AMP_HELP)] = "auto",
     graph: Annotated[str, typer.Option(help=GRAPH_HELP)] = "auto",
@@ -156,15 +165,16 @@ def main(
         found = _device_of_runs(place, device)
         request = replace(request, amp=open_amp(amp, found), compile=compile)
         plan = papers.make_plan(items, request)
-        open_graph(graph, found, (run.optimizer for run in all_runs(plan)))
+        chosen = matching(plan, match or [])
+        open_graph(graph, found, (run.optimizer for run in all_runs(chosen)))
         check_compile(compile, found.type)
         if list_:
-            print_items(plan, verbose)
+            print_items(chosen, verbose)
             return
         for remark in papers.remarks(items, request):
             say(f"note: {remark}")
-        name_unused_folders(plan, locations)
-        check_data(plan, locations, needed=not dry_run)
+        name_unused_folders(chosen, locations)
+        check_data(chosen, locations, needed=not dry_run)
         store = Store(out or Path("runs") / preset)
         at_once, threads = asked, threads or plan.preset.threads
         if not place.is_ray:
@@ -173,17 +183,19 @@ def main(
         seconds = 60 * checkpoint_minutes
         worker_config = WorkerConfig(store.out, found.type, threads, seconds, graph)
         if dry_run:
-            sizes = {key: locations.size(key, found) for key in data_keys(plan)}
+            sizes = {key: locations.size(key, found) for key in data_keys(chosen)}
             workers = Workers(at_once or 1, found.type, threads)
-            print_estimate(plan, sizes, store, workers, verbose)
+            print_estimate(chosen, sizes, store, workers, verbose)
             return
         store.prepare()
         # Worker processes move the images to the device themselves.
         here = at_once == 1 and not place.is_ray
         images_on = found if here else open_device("cpu", threads)
-        datasets, trained = _open(store, plan, locations, images_on)
+        datasets = _load(store, chosen, locations, images_on)
+        planned = write_plan(store, plan, datasets, _command())
+    trained = [planned[run.key] for run in all_runs(chosen)]
     _name_same_runs(trained)
-    rows = run_missing(unique(trained.values()), datasets, worker_config, place, at_once)
+    rows = run_missing(unique(trained), datasets, worker_config, place, at_once)
     if not no_report:
         _draw(store.out)
     print(f"wall time: {duration(time.perf_counter() - start)}")
@@ -201,26 +213,25 @@ def _device_of_runs(place: Engine, asked: str) -> torch.device:
     return torch.device(place.device(asked))
 
 
-def _open(
+def _load(
     store: Store, plan: Plan, locations: DataLocations, device: torch.device
-) -> tuple[dict[DataKey, Task], dict[str, RunConfig]]:
-    """Loads the data, checks that the folder is for these runs, and writes the plan.
-
-    Returns:
-        The data, and for each key of the plan the run that is trained for it.
-    """
+) -> dict[DataKey, Task]:
+    """Checks that the folder is for these runs, and loads their data."""
     check_folder(store, plan.preset)
     loaded = store.load()
     for problem in loaded.problems:
         say(f"note: {problem}")
     datasets = {key: locations.load(key, device) for key in data_keys(plan)}
     check_same_data(store, loaded, datasets)
-    command = shlex.join(["python", "-m", "maskedconv.reproduce", *sys.argv[1:]])
-    return datasets, write_plan(store, plan, datasets, command)
+    return datasets
 
 
-def _name_same_runs(trained: dict[str, RunConfig]) -> None:
-    others = len(trained) - len(unique(trained.values()))
+def _command() -> str:
+    return shlex.join(["python", "-m", "maskedconv.reproduce", *sys.argv[1:]])
+
+
+def _name_same_runs(trained: list[RunConfig]) -> None:
+    others = len(trained) - len(unique(trained))
     if others:
         say(
             f"{others} of {len(trained)} runs learn the same slices of the same network as another "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,28 @@ class Plan:
 def all_runs(plan: Plan) -> list[RunConfig]:
     """Every run of the plan once."""
     return unique(run for runs in plan.runs.values() for run in runs)
+
+
+def matching(plan: Plan, texts: Iterable[str]) -> Plan:
+    """The runs whose label contains one of ``texts``, and the runs from which they start.
+
+    The plan itself if there is no text. An item without such a run is left out.
+
+    Raises:
+        ValueError: no label contains one of the texts.
+    """
+    labels = {run.key: run.label() for run in all_runs(plan)}
+    chosen: set[str] = set()
+    for text in texts:
+        found = {key for key, label in labels.items() if text in label}
+        if not found:
+            raise ValueError(f"match is {text!r}; expected part of a run's label, see --list")
+        chosen |= found
+    if not chosen:
+        return plan
+    chosen |= {run.start for run in all_runs(plan) if run.key in chosen}
+    runs = {item: [run for run in runs if run.key in chosen] for item, runs in plan.runs.items()}
+    return Plan({item: some for item, some in runs.items() if some}, plan.preset)
 
 
 def data_keys(plan: Plan) -> list[DataKey]:

@@ -56,6 +56,30 @@ def test_what_is_there_is_not_run_again(finished):
     assert (out / "results.jsonl").read_bytes() == before
 
 
+def test_match_trains_some_runs_of_the_whole_plan(tmp_path):
+    options = (*SMALL, "--match", "only fc", "--match", "only conv1", "--out", tmp_path)
+    result = call(reproduce, *options)
+    assert result.exit_code == 0, result.output
+    labels = [execute.RunConfig.from_json(row["config"]).label() for row in _rows(tmp_path)]
+    assert len(labels) == 4
+    assert all("only fc" in label or "only conv1" in label for label in labels)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert len(plan["experiments"]["table1"]["runs"]) == SMALL_RUNS
+    assert "4 of 4 runs are finished" in call(reproduce, *options).stderr
+
+
+def test_match_takes_the_runs_from_which_a_run_starts():
+    result = call(reproduce, "fig1", "table4", "--match", "members adam", "--list", "--verbose")
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines if line[0] != " "] == ["table4", "total"]
+    assert lines[-1].split()[:2] == ["total", "6"]
+    assert sum("members adam" in line for line in lines) == 5
+
+
+def _rows(out):
+    return Store(out).load().rows.values()
+
+
 def test_another_preset_or_dataset_in_the_folder_is_refused(finished, tmp_path):
     out, _ = finished
     result = call(reproduce, "--dataset", "folder", "--data-dir", _images(tmp_path), "--out", out)

@@ -31,6 +31,7 @@ from maskedconv import reproduce
         (["--subset", "0"], "subset"),
         (["--subset", "5000"], "subset"),
         (["--epochs", "many"], "Invalid value"),
+        (["table1", "--match", "fc", "--match", "wide"], "match is 'wide'; expected part of a"),
         (["--colour"], "--colour"),
         (["--dataset", "cifar10", "--data-dir", "/nonexistent"], "--download"),
         (["--preset", "paper", "--data-dir", "/nonexistent"], "--dataset takes one of them alone"),
