@@ -181,8 +181,9 @@ def _fake_backward(
 ) -> list[Tensor]:
     *flat, grad_output, flags = rest
     plan, units = _plan(features.dtype, *flat), units_of(tensors)
-    grad = channel_buffer(grad_output, features.size(1))
-    first = features.size(1) - sum(block_step.growths(plan, units))
+    growths = block_step.growths(plan, units)
+    grad = channel_buffer(features, features.size(1) - growths[-1])
+    first = features.size(1) - sum(growths)
     of_units = (
         like(tensor)
         for unit in units

@@ -24,6 +24,7 @@ from maskedconv.ops.bn_relu import (
     NormProblem,
     bn_relu,
     bn_relu_backward,
+    readable_summand,
     runs_kernel,
 )
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of
@@ -223,6 +224,8 @@ class Backward:
         if self._grad_x is None:
             return added, None, None
         grad = self._grad_x.to(self.input.dtype)
+        if added is not None:
+            added = readable_summand(added, self.input)
         memory = BackwardMemory(self._activation, True, added_to, added)
         return bn_relu_backward(self.step.problem(self.input), grad, self.needs, memory)
 
