@@ -179,7 +179,7 @@ def _fake_backward(
     tensors: Sequence[Tensor | None],
     *rest: Any,
 ) -> list[Tensor]:
-    *flat, grad_output, flags = rest
+    *flat, _, flags = rest
     plan, units = _plan(features.dtype, *flat), units_of(tensors)
     growths = block_step.growths(plan, units)
     grad = channel_buffer(features, features.size(1) - growths[-1])

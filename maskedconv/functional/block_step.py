@@ -16,12 +16,15 @@ from maskedconv.functional.batch_norm import batch_statistics
 from maskedconv.functional.bn_relu_step import (
     Backward,
     BNReLUPlan,
+    Convolution,
     FilterGrads,
     FilterNeeds,
     NormNeeds,
+    Step,
 )
 from maskedconv.functional.features import GrowingFeatures, channel_buffer
-from maskedconv.ops.bn_relu import Gradients
+from maskedconv.functional.filter_bank import bank_of
+from maskedconv.ops.bn_relu import Gradients, Normalisation
 from maskedconv.ops.bn_statistics import RunningStatistics
 
 # The units of each layer, besides their tensors.
@@ -47,9 +50,12 @@ class UnitTensors(NamedTuple):
     filter_bias: Tensor | None
     frozen_bias: Tensor | None
 
-    def step(self, plan: BNReLUPlan, statistics: Tensor) -> bn_relu_step.Step:
+    def step(self, plan: BNReLUPlan, statistics: Tensor) -> Step:
         """The step with these tensors."""
-        return plan.step(self.weight, self.bias, statistics, self[3:])
+        weight, bias, _, *filters = self
+        ((conv, slice_dim, zeros),) = plan.convs
+        norm = Normalisation(weight, bias, statistics, plan.eps, plan.uses_batch_stats)
+        return Step(norm, (Convolution(bank_of(filters, slice_dim, zeros), conv),))
 
 
 class Kept(NamedTuple):

@@ -282,7 +282,7 @@ class Backward:
         input, layout = self.input, memory_format_of(self.input)
         if input.dtype is dtype and input.is_contiguous(memory_format=layout):
             return input
-        return torch.empty(input.shape, dtype=dtype, device=input.device, memory_format=layout)
+        return torch.empty_like(input, dtype=dtype, memory_format=layout)
 
 
 def _pack(x: Tensor, conv: Convolution) -> Tensor:

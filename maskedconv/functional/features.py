@@ -61,10 +61,9 @@ class GrowingFeatures:
     def _unknown(self, count: int) -> Tensor:
         """The channels without moments; those appended last are dense, and faster to read."""
         last, self._last = self._last, None
-        if last is not None and self._known + last.size(1) == count:
-            if last.dtype == self.whole.dtype:
-                return last
-        return self.whole[:, self._known :]
+        if last is None or self._known + last.size(1) != count or last.dtype != self.whole.dtype:
+            return self.whole[:, self._known :]
+        return last
 
     def _written(self, new: Tensor) -> Tensor:
         """All moments, those of ``new`` in a table that has room for the final channels."""

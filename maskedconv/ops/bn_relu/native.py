@@ -66,9 +66,10 @@ def run_backward(
     grad_weight = _sums(channels) if needs[1] and norm.weight is not None else None
     grad_bias = _sums(channels) if needs[2] and norm.bias is not None else None
     mean, _, inverse_deviation, scale, shift = native.rows_of_channels(norm.statistics, channels)
+    summand, written = memory.summand, _image(grad_input)
     _COMPILED.bn_relu_backward(
         *_pixels(input), scale, shift, address(grad), mean, inverse_deviation,
-        norm.uses_batch_stats, *_image(grad_input), *_image(memory.summand),
+        norm.uses_batch_stats, *written, *(written if summand is grad_input else _image(summand)),
         _pointer(grad_weight), _pointer(grad_bias), torch.get_num_threads(),
     )  # fmt: skip
     return grad_input, _in_type_of(grad_weight, norm.weight), _in_type_of(grad_bias, norm.bias)

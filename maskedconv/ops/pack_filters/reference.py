@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskedconv.ops.geometry import dense, filters_format
+from maskedconv.ops.geometry import dense, filters_format, is_channels_last_weight
 from maskedconv.ops.pack_filters.problem import PackProblem
 
 
@@ -22,6 +22,8 @@ def run(problem: PackProblem) -> Tensor:
     weight = torch.cat((learned, frozen), slice_dim)
     if weight.dtype is not dtype:
         weight = weight.to(dtype)
+    if memory_format is torch.channels_last and is_channels_last_weight(weight):
+        return weight
     # The strides of dimensions of size 1 choose PyTorch's kernel: they stay those of the filters.
     if filters_format(learned, frozen) is torch.channels_last:
         return dense(weight, memory_format)
