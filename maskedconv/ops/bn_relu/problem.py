@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maskedconv.ops.geometry import dense_like, pixel_pitch
 from maskedconv.ops.kinds import describe_cuda
-from maskedconv.ops.plain import is_plain, resolved
+from maskedconv.ops.plain import resolved
 
 
 class Normalisation(NamedTuple):
@@ -138,7 +138,8 @@ class BackwardMemory(NamedTuple):
 
 def readable_summand(tensor: Tensor, input: Tensor) -> Tensor:
     """``tensor`` as a kernel for ``input``, of the same shape, can add it: itself or a copy."""
-    if is_plain(tensor) and (pixel_pitch(tensor) or not pixel_pitch(input)):
+    lazy = tensor.is_neg() or tensor._is_zerotensor()
+    if not lazy and (pixel_pitch(tensor) or not pixel_pitch(input)):
         return tensor
     return dense_like(input).copy_(tensor)
 
