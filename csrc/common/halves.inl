@@ -13,14 +13,13 @@
 namespace maskedconv {
 namespace {
 
-typedef uint32_t Bits __attribute__((vector_size(kWidth * sizeof(uint32_t))));
-typedef int32_t Integers __attribute__((vector_size(kWidth * sizeof(int32_t))));
-typedef uint16_t Halves __attribute__((vector_size(kWidth * sizeof(uint16_t))));
-
-// V is Vector or float, B is Bits or uint32_t alike.
+// V is a vector or float, B is as many uint32_t.
 template <typename V> constexpr bool kIsVector = sizeof(V) > sizeof(float);
-template <typename V> using BitsOf = std::conditional_t<kIsVector<V>, Bits, uint32_t>;
-template <typename B> using ValuesOf = std::conditional_t<kIsVector<B>, Vector, float>;
+template <typename V> using LanesOf = Lanes<static_cast<int>(sizeof(V) / sizeof(float))>;
+template <typename V>
+using BitsOf = std::conditional_t<kIsVector<V>, typename LanesOf<V>::Bits, uint32_t>;
+template <typename B>
+using ValuesOf = std::conditional_t<kIsVector<B>, typename LanesOf<B>::Floats, float>;
 
 template <typename V> BitsOf<V> bits_of(V value) {
     BitsOf<V> bits;
@@ -36,9 +35,9 @@ template <typename B> ValuesOf<B> value_of(B bits) {
 
 template <typename B> B load_bits(const uint16_t* p) {
     if constexpr (kIsVector<B>) {
-        Halves halves;
+        typename LanesOf<B>::Halves halves;
         std::memcpy(&halves, p, sizeof halves);
-        return __builtin_convertvector(halves, Bits);
+        return __builtin_convertvector(halves, B);
     } else {
         return *p;
     }
@@ -46,6 +45,7 @@ template <typename B> B load_bits(const uint16_t* p) {
 
 template <typename B> void store_bits(uint16_t* p, B bits) {
     if constexpr (kIsVector<B>) {
+        using Halves = typename LanesOf<B>::Halves;
         const Halves halves = __builtin_convertvector(bits, Halves);
         std::memcpy(p, &halves, sizeof halves);
     } else {
@@ -72,7 +72,7 @@ constexpr uint32_t kBias = 112u << 23;
 
 template <typename B> ValuesOf<B> as_numbers(B bits) {
     if constexpr (kIsVector<B>)
-        return __builtin_convertvector((Integers)bits, Vector);
+        return __builtin_convertvector((typename LanesOf<B>::Integers)bits, ValuesOf<B>);
     else
         return static_cast<float>(bits);
 }

@@ -16,7 +16,7 @@ from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cpu",)
 _COMPILED = native.module()
-_TYPES = {
+TYPES = {
     torch.float32: "float32",
     torch.bfloat16: "bfloat16",
     torch.float16: "float16",
@@ -30,7 +30,7 @@ def cannot_run(problem: NormProblem) -> str:
         return native.why_missing()
     if input.device.type != "cpu":
         return f"its kernel is for the CPU; the input is on {input.device}"
-    if input.dtype not in _TYPES:
+    if input.dtype not in TYPES:
         return f"its kernel is for float32, bfloat16 and float16; the input is {input.dtype}"
     if pixel_pitch(input) == 0:
         return "its kernel is for contiguous channels and a constant stride between pixels"
@@ -71,7 +71,7 @@ def run_backward(
     )
     _COMPILED.bn_relu_backward(
         *_pixels(input), scale, shift, address(grad), mean, inverse_deviation,
-        norm.uses_batch_stats, *_image(grad_input), *_image(memory.summand),
+        norm.uses_batch_stats, *image(grad_input), *image(memory.summand),
         _pointer(grad_weight), _pointer(grad_bias), torch.get_num_threads(),
     )  # fmt: skip
     if grad_weight is not None and norm.weight is not None:
@@ -85,10 +85,10 @@ def _pixels(input: Tensor) -> tuple[str, int, int, int, int]:
     """Type, address of the first pixel, stride between pixels, number of pixels, channels."""
     channels = input.size(1)
     count = input.numel() // max(1, channels)
-    return _TYPES[input.dtype], address(input), pixel_pitch(input), count, channels
+    return TYPES[input.dtype], address(input), pixel_pitch(input), count, channels
 
 
-def _image(tensor: Tensor | None) -> tuple[int, int]:
+def image(tensor: Tensor | None) -> tuple[int, int]:
     """Address of the first pixel, and stride between pixels; zeros for no tensor."""
     return (0, 0) if tensor is None else (address(tensor), pixel_pitch(tensor))
 
