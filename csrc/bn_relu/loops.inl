@@ -31,6 +31,10 @@ template <typename F> void for_channels(int64_t channels, const F& body) {
     for_rest<kWidth / 2>(channel, channels, body);
 }
 
+// What is read this many pixels later is prefetched: the processor does not foresee the pixels of a
+// view of wider ones.
+constexpr int64_t kPixelsAhead = 32;
+
 // What passes the ReLU whose argument is `condition`; NaN opens it.
 template <typename V> V passing(V condition, V value) {
     const V zero = {};
@@ -46,7 +50,8 @@ template <bool kAdds, typename V, typename T> V value_of_sum(const T* x, const T
 }
 
 template <bool kAdds, typename T>
-void sum_moments_of(const MomentsInput<T>& in, float* pivot, float* sums) {
+void sum_moments_of(const MomentsInput<T>& input, float* pivot, float* sums) {
+    const MomentsInput<T> in = input;
     const T *x = in.x, *summand = in.summand;
     T* total = in.total;
     float* squares = sums + in.channels;
@@ -57,6 +62,7 @@ void sum_moments_of(const MomentsInput<T>& in, float* pivot, float* sums) {
     for (int64_t pixel = 0; pixel < in.pixels; ++pixel, x += in.x_pixel) {
         for_channels(in.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
+            __builtin_prefetch(x + c + kPixelsAhead * in.x_pixel);
             const V value = value_of_sum<kAdds, V>(x + c, summand + c);
             if constexpr (kAdds)
                 store(total + c, value);
@@ -79,11 +85,13 @@ template <typename V, typename T> V normalised(const NormInput<T>& n, V x, int64
 }
 
 template <typename T, typename Out>
-void activate(const NormInput<T>& n, Out* out, int64_t out_pixel) {
+void activate(const NormInput<T>& input, Out* out, int64_t out_pixel) {
+    const NormInput<T> n = input; // in registers, as no store can change it
     const T* x = n.x;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel, x += n.x_pixel, out += out_pixel)
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
+            __builtin_prefetch(x + c + kPixelsAhead * n.x_pixel);
             const V value = normalised(n, load<V>(x + c), c);
             const V active = passing(value, value);
             store(out + c, std::is_same_v<T, Out> ? active : rounded_to<T>(active));
@@ -91,12 +99,14 @@ void activate(const NormInput<T>& n, Out* out, int64_t out_pixel) {
 }
 
 template <typename T>
-void sum_gradient(const NormInput<T>& n, const T* grad, const float* mean, float* sums) {
+void sum_gradient(const NormInput<T>& input, const T* grad, const float* mean, float* sums) {
+    const NormInput<T> n = input;
     const T* x = n.x;
     float* products = sums + n.channels;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel, x += n.x_pixel, grad += n.channels)
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
+            __builtin_prefetch(x + c + kPixelsAhead * n.x_pixel);
             const V value = load<V>(x + c);
             const V passed = passing(normalised(n, value, c), load<V>(grad + c));
             store(sums + c, load<V>(sums + c) + passed);
@@ -107,14 +117,18 @@ void sum_gradient(const NormInput<T>& n, const T* grad, const float* mean, float
 
 // Without the moments' part where that is zero: 0 times what is not finite would be NaN.
 template <bool kOfBatch, bool kAdds, typename T>
-void input_gradient_of(const NormInput<T>& n, const T* grad, const float* mean, const float* factor,
-                       const float* offset, GradX<T> grad_x) {
+void input_gradient_of(const NormInput<T>& input, const T* grad, const float* mean,
+                       const float* factor, const float* offset, GradX<T> grad_x) {
+    const NormInput<T> n = input;
     const T* x = n.x;
     T* out = grad_x.first;
     const T* added = grad_x.added;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel) {
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
+            __builtin_prefetch(x + c + kPixelsAhead * n.x_pixel);
+            if constexpr (kAdds)
+                __builtin_prefetch(added + c + kPixelsAhead * grad_x.added_pixel);
             const V value = load<V>(x + c);
             const V passed = passing(normalised(n, value, c), load<V>(grad + c));
             V centred = passed;

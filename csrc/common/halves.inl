@@ -6,7 +6,7 @@
 
 #include "common/halves.h"
 #include "common/vector.inl"
-#if defined(__F16C__) || defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -52,6 +52,25 @@ template <typename B> void store_bits(uint16_t* p, B bits) {
         *p = static_cast<uint16_t>(bits);
     }
 }
+
+// gcc makes several instructions of the conversions above.
+#if defined(__AVX2__)
+template <> [[maybe_unused]] Lanes<8>::Bits load_bits<Lanes<8>::Bits>(const uint16_t* p) {
+    return (Lanes<8>::Bits)_mm256_cvtepu16_epi32(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+#endif
+#if defined(__AVX512F__)
+constexpr __mmask16 kAllLanes = 0xffff; // gcc warns of the unmasked forms
+template <> [[maybe_unused]] Lanes<16>::Bits load_bits<Lanes<16>::Bits>(const uint16_t* p) {
+    return (Lanes<16>::Bits)_mm512_maskz_cvtepu16_epi32(
+        kAllLanes, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+template <> [[maybe_unused]] void store_bits(uint16_t* p, Lanes<16>::Bits bits) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_maskz_cvtepi32_epi16(kAllLanes, (__m512i)bits));
+}
+#endif
 
 // Rounds away the last `count` bits.
 template <typename B> B without_last(B bits, int count) {
@@ -105,7 +124,6 @@ template <typename V, typename T> void store_half(T* p, V value) {
     store_bits(&p->bits, narrowed(T(), value));
 }
 #if defined(__AVX512F__)
-constexpr __mmask16 kAllLanes = 0xffff; // gcc warns of the unmasked forms
 template <> [[maybe_unused]] Vector load_half<Vector>(const Float16* p) {
     return (Vector)_mm512_maskz_cvtph_ps(kAllLanes,
                                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
