@@ -21,7 +21,18 @@ def append_channels(whole: Tensor | None, new: Tensor, buffer: Tensor) -> Tensor
     Returns:
         ``[N, C + K, H, W]``, a view of ``buffer``, differentiable towards ``whole`` and ``new``.
     """
-    return _Append.apply(whole, new, buffer)
+    if torch.is_grad_enabled():
+        return _Append.apply(whole, new, buffer)
+    return _written(whole, new, buffer)
+
+
+def _written(whole: Tensor | None, new: Tensor, buffer: Tensor) -> Tensor:
+    start = 0 if whole is None else whole.size(1)
+    # `data` counts its changes separately: appending does not touch the channels before, which
+    # autograd may have saved.
+    view = buffer.data[:, : start + new.size(1)]
+    view[:, start:].copy_(new)
+    return view
 
 
 class _Append(torch.autograd.Function):
@@ -29,13 +40,8 @@ class _Append(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, whole: Tensor | None, new: Tensor, buffer: Tensor) -> Tensor:
-        start = 0 if whole is None else whole.size(1)
-        ctx.start, ctx.new = start, new.size(1)
-        # `data` counts its changes separately: appending does not touch the channels before, which
-        # autograd may have saved.
-        view = buffer.data[:, : start + new.size(1)]
-        view[:, start:].copy_(new)
-        return view
+        ctx.start, ctx.new = 0 if whole is None else whole.size(1), new.size(1)
+        return _written(whole, new, buffer)
 
     @staticmethod
     @once_differentiable_lazily

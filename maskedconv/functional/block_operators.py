@@ -179,10 +179,11 @@ def _fake_backward(
     tensors: Sequence[Tensor | None],
     *rest: Any,
 ) -> list[Tensor]:
-    *flat, grad_output, flags = rest
+    *flat, _, flags = rest
     plan, units = _plan(features.dtype, *flat), units_of(tensors)
-    grad = channel_buffer(grad_output, features.size(1))
-    first = features.size(1) - sum(block_step.growths(plan, units))
+    growths = block_step.growths(plan, units)
+    grad = channel_buffer(features, features.size(1) - growths[-1])
+    first = features.size(1) - sum(growths)
     of_units = (
         like(tensor)
         for unit in units

@@ -16,12 +16,15 @@ from maskedconv.functional.batch_norm import batch_statistics
 from maskedconv.functional.bn_relu_step import (
     Backward,
     BNReLUPlan,
+    Convolution,
     FilterGrads,
     FilterNeeds,
     NormNeeds,
+    Step,
 )
 from maskedconv.functional.features import GrowingFeatures, channel_buffer
-from maskedconv.ops.bn_relu import Gradients
+from maskedconv.functional.filter_bank import bank_of
+from maskedconv.ops.bn_relu import Gradients, Normalisation
 from maskedconv.ops.bn_statistics import RunningStatistics
 
 # The units of each layer, besides their tensors.
@@ -47,9 +50,12 @@ class UnitTensors(NamedTuple):
     filter_bias: Tensor | None
     frozen_bias: Tensor | None
 
-    def step(self, plan: BNReLUPlan, statistics: Tensor) -> bn_relu_step.Step:
+    def step(self, plan: BNReLUPlan, statistics: Tensor) -> Step:
         """The step with these tensors."""
-        return plan.step(self.weight, self.bias, statistics, self[3:])
+        weight, bias, _, *filters = self
+        ((conv, slice_dim, zeros),) = plan.convs
+        norm = Normalisation(weight, bias, statistics, plan.eps, plan.uses_batch_stats)
+        return Step(norm, (Convolution(bank_of(filters, slice_dim, zeros), conv),))
 
 
 class Kept(NamedTuple):
@@ -157,22 +163,31 @@ def gradients(
     block: SavedBlock, grad_output: Tensor, needs: BlockNeeds
 ) -> tuple[Tensor | None, list[UnitGrads]]:
     """The gradients of the input and of each unit; ``grad_output [N, C', H, W]`` stays as it is."""
-    grad = _copied(grad_output)
     found: list[UnitGrads] = []
-    end, index = grad.size(1), len(block.units)
+    grad, index = grad_output, len(block.units)
     for layer, growth in reversed(list(zip(block.plan, growths(*block[:2]), strict=True))):
-        first = end - growth
+        first = grad.size(1) - growth
         index -= len(layer)
-        grad_value, before = grad[:, first:end], grad[:, :first]
+        grad_value, before = grad[:, first:], _Sum(grad[:, :first])
+        if grad is grad_output:
+            # That of another consumer of the features may be the same tensor.
+            before = _Sum(channel_buffer(block.features, first)[:, :first], before.added_to)
         for place in reversed(range(len(layer))):
-            added_to = before if place == 0 else None
-            grads = _of_unit(block, index + place, layer[place], grad_value, needs, added_to)
+            sum_before = before if place == 0 else None
+            grads = _of_unit(block, index + place, layer[place], grad_value, needs, sum_before)
             found.append(grads)
             if place:
                 assert grads[0][0] is not None
                 grad_value = grads[0][0]
-        end = first
-    return (grad[:, :end] if needs.input else None), found[::-1]
+        grad = before.added_to
+    return (grad if needs.input else None), found[::-1]
+
+
+class _Sum(NamedTuple):
+    """The gradient of the features that a unit reads; as of BackwardMemory."""
+
+    added_to: Tensor
+    added: Tensor | None = None
 
 
 def _of_unit(
@@ -181,26 +196,17 @@ def _of_unit(
     plan: BNReLUPlan,
     grad_output: Tensor,
     needs: BlockNeeds,
-    added_to: Tensor | None,
+    before: _Sum | None,
 ) -> UnitGrads:
-    """The gradients of a unit. ``added_to``: those of the features that it reads, if it does."""
+    """The gradients of a unit. ``before`` is given if it reads features."""
     kept, needed = block.kept[index], needs.units[index]
     input = kept.input
     if input is None:
-        assert added_to is not None
-        input = block.features[:, : added_to.size(1)]
+        assert before is not None
+        input = block.features[:, : before.added_to.size(1)]
     step = block.units[index].step(plan, kept.statistics)
     norm_needs = NormNeeds(index > 0 or needs.input, needed.weight, needed.bias)
     backward = Backward(input, step, norm_needs)
     filter_needs = FilterNeeds(needed.learned, needed.filter_bias)
     filters = backward.of_filters(0, grad_output, kept.packed, filter_needs)
-    return backward.of_norm(added_to), filters
-
-
-def _copied(grad_output: Tensor) -> Tensor:
-    """The gradient of the features in memory of its own, to which the layers' gradients are added.
-
-    That of another consumer of the features may be the same tensor.
-    """
-    channels = grad_output.size(1)
-    return channel_buffer(grad_output, channels)[:, :channels].copy_(grad_output)
+    return backward.of_norm(*before or ()), filters

@@ -24,10 +24,11 @@ from maskedconv.ops.bn_relu import (
     NormProblem,
     bn_relu,
     bn_relu_backward,
+    readable_summand,
     runs_kernel,
 )
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of
-from maskedconv.ops.weight_grad import WeightGradProblem, uses_reference
+from maskedconv.ops.weight_grad import WeightGradProblem, weight_grad_by_kernel
 
 
 class StepPlan(NamedTuple):
@@ -223,6 +224,8 @@ class Backward:
         if self._grad_x is None:
             return added, None, None
         grad = self._grad_x.to(self.input.dtype)
+        if added is not None:
+            added = readable_summand(added, self.input)
         memory = BackwardMemory(self._activation, True, added_to, added)
         return bn_relu_backward(self.step.problem(self.input), grad, self.needs, memory)
 
@@ -264,7 +267,7 @@ class Backward:
             input, grad_output, bank.learned.shape, bank.slice_dim, plan.geometry,
             *self.step.norm.scale_shift(), plan.backend,
         )  # fmt: skip
-        return None if uses_reference(problem) else ops.weight_grad(problem, bank.learned.dtype)
+        return weight_grad_by_kernel(problem, bank.learned.dtype)
 
     def _x(self, dtype: torch.dtype) -> Tensor:
         """The activation, computed once."""
@@ -277,7 +280,9 @@ class Backward:
         if self._activation is not None and self._activation.dtype == dtype:
             return self._activation
         input, layout = self.input, memory_format_of(self.input)
-        return torch.empty(input.shape, dtype=dtype, device=input.device, memory_format=layout)
+        if input.dtype is dtype and input.is_contiguous(memory_format=layout):
+            return input
+        return torch.empty_like(input, dtype=dtype, memory_format=layout)
 
 
 def _pack(x: Tensor, conv: Convolution) -> Tensor:

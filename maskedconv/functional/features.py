@@ -31,6 +31,7 @@ class GrowingFeatures:
         self._moments: Tensor | None = None  # of the first `_known` channels
         self._known = 0
         self._table: Tensor | None = None
+        self._last: Tensor | None = first  # until its moments are known
         # Compilers plan memory themselves.
         if torch.compiler.is_compiling() or is_traced(first):
             self.whole = first
@@ -45,16 +46,24 @@ class GrowingFeatures:
             self.whole = torch.cat((self.whole, new), 1)
         else:
             self.whole = append_channels(self.whole, new, self._buffer)
+        self._last = new
 
     def moments(self) -> Tensor:
         """Batch mean and biased variance, ``[2, C']``; earlier channels are not computed again."""
         count = self.whole.size(1)
         if self._known < count:
-            new = self.whole.detach()[:, self._known :]
+            new = self._unknown(count).detach()
             self._moments = self._written(new) if self._buffer is not None else self._joined(new)
             self._known = count
         assert self._moments is not None
         return self._moments
+
+    def _unknown(self, count: int) -> Tensor:
+        """The channels without moments; those appended last are dense, and faster to read."""
+        last, self._last = self._last, None
+        if last is None or self._known + last.size(1) != count or last.dtype != self.whole.dtype:
+            return self.whole[:, self._known :]
+        return last
 
     def _written(self, new: Tensor) -> Tensor:
         """All moments, those of ``new`` in a table that has room for the final channels."""

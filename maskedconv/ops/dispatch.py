@@ -128,12 +128,13 @@ _recorders: list[list[Decision]] = []
 
 
 def dispatch(
-    operator: Operator, problem: AnyProblem, recorded: bool = True
+    operator: Operator, problem: AnyProblem, recorded: bool = True, only_kernels: bool = False
 ) -> tuple[Any, AnyProblem]:
     """The backend that must compute ``problem``, and the problem as that backend takes it.
 
     Args:
         recorded: the backend will run, so :func:`recorded_decisions` must tell.
+        only_kernels: it will run unless it is the reference.
 
     Raises:
         ValueError: MASKEDCONV_BACKEND names no backend.
@@ -143,17 +144,18 @@ def dispatch(
     if operator.reference_on_cpu and backend == ANY and problem[0].is_cpu and not recorded:
         return operator.backends[REFERENCE], problem
     override = "" if backend == ANY else override_of(backend)
+    unreadable = ""
     if not all(map(is_plain, problem.tensors())):
         problem = problem.resolved()
-        if unreadable := why_not_plain(problem.tensors()):
-            found = _decide(operator, problem, override, unreadable)
-            if recorded:
-                record(Decision(operator.name, *found[:2], {}))
-            return operator.backends[found.backend], problem
-    kind = (operator.name, backend, override, problem.kind())
-    found = _memo.get(kind) or _remember(kind, _decide(operator, problem, override, ""))
-    if recorded:
-        reasons = {name: b.cannot_run(problem) for name, b in operator.backends.items()}
+        unreadable = why_not_plain(problem.tensors())
+    if unreadable:
+        found = _decide(operator, problem, override, unreadable)
+    else:
+        kind = (operator.name, backend, override, problem.kind())
+        found = _memo.get(kind) or _remember(kind, _decide(operator, problem, override, ""))
+    if recorded and not (only_kernels and found.backend == REFERENCE):
+        backends = {} if unreadable else operator.backends
+        reasons = {name: each.cannot_run(problem) for name, each in backends.items()}
         refused = {name: reason for name, reason in reasons.items() if reason}
         record(Decision(operator.name, *found[:2], refused))
     return operator.backends[found.backend], problem

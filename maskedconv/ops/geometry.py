@@ -140,6 +140,8 @@ def pixel_pitch(tensor: Tensor) -> int:
     """Stride in elements between pixels of ``[N, C, H, W]`` if channels are contiguous and the
     stride is constant over all rows and images; else 0.
     """
+    if tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor.size(1)
     batch, channels, rows, columns = tensor.shape
     steps = tensor.stride()
     if channels > 1 and steps[1] != 1:
@@ -182,7 +184,4 @@ def weight_format(input: Tensor, learned: Tensor, frozen: Tensor | None) -> torc
 
 def dense_like(tensor: Tensor) -> Tensor:
     """New dense memory of the shape, dtype and memory format of ``tensor``."""
-    return torch.empty(
-        tensor.shape, dtype=tensor.dtype, device=tensor.device,
-        memory_format=memory_format_of(tensor),
-    )  # fmt: skip
+    return torch.empty_like(tensor, memory_format=memory_format_of(tensor))

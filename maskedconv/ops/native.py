@@ -54,6 +54,9 @@ def of_channels(part: Tensor, channels: int) -> Tensor:
         raise ValueError(
             f"what a BatchNorm does to a channel is {list(part.shape)}; expected [{channels}]"
         )
+    # To ask is faster than a conversion that changes nothing.
+    if part.dtype is torch.float32 and part.is_contiguous():
+        return part
     return part.to(torch.float32).contiguous()
 
 

@@ -25,6 +25,9 @@ FACTORIES = {
 }
 
 
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
 @pytest.fixture
 def used(monkeypatch):
     """Whether each call of a block was one Function."""
@@ -71,7 +74,7 @@ def assert_equal(block, x):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_equals_the_layers_one_by_one(factory, memory_format, training, used):
     assert_equal(make_block(factory).train(training), make_input(memory_format))
@@ -195,6 +198,23 @@ def test_the_given_gradient_is_not_changed():
     before = grad.clone()
     torch.autograd.grad(out, x, grad)
     assert torch.equal(grad, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("of_features", FORMATS, ids=str)
+@pytest.mark.parametrize("given", ["contiguous", "channels_last", "expanded", "wider"])
+def test_gradients_in_any_memory(given, of_features, dtype):
+    block, x = make_block(dtype=dtype), make_input(of_features, dtype)
+    values = torch.randn(3, 18, 7, 5, dtype=dtype)
+    grad = {
+        "contiguous": values,
+        "channels_last": values.to(memory_format=torch.channels_last),
+        "expanded": values[:, :1, :1, :1].expand_as(values),
+        "wider": torch.cat((values, values), 1).to(memory_format=torch.channels_last)[:, :18],
+    }[given]
+    (found,) = torch.autograd.grad(block(x), x, grad)
+    (expected,) = torch.autograd.grad(block._layer_by_layer(x), x, grad)
+    torch.testing.assert_close(found, expected)
 
 
 def test_two_backward_passes_of_one_graph():

@@ -120,6 +120,21 @@ def test_gradients_of_others_do_not_change():
     assert held
 
 
+@pytest.mark.parametrize("expanded", [False, True])
+def test_the_gradient_of_the_sum_in_other_memory(expanded):
+    layers = [layer.float() for layer in modules()]
+    x, summand = operands(dtype=torch.float32)
+    given = torch.randn(x.shape)
+    given = given[:, :1, :1, :1].expand_as(given) if expanded else given
+
+    def gradients(run):
+        total, out, _ = run(x, summand, *_bn_and_convs(layers))
+        return torch.autograd.grad((total, out), (x, summand), (given, torch.ones_like(out)))
+
+    for ours, theirs in zip(gradients(sum_bn_relu_convs), gradients(one_by_one), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def _bn_and_convs(layers):
     return layers[0], layers[1:]
 

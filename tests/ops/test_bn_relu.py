@@ -218,6 +218,12 @@ def test_another_gradient_is_added_and_stays(backend, surplus, dtype):
     error = found[0].double() - (alone[0].double() + before[:, :19].double())
     assert bool((error.abs() <= 2 * step + 1e-30).all())
     assert all(torch.equal(a, b) for a, b in zip(found[1:], alone[1:], strict=True))
+    written = torch.full_like(whole, torch.nan)[:, :19]
+    memory = BackwardMemory(None, True, added_to=written, added=whole[:, :19])
+    both = run(problem, grad.clone(), ALL, memory)
+    assert both[0] is written
+    assert all(torch.equal(a, b) for a, b in zip(both, found, strict=True))
+    assert torch.equal(whole, before)
 
 
 @settings(max_examples=60, deadline=None)

@@ -67,6 +67,32 @@ def test_any_shape(shape, slice_dim, data, memory_format):
     assert torch.equal(packed, whole.bfloat16())
 
 
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("slice_dim", [0, 1])
+def test_many_filters_are_packed_like_few(slice_dim, kernel, memory_format, monkeypatch):
+    _, *parts = parts_of((5, 4, kernel, kernel), slice_dim, 2, torch.float32)
+    for filters_format in FORMATS:
+        learned, frozen = (part.contiguous(memory_format=filters_format) for part in parts)
+        arguments = learned, frozen, slice_dim, torch.bfloat16, memory_format
+        with monkeypatch.context() as patched:
+            few = pack_filters(*arguments)
+            patched.setattr(BACKENDS["reference"], "_FEW", 0)
+            many = pack_filters(*arguments)
+        assert torch.equal(many, few)
+        assert many.stride() == few.stride()
+
+
+def test_many_filters_under_vmap():
+    learned, frozen = torch.randn(2, 8, 32, 3, 3), torch.randn(500, 32, 3, 3)
+
+    def packed(learned):
+        return pack_filters(learned, frozen, 0, torch.bfloat16, torch.contiguous_format)
+
+    expected = torch.stack([packed(each) for each in learned])
+    assert torch.equal(torch.vmap(packed)(learned), expected)
+
+
 def test_special_values_round_as_in_torch(backend):
     values = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 1e-45, 3.4e38, 1 / 3])
     values = torch.cat([values, torch.randn(9)]).view(4, 1, 2, 2)

@@ -15,6 +15,7 @@ from maskedconv.ops.bn_relu.problem import (
     Needs,
     Normalisation,
     NormProblem,
+    readable_summand,
 )
 from maskedconv.ops.dispatch import Operator, chosen_backend, dispatch
 
@@ -28,6 +29,7 @@ __all__ = [
     "Normalisation",
     "bn_relu",
     "bn_relu_backward",
+    "readable_summand",
     "runs_kernel",
 ]
 

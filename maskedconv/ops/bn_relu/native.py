@@ -62,23 +62,27 @@ def run_backward(
         grad_input = memory.added_to
         if grad_input is None:
             grad_input = grad if memory.in_place else dense_like(input)
-    grad_weight, grad_bias = (
-        torch.empty(input.size(1), dtype=torch.float32) if needed and like is not None else None
-        for needed, like in zip(needs[1:], norm[:2], strict=True)
-    )
-    mean, _, inverse_deviation, scale, shift = native.rows_of_channels(
-        norm.statistics, input.size(1)
-    )
+    channels = input.size(1)
+    grad_weight = _sums(channels) if needs[1] and norm.weight is not None else None
+    grad_bias = _sums(channels) if needs[2] and norm.bias is not None else None
+    mean, _, inverse_deviation, scale, shift = native.rows_of_channels(norm.statistics, channels)
+    summand, written = memory.summand, image(grad_input)
     _COMPILED.bn_relu_backward(
         *_pixels(input), scale, shift, address(grad), mean, inverse_deviation,
-        norm.uses_batch_stats, *image(grad_input), *image(memory.summand),
+        norm.uses_batch_stats, *written, *(written if summand is grad_input else image(summand)),
         _pointer(grad_weight), _pointer(grad_bias), torch.get_num_threads(),
     )  # fmt: skip
-    if grad_weight is not None and norm.weight is not None:
-        grad_weight = grad_weight.to(norm.weight.dtype)
-    if grad_bias is not None and norm.bias is not None:
-        grad_bias = grad_bias.to(norm.bias.dtype)
-    return grad_input, grad_weight, grad_bias
+    return grad_input, _in_type_of(grad_weight, norm.weight), _in_type_of(grad_bias, norm.bias)
+
+
+def _sums(channels: int) -> Tensor:
+    return torch.empty(channels, dtype=torch.float32, device="cpu")
+
+
+def _in_type_of(grad: Tensor | None, like: Tensor | None) -> Tensor | None:
+    if grad is None or like is None or grad.dtype is like.dtype:
+        return grad
+    return grad.to(like.dtype)
 
 
 def _pixels(input: Tensor) -> tuple[str, int, int, int, int]:

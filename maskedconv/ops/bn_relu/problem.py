@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maskedconv.ops.geometry import dense_like, pixel_pitch
 from maskedconv.ops.kinds import describe_cuda
-from maskedconv.ops.plain import resolved
+from maskedconv.ops.plain import is_plain, resolved
 
 
 class Normalisation(NamedTuple):
@@ -121,7 +122,7 @@ class BackwardMemory(NamedTuple):
             first channels of a wider tensor: the gradient of the input is added to it, and it is
             returned.
         added: a tensor like ``added_to`` that is added to the gradient of the input, and stays as
-            it is. Not both.
+            it is. If both are given, ``added_to`` is overwritten by this sum.
     """
 
     activation: Tensor | None = None
@@ -132,7 +133,14 @@ class BackwardMemory(NamedTuple):
     @property
     def summand(self) -> Tensor | None:
         """The tensor that is added to the gradient of the input, or None."""
-        return self.added if self.added_to is None else self.added_to
+        return self.added_to if self.added is None else self.added
+
+
+def readable_summand(tensor: Tensor, input: Tensor) -> Tensor:
+    """``tensor`` as a kernel for ``input``, of the same shape, can add it: itself or a copy."""
+    if is_plain(tensor) and (pixel_pitch(tensor) or not pixel_pitch(input)):
+        return tensor
+    return dense_like(input).copy_(tensor)
 
 
 NO_MEMORY = BackwardMemory()

@@ -38,7 +38,7 @@ def run_backward(
     if grads[0] is None or memory.summand is None:
         return grads
     if memory.added_to is not None:
-        return memory.added_to.add_(grads[0]), *grads[1:]
+        return torch.add(memory.summand, grads[0], out=memory.added_to), *grads[1:]
     return grads[0].add_(memory.summand), *grads[1:]
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "input_to_save",
     "uses_reference",
     "weight_grad",
+    "weight_grad_by_kernel",
 ]
 
 BACKENDS = {
@@ -96,7 +97,23 @@ def weight_grad(problem: WeightGradProblem, dtype: torch.dtype) -> Tensor:
         flat = (*problem[:2], list(problem.shape), problem.slice_dim, *problem.geometry)
         return torch.ops.maskedconv.weight_grad(*flat, *problem[5:], dtype)
     backend, problem = dispatch(OPERATOR, problem)
-    grad = backend.run(problem)
+    return _run(backend, problem, dtype)
+
+
+def weight_grad_by_kernel(problem: WeightGradProblem, dtype: torch.dtype) -> Tensor | None:
+    """:func:`weight_grad`, or None where :func:`uses_reference`.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`weight_grad`.
+    """
+    if torch.compiler.is_compiling():
+        return None
+    backend, problem = dispatch(OPERATOR, problem, only_kernels=True)
+    return None if backend is reference else _run(backend, problem, dtype)
+
+
+def _run(backend: Any, problem: WeightGradProblem, dtype: torch.dtype) -> Tensor:
+    grad: Tensor = backend.run(problem)
     return grad if grad.dtype is dtype else grad.to(dtype)
 
 
