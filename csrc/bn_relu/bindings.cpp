@@ -1,9 +1,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <string>
+#include <tuple>
 
 #include "bn_relu/bn_relu.h"
+#include "bn_relu/statistics.h"
 #include "common.h"
 
 namespace py = pybind11;
@@ -51,6 +54,67 @@ NormInput<T> input_of(const Checks& checks, uintptr_t x, int64_t x_pixel, int64_
     checks.memory("scale", scale, channels);
     checks.memory("shift", shift, channels);
     return {read<T>(x), x_pixel, pixels, channels, read(scale), read(shift)};
+}
+
+// Address of a tensor's first element, and the distance of its pixels, or of a table's rows.
+using Image = std::tuple<uintptr_t, int64_t>;
+// Addresses of gamma, beta, running mean and variance, and the number of batches; 0 for none.
+using State = std::array<uintptr_t, 5>;
+
+NormTable table_of(const Checks& checks, int64_t channels, Image table) {
+    const auto [data, row] = table;
+    checks.tensor("table", data, {1, 1, 5, channels}, {0, 0, row, 1});
+    return {written(data), row};
+}
+
+// A negative momentum is the mean over all batches.
+NormState state_of(const Checks& checks, int64_t pixels, const State& state, float momentum,
+                   float eps) {
+    const auto [weight, bias, mean, var, batches] = state;
+    if ((mean == 0) != (var == 0))
+        checks.refuse("running mean and variance: one is null; expected both or none");
+    if (mean != 0 && momentum < 0 && batches == 0)
+        checks.refuse("batches is null; expected their number, as momentum is negative");
+    checks.between("pixels", pixels, mean != 0 ? 2 : 1);
+    return {read(weight), read(bias), written(mean), written(var), written<int64_t>(batches),
+            momentum,     eps};
+}
+
+// `summand` and `total` of address 0: the statistics are those of x itself.
+void bn_statistics(const std::string& type, Image x, int64_t pixels, int64_t channels,
+                   Image summand, Image total, const State& state, float momentum, float eps,
+                   Image table, int threads) {
+    const Checks checks("bn_statistics");
+    for_type(checks, type, [&](auto element) {
+        using T = decltype(element);
+        checks.between("channels", channels, 0);
+        const NormState norm = state_of(checks, pixels, state, momentum, eps);
+        const NormTable rows = table_of(checks, channels, table);
+        checks.between("threads", threads, 1);
+        const auto pixels_of = [&](const char* name, const Image& image) {
+            check_image(checks, name, std::get<0>(image), pixels, channels, std::get<1>(image));
+            return std::get<0>(image);
+        };
+        MomentsInput<T> input{read<T>(pixels_of("x", x)), std::get<1>(x), pixels, channels};
+        if (std::get<0>(summand) != 0) {
+            input.summand = read<T>(pixels_of("summand", summand));
+            input.summand_pixel = std::get<1>(summand);
+            input.total = written<T>(pixels_of("total", total));
+            input.total_pixel = std::get<1>(total);
+        }
+        py::gil_scoped_release release;
+        batch_moments_cpu(input, rows, threads);
+        bn_statistics_of_moments_cpu(pixels, channels, norm, rows);
+    });
+}
+
+// From the first two rows of the table.
+void bn_statistics_of_moments(int64_t pixels, int64_t channels, const State& state, float momentum,
+                              float eps, Image table) {
+    const Checks checks("bn_statistics_of_moments");
+    checks.between("channels", channels, 0);
+    bn_statistics_of_moments_cpu(pixels, channels, state_of(checks, pixels, state, momentum, eps),
+                                 table_of(checks, channels, table));
 }
 
 void bn_relu(const std::string& type, uintptr_t x, int64_t x_pixel, int64_t pixels,
@@ -101,6 +165,8 @@ void bn_relu_backward(const std::string& type, uintptr_t x, int64_t x_pixel, int
 } // namespace
 
 void bind_bn_relu(py::module_& module) {
+    module.def("bn_statistics", &bn_statistics);
+    module.def("bn_statistics_of_moments", &bn_statistics_of_moments);
     module.def("bn_relu", &bn_relu);
     module.def("bn_relu_backward", &bn_relu_backward);
 }

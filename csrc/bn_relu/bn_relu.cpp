@@ -11,17 +11,23 @@ namespace {
 // Added up in single precision before they go into the sums in double precision.
 constexpr int64_t kPixelsInSingle = 128;
 
+const BnReluLoops& loops() {
+    static const BnReluLoops& loops = chosen_loops<BnReluLoops>({
+        &kBnReluGeneric,
+#if defined(__x86_64__)
+        &kBnReluAvx2,
+        &kBnReluAvx512,
+#endif
+    });
+    return loops;
+}
+
 template <typename T> NormInput<T> part(const NormInput<T>& n, int64_t begin, int64_t end) {
     NormInput<T> pixels = n;
     pixels.x += begin * n.x_pixel;
     pixels.pixels = end - begin;
     return pixels;
 }
-
-template <typename T> const BnReluPasses<T>& passes();
-template <> const BnReluPasses<float>& passes() { return bn_relu_loops().float32; }
-template <> const BnReluPasses<Bfloat16>& passes() { return bn_relu_loops().bfloat16; }
-template <> const BnReluPasses<Float16>& passes() { return bn_relu_loops().float16; }
 
 struct Sums {
     std::vector<float> single;   // [what passes the ReLU, the same times (x - mean)][channel]
@@ -34,7 +40,7 @@ std::vector<double> sum_gradient(const NormInput<T>& n, const NormBackward<T>& b
     const size_t size = static_cast<size_t>(2 * n.channels);
     std::vector<Sums> shares(static_cast<size_t>(threads),
                              {std::vector<float>(size), std::vector<double>(size)});
-    const BnReluPasses<T>& loops = passes<T>();
+    const BnReluPasses<T>& loops = bn_relu_passes<T>();
     for_shares(n.pixels, threads, [&](int share, int64_t begin, int64_t end) {
         Sums& sums = shares[static_cast<size_t>(share)];
         for (int64_t pixel = begin; pixel < end; pixel += kPixelsInSingle) {
@@ -55,19 +61,12 @@ std::vector<double> sum_gradient(const NormInput<T>& n, const NormBackward<T>& b
 
 } // namespace
 
-const BnReluLoops& bn_relu_loops() {
-    static const BnReluLoops& loops = chosen_loops<BnReluLoops>({
-        &kBnReluGeneric,
-#if defined(__x86_64__)
-        &kBnReluAvx2,
-        &kBnReluAvx512,
-#endif
-    });
-    return loops;
-}
+template <> const BnReluPasses<float>& bn_relu_passes() { return loops().float32; }
+template <> const BnReluPasses<Bfloat16>& bn_relu_passes() { return loops().bfloat16; }
+template <> const BnReluPasses<Float16>& bn_relu_passes() { return loops().float16; }
 
 template <typename T> void bn_relu_cpu(const NormInput<T>& n, T* out, int threads) {
-    const BnReluPasses<T>& loops = passes<T>();
+    const BnReluPasses<T>& loops = bn_relu_passes<T>();
     for_shares(n.pixels, threads, [&](int, int64_t begin, int64_t end) {
         loops.activate(part(n, begin, end), out + begin * n.channels, n.channels);
     });
@@ -96,7 +95,7 @@ void bn_relu_backward_cpu(const NormInput<T>& n, const NormBackward<T>& b, int t
     }
     if (b.grad_x.first == nullptr)
         return;
-    const BnReluPasses<T>& loops = passes<T>();
+    const BnReluPasses<T>& loops = bn_relu_passes<T>();
     for_shares(n.pixels, threads, [&](int, int64_t begin, int64_t end) {
         GradX<T> grad_x = b.grad_x;
         grad_x.first += begin * grad_x.pixel;

@@ -25,8 +25,23 @@ template <typename T> struct GradX {
     int64_t added_pixel;
 };
 
+// The first `channels` of pixels that lie x_pixel apart. If there is a summand, the values are
+// x + summand, rounded to T, and are written to `total`.
+template <typename T> struct MomentsInput {
+    const T* x;
+    int64_t x_pixel;
+    int64_t pixels, channels;
+    const T* summand; // or null
+    int64_t summand_pixel;
+    T* total;
+    int64_t total_pixel;
+};
+
 // Tensors are of type T, sums and products float.
 template <typename T> struct BnReluPasses {
+    // Writes the values of the first pixel to `pivot`; adds to sums[0][channel] what the values
+    // exceed it by, and to sums[1][channel] the square of that.
+    void (*sum_moments)(const MomentsInput<T>&, float* pivot, float* sums);
     // `out` may be x, with the same pitch.
     void (*activate)(const NormInput<T>&, T* out, int64_t out_pixel);
     // The same numbers, rounded to T, as floats.
@@ -52,6 +67,6 @@ extern const BnReluLoops kBnReluAvx2;
 extern const BnReluLoops kBnReluGeneric;
 
 // Those of chosen_isa(), and its errors.
-const BnReluLoops& bn_relu_loops();
+template <typename T> const BnReluPasses<T>& bn_relu_passes();
 
 } // namespace maskedconv

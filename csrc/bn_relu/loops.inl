@@ -5,14 +5,35 @@
 namespace maskedconv {
 namespace {
 
-// Calls body(channel, constant width) for all channels of a pixel: vectors, and then one by one.
+// Shorter vectors than this are slower than their floats one by one.
+constexpr int kLeastWidth = 4;
+
+// Calls body(channel, width) for the channels behind the last full vector.
+template <int kLanes, typename F> void for_rest(int64_t channel, int64_t channels, const F& body) {
+    if constexpr (kLanes >= kLeastWidth) {
+        if (channel + kLanes <= channels) {
+            body(channel, typename Lanes<kLanes>::Floats());
+            channel += kLanes;
+        }
+        for_rest<kLanes / 2>(channel, channels, body);
+    } else {
+        for (; channel < channels; ++channel)
+            body(channel, float());
+    }
+}
+
+// Calls body(channel, width) for all channels of a pixel: vectors, shorter ones, and one by one.
+// The type of width is that of the values.
 template <typename F> void for_channels(int64_t channels, const F& body) {
     int64_t channel = 0;
     for (; channel + kWidth <= channels; channel += kWidth)
         body(channel, Vector());
-    for (; channel < channels; ++channel)
-        body(channel, float());
+    for_rest<kWidth / 2>(channel, channels, body);
 }
+
+// What is read this many pixels later is prefetched: the processor does not foresee the pixels of a
+// view of wider ones.
+constexpr int64_t kPixelsAhead = 32;
 
 // What passes the ReLU whose argument is `condition`; NaN opens it.
 template <typename V> V passing(V condition, V value) {
@@ -20,16 +41,57 @@ template <typename V> V passing(V condition, V value) {
     return condition <= zero ? zero : value;
 }
 
+// The value at a channel of a pixel.
+template <bool kAdds, typename V, typename T> V value_of_sum(const T* x, const T* summand) {
+    if constexpr (kAdds)
+        return rounded_to<T>(load<V>(x) + load<V>(summand));
+    else
+        return load<V>(x);
+}
+
+template <bool kAdds, typename T>
+void sum_moments_of(const MomentsInput<T>& input, float* pivot, float* sums) {
+    const MomentsInput<T> in = input;
+    const T *x = in.x, *summand = in.summand;
+    T* total = in.total;
+    float* squares = sums + in.channels;
+    for_channels(in.channels, [&](int64_t c, auto width) {
+        using V = decltype(width);
+        store(pivot + c, value_of_sum<kAdds, V>(x + c, summand + c));
+    });
+    for (int64_t pixel = 0; pixel < in.pixels; ++pixel, x += in.x_pixel) {
+        for_channels(in.channels, [&](int64_t c, auto width) {
+            using V = decltype(width);
+            __builtin_prefetch(x + c + kPixelsAhead * in.x_pixel);
+            const V value = value_of_sum<kAdds, V>(x + c, summand + c);
+            if constexpr (kAdds)
+                store(total + c, value);
+            const V excess = value - load<V>(pivot + c);
+            store(sums + c, load<V>(sums + c) + excess);
+            store(squares + c, load<V>(squares + c) + excess * excess);
+        });
+        if constexpr (kAdds)
+            summand += in.summand_pixel, total += in.total_pixel;
+    }
+}
+
+template <typename T> void sum_moments(const MomentsInput<T>& in, float* pivot, float* sums) {
+    const auto sum = in.summand != nullptr ? sum_moments_of<true, T> : sum_moments_of<false, T>;
+    sum(in, pivot, sums);
+}
+
 template <typename V, typename T> V normalised(const NormInput<T>& n, V x, int64_t channel) {
     return x * load<V>(n.scale + channel) + load<V>(n.shift + channel);
 }
 
 template <typename T, typename Out>
-void activate(const NormInput<T>& n, Out* out, int64_t out_pixel) {
+void activate(const NormInput<T>& input, Out* out, int64_t out_pixel) {
+    const NormInput<T> n = input; // in registers, as no store can change it
     const T* x = n.x;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel, x += n.x_pixel, out += out_pixel)
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
+            __builtin_prefetch(x + c + kPixelsAhead * n.x_pixel);
             const V value = normalised(n, load<V>(x + c), c);
             const V active = passing(value, value);
             store(out + c, std::is_same_v<T, Out> ? active : rounded_to<T>(active));
@@ -37,12 +99,14 @@ void activate(const NormInput<T>& n, Out* out, int64_t out_pixel) {
 }
 
 template <typename T>
-void sum_gradient(const NormInput<T>& n, const T* grad, const float* mean, float* sums) {
+void sum_gradient(const NormInput<T>& input, const T* grad, const float* mean, float* sums) {
+    const NormInput<T> n = input;
     const T* x = n.x;
     float* products = sums + n.channels;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel, x += n.x_pixel, grad += n.channels)
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
+            __builtin_prefetch(x + c + kPixelsAhead * n.x_pixel);
             const V value = load<V>(x + c);
             const V passed = passing(normalised(n, value, c), load<V>(grad + c));
             store(sums + c, load<V>(sums + c) + passed);
@@ -53,14 +117,18 @@ void sum_gradient(const NormInput<T>& n, const T* grad, const float* mean, float
 
 // Without the moments' part where that is zero: 0 times what is not finite would be NaN.
 template <bool kOfBatch, bool kAdds, typename T>
-void input_gradient_of(const NormInput<T>& n, const T* grad, const float* mean, const float* factor,
-                       const float* offset, GradX<T> grad_x) {
+void input_gradient_of(const NormInput<T>& input, const T* grad, const float* mean,
+                       const float* factor, const float* offset, GradX<T> grad_x) {
+    const NormInput<T> n = input;
     const T* x = n.x;
     T* out = grad_x.first;
     const T* added = grad_x.added;
     for (int64_t pixel = 0; pixel < n.pixels; ++pixel) {
         for_channels(n.channels, [&](int64_t c, auto width) {
             using V = decltype(width);
+            __builtin_prefetch(x + c + kPixelsAhead * n.x_pixel);
+            if constexpr (kAdds)
+                __builtin_prefetch(added + c + kPixelsAhead * grad_x.added_pixel);
             const V value = load<V>(x + c);
             const V passed = passing(normalised(n, value, c), load<V>(grad + c));
             V centred = passed;
@@ -94,7 +162,7 @@ void input_gradient(const NormInput<T>& n, const T* grad, const float* mean, con
 }
 
 template <typename T> constexpr BnReluPasses<T> passes() {
-    return {activate<T, T>, activate<T, float>, sum_gradient<T>, input_gradient<T>};
+    return {sum_moments<T>, activate<T, T>, activate<T, float>, sum_gradient<T>, input_gradient<T>};
 }
 
 } // namespace

@@ -6,21 +6,20 @@
 
 #include "common/halves.h"
 #include "common/vector.inl"
-#if defined(__F16C__) || defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
 namespace maskedconv {
 namespace {
 
-typedef uint32_t Bits __attribute__((vector_size(kWidth * sizeof(uint32_t))));
-typedef int32_t Integers __attribute__((vector_size(kWidth * sizeof(int32_t))));
-typedef uint16_t Halves __attribute__((vector_size(kWidth * sizeof(uint16_t))));
-
-// V is Vector or float, B is Bits or uint32_t alike.
+// V is a vector or float, B is as many uint32_t.
 template <typename V> constexpr bool kIsVector = sizeof(V) > sizeof(float);
-template <typename V> using BitsOf = std::conditional_t<kIsVector<V>, Bits, uint32_t>;
-template <typename B> using ValuesOf = std::conditional_t<kIsVector<B>, Vector, float>;
+template <typename V> using LanesOf = Lanes<static_cast<int>(sizeof(V) / sizeof(float))>;
+template <typename V>
+using BitsOf = std::conditional_t<kIsVector<V>, typename LanesOf<V>::Bits, uint32_t>;
+template <typename B>
+using ValuesOf = std::conditional_t<kIsVector<B>, typename LanesOf<B>::Floats, float>;
 
 template <typename V> BitsOf<V> bits_of(V value) {
     BitsOf<V> bits;
@@ -36,9 +35,9 @@ template <typename B> ValuesOf<B> value_of(B bits) {
 
 template <typename B> B load_bits(const uint16_t* p) {
     if constexpr (kIsVector<B>) {
-        Halves halves;
+        typename LanesOf<B>::Halves halves;
         std::memcpy(&halves, p, sizeof halves);
-        return __builtin_convertvector(halves, Bits);
+        return __builtin_convertvector(halves, B);
     } else {
         return *p;
     }
@@ -46,12 +45,32 @@ template <typename B> B load_bits(const uint16_t* p) {
 
 template <typename B> void store_bits(uint16_t* p, B bits) {
     if constexpr (kIsVector<B>) {
+        using Halves = typename LanesOf<B>::Halves;
         const Halves halves = __builtin_convertvector(bits, Halves);
         std::memcpy(p, &halves, sizeof halves);
     } else {
         *p = static_cast<uint16_t>(bits);
     }
 }
+
+// gcc makes several instructions of the conversions above.
+#if defined(__AVX2__)
+template <> [[maybe_unused]] Lanes<8>::Bits load_bits<Lanes<8>::Bits>(const uint16_t* p) {
+    return (Lanes<8>::Bits)_mm256_cvtepu16_epi32(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+#endif
+#if defined(__AVX512F__)
+constexpr __mmask16 kAllLanes = 0xffff; // gcc warns of the unmasked forms
+template <> [[maybe_unused]] Lanes<16>::Bits load_bits<Lanes<16>::Bits>(const uint16_t* p) {
+    return (Lanes<16>::Bits)_mm512_maskz_cvtepu16_epi32(
+        kAllLanes, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+template <> [[maybe_unused]] void store_bits(uint16_t* p, Lanes<16>::Bits bits) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_maskz_cvtepi32_epi16(kAllLanes, (__m512i)bits));
+}
+#endif
 
 // Rounds away the last `count` bits.
 template <typename B> B without_last(B bits, int count) {
@@ -72,7 +91,7 @@ constexpr uint32_t kBias = 112u << 23;
 
 template <typename B> ValuesOf<B> as_numbers(B bits) {
     if constexpr (kIsVector<B>)
-        return __builtin_convertvector((Integers)bits, Vector);
+        return __builtin_convertvector((typename LanesOf<B>::Integers)bits, ValuesOf<B>);
     else
         return static_cast<float>(bits);
 }
@@ -105,7 +124,6 @@ template <typename V, typename T> void store_half(T* p, V value) {
     store_bits(&p->bits, narrowed(T(), value));
 }
 #if defined(__AVX512F__)
-constexpr __mmask16 kAllLanes = 0xffff; // gcc warns of the unmasked forms
 template <> [[maybe_unused]] Vector load_half<Vector>(const Float16* p) {
     return (Vector)_mm512_maskz_cvtph_ps(kAllLanes,
                                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));

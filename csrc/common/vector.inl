@@ -2,14 +2,23 @@
 // compiled for it sets kWidth before it includes this.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
 
 namespace maskedconv {
 namespace {
 
-typedef float Vector __attribute__((vector_size(kWidth * sizeof(float))));
+// So many floats side by side, and integers of the same number.
+template <int kLanes> struct Lanes {
+    typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
+    typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+    typedef int32_t Integers __attribute__((vector_size(kLanes * sizeof(int32_t))));
+    typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+};
 
-// V is Vector, or float for what is left over.
+typedef Lanes<kWidth>::Floats Vector;
+
+// V is Vector, a shorter one, or float for what is left over.
 template <typename V = Vector> V load(const float* p) {
     V v;
     std::memcpy(&v, p, sizeof v);

@@ -60,7 +60,7 @@ void (*tile_for_pairs())(const TileInput<Bfloat16>&) {
 #endif
 
 bool run_bfloat16(const WeightGrad& p, int threads) {
-    const BnReluPasses<Bfloat16>& passes = bn_relu_loops().bfloat16;
+    const BnReluPasses<Bfloat16>& passes = bn_relu_passes<Bfloat16>();
 #if defined(__x86_64__)
     if (const auto tile = tile_for_pairs())
         return run<Bfloat16, Bfloat16>(p, threads, {tile, passes.activate, pair_pixels});
@@ -74,17 +74,17 @@ bool run_bfloat16(const WeightGrad& p, int threads) {
 
 bool weight_grad_cpu(const WeightGrad& p, int threads) {
     const TileLoops& loops = tile_loops();
-    const BnReluLoops& passes = bn_relu_loops();
     switch (p.type) {
     case ElementType::bfloat16:
         return run_bfloat16(p, threads);
     case ElementType::float16:
         return run<Float16, float>(
-            p, threads, {loops.tile, passes.float16.activate_to_float, loops.widen_float16});
+            p, threads,
+            {loops.tile, bn_relu_passes<Float16>().activate_to_float, loops.widen_float16});
     case ElementType::float32:
         break;
     }
-    return run<float, float>(p, threads, {loops.tile, passes.float32.activate, nullptr});
+    return run<float, float>(p, threads, {loops.tile, bn_relu_passes<float>().activate, nullptr});
 }
 
 } // namespace maskedconv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from statistics import median
 
 import pytest
 import torch
@@ -60,11 +61,11 @@ def test_networks_compute_what_their_modules_do(name, slice_dim, frozen, trainin
 @pytest.mark.parametrize("name", SMALL)
 def test_compiled_kernels_on_views_of_wider_features(name, autocast):
     """channels_last: the CPU kernels read the layers' inputs in place."""
-    runs = [gradients_of_a_step(name, seed, autocast) for seed in range(3)]
+    runs = [gradients_of_a_step(name, seed, autocast) for seed in range(5)]
     for key in runs[0][0]:
         ours, plain, exact = ([run[i][key] for run in runs] for i in range(3))
         dtype = torch.bfloat16 if autocast else torch.float32
-        assert_as_exact(ours, plain, exact, key, measure=rms_error, dtype=dtype)
+        assert_as_exact(ours, plain, exact, key, measure=rms_error, dtype=dtype, of_seeds=median)
 
 
 def gradients_of_a_step(name, seed, autocast):

@@ -16,7 +16,7 @@ from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cpu",)
 _COMPILED = native.module()
-_TYPES = {
+TYPES = {
     torch.float32: "float32",
     torch.bfloat16: "bfloat16",
     torch.float16: "float16",
@@ -30,7 +30,7 @@ def cannot_run(problem: NormProblem) -> str:
         return native.why_missing()
     if input.device.type != "cpu":
         return f"its kernel is for the CPU; the input is on {input.device}"
-    if input.dtype not in _TYPES:
+    if input.dtype not in TYPES:
         return f"its kernel is for float32, bfloat16 and float16; the input is {input.dtype}"
     if pixel_pitch(input) == 0:
         return "its kernel is for contiguous channels and a constant stride between pixels"
@@ -66,10 +66,10 @@ def run_backward(
     grad_weight = _sums(channels) if needs[1] and norm.weight is not None else None
     grad_bias = _sums(channels) if needs[2] and norm.bias is not None else None
     mean, _, inverse_deviation, scale, shift = native.rows_of_channels(norm.statistics, channels)
-    summand, written = memory.summand, _image(grad_input)
+    summand, written = memory.summand, image(grad_input)
     _COMPILED.bn_relu_backward(
         *_pixels(input), scale, shift, address(grad), mean, inverse_deviation,
-        norm.uses_batch_stats, *written, *(written if summand is grad_input else _image(summand)),
+        norm.uses_batch_stats, *written, *(written if summand is grad_input else image(summand)),
         _pointer(grad_weight), _pointer(grad_bias), torch.get_num_threads(),
     )  # fmt: skip
     return grad_input, _in_type_of(grad_weight, norm.weight), _in_type_of(grad_bias, norm.bias)
@@ -89,10 +89,10 @@ def _pixels(input: Tensor) -> tuple[str, int, int, int, int]:
     """Type, address of the first pixel, stride between pixels, number of pixels, channels."""
     channels = input.size(1)
     count = input.numel() // max(1, channels)
-    return _TYPES[input.dtype], address(input), pixel_pitch(input), count, channels
+    return TYPES[input.dtype], address(input), pixel_pitch(input), count, channels
 
 
-def _image(tensor: Tensor | None) -> tuple[int, int]:
+def image(tensor: Tensor | None) -> tuple[int, int]:
     """Address of the first pixel, and stride between pixels; zeros for no tensor."""
     return (0, 0) if tensor is None else (address(tensor), pixel_pitch(tensor))
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.ops.bn_statistics import cuda, reference, triton
+from maskedconv.ops.bn_statistics import cuda, native, reference, triton
 from maskedconv.ops.bn_statistics.problem import RunningStatistics, StatisticsProblem
 from maskedconv.ops.dispatch import Operator, dispatch, settled
 from maskedconv.ops.geometry import dense_like
@@ -22,7 +22,7 @@ __all__ = [
     "bn_statistics_of_sum",
 ]
 
-BACKENDS = {"reference": reference, "cuda": cuda, "triton": triton}
+BACKENDS = {"reference": reference, "native": native, "cuda": cuda, "triton": triton}
 OPERATOR = Operator("bn_statistics", BACKENDS, timed_problem=StatisticsProblem.without_effects)
 
 

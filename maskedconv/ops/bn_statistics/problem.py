@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maskedconv.ops.geometry import pixel_pitch
 from maskedconv.ops.kinds import describe_cuda
 from maskedconv.ops.plain import resolved
 
@@ -31,6 +32,8 @@ class RunningStatistics(NamedTuple):
         for part in self[:2]:
             if part is not None and (part.dtype != torch.float32 or not part.is_contiguous()):
                 return f"its kernel moves statistics of float32; these are {part.dtype}"
+        if self.momentum is not None and self.momentum < 0:
+            return f"its kernel is for a momentum of at least 0; this is {self.momentum}"
         return ""
 
 
@@ -67,12 +70,13 @@ class StatisticsProblem(NamedTuple):
 
     def kind(self) -> Hashable:
         """Everything that the decision for a backend may depend on."""
-        input, running = self.input, self.running
-        types = running and tuple(None if part is None else part.dtype for part in running[:2])
+        input = self.input
+        unmoved = self.running and self.running.cannot_move()
         known = self.moments is not None
         if input.is_cuda:
-            return describe_cuda(*self.tensors()), types, known
-        return input.device, input.dtype, types, known, self.summand is None
+            return describe_cuda(*self.tensors()), unmoved, known
+        layouts = tuple((part.dtype, pixel_pitch(part) > 0) for part in self.tensors())
+        return input.device, layouts, unmoved, known
 
     def resolved(self) -> StatisticsProblem:
         """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""

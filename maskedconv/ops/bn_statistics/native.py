@@ -1,0 +1,64 @@
+"""bn_statistics on the CPU, by csrc/bn_relu/statistics.cpp: one pass over the input.
+
+The sum of two tensors is computed and written in the same pass.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops import native
+from maskedconv.ops.bn_relu.native import TYPES, image
+from maskedconv.ops.bn_statistics.problem import StatisticsProblem
+from maskedconv.ops.geometry import pixel_pitch
+from maskedconv.ops.plain import address
+
+DEVICES: tuple[str, ...] = ("cpu",)
+MEAN_OVER_BATCHES = -1.0  # as momentum of csrc/bn_relu/statistics.h
+_COMPILED = native.module()
+
+
+def cannot_run(problem: StatisticsProblem) -> str:
+    """Empty if the kernel takes this problem, else the reason why not."""
+    if _COMPILED is None:
+        return native.why_missing()
+    if problem.running is not None and (reason := problem.running.cannot_move()):
+        return reason
+    for tensor in problem.tensors():
+        if tensor.device.type != "cpu":
+            return f"its kernel is for the CPU; a tensor is on {tensor.device}"
+        if tensor.dtype not in TYPES or tensor.dtype != problem.input.dtype:
+            return f"its kernel is for float32, bfloat16 and float16; a tensor is {tensor.dtype}"
+        if pixel_pitch(tensor) == 0:
+            return "its kernel is for contiguous channels and a constant stride between pixels"
+    return ""
+
+
+@torch.no_grad()
+def run(problem: StatisticsProblem) -> Tensor:
+    """The statistics, ``[5, C]``."""
+    if _COMPILED is None:
+        raise RuntimeError(native.REASON)
+    input, weight, bias, eps, running, moments, out, _, summand, total = problem
+    channels = input.size(1)
+    pixels = input.numel() // max(1, channels)
+    if out is None:
+        out = torch.empty((5, channels), dtype=torch.float32)
+    affine = [
+        part if part is None else native.of_channels(part, channels) for part in (weight, bias)
+    ]
+    mean, var, batches, momentum = running or (None, None, None, 0.0)
+    state = [0 if part is None else address(part) for part in (*affine, mean, var, batches)]
+    if momentum is None:
+        momentum = MEAN_OVER_BATCHES if batches is not None else 0.0
+    rest = state, momentum, eps, (address(out), out.stride(0))
+    if moments is None:
+        _COMPILED.bn_statistics(
+            TYPES[input.dtype], image(input), pixels, channels, image(summand), image(total),
+            *rest, torch.get_num_threads(),
+        )  # fmt: skip
+    else:
+        out[:2] = moments
+        _COMPILED.bn_statistics_of_moments(pixels, channels, *rest)
+    return out
