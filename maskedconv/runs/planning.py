@@ -62,6 +62,18 @@ def matching(plan: Plan, texts: Iterable[str]) -> Plan:
     return Plan({item: some for item, some in runs.items() if some}, plan.preset)
 
 
+def with_earlier(chosen: Plan, plan: Plan, store: Store) -> Plan:
+    """``chosen``, and the runs of ``plan`` that earlier commands have planned in the folder."""
+    old = (store.read_plan() or {"experiments": {}})["experiments"]
+    runs: dict[Experiment[Any], list[RunConfig]] = {}
+    for item, all_of_item in plan.runs.items():
+        entries = old[item.id]["runs"] if item.id in old else []
+        keys = {entry["key"] for entry in entries} | {run.key for run in chosen.runs.get(item, [])}
+        if keys:
+            runs[item] = [run for run in all_of_item if run.key in keys]
+    return Plan(runs, plan.preset)
+
+
 def data_keys(plan: Plan) -> list[DataKey]:
     """The data sets of the runs, in order."""
     return list(dict.fromkeys(data_key(run) for run in all_runs(plan)))

@@ -13,7 +13,7 @@ from commands import SMALL as SMALL_ARGUMENTS
 from commands import SMALL_RUNS, call, keys, start, time_nothing, wait_for_rows
 
 from maskedconv import papers, reproduce
-from maskedconv.runs import Store, execute
+from maskedconv.runs import RunConfig, Store, execute
 from maskedconv.training import Diverged, History
 
 # One run at a time, in the process of the command.
@@ -56,16 +56,24 @@ def test_what_is_there_is_not_run_again(finished):
     assert (out / "results.jsonl").read_bytes() == before
 
 
-def test_match_trains_some_runs_of_the_whole_plan(tmp_path):
-    options = (*SMALL, "--match", "only fc", "--match", "only conv1", "--out", tmp_path)
-    result = call(reproduce, *options)
-    assert result.exit_code == 0, result.output
-    labels = [execute.RunConfig.from_json(row["config"]).label() for row in _rows(tmp_path)]
+def test_match_trains_some_runs_and_adds_them_to_the_plan(tmp_path):
+    def run(*match):
+        result = call(reproduce, *SMALL, *match, "--out", tmp_path)
+        assert result.exit_code == 0, result.output
+        plan = json.loads((tmp_path / "plan.json").read_text())
+        planned = plan["experiments"]["table1"]["runs"]
+        assert {entry["key"] for entry in planned} == set(keys(tmp_path))
+        return result, [RunConfig.from_json(entry["config"]).label() for entry in planned]
+
+    first = ("--match", "only fc", "--match", "only conv1")
+    _, labels = run(*first)
     assert len(labels) == 4
     assert all("only fc" in label or "only conv1" in label for label in labels)
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    assert len(plan["experiments"]["table1"]["runs"]) == SMALL_RUNS
-    assert "4 of 4 runs are finished" in call(reproduce, *options).stderr
+    again, same = run(*first)
+    assert same == labels
+    assert "4 of 4 runs are finished" in again.stderr
+    _, labels = run("--match", "only bn")
+    assert len(labels) == 6
 
 
 def test_match_takes_the_runs_from_which_a_run_starts():
@@ -74,10 +82,6 @@ def test_match_takes_the_runs_from_which_a_run_starts():
     assert [line.split()[0] for line in lines if line[0] != " "] == ["table4", "total"]
     assert lines[-1].split()[:2] == ["total", "6"]
     assert sum("members adam" in line for line in lines) == 5
-
-
-def _rows(out):
-    return Store(out).load().rows.values()
 
 
 def test_another_preset_or_dataset_in_the_folder_is_refused(finished, tmp_path):
