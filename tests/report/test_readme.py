@@ -10,7 +10,7 @@ from maskedconv import report
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 RESULTS = "docs/results/cifar10-paper"
-ITEMS = ("fig2",)
+ITEMS = ("fig1", "fig2")
 
 
 def between(text: str, name: str) -> str:
