@@ -5,7 +5,7 @@
 namespace maskedconv {
 namespace {
 
-// Shorter vectors than this are slower than their floats one by one.
+// Of the shortest vectors; channels behind these are computed one by one.
 constexpr int kLeastWidth = 4;
 
 // Calls body(channel, width) for the channels behind the last full vector.

@@ -64,8 +64,9 @@ def test_compiled_kernels_on_views_of_wider_features(name, autocast):
     runs = [gradients_of_a_step(name, seed, autocast) for seed in range(5)]
     for key in runs[0][0]:
         ours, plain, exact = ([run[i][key] for run in runs] for i in range(3))
-        dtype = torch.bfloat16 if autocast else torch.float32
-        assert_as_exact(ours, plain, exact, key, measure=rms_error, dtype=dtype, of_seeds=median)
+        # In bfloat16 plain modules err by more than a ReLU that flips does.
+        dtype, of_seeds = (torch.bfloat16, max) if autocast else (torch.float32, median)
+        assert_as_exact(ours, plain, exact, key, measure=rms_error, dtype=dtype, of_seeds=of_seeds)
 
 
 def gradients_of_a_step(name, seed, autocast):
