@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from maskedconv.methods import LayerFactory, Method
 
-__all__ = ["Recipe", "available", "create", "options", "recipe"]
+__all__ = ["Recipe", "available", "create", "options", "recipe", "resolve_init"]
 
-_INITS = ("he", "authors")
+_INITS = ("he", "authors", "default")
 _DATA_OPTIONS = {"in_channels", "image_size"}
 _DEFAULT_SLICE = {"learned": 1.0, "slice_dim": 0, "frozen": "random"}
 
@@ -84,10 +84,11 @@ def create(
             ``frozen``.
         options:
             in_channels (3), image_size (32): of the input ``[N, in_channels, H, W]``.
-            init: "he" (default), N(0, 2 / (kH kW O)), in resnet N(0, 2 / (kH kW I)); or "authors",
-                as the authors' code began: split convolutions of WRN and VGG, i.e. all but those of
-                ``learned=1.0``, keep PyTorch's initialisation. The other networks are the same
-                under both, and AlexNet has PyTorch's under both.
+            init: of the convolutions. "he" (default): N(0, 2 / (kH kW O)), in resnet
+                N(0, 2 / (kH kW I)), in AlexNet PyTorch's own. "authors", as in the authors' code:
+                split convolutions of WRN and VGG, i.e. all but those of ``learned=1.0``, have
+                PyTorch's, and everything else is as under "he". "default", for WRN, DenseNet and
+                VGG: PyTorch's, as in the authors' split DenseNets before 19 February 2018.
             bn_learned (True): whether BatchNorm's affine parameters are learned.
             dropout (0.0): wrn only.
             width (1.0): all but wrn and densenet; multiplies every number of channels.
@@ -120,9 +121,9 @@ def create(
         raise ValueError(f"{name} has no option {unknown[0]!r}; expected some of: {listed}")
     init = check_choice("init", options.pop("init", "he"), _INITS)
     bn_learned = check_flag("bn_learned", options.pop("bn_learned", True))
+    init = resolve_init(name, init, split=not method.learns_all())
     if "init" in known:
-        # Without a split the authors used the plain network, whose convolutions are He's.
-        options["init"] = "default" if init == "authors" and not method.learns_all() else "he"
+        options["init"] = init
     sizes = {name: options.pop(name) for name in _DATA_OPTIONS & options.keys()}
     data = DataShape(num_classes, **sizes)
     model = _build(partial(network, data=data, **arguments, **options), method.factory(), seed)
@@ -132,6 +133,24 @@ def create(
     if not bn_learned:
         _freeze_batch_norm(model)
     return model
+
+
+def resolve_init(name: str, init: str, *, split: bool) -> str:
+    """How the convolutions of ``name`` begin under ``init``: "he" or "default".
+
+    Args:
+        split: whether a part of the convolutions is learned. The authors used the plain network
+            where everything is.
+
+    Raises:
+        ValueError: there is no such network, or ``init`` is "default" and it has no such option.
+    """
+    family, _ = parse(name)
+    if init == "authors":
+        return family.authors_split if split else "he"
+    if init == "default" and "init" not in options(name):
+        raise ValueError(f"init is 'default'; expected 'he', the initialisation of {name}")
+    return init
 
 
 def _module(family: Family) -> Any:

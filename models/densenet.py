@@ -99,6 +99,7 @@ class DenseNetBC(nn.Module):
         blocks: bottlenecks in a dense block; the depth is 6 * blocks + 4.
         growth_rate: channels that a bottleneck adds.
         data: images of at least 4×4 pixels, because the transitions halve them twice.
+        init: "he", or "default" for PyTorch's own.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class DenseNetBC(nn.Module):
         *,
         blocks: int,
         growth_rate: int,
+        init: str = "he",
     ) -> None:
         super().__init__()
         check_count("image_size", data.image_size, minimum=4)
@@ -127,7 +129,8 @@ class DenseNetBC(nn.Module):
         channels = self.block3.out_channels
         self.bn = make.norm(channels)
         self.fc = make.linear(channels, data.num_classes)
-        he_normal_(self)
+        if init == "he":
+            he_normal_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.transition1(self.block1(self.conv1(x)))

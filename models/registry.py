@@ -22,6 +22,7 @@ class Family:
             depth = depth_step * blocks + depth_offset.
         fixed: further arguments of the class.
         recipe: name of the Recipe in the module.
+        authors_split: how split convolutions begin under ``init="authors"``, "he" or "default".
     """
 
     form: str
@@ -33,6 +34,7 @@ class Family:
     depth_offset: int = 0
     fixed: Mapping[str, bool] = field(default_factory=dict)
     recipe: str = "RECIPE"
+    authors_split: str = "he"
 
 
 FAMILIES = (
@@ -40,10 +42,11 @@ FAMILIES = (
     Family(
         "wrn_28_10", r"wrn_(?P<depth>28)_(?P<widen_factor>10)",
         "wrn", "WideResNet", ("wrn_28_10",), 6, 4, recipe="RECIPE_28_10",
+        authors_split="default",
     ),
     Family(
         "wrn_D_W with D = 6n + 4", rf"wrn_(?P<depth>{_NUMBER})_(?P<widen_factor>{_NUMBER})",
-        "wrn", "WideResNet", ("wrn_28_4",), 6, 4,
+        "wrn", "WideResNet", ("wrn_28_4",), 6, 4, authors_split="default",
     ),
     Family(
         "densenet_bc_L_K with L = 6n + 4",
@@ -63,8 +66,14 @@ FAMILIES = (
     Family("fc_300_100", "fc_300_100", "fully_connected", "LeNet300", ("fc_300_100",)),
     Family("vgg_small", "vgg_small", "vgg_small", "VGGSmall", ("vgg_small",)),
     Family("alexnet", "alexnet", "alexnet", "AlexNet", ("alexnet",)),
-    Family("vgg19", "vgg19", "vgg", "VGG19", ("vgg19",), fixed={"batch_norm": False}),
-    Family("vgg19_bn", "vgg19_bn", "vgg", "VGG19", ("vgg19_bn",), fixed={"batch_norm": True}),
+    Family(
+        "vgg19", "vgg19", "vgg", "VGG19", ("vgg19",), fixed={"batch_norm": False},
+        authors_split="default",
+    ),
+    Family(
+        "vgg19_bn", "vgg19_bn", "vgg", "VGG19", ("vgg19_bn",), fixed={"batch_norm": True},
+        authors_split="default",
+    ),
     Family(
         "transformer_B_D with D a multiple of 16",
         rf"transformer_(?P<blocks>{_NUMBER})_(?P<dim>{_NUMBER})",

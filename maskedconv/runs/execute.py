@@ -74,10 +74,10 @@ def _method_arguments(config: RunConfig) -> dict[str, Any]:
 
 
 def _check_init(config: RunConfig) -> None:
-    split_matters = "init" in models.options(config.model) and not config.learns_all_slices
-    if config.init == "authors" and not split_matters:
+    split = not config.learns_all_slices
+    if config.init != "he" and models.resolve_init(config.model, config.init, split=split) == "he":
         raise ValueError(
-            f"init is 'authors', but {config.label()} starts from the same values with 'he'"
+            f"init is {config.init!r}, but {config.label()} starts from the same values with 'he'"
         )
 
 

@@ -9,7 +9,7 @@ from maskedconv.slices import check_frozen, check_learned, check_slice_dim
 
 TRAINED = ("all", "bn", "conv1", "block1", "block2", "block3", "shortcuts", "fc")
 SLICE = "slice"
-INITS = ("he", "authors")
+INITS = ("he", "authors", "default")
 # Options of a network that are fields of the configuration or follow from the images.
 _NO_OPTIONS = frozenset(
     (
@@ -27,7 +27,7 @@ class ModelConfig:
 
     Attributes:
         model: a name that ``maskedconv.models.create`` knows.
-        init: "he" or "authors" (see the models' own documentation).
+        init: "he", "authors" or "default" (see :func:`maskedconv.models.create`).
         dropout: dropout probability, for networks that have dropout.
         options: further options of the model as (name, value) pairs.
     """

@@ -67,10 +67,13 @@ def test_fully_connected_layers_start_as_published() -> None:
         ("wrn_10_4", 1.0, "authors", False),
         ("wrn_10_4", 0.5, "he", False),
         ("densenet_bc_16_12", 0.5, "authors", False),
+        ("densenet_bc_16_12", 0.5, "default", True),
+        ("densenet_bc_16_12", 1.0, "default", True),
+        ("wrn_10_4", 1.0, "default", True),
         ("alexnet", 0.5, "he", True),
     ],
 )
-def test_authors_initialisation(name: str, learned: float, init: str, default: bool) -> None:
+def test_initialisation_by_name(name: str, learned: float, init: str, default: bool) -> None:
     model = models.create(name, learned=learned, init=init, seed=0)
     for conv in (m for m in model.modules() if isinstance(m, MaskedConv2d)):
         if conv.weight.numel() < 2000:

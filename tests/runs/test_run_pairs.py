@@ -103,6 +103,7 @@ def test_contradictions_are_no_configuration(change, words):
         ("alexnet", {"dropout": 0.3}, "alexnet has no option 'dropout'"),
         ("densenet_bc_16_12", {"init": "authors", "learned": 0.5}, "the same values with 'he'"),
         ("wrn_10_1", {"init": "authors"}, "the same values with 'he'"),
+        ("resnet_8", {"init": "default"}, "expected 'he', the initialisation of resnet_8"),
     ],
 )
 def test_what_changes_nothing_for_the_network_is_refused(model, change, words):
@@ -110,15 +111,33 @@ def test_what_changes_nothing_for_the_network_is_refused(model, change, words):
         build_model(config(model, **change), 10, (3, 32, 32))
 
 
+SPLIT_ANEW = {"wrn_10_1", "vgg19", "vgg19_bn"}
+
+
+@pytest.mark.parametrize(
+    ("init", "others"),
+    [("authors", SPLIT_ANEW), ("default", SPLIT_ANEW | {"densenet_bc_16_12"})],
+    ids=["authors", "default"],
+)
 @pytest.mark.parametrize(
     "name", ["wrn_10_1", "densenet_bc_16_12", "alexnet", "vgg19", "vgg19_bn", "resnet_8", "conv2"]
 )
-def test_the_authors_beginning_is_another_exactly_where_it_is_allowed(name):
-    small = {"width": 0.125} if "width" in models.options(name) else {}
-    ones = [models.create(name, learned=0.5, seed=0, init=i, **small) for i in ("he", "authors")]
-    states = [model.state_dict() for model in ones]
-    same = all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    assert same is ("init" not in models.options(name))
+def test_an_initialisation_is_refused_where_it_changes_nothing(name, init, others):
+    small = (("width", 0.125),) if "width" in models.options(name) else ()
+    run = config(name, learned=0.5, options=small, init=init)
+    if name not in others:
+        with pytest.raises(ValueError, match="'he'"):
+            build_model(run, 10, (3, 32, 32))
+        return
+    states = [build_model(r, 10, (3, 32, 32)).state_dict() for r in (run, replace(run, init="he"))]
+    assert not all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("name", ["densenet_bc_16_12", "alexnet", "resnet_8", "conv2"])
+def test_authors_is_he_elsewhere(name):
+    he, authors = (models.create(name, learned=0.5, seed=0, init=i) for i in ("he", "authors"))
+    values = authors.state_dict()
+    assert all(torch.equal(value, values[key]) for key, value in he.state_dict().items())
 
 
 def test_without_its_part_nothing_is_left_to_select():
