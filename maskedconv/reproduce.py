@@ -41,7 +41,6 @@ from maskedconv.runs.planning import (
     data_keys,
     matching,
     name_unused_folders,
-    with_earlier,
     write_plan,
 )
 from maskedconv.runs.preset import Request
@@ -193,7 +192,7 @@ def main(
         here = at_once == 1 and not place.is_ray
         images_on = found if here else open_device("cpu", threads)
         datasets = _load(store, chosen, locations, images_on)
-        planned = write_plan(store, with_earlier(chosen, plan, store), datasets, _command())
+        planned = write_plan(store, chosen, plan, datasets, _command())
     trained = [planned[run.key] for run in all_runs(chosen)]
     _name_same_runs(trained)
     rows = run_missing(unique(trained), datasets, worker_config, place, at_once)

@@ -31,6 +31,7 @@ from maskedconv.runs import RunConfig, Store
 from maskedconv.runs.experiment import fields_of_recipe
 from maskedconv.runs.images import SUBSET_SEED, DataLocations
 from maskedconv.runs.parts import INITS, SLICE, TRAINED
+from maskedconv.runs.planning import check_same_data
 from maskedconv.runs.row import Row
 from maskedconv.runs.sequential import CHECKPOINT_SECONDS
 from maskedconv.slices import FROZEN_MODES
@@ -164,6 +165,8 @@ def main(
             if store is not None and not ours.rank:
                 store.prepare()
             images = ours.in_turn(lambda: locations.load((dataset, subset), torch_device))
+            if store is not None and not ours.rank:
+                check_same_data(store, store.load(), {(dataset, subset): images})
             if test_subset is not None:
                 images = images.take_test(test_subset, SUBSET_SEED)
             images = images.shared(ours.share)

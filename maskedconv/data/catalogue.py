@@ -51,7 +51,7 @@ _DATASETS = {
         DatasetInfo(
             "cifar100", "CIFAR-100", 100, 3, 32, 50_000, 10_000, 500, CIFAR_MEAN, CIFAR_STD, 4, True
         ),
-        # The paper does not describe its augmentation of 64-pixel images: twice CIFAR's padding.
+        # The padding of the crops is twice CIFAR's. The authors' code (arXiv 1802.00844) has none.
         DatasetInfo(
             "tiny-imagenet", "Tiny-ImageNet", 200, 3, 64, 100_000, 10_000, 500, None, None, 8, True
         ),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from maskedconv.data import batches
 from maskedconv.data.classification import Classification
+from maskedconv.data.digest import digest_of_tensors
 from maskedconv.data.preprocessing import Preprocessing
 from maskedconv.data.share import WHOLE, Share
 from maskedconv.data.subsets import checked_subset, fewer_test_images, subset_of
@@ -38,6 +40,12 @@ class Dataset(Classification):
     flip: bool
     note: str
     share: Share = WHOLE
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits that identify images and labels."""
+        train, test = self.train_images, self.test_images
+        return digest_of_tensors((train, self.train_labels, test, self.test_labels))
 
     @property
     def num_classes(self) -> int:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +20,7 @@ from maskedconv.data.augment import normalise
 from maskedconv.data.batches import batch_bounds, generator_of
 from maskedconv.data.classification import Classification
 from maskedconv.data.decode import opened_rgb
+from maskedconv.data.digest import digest_of_text
 from maskedconv.data.listing import Listing, Split
 from maskedconv.data.preprocessing import Preprocessing, bilinear, centre, pixels
 from maskedconv.data.share import WHOLE, Share
@@ -29,6 +31,7 @@ SIZE, TEST_SIZE = 224, 256
 # Szegedy et al. 2014 (arXiv 1409.4842): share of the area, and ratio of width to height.
 _AREA, _RATIO, _TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
 _BATCHES_AHEAD = 2
+_SIZES_READ = 1_000
 Box = tuple[int, int, int, int]  # left, upper, right, lower
 # Reads the image of an index.
 Read = Callable[[int], Tensor]
@@ -55,6 +58,18 @@ class StreamedImages(Classification):
     def classes(self) -> tuple[str, ...]:
         """Names of the classes."""
         return self.listing.classes
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits of the files' names and classes, and of a thousand files' sizes.
+
+        To read a million images takes too long.
+        """
+        splits = self.listing.train, self.listing.test
+        paths = [path for split in splits for path in split.paths]
+        classes = [self.classes[label] for split in splits for label in split.labels]
+        sizes = (str(path.stat().st_size) for path in paths[:: 1 + len(paths) // _SIZES_READ])
+        return digest_of_text([*(path.name for path in paths), *classes, *sizes])
 
     @property
     def num_classes(self) -> int:

@@ -22,6 +22,7 @@ class Task(Protocol):
         name: as ``maskedconv.data.load`` takes it.
         classes: names of the outputs.
         note: describes the origin of the data.
+        digest: identifies the examples and their order; equal on every device and for every share.
         share: the part of each batch that this process computes; all of it unless ``shared``.
     """
 
@@ -31,6 +32,8 @@ class Task(Protocol):
     def classes(self) -> tuple[str, ...]: ...
     @property
     def note(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
     @property
     def num_classes(self) -> int: ...
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Protocol, cast
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.data.batches import batch_bounds, generator_of
+from maskedconv.data.digest import digest_of_tensors
 from maskedconv.data.errors import DataError
 from maskedconv.data.share import WHOLE, Share
 from maskedconv.models.tokens import PAD
@@ -42,6 +44,12 @@ class TranslationSet:
     classes: tuple[str, ...]
     note: str
     share: Share = WHOLE
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits that identify the pairs and their targets."""
+        train, test = self.train_pairs, self.test_pairs
+        return digest_of_tensors((train, self.train_targets, test, self.test_targets))
 
     @property
     def num_classes(self) -> int:

@@ -14,6 +14,8 @@ from maskedconv.report.results import Results, Run
 from maskedconv.report.tables import NOTHING
 from maskedconv.runs.parts import options_text
 
+# The options of reproduce that take no value.
+FLAGS = {"--download", "--compile", "--no-report", "--list", "--dry-run", "--verbose"}
 # Fields that the tables of results already show.
 _SHOWN = {"learned", "slice_dim", "frozen", "trained", "seed"}
 
@@ -127,8 +129,16 @@ def _commands(results: Results, out: Path) -> list[Block]:
 
 
 def only(experiment: str, command: str, ids: Iterable[str]) -> str:
-    """``command`` with ``experiment`` in place of the ``ids`` that it names."""
-    words = [word for word in shlex.split(command) if word not in {"all", *ids}]
+    """``command`` with ``experiment`` in place of the ``ids`` that it names.
+
+    The value of an option is no id, even if it is the same word.
+    """
+    named, words = {"all", *ids}, shlex.split(command)
     places = [i for i, word in enumerate(words) if word.endswith("reproduce")]
     place = places[0] + 1 if places else len(words)
-    return shlex.join([*words[:place], experiment, *words[place:]])
+    kept = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if word not in named or (before.startswith("--") and before not in FLAGS)
+    ]
+    return shlex.join([*kept[:place], experiment, *kept[place:]])

@@ -65,13 +65,15 @@ def all_of(*outcomes: bool | None) -> bool | None:
 
 
 def accuracy(setting: SeedGroup | None) -> Measured | None:
-    """Accuracy of the best epochs; chance if every run diverged; None if none was run."""
+    """Accuracy of the best epochs; a diverged run counts as chance. None if none was run."""
     if setting is None:
         return None
-    if setting.best is not None:
-        return measured(setting.best, setting)
-    diverged = any(run.diverged for run in setting.failures)
-    return Measured(setting.chance) if diverged and setting.chance is not None else None
+    chance, diverged = setting.chance, sum(run.diverged for run in setting.failures)
+    if not diverged or chance is None:
+        return None if setting.best is None else measured(setting.best, setting)
+    finished = [top1 for row in setting.rows if (top1 := row["best_top1"]) is not None]
+    stat = Stat.of([*finished, *[chance] * diverged]) if finished else None
+    return Measured(chance) if stat is None else measured(stat, setting)
 
 
 def measured(stat: Stat, setting: SeedGroup) -> Measured:

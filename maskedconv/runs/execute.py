@@ -160,6 +160,7 @@ def execute(
             "device": describe_device(dataset.device),
             "versions": versions(),
             "data_note": dataset.note,
+            "data_digest": dataset.digest,
         }
     )
     return row
@@ -249,7 +250,12 @@ def _checkpoint(config: RunConfig, dataset: Task, folder: Path, every: float) ->
     for name in _LATER_FIELDS:
         if getattr(config, name) == getattr(RunConfig, name):
             del described[name]
-    identity = {"config": described, "images": list(size), "device": dataset.device.type}
+    identity = {
+        "config": described,
+        "images": list(size),
+        "data": dataset.digest,
+        "device": dataset.device.type,
+    }
     return Checkpoint(checkpoint_path(folder, config), identity, every)
 
 

@@ -98,7 +98,9 @@ _parameters = dict.fromkeys(("learned_parameters", "total_parameters"), count)
 _row: Schema = record(
     {"schema": one_of(SCHEMA), "key": text, "status": one_of("done", "failed"), "config": record()},
     {
-        **dict.fromkeys(("started", "device", "data_note", "error", "error_type"), optional(text)),
+        **dict.fromkeys(
+            ("started", "device", "data_note", "data_digest", "error", "error_type"), optional(text)
+        ),
         **dict.fromkeys(("last_top1", "best_top1", "ensemble_top1"), optional(number)),
         **dict.fromkeys(("best_epoch", "peak_memory_bytes"), optional(count)),
         **_parameters,

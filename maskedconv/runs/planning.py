@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from maskedconv import data
@@ -12,7 +14,7 @@ from maskedconv.console import say
 from maskedconv.data.sources import FETCHED, not_fetched
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.experiment import Experiment
-from maskedconv.runs.images import DataKey, DataLocations, data_key
+from maskedconv.runs.images import SUBSET_SEED, DataKey, DataLocations, data_key
 from maskedconv.runs.preset import Preset
 from maskedconv.runs.same import trained_for
 from maskedconv.runs.sequential import unique
@@ -62,16 +64,32 @@ def matching(plan: Plan, texts: Iterable[str]) -> Plan:
     return Plan({item: some for item, some in runs.items() if some}, plan.preset)
 
 
-def with_earlier(chosen: Plan, plan: Plan, store: Store) -> Plan:
-    """``chosen``, and the runs of ``plan`` that earlier commands have planned in the folder."""
-    old = (store.read_plan() or {"experiments": {}})["experiments"]
+def _with_earlier(chosen: Plan, plan: Plan, old: dict[str, Any]) -> Plan:
+    """``chosen``, and the runs of the folder's plan ``old`` that belong to ``plan``.
+
+    A run belongs to it if it differs in seed and data set at most. An earlier command may have had
+    more of them.
+    """
+    entries = old.get("experiments", {})
     runs: dict[Experiment[Any], list[RunConfig]] = {}
     for item, all_of_item in plan.runs.items():
-        entries = old[item.id]["runs"] if item.id in old else []
-        keys = {entry["key"] for entry in entries} | {run.key for run in chosen.runs.get(item, [])}
+        settings = {_setting(run) for run in all_of_item}
+        earlier = entries[item.id]["runs"] if item.id in entries else []
+        kept = [RunConfig.from_json(entry["config"]) for entry in earlier]
+        kept = [run for run in kept if _setting(run) in settings]
+        kept += chosen.runs.get(item, [])
+        keys = {run.key for run in kept}
         if keys:
-            runs[item] = [run for run in all_of_item if run.key in keys]
+            runs[item] = unique([*(run for run in all_of_item if run.key in keys), *kept])
     return Plan(runs, plan.preset)
+
+
+def _setting(run: RunConfig) -> str:
+    """The configuration without seed, data set and start, which depends on both."""
+    values = run.to_json()
+    for name in ("seed", "dataset", "start"):
+        del values[name]
+    return json.dumps(values)
 
 
 def data_keys(plan: Plan) -> list[DataKey]:
@@ -156,41 +174,60 @@ def _overlap(old: dict[str, Any], preset: Preset) -> bool:
     return before <= now or now <= before
 
 
-def check_same_data(store: Store, loaded: Loaded, datasets: dict[DataKey, Task]) -> None:
+def check_same_data(store: Store, loaded: Loaded, datasets: Mapping[DataKey, Task]) -> None:
     """ValueError if the folder has results of other images, such as a JPEG copy of the data set."""
+
+    @cache
+    def examples(key: DataKey, test_subset: int | None) -> Task:
+        dataset = datasets[key]
+        return dataset if test_subset is None else dataset.take_test(test_subset, SUBSET_SEED)
+
     for row in loaded.rows.values():
         config = row["config"]
-        dataset = datasets.get((config["dataset"], config.get("subset")))
-        # Another choice of test images is no other data.
-        whole = config.get("test_subset") is None
-        if dataset is not None and whole and row.get("data_note") not in (None, dataset.note):
-            raise ValueError(
-                f"{store.out} holds results of other data: {row['data_note']!r}, not "
-                f"{dataset.note!r}; choose another folder with --out"
-            )
+        key = config["dataset"], config.get("subset")
+        if key not in datasets:
+            continue
+        found = examples(key, config.get("test_subset"))
+        for name, here in (("data_note", found.note), ("data_digest", found.digest)):
+            there = row.get(name)
+            if there not in (None, here):
+                raise ValueError(
+                    f"{store.out} holds results of other data: {there!r}, not {here!r}; choose "
+                    "another folder with --out"
+                )
 
 
 def write_plan(
-    store: Store, plan: Plan, datasets: dict[DataKey, Task], command: str
+    store: Store, chosen: Plan, plan: Plan, datasets: Mapping[DataKey, Task], command: str
 ) -> dict[str, RunConfig]:
-    """Adds the plan to the folder's plan; returns, for each key, the run that is trained for it.
+    """Adds ``chosen`` to the folder's plan; returns, for each key, the run that is trained for it.
+
+    Args:
+        chosen: the runs of this command, a part of ``plan``.
+        plan: every run of its items. Runs of earlier commands stay in the folder's plan if they
+            differ from one of these in seed and data set at most.
 
     Raises:
         StoreError: it cannot be written.
     """
-    trained = trained_for(all_runs(plan), store.load())
-    entries: dict[str, Any] = {
-        experiment.id: {
-            "title": experiment.title,
-            "command": command,
-            "runs": [_entry(run, trained[run.key]) for run in runs],
+    loaded = store.load()
+    trained: dict[str, RunConfig] = {}
+
+    def change(old: dict[str, Any]) -> dict[str, Any]:
+        joined = _with_earlier(chosen, plan, old)
+        trained.update(trained_for(all_runs(joined), loaded))
+        entries = {
+            item.id: {
+                "title": item.title,
+                "command": command,
+                "runs": [_entry(run, trained[run.key]) for run in runs],
+            }
+            for item, runs in joined.runs.items()
         }
-        for experiment, runs in plan.runs.items()
-    }
-    store.merge_plan(
-        {
+        before = old["dataset"].split(", ") if old else []
+        return {
             "preset": plan.preset.name,
-            "dataset": ", ".join(plan.preset.datasets),
+            "dataset": ", ".join(dict.fromkeys([*before, *plan.preset.datasets])),
             "amp": plan.preset.amp,
             "compile": plan.preset.compile,
             "data_notes": {name: dataset.note for (name, _), dataset in datasets.items()},
@@ -198,7 +235,8 @@ def write_plan(
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "experiments": entries,
         }
-    )
+
+    store.change_plan(change)
     return trained
 
 

@@ -156,6 +156,7 @@ class Row(TypedDict):
     device: NotRequired[str]
     versions: NotRequired[dict[str, str]]
     data_note: NotRequired[str]
+    data_digest: NotRequired[str]
     weights: NotRequired[str]
     layers: NotRequired[list[LayerRow]]
     first_layer: NotRequired[FirstLayer | None]

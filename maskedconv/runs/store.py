@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,13 +147,15 @@ class Store:
         except OSError as error:
             raise StoreError(f"{self.plan} cannot be read: {error.strerror}") from error
 
-    def merge_plan(self, plan: Plan) -> None:
-        """Writes ``plan``, merged with experiments and data sets of the plan on disk.
+    def change_plan(self, change: Callable[[Plan], Plan]) -> None:
+        """Writes ``change(old)``, merged with experiments and data sets of ``old``.
 
-        Its ``data_note`` becomes the joined text of all ``data_notes``.
+        ``old`` is the plan on disk, or empty. No other process writes in between. The ``data_note``
+        becomes the joined text of all ``data_notes``.
         """
         with _explained(self.out), self._locked(fcntl.LOCK_EX):
             old = self.read_plan() or {}
+            plan = change(old)
             merged = {"schema": SCHEMA, **plan}
             for name in ("experiments", "data_notes"):
                 merged[name] = {**old.get(name, {}), **plan.get(name, {})}

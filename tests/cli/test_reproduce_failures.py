@@ -141,8 +141,9 @@ def test_plan_of_several_data_sets(tmp_path):
     store = Store(tmp_path)
     store.prepare()
     first = {"preset": "short", "dataset": "cifar10", "data_notes": {"cifar10": "a JPEG copy"}}
-    store.merge_plan({**first, "experiments": {"fig1": {"runs": []}}})
-    store.merge_plan({**first, "data_notes": {"tiny-imagenet": "200 classes"}, "experiments": {}})
+    second = {**first, "data_notes": {"tiny-imagenet": "200 classes"}}
+    store.change_plan(lambda old: {**first, "experiments": {"fig1": {"runs": []}}})
+    store.change_plan(lambda old: {**second, "experiments": {}})
     plan = store.read_plan()
     assert plan["data_note"] == "a JPEG copy; 200 classes"
     assert list(plan["experiments"]) == ["fig1"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 
 from maskedconv import data
 from maskedconv.data import DataError
+from maskedconv.data.share import Share
 from maskedconv.data.streamed import SIZE, random_box
 
 SIZES = [(300, 260), (250, 400), (224, 224), (90, 120)]
@@ -43,6 +46,17 @@ def test_sizes_and_classes(photos, folder):
     assert (photos.train_size, photos.test_size) == (8, 6)
     assert photos.image_shape == (3, SIZE, SIZE)
     assert folder.name in photos.note
+
+
+def test_a_digest_of_names_classes_and_sizes(photos, folder, tmp_path):
+    assert data.load("photos", folder).digest == photos.shared(Share(1, 2)).digest == photos.digest
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert data.load("photos", copy).digest == photos.digest
+    with (copy / "train" / "bird" / "1.png").open("ab") as file:
+        file.write(b"more")
+    longer = data.load("photos", copy).digest
+    (copy / "train" / "bird" / "1.png").rename(copy / "train" / "bird" / "9.png")
+    assert len({photos.digest, longer, data.load("photos", copy).digest}) == 3
 
 
 def test_batches_of_an_epoch(photos):

@@ -12,10 +12,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import typer
 from report_samples import config, load, results_of, row, small_plan, small_top1, write_folder
 
-from maskedconv import report
-from maskedconv.report.appendix import only
+from maskedconv import report, reproduce
+from maskedconv.report.appendix import FLAGS, only
 from maskedconv.report.build import notice
 from maskedconv.report.fits import fit_line
 from maskedconv.report.results import Stat, setting_label
@@ -269,11 +270,23 @@ def test_fit_of_a_constant_is_level_and_of_two_points_is_none():
             "python -m maskedconv.reproduce --seeds 3 fig1 table1",
             "python -m maskedconv.reproduce fig2 --seeds 3",
         ),
+        (
+            "python -m maskedconv.reproduce --download fig1 --out table1 --match fig2",
+            "python -m maskedconv.reproduce fig2 --download --out table1 --match fig2",
+        ),
         ("python -m maskedconv.reproduce", "python -m maskedconv.reproduce fig2"),
     ],
 )
 def test_command_of_one_item(command, expected):
     assert only("fig2", command, ["fig1", "fig2", "table1"]) == expected
+
+
+def test_the_flags_are_those_of_reproduce():
+    command = typer.Typer(add_completion=False)
+    command.command()(reproduce.main)
+    options = typer.main.get_command(command).params
+    flags = [each for each in options if getattr(each, "is_flag", False)]
+    assert {name for flag in flags for name in flag.opts} == FLAGS
 
 
 def test_importing_the_package_is_light():

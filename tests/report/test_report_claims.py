@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from statistics import stdev
 
 import pytest
 from report_samples import (
@@ -19,6 +20,7 @@ from report_samples import (
 
 from maskedconv.papers import ITEMS
 from maskedconv.papers.rosenfeld2018 import PAPER, criteria
+from maskedconv.report.measured import accuracy
 from maskedconv.runs.config import RunConfig
 
 
@@ -105,6 +107,15 @@ def test_divergence_counts_as_chance_and_other_failures_as_nothing(tmp_path):
     run = config("vgg19", learned=0.1)
     out = write_folder(tmp_path, {"fig1": [run]}, lambda run: None)
     assert verdicts(load(out))["vgg-chance"] == "reproduced"
+    seeds = [run.with_seed(seed) for seed in range(3)]
+    out = write_folder(
+        tmp_path / "seeds", {"fig1": seeds}, lambda run: 14.0 if run.seed == 2 else None
+    )
+    [setting] = load(out).seed_groups("fig1")
+    found = accuracy(setting)
+    assert found is not None
+    assert found.value == pytest.approx((10 + 10 + 14) / 3)
+    assert found.spread == pytest.approx(stdev((10, 10, 14)))
     failed = row(run, None, error="out of memory", error_type="OutOfMemoryError")
     (out / "results.jsonl").write_text(json.dumps(failed) + "\n")
     assert verdicts(load(out))["vgg-chance"] == "not run"

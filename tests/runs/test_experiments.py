@@ -222,9 +222,9 @@ def test_a_folder_takes_papers_with_other_data_sets(tmp_path):
     small = papers.make_plan([papers.ITEMS["bnonly"]], Request("paper"))
     both = papers.make_plan([papers.ITEMS["bnonly"], papers.ITEMS["fig2"]], Request("paper"))
     assert both.preset.datasets == ("cifar10", "cifar100")
-    write_plan(store, small, {}, "command")
+    write_plan(store, small, small, {}, "command")
     check_folder(store, both.preset)
-    write_plan(store, both, {}, "command")
+    write_plan(store, both, both, {}, "command")
     check_folder(store, small.preset)
     other = papers.make_plan([papers.ITEMS["fig2"]], Request("paper", dataset="digits"))
     with pytest.raises(ValueError, match="on cifar10, cifar100, not paper on digits"):

@@ -169,6 +169,21 @@ def test_a_foreign_checkpoint_is_reported_and_not_used(identity, words, tmp_path
     assert f"{path} {words}" in capsys.readouterr().err
 
 
+def test_the_checkpoint_of_other_images_is_not_used(dataset, tmp_path, capsys, uninterrupted):
+    other = replace(dataset, train_images=dataset.train_images.flip(0))
+
+    def stop(epoch):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(SMALL, other, stop, folder=tmp_path, checkpoint_seconds=0)
+    assert checkpoint_path(tmp_path, SMALL).exists()
+    row = execute(SMALL, dataset, folder=tmp_path)
+    assert "is of another data" in capsys.readouterr().err
+    assert row["data_digest"] == dataset.digest
+    assert_same_results(*uninterrupted, tmp_path, row)
+
+
 def test_what_was_written_is_taken_once(tmp_path, capsys):
     path = tmp_path / "run.pt"
     first = Checkpoint(path, {"config": 1}, 0)

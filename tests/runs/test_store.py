@@ -175,8 +175,8 @@ def test_plans_are_merged_by_experiment(store):
     assert store.read_plan() is None
     one, other, empty = {"runs": [run("a")]}, {"runs": [run("b")]}, {"runs": []}
     plan = {"preset": "quick", "dataset": "digits"}
-    store.merge_plan({**plan, "experiments": {"fig1": one, "fig2": empty}})
-    store.merge_plan({**plan, "experiments": {"fig1": other}})
+    store.change_plan(lambda old: {**plan, "experiments": {"fig1": one, "fig2": empty}})
+    store.change_plan(lambda old: {**plan, "experiments": {"fig1": other}})
     plan = store.read_plan()
     assert plan["experiments"] == {"fig1": other, "fig2": empty}
     assert plan["schema"] == 1

@@ -211,8 +211,7 @@ def filters_beat_channels(settings: list[SeedGroup]) -> Iterator[Case]:
 CLAIMS = (
     Claim(
         "filters-best",
-        "Output filters are the best dimension to slice: with few learned, they beat input "
-        "channels.",
+        "With few slices learned, output filters are better than input channels.",
         "figure 2",
         f"DenseNet, each setting with p ≤ {SMALL:g} or a number of slices, the rest random: "
         f"dimension 0 exceeds dimension 1 by at least {CLEAR:g} points.",

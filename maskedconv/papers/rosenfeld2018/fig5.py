@@ -70,7 +70,7 @@ def _full_runs(
     }
     for learned, frozen in splits([*preset.full_fractions, *preset.full_counts]):
         yield recipe_run(preset, "fig5", network, learned, frozen=frozen, **fields)
-    # The authors used dropout for the plain network only.
+    # The recipe has dropout for the network that learns everything.
     yield recipe_run(preset, "fig5", network, dropout=found.dropout, **fields)
 
 
@@ -81,7 +81,8 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
             "The paper trains with the full recipes (WRN-28-10 for 200 epochs, DenseNet for 300) "
             f"and lowers the learning rate in steps. These runs have {epochs_text(settings)}, with "
             "steps in proportion. The dashed line is the all-weights reference; for WRN-28-10 it "
-            "has the authors' dropout of 0.3. The paper gives the best test epoch; the last epoch "
+            "has a dropout of 0.3, which the authors' commands gave to the "
+            "split networks, too. The paper gives the best test epoch; the last epoch "
             "is given as well. For one filter per layer with a random rest, the paper's text has "
             "85 / 59.7 % (DenseNet) and 69 / 34.85 % (WRN-28-10) on CIFAR-10 / 100."
         )

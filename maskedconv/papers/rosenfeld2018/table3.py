@@ -89,8 +89,9 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         Text(
             "The paper counts parameters with a classifier of 1000 classes, although Tiny-ImageNet "
             "has 200. Our classifier has the classes of the data set; the count with 1000 classes "
-            "is given as well. The paper does not describe its augmentation of 64-pixel images; "
-            "these runs pad the crops by twice CIFAR's padding."
+            "is given as well. The authors' code crops images of this size without padding, and "
+            "normalises them by ImageNet's mean and deviation; these runs pad the crops by twice "
+            "CIFAR's padding, and take mean and deviation from the training images."
         ),
     ]
     for dataset, here in datasets(settings).items():

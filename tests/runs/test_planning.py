@@ -1,0 +1,47 @@
+"""The plan of a folder, to which several commands add."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from maskedconv import papers
+from maskedconv.runs import RunConfig, Store
+from maskedconv.runs.planning import all_runs, matching, write_plan
+from maskedconv.runs.preset import Request
+
+
+def test_fewer_seeds_or_data_sets_later_keep_those_of_earlier_commands(tmp_path):
+    store = Store(tmp_path)
+    store.prepare()
+
+    def planned(match, **fields):
+        plan = papers.make_plan([papers.ITEMS["fig1"]], Request("paper", **fields))
+        write_plan(store, matching(plan, [match]), plan, {}, "command")
+        plan = store.read_plan()
+        assert plan["dataset"] == "cifar10, cifar100"
+        runs = [RunConfig.from_json(e["config"]) for e in plan["experiments"]["fig1"]["runs"]]
+        return Counter((run.dataset, run.seed) for run in runs)
+
+    first = planned("densenet_bc_100_12 k=1 random", seeds=2)
+    assert first == {(d, seed): 1 for d in ("cifar10", "cifar100") for seed in (0, 1)}
+    more = planned("densenet_bc_100_12 k=1 zero", dataset="cifar10")
+    assert more == first + Counter({("cifar10", 0): 1})
+    # Runs of other epochs are not of this plan.
+    other = planned("densenet_bc_100_12 k=1 zero", dataset="cifar10", epochs=2)
+    assert other == {("cifar10", 0): 1}
+
+
+def test_commands_at_once_keep_the_plans_of_each_other(tmp_path):
+    store = Store(tmp_path)
+    store.prepare()
+    plan = papers.make_plan([papers.ITEMS["fig1"]], Request("paper"))
+    texts = [f"alexnet k={count} {frozen}" for count in (1, 5, 10) for frozen in ("random", "zero")]
+    with ThreadPoolExecutor(len(texts)) as pool:
+        for done in [
+            pool.submit(write_plan, Store(tmp_path), matching(plan, [text]), plan, {}, "command")
+            for text in texts
+        ]:
+            done.result()
+    written = {e["key"] for e in store.read_plan()["experiments"]["fig1"]["runs"]}
+    assert written == {run.key for run in all_runs(matching(plan, texts))}
