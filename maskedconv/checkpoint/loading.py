@@ -141,7 +141,7 @@ def _check(model: nn.Module, content: Content, path: Path) -> _Fit:
 def _norms(model: nn.Module, content: Content, path: Path) -> list[nn.Module]:
     """The norms that keep their statistics in the file; ValueError if one is no norm."""
     own = {name: key for key, name in own_module_names(model).items()}
-    norms = []
+    norms: list[nn.Module] = []
     for name in content.frozen_statistics:
         norm = model.get_submodule(own[name]) if name in own else None
         if not isinstance(norm, _NormBase):

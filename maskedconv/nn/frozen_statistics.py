@@ -80,4 +80,5 @@ def _on_registration(owner: nn.Module, name: str, module: nn.Module | None) -> n
     return before if module.running_mean is before.running_mean else None
 
 
-register_module_module_registration_hook(_on_registration)
+# PyTorch's annotation omits that a hook may return a module to take instead.
+register_module_module_registration_hook(cast(Callable[..., None], _on_registration))

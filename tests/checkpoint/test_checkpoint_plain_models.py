@@ -179,6 +179,6 @@ def test_another_module_in_place_of_a_norm_is_refused(tmp_path):
     save(with_frozen_statistics(), tmp_path / "m")
     other = plain()
     other[1] = Norm(other[1])
-    with pytest.raises(ValueError, match="1 is a norm with frozen statistics .* model has Norm"):
+    with pytest.raises(ValueError, match=r"1 is a norm with frozen statistics .* model has Norm"):
         load(other, tmp_path / "m")
     assert type(other[0]) is nn.Conv2d
