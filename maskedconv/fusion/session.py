@@ -156,7 +156,7 @@ class Session(TorchFunctionMode):
 
     def unpack(self, saved: Kept | Use | Deferred) -> Tensor:
         """What autograd saved."""
-        return saved.value()
+        return saved.use()
 
     def saved(self, source: Recomputed, geometry: Geometry | None, tensor: Tensor) -> Use:
         """What autograd holds instead of ``tensor``."""
@@ -192,13 +192,13 @@ class Session(TorchFunctionMode):
 
     def _decide(self, tensor: Tensor) -> Kept | Use:
         if not _is_ordinary(tensor):
-            return self._keep(tensor)
+            return _used(self._keep(tensor))
         source, geometry = self._source(tensor) or self._copied(tensor), Geometry.of(tensor)
         if isinstance(source, Recomputed) and source.geometry.dtype == tensor.dtype:
             return self.saved(source, None if geometry == source.geometry else geometry, tensor)
         if isinstance(source, Kept) and geometry == source.geometry:
-            return source
-        return self._keep(tensor)
+            return _used(source)
+        return _used(self._keep(tensor))
 
     def _copied(self, tensor: Tensor) -> Recomputed | None:
         """The source of a tensor that is overwritten, if ``tensor`` is a copy of it."""
@@ -207,6 +207,11 @@ class Session(TorchFunctionMode):
         original, storage = self._original
         same = original.geometry == Geometry.of(tensor)
         return original if same and tensor.untyped_storage()._cdata != storage else None
+
+
+def _used(kept: Kept) -> Kept:
+    kept.add_use()
+    return kept
 
 
 def _is_ordinary(tensor: Tensor) -> bool:
