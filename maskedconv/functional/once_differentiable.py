@@ -25,7 +25,7 @@ def once_differentiable(layer: str) -> Callable[[Backward], Backward]:
     message = (
         f"the second derivative of {layer} is not supported; compute the first one by "
         "torch.func.grad or torch.func.vjp, with norms in evaluation mode"
-    ).encode()
+    )
 
     def mark(backward: Backward) -> Backward:
         @functools.wraps(backward)
@@ -42,8 +42,18 @@ def once_differentiable(layer: str) -> Callable[[Backward], Backward]:
     return mark
 
 
-def _raising(grads: tuple[Tensor | None, ...], message: bytes) -> tuple[Tensor | None, ...]:
-    """The same values, of which each raises when it is differentiated."""
-    delayed = torch._C._functions.DelayedError(message, len(grads))
+def _raising(grads: tuple[Tensor | None, ...], message: str) -> tuple[Tensor | None, ...]:
+    """The same values, of which each raises when it is differentiated.
+
+    Raises:
+        RuntimeError: at once for a batch of gradients (``is_grads_batched``, ``vectorize``).
+    """
+    if any(grad is not None and _is_batch(grad) for grad in grads):
+        raise RuntimeError(message)
+    delayed = torch._C._functions.DelayedError(message.encode(), len(grads))
     found: list[Any] = [None if grad is None else grad.detach().requires_grad_() for grad in grads]
     return tuple(delayed(*found))
+
+
+def _is_batch(grad: Tensor) -> bool:
+    return torch._C._functorch.is_legacy_batchedtensor(grad)

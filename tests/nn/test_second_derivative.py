@@ -143,6 +143,18 @@ def test_of_the_binary_sign():
     assert torch.autograd.grad(gradient.sum(), x)[0].tolist() == [0, 2, -2]
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_of_a_batch_of_gradients(create_graph):
+    network, x = last_layer(learned=0.5), images()[:1]
+    options = {"vectorize": True, "create_graph": create_graph}
+    if create_graph:
+        with pytest.raises(RuntimeError, match=REFUSED):
+            torch.autograd.functional.jacobian(network, x, **options)
+    else:
+        expected = torch.autograd.functional.jacobian(network, x)
+        assert torch.allclose(torch.autograd.functional.jacobian(network, x, **options), expected)
+
+
 def test_of_a_compiled_network():
     network = torch.compile(last_layer(learned=0.5), backend="aot_eager", fullgraph=True)
     gradient = input_gradient(network, create_graph=True)
