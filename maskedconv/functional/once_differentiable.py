@@ -31,7 +31,7 @@ def once_differentiable(layer: str) -> Callable[[Backward], Backward]:
         @functools.wraps(backward)
         def once(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
             # A compiled graph raises by itself.
-            if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            if not torch.is_grad_enabled() or torch.compiler.is_compiling():
                 return backward(ctx, *grads)
             with torch.no_grad():
                 found = backward(ctx, *grads)
