@@ -97,6 +97,15 @@ def check_kept_fraction(k: object) -> float:
     return fraction
 
 
+def kept_ratio(k: float) -> tuple[int, int]:
+    """The numerator and denominator of the decimal number ``k``, exactly.
+
+    Raises:
+        TypeError, ValueError: as :func:`check_kept_fraction`.
+    """
+    return Fraction(repr(check_kept_fraction(k))).as_integer_ratio()
+
+
 def num_kept(k: float, size: int) -> int:
     """The number of weights that a supermask keeps among ``size``.
 
@@ -107,8 +116,13 @@ def num_kept(k: float, size: int) -> int:
     Raises:
         TypeError, ValueError: as :func:`check_kept_fraction`.
     """
-    masked_out = (1 - Decimal(repr(check_kept_fraction(k)))) * size
-    return size - int(masked_out.to_integral_value(ROUND_FLOOR))
+    return kept_of_ratio(kept_ratio(k), size)
+
+
+def kept_of_ratio(ratio: tuple[int, int], size: int) -> int:
+    """:func:`num_kept` of the fraction ``ratio``, by integers alone, which torch.compile traces."""
+    numerator, denominator = ratio
+    return size - (denominator - numerator) * size // denominator
 
 
 def nested_kept(k: float, coats: int, size: int) -> tuple[int, ...]:

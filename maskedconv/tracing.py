@@ -17,6 +17,17 @@ def is_transformed() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
+def check_not_proxy(layer: Any, input: Any) -> None:
+    """TypeError while ``torch.fx`` traces the inside of ``layer``, which it cannot record."""
+    if isinstance(input, Proxy):
+        kind = type(layer).__name__
+        raise TypeError(
+            f"torch.fx cannot trace the inside of a {kind}; expected a tracer that takes {kind} as "
+            f"a leaf (of torchvision: tracer_kwargs={{'leaf_modules': [{kind}]}}), or the plain "
+            "model that maskedconv.merge_ makes of a copy"
+        )
+
+
 def is_traced(input: Any) -> bool:
     """True while ``torch.fx``, ``torch.jit.trace``, ``torch.export`` or ONNX export records.
 

@@ -41,6 +41,7 @@ class Content(NamedTuple):
         base: source of frozen values of unknown origin: name and SHA-256 of a file or a hub's
             model; None if it is unknown.
         notes: JSON values of whoever wrote the file.
+        frozen_statistics: names of the norms that keep their running statistics.
     """
 
     layers: dict[str, Layer]
@@ -51,6 +52,7 @@ class Content(NamedTuple):
     masks: frozenset[str] = frozenset()
     base: dict[str, str] | None = None
     notes: Mapping[str, Any] = MappingProxyType({})
+    frozen_statistics: tuple[str, ...] = ()
 
 
 def write(path: Path, content: Content) -> None:
@@ -75,6 +77,7 @@ def write(path: Path, content: Content) -> None:
             **({"masks": masks} if masks else {}),
             **({"base": content.base} if content.base else {}),
             **({"notes": dict(content.notes)} if content.notes else {}),
+            **({"frozen_statistics": norms} if (norms := list(content.frozen_statistics)) else {}),
         }
     )
     metadata = {_NAME: header, _DIGEST: hashlib.sha256(header.encode()).hexdigest()}
@@ -105,6 +108,7 @@ def read(path: Path) -> Content:
     content = Content(
         header["layers"], header["frozen"], tensors, header.get("networks", []),
         metadata.get(_DIGEST, ""), frozenset(masks), header.get("base"), header.get("notes", {}),
+        tuple(header.get("frozen_statistics", ())),
     )  # fmt: skip
     _check_layers(content, path)
     return content

@@ -97,6 +97,7 @@ _header = record(
         "checks": text,
         "masks": mapping_of(mask_description),
         "base": _source,
+        "frozen_statistics": list_of(text),
         "notes": record(),
     },
 )

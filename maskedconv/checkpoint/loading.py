@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from maskedconv.checkpoint import file
 from maskedconv.checkpoint.compare import compare_layers, compare_shared, compare_tensors
@@ -24,6 +25,7 @@ from maskedconv.checkpoint.whole_model import (
     state_of,
 )
 from maskedconv.conversion.restoring import Restored
+from maskedconv.nn.frozen_statistics import freeze_statistics_
 from maskedconv.nn.origin import origin_of, set_origin
 from maskedconv.nn.partly_learned import PartlyLearned
 
@@ -42,7 +44,8 @@ def load(model: Model, path: str | Path, *, keep_frozen: bool = False) -> Model:
     """Loads a file of :func:`save` into ``model``, in place. A failed load changes nothing.
 
     Plain layers of ``model`` that are partly learned in the file are converted first, as by
-    :func:`maskedconv.convert_`; parameters that are frozen in the file then require no gradient.
+    :func:`maskedconv.convert_`; parameters that are frozen in the file then require no gradient,
+    and norms whose statistics are frozen in the file keep them.
 
     If the file does not hold the frozen values, the model's own are used if their SHA-256 matches.
     Otherwise they are drawn again from the seed in the file. The dtypes of file and model must
@@ -69,6 +72,7 @@ def load(model: Model, path: str | Path, *, keep_frozen: bool = False) -> Model:
     restored = _restored(model, content, path)
     try:
         fit = _check(model, content, path)
+        norms = _norms(model, content, path) if restored.names else []
         if keep_frozen:
             _check_frozen(content, fit, path)
     except BaseException:
@@ -80,6 +84,8 @@ def load(model: Model, path: str | Path, *, keep_frozen: bool = False) -> Model:
     _take_origins(content, fit, path)
     if restored.names:
         _freeze(model, content)
+    for norm in norms:
+        freeze_statistics_(norm)
     return model
 
 
@@ -130,6 +136,21 @@ def _check(model: nn.Module, content: Content, path: Path) -> _Fit:
     found = find_frozen(content, state, layers, path)
     check_can_materialise(model)
     return _Fit(layers, state, found)
+
+
+def _norms(model: nn.Module, content: Content, path: Path) -> list[nn.Module]:
+    """The norms that keep their statistics in the file; ValueError if one is no norm."""
+    own = {name: key for key, name in own_module_names(model).items()}
+    norms: list[nn.Module] = []
+    for name in content.frozen_statistics:
+        norm = model.get_submodule(own[name]) if name in own else None
+        if not isinstance(norm, _NormBase):
+            raise ValueError(
+                f"{path}: {name} is a norm with frozen statistics in the file; the model has "
+                f"{'none' if norm is None else type(norm).__name__}"
+            )
+        norms.append(norm)
+    return norms
 
 
 def _check_frozen(content: Content, fit: _Fit, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Writing checkpoints of the learned part; frozen values are stored as an origin and a hash.
 
 One safetensors file holds the learned parameters, every buffer of other layers (BatchNorm
-statistics included), and the configuration of the masked layers. For frozen values it stores where
+statistics included), and the configuration of the masked layers. It names the norms that keep
+their statistics. For frozen values it stores where
 they come from and their SHA-256. Random generators may change between releases, so regenerated
 values are checked against the hash.
 """
@@ -22,7 +23,7 @@ from maskedconv.checkpoint.digests import fingerprint
 from maskedconv.checkpoint.file import Content
 from maskedconv.checkpoint.frozen import frozen_keys, is_drawn_again
 from maskedconv.checkpoint.sources import Origins, describe_base, place_of
-from maskedconv.checkpoint.whole_model import partly_learned, state_of
+from maskedconv.checkpoint.whole_model import frozen_norms, partly_learned, state_of
 from maskedconv.nn.origin import networks_of
 from maskedconv.nn.partly_learned import PartlyLearned
 
@@ -81,6 +82,7 @@ def save(
     content = Content(
         described, digests, stored, networks, masks=frozenset(bits),
         base=describe_base(base, digests), notes=notes or {},
+        frozen_statistics=tuple(frozen_norms(model)),
     )  # fmt: skip
     if not frozen and base is None:
         _warn_of_lost(model, content, state)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from maskedconv.nn.frozen_statistics import FrozenStatistics
 from maskedconv.nn.partly_learned import PartlyLearned
 
 # Modules that are another one with something around it -> the name under which they hold it. By
@@ -40,6 +41,12 @@ def partly_learned(model: nn.Module) -> dict[str, PartlyLearned]:
     """The partly learned layers, each once, by the network's own names."""
     names = own_module_names(model)
     return {names[key]: m for key, m in model.named_modules() if isinstance(m, PartlyLearned)}
+
+
+def frozen_norms(model: nn.Module) -> list[str]:
+    """The norms with frozen statistics, each once, by the network's own names."""
+    names = own_module_names(model)
+    return [names[key] for key, m in model.named_modules() if isinstance(m, FrozenStatistics)]
 
 
 def check_can_materialise(model: nn.Module) -> None:

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.functional.autograd import once_differentiable_lazily
-
 
 def append_channels(whole: Tensor | None, new: Tensor, buffer: Tensor) -> Tensor:
     """``torch.cat((whole, new), 1)`` without copying ``whole``.
@@ -44,7 +42,6 @@ class _Append(torch.autograd.Function):
         return _written(whole, new, buffer)
 
     @staticmethod
-    @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         before = grad_output[:, : ctx.start] if ctx.start else None
         return before, grad_output.narrow(1, ctx.start, ctx.new), None

@@ -6,16 +6,14 @@ registered operator with autograd. Its price: no double backward and no ``torch.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from maskedconv import ops
 from maskedconv.functional.filter_bank import joined_bias
+from maskedconv.functional.once_differentiable import once_differentiable
 from maskedconv.functional.selected import Selected, selected_input, selected_problem
 from maskedconv.ops.aten import convolution_grads
 from maskedconv.ops.geometry import ConvGeometry, memory_format_of, weight_format
@@ -61,19 +59,6 @@ def packed_weight(
     return selected.in_order(weight, slice_dim)
 
 
-def once_differentiable_lazily(
-    backward: Callable[..., tuple[Tensor | None, ...]],
-) -> Callable[..., tuple[Tensor | None, ...]]:
-    """PyTorch's once_differentiable, without its own calls if no graph is built."""
-    checked = once_differentiable(backward)
-
-    @functools.wraps(backward)
-    def chosen(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return (checked if torch.is_grad_enabled() else backward)(ctx, *grads)
-
-    return chosen
-
-
 class MaskedConvolution(torch.autograd.Function):
     """``conv2d(input, [learned; frozen], [bias; frozen_bias])``, filters packed on the way."""
 
@@ -110,7 +95,7 @@ class MaskedConvolution(torch.autograd.Function):
         return torch.conv2d(input, weight, whole_bias, *geometry)
 
     @staticmethod
-    @once_differentiable_lazily
+    @once_differentiable("MaskedConv2d")
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         saved_input, weight = ctx.saved_tensors
         geometry, slice_dim, backend, selected = ctx.plan
@@ -162,6 +147,5 @@ class NoFilters(torch.autograd.Function):
         return input.new_zeros(shape).contiguous(memory_format=ctx.memory_format)
 
     @staticmethod
-    @once_differentiable_lazily
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         return grad_output.new_zeros(ctx.shape).contiguous(memory_format=ctx.memory_format), None

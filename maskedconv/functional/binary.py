@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.functional.autograd import once_differentiable_lazily
-
 
 class _Sign(torch.autograd.Function):
     @staticmethod
@@ -17,7 +15,6 @@ class _Sign(torch.autograd.Function):
         return input.sign()
 
     @staticmethod
-    @once_differentiable_lazily
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (input,) = ctx.saved_tensors
         return (grad * (2 - 2 * input.abs()).clamp_(min=0),)
@@ -27,6 +24,6 @@ def binary_sign(input: Tensor) -> Tensor:
     """``sign(input)``, whose gradient is ``2 (1 - |input|)`` for ``|input| < 1``, and 0 beyond.
 
     Source: Diffenderfer & Kailkhura 2021 (arXiv 2103.09377), after Liu et al. 2018, *Bi-Real Net*
-    (arXiv 1808.00278). Not differentiable twice.
+    (arXiv 1808.00278).
     """
     return _Sign.apply(input)

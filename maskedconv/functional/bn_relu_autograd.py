@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from maskedconv.functional import bn_relu_step, step_operator
-from maskedconv.functional.autograd import once_differentiable_lazily
 from maskedconv.functional.bn_relu_step import (
     BNReLUPlan,
     FilterGrads,
@@ -23,6 +22,7 @@ from maskedconv.functional.bn_relu_step import (
     StepNeeds,
 )
 from maskedconv.functional.filter_bank import TENSORS
+from maskedconv.functional.once_differentiable import once_differentiable
 from maskedconv.ops.bn_relu import Normalisation, NormProblem, bn_relu, bn_relu_backward
 
 
@@ -45,7 +45,7 @@ class BatchNormReLU(torch.autograd.Function):
         return bn_relu(NormProblem(input, norm))
 
     @staticmethod
-    @once_differentiable_lazily
+    @once_differentiable("BatchNorm and ReLU in one step")
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight, bias, statistics = ctx.saved_tensors
         norm = Normalisation(weight, bias, statistics, ctx.eps, ctx.uses_batch_stats)
@@ -78,7 +78,7 @@ class BatchNormReLUConvolutions(torch.autograd.Function):
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     @staticmethod
-    @once_differentiable_lazily
+    @once_differentiable("BNReLUConv2d")
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         input, bn_weight, bn_bias, statistics, *rest = ctx.saved_tensors
         count = TENSORS * len(grad_outputs)
@@ -120,7 +120,7 @@ class SumBatchNormReLUConvolutions(torch.autograd.Function):
         return total, *outputs
 
     @staticmethod
-    @once_differentiable_lazily
+    @once_differentiable("sum_bn_relu_convs")
     def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         total, bn_weight, bn_bias, statistics, *rest = ctx.saved_tensors
         grad_total, *of_convs = grad_outputs

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from maskedconv.functional import block_operators, block_step
-from maskedconv.functional.autograd import once_differentiable_lazily
 from maskedconv.functional.batch_norm import check_batch_moments
 from maskedconv.functional.block_step import (
     KEPT,
@@ -28,6 +27,7 @@ from maskedconv.functional.block_step import (
     UnitTensors,
     units_of,
 )
+from maskedconv.functional.once_differentiable import once_differentiable
 from maskedconv.ops.bn_statistics import RunningStatistics, reference
 
 Running = Sequence[RunningStatistics | None]
@@ -90,7 +90,7 @@ class _DenseBlock(torch.autograd.Function):
         return features, *statistics
 
     @staticmethod
-    @once_differentiable_lazily
+    @once_differentiable("a dense block")
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         features, *saved = ctx.saved_tensors
         count = sum(len(layer) for layer in ctx.plan)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from maskedconv.functional.autograd import once_differentiable_lazily
+from maskedconv.functional.once_differentiable import once_differentiable
 from maskedconv.ops.masked_weight import Threshold, find_threshold, masked_weight, score_grad
 from maskedconv.tracing import is_transformed
 
@@ -58,7 +58,7 @@ class _MaskedWeight(torch.autograd.Function):
         return plan.apply(scores, weight, dtype)
 
     @staticmethod
-    @once_differentiable_lazily
+    @once_differentiable("a supermask")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         scores, weight = ctx.saved_tensors
         # For biprop, too: the mask's gradient is grad * sign(weight), multiplied by |weight|.

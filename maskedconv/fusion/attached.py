@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -12,14 +13,19 @@ from torch import nn
 
 from maskedconv.fusion.operators import OPERATORS
 from maskedconv.fusion.session import Session
+from maskedconv.fusion.unwinding import is_running
 from maskedconv.tracing import is_traced
 
 
 class _Pass(NamedTuple):
-    """A forward pass; ``session`` is None if it runs as the plain model."""
+    """A forward pass, and the frame of its call.
+
+    ``session`` is None if it runs as the plain model.
+    """
 
     module: nn.Module
     session: Session | None
+    frame: FrameType
 
 
 class _Passes(threading.local):
@@ -27,6 +33,13 @@ class _Passes(threading.local):
 
     def __init__(self) -> None:
         self.running: list[_Pass] = []
+
+    def drop_ended(self) -> None:
+        """Ends the sessions of passes that ended without :class:`End`."""
+        while self.running and not is_running(self.running[-1].frame):
+            session = self.running.pop().session
+            if session:
+                session.abandon()
 
 
 _PASSES = _Passes()
@@ -38,19 +51,23 @@ class Begin:
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         if torch.compiler.is_compiling():
             return
-        session = None
+        _PASSES.drop_ended()
+        session, frame = None, sys._getframe(1)
         if _keeps(args):
-            session = Session(OPERATORS, copy_parameters=_is_sharded(module))
+            session = Session(OPERATORS, copy_parameters=_is_sharded(module), frame=frame)
             session.__enter__()
-        _PASSES.running.append(_Pass(module, session))
+        _PASSES.running.append(_Pass(module, session, frame))
 
 
 class End:
-    """After the forward pass, also after one that raised an error."""
+    """After the forward pass, also after one that raised an ``Exception``."""
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        _PASSES.drop_ended()
         running = _PASSES.running
-        if torch.compiler.is_compiling() or not running or running[-1].module is not module:
+        if not running or running[-1].module is not module:
             return
         session = running.pop().session
         if session:
@@ -85,6 +102,7 @@ def attach(model: nn.Module, paused: Iterable[str]) -> None:
 
 def detach(model: nn.Module) -> None:
     """Removes the hooks of :func:`attach`."""
+    _PASSES.drop_ended()
     for module in model.modules():
         for registry in (module._forward_pre_hooks, module._forward_hooks):
             for key in [key for key, hook in registry.items() if _is_own(hook)]:

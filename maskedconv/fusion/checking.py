@@ -82,9 +82,9 @@ class CheckingSession(Session):
     def unpack(self, saved: Kept | Use | Deferred) -> Tensor:
         use = saved.settled() if isinstance(saved, Deferred) else saved
         if not isinstance(use, _CheckedUse):
-            return use.value()
+            return use.use()
         try:
-            right = is_close(use.value(), use.expected)
+            right = is_close(use.use(), use.expected)
         except RuntimeError:
             # A source was changed in place.
             right = False

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from maskedconv.fusion.sources import (
     Compute,
@@ -22,6 +23,7 @@ from maskedconv.fusion.sources import (
     Use,
     View,
 )
+from maskedconv.fusion.unwinding import is_running, remove_hooks, remove_mode
 
 # A tensor that is smaller than the result by this factor is kept in any case.
 SMALL = 8
@@ -52,12 +54,19 @@ class Session(TorchFunctionMode):
         operators: by the function of PyTorch, what runs it and records its result.
         copy_parameters: whether copies of norms' parameters are kept, because their memory is
             freed after the forward pass (FSDP2).
+        frame: of the call of the model. Nothing is recorded after its end, even if the session has
+            not been exited; None to rely on the exit.
     """
 
     def __init__(
-        self, operators: Mapping[Any, Callable[..., Any]], *, copy_parameters: bool = False
+        self,
+        operators: Mapping[Any, Callable[..., Any]],
+        *,
+        copy_parameters: bool = False,
+        frame: FrameType | None = None,
     ) -> None:
         super().__init__()
+        self._frame, self._is_over = frame, False
         self._copy_parameters = copy_parameters
         # The module that runs, and whether results are recorded: hooks of modules set them.
         self.label, self.paused = "", 0
@@ -70,10 +79,12 @@ class Session(TorchFunctionMode):
         self._deferred: list[Deferred] = []
         # Only the innermost hooks are called.
         self._outer: Hooks | None = None
+        self._outer_mode: TorchFunctionMode | None = None
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self.unpack)
 
     def __enter__(self) -> Self:
         self._outer = torch._C._autograd._top_saved_tensors_default_hooks(False)
+        self._outer_mode = _get_current_function_mode()
         self._hooks.__enter__()
         super().__enter__()
         return self
@@ -83,11 +94,24 @@ class Session(TorchFunctionMode):
         self._hooks.__exit__(*error)
         self._entries.clear()
 
+    def is_over(self) -> bool:
+        """Whether the call of the model has ended."""
+        if self._frame is not None and not is_running(self._frame):
+            self._is_over, self._frame = True, None
+            self._entries.clear()
+        return self._is_over
+
+    def abandon(self) -> None:
+        """Exits the session after the call has ended, when others may have been entered."""
+        remove_mode(self, self._outer_mode)
+        remove_hooks((self._hooks.pack_hook, self._hooks.unpack_hook), self._outer)
+        self._entries.clear()
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         run = self._operators.get(func)
-        if run is None or self.paused or not torch.is_grad_enabled():
+        if run is None or self.paused or not torch.is_grad_enabled() or self.is_over():
             return func(*args, **(kwargs or {}))
         return run(self, func, args, kwargs or {})
 
@@ -156,7 +180,7 @@ class Session(TorchFunctionMode):
 
     def unpack(self, saved: Kept | Use | Deferred) -> Tensor:
         """What autograd saved."""
-        return saved.value()
+        return saved.use()
 
     def saved(self, source: Recomputed, geometry: Geometry | None, tensor: Tensor) -> Use:
         """What autograd holds instead of ``tensor``."""
@@ -183,6 +207,8 @@ class Session(TorchFunctionMode):
 
     def _pack(self, tensor: Tensor) -> Kept | Use | Deferred:
         with torch._C.DisableTorchFunction():
+            if self.is_over():
+                return _used(Kept(tensor, self._outer))
             if self._arguments is not None and _is_ordinary(tensor):
                 place = tensor.untyped_storage()._cdata, tensor._version
                 if place not in self._arguments:
@@ -192,13 +218,13 @@ class Session(TorchFunctionMode):
 
     def _decide(self, tensor: Tensor) -> Kept | Use:
         if not _is_ordinary(tensor):
-            return self._keep(tensor)
+            return _used(self._keep(tensor))
         source, geometry = self._source(tensor) or self._copied(tensor), Geometry.of(tensor)
         if isinstance(source, Recomputed) and source.geometry.dtype == tensor.dtype:
             return self.saved(source, None if geometry == source.geometry else geometry, tensor)
         if isinstance(source, Kept) and geometry == source.geometry:
-            return source
-        return self._keep(tensor)
+            return _used(source)
+        return _used(self._keep(tensor))
 
     def _copied(self, tensor: Tensor) -> Recomputed | None:
         """The source of a tensor that is overwritten, if ``tensor`` is a copy of it."""
@@ -207,6 +233,11 @@ class Session(TorchFunctionMode):
         original, storage = self._original
         same = original.geometry == Geometry.of(tensor)
         return original if same and tensor.untyped_storage()._cdata != storage else None
+
+
+def _used(kept: Kept) -> Kept:
+    kept.add_use()
+    return kept
 
 
 def _is_ordinary(tensor: Tensor) -> bool:

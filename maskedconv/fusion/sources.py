@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -42,10 +42,14 @@ class Source(Protocol):
         geometry: of the tensor.
         joins: how many results of several large tensors have to be computed for it, at most, one
             after the other.
+        unpacked: the tensors with surrounding hooks that it is computed from.
     """
 
     geometry: Geometry
     joins: int
+
+    @property
+    def unpacked(self) -> frozenset[Kept]: ...
 
     def value(self) -> Tensor: ...
 
@@ -59,8 +63,35 @@ class Source(Protocol):
         ...
 
 
+class _Held:
+    """A value that is held from the first use in a backward pass to the last one."""
+
+    def __init__(self) -> None:
+        self.uses = self._left = 0
+        self.value: Tensor | None = None
+
+    def add_use(self) -> None:
+        self.uses += 1
+        self._left += 1
+
+    def end_use(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self.value, self._left = None, self.uses
+
+    def get(self, make: Callable[[], Tensor]) -> Tensor:
+        """The value; without uses it is made at each call."""
+        value = make() if self.value is None else self.value
+        if self.uses:
+            self.value = value
+        return value
+
+
 class Kept:
     """A tensor that is kept for backward.
+
+    Surrounding hooks unpack it once in a backward pass, as autograd unpacks each tensor that it
+    saves. ``torch.utils.checkpoint`` refuses a second time.
 
     Args:
         outer: hooks that surround the model, such as ``save_on_cpu``; they keep the tensor then.
@@ -74,6 +105,21 @@ class Kept:
         self._version = tensor._version
         self._outer = outer
         self._packed = tensor if outer is None else outer[0](tensor)
+        self.held = _Held()
+
+    @property
+    def unpacked(self) -> frozenset[Kept]:
+        return frozenset() if self._outer is None else frozenset((self,))
+
+    def add_use(self) -> None:
+        """Says that backward will call :meth:`use` once more."""
+        self.held.add_use()
+
+    def use(self) -> Tensor:
+        """The tensor, for one of the uses."""
+        value = self.value()
+        self.held.end_use()
+        return value
 
     def value(self) -> Tensor:
         """The tensor.
@@ -82,7 +128,8 @@ class Kept:
             RuntimeError: it was changed in place, as autograd raises without hooks.
         """
         if self._outer is not None:
-            return self._outer[1](self._packed)
+            unpack = self._outer[1]
+            return self.held.get(lambda: unpack(self._packed))
         now = self._packed._version
         if now != self._version:
             shape = list(self.geometry.shape)
@@ -116,34 +163,34 @@ class Recomputed:
     ) -> None:
         self.geometry, self.joins, self.label = geometry, joins, label
         self._compute, self._sources = compute, sources
-        self._uses = self._left = 0
-        self._value: Tensor | None = None
+        self._held = _Held()
+        self.unpacked = frozenset[Kept]().union(*(source.unpacked for source in sources))
 
     @property
     def is_shared(self) -> bool:
-        return self._value is not None
+        return self._held.value is not None
 
     def add_use(self) -> None:
         """Says that backward will call :meth:`use` once more."""
-        self._uses += 1
-        self._left += 1
+        for held in self._all_held():
+            held.add_use()
 
     def use(self) -> Tensor:
         """The value, for one of the uses."""
         value = self.value()
-        self._left -= 1
-        if not self._left:
-            self._value, self._left = None, self._uses
+        for held in self._all_held():
+            held.end_use()
         return value
 
     def value(self) -> Tensor:
         """The value; it is held until the last use if there are any."""
-        if self._value is not None:
-            return self._value
-        value = self._computed()
-        if self._uses:
-            self._value = value
-        return value
+        return self._held.get(self._computed)
+
+    def _all_held(self) -> Iterator[_Held]:
+        """What has one use more or less together with this."""
+        yield self._held
+        for kept in self.unpacked:
+            yield kept.held
 
     def labels(self) -> set[str]:
         return {self.label}.union(*(source.labels() for source in self._sources))
@@ -168,6 +215,10 @@ class View:
     def __init__(self, base: Recomputed, geometry: Geometry) -> None:
         self._base, self.geometry, self.joins = base, geometry, base.joins
 
+    @property
+    def unpacked(self) -> frozenset[Kept]:
+        return self._base.unpacked
+
     def value(self) -> Tensor:
         return self.geometry.in_storage_of(self._base.value())
 
@@ -186,7 +237,7 @@ class Use:
         self.source, self._geometry = source, geometry
         source.add_use()
 
-    def value(self) -> Tensor:
+    def use(self) -> Tensor:
         value = self.source.use()
         return value if self._geometry is None else self._geometry.in_storage_of(value)
 
@@ -206,5 +257,5 @@ class Deferred:
         assert self._saved is not None
         return self._saved
 
-    def value(self) -> Tensor:
-        return self.settled().value()
+    def use(self) -> Tensor:
+        return self.settled().use()

@@ -93,8 +93,10 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         """The learned indices, on the device of the filters; None for the first ones."""
         if self.which is None:
             return None
-        # Not by the attribute, which torch.fx replaces while it traces.
-        return self._selected_on(self._parameters["learned"].device)  # type: ignore[union-attr]
+        # Not by the attribute, which torch.fx replaces while it traces. Pruned or parametrized, it
+        # is no parameter; pruning has another one.
+        own = next((one for one in self._parameters.values() if one is not None), None)
+        return self._selected_on((self.learned if own is None else own).device)
 
     def _selected_on(self, device: torch.device) -> Selected:
         assert self.which is not None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Self, cast
 
 from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 _FROZEN_TYPES: dict[type[nn.Module], type[nn.Module]] = {}
 
@@ -26,6 +27,9 @@ class FrozenStatistics(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Leaves the norm in evaluation mode, whatever ``mode`` is."""
         return super().train(False)
+
+    def reset_running_stats(self) -> None:
+        """Leaves the statistics as they are; ``torch.optim.swa_utils.update_bn`` calls it."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         # The class has no name in a module under which pickle would find it again.
@@ -51,7 +55,8 @@ def unfreeze_statistics_(norm: FrozenStatistics) -> None:
 def _frozen_type(plain: type[nn.Module]) -> type[nn.Module]:
     """The one subclass of ``plain`` with frozen statistics."""
     if plain not in _FROZEN_TYPES:
-        attributes = {"plain_type": plain, "__module__": __name__}
+        # torch.fx treats modules of torch.nn as operators, and traces the inside of others.
+        attributes = {"plain_type": plain, "__module__": plain.__module__}
         name = f"FrozenStatistics{plain.__name__}"
         _FROZEN_TYPES[plain] = type(name, (FrozenStatistics, plain), attributes)
     return _FROZEN_TYPES[plain]
@@ -61,3 +66,19 @@ def _empty(plain: type[nn.Module]) -> nn.Module:
     """A norm without attributes, which unpickling sets."""
     kind = _frozen_type(plain)
     return cast(Callable[[type[nn.Module]], nn.Module], kind.__new__)(kind)
+
+
+def _on_registration(owner: nn.Module, name: str, module: nn.Module | None) -> nn.Module | None:
+    """PyTorch calls this for every submodule that any module gets.
+
+    A norm stays where ``convert_sync_batchnorm`` puts one that would follow the batch in its place.
+    All processes have the same frozen statistics, so there is nothing to synchronize.
+    """
+    before = owner._modules.get(name)
+    if not isinstance(before, FrozenStatistics) or not isinstance(module, nn.SyncBatchNorm):
+        return None
+    return before if module.running_mean is before.running_mean else None
+
+
+# PyTorch's annotation omits that a hook may return a module to take instead.
+register_module_module_registration_hook(cast(Callable[..., None], _on_registration))

@@ -58,7 +58,9 @@ def shared_thresholds(layers: Sequence[ScoredLayer]) -> list[Threshold]:
     if not layers:
         return []
     scores = torch.cat([layer.scores.detach().flatten() for layer in layers])
-    value, first = find_threshold(scores, slices.num_kept(layers[0].settings.k, scores.numel()))
+    value, first = find_threshold(
+        scores, slices.kept_of_ratio(layers[0].kept_ratio, scores.numel())
+    )
     ends = accumulate(layer.num_learned for layer in layers)
     # ``first`` is an index into the scores of all layers.
     return [

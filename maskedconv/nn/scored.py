@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,9 @@ from maskedconv.nn.bits import pack_digits, threshold_of_ones, unpack_bits, unpa
 from maskedconv.nn.mask_settings import MaskSettings
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart, PartlyLearned
 from maskedconv.nn.random_weights import draw_weights_, kept_gain
+from maskedconv.nn.seen_threshold import SeenThreshold, known_threshold
 from maskedconv.ops.masked_weight import Threshold, find_threshold, masked_weight, pack_mask
-
-
-class SeenThreshold(NamedTuple):
-    """The threshold of a network for a layer, and the version of the scores that it belongs to."""
-
-    threshold: Threshold
-    version: int
+from maskedconv.tracing import check_not_proxy
 
 
 class ScoredLayer(PartlyLearned):
@@ -38,6 +33,7 @@ class ScoredLayer(PartlyLearned):
         frozen: buffer, the random weight before the mask. Layers that were given the same tensor
             share it, also after ``.to()`` and ``.half()``.
         settings: of the mask.
+        kept_ratio: its ``k``, as of :func:`maskedconv.slices.kept_ratio`.
         held_mask: buffer outside the state dict, the bits of a mask that is used instead of that of
             the scores; None to use the scores. See :mod:`maskedconv.supermasks`.
     """
@@ -68,6 +64,7 @@ class ScoredLayer(PartlyLearned):
         """
         self.settings, self.seed = settings.checked(binary=self.binary), seed
         self._network_threshold = None
+        self.kept_ratio = slices.kept_ratio(self.settings.k)
         self.weight_shape = tuple(like.shape)
         self.num_learned = like.numel()
         self._num_kept, *inner = slices.nested_kept(
@@ -146,7 +143,7 @@ class ScoredLayer(PartlyLearned):
 
     def set_network_threshold(self, threshold: Threshold) -> None:
         """Sets the network's threshold for the present scores, if that is the one to use."""
-        self._network_threshold = SeenThreshold(threshold, self.scores._version)
+        self._network_threshold = SeenThreshold.of(threshold, self.scores)
 
     def values_replaced(self) -> None:
         self._network_threshold = None
@@ -155,17 +152,11 @@ class ScoredLayer(PartlyLearned):
         """How the weight is masked."""
         if self.settings.threshold == "layer":
             return MaskPlan(self._num_kept, self.binary, inner=self._inner)
-        seen = self._network_threshold
-        if seen is None or seen.version != self.scores._version:
-            raise RuntimeError(
-                "the threshold of the network is not known for these scores; call the network, or "
-                "maskedconv.nn.global_threshold.update_thresholds(network), before reading the "
-                "weight or the mask of a layer"
-            )
-        return MaskPlan(0, self.binary, seen.threshold)
+        return MaskPlan(0, self.binary, known_threshold(self._network_threshold, self.scores))
 
     def _compute_weight(self, input: Tensor) -> Tensor:
         """The masked weight in the type that a layer computes in for ``input``."""
+        check_not_proxy(self, input)
         return self._masked_weight(self._type_for(input))
 
     def _masked_weight(self, dtype: torch.dtype) -> Tensor:

@@ -43,7 +43,8 @@ class SupermaskConv2d(ScoredLayer):
         frozen: a weight ``[O, I / groups, kH, kW]`` to use instead of a random one. It is not
             copied: several layers may share it.
 
-    Input ``[N, C, H, W]`` or ``[C, H, W]``, output as ``nn.Conv2d``. No double backward.
+    Input ``[N, C, H, W]`` or ``[C, H, W]``, output as ``nn.Conv2d``. The gradient of the
+    scores cannot be differentiated.
 
     Raises:
         TypeError, ValueError: an argument is not one of these, or what ``nn.Conv2d`` raises.

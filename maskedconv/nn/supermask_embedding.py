@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from maskedconv import slices
 from maskedconv.nn.mask_settings import MaskSettings
 from maskedconv.nn.scored import ScoredLayer
+from maskedconv.tracing import check_not_proxy
 
 
 class SupermaskEmbedding(ScoredLayer):
@@ -61,6 +62,7 @@ class SupermaskEmbedding(ScoredLayer):
         self._set_up(like, settings, seed, frozen)
 
     def forward(self, input: Tensor) -> Tensor:
+        check_not_proxy(self, input)
         return F.embedding(input, self.weight)
 
     def extra_repr(self) -> str:

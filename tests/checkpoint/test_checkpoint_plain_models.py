@@ -142,3 +142,43 @@ def test_size(tmp_path, network):
     kept = [t for name, t in model.state_dict().items() if name not in frozen]
     learned = sum(t.numel() * t.element_size() for t in kept)
     assert (tmp_path / "m").stat().st_size <= 1.02 * learned + 8192
+
+
+def with_frozen_statistics(**options):
+    model = convert_(plain(), learned=0.5, norm="frozen statistics", rest="learn", **options)
+    model[1].running_mean.normal_()
+    return model
+
+
+def test_norms_keep_their_statistics(tmp_path):
+    model, images = with_frozen_statistics().train(), torch.randn(2, 3, 8, 8)
+    save(model, tmp_path / "m")
+    other = load(plain(), tmp_path / "m").train()
+    assert torch.equal(other(images), model(images))
+    assert equal(other.state_dict(), model.state_dict())
+    assert type(other[1]) is type(model[1])
+
+
+def test_norms_of_a_converted_model_stay_as_they_are(tmp_path):
+    save(with_frozen_statistics(), tmp_path / "frozen")
+    followed = convert_(plain(), learned=0.5, rest="learn")
+    assert type(load(followed, tmp_path / "frozen")[1]) is nn.BatchNorm2d
+    save(followed, tmp_path / "followed")
+    own = with_frozen_statistics()
+    assert type(load(own, tmp_path / "followed")[1]) is type(with_frozen_statistics()[1])
+
+
+def test_another_module_in_place_of_a_norm_is_refused(tmp_path):
+    class Norm(nn.Module):
+        def __init__(self, norm):
+            super().__init__()
+            for name, buffer in norm.named_buffers():
+                self.register_buffer(name, buffer)
+            self.weight, self.bias = norm.weight, norm.bias
+
+    save(with_frozen_statistics(), tmp_path / "m")
+    other = plain()
+    other[1] = Norm(other[1])
+    with pytest.raises(ValueError, match=r"1 is a norm with frozen statistics .* model has Norm"):
+        load(other, tmp_path / "m")
+    assert type(other[0]) is nn.Conv2d

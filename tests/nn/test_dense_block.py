@@ -238,13 +238,6 @@ def test_a_change_in_place_is_refused():
         out.sum().backward()
 
 
-def test_a_second_derivative_is_refused():
-    x = make_input()
-    (grad,) = torch.autograd.grad(make_block()(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
-
-
 def test_a_single_value_for_each_channel_is_refused():
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         make_block()(torch.randn(1, 6, 1, 1, dtype=torch.float64))

@@ -15,6 +15,7 @@ from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from maskedconv import BNReLUConv2d, MaskedConv2d, convert_, masked_conv2d, models
+from maskedconv.nn import SupermaskConv2d, SupermaskEmbedding, SupermaskLinear
 
 OPTIONS = {
     "random": {"learned": 2},
@@ -184,3 +185,15 @@ def test_compiled_for_this_process_it_is_the_operator():
 
     torch.compile(layer, fullgraph=True, backend=backend)(x)
     assert any("autograd_function_apply" in target for target in targets), targets
+
+
+@pytest.mark.parametrize("kind", [SupermaskConv2d, SupermaskLinear, SupermaskEmbedding])
+def test_fx_refuses_supermasks_unless_they_are_leaves(kind):
+    model = nn.Sequential(nn.Identity(), *kind.examples()).to_empty(device="cpu")
+    model[1].reset_parameters()
+    with pytest.raises(TypeError, match=f"the inside of a {kind.__name__}; .*leaf_modules"):
+        torch.fx.symbolic_trace(model)
+    traced = create_feature_extractor(model, {"1": "out"}, tracer_kwargs={"leaf_modules": [kind]})
+    x = torch.zeros(1, 2, dtype=torch.long) if kind is SupermaskEmbedding else torch.ones(1, 2)
+    x = x[..., None, None] if kind is SupermaskConv2d else x
+    assert torch.equal(traced(x)["out"], model(x))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 from torch.nn import functional as F
+from torch.nn.utils import parametrize, prune
 
 from maskedconv import BNReLUConv2d, MaskedConv2d
 
@@ -107,3 +108,29 @@ def test_pytorchs_distributed_state_dicts_hold_the_indices() -> None:
     assert state["0.which"].tolist() == [1, 2, 5]
     set_model_state_dict(other, state)
     assert torch.equal(other[0].weight, model[0].weight)
+
+
+class _Doubled(nn.Module):
+    def forward(self, values: Tensor) -> Tensor:
+        return values * 2
+
+
+@pytest.mark.parametrize("dim", WHICH)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("changed", ["pruned", "parametrized"])
+def test_changed_learned_filters(dim: int, bias: bool, changed: str) -> None:
+    plain = _plain() if bias else nn.Conv2d(4, 6, 3, padding=1, bias=False).double()
+    layer = _layer(plain, dim)
+    if changed == "pruned":
+        prune.random_unstructured(layer, "learned", 1.0)
+    else:
+        parametrize.register_parametrization(layer, "learned", _Doubled())
+    weight = plain.weight.detach().clone()
+    places = [slice(None)] * dim + [sorted(WHICH[dim])]
+    weight[tuple(places)] *= 0 if changed == "pruned" else 2
+    expected = F.conv2d(_input(), weight, plain.bias, padding=1)
+    assert torch.allclose(layer(_input()), expected)
+    layer(_input()).sum().backward()
+    assert all(one.grad is not None for one in layer.parameters())
+    traced = torch.fx.symbolic_trace(nn.Sequential(layer))
+    assert torch.allclose(traced(_input()), expected)
