@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +21,8 @@ class Ensemble(nn.Module):
     """Copies of a model that learn apart and hold their frozen values once.
 
     Frozen are the buffers of partly learned layers and the parameters that do not require a
-    gradient. They stay shared under ``.to()`` of the ensemble; that of a member copies them.
+    gradient when the ensemble is made. They stay shared under ``.to()`` of the ensemble, in copies
+    and in pickles of it; ``.to()`` of a member copies them.
     Weights that a supermask draws anew during training (``rerandomise_every``) are not shared.
     Members are trained one by one, as ``ensemble.members[i]``, or through the sum of their losses.
 
@@ -73,14 +74,21 @@ class Ensemble(nn.Module):
         return different / (count * (count - 1))
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``member_0.safetensors`` with the frozen layers, and the others without them.
+        """Writes ``member_0.safetensors`` with the frozen values, and the others without them.
+
+        A member with frozen values that it does not share has all of them in its file.
 
         Raises:
             ValueError, OSError, ModuleNotFoundError: as :func:`maskedconv.save`.
         """
         Path(folder).mkdir(parents=True, exist_ok=True)
+        first = _file(folder, 0)
+        held = {id(tensor) for _, _, tensor in _entries(self.members[0])}
         for index, member in enumerate(self.members):
-            save(member, _file(folder, index), frozen=index == 0)
+            # The first file has what the members share, and not what one of them froze later.
+            alone = any(id(tensor) not in held for _, _, tensor in _frozen(member))
+            whole = index == 0 or alone
+            save(member, _file(folder, index), frozen=whole, base=None if whole else first)
 
     def load(self, folder: str | Path) -> Self:
         """Loads the files of :meth:`save` into the members. A failed load changes nothing.
@@ -98,13 +106,20 @@ class Ensemble(nn.Module):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = list(_entries(self.members))
         super()._apply(fn, recurse)
-        first = {(module, key): tensor for module, key, tensor in _frozen(self.members[0])}
-        for member in self.members[1:]:
-            for module, key, _ in _frozen(member):
-                owner = member.get_submodule(module)
-                setattr(owner, key, first[module, key])
+        # One tensor stays one tensor. Values that were frozen later were never shared.
+        after: dict[int, Any] = {}
+        for entries, key, tensor in before:
+            entries[key] = after.setdefault(id(tensor), entries[key])
         return self
+
+
+def _entries(members: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    """The registry, its key, and the tensor of every parameter and buffer."""
+    for module in members.modules():
+        for entries in (module._parameters, module._buffers):
+            yield from ((entries, key, one) for key, one in entries.items() if one is not None)
 
 
 def _file(folder: str | Path, index: int) -> Path:
