@@ -30,13 +30,16 @@ class Ensemble(nn.Module):
         model: the start of every member; it shares its frozen values as well.
         members: how many there are, at least 1.
         seed: draws the learned part of each member anew, from a seed of its own; None keeps the
-            values of ``model``. Modules that have ``reset_parameters`` are drawn anew too.
+            values of ``model``. What other modules learn is drawn by their ``reset_parameters``.
 
     Call with what a member takes; the output is ``[members, ...]``.
 
     Raises:
         TypeError, ValueError: ``members`` is no whole number of at least 1; or ``seed`` is given
             and a layer cannot be drawn anew, as of ``random_positions``.
+
+    Warns:
+        UserWarning: no ``reset_parameters`` sets a learned value, which keeps that of ``model``.
     """
 
     def __init__(self, model: nn.Module, members: int, *, seed: int | None = None) -> None:
