@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedconv.checkpoint import load, save
+from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checks import check_int
 from maskedconv.nn.drawing import draw_learned_
 from maskedconv.nn.partly_learned import PartlyLearned
@@ -76,14 +77,19 @@ class Ensemble(nn.Module):
         different = (chosen.unsqueeze(0) != chosen.unsqueeze(1)).sum((0, 1))
         return different / (count * (count - 1))
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, masks: bool = False) -> None:
         """Writes ``member_0.safetensors`` with the frozen values, and the others without them.
 
         A member with frozen values that it does not share has all of them in its file.
 
+        Args:
+            masks: as of :func:`maskedconv.save`.
+
         Raises:
             ValueError, OSError, ModuleNotFoundError: as :func:`maskedconv.save`.
         """
+        if not masks:
+            check_scores_used(self.members, "masks=True")
         Path(folder).mkdir(parents=True, exist_ok=True)
         first = _file(folder, 0)
         held = {id(tensor) for _, _, tensor in _entries(self.members[0])}
@@ -91,7 +97,8 @@ class Ensemble(nn.Module):
             # The first file has what the members share, and not what one of them froze later.
             alone = any(id(tensor) not in held for _, _, tensor in _frozen(member))
             whole = index == 0 or alone
-            save(member, _file(folder, index), frozen=whole, base=None if whole else first)
+            base = None if whole else first
+            save(member, _file(folder, index), frozen=whole, masks=masks, base=base)
 
     def load(self, folder: str | Path) -> Self:
         """Loads the files of :meth:`save` into the members. A failed load changes nothing.

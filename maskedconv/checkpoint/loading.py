@@ -14,6 +14,7 @@ from maskedconv.checkpoint.digests import fingerprint
 from maskedconv.checkpoint.file import Content
 from maskedconv.checkpoint.frozen import find_frozen
 from maskedconv.checkpoint.header import Layer, method_of
+from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checkpoint.sources import origin_in
 from maskedconv.checkpoint.whole_model import (
     check_can_materialise,
@@ -60,9 +61,11 @@ def load(model: Model, path: str | Path, *, keep_frozen: bool = False) -> Model:
         FileNotFoundError: there is no such file.
         ValueError: the file is not such a checkpoint or is damaged; its layers, names, shapes or
             types are not the model's, or its values differ where layers of the model share them;
-            or frozen values are neither in the file, nor in the model, nor given by a seed.
+            a layer of the model uses a held mask instead of its scores; or frozen values are
+            neither in the file, nor in the model, nor given by a seed.
     """
     path = Path(path)
+    check_scores_used(model, "release() of the tasks first")
     content = _without_prefix(file.read(path), state_of(model))
     if keep_frozen:
         _check_converted(model, content, path)

@@ -21,6 +21,7 @@ from maskedconv.checkpoint.compare import configuration_of
 from maskedconv.checkpoint.digests import fingerprint
 from maskedconv.checkpoint.file import Content
 from maskedconv.checkpoint.frozen import frozen_keys, is_drawn_again
+from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checkpoint.sources import Origins, describe_base, place_of
 from maskedconv.checkpoint.whole_model import partly_learned, state_of
 from maskedconv.nn.origin import networks_of
@@ -57,7 +58,8 @@ def save(
     Raises:
         TypeError: ``notes`` are no JSON values.
         ValueError: ``model`` holds no parameters or buffers, or one that is no plain tensor in
-            memory (of the meta device, sparse, a subclass); ``masks`` and there are none.
+            memory (of the meta device, sparse, a subclass); ``masks`` and there are none; or a
+            layer uses a held mask, which its scores do not give, and ``masks`` is not True.
         OSError: ``path`` cannot be written, or the file ``base`` not read.
         ModuleNotFoundError: safetensors is not installed.
 
@@ -67,6 +69,8 @@ def save(
     """
     path, state = Path(path), _checked_state(model)
     layers = partly_learned(model)
+    if not masks:
+        check_scores_used(model, "masks=True, or release() of the tasks first")
     bits = _masks_of(layers) if masks else {}
     if masks and not bits:
         raise ValueError(f"masks is True, but model ({type(model).__name__}) has no supermask")

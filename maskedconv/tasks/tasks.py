@@ -70,8 +70,6 @@ class Tasks(Switching):
                 task; or a layer uses a held mask, and ``masks`` is not True.
         """
         with self.using(name):
-            if not options.get("masks"):
-                _check_scores_used(self.model)
             update_thresholds(self.model)
             checkpoint.save(self.model, path, **options)
 
@@ -88,6 +86,9 @@ class Tasks(Switching):
                 or the layers of the file are not those of the model. The tasks are then as before.
         """
         with self._alone(), self._added(name, head, copied=bool(self.names)):
+            # The copy of a task with a held mask would go on using it.
+            for layer in scored_layers(self.model):
+                layer.hold_mask(None)
             checkpoint.load(self.model, path, keep_frozen=True)
 
     def forward(
@@ -177,10 +178,3 @@ class Tasks(Switching):
         with self._alone():
             order = order_of(task_ids, self.names, rows_of(first))
             return self._mixed.outputs(arguments, order), order
-
-
-def _check_scores_used(model: nn.Module) -> None:
-    if any(layer.held_mask is not None for layer in scored_layers(model)):
-        raise ValueError(
-            "a layer uses a held mask, which a file of scores does not have; expected masks=True"
-        )
