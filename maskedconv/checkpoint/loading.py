@@ -27,6 +27,7 @@ from maskedconv.checkpoint.whole_model import (
 from maskedconv.conversion.restoring import Restored
 from maskedconv.nn.origin import origin_of, set_origin
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.remembered import remember_frozen
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -150,7 +151,9 @@ def _check_frozen(content: Content, fit: _Fit, path: Path) -> None:
 
 
 def _take_origins(content: Content, fit: _Fit, path: Path) -> None:
-    """Records where the frozen values now come from, unless the model knew it."""
+    """Records what the frozen values are, and where they come from unless the model knew it."""
+    for each in fit.layers.values():
+        remember_frozen(each)
     for key in content.frozen:
         name = key.rpartition(".")[0]
         layer = fit.layers.get(name)
