@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -166,6 +166,15 @@ class Switching(nn.Module):
                 if (key := f"{prefix}model.{name}") in state:
                     state[f"{prefix}tasks.{self._active}.{own}"] = state.pop(key)
         return state
+
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """As ``nn.Module``, of all tasks."""
+        with self._alone():
+            return super().load_state_dict(*arguments, **options)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        with self._alone():
+            return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         values = dict(state_dict)
