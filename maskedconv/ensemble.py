@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedconv.checkpoint import load, save
+from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checks import check_int
 from maskedconv.nn.drawing import draw_learned_
 from maskedconv.nn.partly_learned import PartlyLearned
@@ -21,7 +22,8 @@ class Ensemble(nn.Module):
     """Copies of a model that learn apart and hold their frozen values once.
 
     Frozen are the buffers of partly learned layers and the parameters that do not require a
-    gradient. They stay shared under ``.to()`` of the ensemble; that of a member copies them.
+    gradient when the ensemble is made. They stay shared under ``.to()`` of the ensemble, in copies
+    and in pickles of it; ``.to()`` of a member copies them.
     Weights that a supermask draws anew during training (``rerandomise_every``) are not shared.
     Members are trained one by one, as ``ensemble.members[i]``, or through the sum of their losses.
 
@@ -29,13 +31,16 @@ class Ensemble(nn.Module):
         model: the start of every member; it shares its frozen values as well.
         members: how many there are, at least 1.
         seed: draws the learned part of each member anew, from a seed of its own; None keeps the
-            values of ``model``. Modules that have ``reset_parameters`` are drawn anew too.
+            values of ``model``. What other modules learn is drawn by their ``reset_parameters``.
 
     Call with what a member takes; the output is ``[members, ...]``.
 
     Raises:
         TypeError, ValueError: ``members`` is no whole number of at least 1; or ``seed`` is given
             and a layer cannot be drawn anew, as of ``random_positions``.
+
+    Warns:
+        UserWarning: no ``reset_parameters`` sets a learned value, which keeps that of ``model``.
     """
 
     def __init__(self, model: nn.Module, members: int, *, seed: int | None = None) -> None:
@@ -72,15 +77,28 @@ class Ensemble(nn.Module):
         different = (chosen.unsqueeze(0) != chosen.unsqueeze(1)).sum((0, 1))
         return different / (count * (count - 1))
 
-    def save(self, folder: str | Path) -> None:
-        """Writes ``member_0.safetensors`` with the frozen layers, and the others without them.
+    def save(self, folder: str | Path, *, masks: bool = False) -> None:
+        """Writes ``member_0.safetensors`` with the frozen values, and the others without them.
+
+        A member with frozen values that it does not share has all of them in its file.
+
+        Args:
+            masks: as of :func:`maskedconv.save`.
 
         Raises:
             ValueError, OSError, ModuleNotFoundError: as :func:`maskedconv.save`.
         """
+        if not masks:
+            check_scores_used(self.members, "masks=True")
         Path(folder).mkdir(parents=True, exist_ok=True)
+        first = _file(folder, 0)
+        held = {id(tensor) for _, _, tensor in _entries(self.members[0])}
         for index, member in enumerate(self.members):
-            save(member, _file(folder, index), frozen=index == 0)
+            # The first file has what the members share, and not what one of them froze later.
+            alone = any(id(tensor) not in held for _, _, tensor in _frozen(member))
+            whole = index == 0 or alone
+            base = None if whole else first
+            save(member, _file(folder, index), frozen=whole, masks=masks, base=base)
 
     def load(self, folder: str | Path) -> Self:
         """Loads the files of :meth:`save` into the members. A failed load changes nothing.
@@ -98,13 +116,20 @@ class Ensemble(nn.Module):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = list(_entries(self.members))
         super()._apply(fn, recurse)
-        first = {(module, key): tensor for module, key, tensor in _frozen(self.members[0])}
-        for member in self.members[1:]:
-            for module, key, _ in _frozen(member):
-                owner = member.get_submodule(module)
-                setattr(owner, key, first[module, key])
+        # One tensor stays one tensor. Values that were frozen later were never shared.
+        after: dict[int, Any] = {}
+        for entries, key, tensor in before:
+            entries[key] = after.setdefault(id(tensor), entries[key])
         return self
+
+
+def _entries(members: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    """The registry, its key, and the tensor of every parameter and buffer."""
+    for module in members.modules():
+        for entries in (module._parameters, module._buffers):
+            yield from ((entries, key, one) for key, one in entries.items() if one is not None)
 
 
 def _file(folder: str | Path, index: int) -> Path:

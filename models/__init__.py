@@ -198,9 +198,13 @@ def _finish(model: nn.Module, method: Method, seed: int | None) -> None:
 
 
 def _remember(model: nn.Module, asked: dict[str, Any]) -> None:
+    from maskedconv.conversion.convolutions import partly_learned_layers
     from maskedconv.nn.origin import remember_origin
+    from maskedconv.nn.remembered import remember_frozen
 
     remember_origin(model, asked)
+    for _, layer in partly_learned_layers(model):
+        remember_frozen(layer)
 
 
 def _freeze_batch_norm(model: nn.Module) -> None:

@@ -15,6 +15,7 @@ from maskedconv.checkpoint.digests import fingerprint
 from maskedconv.checkpoint.file import Content
 from maskedconv.checkpoint.frozen import find_frozen
 from maskedconv.checkpoint.header import Layer, method_of
+from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checkpoint.sources import origin_in
 from maskedconv.checkpoint.whole_model import (
     check_can_materialise,
@@ -28,6 +29,7 @@ from maskedconv.conversion.restoring import Restored
 from maskedconv.nn.frozen_statistics import freeze_statistics_
 from maskedconv.nn.origin import origin_of, set_origin
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.remembered import remember_frozen
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -63,9 +65,11 @@ def load(model: Model, path: str | Path, *, keep_frozen: bool = False) -> Model:
         FileNotFoundError: there is no such file.
         ValueError: the file is not such a checkpoint or is damaged; its layers, names, shapes or
             types are not the model's, or its values differ where layers of the model share them;
-            or frozen values are neither in the file, nor in the model, nor given by a seed.
+            a layer of the model uses a held mask instead of its scores; or frozen values are
+            neither in the file, nor in the model, nor given by a seed.
     """
     path = Path(path)
+    check_scores_used(model, "release() of the tasks first")
     content = _without_prefix(file.read(path), state_of(model))
     if keep_frozen:
         _check_converted(model, content, path)
@@ -168,7 +172,9 @@ def _check_frozen(content: Content, fit: _Fit, path: Path) -> None:
 
 
 def _take_origins(content: Content, fit: _Fit, path: Path) -> None:
-    """Records where the frozen values now come from, unless the model knew it."""
+    """Records what the frozen values are, and where they come from unless the model knew it."""
+    for each in fit.layers.values():
+        remember_frozen(each)
     for key in content.frozen:
         name = key.rpartition(".")[0]
         layer = fit.layers.get(name)

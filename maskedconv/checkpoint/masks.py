@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskedconv.nn.bits import pack_digits, threshold_of_ones
+from maskedconv.nn.scored import ScoredLayer
 from maskedconv.ops.masked_weight import pack_mask, unpack_mask
 from maskedconv.schema import count, list_of, one_of, record
 
@@ -18,6 +19,16 @@ _TYPES = {
     for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 }
 mask_description = record({"shape": list_of(count), "dtype": one_of(*_TYPES)}, {"digits": count})
+
+
+def check_scores_used(model: nn.Module, expected: str) -> None:
+    """ValueError if a layer of ``model`` uses a mask that it holds instead of its scores."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, ScoredLayer) and layer.held_mask is not None:
+            raise ValueError(
+                f"{name or 'model'} uses a held mask, as of a task that was switched to, which is "
+                f"not that of its scores; expected {expected}"
+            )
 
 
 def describe_mask(mask: Tensor) -> dict[str, Any]:

@@ -22,10 +22,12 @@ from maskedconv.checkpoint.compare import configuration_of
 from maskedconv.checkpoint.digests import fingerprint
 from maskedconv.checkpoint.file import Content
 from maskedconv.checkpoint.frozen import frozen_keys, is_drawn_again
+from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checkpoint.sources import Origins, describe_base, place_of
 from maskedconv.checkpoint.whole_model import frozen_norms, partly_learned, state_of
 from maskedconv.nn.origin import networks_of
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.remembered import changed_frozen
 
 
 def save(
@@ -58,16 +60,20 @@ def save(
     Raises:
         TypeError: ``notes`` are no JSON values.
         ValueError: ``model`` holds no parameters or buffers, or one that is no plain tensor in
-            memory (of the meta device, sparse, a subclass); ``masks`` and there are none.
+            memory (of the meta device, sparse, a subclass); ``masks`` and there are none; or a
+            layer uses a held mask, which its scores do not give, and ``masks`` is not True.
         OSError: ``path`` cannot be written, or the file ``base`` not read.
         ModuleNotFoundError: safetensors is not installed.
 
     Warns:
-        UserWarning: the file leaves out parameters without a gradient, and neither a seed nor
-            ``base`` says where their values come from.
+        UserWarning: the file leaves out parameters without a gradient, or frozen filters that are
+            no longer those that their layer was converted, created or loaded with, and neither a
+            seed nor ``base`` says where these values come from.
     """
     path, state = Path(path), _checked_state(model)
     layers = partly_learned(model)
+    if not masks:
+        check_scores_used(model, "masks=True, or release() of the tasks first")
     bits = _masks_of(layers) if masks else {}
     if masks and not bits:
         raise ValueError(f"masks is True, but model ({type(model).__name__}) has no supermask")
@@ -109,14 +115,22 @@ def _masks_of(layers: dict[str, PartlyLearned]) -> dict[str, Tensor]:
 
 
 def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) -> None:
-    """Warns about parameters that the file leaves out and that nothing gives again."""
+    """Warns about values that the file leaves out and that nothing gives again."""
     layers, origins = partly_learned(model), Origins()
+
+    def is_lost(key: str) -> bool:
+        return not is_drawn_again(key, content, state[key], layers, origins)
+
+    if changed := [key for key in _changed(layers) if is_lost(key)]:
+        warnings.warn(
+            f"the file leaves out {len(changed)} frozen values ({changed[0]}, ...) that have "
+            "changed since their layers were made, as by an average that includes buffers. To load "
+            "it, a model needs to have them: copy the values of the first model back before, say "
+            "where they come from by base=, or store them by frozen=True",
+            stacklevel=3,
+        )
     buffers = {f"{n}.{b}".lstrip(".") for n, one in layers.items() for b in one.frozen_buffers()}
-    lost = [
-        key
-        for key in content.frozen
-        if key not in buffers and not is_drawn_again(key, content, state[key], layers, origins)
-    ]
+    lost = [key for key in content.frozen if key not in buffers and is_lost(key)]
     if lost:
         warnings.warn(
             f"the file leaves out {len(lost)} parameters that do not require a gradient "
@@ -124,6 +138,15 @@ def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) 
             "them: say where they come from by base=, or store them by frozen=True",
             stacklevel=3,
         )
+
+
+def _changed(layers: dict[str, PartlyLearned]) -> list[str]:
+    """Names of frozen values that are not those with which their layers were made."""
+    return [
+        f"{name}.{part}".lstrip(".")
+        for name, layer in layers.items()
+        for part in changed_frozen(layer)
+    ]
 
 
 def _described(value: Any) -> str:

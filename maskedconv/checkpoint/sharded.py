@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from maskedconv.checkpoint.digests import fingerprint, type_name
+from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checkpoint.sharded_optimizer import (
     PREFIX,
     load_optimizer_state,
@@ -50,12 +51,14 @@ def save_sharded(model: nn.Module, folder: str | Path, optimizer: Optimizer | No
         optimizer: of the parameters of ``model``; its state and settings are written, too.
 
     Raises:
-        ValueError: ``folder`` exists and is not empty, or a value is on the meta device.
+        ValueError: ``folder`` exists and is not empty, a value is on the meta device, or a layer
+            uses a held mask instead of its scores.
         OSError: ``folder`` cannot be written.
     """
     from torch.distributed.checkpoint.state_dict_saver import save
 
     folder = Path(folder)
+    check_scores_used(model, "release() of the tasks first, or save(..., masks=True)")
     learned, frozen = _parts(model)
     for key, tensor in {**learned, **frozen}.items():
         if tensor.is_meta:
@@ -89,9 +92,10 @@ def load_sharded(model: Model, folder: str | Path, optimizer: Optimizer | None =
         FileNotFoundError: there is no such folder.
         ValueError: the folder is no such checkpoint or is incomplete; its layers, names, shapes,
             types or frozen values are not those of the model, or the state is not of such an
-            optimizer.
+            optimizer; or a layer of the model uses a held mask instead of its scores.
     """
     folder = Path(folder)
+    check_scores_used(model, "release() of the tasks first")
     header = _read_header(folder)
     learned, frozen = _parts(model)
     _compare("layer", header["layers"], _layers(model), folder)

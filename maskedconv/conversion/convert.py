@@ -30,6 +30,7 @@ from maskedconv.conversion.unlearned import warn_of_all_frozen, warn_of_none_lea
 from maskedconv.methods import Method
 from maskedconv.methods.which import Which, check_which
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.remembered import remember_frozen
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -133,6 +134,8 @@ def convert_(
         model.set_submodule(name, layers[id(one)])
     plan.apply()
     method.attach(model)
+    for layer in layers.values():
+        remember_frozen(layer)
     return model
 
 

@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import warnings
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from maskedconv.nn.frozen_statistics import FrozenStatistics
 from maskedconv.nn.partly_learned import PartlyLearned
 
+_NAMED = 4  # names that a message lists
 
-@torch.no_grad()
+
 def draw_learned_(model: nn.Module, seed: int) -> None:
     """Draws all values that require a gradient anew; torch's own generator stays as it is.
 
-    Modules that have ``reset_parameters`` are drawn anew too; frozen statistics stay.
+    Layers that are partly learned draw theirs, and ``reset_parameters`` of other modules sets
+    those of the module and of modules within. Buffers that it sets are drawn too, except frozen
+    statistics and those of modules with frozen parameters.
 
     Raises:
         ValueError: a layer cannot be drawn anew, as of ``random_positions``.
+
+    Warns:
+        UserWarning: no ``reset_parameters`` sets a learned value, which stays as it is.
     """
-    with torch.random.fork_rng([]):
+    kept = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    with torch.no_grad(), torch.random.fork_rng([]):
         torch.manual_seed(seed)
         for name, module in model.named_modules():
-            own = list(module.parameters(recurse=False))
-            if isinstance(module, PartlyLearned):
-                drawn = _drawn(name, module, int(torch.randint(2**31, ())))
-                for parameter, new in zip(own, drawn.parameters(recurse=False), strict=True):
-                    parameter.copy_(new)
-            elif hasattr(module, "reset_parameters") and all(p.requires_grad for p in own):
-                _reset(module)
+            for value, drawn in _drawn(name, module):
+                value.copy_(drawn)
+                kept.pop(id(value), None)
+    if kept:
+        names = ", ".join(list(kept.values())[:_NAMED]) + (", ..." if len(kept) > _NAMED else "")
+        warnings.warn(
+            f"the seed draws nothing for {len(kept)} learned parameters ({names}), as no "
+            "reset_parameters() sets them; they keep the values of the model",
+            stacklevel=3,
+        )
 
 
-def _reset(module: nn.Module) -> None:
-    statistics = module.buffers(recurse=False) if isinstance(module, FrozenStatistics) else ()
-    kept = [(buffer, buffer.clone()) for buffer in statistics]
-    cast(Any, module).reset_parameters()
-    for buffer, values in kept:
-        buffer.copy_(values)
+def _drawn(name: str, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    """The values that ``module`` draws, and the new ones."""
+    if isinstance(module, PartlyLearned):
+        own, seed = list(module.parameters(recurse=False)), int(torch.randint(2**31, ()))
+        if any(parameter.requires_grad for parameter in own):
+            drawn = _layer_from(seed, name, module).parameters(recurse=False)
+            pairs = zip(own, drawn, strict=True)
+            yield from ((old, new) for old, new in pairs if old.requires_grad)
+    elif hasattr(module, "reset_parameters"):
+        yield from _reset(module)
 
 
-def _drawn(name: str, layer: PartlyLearned, seed: int) -> PartlyLearned:
+def _layer_from(seed: int, name: str, layer: PartlyLearned) -> PartlyLearned:
     try:
         return layer.drawn_from(seed)
     except ValueError as error:
@@ -48,3 +67,38 @@ def _drawn(name: str, layer: PartlyLearned, seed: int) -> PartlyLearned:
             f"layer {name} ({layer.method}) cannot be drawn anew from a seed ({error}); expected "
             "seed=None, which keeps the values of the model"
         ) from None
+
+
+def _reset(module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    """The values that ``reset_parameters`` sets, and the new ones.
+
+    It runs on a copy, as it may write into frozen values, those of layers within included.
+    """
+    values = _values(module)
+    if not values:
+        return
+    other = copy.deepcopy(module)
+    for new in _values(other).values():
+        if new.requires_grad:
+            new.fill_(math.nan)
+    cast(Any, other).reset_parameters()
+    after = _values(other)
+    for key in values.keys() & after.keys():
+        old, new = values[key], after[key]
+        # What is still NaN was not set.
+        unset = new.isnan() if old.requires_grad else torch.zeros_like(new, dtype=torch.bool)
+        if old.shape == new.shape and not (unset.all() and new.numel()):
+            yield old, torch.where(unset, old, new)
+
+
+def _values(module: nn.Module) -> dict[str, Tensor]:
+    """What is learned outside of partly learned layers, by name."""
+    found: dict[str, Tensor] = {}
+    for name, part in module.named_modules():
+        if not isinstance(part, PartlyLearned):
+            own = dict(part.named_parameters(recurse=False))
+            found |= {f"{name}.{key}": one for key, one in own.items() if one.requires_grad}
+            fixed = isinstance(part, FrozenStatistics)
+            if not fixed and all(p.requires_grad for p in own.values()):
+                found |= {f"{name}.{key}": one for key, one in part.named_buffers(recurse=False)}
+    return {key: one for key, one in found.items() if not (is_lazy(one) or one.is_meta)}

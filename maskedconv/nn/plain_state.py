@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from maskedconv.nn.remembered import forget_frozen
+
 if TYPE_CHECKING:
     from maskedconv.nn.assembled import AssembledConv2d
 
@@ -66,6 +68,7 @@ def split_plain(
                 f"the layer expects {list(entry.shape)}."
             )
             continue
+        forget_frozen(layer)
         del state_dict[prefix + entry.name]
         sizes = (entry.learned, entry.shape[entry.dim] - entry.learned)
         if entry.dim == layer.slice_dim:

@@ -14,6 +14,7 @@ from maskedconv.nn.assembled_weight import AssembledWeight
 from maskedconv.nn.convertible import check_exact, plain_like
 from maskedconv.nn.origin import NetworkOrigin, origin_of
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
+from maskedconv.nn.remembered import forget_frozen
 from maskedconv.ops.geometry import is_channels_last_weight
 
 
@@ -97,6 +98,7 @@ class AtPositions(AssembledWeight):
         """Also takes the ``weight`` of a plain layer's state dict."""
         weight = state_dict.get(f"{prefix}weight")
         if weight is not None and tuple(weight.shape) == self.weight_shape:
+            forget_frozen(self)
             del state_dict[f"{prefix}weight"]
             state_dict[f"{prefix}frozen"] = weight
             if self.positions is not None:

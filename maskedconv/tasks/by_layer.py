@@ -8,12 +8,13 @@ they run, the model has no values of any task, so that nothing reads those of a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.nn import functional as F
 
 from maskedconv.nn.partly_learned import PartlyLearned
@@ -46,6 +47,7 @@ class ByLayer:
     ) -> None:
         self.groups = groups
         self.group: int | None = None
+        self._grad = torch.is_grad_enabled()
         self._count = groups[-1].stop
         taken = [values[group.task] for group in groups]
         self._heads: list[tuple[Place, _Heads]] = []
@@ -73,7 +75,7 @@ class ByLayer:
             NotByLayer: a module does not take one tensor with the rows of the batch, or is not
                 called.
         """
-        with self._patched():
+        with self._patched(), self._kept():
             output = model(*arguments)
         for owner in self._owners.values():
             if not owner.called:
@@ -91,9 +93,22 @@ class ByLayer:
         if not isinstance(value, Tensor) or rows_of(value) != self._count:
             raise NotByLayer(f"{what} {described(value)} for a batch of {self._count} rows")
 
+    def check_grad(self, name: str) -> None:
+        """NotByLayer for a module without gradients in a run with them.
+
+        Backward may compute it again, with the values of the active task.
+        """
+        if self._grad and not torch.is_grad_enabled():
+            raise NotByLayer(f"{name} is called without gradients")
+
     def each(self, input: Tensor, runs: Sequence[Callable[[Tensor], Tensor]]) -> list[Tensor]:
         """The outputs of the ``runs``, one for each group, for its rows of ``input``."""
         return [run(group.of(input)) for group, run in zip(self.groups, runs, strict=True)]
+
+    def _kept(self) -> AbstractContextManager[None]:
+        """Context in which a part that backward computes again raises an error."""
+        reason = "activation checkpointing, or other hooks on saved tensors"
+        return disable_saved_tensors_hooks(reason) if self._grad else nullcontext()
 
     @contextmanager
     def _patched(self) -> Iterator[None]:
@@ -136,6 +151,7 @@ class _Owner:
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
         self.called = True
+        self._run.check_grad(self.name)
         if self._run.group is not None:
             return self._with_values(self._run.group, self._plain, *arguments, **options)
         if len(arguments) != 1 or options:
@@ -186,6 +202,7 @@ class _Heads(nn.Module):
         return len({output.shape[1:] for output in self.outputs}) > 1
 
     def forward(self, input: Tensor) -> Tensor:
+        self._run.check_grad("the head")
         if self._run.group is not None:
             return self._heads[self._run.group](input)
         self._run.check(input, "the head takes")

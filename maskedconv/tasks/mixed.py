@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from maskedconv.nn.global_threshold import scored_layers
+from maskedconv.tasks.agreement import disagreement
 from maskedconv.tasks.by_layer import ByLayer, NotByLayer
 from maskedconv.tasks.places import Place, Value
 from maskedconv.tasks.rows import Order, check_outputs, rows_of
@@ -42,9 +43,23 @@ class Mixed:
 
     def outputs(self, arguments: Sequence[Any], order: Order) -> list[Tensor]:
         """The output of each group."""
-        outputs = self._by_layer(arguments, order) or self._one_by_one(arguments, order)
+        outputs, reason = self._by_layer(arguments, order)
+        if outputs is None:
+            outputs = self._one_by_one(arguments, order)
+            # An input that is wrong has failed again by now.
+            self._remember(reason)
         check_outputs(outputs, order.groups)
         return outputs
+
+    def _remember(self, reason: str) -> None:
+        """Warns of a ``reason`` not to run the model by layer, and does not try it again."""
+        self._reason = self._reason or reason
+        if reason:
+            warnings.warn(
+                "the tasks of a batch are computed one after another, as the model cannot be run "
+                f"layer by layer for all: {reason}",
+                stacklevel=7,
+            )
 
     def _one_by_one(self, arguments: Sequence[Any], order: Order) -> list[Tensor]:
         count, outputs = len(order.places), []
@@ -58,23 +73,19 @@ class Mixed:
                 outputs.append(self._model(*own))
         return outputs
 
-    def _by_layer(self, arguments: Sequence[Any], order: Order) -> list[Tensor] | None:
-        """The outputs, or None if they cannot be computed so."""
+    def _by_layer(self, arguments: Sequence[Any], order: Order) -> tuple[list[Tensor] | None, str]:
+        """The outputs, or None if they cannot be computed so, and why if it is a fault."""
         training = any(module.training for module in self._model.modules())
-        if len(order.groups) == 1 or training or self._reason:
-            return None
+        if len(order.groups) == 1 or training or self._reason or _keeps_otherwise():
+            return None, ""
         try:
             self._verify(arguments, order)
-            return self._run(arguments, order)
+            return self._run(arguments, order), ""
+        except torch.OutOfMemoryError:
+            return None, ""
         # Whatever fails where a layer has no values: the tasks one by one show if it is an error.
         except Exception as error:
-            self._reason = str(error) or type(error).__name__
-        warnings.warn(
-            "the tasks of a batch are computed one after another, as the model cannot be run "
-            f"layer by layer for all: {self._reason}",
-            stacklevel=7,
-        )
-        return None
+            return None, str(error) or type(error).__name__
 
     def _run(self, arguments: Sequence[Any], order: Order) -> list[Tensor]:
         with self._emptied() as values:
@@ -82,23 +93,41 @@ class Mixed:
             return run.run(self._model, order.sort(arguments))
 
     def _verify(self, arguments: Sequence[Any], order: Order) -> None:
-        """Runs a batch of one row more, for the first batch of each shape of rows.
+        """Runs a batch of one row more by layer and one by one, for the first batch of each shape.
 
         A tensor that has as many rows as the batch in both has the rows in its first dimension.
         """
-        shape = tuple(arguments[0].shape[1:])
-        if shape not in self._known:
-            _check_model(self._model)
-            count = len(order.places)
-            more = [
-                torch.cat((one, one[order.places[-1:].to(one.device)]))
-                if isinstance(one, Tensor) and rows_of(one) == count
-                else one
-                for one in arguments
-            ]
-            with torch.no_grad():
-                self._run(more, order.with_one_more())
+        first = arguments[0]
+        shape = tuple(first.shape[1:])
+        if shape in self._known:
+            return
+        _check_model(self._model)
+        count = len(order.places)
+        more = [
+            torch.cat((one, one[order.places[-1:].to(one.device)]))
+            if isinstance(one, Tensor) and rows_of(one) == count
+            else one
+            for one in arguments
+        ]
+        with torch.no_grad():
+            self._compare(more, order.with_one_more())
+        # Equal rows do not show that a model mixes them.
+        if (first != first[:1]).any():
             self._known.add(shape)
+
+    def _compare(self, arguments: Sequence[Any], order: Order) -> None:
+        """NotByLayer if the outputs by layer are not those of each task's rows alone."""
+        found, expected = self._run(arguments, order), self._one_by_one(arguments, order)
+        check_outputs(expected, order.groups)
+        used = (*arguments, *self._model.parameters(), *self._model.buffers())
+        if differs := disagreement(found, expected, order.groups, used):
+            raise NotByLayer(differs)
+
+
+def _keeps_otherwise() -> bool:
+    """Whether the caller changes what autograd keeps, as in a part that it checkpoints."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return torch.is_grad_enabled() and hooks is not None
 
 
 def _check_model(model: nn.Module) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from maskedconv.nn.drawing import draw_learned_
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.tasks.following import NO_PASS, Following, current_pass
 from maskedconv.tasks.names import entry_names
 from maskedconv.tasks.places import Value, find_places, write
 from maskedconv.tasks.stored import Stored, check_alike, make_stored
@@ -21,6 +24,7 @@ class Switching(nn.Module):
 
     The values of the active task are in the model alone, and those of each other task in modules
     with the same names. So each tensor is in one place, and ``nn.Module`` itself moves all of them.
+    One thread at a time uses them.
     """
 
     def __init__(self, model: nn.Module, *, head: str | None = None) -> None:
@@ -32,6 +36,21 @@ class Switching(nn.Module):
         self._active: str | None = None
         self.model = model
         self.tasks = nn.Module()
+        self._following = Following()
+        self._following.register(model)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Makes what a copy or pickle does not have."""
+        self._lock = threading.RLock()
+        self._following.attach(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepare()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,7 +76,8 @@ class Switching(nn.Module):
             TypeError, ValueError: an argument is not one of these, the task exists, or its values
                 cannot be drawn anew. The tasks are then as before.
         """
-        with self._added(name, head, copied=bool(self._stored) or seed is not None):
+        copied = bool(self._stored) or seed is not None
+        with self._alone(), self._added(name, head, copied=copied):
             if seed is not None:
                 draw_learned_(self.model, seed)
 
@@ -68,6 +88,11 @@ class Switching(nn.Module):
             ValueError: there is no such task, or the model alone was moved to another device or
                 dtype.
         """
+        with self._alone():
+            self._switch(name)
+
+    def _switch(self, name: str) -> None:
+        """As :meth:`set`, in whatever thread."""
         stored = self._task(name)
         if name != self._active:
             present = self._present()
@@ -75,6 +100,17 @@ class Switching(nn.Module):
             self._stored[str(self._active)].fill(present)
             self._put(stored.take())
             self._active = name
+        self._following.switched()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Context that other threads wait for."""
+        # The threads of a backward pass do not wait for the one that called it, and holds the lock.
+        if torch.compiler.is_compiling() or current_pass() != NO_PASS:
+            yield
+        else:
+            with self._lock:
+                yield
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:
@@ -83,13 +119,14 @@ class Switching(nn.Module):
         Raises:
             ValueError: as :meth:`set`.
         """
-        before = self._active
-        self.set(name)
-        try:
-            yield
-        finally:
-            # There was one, or the first line would have failed.
-            self.set(before or name)
+        with self._alone():
+            before = self._active
+            self._switch(name)
+            try:
+                yield
+            finally:
+                # There was one, or the switch would have failed.
+                self._switch(before or name)
 
     def remove(self, name: str) -> None:
         """Removes a task. After the last one, the model keeps its values.
@@ -97,12 +134,13 @@ class Switching(nn.Module):
         Raises:
             ValueError: there is no such task; or it is active, and others exist.
         """
-        self._task(name)
-        if name == self._active and len(self._stored) > 1:
-            raise ValueError(f"task {name!r} is active; expected another, so set one first")
-        self._forget(name)
-        if name == self._active:
-            self._active = None
+        with self._alone():
+            self._task(name)
+            if name == self._active and len(self._stored) > 1:
+                raise ValueError(f"task {name!r} is active; expected another, so set one first")
+            self._forget(name)
+            if name == self._active:
+                self._active = None
 
     def nbytes(self, name: str) -> int:
         """Bytes in memory of what a task has for itself.
@@ -110,8 +148,9 @@ class Switching(nn.Module):
         Raises:
             ValueError: there is no such task.
         """
-        stored = self._task(name)
-        values = self._present() if name == self._active else stored.values()
+        with self._alone():
+            stored = self._task(name)
+            values = self._present() if name == self._active else stored.values()
         tensors: dict[int, Tensor] = {}
         for value in values:
             found = value.state_dict().values() if isinstance(value, nn.Module) else (value,)
@@ -120,12 +159,22 @@ class Switching(nn.Module):
 
     def state_dict(self, *arguments: Any, **options: Any) -> Any:
         """All tasks, ``tasks.<name>.<...>``, and once what they share, ``model.<...>``."""
-        state = super().state_dict(*arguments, **options)
-        prefix = options.get("prefix", "")
-        for name, own in self._active_names():
-            if (key := f"{prefix}model.{name}") in state:
-                state[f"{prefix}tasks.{self._active}.{own}"] = state.pop(key)
+        with self._alone():
+            state = super().state_dict(*arguments, **options)
+            prefix = options.get("prefix", "")
+            for name, own in self._active_names():
+                if (key := f"{prefix}model.{name}") in state:
+                    state[f"{prefix}tasks.{self._active}.{own}"] = state.pop(key)
         return state
+
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """As ``nn.Module``, of all tasks."""
+        with self._alone():
+            return super().load_state_dict(*arguments, **options)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        with self._alone():
+            return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         values = dict(state_dict)
@@ -162,6 +211,7 @@ class Switching(nn.Module):
         active = self._stored[str(self._active)]
         active.fill(self._present())
         write(self._places, [None] * len(self._places))
+        self._following.switched()
         try:
             yield {name: one.values() for name, one in self._stored.items()}
         finally:

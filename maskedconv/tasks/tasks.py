@@ -36,6 +36,11 @@ class Tasks(Switching):
     ``parameters()``, ``state_dict()``, copies and pickles of this module are those of all tasks.
     After it was made, the model is neither converted nor merged, nor is more of it unfrozen.
 
+    A backward pass that computes parts of the model again (activation checkpointing) does so with
+    the values of the task of the forward pass, if that was a call of these tasks or of ``model``.
+    Calls of several threads run one at a time, and so do blocks of :meth:`using`; a call of
+    ``model`` outside of such a block may meet another task.
+
     Args:
         model: of any method; converted, if it is to be.
         head: name of a module that each task has one of its own of, whole; sizes may differ.
@@ -65,8 +70,6 @@ class Tasks(Switching):
                 task; or a layer uses a held mask, and ``masks`` is not True.
         """
         with self.using(name):
-            if not options.get("masks"):
-                _check_scores_used(self.model)
             update_thresholds(self.model)
             checkpoint.save(self.model, path, **options)
 
@@ -82,7 +85,10 @@ class Tasks(Switching):
             ValueError, OSError: as :func:`maskedconv.load`; the task exists; or the frozen values
                 or the layers of the file are not those of the model. The tasks are then as before.
         """
-        with self._added(name, head, copied=bool(self.names)):
+        with self._alone(), self._added(name, head, copied=bool(self.names)):
+            # The copy of a task with a held mask would go on using it.
+            for layer in scored_layers(self.model):
+                layer.hold_mask(None)
             checkpoint.load(self.model, path, keep_frozen=True)
 
     def forward(
@@ -94,8 +100,10 @@ class Tasks(Switching):
         parameters of each. In evaluation, all that has no values of a task runs once on the whole
         batch, and so do BatchNorm and the frozen filters of convolutions that learn output filters
         (``slice_dim`` 0, without groups). Results may then differ by rounding. The first batch of
-        each shape runs once more, with a row more, to verify that this is right for the model; if
-        it is not, a warning says why. Then, and in training, one task is computed after another.
+        each shape runs twice more, with a row more: so, and one task after another. If the outputs
+        differ by more than √ε of the largest, with the ε of the least precise type in use, or if
+        the model cannot be run so, a warning says why. Then, in training, and where autograd does
+        not keep tensors as they are, one task is computed after another.
 
         Args:
             arguments: of the model; with ``task_ids``, the first is a tensor ``[N, ...]``, and all
@@ -110,9 +118,12 @@ class Tasks(Switching):
         Raises:
             TypeError, ValueError: ``task_ids`` do not fit, or the model returns no tensor of N
                 rows, or tensors of different sizes; see :meth:`rows`.
+            RuntimeError: a backward pass computes the whole model again, and nothing says for
+                which task, as under ``checkpoint(model, x, use_reentrant=True)``.
         """
         if task_ids is None:
-            return self.model(*arguments, **options)
+            with self._alone():
+                return self.model(*arguments, **options)
         if options:
             raise TypeError(f"{next(iter(options))} is given with task_ids; expected positions")
         outputs, order = self._mixed_outputs(arguments, task_ids)
@@ -151,7 +162,8 @@ class Tasks(Switching):
         """
         if not self.names:
             raise ValueError("there are no tasks; expected at least one")
-        return infer({name: partial(self._merged, name) for name in self.names}, *arguments)
+        with self._alone():
+            return infer({name: partial(self._merged, name) for name in self.names}, *arguments)
 
     def _merged(self, name: str) -> nn.Module:
         with self.using(name):
@@ -163,12 +175,6 @@ class Tasks(Switching):
         first = arguments[0] if arguments else None
         if not isinstance(first, Tensor) or rows_of(first) < 1:
             raise TypeError("task_ids is given; expected a tensor [N, ...] as the first argument")
-        order = order_of(task_ids, self.names, rows_of(first))
-        return self._mixed.outputs(arguments, order), order
-
-
-def _check_scores_used(model: nn.Module) -> None:
-    if any(layer.held_mask is not None for layer in scored_layers(model)):
-        raise ValueError(
-            "a layer uses a held mask, which a file of scores does not have; expected masks=True"
-        )
+        with self._alone():
+            order = order_of(task_ids, self.names, rows_of(first))
+            return self._mixed.outputs(arguments, order), order

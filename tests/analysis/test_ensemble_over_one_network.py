@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from test_summary import METHODS, network
@@ -21,6 +24,10 @@ def addresses(member):
     ]
 
 
+def pickled(ensemble):
+    return pickle.loads(pickle.dumps(ensemble))
+
+
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"random_positions"}))
 def test_every_method(name, tmp_path):
     model, x = convert_(network(), method=METHODS[name], seed=0), torch.randn(4, 3, 6, 6)
@@ -36,6 +43,42 @@ def test_every_method(name, tmp_path):
     assert not torch.equal(other(x), out)
     assert torch.equal(other.load(tmp_path)(x), out)
     assert addresses(other.members[0]) == addresses(other.members[1])
+
+
+@pytest.mark.parametrize("freeze", [[0, 1, 2], [1], [0, 1], [0]])
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+@pytest.mark.parametrize("name", ["slice", "supermask"])
+def test_members_that_are_frozen_later_keep_what_they_learned(name, copied, freeze):
+    model, x = convert_(network(), method=METHODS[name], seed=0), torch.randn(4, 3, 6, 6)
+    ensemble = copied(Ensemble(model, 3, seed=5)).eval()
+    out = ensemble(x)
+    for index in freeze:
+        ensemble.members[index].requires_grad_(False)
+    assert torch.equal(ensemble.to("cpu")(x), out)
+    assert torch.equal(ensemble.double().float()(x), out)
+    first, second, third = ensemble.members
+    assert addresses(first) == addresses(second) == addresses(third) != []
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_layer_that_one_member_froze_is_in_its_file(tmp_path):
+    model, x = convert_(network(), learned=0.25, seed=0), torch.randn(4, 3, 6, 6)
+    ensemble = Ensemble(model, 3, seed=5).eval()
+    ensemble.members[1][0].requires_grad_(False)
+    ensemble.save(tmp_path)
+    assert torch.equal(Ensemble(model, 3).load(tmp_path).eval()(x), ensemble(x))
+    sizes = [path.stat().st_size for path in sorted(tmp_path.iterdir())]
+    assert sizes[2] < sizes[0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_frozen_layers_are_written_once(tmp_path):
+    model = convert_(network(), learned=0.25, include="0", rest="freeze", seed=0)
+    ensemble, x = Ensemble(model, 2, seed=5).eval(), torch.randn(4, 3, 6, 6)
+    ensemble.save(tmp_path)
+    assert torch.equal(Ensemble(model, 2).load(tmp_path).eval()(x), ensemble(x))
+    first, second = (path.stat().st_size for path in sorted(tmp_path.iterdir()))
+    assert first - second > 4 * sum(p.numel() for p in model[3:].parameters())
 
 
 def test_weights_that_are_drawn_anew_are_not_shared():

@@ -7,8 +7,9 @@ import torch
 from damaged_checkpoints import with_header
 from torch import nn
 
-from maskedconv import load, methods, models, save
-from maskedconv.checkpoint import load_plain
+from maskedconv import Ensemble, load, methods, models, save
+from maskedconv.checkpoint import load_plain, load_sharded, save_sharded
+from maskedconv.supermasks import Supermasks
 
 
 def network(method, seed):
@@ -84,3 +85,36 @@ def test_bits_that_do_not_fit(tmp_path):
     path.write_bytes(with_header(path, enlarge, short=True))
     with pytest.raises(ValueError, match=r"fc.0.scores is damaged: bits is \["):
         load(network(METHODS[0], seed=0), path)
+
+
+COATS = methods.supermask(0.3, coats=3)
+
+
+@pytest.mark.parametrize("method", [*METHODS, COATS], ids=lambda m: f"{m.name}-{m.threshold}")
+def test_a_switched_model(tmp_path, method):
+    model = network(method, seed=0)
+    tasks = Supermasks(model)
+    tasks.add("first")
+    tasks.reset_scores()
+    save(model, tmp_path / "scores")
+    scores = model(images())
+    tasks.switch("first")
+    out, before = model(images()), {k: t.clone() for k, t in model.state_dict().items()}
+    ensemble = Ensemble(model, 2)
+    for write in (save, save_sharded):
+        with pytest.raises(ValueError, match=r"features\.0 uses a held mask.*masks=True"):
+            write(model, tmp_path / "file")
+    with pytest.raises(ValueError, match=r"uses a held mask.*expected masks=True"):
+        ensemble.save(tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores"]
+    save(model, tmp_path / "bits", masks=True)
+    assert torch.equal(load(network(method, seed=1), tmp_path / "bits")(images()), out)
+    ensemble.save(tmp_path / "folder", masks=True)
+    other = Ensemble(network(method, seed=1), 2).load(tmp_path / "folder")
+    assert torch.equal(other(images())[1], out)
+    for read in (load, load_sharded):
+        with pytest.raises(ValueError, match=r"held mask.*release"):
+            read(model, tmp_path / "scores")
+    assert all(torch.equal(model.state_dict()[key], one) for key, one in before.items())
+    tasks.release()
+    assert torch.equal(load(model, tmp_path / "scores")(images()), scores)

@@ -9,39 +9,14 @@ import warnings
 import pytest
 import torch
 import torchvision
+from mixed_batches import IDS, alone, close
 from task_networks import METHODS, images, two_tasks
 from torch import nn
-from torch.nn import functional as F
 
 from maskedconv import Tasks, convert_, models
 
-IDS = ["b", "a", "a", "b", "a", "b"]
 
-
-def alone(tasks, x, ids):
-    """The output of each row, of its task's rows alone."""
-    outputs = {}
-    for name in tasks.names:
-        rows = [row for row, one in enumerate(ids) if one == name]
-        if rows:
-            with tasks.using(name):
-                outputs |= dict(zip(rows, tasks(x[rows]), strict=True))
-    return [outputs[row] for row in range(len(ids))]
-
-
-def close(outputs, expected):
-    for output, one in zip(outputs, expected, strict=True):
-        torch.testing.assert_close(output, one, rtol=1e-10, atol=1e-12)
-
-
-@pytest.fixture
-def _no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-@pytest.mark.usefixtures("_no_warnings")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("head", [None, "5"])
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - {"global"}))
 def test_every_method(method, head):
@@ -116,7 +91,7 @@ def test_heads_of_different_sizes():
     close(rows, alone(with_softmax, x, ids))
 
 
-@pytest.mark.usefixtures("_no_warnings")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "make",
     [
@@ -138,71 +113,6 @@ def test_whole_networks(make):
     x = torch.randn(6, 3, 32, 32, dtype=torch.float64)
     with torch.no_grad():
         close(tasks.eval()(x, task_ids=IDS), alone(tasks, x, IDS))
-
-
-class Frames(nn.Module):
-    """Runs a convolution on the frames of each sample, ``[N, T, C, H, W]``."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3)
-
-    def forward(self, clips):
-        return torch.stack([self.conv(clip).mean((0, 2, 3)) for clip in clips])
-
-
-class ReadsWeight(nn.Module):
-    """Reads a layer's weight besides calling it."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3)
-
-    def forward(self, x):
-        return self.conv(x).mean((2, 3)) + F.conv2d(x, self.conv.weight).mean((2, 3))
-
-
-class Unused(nn.Module):
-    """Has a layer that evaluation does not call."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv, self.other = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
-
-    def forward(self, x):
-        return self.conv(x).mean((2, 3))
-
-
-class BatchStatistics(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3)
-        self.bn = nn.BatchNorm2d(8, affine=False, track_running_stats=False)
-
-    def forward(self, x):
-        return self.bn(self.conv(x)).flatten(1)
-
-
-@pytest.mark.parametrize(
-    ("model", "shape", "reason"),
-    [
-        (Frames, (6, 6, 3, 6, 6), r"conv takes \[6, 3, 6, 6\] for a batch of 7 rows"),
-        (ReadsWeight, (6, 3, 6, 6), "NoneType"),
-        (Unused, (6, 3, 6, 6), "other is not called"),
-        (BatchStatistics, (6, 3, 6, 6), "bn normalises with the statistics of the batch"),
-    ],
-)
-@pytest.mark.parametrize("equal", [True, False])
-def test_models_that_are_run_task_by_task(model, shape, reason, equal):
-    tasks, x = Tasks(convert_(model().double(), learned=0.5)), torch.randn(shape).double()
-    for seed, name in enumerate("ab"):
-        tasks.add(name, seed=None if equal else seed)
-    tasks.eval()
-    with pytest.warns(UserWarning, match=reason):
-        close(tasks(x, task_ids=IDS), alone(tasks, x, IDS))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        close(tasks(x, task_ids=IDS), alone(tasks, x, IDS))
 
 
 class Scaled(nn.Module):
@@ -283,13 +193,3 @@ def test_wrong_inputs_and_outputs():
     pooled.add("a")
     with pytest.raises(TypeError, match=r"returns \[30\] for 6 rows of task 'a'"):
         pooled(images(6), task_ids=["a"] * 6)
-
-
-def test_an_error_of_the_input_is_the_models_own():
-    tasks = two_tasks("slice", trained=False)
-    with (
-        pytest.warns(UserWarning, match="one after another"),
-        pytest.raises(ValueError, match="input"),
-    ):
-        tasks(torch.randn(6, 4, 6, 6), task_ids=IDS)
-    assert tasks.active == "b"

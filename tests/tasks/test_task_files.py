@@ -62,6 +62,16 @@ def test_masks_as_bits(method, tmp_path):
     other = other_tasks(method)
     other.load("a", path)
     assert torch.equal(other(x), out)
+    # Tasks with held masks are no obstacle, and keep theirs.
+    other = other_tasks(method)
+    other(x)
+    for layer in (other.model[0], other.model[3], other.model[5]):
+        layer.hold_mask(torch.zeros_like(layer.pack_mask()))
+    held = other(x)
+    other.load("a", path)
+    assert torch.equal(other(x), out)
+    other.set("own")
+    assert torch.equal(other(x), held)
 
 
 def test_a_file_has_what_the_task_learned_and_nothing_else(tmp_path):

@@ -1,0 +1,52 @@
+"""Notices that frozen values are no longer those that a layer was made with.
+
+An average of models that includes buffers moves them by rounding; so may any code that writes into
+all values of a model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from maskedconv.nn.partly_learned import PartlyLearned
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_SUMS = "_frozen_sums"
+
+
+def remember_frozen(layer: PartlyLearned) -> None:
+    """Records what the frozen values are now, by a sum for each tensor."""
+    vars(layer)[_SUMS] = _sums(layer)
+
+
+def forget_frozen(layer: PartlyLearned) -> None:
+    """Called when a plain layer's weight replaces the values, which then are whatever it has."""
+    vars(layer).pop(_SUMS, None)
+
+
+def changed_frozen(layer: PartlyLearned) -> list[str]:
+    """Names of frozen buffers that have other values, of the same type, than were recorded."""
+    before: dict[str, tuple[torch.dtype, int]] = vars(layer).get(_SUMS, {})
+    return [
+        name
+        for name, (dtype, total) in (_sums(layer) if before else {}).items()
+        if name in before and before[name][0] == dtype and before[name][1] != total
+    ]
+
+
+def _sums(layer: PartlyLearned) -> dict[str, tuple[torch.dtype, int]]:
+    """Type and sum of each frozen tensor in memory, by name."""
+    tensors = {name: getattr(layer, name) for name in layer.frozen_buffers()}
+    return {
+        name: (one.dtype, _sum(one))
+        for name, one in tensors.items()
+        if type(one) is Tensor and not one.is_meta and one.itemsize in _INTEGERS
+    }
+
+
+def _sum(tensor: Tensor) -> int:
+    """A sum over the bits of all values, in any order, modulo 2^64."""
+    bits = tensor.detach().view(_INTEGERS[tensor.itemsize]).long()
+    # Squares, as roundings up and down would cancel out.
+    return int((bits * bits + bits).sum())
