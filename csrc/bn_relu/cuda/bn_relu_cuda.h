@@ -37,7 +37,7 @@ struct NormParameters {
 };
 
 // What the kernels that add up need besides: `sums` of bn_relu_cuda_sums floats, and `counters`,
-// an integer for each 16 channels, which are 0 before and after.
+// an integer for each 16 channels, of any values: they are set to 0 before a launch.
 struct NormWorkspace {
     float* sums;
     unsigned* counters;

@@ -83,6 +83,11 @@ void launch_blocks(const char* name, void (*kernel)(Arguments), const emulation:
     emulation::Grid(how, body).run();
 }
 
+inline void set_to_zero(const char*, void* memory, int64_t bytes, uintptr_t) {
+    if (executes)
+        std::memset(memory, 0, static_cast<size_t>(bytes));
+}
+
 template <typename Arguments>
 void launch(const char* name, void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes,
             uintptr_t, Arguments arguments) {
