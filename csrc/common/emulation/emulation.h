@@ -75,6 +75,9 @@ template <typename Arguments>
 void launch_blocks(const char* name, void (*kernel)(Arguments), const emulation::Launch& how,
                    const Arguments& arguments) {
     launches.push_back(name);
+    if (how.grid.x > INT32_MAX || std::max(how.grid.y, how.grid.z) > 65535)
+        throw std::runtime_error("emulation: " + std::string(name) +
+                                 " has more blocks than a grid");
     if (!executes)
         return;
     gridDim = how.grid;

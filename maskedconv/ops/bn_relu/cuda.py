@@ -21,7 +21,7 @@ from maskedconv.ops.plain import address
 DEVICES: tuple[str, ...] = ("cuda",)
 DETERMINISTIC = True
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-_MOST_PIXELS = 2**31 - 1
+_MOST_PIXELS = 2**31 - 2**24  # kMostNormPixels of csrc/bn_relu/cuda/bn_relu_cuda.h
 _MOST_CHANNELS = 2**16
 _TILE = 16  # channels, at least, for which blocks that have ended are counted
 

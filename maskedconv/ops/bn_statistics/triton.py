@@ -59,7 +59,7 @@ def _spread(input: Tensor, *added: Tensor | None) -> tuple[Tensor, int]:
     pixels, channels = bn_relu.size_of(input)
     parts, chunk = bn_relu.split(pixels)
     found = torch.empty((parts, 2, channels), dtype=torch.float32, device=input.device)
-    spread_kernel[(math.ceil(channels / bn_relu.BLOCKS["BLOCK_CHANNELS"]), parts)](
+    spread_kernel[(parts, math.ceil(channels / bn_relu.BLOCKS["BLOCK_CHANNELS"]))](
         input, *added, found, pixels, channels, pixel_pitch(input),
         *(0 if one is None else pixel_pitch(one) for one in added), chunk, **bn_relu.BLOCKS,
     )  # fmt: skip
