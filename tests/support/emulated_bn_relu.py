@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from emulation import TYPES, pointer
+from strides import strided_copy
 
 from maskedconv.ops.geometry import pixel_pitch
 
@@ -74,12 +75,6 @@ class Results(NamedTuple):
 
 def _pixels(images):
     return _Pixels() if images is None else _Pixels(images.data_ptr(), pixel_pitch(images))
-
-
-def strided_copy(tensor):
-    """A copy with the same strides; ``clone`` gives a dense one."""
-    span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.new_zeros(span).as_strided(tensor.shape, tensor.stride()).copy_(tensor)
 
 
 def check_gaps(images):
