@@ -48,7 +48,7 @@ def ranking(
     Backends are timed once for each kind of problem. Under ``torch.use_deterministic_algorithms``
     nothing is timed: the kernels that are ``DETERMINISTIC`` come in the order of the table, then
     the reference. Only the reference is returned during the capture of a CUDA graph if the kind was
-    not timed before, and where memory does not suffice for a second result of the reference.
+    not timed before, and in this process where memory does not suffice for comparisons.
 
     Args:
         problem: a :class:`maskedconv.ops.dispatch.Problem`.
@@ -78,7 +78,7 @@ def ranking(
             if not check.excluded:
                 found = cache.add(key, found, backends)
     except torch.OutOfMemoryError:
-        return UNMEASURED
+        return Ranking(("reference",), "memory did not suffice to compare kernels with it")
     return found
 
 
