@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from types import SimpleNamespace
 
 import emulation
@@ -234,26 +233,6 @@ def test_results_repeat():
         lambda: cuda.run_backward(problem, grad, ALL),
     ):
         assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
-
-
-def test_no_memory_outlasts_a_call(monkeypatch):
-    """Counters that were kept would belong to the CUDA graph during whose capture they were made,
-    and be shared by graphs that are replayed at the same time.
-    """
-    made = []
-
-    def empty(*arguments, **options):
-        made.append(torch.zeros(*arguments, **options))
-        return made[-1]
-
-    monkeypatch.setattr(torch, "empty", empty)
-    problem = make_problem((5, 40, 17, 13))
-    statistics_cuda.run(StatisticsProblem(problem.input, None, None, 1e-3))
-    cuda.run_backward(problem, torch.randn_like(problem.input), ALL)
-    assert len(made) > 4
-    left = [weakref.ref(tensor) for tensor in made]
-    made.clear()
-    assert not any(tensor() is not None for tensor in left)
 
 
 def test_a_launch_of_many_blocks_uses_its_workspace(emulated_module):
