@@ -145,7 +145,6 @@ def pretended_gpu(ledger: Ledger, module: Any, backend: str = "cuda") -> Iterato
     }  # fmt: skip
     # What these remember of the GPU must not outlast this one.
     for kernels, name in (
-        (bn_relu, "_counters"),
         (bn_relu, "multiprocessors"),
         (gpu, "limits_of"),
     ):

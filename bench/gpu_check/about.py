@@ -52,11 +52,17 @@ def _commit() -> str:
         changes = _git("diff", "HEAD")
         return f"{commit}+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else commit
     digest = hashlib.sha256()
-    for folder in ("maskedconv", "csrc", "bench"):
-        for file in sorted((ROOT / folder).rglob("*.[pc]*")):
-            if file.suffix in (".py", ".cpp", ".cu"):
-                digest.update(file.read_bytes())
+    for file in _sources():
+        digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
     return f"no git, {digest.hexdigest()[:12]}"
+
+
+def _sources() -> list[Path]:
+    """The files that results may depend on; in csrc all, most of a kernel is in .h and .inl."""
+    files = [file for file in (ROOT / "csrc").rglob("*") if file.is_file()]
+    for folder in ("maskedconv", "models", "bench", "tests"):
+        files += (ROOT / folder).rglob("*.py")
+    return sorted([*files, *ROOT.glob("*.py"), *ROOT.glob("*.toml")])
 
 
 def _git(*arguments: str) -> str:

@@ -73,11 +73,18 @@ class Device:
         gc.collect()
 
 
+class _WholeDevice(CudaQueue):
+    """Waits for all streams: a case may use others, whose errors are its own."""
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self._device)
+
+
 class Cuda(Device):
     name, rehearsal, compiler, warm_up = "cuda", False, "inductor", 3
 
     def __init__(self) -> None:
-        super().__init__(CudaQueue(torch.device("cuda", torch.cuda.current_device())))
+        super().__init__(_WholeDevice(torch.device("cuda", torch.cuda.current_device())))
 
     def flush(self) -> None:
         flush_cache()

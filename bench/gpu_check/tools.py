@@ -47,9 +47,11 @@ def find(tool: str, rehearse: bool) -> list[str]:
     return [path]
 
 
-def driver(shapes: tuple[Shape, ...], rehearse: bool, check: bool) -> list[str]:
+def driver(
+    shapes: tuple[Shape, ...], rehearse: bool, check: bool, kernel: str = "weight_grad"
+) -> list[str]:
     """The command that launches the kernel."""
-    command = [sys.executable, "-m", "bench.gpu_check.driver"]
+    command = [sys.executable, "-m", "bench.gpu_check.driver", "--kernel", kernel]
     for shape in shapes:
         command += ["--shape", json.dumps(shape._asdict())]
     return [*command, *(["--host"] if rehearse else []), *(["--check"] if check else [])]

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import measured
+from maskedconv.ops.agreement import Compare, elementwise
 from maskedconv.ops.plain import is_plain, why_not_plain
 from maskedconv.ops.ranking_cache import Ranking
 
@@ -70,12 +71,14 @@ class Operator:
         timed_reference: what the caller runs where the reference is chosen, if that is more than
             the reference.
         timed_problem: gives the problem to time, if running the one at hand has effects.
+        compare: how the outputs of a kernel are compared with the reference's.
     """
 
     name: str
     backends: Mapping[str, Any]
     timed_reference: Callable[[Any], Tensor] | None = None
     timed_problem: Callable[[Any], Any] | None = None
+    compare: Compare = elementwise
     reference_on_cpu: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -191,7 +194,9 @@ def _decide(operator: Operator, problem: Problem, override: str, unreadable: str
     if device.type == "cuda":
         backends = {REFERENCE: operator.backends[REFERENCE], **kernels}
         timed = operator.timed_problem(problem) if operator.timed_problem else problem
-        ranking = measured.ranking(operator.name, backends, timed, operator.timed_reference)
+        ranking = measured.ranking(
+            operator.name, backends, timed, operator.timed_reference, operator.compare
+        )
     able = (name for name in ranking.names if not operator.backends[name].cannot_run(problem))
     return _Found(next(able), ranking.reason, ranking is not measured.UNMEASURED)
 

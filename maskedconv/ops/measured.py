@@ -1,12 +1,16 @@
 """Ranks the backends of an operator on CUDA by timing them once for each kind of problem.
 
-The result of each backend is compared with the reference before it is timed, so that a wrong kernel
-is reported and excluded. Rankings are also cached on disk (:mod:`maskedconv.ops.ranking_cache`),
-unless a kernel was wrong.
+The outputs of each backend are compared with those of the reference before it is timed, so that a
+wrong kernel is reported and excluded (:mod:`maskedconv.ops.agreement`). Rankings are also cached on
+disk (:mod:`maskedconv.ops.ranking_cache`), unless a kernel was wrong or could not be checked.
+
+No process waits for another, and none for other streams than the current one: in data-parallel
+training a collective operation of another rank may be under way there.
 """
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,133 +18,193 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskedconv.ops.agreement import (
+    Compare,
+    Outputs,
+    Unwritten,
+    elementwise,
+    fault_of,
+    outputs_of,
+)
 from maskedconv.ops.kinds import ALIGNMENT
 from maskedconv.ops.ranking_cache import Ranking, cache_for
 from maskedconv.ops.timing import CudaQueue, queued_times
 
 REPETITIONS = 7  # odd: one of them is the median
-# Tolerances relative to the largest value: half precision and TF32, summed in another order.
-TOLERANCE = 0.02
 UNMEASURED = Ranking(("reference",), "PyTorch's own, as nothing can be timed here")
-Run = Callable[[Any], Tensor]
+_PLEASE = "Please report this with the output of `python -m maskedconv.env`."
+Run = Callable[[Any], Any]
 
 
 def ranking(
-    operator: str, backends: Mapping[str, Any], problem: Any, otherwise: Run | None = None
+    operator: str,
+    backends: Mapping[str, Any],
+    problem: Any,
+    otherwise: Run | None = None,
+    compare: Compare = elementwise,
 ) -> Ranking:
     """Backends that can compute ``problem`` on its CUDA device, the fastest first.
 
     Backends are timed once for each kind of problem. Under ``torch.use_deterministic_algorithms``
     nothing is timed: the kernels that are ``DETERMINISTIC`` come in the order of the table, then
     the reference. Only the reference is returned during the capture of a CUDA graph if the kind was
-    not timed before.
+    not timed before, and in this process where memory does not suffice for comparisons.
 
     Args:
         problem: a :class:`maskedconv.ops.dispatch.Problem`.
         otherwise: the caller's substitute for the reference, timed in its place.
+        compare: gives the outputs to compare.
 
     Returns:
         The ranking; :data:`UNMEASURED` holds for this call only.
+
+    Raises:
+        RuntimeError: a kernel left the GPU unusable for this process.
     """
     device = problem.tensors()[0].device
     queue = CudaQueue(device)
     if queue.is_capturing():
         return UNMEASURED
-    if torch.are_deterministic_algorithms_enabled():
-        return _fixed(operator, backends, problem)
-    cache = cache_for(device)
-    # The index of a device differs between processes.
-    key = repr((operator, problem.kind())).replace(f"{device!r}, ", "")
-    with cache.locked():
+    try:
+        if torch.are_deterministic_algorithms_enabled():
+            return _fixed(_Check(operator, backends, problem, compare, queue))
+        cache = cache_for(device)
+        # The index of a device differs between processes.
+        key = repr((operator, problem.kind())).replace(f"{device!r}, ", "")
         found = cache.find(key, backends)
         if found is None:
-            found, faults = _measure(operator, backends, problem, otherwise, queue)
-            reason = "" if faults else cache.add(key, found)
-            if reason:
-                found = found._replace(reason=f"{found.reason}; not cached on disk: {reason}")
+            check = _Check(operator, backends, problem, compare, queue)
+            found = _measure(check, otherwise)
+            if not check.excluded:
+                found = cache.add(key, found, backends)
+    except torch.OutOfMemoryError:
+        return Ranking(("reference",), "memory did not suffice to compare kernels with it")
     return found
 
 
-def _fixed(operator: str, backends: Mapping[str, Any], problem: Any) -> Ranking:
+class _Check:
+    """Compares the kernels for a problem with the reference, and times them.
+
+    Attributes:
+        excluded: the reasons why kernels that can run are not to run.
+    """
+
+    def __init__(
+        self,
+        operator: str,
+        backends: Mapping[str, Any],
+        problem: Any,
+        compare: Compare,
+        queue: CudaQueue,
+    ) -> None:
+        self._operator, self._compare, self._queue = operator, compare, queue
+        self.reference = backends["reference"]
+        self.kernels = {
+            name: backend
+            for name, backend in backends.items()
+            if name != "reference" and not backend.cannot_run(problem)
+        }
+        self.excluded: list[str] = []
+        self._given = problem
+
+    @functools.cached_property
+    def _telling(self) -> tuple[Any, Outputs]:
+        return _telling(self.reference, self._given)
+
+    def time(self, run: Run) -> float:
+        """Median milliseconds."""
+        problem, _ = self._telling
+        times = queued_times(lambda: run(problem), self._queue, REPETITIONS).milliseconds
+        return sorted(times)[len(times) // 2]
+
+    def passes(self, name: str) -> bool:
+        """Whether the kernel is right. A fault is warned of."""
+        return self.time_if_right(name, lambda run: 0.0) is not None
+
+    def time_if_right(self, name: str, time: Callable[[Run], float] | None = None) -> float | None:
+        """:meth:`time` of the kernel, or None if it is excluded. A fault is warned of."""
+        try:
+            fault = self._fault(self.kernels[name])
+            if not fault:
+                return (time or self.time)(self.kernels[name].run)
+        except torch.OutOfMemoryError:
+            self.excluded.append(f"{name} was not checked, as memory did not suffice")
+            return None
+        except Exception as error:  # no other error of a kernel may stop a training run
+            self._raise_if_lost(name, error)
+            fault = f"raised {type(error).__name__}: {error}"
+        self.excluded.append(f"{name} {fault}")
+        warnings.warn(
+            f"{self._operator}: the {name} kernel {fault}; it is not used for this shape. "
+            f"{_PLEASE}",
+            stacklevel=2,
+        )
+        return None
+
+    def _fault(self, backend: Any) -> str:
+        problem, expected = self._telling
+        with Unwritten():
+            outputs = outputs_of(backend.run(problem))
+        return fault_of(self._compare, problem, outputs, expected)
+
+    def _raise_if_lost(self, name: str, error: Exception) -> None:
+        """Raises if the error left this process without its GPU: every later call would fail."""
+        try:
+            self._queue.synchronize()
+        except Exception:
+            raise RuntimeError(
+                f"{self._operator}: the {name} kernel left the GPU unusable for this process: "
+                f"{type(error).__name__}: {error}. MASKEDCONV_BACKEND=reference avoids it. "
+                f"{_PLEASE}"
+            ) from error
+
+
+def _fixed(check: _Check) -> Ranking:
     """The ranking that does not depend on timings; kernels that are wrong are left out."""
-    kernels = {
-        name: backend
-        for name, backend in backends.items()
-        if getattr(backend, "DETERMINISTIC", False) and not backend.cannot_run(problem)
-    }
-    if not kernels:
-        return Ranking(("reference",), "no other is known to be deterministic")
-    problem, expected = _telling(backends["reference"], problem)
-    sound = [
-        name
-        for name, backend in kernels.items()
-        if not _try(operator, name, backend, problem, expected, None)[0]
+    names = [
+        name for name, kernel in check.kernels.items() if getattr(kernel, "DETERMINISTIC", False)
     ]
-    return Ranking((*sound, "reference"), "the first that is deterministic, untimed")
+    if not names:
+        return Ranking(("reference",), "no other is known to be deterministic")
+    sound = [name for name in names if check.passes(name)]
+    reason = "; ".join(["the first that is deterministic, untimed", *check.excluded])
+    return Ranking((*sound, "reference"), reason)
 
 
-def _measure(
-    operator: str,
-    backends: Mapping[str, Any],
-    problem: Any,
-    otherwise: Run | None,
-    queue: CudaQueue,
-) -> tuple[Ranking, list[str]]:
-    """The ranking, and the faults of the excluded kernels."""
-    problem, expected = _telling(backends["reference"], problem)
-    milliseconds = {"reference": _time(otherwise or backends["reference"].run, problem, queue)}
-    faults = []
-    for name, backend in backends.items():
-        if name == "reference" or backend.cannot_run(problem):
-            continue
-        fault, time = _try(operator, name, backend, problem, expected, queue)
-        if fault:
-            faults.append(fault)
-        else:
+def _measure(check: _Check, otherwise: Run | None) -> Ranking:
+    """The ranking by time."""
+    milliseconds = {"reference": check.time(otherwise or check.reference.run)}
+    for name in check.kernels:
+        time = check.time_if_right(name)
+        if time is not None:
             milliseconds[name] = time
     names = tuple(sorted(milliseconds, key=lambda name: milliseconds[name]))
     times = ", ".join(f"{name} {milliseconds[name]:.3f} ms" for name in names)
-    return Ranking(names, f"the fastest when timed: {times}"), faults
+    return Ranking(names, "; ".join([f"the fastest when timed: {times}", *check.excluded]))
 
 
-def _try(
-    operator: str,
-    name: str,
-    backend: Any,
-    problem: Any,
-    expected: Tensor,
-    queue: CudaQueue | None,
-) -> tuple[str, float]:
-    """The fault of a kernel, which is also warned of, or an empty string; its time if ``queue``."""
-    milliseconds = 0.0
-    try:
-        fault = _fault(backend.run(problem), expected)
-        if queue is not None and not fault:
-            milliseconds = _time(backend.run, problem, queue)
-    except Exception as error:  # no error of a kernel may stop a training run
-        fault = f"raised {type(error).__name__}: {error}"
-    if fault:
-        warnings.warn(
-            f"{operator}: the {name} kernel {fault}; it is not used for this shape. "
-            "Please report this with the output of `python -m maskedconv.env`.",
-            stacklevel=2,
-        )
-    return fault, milliseconds
+def _telling(reference: Any, problem: Any) -> tuple[Any, Outputs]:
+    """A problem of the same kind that can expose a wrong kernel, and its outputs.
 
-
-def _telling(reference: Any, problem: Any) -> tuple[Any, Tensor]:
-    """A problem of the same kind that can expose a wrong kernel, and its result.
-
-    This is the problem itself, unless its result is zero (the gradient of a block that ends in a γ
+    This is the problem itself, unless an output is zero (the gradient of a block that ends in a γ
     of 0) or not finite (the first steps under a loss scale). Then it is one with random values.
     """
-    expected = reference.run(problem)
-    largest = expected.abs().max() if expected.numel() else torch.zeros(())
-    if bool((largest > 0) & largest.isfinite()):  # a NaN is the largest value
+    expected = outputs_of(reference.run(problem))
+    if all(map(_tells, expected)):
         return problem, expected
-    tensors = [_random_like(value) if isinstance(value, Tensor) else value for value in problem]
-    problem = type(problem)(*tensors)
-    return problem, reference.run(problem)
+    if hasattr(problem, "stand_in"):
+        problem = problem.stand_in(_random_like)
+    else:
+        parts = [_random_like(part) if isinstance(part, Tensor) else part for part in problem]
+        problem = type(problem)(*parts)
+    return problem, outputs_of(reference.run(problem))
+
+
+def _tells(output: Tensor) -> bool:
+    if not output.numel():
+        return True
+    largest = torch.maximum(output.amax(), -output.amin())
+    return bool((largest > 0) & largest.isfinite())  # a NaN is the largest value
 
 
 def _random_like(tensor: Tensor) -> Tensor:
@@ -152,23 +216,3 @@ def _random_like(tensor: Tensor) -> Tensor:
     values = torch.empty(first + span, dtype=tensor.dtype, device=tensor.device)
     values.normal_(generator=torch.Generator(tensor.device).manual_seed(0))
     return values.as_strided(tensor.shape, tensor.stride(), first)
-
-
-def _fault(result: Tensor, expected: Tensor) -> str:
-    """A description of the fault, or empty if the result is as expected except for rounding."""
-    if result.shape != expected.shape:
-        return f"gives the shape {tuple(result.shape)}, not {tuple(expected.shape)}"
-    if not expected.numel():
-        return ""
-    result, expected = result.double(), expected.double()
-    error, scale = float((result - expected).abs().max()), float(expected.abs().max())
-    # Written so that a NaN is a fault.
-    if error <= TOLERANCE * scale:
-        return ""
-    return f"is off by {error:.3g} where values reach {scale:.3g}"
-
-
-def _time(run: Run, problem: Any, queue: CudaQueue) -> float:
-    """Median milliseconds."""
-    times = sorted(queued_times(lambda: run(problem), queue, REPETITIONS).milliseconds)
-    return times[len(times) // 2]

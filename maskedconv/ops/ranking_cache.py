@@ -1,7 +1,8 @@
 """Cache of rankings: a JSON file for each GPU, driver and build of the kernels.
 
-Processes that start together, such as the ranks of data-parallel training, measure one after
-another under a lock, so that all use the ranking of the first one.
+No process waits for another one's measurement, because ranks of data-parallel training also wait
+for each other on their GPUs. Processes that start together all measure, and then use the ranking
+that was stored first.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import hashlib
 import importlib
 import json
 import os
-import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +27,7 @@ from maskedconv.io import replace_file
 from maskedconv.ops import native
 
 VARIABLE = "MASKEDCONV_CACHE_DIR"
-LOCK_SECONDS = 120.0  # for the measurements of another process
+LOCK_SECONDS = 1.0  # for another process that writes the file
 _MOST_BYTES = 16 << 20  # a larger file is damaged
 
 
@@ -51,12 +51,11 @@ def folder() -> Path:
 class RankingCache:
     """The rankings of one environment.
 
-    An unreadable file counts as empty. :meth:`add` reports a file that cannot be written.
+    An unreadable file counts as empty.
     """
 
     def __init__(self, path: Path, environment: dict[str, str]) -> None:
         self._path, self._environment = path, environment
-        self._thread_lock, self._depth = threading.RLock(), 0
 
     def find(self, key: str, backends: Collection[str]) -> Ranking | None:
         """The cached ranking for ``key``, if it has only these backends and the reference."""
@@ -69,16 +68,25 @@ class RankingCache:
             pass
         return None
 
-    def add(self, key: str, ranking: Ranking) -> str:
-        """Stores the ranking; returns the reason if that fails, else an empty string."""
-        rankings = {**self._read(), key: [list(ranking.names), ranking.reason]}
-        content = {"environment": self._environment, "rankings": rankings}
+    def add(self, key: str, ranking: Ranking, backends: Collection[str]) -> Ranking:
+        """Stores the ranking, unless another process has stored one meanwhile.
+
+        Returns:
+            The stored ranking; ``ranking`` with the reason added if it cannot be stored.
+        """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(self._path, json.dumps(content, indent=1).encode())
+            with self._locked():
+                found = self.find(key, backends)
+                if found is None:
+                    self._write({**self._read(), key: [list(ranking.names), ranking.reason]})
         except OSError as error:
-            return str(error)
-        return ""
+            return ranking._replace(reason=f"{ranking.reason}; not cached on disk: {error}")
+        return found or ranking
+
+    def _write(self, rankings: dict[str, Any]) -> None:
+        content = {"environment": self._environment, "rankings": rankings}
+        replace_file(self._path, json.dumps(content, indent=1).encode())
 
     def _read(self) -> dict[str, Any]:
         with suppress(OSError, ValueError, RecursionError):
@@ -91,40 +99,30 @@ class RankingCache:
         return {}
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Context in which no other process measures; reentrant within a thread.
+    def _locked(self) -> Iterator[None]:
+        """Context in which no other process writes the file.
 
         Continues without the lock after :data:`LOCK_SECONDS` or if files cannot be locked.
         """
-        with self._thread_lock:
-            handle = self._lock() if self._depth == 0 else None
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-                if handle is not None:
-                    os.close(handle)
-
-    def _lock(self) -> int | None:
+        handle = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError:
-            return None
-        until = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return handle
-            except BlockingIOError:
-                if time.monotonic() < until:
-                    time.sleep(0.02)
-                    continue
-            except OSError:
-                pass
+            until = time.monotonic() + LOCK_SECONDS
+            while not _lock(handle) and time.monotonic() < until:
+                time.sleep(0.02)
+            yield
+        finally:
             os.close(handle)
-            return None
+
+
+def _lock(handle: int) -> bool:
+    """Whether to go on: the file is locked now, or cannot be."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 @functools.cache

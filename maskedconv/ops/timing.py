@@ -42,7 +42,8 @@ class CudaQueue:
             torch.cuda._sleep(int(milliseconds * _CYCLES_A_MILLISECOND))
 
     def synchronize(self) -> None:
-        torch.cuda.synchronize(self._device)
+        # Of this stream alone: on another one a collective operation may wait for another rank.
+        torch.cuda.current_stream(self._device).synchronize()
 
     def is_capturing(self) -> bool:
         """Whether a CUDA graph is being captured, which prevents timing."""

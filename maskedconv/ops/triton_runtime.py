@@ -9,6 +9,7 @@ import os
 import torch
 
 INTERPRETER_VARIABLE = "TRITON_INTERPRET"
+MOST_BLOCKS = 65535  # of the second and third axis of a grid; the first has 2**31 - 1
 
 
 @functools.cache

@@ -14,9 +14,8 @@ _SYNCHRONIZED = "called a synchronizing CUDA operation"
 class CudaGraphs:
     """Captures functions on a stream of its own; replays run on the current stream.
 
-    The warm-up is on the same stream. Kernels and libraries keep memory for each stream, such as
-    the counters of ``ops.bn_relu.cuda``. A capture must find it, because memory that is allocated
-    during a capture belongs to the graph.
+    The warm-up is on the same stream. Libraries such as cuBLAS keep memory for each stream. A
+    capture must find it, because memory that is allocated during a capture belongs to the graph.
 
     ``torch.cuda.graph`` registers the device's random generator, so that a replay draws the numbers
     that an eager step draws.

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import emulation
 import numpy as np
 import pytest
 import torch
 
-from bench.gpu_check import shapes
+from bench.gpu_check import plan, shapes
 from bench.gpu_check.problems import errors, exact, problem_of
 from maskedconv.ops import native
 from maskedconv.ops.weight_grad import BACKENDS
@@ -18,7 +19,7 @@ from maskedconv.ops.weight_grad import BACKENDS
 if native.module() is None:
     pytest.skip(native.REASON, allow_module_level=True)
 
-from bench.gpu_check import driver
+from bench.gpu_check import driver, driver_norm
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +27,58 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("shape", shapes.SANITIZED, ids=str)
 def test_the_kernel_for_the_cpu_is_right(shape):
     assert driver.launch(shape, driver.HostMemory(), check=True) <= driver.MARGIN
+
+
+@pytest.mark.parametrize("shape", shapes.SANITIZED, ids=str)
+def test_batch_norm_on_the_cpu_is_right(shape):
+    assert driver_norm.launch(shape, driver.HostMemory(), check=True) <= driver.MARGIN
+
+
+def test_a_wrong_batch_norm_is_seen(monkeypatch):
+    shape = shapes.SANITIZED[0]
+    right = driver_norm.exact
+    for part in range(4):
+
+        def wrong(*arguments, part=part):
+            results = list(right(*arguments))
+            results[part] = results[part] * 1.1
+            return driver_norm.Results(*results)
+
+        monkeypatch.setattr(driver_norm, "exact", wrong)
+        assert driver_norm.launch(shape, driver.HostMemory(), check=True) > driver.MARGIN
+
+
+class EmulatedMemory(driver.HostMemory):
+    """Of a GPU whose kernels are the emulation's."""
+
+    is_gpu = True
+
+    def attribute(self, number):
+        return {driver.MULTIPROCESSORS: 5, driver.SHARED_BYTES: 227 << 10}[number]
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    return emulation.build_module(tmp_path_factory.mktemp("module"))
+
+
+@pytest.mark.skipif(emulation.compiler() is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("kernel", driver.KERNELS)
+def test_every_kernel_on_an_emulated_gpu(kernel, emulated, monkeypatch):
+    """With the arguments that the sanitizer's cases give them."""
+    for module in (driver, driver_norm):
+        monkeypatch.setattr(module, "_C", emulated)
+    unconfirmed = kernel == plan.UNCONFIRMED
+    taken = [s for s in shapes.SANITIZED if not unconfirmed or plan.is_for_unconfirmed(s)]
+    assert len(taken) >= 2
+    for shape in taken:
+        if kernel == "bn_relu":
+            error = driver_norm.launch(shape, EmulatedMemory(), check=True)
+        else:
+            error = driver.launch(shape, EmulatedMemory(), True, kernel)
+        assert error <= driver.MARGIN, shape
+    names = {name.split(" | ")[1] for name in plan.SANITIZED}
+    assert names == set(driver.KERNELS)
 
 
 def test_a_wrong_result_is_seen(monkeypatch):
@@ -40,6 +93,8 @@ def test_a_wrong_result_is_seen(monkeypatch):
 class NoMemory(driver.HostMemory):
     """Host pointers with the limits of a GPU, so that CUDA refuses a launch."""
 
+    is_gpu = True
+
     def attribute(self, number):
         return {driver.MULTIPROCESSORS: 132, driver.SHARED_BYTES: 227 << 10}[number]
 
@@ -49,8 +104,7 @@ class NoMemory(driver.HostMemory):
     reason="built without CUDA, or there is a GPU, which must not see the host's pointers",
 )
 @pytest.mark.parametrize("shape", shapes.SANITIZED, ids=str)
-def test_the_launch_on_cuda_takes_these_arguments(shape, monkeypatch):
-    monkeypatch.setattr(driver, "HostMemory", type("Another", (), {}))
+def test_the_launch_on_cuda_takes_these_arguments(shape):
     with pytest.raises(RuntimeError, match="weight_grad"):  # and no TypeError
         driver.launch(shape, NoMemory(), check=False)
 

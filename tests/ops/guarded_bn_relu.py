@@ -13,8 +13,9 @@ import sys
 from itertools import product
 
 import torch
-from emulated_bn_relu import BNReluEmulation, strided_copy
+from emulated_bn_relu import BNReluEmulation
 from guarded_memory import guarded
+from strides import strided_copy
 from test_bn_relu import make_problem
 from test_bn_relu_cuda import SHAPES, TOLERANCES, check_results, rounded
 

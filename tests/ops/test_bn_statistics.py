@@ -1,5 +1,7 @@
 """The operator bn_statistics: each backend against float64, and against plain BatchNorm."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from precision import assert_as_exact
 from torch import nn
 
 from maskedconv.functional.features import GrowingFeatures
+from maskedconv.ops import native, triton_runtime
 from maskedconv.ops.bn_statistics import (
     BACKENDS,
     RunningStatistics,
@@ -223,3 +226,21 @@ def test_growing_features_compute_only_new_moments():
             features.append(new)
         expected = exact_statistics(features.whole)[:2]
         torch.testing.assert_close(features.moments().double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cuda", "triton"])
+def test_a_summand_that_a_kernel_of_the_gpu_cannot_read_is_refused(name, monkeypatch):
+    """Else the kernel would be called faulty."""
+    monkeypatch.setattr(native, "module", lambda: SimpleNamespace(bn_relu_cuda=None))
+    monkeypatch.setattr(triton_runtime, "cannot_launch", lambda device: "")
+    monkeypatch.setattr(torch.Tensor, "device", torch.device("cuda", 0), raising=False)
+    input = images((2, 5, 4, 3))
+    problem = StatisticsProblem(input, None, None, EPS, total=torch.empty_like(input))
+    for summand, reason in (
+        (images((2, 5, 4, 3), surplus=3), ""),
+        (torch.randn(2, 5, 4, 3), "channels"),
+        (images((2, 5, 4, 3), torch.bfloat16), "what is added to it torch.bfloat16"),
+    ):
+        found = BACKENDS[name].cannot_run(problem._replace(summand=summand))
+        assert reason in found
+        assert bool(found) == bool(reason)

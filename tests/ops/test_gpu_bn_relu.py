@@ -82,7 +82,31 @@ def test_statistics(kernel, shape, surplus, dtype):
     assert_as_exact(*results, "bn_statistics", dtype=torch.float32)
 
 
-def test_many_launches_leave_their_counters_at_zero():
+def test_graphs_are_replayed_in_any_order_and_at_once():
+    """Warmed up on another stream than the captures': a graph must not need another's memory."""
+    problem = StatisticsProblem(
+        on_gpu(make_problem((64, 96, 16, 16)), torch.bfloat16).input, None, None, 1e-3
+    )
+    expected, graphs, results = STATISTICS["cuda"].run(problem), [], []
+    for _ in range(2):
+        graphs.append(torch.cuda.CUDAGraph())
+        with torch.cuda.graph(graphs[-1], stream=torch.cuda.Stream()):
+            results.append(STATISTICS["cuda"].run(problem))
+    for result in results:
+        result.fill_(torch.nan)
+    graphs[1].replay()
+    assert torch.equal(results[1], expected)
+    streams = [torch.cuda.Stream(), torch.cuda.Stream()]
+    torch.cuda.synchronize()
+    for _ in range(20):
+        for graph, stream in zip(graphs, streams, strict=True):
+            with torch.cuda.stream(stream):
+                graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(result, expected) for result in results)
+
+
+def test_many_launches_count_anew():
     problem = on_gpu(make_problem((64, 96, 16, 16)), torch.bfloat16)
     runs = [
         STATISTICS["cuda"].run(StatisticsProblem(problem.input, None, None, 1e-3))

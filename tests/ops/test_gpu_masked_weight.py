@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from strides import strided_copy
 from supermasks import DTYPES, LAYOUTS, SCORES, check_close, expected_grad, expected_weight
 from supermasks import kept_by_sort as sorted_mask
 
@@ -31,7 +32,7 @@ def test_mask_weight_and_gradient(kernel, scores, layout):
     for shape in SHAPES[: 4 if layout == "contiguous" else 3]:
         score, weight = (LAYOUTS[layout](make(shape)) for make in (SCORES[scores], torch.randn))
         for num_kept in (0, 1, score.numel() // 3, score.numel()):
-            problem = ThresholdProblem(score.cuda(), num_kept)
+            problem = ThresholdProblem(strided_copy(score, "cuda"), num_kept)
             if reason := backend.cannot_run(problem):
                 pytest.fail(reason)
             threshold = backend.find_threshold(problem)
@@ -41,15 +42,14 @@ def test_mask_weight_and_gradient(kernel, scores, layout):
 
 
 def check_on_gpu(backend, weight, score, threshold: Threshold, mask):
+    there = [strided_copy(part, "cuda") for part in (weight, score)]
     for dtype, binary in ((dtype, binary) for dtype in DTYPES for binary in (False, True)):
-        problem = MaskProblem(weight.cuda(), score.cuda(), threshold, binary, 1.5, dtype)
+        problem = MaskProblem(*there, threshold, binary, 1.5, dtype)
         found, again = (backend.masked_weight(problem) for _ in range(2))
         assert torch.equal(found, again)
         check_close(found.cpu(), expected_weight(weight, mask, binary, 1.5), dtype)
         grad = torch.randn(weight.shape).to(dtype)
-        problem = ScoreGradProblem(
-            grad.cuda(), weight.cuda(), score.cuda(), binary, 1.5, torch.float32
-        )
+        problem = ScoreGradProblem(grad.cuda(), *there, binary, 1.5, torch.float32)
         found = backend.score_grad(problem).cpu()
         check_close(found, expected_grad(problem).cpu(), torch.float32)
 

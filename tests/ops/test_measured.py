@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -258,28 +259,41 @@ def test_the_reference_does_not_compute_the_activation_in_float32(run):
 TWO_RANKS = """
 import sys, time
 from pathlib import Path
-from maskedconv.ops.ranking_cache import Ranking
-from maskedconv.ops.ranking_cache import RankingCache
+from maskedconv.ops.ranking_cache import Ranking, RankingCache
 
-cache = RankingCache(Path(sys.argv[1]) / "rankings.json", {})
-with cache.locked():
-    found = cache.find("kind", ["reference", "cuda"])
-    if found is None:
-        time.sleep(0.3)
-        found = Ranking(("cuda", "reference") if sys.argv[2] == "0" else ("reference",), "timed")
-        cache.add("kind", found)
+cache, backends = RankingCache(Path(sys.argv[1]) / "rankings.json", {}), ["reference", "cuda"]
+found = cache.find("kind", backends)
+if found is None:
+    print("measures", flush=True)
+    sys.stdin.readline()
+    names = ("cuda", "reference") if sys.argv[2] == "0" else ("reference",)
+    found = cache.add("kind", Ranking(names, "timed"), backends)
 print(*found.names)
 """
 
 
-def test_processes_that_start_together_take_one_choice(tmp_path):
+def test_no_process_waits_for_another_that_measures_and_all_take_one_choice(tmp_path):
+    """A rank that waits could not answer a collective operation of the one that measures."""
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", TWO_RANKS, tmp_path, str(rank)],
-            stdout=subprocess.PIPE,
-            text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         for rank in range(2)
-    ]
-    first, second = (process.communicate(timeout=600)[0] for process in ranks)
-    assert first == second != ""
+    ]  # fmt: skip
+    assert [process.stdout.readline() for process in ranks] == ["measures\n"] * 2
+    first = ranks[0].communicate("\n", timeout=600)[0]
+    second = ranks[1].communicate("\n", timeout=600)[0]
+    assert first == second == "cuda reference\n"
+
+
+def test_only_the_current_stream_is_waited_for(monkeypatch):
+    def wait_for_all(*_):
+        raise AssertionError("another rank's turn would be waited for")
+
+    waited = []
+    stream = SimpleNamespace(synchronize=lambda: waited.append("stream"))
+    monkeypatch.setattr(torch.cuda, "synchronize", wait_for_all)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    timing.CudaQueue(torch.device("cuda", 0)).synchronize()
+    assert waited == ["stream"]

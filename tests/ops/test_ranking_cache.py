@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,21 +21,37 @@ def path(tmp_path):
 
 
 def content(path, **changes):
-    RankingCache(path, {}).add("kind", RANKING)
+    RankingCache(path, {}).add("kind", RANKING, BACKENDS)
     return json.loads(path.read_text()) | changes
 
 
 def test_what_is_added_is_found(path):
     cache = RankingCache(path, {})
     assert cache.find("kind", BACKENDS) is None
-    assert cache.add("kind", RANKING) == ""
-    assert cache.add("other", Ranking(("reference",), "timed too")) == ""
+    assert cache.add("kind", RANKING, BACKENDS) == RANKING
+    other = Ranking(("reference",), "timed too")
+    assert cache.add("other", other, BACKENDS) == other
     assert RankingCache(path, {}).find("kind", BACKENDS) == RANKING
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert {file.name for file in path.parent.iterdir()} == {path.name, f"{path.stem}.lock"}
+
+
+def test_what_was_stored_first_holds(path):
+    RankingCache(path, {}).add("kind", RANKING, BACKENDS)
+    second = Ranking(("reference",), "timed later")
+    assert RankingCache(path, {}).add("kind", second, BACKENDS) == RANKING
+    assert RankingCache(path, {}).find("kind", BACKENDS) == RANKING
+
+
+def test_processes_that_write_at_once_lose_nothing(path):
+    """Threads with a cache of their own: they read and write the file as processes do."""
+    names = [f"kind {number}" for number in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: RankingCache(path, {}).add(name, RANKING, BACKENDS), names))
+    assert all(RankingCache(path, {}).find(name, BACKENDS) == RANKING for name in names)
 
 
 def test_another_environment_is_not_read(path):
-    RankingCache(path, {"driver": "1"}).add("kind", RANKING)
+    RankingCache(path, {"driver": "1"}).add("kind", RANKING, BACKENDS)
     assert RankingCache(path, {"driver": "2"}).find("kind", BACKENDS) is None
 
 
@@ -57,7 +74,7 @@ def test_a_damaged_entry_counts_as_none_and_is_replaced(path, rankings):
     path.write_text(json.dumps(content(path, rankings=rankings)))
     cache = RankingCache(path, {})
     assert cache.find("kind", BACKENDS) is None
-    assert cache.add("kind", RANKING) == ""
+    assert cache.add("kind", RANKING, BACKENDS) == RANKING
     assert cache.find("kind", BACKENDS) == RANKING
 
 
@@ -68,7 +85,7 @@ def test_a_damaged_file_counts_as_empty_and_is_replaced(path, text):
     path.write_text(text)
     cache = RankingCache(path, {})
     assert cache.find("kind", BACKENDS) is None
-    assert cache.add("kind", RANKING) == ""
+    assert cache.add("kind", RANKING, BACKENDS) == RANKING
     assert cache.find("kind", BACKENDS) == RANKING
 
 
@@ -79,9 +96,10 @@ def test_a_file_of_other_bytes_counts_as_empty(path):
 
 def test_a_lock_that_another_process_keeps_is_not_waited_for_without_end(path, monkeypatch):
     monkeypatch.setattr(ranking_cache, "LOCK_SECONDS", 0.1)
-    first, second = RankingCache(path, {}), RankingCache(path, {})
-    with first.locked(), second.locked(), second.locked():
-        assert second.add("kind", RANKING) == ""
+    with RankingCache(path, {})._locked():
+        assert RankingCache(path, {}).find("kind", BACKENDS) is None  # which waits for nothing
+        assert RankingCache(path, {}).add("kind", RANKING, BACKENDS) == RANKING
+    assert RankingCache(path, {}).find("kind", BACKENDS) == RANKING
 
 
 def test_the_folder(monkeypatch, tmp_path):

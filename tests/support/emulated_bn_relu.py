@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from emulation import TYPES, pointer
+from strides import strided_copy
 
 from maskedconv.ops.geometry import pixel_pitch
 
@@ -76,12 +77,6 @@ def _pixels(images):
     return _Pixels() if images is None else _Pixels(images.data_ptr(), pixel_pitch(images))
 
 
-def strided_copy(tensor):
-    """A copy with the same strides; ``clone`` gives a dense one."""
-    span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.new_zeros(span).as_strided(tensor.shape, tensor.stride()).copy_(tensor)
-
-
 def check_gaps(images):
     """RuntimeError unless there are zeros between the pixels, as in new memory."""
     channels, pitch = images.size(1), pixel_pitch(images)
@@ -104,7 +99,7 @@ class BNReluEmulation:
         library.emulated_sums.restype = ctypes.c_int64
 
     def run(self, problem, grad, seed=0):
-        """Results; RuntimeError if a kernel failed or left a counter that is not 0."""
+        """Results; RuntimeError if a kernel failed."""
         statistics, mean, var, _ = self._statistics(problem, seed)
         of_sum, _, _, total = self._statistics(problem, seed, summand=grad)
         added_to, added = (
@@ -131,18 +126,16 @@ class BNReluEmulation:
         norm = _Norm(seed, TYPES[x.dtype], channels, self.multiprocessors, pixels)
         sums = self._new(self.library.emulated_sums(ctypes.byref(norm)))
         tiles = -(-channels // COUNTED_CHANNELS)
-        counters = self.place(torch.zeros(tiles, dtype=torch.int32))
+        counters = self.place(torch.full((tiles,), 7, dtype=torch.int32))  # left by other work
         norm.x = _pixels(x)
         norm.statistics = pointer(statistics)
         norm.sums, norm.counters = pointer(sums), pointer(counters)
         return norm, x, sums, counters
 
     def _call(self, name, arguments, *others):
-        norm, *_, counters = arguments
+        norm, *_ = arguments
         if getattr(self.library, name)(ctypes.byref(norm), *others):
             raise RuntimeError(self.library.emulated_error().decode())
-        if counters.any():
-            raise RuntimeError("a counter is not 0 afterwards")
 
     def _parameters(self, problem):
         channels = problem.input.size(1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 
 import torch
-from emulated_bn_relu import strided_copy
 from emulation import TYPES, pointer
+from strides import strided_copy
 
 from maskedconv.ops.masked_weight import Threshold
 from maskedconv.ops.masked_weight.layout import layout_of

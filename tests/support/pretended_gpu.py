@@ -15,13 +15,12 @@ import torch
 
 from maskedconv.ops import native
 from maskedconv.ops.bn_relu import cuda as bn_relu
-from maskedconv.ops.weight_grad import cuda_wgmma, gpu
+from maskedconv.ops.weight_grad import gpu
 
 LIMITS = (2, 160 * 1024)  # multiprocessors, bytes of shared memory
 # What these remember of the GPU must not outlast it.
 _REMEMBERED = (
-    (bn_relu, "_counters"), (bn_relu, "multiprocessors"), (gpu, "limits_of"),
-    (cuda_wgmma, "_counters"),
+    (bn_relu, "multiprocessors"), (gpu, "limits_of"),
 )  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""Step 7: the tests that need a GPU, in several processes if pytest-xdist is installed."""
+"""Step 7: the tests that need a GPU, in several processes if pytest-xdist is installed.
+
+Where a test loses the GPU, new processes run the tests that have not run.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,35 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from bench.gpu_check import about
 from bench.gpu_check.device import Device
-from bench.gpu_check.pytest_rows import VARIABLE
+from bench.gpu_check.pytest_rows import LOST, VARIABLE
+from bench.gpu_check.record import Record
 
 WORKERS = 4
 
 
 def run(case: str, device: Device, options: dict[str, Any]) -> dict[str, Any]:
+    record, status = Record(Path(options["results"])), "ok"
+    while True:
+        lost = _losses(record)
+        done = _pytest(case, device, options)
+        # Exit status 5: no tests were left to run.
+        status = status if done.returncode in (0, 5) else "error"
+        if _losses(record) == lost:
+            break
+    lines = done.stdout.strip().splitlines() or [""]
+    return {"status": status, "summary": lines[-1]}
+
+
+def _losses(record: Record) -> int:
+    return sum(LOST in row for row in record.rows())
+
+
+def _pytest(case: str, device: Device, options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider",
         "-p", "bench.gpu_check.pytest_rows", case,
@@ -29,6 +51,4 @@ def run(case: str, device: Device, options: dict[str, Any]) -> dict[str, Any]:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     print(done.stdout, done.stderr, file=sys.stderr)
-    lines = done.stdout.strip().splitlines() or [""]
-    # Exit status 5: no tests were left to run.
-    return {"status": "ok" if done.returncode in (0, 5) else "error", "summary": lines[-1]}
+    return done

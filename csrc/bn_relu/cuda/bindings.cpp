@@ -17,7 +17,7 @@ float* floats(uintptr_t pointer) { return reinterpret_cast<float*>(pointer); }
 
 NormShape shape_of(const Checks& checks, const std::string& type, int64_t pixels,
                    int64_t channels) {
-    checks.between("pixels", pixels, 1);
+    checks.between("pixels", pixels, 1, kMostNormPixels);
     checks.between("channels", channels, 1);
     return {pixels, static_cast<int>(channels), checks.type(type, kElementTypes)};
 }
@@ -42,13 +42,13 @@ NormWorkspace workspace_of(const Checks& checks, uintptr_t sums, uintptr_t count
                            int multiprocessors) {
     checks.memory("sums", sums, 1);
     checks.memory("counters", counters, 1);
-    checks.between("multiprocessors", multiprocessors, 1);
+    checks.between("multiprocessors", multiprocessors, 1, kMostMultiprocessors);
     return {floats(sums), reinterpret_cast<unsigned*>(counters), multiprocessors};
 }
 
 int64_t sums(int64_t pixels, int64_t channels, int multiprocessors) {
     const Checks checks("bn_relu_cuda_sums");
-    checks.between("multiprocessors", multiprocessors, 1);
+    checks.between("multiprocessors", multiprocessors, 1, kMostMultiprocessors);
     return bn_relu_cuda_sums(shape_of(checks, "float32", pixels, channels), multiprocessors);
 }
 
@@ -105,7 +105,7 @@ void forward(const std::string& type, int64_t pixels, int64_t channels, Image x,
              Image out, int multiprocessors, uintptr_t stream) {
     const Checks checks("bn_relu_cuda");
     const NormShape shape = shape_of(checks, type, pixels, channels);
-    checks.between("multiprocessors", multiprocessors, 1);
+    checks.between("multiprocessors", multiprocessors, 1, kMostMultiprocessors);
     bn_relu_cuda(shape, pixels_of(checks, "x", shape, x), statistics_of(checks, shape, rows),
                  pixels_of(checks, "out", shape, out), multiprocessors, stream);
 }

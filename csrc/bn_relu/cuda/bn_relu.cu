@@ -166,6 +166,7 @@ void bn_relu_backward_cuda(const NormShape& shape, const Pixels& x, const Pixels
         if (sums) {
             const NormGrid grid = norm_grid(shape, width, workspace.multiprocessors, kSumWaves);
             a.partials.lane_bits = grid.lane_bits;
+            clear_counters("bn_relu_backward", grid, workspace, stream);
             launch("bn_relu_backward", &backward_sums_kernel<T, kWidth>, grid.grid(), kNormThreads,
                    shared_bytes_of<Sums<kWidth>>(), stream, a);
         }

@@ -14,6 +14,11 @@ struct Pixels {
     int64_t pitch;
 };
 
+// So that a thread's step past the last pixel is within 32 bits: it is of a grid of 8 blocks of 256
+// threads for each multiprocessor.
+constexpr int64_t kMostMultiprocessors = 8192;
+constexpr int64_t kMostNormPixels = (int64_t{1} << 31) - kMostMultiprocessors * 8 * 256;
+
 struct NormShape {
     int64_t pixels;
     int channels;
@@ -37,7 +42,7 @@ struct NormParameters {
 };
 
 // What the kernels that add up need besides: `sums` of bn_relu_cuda_sums floats, and `counters`,
-// an integer for each 16 channels, which are 0 before and after.
+// an integer for each 16 channels, of any values: they are set to 0 before a launch.
 struct NormWorkspace {
     float* sums;
     unsigned* counters;

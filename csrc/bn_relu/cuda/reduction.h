@@ -53,8 +53,8 @@ __device__ __forceinline__ void join_rows(const NormThread& t, Part& part, Part*
 }
 
 struct Partials {
-    float* sums; // [pixel blocks, 2, channels] and then [pixel blocks]
-    unsigned* counters;
+    float* sums;        // [pixel blocks, 2, channels] and then [pixel blocks]
+    unsigned* counters; // [channel tiles], 0 before
     int channels;
     int lane_bits;
 };
@@ -89,10 +89,7 @@ __device__ __forceinline__ bool ends_last(const Partials& p, bool* shared) {
     __threadfence(); // what this thread has left is there for all before the count is
     __syncthreads();
     if (threadIdx.x == 0) {
-        const bool last = atomicAdd(p.counters + blockIdx.y, 1u) == gridDim.x - 1;
-        if (last)
-            p.counters[blockIdx.y] = 0;
-        *shared = last;
+        *shared = atomicAdd(p.counters + blockIdx.y, 1u) == gridDim.x - 1;
     }
     __syncthreads();
     __threadfence();
@@ -117,6 +114,15 @@ __device__ __forceinline__ bool join_blocks(const Partials& p, const NormThread&
         join_rows(t, part, shared);
     }
     return active && t.row == 0;
+}
+
+// Before a launch that joins blocks. Nothing else may count there meanwhile: launches that run at
+// the same time, such as those of two captured graphs, have memory of their own.
+inline void clear_counters(const char* name, const NormGrid& grid, const NormWorkspace& workspace,
+                           uintptr_t stream) {
+    if (grid.pixel_blocks > 1)
+        set_to_zero(name, workspace.counters, int64_t{grid.channel_tiles} * sizeof(unsigned),
+                    stream);
 }
 
 template <typename Part> constexpr int shared_bytes_of() {

@@ -142,6 +142,7 @@ void bn_statistics_cuda(const NormShape& shape, const Pixels& x, const NormSum& 
         constexpr int kWidth = decltype(lanes)::value;
         const auto kernel = sum.summand.data != nullptr ? &statistics_kernel<T, kWidth, true>
                                                         : &statistics_kernel<T, kWidth, false>;
+        clear_counters("bn_statistics", grid, workspace, stream);
         launch("bn_statistics", kernel, grid.grid(), kNormThreads,
                shared_bytes_of<Spread<kWidth>>(), stream, a);
     });

@@ -13,6 +13,8 @@ constexpr int kNormThreads = 256;
 constexpr int kTileChannels = 64; // at most, of a block
 // Blocks for each multiprocessor, at most: that leave sums to be added up, and that do not.
 constexpr int kSumWaves = 4, kElementWaves = 8;
+static_assert(kMostNormPixels + kMostMultiprocessors * kElementWaves * kNormThreads - 1 <=
+              INT32_MAX);
 
 template <int kBytes> struct alignas(kBytes) Packed {
     unsigned char bytes[kBytes];

@@ -123,6 +123,13 @@ inline void check_cuda(cudaError_t error, const char* what) {
         throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
+// Zeros for the work behind it on `stream`; a node of its own in a captured graph.
+inline void set_to_zero(const char* name, void* memory, int64_t bytes, uintptr_t stream) {
+    check_cuda(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes),
+                               reinterpret_cast<cudaStream_t>(stream)),
+               name);
+}
+
 // Launches on `stream` (a cudaStream_t) of the current device; throws std::runtime_error.
 template <typename Arguments>
 void launch(const char* name, void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes,

@@ -75,12 +75,20 @@ template <typename Arguments>
 void launch_blocks(const char* name, void (*kernel)(Arguments), const emulation::Launch& how,
                    const Arguments& arguments) {
     launches.push_back(name);
+    if (how.grid.x > INT32_MAX || std::max(how.grid.y, how.grid.z) > 65535)
+        throw std::runtime_error("emulation: " + std::string(name) +
+                                 " has more blocks than a grid");
     if (!executes)
         return;
     gridDim = how.grid;
     blockDim = dim3(how.threads);
     const std::function<void()> body = [&] { kernel(arguments); };
     emulation::Grid(how, body).run();
+}
+
+inline void set_to_zero(const char*, void* memory, int64_t bytes, uintptr_t) {
+    if (executes)
+        std::memset(memory, 0, static_cast<size_t>(bytes));
 }
 
 template <typename Arguments>

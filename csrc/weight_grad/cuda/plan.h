@@ -142,11 +142,15 @@ inline void set_divisors(const WeightGrad& p, Plan& plan) {
     plan.stride_rows = Divisor(p.stride.rows), plan.stride_columns = Divisor(p.stride.columns);
 }
 
-// How many blocks share the tiles. With two tiles or more a block loads while it multiplies.
+// How many blocks share the tiles; none, where a grid does not hold them. With two tiles or more a
+// block loads while it multiplies.
 inline void choose_splits(Plan& plan, int multiprocessors) {
     constexpr int64_t kMinTiles = 2; // of a split
     // Registers allow two blocks on a multiprocessor if they are small.
     const int resident = plan.threads() * 2 <= max_warps(plan.m_tiles) * 32 ? 2 : 1;
+    constexpr int kMostBlocks = 65535; // of a grid's second and third dimension
+    if (std::max(plan.channel_blocks, plan.column_blocks) > kMostBlocks)
+        return;
     const int64_t others = int64_t{plan.channel_blocks} * plan.column_blocks;
     const int64_t wanted = std::max<int64_t>(1, multiprocessors * resident / others);
     plan.splits = std::min(wanted, ceil_div(plan.tiles, kMinTiles));

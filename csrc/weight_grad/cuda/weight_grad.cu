@@ -230,7 +230,8 @@ void weight_grad_cuda(const WeightGrad& p, ElementType type, const CudaLimits& l
                       float* workspace, uintptr_t stream) {
     const Plan plan = plan_weight_grad(p, type, limits.multiprocessors, limits.shared_bytes);
     if (plan.splits == 0)
-        throw std::runtime_error("weight_grad: no room in shared memory for this problem");
+        throw std::runtime_error(
+            "weight_grad: no room in shared memory, or in a grid, for this problem");
     if (type == ElementType::float32)
         launch_kernels<float>(p, plan, workspace, stream);
     else if (type == ElementType::bfloat16)

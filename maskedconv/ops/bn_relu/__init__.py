@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops.bn_relu import cuda, native, reference, triton
+from maskedconv.ops.bn_relu.agreement import compare_backward, compare_forward
 from maskedconv.ops.bn_relu.problem import (
     NO_MEMORY,
     BackwardMemory,
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 BACKENDS = {"reference": reference, "native": native, "cuda": cuda, "triton": triton}
-FORWARD = Operator("bn_relu", BACKENDS)
+FORWARD = Operator("bn_relu", BACKENDS, compare=compare_forward)
 
 
 class _Backward:
@@ -45,15 +46,17 @@ class _Backward:
         self.DETERMINISTIC = getattr(backend, "DETERMINISTIC", False)
         self.cannot_run, self.run_backward = backend.cannot_run, backend.run_backward
 
-    def run(self, problem: NormProblem) -> Tensor:
-        """All gradients in one tensor, to be compared and timed."""
+    def run(self, problem: NormProblem) -> tuple[Tensor, ...]:
+        """All gradients, to be compared and timed."""
         assert problem.grad is not None
         grads = self.run_backward(problem, problem.grad, (True, True, True))
-        return torch.cat([grad.flatten().float() for grad in grads if grad is not None])
+        return tuple(grad for grad in grads if grad is not None)
 
 
 BACKWARD = Operator(
-    "bn_relu_backward", {name: _Backward(backend) for name, backend in BACKENDS.items()}
+    "bn_relu_backward",
+    {name: _Backward(backend) for name, backend in BACKENDS.items()},
+    compare=compare_backward,
 )
 
 

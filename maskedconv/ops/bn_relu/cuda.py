@@ -21,23 +21,32 @@ from maskedconv.ops.plain import address
 DEVICES: tuple[str, ...] = ("cuda",)
 DETERMINISTIC = True
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-_MOST_PIXELS = 2**31 - 1
-_COUNTERS = 4096  # of blocks that have ended, one for each tile of at least 16 channels
+_MOST_PIXELS = 2**31 - 2**24  # kMostNormPixels of csrc/bn_relu/cuda/bn_relu_cuda.h
+_MOST_CHANNELS = 2**16
+_TILE = 16  # channels, at least, for which blocks that have ended are counted
 
 Image = tuple[int, int]  # address of a tensor's first element, distance of its pixels
 NO_IMAGE = (0, 0)
 
 
 class Workspace(NamedTuple):
-    """Memory in which blocks leave sums for the last one, and the GPU's size."""
+    """Memory in which blocks leave sums for the last one, and the GPU's size.
 
-    sums: Tensor
-    counters: Tensor
+    Each call has memory of its own, whose counters it sets to 0. So nothing is shared by launches
+    on two streams, or by two CUDA graphs, and no graph depends on the replay of another.
+
+    Attributes:
+        memory: sums in float32, and then counters of the same size.
+    """
+
+    memory: Tensor
+    sums: int
     multiprocessors: int
 
     def arguments(self) -> tuple[int, int, int]:
         """As the module takes them."""
-        return address(self.sums), address(self.counters), self.multiprocessors
+        first = address(self.memory)
+        return first, first + self.sums * self.memory.element_size(), self.multiprocessors
 
 
 def cannot_run(problem: NormProblem) -> str:
@@ -60,8 +69,8 @@ def cannot_take(input: Tensor) -> str:
         return "there is nothing to compute"
     if pixel_pitch(input) == 0:
         return "its kernel wants channels side by side and pixels at equal distances"
-    if input.numel() // input.size(1) > _MOST_PIXELS or input.size(1) > 16 * _COUNTERS:
-        return f"its kernel is for at most {_MOST_PIXELS} pixels and {16 * _COUNTERS} channels"
+    if input.numel() // input.size(1) > _MOST_PIXELS or input.size(1) > _MOST_CHANNELS:
+        return f"its kernel is for at most {_MOST_PIXELS} pixels and {_MOST_CHANNELS} channels"
     return ""
 
 
@@ -150,13 +159,9 @@ def workspace_of(input: Tensor) -> Workspace:
     """For sums over all pixels of ``input``."""
     size = multiprocessors(input.device)
     _, pixels, channels = shape_of(input)
-    count = module().bn_relu_cuda_sums(pixels, channels, size)
-    stream = torch.cuda.current_stream().cuda_stream
-    return Workspace(
-        torch.empty(count, dtype=torch.float32, device=input.device),
-        _counters(input.device, stream),
-        size,
-    )
+    sums = module().bn_relu_cuda_sums(pixels, channels, size)
+    words = sums + -(-channels // _TILE)
+    return Workspace(torch.empty(words, dtype=torch.float32, device=input.device), sums, size)
 
 
 @functools.cache
@@ -164,9 +169,3 @@ def multiprocessors(device: torch.device) -> int:
     """How many the GPU has."""
     properties: Any = torch.cuda.get_device_properties(device)
     return int(properties.multi_processor_count)
-
-
-@functools.cache
-def _counters(device: torch.device, stream: int) -> Tensor:
-    """Zeros, as every launch on the stream finds and leaves them."""
-    return torch.zeros(_COUNTERS, dtype=torch.int32, device=device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import torch
@@ -105,6 +105,15 @@ class NormProblem(NamedTuple):
         """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
         grad = None if self.grad is None else resolved(self.grad)
         return self._replace(input=resolved(self.input), grad=grad)
+
+    def stand_in(self, random: Callable[[Tensor], Tensor]) -> NormProblem:
+        """The same problem with values of ``random``; the moments are those of its input."""
+        input, norm, _, grad = self
+        input = random(input)
+        weight, bias = (None if part is None else random(part) for part in norm[:2])
+        var, mean = torch.var_mean(input.to(norm.dtype), (0, 2, 3), correction=0)
+        norm = norm.of_moments(weight, bias, (mean, var), norm.eps, norm.uses_batch_stats)
+        return self._replace(input=input, norm=norm, grad=None if grad is None else random(grad))
 
 
 # The gradients of the input, γ and β; None if not needed.

@@ -47,6 +47,8 @@ def cannot_take(input: Tensor) -> str:
     pixels = input.numel() // input.size(1)
     if pixels * max(pixel_pitch(input), input.size(1)) >= _INT32:
         return f"an input of {pixels} pixels is too large for 32-bit indices"
+    if math.ceil(input.size(1) / BLOCKS["BLOCK_CHANNELS"]) > triton_runtime.MOST_BLOCKS:
+        return f"an input of {input.size(1)} channels has more blocks of them than a grid"
     return triton_runtime.cannot_launch(input.device)
 
 
@@ -106,7 +108,7 @@ def _coefficients(
         torch.empty(size, dtype=torch.float32, device=input.device)
         for size in ((parts, 2, channels), (2, channels))
     )
-    sums_kernel[(math.ceil(channels / BLOCKS["BLOCK_CHANNELS"]), parts)](
+    sums_kernel[(parts, math.ceil(channels / BLOCKS["BLOCK_CHANNELS"]))](
         input, grad, statistics, sums, pixels, channels, pixel_pitch(input), pixel_pitch(grad), row,
         chunk, **BLOCKS,
     )  # fmt: skip
@@ -157,6 +159,6 @@ def on_device(input: Tensor) -> AbstractContextManager[object]:
 def _grid(input: Tensor) -> tuple[int, int]:
     pixels, channels = size_of(input)
     return (
-        math.ceil(channels / BLOCKS["BLOCK_CHANNELS"]),
         math.ceil(pixels / BLOCKS["BLOCK_PIXELS"]),
+        math.ceil(channels / BLOCKS["BLOCK_CHANNELS"]),
     )

@@ -16,9 +16,12 @@ MEAN, INVERSE_DEVIATION, SCALE, SHIFT = (tl.constexpr(row) for row in (0, 2, 3, 
 
 
 @triton.jit
-def own_channels(BLOCK_CHANNELS: tl.constexpr):
-    """The channels of this program, ``[C]``."""
-    return tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+def own_channels(AXIS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr):
+    """The channels of this program, ``[C]``.
+
+    AXIS is 1 if the grid is one of pixels too. These have the first axis, which alone is long.
+    """
+    return tl.program_id(AXIS) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
 
 
 @triton.jit
@@ -33,8 +36,8 @@ def activation_kernel(
     BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """``out = relu(x * scale + shift)``; ``row`` is the distance of the rows of statistics."""
-    pixel = (tl.program_id(1) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS))[:, None]
-    channel = own_channels(BLOCK_CHANNELS)[None, :]
+    pixel = (tl.program_id(0) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS))[:, None]
+    channel = own_channels(1, BLOCK_CHANNELS)[None, :]
     inside = channel < channels
     scale = tl.load(statistics_ptr + SCALE * row + channel, mask=inside, other=0.0)
     shift = tl.load(statistics_ptr + SHIFT * row + channel, mask=inside, other=0.0)
@@ -52,8 +55,8 @@ def sums_kernel(
     """``parts[part, 0]``, sums of the gradients that pass the ReLU; ``parts[part, 1]``, of their
     products with ``x - mean``; over ``chunk`` pixels.
     """
-    part = tl.program_id(1)
-    channel = own_channels(BLOCK_CHANNELS)[None, :]
+    part = tl.program_id(0)
+    channel = own_channels(1, BLOCK_CHANNELS)[None, :]
     inside = channel < channels
     mean = tl.load(statistics_ptr + MEAN * row + channel, mask=inside, other=0.0)
     scale = tl.load(statistics_ptr + SCALE * row + channel, mask=inside, other=0.0)
@@ -69,7 +72,7 @@ def sums_kernel(
         grad = passing(x * scale + shift, grad.to(tl.float32))
         sums += grad
         products += tl.where(mask, grad * (x - mean), 0.0)
-    channel = own_channels(BLOCK_CHANNELS)
+    channel = own_channels(1, BLOCK_CHANNELS)
     at = parts_ptr + part * 2 * channels + channel
     tl.store(at, tl.sum(sums, 0), mask=channel < channels)
     tl.store(at + channels, tl.sum(products, 0), mask=channel < channels)
@@ -82,12 +85,15 @@ def coefficients_kernel(
     BLOCK_PARTS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """The gradients of γ and β, and the coefficients of :func:`input_grad_kernel`, ``[2, C]``."""
-    part, channels_here = tl.arange(0, BLOCK_PARTS)[:, None], own_channels(BLOCK_CHANNELS)[None, :]
+    part, channels_here = (
+        tl.arange(0, BLOCK_PARTS)[:, None],
+        own_channels(0, BLOCK_CHANNELS)[None, :],
+    )
     mask = (part < parts) & (channels_here < channels)
     at = parts_ptr + part * 2 * channels + channels_here
     total = tl.sum(tl.load(at, mask=mask, other=0.0), 0)
     product = tl.sum(tl.load(at + channels, mask=mask, other=0.0), 0)
-    channel = own_channels(BLOCK_CHANNELS)
+    channel = own_channels(0, BLOCK_CHANNELS)
     inside = channel < channels
     inverse = tl.load(statistics_ptr + INVERSE_DEVIATION * row + channel, mask=inside, other=0.0)
     scale = tl.load(statistics_ptr + SCALE * row + channel, mask=inside, other=0.0)
@@ -111,8 +117,8 @@ def input_grad_kernel(
 
     Without coefficients the moments are constants: 0 times an infinite x would be NaN.
     """
-    pixel = (tl.program_id(1) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS))[:, None]
-    channel = own_channels(BLOCK_CHANNELS)[None, :]
+    pixel = (tl.program_id(0) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS))[:, None]
+    channel = own_channels(1, BLOCK_CHANNELS)[None, :]
     inside = channel < channels
     scale = tl.load(statistics_ptr + SCALE * row + channel, mask=inside, other=0.0)
     shift = tl.load(statistics_ptr + SHIFT * row + channel, mask=inside, other=0.0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops.bn_statistics import cuda, native, reference, triton
+from maskedconv.ops.bn_statistics.agreement import compare_statistics, compare_with_sum
 from maskedconv.ops.bn_statistics.problem import RunningStatistics, StatisticsProblem
 from maskedconv.ops.dispatch import Operator, dispatch, settled
 from maskedconv.ops.geometry import dense_like
@@ -23,7 +24,12 @@ __all__ = [
 ]
 
 BACKENDS = {"reference": reference, "native": native, "cuda": cuda, "triton": triton}
-OPERATOR = Operator("bn_statistics", BACKENDS, timed_problem=StatisticsProblem.without_effects)
+OPERATOR = Operator(
+    "bn_statistics",
+    BACKENDS,
+    timed_problem=StatisticsProblem.without_effects,
+    compare=compare_statistics,
+)
 
 
 class _OfSum:
@@ -34,17 +40,17 @@ class _OfSum:
         self.DETERMINISTIC = getattr(backend, "DETERMINISTIC", False)
         self.cannot_run, self.statistics = backend.cannot_run, backend.run
 
-    def run(self, problem: StatisticsProblem) -> Tensor:
-        """Statistics and sum in one tensor, to be compared and timed."""
-        statistics = self.statistics(problem)
-        assert problem.total is not None
-        return torch.cat([statistics.flatten(), problem.total.flatten().to(statistics.dtype)])
+    def run(self, problem: StatisticsProblem) -> tuple[Tensor, Tensor]:
+        """Statistics and sum, in memory of its own, to be compared and timed."""
+        total = dense_like(problem.input)
+        return self.statistics(problem._replace(total=total)), total
 
 
 OF_SUM = Operator(
     "bn_statistics_of_sum",
     {name: _OfSum(backend) for name, backend in BACKENDS.items()},
     timed_problem=StatisticsProblem.without_effects,
+    compare=compare_with_sum,
 )
 
 

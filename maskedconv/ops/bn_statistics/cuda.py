@@ -20,7 +20,12 @@ def cannot_run(problem: StatisticsProblem) -> str:
     """Empty when the kernel takes this input, else the reason why not."""
     if problem.running is not None and (reason := problem.running.cannot_move()):
         return reason
-    return bn_relu.cannot_take(problem.input)
+    for tensor in problem.tensors():
+        if tensor.dtype != problem.input.dtype:
+            return f"the input is {problem.input.dtype}, what is added to it {tensor.dtype}"
+        if reason := bn_relu.cannot_take(tensor):
+            return reason
+    return ""
 
 
 def run(problem: StatisticsProblem) -> Tensor:

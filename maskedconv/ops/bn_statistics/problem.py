@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import torch
@@ -86,3 +86,15 @@ class StatisticsProblem(NamedTuple):
     def without_effects(self) -> StatisticsProblem:
         """The same problem, which can be computed again."""
         return self._replace(running=None, out=None)
+
+    def stand_in(self, random: Callable[[Tensor], Tensor]) -> StatisticsProblem:
+        """The same problem with values of ``random``."""
+        input, weight, bias, _, _, moments, _, _, summand, _ = self
+        weight, bias, moments, summand = (
+            None if part is None else random(part) for part in (weight, bias, moments, summand)
+        )
+        if moments is not None:
+            moments = moments.abs()
+        return self._replace(
+            input=random(input), weight=weight, bias=bias, moments=moments, summand=summand
+        )

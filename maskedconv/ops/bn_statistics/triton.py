@@ -24,7 +24,12 @@ def cannot_run(problem: StatisticsProblem) -> str:
     """The reason why the kernels cannot take this input, or an empty string."""
     if problem.running is not None and (reason := problem.running.cannot_move()):
         return reason
-    return bn_relu.cannot_take(problem.input)
+    for tensor in problem.tensors():
+        if tensor.dtype != problem.input.dtype:
+            return f"the input is {problem.input.dtype}, what is added to it {tensor.dtype}"
+        if reason := bn_relu.cannot_take(tensor):
+            return reason
+    return ""
 
 
 def run(problem: StatisticsProblem) -> Tensor:
@@ -59,7 +64,7 @@ def _spread(input: Tensor, *added: Tensor | None) -> tuple[Tensor, int]:
     pixels, channels = bn_relu.size_of(input)
     parts, chunk = bn_relu.split(pixels)
     found = torch.empty((parts, 2, channels), dtype=torch.float32, device=input.device)
-    spread_kernel[(math.ceil(channels / bn_relu.BLOCKS["BLOCK_CHANNELS"]), parts)](
+    spread_kernel[(parts, math.ceil(channels / bn_relu.BLOCKS["BLOCK_CHANNELS"]))](
         input, *added, found, pixels, channels, pixel_pitch(input),
         *(0 if one is None else pixel_pitch(one) for one in added), chunk, **bn_relu.BLOCKS,
     )  # fmt: skip

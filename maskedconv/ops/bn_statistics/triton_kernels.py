@@ -35,9 +35,9 @@ def spread_kernel(
     They are those of x, or of x and a summand, whose sum is written to ``total``. Values are taken
     relative to the first pixel, so that a large mean costs no digits of the variance.
     """
-    part = tl.program_id(1)
+    part = tl.program_id(0)
     begin, end = part * chunk, tl.minimum((part + 1) * chunk, pixels)
-    channel = own_channels(BLOCK_CHANNELS)[None, :]
+    channel = own_channels(1, BLOCK_CHANNELS)[None, :]
     inside = channel < channels
     pivot = load_sum(
         x_ptr, summand_ptr, begin * x_pixel + channel, begin * summand_pixel + channel, inside
@@ -61,7 +61,7 @@ def spread_kernel(
     variance = tl.sum(squares, 0) / count - mean * mean
     # Rounding may leave less than none of no spread; NaN stays NaN.
     variance = tl.where(variance < 0.0, 0.0, variance)
-    channel = own_channels(BLOCK_CHANNELS)
+    channel = own_channels(1, BLOCK_CHANNELS)
     at = parts_ptr + part * 2 * channels + channel
     tl.store(at, first_value + mean, mask=channel < channels)
     tl.store(at + channels, variance, mask=channel < channels)
@@ -77,7 +77,7 @@ def union_kernel(
 
     ``part_row`` and ``row`` are the distances of the rows of ``parts`` and statistics.
     """
-    part, here = tl.arange(0, BLOCK_PARTS)[:, None], own_channels(BLOCK_CHANNELS)[None, :]
+    part, here = tl.arange(0, BLOCK_PARTS)[:, None], own_channels(0, BLOCK_CHANNELS)[None, :]
     mask = (part < parts) & (here < channels)
     at = parts_ptr + part * 2 * part_row + here
     means = tl.load(at, mask=mask, other=0.0)
@@ -89,7 +89,7 @@ def union_kernel(
     between = gap - shift_of_mean[None, :]
     inner = tl.where(mask, variances + between * between, 0.0)
     var = tl.sum(count * inner, 0) / pixels
-    channel = own_channels(BLOCK_CHANNELS)
+    channel = own_channels(0, BLOCK_CHANNELS)
     inside = channel < channels
     mean = tl.load(parts_ptr + channel, mask=inside, other=0.0) + shift_of_mean
     inverse = 1.0 / tl.sqrt(var + eps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import torch
@@ -94,6 +94,13 @@ class MaskProblem(NamedTuple):
         """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
         weight, score, value, first = map(resolved, self.tensors())
         return self._replace(weight=weight, score=score, threshold=Threshold(value, first))
+
+    def stand_in(self, random: Callable[[Tensor], Tensor]) -> MaskProblem:
+        """The same problem with values of ``random``, of which a part is kept."""
+        value, first = self.threshold
+        threshold = Threshold(torch.full_like(value, 0.5), torch.zeros_like(first))
+        weight, score = random(self.weight), random(self.score)
+        return self._replace(weight=weight, score=score, threshold=threshold)
 
 
 class ScoreGradProblem(NamedTuple):

@@ -21,6 +21,7 @@ from maskedconv.ops.geometry import (
     split_at_group_boundary,
 )
 from maskedconv.ops.weight_grad import cuda, cuda_wgmma, matmul, native, reference, triton
+from maskedconv.ops.weight_grad.agreement import compare
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
 __all__ = [
@@ -75,7 +76,7 @@ def _after_activation(problem: WeightGradProblem) -> Tensor:
     return chosen_backend(OPERATOR, plain).run(plain)
 
 
-OPERATOR = Operator("weight_grad", BACKENDS, timed_reference=_after_activation)
+OPERATOR = Operator("weight_grad", BACKENDS, timed_reference=_after_activation, compare=compare)
 
 
 def uses_reference(problem: WeightGradProblem) -> bool:

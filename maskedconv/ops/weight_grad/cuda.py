@@ -48,7 +48,7 @@ def _hardware_cannot_run(problem: WeightGradProblem) -> str:
     if problem.input.dtype == torch.float32 and cudnn.conv.fp32_precision != "tf32":
         return "its kernel computes float32 in TF32, which torch.backends.cudnn.conv forbids"
     if _splits_of(problem) == 0:
-        return "a kernel of this size or dilation does not fit into shared memory"
+        return "a kernel of this size or dilation does not fit into shared memory, or into a grid"
     return ""
 
 

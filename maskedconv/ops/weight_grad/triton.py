@@ -34,12 +34,22 @@ def cannot_run(problem: WeightGradProblem) -> str:
         )
     if not _in_reach(input) or not _in_reach(grad_output):
         return "a tensor has too many pixels, or an image is too large, for 32-bit indices"
+    if max(_blocks(problem)) > triton_runtime.MOST_BLOCKS:
+        return "the filters and taps, or the channels, are more than a launch has blocks for"
     reason = triton_runtime.cannot_launch(input.device)
     if reason or input.dtype != torch.float32 or input.device.type == "cpu":
         return reason
     if torch.backends.cudnn.conv.fp32_precision != "tf32":  # type: ignore[attr-defined]
         return "its kernel computes float32 in TF32, which torch.backends.cudnn.conv forbids"
     return ""
+
+
+def _blocks(problem: WeightGradProblem) -> tuple[int, int]:
+    """Blocks of channels, and of columns: filters, or pairs of filter and tap."""
+    filters, channels, *kernel = problem.shape
+    config = triton_config.choose(channels, filters, math.prod(kernel))
+    columns = triton_config.column_blocks(config, filters, math.prod(kernel))
+    return math.ceil(channels / config.block_channels), columns
 
 
 def _in_reach(tensor: Tensor) -> bool:
@@ -93,11 +103,11 @@ def _launch(problem: WeightGradProblem) -> Tensor:
         for tensor in (problem.scale, problem.shift)
     ]
     config = triton_config.choose(channels, filters, taps)
-    columns = triton_config.column_blocks(config, filters, taps)
+    channel_blocks, columns = _blocks(problem)
     split = triton_config.split_pixels(config, channels, columns, pixels, _processors(device))
     out = torch.empty((filters, *kernel, channels), dtype=torch.float32, device=device)
     parts = out if split.parts == 1 else out.new_empty((split.parts, *out.shape))
-    grid = (split.parts, math.ceil(channels / config.block_channels), columns)
+    grid = (split.parts, channel_blocks, columns)
     sizes, constants = arguments(problem, config)
     launched = kernels.taps_kernel if config.per_tap else kernels.pairs_kernel
     launched[grid](

@@ -13,7 +13,7 @@ struct Arguments {
     WeightGrad problem;
     Plan plan;
     float* partials;    // [clusters, positions, sums of a block]; none for one cluster
-    unsigned* counters; // [positions, blocks of a cluster], zeros before and after
+    unsigned* counters; // [positions, blocks of a cluster], zeros before
 };
 
 // Shared memory of a block: stages, which its sums take the place of, and barriers.

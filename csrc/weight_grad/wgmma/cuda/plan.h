@@ -192,8 +192,12 @@ inline const char* sizes_refusal(const WeightGrad& p, ElementType type, const Cu
     choose_tile(p, plan);
     if (plan.halo_rows > kMostBox || plan.halo_columns > kMostBox)
         return "what a tile meets of the gradient is not within one copy";
-    if (make_plan(p, limits).shared_bytes == 0)
+    const Plan made = make_plan(p, limits);
+    if (made.shared_bytes == 0)
         return "its tiles do not fit into shared memory";
+    constexpr int kMostBlocks = 65535; // of a grid's second and third dimension
+    if (std::max(made.channel_blocks, made.filter_groups) > kMostBlocks)
+        return "its filters or channels do not fit into a grid";
     return "";
 }
 

@@ -48,10 +48,7 @@ __device__ __forceinline__ bool ends_last(const Arguments& a, const Part& part, 
     __syncthreads();
     if (threadIdx.x == 0) {
         unsigned* counter = a.counters + part.position * a.plan.cluster + part.rank;
-        const bool last = atomicAdd(counter, 1u) == static_cast<unsigned>(a.plan.clusters) - 1;
-        if (last)
-            *counter = 0;
-        *shared = last;
+        *shared = atomicAdd(counter, 1u) == static_cast<unsigned>(a.plan.clusters) - 1;
     }
     __syncthreads();
     __threadfence();

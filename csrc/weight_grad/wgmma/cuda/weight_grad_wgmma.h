@@ -13,7 +13,7 @@ const char* weight_grad_wgmma_sizes_refusal(const WeightGrad& sizes, ElementType
 const char* weight_grad_wgmma_refusal(const WeightGrad& problem, ElementType type,
                                       const CudaLimits& limits);
 
-// What a launch needs besides: floats, and counters that are 0 before it and after it, no more than
+// What a launch needs besides: floats, and counters of any values, which it sets to 0, no more than
 // the GPU has multiprocessors.
 struct WgmmaWorkspace {
     int64_t floats, counters;

@@ -103,6 +103,10 @@ void weight_grad_wgmma(const WeightGrad& p, ElementType type, const CudaLimits& 
             ? kernel_of<__nv_bfloat16>(p.kernel.rows, plan.filter_blocks, prologue)
             : kernel_of<__half>(p.kernel.rows, plan.filter_blocks, prologue);
     const dim3 grid(plan.cluster * plan.clusters, plan.channel_blocks, plan.filter_groups);
+    if (plan.clusters > 1)
+        set_to_zero("weight_grad_wgmma", counters,
+                    weight_grad_wgmma_workspace(p, limits).counters * int64_t{sizeof(unsigned)},
+                    stream);
     launch_clusters("weight_grad_wgmma", kernel,
                     {grid, plan.cluster, threads_of(plan.warpgroups), plan.shared_bytes, stream},
                     arguments);

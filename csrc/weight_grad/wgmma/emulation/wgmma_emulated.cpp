@@ -9,15 +9,12 @@ using namespace maskedconv;
 
 std::string last_error;
 
-// Launches with counters that must be left as they were, and sums that start as NaN.
+// Launches with counters and sums that hold what other work has left.
 void run(const WeightGrad& p, ElementType type, const CudaLimits& limits) {
     const WgmmaWorkspace workspace = weight_grad_wgmma_workspace(p, limits);
     std::vector<float> floats(workspace.floats, NAN);
-    std::vector<unsigned> counters(workspace.counters, 0);
+    std::vector<unsigned> counters(workspace.counters, 7);
     weight_grad_wgmma(p, type, limits, floats.data(), counters.data(), 0);
-    for (const unsigned counter : counters)
-        if (counter != 0)
-            throw std::runtime_error("a counter is not 0 after the launch");
 }
 
 } // namespace

@@ -1,0 +1,77 @@
+"""bench.gpu_check after a lost GPU, and its hash of the code."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench.gpu_check import about
+from bench.gpu_check.cases import tests
+from bench.gpu_check.device import Rehearsed
+from bench.gpu_check.record import Record
+
+# A process of its own for each "GPU": the one that a test loses is that of its process.
+LOSING = """
+import os
+import pytest
+import torch
+
+def lost(*_):
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+@pytest.mark.parametrize("number", range(4))
+def test_number(number):
+    with open(__file__ + ".ran", "a") as file:
+        file.write(f"{number}\\n")
+    if number == 1:
+        torch.cuda.is_initialized = lambda: True
+        torch.cuda.synchronize = lost
+        lost()
+    assert number != 2
+"""
+
+
+@pytest.mark.parametrize("workers", [True, False])
+def test_tests_after_a_lost_gpu_run_in_another_process(tmp_path, monkeypatch, workers):
+    if not workers:
+        monkeypatch.setattr(tests.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(tests, "WORKERS", 1)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")  # their order, if it is installed
+    file, results = tmp_path / "test_losing.py", tmp_path / "results.jsonl"
+    file.write_text(LOSING)
+    row = tests.run(str(file), Rehearsed(), {"results": str(results)})
+    assert row["status"] == "error"
+    rows = {row["key"].partition("::")[2]: row for row in Record(results).rows()}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "test_number[0]": "ok", "test_number[1]": "error", "test_number[2]": "error",
+        "test_number[3]": "ok",
+    }  # fmt: skip
+    assert [name for name, row in rows.items() if "lost_gpu" in row] == ["test_number[1]"]
+    assert "illegal memory" in rows["test_number[1]"]["error"]
+    assert "assert 2 != 2" in rows["test_number[2]"]["error"]
+    assert (tmp_path / "test_losing.py.ran").read_text().split() == ["0", "1", "2", "3"]
+    assert json.dumps(row)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "csrc/op/cuda/op.h", "csrc/op/loops.inl", "csrc/op/cuda/op.cu", "csrc/op/op.cpp",
+        "maskedconv/ops/op.py", "models/net.py", "bench/gpu_check/plan.py", "native_build.py",
+        "tests/ops/test_gpu.py",
+    ],
+)  # fmt: skip
+def test_without_git_every_source_counts(tmp_path, monkeypatch, file):
+    monkeypatch.setattr(about, "ROOT", tmp_path)
+    monkeypatch.setattr(about, "_git", lambda *_: (_ for _ in ()).throw(OSError("no git")))
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("one")
+    first = about._commit()
+    assert first.startswith("no git, ")
+    assert about._commit() == first
+    path.write_text("two")
+    second = about._commit()
+    path.rename(path.with_name("other" + path.suffix))
+    assert len({first, second, about._commit()}) == 3
