@@ -37,6 +37,7 @@ def test_tests_after_a_lost_gpu_run_in_another_process(tmp_path, monkeypatch, wo
     if not workers:
         monkeypatch.setattr(tests.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(tests, "WORKERS", 1)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # of the process of this test
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")  # their order, if it is installed
     file, results = tmp_path / "test_losing.py", tmp_path / "results.jsonl"
     file.write_text(LOSING)

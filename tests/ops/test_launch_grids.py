@@ -131,6 +131,7 @@ def test_more_blocks_than_a_grid_has_are_refused(monkeypatch):
 @pytest.fixture
 def launched(emulated_module):
     """The module whose launches are counted only; a grid that is too large is an error."""
+    emulated_module.take_launches()
     emulated_module.count_launches_only(True)
     yield emulated_module
     emulated_module.take_launches()
