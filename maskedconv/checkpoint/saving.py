@@ -124,9 +124,9 @@ def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) 
     if changed := [key for key in _changed(layers) if is_lost(key)]:
         warnings.warn(
             f"the file leaves out {len(changed)} frozen values ({changed[0]}, ...) that have "
-            "changed since their layers were made, as by an average that includes buffers. To load "
-            "it, a model needs to have them: copy the values of the first model back before, say "
-            "where they come from by base=, or store them by frozen=True",
+            "changed since their layers were made, as by a state dict or an average that includes "
+            "buffers. A model needs to have these values to load the file: store them by "
+            "frozen=True, say where they come from by base=, or undo the change before",
             stacklevel=3,
         )
     buffers = {f"{n}.{b}".lstrip(".") for n, one in layers.items() for b in one.frozen_buffers()}

@@ -29,6 +29,7 @@ from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
 from maskedconv.conversion.unlearned import warn_of_all_frozen, warn_of_none_learned
 from maskedconv.methods import Method
 from maskedconv.methods.which import Which, check_which
+from maskedconv.nn.own_hooks import remove_unused_hooks
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.remembered import remember_frozen
 
@@ -169,6 +170,7 @@ def merge_(model: Model) -> Model:
     for name, layer in chosen:
         model.set_submodule(name, plain[id(layer)])
     unfreeze_all_statistics_(model)
+    remove_unused_hooks(model)
     return model
 
 

@@ -92,20 +92,24 @@ class Session(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._hooks.__exit__(*error)
-        self._entries.clear()
+        self._end()
 
     def is_over(self) -> bool:
         """Whether the call of the model has ended."""
         if self._frame is not None and not is_running(self._frame):
-            self._is_over, self._frame = True, None
-            self._entries.clear()
+            self._end()
         return self._is_over
+
+    def _end(self) -> None:
+        # What was saved for backward has the session, and the frame has the model's result.
+        self._is_over, self._frame = True, None
+        self._entries.clear()
 
     def abandon(self) -> None:
         """Exits the session after the call has ended, when others may have been entered."""
         remove_mode(self, self._outer_mode)
         remove_hooks((self._hooks.pack_hook, self._hooks.unpack_hook), self._outer)
-        self._entries.clear()
+        self._end()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -32,8 +33,7 @@ def draw_learned_(model: nn.Module, seed: int) -> None:
         UserWarning: no ``reset_parameters`` sets a learned value, which stays as it is.
     """
     kept = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
-    with torch.no_grad(), torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+    with torch.no_grad(), _seeded(seed):
         for name, module in model.named_modules():
             for value, drawn in _drawn(name, module):
                 value.copy_(drawn)
@@ -45,6 +45,16 @@ def draw_learned_(model: nn.Module, seed: int) -> None:
             "reset_parameters() sets them; they keep the values of the model",
             stacklevel=3,
         )
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Context with seeded generators, which are as before after it."""
+    on_gpu = torch.cuda.is_initialized()
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []):
+        # torch.manual_seed would seed the generators of GPUs that are used later, too.
+        (torch.manual_seed if on_gpu else torch.default_generator.manual_seed)(seed)
+        yield
 
 
 def _drawn(name: str, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
@@ -87,7 +97,10 @@ def _reset(module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         old, new = values[key], after[key]
         # What is still NaN was not set.
         unset = new.isnan() if old.requires_grad else torch.zeros_like(new, dtype=torch.bool)
-        if old.shape == new.shape and not (unset.all() and new.numel()):
+        if old.shape != new.shape or (unset.all() and new.numel()):
+            continue
+        # A buffer may be a view whose elements share memory, which nothing can be written to.
+        if old.requires_grad or not torch.equal(old, new):
             yield old, torch.where(unset, old, new)
 
 

@@ -74,8 +74,10 @@ def _on_registration(owner: nn.Module, name: str, module: nn.Module | None) -> n
     A norm stays where ``convert_sync_batchnorm`` puts one that would follow the batch in its place.
     All processes have the same frozen statistics, so there is nothing to synchronize.
     """
+    if not isinstance(module, nn.SyncBatchNorm):
+        return None
     before = owner._modules.get(name)
-    if not isinstance(before, FrozenStatistics) or not isinstance(module, nn.SyncBatchNorm):
+    if not isinstance(before, FrozenStatistics):
         return None
     return before if module.running_mean is before.running_mean else None
 

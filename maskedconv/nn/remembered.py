@@ -13,6 +13,7 @@ from maskedconv.nn.partly_learned import PartlyLearned
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SUMS = "_frozen_sums"
+_PIECE = 1 << 20  # values; their 64-bit integers take more memory than they do
 
 
 def remember_frozen(layer: PartlyLearned) -> None:
@@ -47,6 +48,9 @@ def _sums(layer: PartlyLearned) -> dict[str, tuple[torch.dtype, int]]:
 
 def _sum(tensor: Tensor) -> int:
     """A sum over the bits of all values, in any order, modulo 2^64."""
-    bits = tensor.detach().view(_INTEGERS[tensor.itemsize]).long()
-    # Squares, as roundings up and down would cancel out.
-    return int((bits * bits + bits).sum())
+    total = torch.zeros((), dtype=torch.int64, device=tensor.device)
+    for piece in tensor.detach().view(_INTEGERS[tensor.itemsize]).flatten().split(_PIECE):
+        bits = piece.long()
+        # Squares, as roundings up and down would cancel out.
+        total += (bits * bits + bits).sum()
+    return int(total)

@@ -128,6 +128,11 @@ def _commands(results: Results, out: Path) -> list[Block]:
     return blocks
 
 
+def _takes_value(word: str) -> bool:
+    """Whether the next word is the value of this one."""
+    return word.startswith("--") and "=" not in word and word not in FLAGS
+
+
 def only(experiment: str, command: str, ids: Iterable[str]) -> str:
     """``command`` with ``experiment`` in place of the ``ids`` that it names.
 
@@ -139,6 +144,6 @@ def only(experiment: str, command: str, ids: Iterable[str]) -> str:
     kept = [
         word
         for before, word in zip(["", *words], words, strict=False)
-        if word not in named or (before.startswith("--") and before not in FLAGS)
+        if word not in named or _takes_value(before)
     ]
     return shlex.join([*kept[:place], experiment, *kept[place:]])

@@ -256,7 +256,7 @@ def _checkpoint(config: RunConfig, dataset: Task, folder: Path, every: float) ->
         "data": dataset.digest,
         "device": dataset.device.type,
     }
-    return Checkpoint(checkpoint_path(folder, config), identity, every)
+    return Checkpoint(checkpoint_path(folder, config), identity, every, later=("data",))
 
 
 def versions() -> dict[str, str]:

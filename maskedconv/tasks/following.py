@@ -20,6 +20,7 @@ from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves
 
 from maskedconv.nn.global_threshold import update_thresholds
+from maskedconv.nn.own_hooks import OwnHooks
 from maskedconv.tracing import is_traced
 
 NO_PASS = -1
@@ -41,11 +42,11 @@ class Switched(Protocol):
     @property
     def active(self) -> str | None: ...
 
-    def _switch(self, name: str) -> None:
-        """Makes a task active, in whatever thread."""
+    def _switch_in_backward(self, name: str) -> bool:
+        """Makes a task active that may not exist any more; says whether it does."""
 
 
-class Following:
+class Following(OwnHooks):
     """Hooks of a model with tasks. A copy of the model alone has them without effect."""
 
     def __init__(self) -> None:
@@ -55,6 +56,11 @@ class Following:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Following, ()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a model with tasks has these hooks."""
+        return self._owner() is not None
 
     def register(self, model: nn.Module) -> None:
         model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
@@ -71,9 +77,10 @@ class Following:
     def _before_forward(self, model: nn.Module, arguments: Any, options: Any) -> None:
         if self._tasks_differ() and current_pass() not in (NO_PASS, self._known_in):
             raise RuntimeError(
-                "the whole model is computed again within a backward pass, and nothing says for "
-                "which task; expected checkpoint(model, ..., use_reentrant=False) of the model "
-                "and nothing else, checkpoints of its parts, or checkpoint(tasks, x, task_ids, ...)"
+                "the whole model is called within a backward pass, and nothing says for which "
+                "task; expected using(name) around the call, or, for activation checkpointing, "
+                "checkpoint(model, ..., use_reentrant=False) of the model and nothing else, "
+                "checkpoints of its parts, or checkpoint(tasks, x, task_ids, ...)"
             )
 
     def _after_forward(self, model: nn.Module, arguments: Any, options: Any, output: Any) -> None:
@@ -100,8 +107,9 @@ class Following:
         if owner is None:
             return
         before, number = str(owner.active), current_pass()
-        owner._switch(task)
-        if task != before:
+        if task == before:
+            self.switched()
+        elif owner._switch_in_backward(task):
             update_thresholds(owner.model)
             if number not in self._passes:
                 self._passes.add(number)
@@ -113,7 +121,7 @@ class Following:
         self._passes.discard(number)
         owner = self._owner()
         if owner is not None:
-            owner._switch(task)
+            owner._switch_in_backward(task)
 
 
 class _End:

@@ -24,7 +24,7 @@ class Switching(nn.Module):
 
     The values of the active task are in the model alone, and those of each other task in modules
     with the same names. So each tensor is in one place, and ``nn.Module`` itself moves all of them.
-    One thread at a time uses them.
+    Calls run one at a time, whatever threads they are from.
     """
 
     def __init__(self, model: nn.Module, *, head: str | None = None) -> None:
@@ -43,10 +43,12 @@ class Switching(nn.Module):
     def _prepare(self) -> None:
         """Makes what a copy or pickle does not have."""
         self._lock = threading.RLock()
+        self._user: int | None = None  # the thread that is within using()
         self._following.attach(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_lock"}
+        own = {"_lock", "_user"}
+        return {key: value for key, value in vars(self).items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -87,12 +89,20 @@ class Switching(nn.Module):
         Raises:
             ValueError: there is no such task, or the model alone was moved to another device or
                 dtype.
+            RuntimeError: another thread is within :meth:`using`.
         """
         with self._alone():
+            self._check_user()
             self._switch(name)
 
+    def _switch_in_backward(self, name: str) -> bool:
+        """Makes a task active that may not exist any more; says whether it does."""
+        with self._lock:
+            if exists := name in self._stored:
+                self._switch(name)
+            return exists
+
     def _switch(self, name: str) -> None:
-        """As :meth:`set`, in whatever thread."""
         stored = self._task(name)
         if name != self._active:
             present = self._present()
@@ -105,7 +115,7 @@ class Switching(nn.Module):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Context that other threads wait for."""
-        # The threads of a backward pass do not wait for the one that called it, and holds the lock.
+        # A backward pass may have a thread of its own, for which the one that called it waits.
         if torch.compiler.is_compiling() or current_pass() != NO_PASS:
             yield
         else:
@@ -116,15 +126,38 @@ class Switching(nn.Module):
     def using(self, name: str) -> Iterator[None]:
         """Context in which a task is active, and after it the one before.
 
+        It is for one thread; others may call the tasks within it, and use the same task.
+
         Raises:
             ValueError: as :meth:`set`.
+            RuntimeError: another thread is within such a context.
         """
+        with self._alone():
+            self._check_user()
+            user, self._user = self._user, threading.get_ident()
+        try:
+            with self._switched(name):
+                yield
+        finally:
+            self._user = user
+
+    def _check_user(self) -> None:
+        if self._user not in (None, threading.get_ident()) and current_pass() == NO_PASS:
+            raise RuntimeError(
+                "another thread is within using(); expected one thread at a time, or task_ids= in "
+                "each call"
+            )
+
+    @contextmanager
+    def _switched(self, name: str) -> Iterator[None]:
+        """As :meth:`using`, within a call that other threads wait for."""
         with self._alone():
             before = self._active
             self._switch(name)
-            try:
-                yield
-            finally:
+        try:
+            yield
+        finally:
+            with self._alone():
                 # There was one, or the switch would have failed.
                 self._switch(before or name)
 

@@ -57,7 +57,7 @@ class Tasks(Switching):
 
     def __init__(self, model: nn.Module, *, head: str | None = None) -> None:
         super().__init__(model, head=head)
-        self._mixed = Mixed(model, self._places, self._emptied, self.using)
+        self._mixed = Mixed(model, self._places, self._emptied, self._switched)
 
     def save(self, name: str, path: str | Path, **options: Any) -> None:
         """Writes one task to a file, without the frozen values, as :func:`maskedconv.save`.
@@ -69,7 +69,7 @@ class Tasks(Switching):
             ValueError, OSError, ModuleNotFoundError: as :func:`maskedconv.save`; there is no such
                 task; or a layer uses a held mask, and ``masks`` is not True.
         """
-        with self.using(name):
+        with self._alone(), self._switched(name):
             update_thresholds(self.model)
             checkpoint.save(self.model, path, **options)
 
@@ -166,7 +166,7 @@ class Tasks(Switching):
             return infer({name: partial(self._merged, name) for name in self.names}, *arguments)
 
     def _merged(self, name: str) -> nn.Module:
-        with self.using(name):
+        with self._switched(name):
             return merged(self.model)
 
     def _mixed_outputs(

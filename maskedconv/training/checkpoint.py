@@ -6,6 +6,7 @@ import hashlib
 import io
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,16 @@ class Checkpoint:
         path: path of the file; its folder is created when the file is first written.
         identity: JSON values that the file must contain.
         every: seconds between two writes.
+        later: names in ``identity`` that files of older versions lack, which are used anyhow.
 
     Attributes:
         context: tensors and JSON values of the caller, stored with the training state.
     """
 
-    def __init__(self, path: Path, identity: State, every: float) -> None:
-        self._path, self._every = path, every
+    def __init__(
+        self, path: Path, identity: State, every: float, later: Collection[str] = ()
+    ) -> None:
+        self._path, self._every, self._later = path, every, later
         self._identity = {**identity, "torch": str(torch.__version__)}
         remove_partial_files(path)
         found = self._read()
@@ -98,7 +102,7 @@ class Checkpoint:
         except Exception as error:
             return self._refuse(f"cannot be read by this version ({type(error).__name__})")
         for name, value in self._identity.items():
-            if identity.get(name) != value:
+            if identity.get(name) != value and (name in identity or name not in self._later):
                 return self._refuse(f"is of another {name} ({identity.get(name)!r}, not {value!r})")
         return state
 

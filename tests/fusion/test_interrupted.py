@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from fused_passes import assert_same, run_pass
@@ -29,6 +31,14 @@ class Network(nn.Module):
         if self.raised is not None:
             raise self.raised
         return self.last(x)
+
+
+def test_a_pass_without_backward_keeps_nothing():
+    model, _ = fused()
+    left = []
+    for _ in range(3):
+        left.append(weakref.ref(model(IMAGES)))
+    assert [one() for one in left] == [None] * 3
 
 
 def fused():

@@ -274,6 +274,10 @@ def test_fit_of_a_constant_is_level_and_of_two_points_is_none():
             "python -m maskedconv.reproduce --download fig1 --out table1 --match fig2",
             "python -m maskedconv.reproduce fig2 --download --out table1 --match fig2",
         ),
+        (
+            "python -m maskedconv.reproduce --out=runs table1 fig1",
+            "python -m maskedconv.reproduce fig2 --out=runs",
+        ),
         ("python -m maskedconv.reproduce", "python -m maskedconv.reproduce fig2"),
     ],
 )

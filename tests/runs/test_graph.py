@@ -88,7 +88,7 @@ def test_a_checkpoint_from_before_later_fields_existed_is_used(dataset, tmp_path
     for name in ("compile", "method", "method_options", "warmup", "test_subset", "processes"):
         del described[name]
     images = [*dataset.train_images.shape, len(dataset.test_images), dataset.num_classes]
-    identity = {"config": described, "images": images, "device": "cpu", "data": dataset.digest}
+    identity = {"config": described, "images": images, "device": "cpu"}
     Checkpoint(checkpoint_path(tmp_path, run), identity, 0).write({})
     assert execute(run, dataset, folder=tmp_path)["error_type"] == "KeyError"
     assert capsys.readouterr().err == ""

@@ -12,7 +12,7 @@ from task_networks import METHODS, images
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from maskedconv import Tasks, convert_
+from maskedconv import Tasks, convert_, merge_
 
 IDS = ["b", "a", "a", "b", "a", "b"]
 KINDS = [None, False, True]
@@ -186,6 +186,47 @@ def test_a_failed_backward_pass_leaves_the_active_task():
     with pytest.raises(ValueError, match="no gradient"):
         loss.backward()
     assert tasks.active == "b"
+
+
+def test_a_task_that_was_removed_meanwhile():
+    tasks, x = two_tasks(None), images(6).double()
+    loss = outside(tasks, x.requires_grad_())
+    expected = outside(tasks, x)
+    expected.backward()
+    expected_grad, x.grad = x.grad, None
+    tasks.set("b")
+    tasks.remove("a")
+    loss.backward()
+    torch.testing.assert_close(x.grad, expected_grad)
+    assert tasks.active == "b"
+
+
+def test_a_call_within_a_backward_pass_of_something_else_names_its_task():
+    tasks, x = two_tasks(None), images(6).double()
+    one = torch.ones((), requires_grad=True)
+    one.register_hook(lambda _: tasks(x).sum().detach())
+    with pytest.raises(RuntimeError, match=r"expected using\(name\) around the call"):
+        (one * 2).backward()
+    found = []
+
+    def named(_):
+        with tasks.using("a"):
+            found.append(tasks(x))
+
+    other = torch.ones((), requires_grad=True)
+    other.register_hook(named)
+    (other * 2).backward()
+    with tasks.using("a"):
+        torch.testing.assert_close(found[0], tasks(x))
+
+
+def test_a_merged_copy_of_the_model_has_no_hooks():
+    tasks = two_tasks(None)
+    plain = merge_(copy.deepcopy(tasks.model))
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in plain.modules())
+    assert b"maskedconv" not in pickle.dumps(plain)
+    # The model itself is still that of the tasks.
+    assert tasks.model._forward_pre_hooks
 
 
 def test_a_copy_of_the_model_alone_follows_nothing():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 import torch
@@ -17,16 +18,11 @@ def rows(tasks, x, ids):
     return tasks(x, task_ids=ids)
 
 
-def one(tasks, x, ids):
-    with tasks.using(ids[0]):
-        return tasks.model(x)
-
-
 def state(tasks, x, ids):
     return tasks.state_dict()[f"tasks.{ids[0]}.3.learned"]
 
 
-@pytest.mark.parametrize("act", [rows, one, state])
+@pytest.mark.parametrize("act", [rows, state])
 def test_one_at_a_time(act):
     tasks, x = two_tasks("slice"), images(6)
     with torch.inference_mode():
@@ -45,6 +41,56 @@ def test_one_at_a_time(act):
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(work, range(3))) == [True] * 3
     assert tasks.active == "b"
+
+
+def test_using_is_for_one_thread():
+    tasks = two_tasks("slice")
+    tasks.set("b")
+    with ThreadPoolExecutor(1) as pool:
+        with tasks.using("a"), tasks.using("a"):
+            for act in (lambda: tasks.using("b").__enter__(), lambda: tasks.set("b")):
+                with pytest.raises(RuntimeError, match="another thread is within using"):
+                    pool.submit(act).result(timeout=60)
+            assert tasks.active == "a"
+        pool.submit(tasks.set, "a").result(timeout=60)
+    assert tasks.active == "a"
+
+
+def test_threads_within_using_have_its_task():
+    tasks, x = two_tasks("slice"), images(6)
+    with torch.inference_mode():
+        expected = rows(tasks, x, ["a"] * 6)
+        with tasks.using("a"), ThreadPoolExecutor(2) as pool:
+            found = [pool.submit(torch.inference_mode()(tasks), x) for _ in range(4)]
+            for one in found:
+                torch.testing.assert_close(one.result(timeout=60), expected)
+
+
+def test_a_backward_pass_waits_for_a_batch_of_several_tasks():
+    tasks, x = two_tasks("slice"), images(6)
+    before = {name: value.clone() for name, value in tasks.state_dict().items()}
+    with tasks.using("a"):
+        loss = tasks(x).sum()
+    emptied, go_on = Event(), Event()
+
+    def pause(*_):
+        emptied.set()
+        assert go_on.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        # The values of the tasks are out of the model while it runs for several.
+        hook = tasks.model[2].register_forward_hook(pause)
+        batch = pool.submit(torch.inference_mode()(rows), tasks, x, BATCHES[2])
+        assert emptied.wait(60)
+        hook.remove()
+        backward = pool.submit(loss.backward)
+        time.sleep(0.1)
+        go_on.set()
+        batch.result(timeout=60)
+        backward.result(timeout=60)
+    after = tasks.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_a_backward_pass_in_another_thread_does_not_wait():
