@@ -24,20 +24,23 @@ from maskedconv.checkpoint.digests import fingerprint, type_name
 from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checkpoint.sharded_optimizer import (
     PREFIX,
-    load_optimizer_state,
-    optimizer_state,
+    expected_values,
+    optimizer_values,
+    packed_values,
+    settings_of,
 )
 from maskedconv.checkpoint.whole_model import own_module_names, own_names
 from maskedconv.io import replace_file
 from maskedconv.nn.partly_learned import PartlyLearned
-from maskedconv.schema import SchemaError, mapping_of, one_of, read_json, record, text
+from maskedconv.schema import SchemaError, list_of, mapping_of, one_of, read_json, record, text
 
 Model = TypeVar("Model", bound=nn.Module)
 
 _FORMAT = "maskedconv-sharded-1"
 _HEADER = "maskedconv.json"
 _schema = record(
-    {"format": one_of(_FORMAT), "layers": mapping_of(text), "frozen": mapping_of(text)}
+    {"format": one_of(_FORMAT), "layers": mapping_of(text), "frozen": mapping_of(text)},
+    {"settings": list_of(text)},
 )
 
 
@@ -49,10 +52,12 @@ def save_sharded(model: nn.Module, folder: str | Path, optimizer: Optimizer | No
 
     Args:
         optimizer: of the parameters of ``model``; its state and settings are written, too.
+            Parameters may have no state, as before the first step.
 
     Raises:
-        ValueError: ``folder`` exists and is not empty, a value is on the meta device, or a layer
-            uses a held mask instead of its scores.
+        ValueError: ``folder`` exists and is not empty, a value is on the meta device, a layer uses
+            a held mask instead of its scores, or the optimizer has parameters that are not of
+            ``model`` or state that is of none (as that of ``YellowFin``).
         OSError: ``folder`` cannot be written.
     """
     from torch.distributed.checkpoint.state_dict_saver import save
@@ -63,17 +68,24 @@ def save_sharded(model: nn.Module, folder: str | Path, optimizer: Optimizer | No
     for key, tensor in {**learned, **frozen}.items():
         if tensor.is_meta:
             raise ValueError(f"{key} of the model is on the meta device; expected it in memory")
+    of_optimizer = optimizer_values(model, optimizer)
     # Each process looks before one of them writes.
     taken = folder.exists() and any(folder.iterdir())
     _wait()
     if taken:
         raise ValueError(f"folder is {folder}, which is not empty; expected a new one")
-    header = {"format": _FORMAT, "layers": _layers(model), "frozen": _fingerprints(frozen)}
+    header: dict[str, Any] = {
+        "format": _FORMAT,
+        "layers": _layers(model),
+        "frozen": _fingerprints(frozen),
+    }
+    if optimizer is not None:
+        header["settings"] = settings_of(optimizer)
     if _rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / _HEADER, json.dumps(header).encode())
     with _quiet_alone():
-        save({**learned, **optimizer_state(model, optimizer)}, checkpoint_id=folder)
+        save({**learned, **of_optimizer}, checkpoint_id=folder)
 
 
 def load_sharded(model: Model, folder: str | Path, optimizer: Optimizer | None = None) -> Model:
@@ -83,7 +95,8 @@ def load_sharded(model: Model, folder: str | Path, optimizer: Optimizer | None =
 
     Args:
         optimizer: of the parameters of ``model``, as it was saved; its state and settings are
-            loaded, too. Without it, those in the folder are not read.
+            loaded, too: its parameters have state then that had it when it was saved, and no
+            others. Without it, those in the folder are not read.
 
     Returns:
         ``model``.
@@ -91,8 +104,8 @@ def load_sharded(model: Model, folder: str | Path, optimizer: Optimizer | None =
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: the folder is no such checkpoint or is incomplete; its layers, names, shapes,
-            types or frozen values are not those of the model, or the state is not of such an
-            optimizer; or a layer of the model uses a held mask instead of its scores.
+            types or frozen values are not those of the model; the folder holds no optimizer, or
+            one of another kind; or a layer of the model uses a held mask instead of its scores.
     """
     folder = Path(folder)
     check_scores_used(model, "release() of the tasks first")
@@ -100,18 +113,20 @@ def load_sharded(model: Model, folder: str | Path, optimizer: Optimizer | None =
     learned, frozen = _parts(model)
     _compare("layer", header["layers"], _layers(model), folder)
     _compare("frozen values", header["frozen"], _fingerprints(frozen), folder)
-    own = {**learned, **optimizer_state(model, optimizer)}
-    forms = {key: _form(value) for key, value in own.items() if isinstance(value, Tensor)}
-    _compare("value", _stored(folder, optimizer is not None), forms, folder)
+    entries = _entries(folder)
+    forms = {key: _form(value) for key, value in learned.items()}
+    _compare("value", _stored(entries), forms, folder)
+    settings = header.get("settings")
     found = {
-        key: torch.empty_like(value) if isinstance(value, Tensor) else value
-        for key, value in own.items()
+        **{key: torch.empty_like(value) for key, value in learned.items()},
+        **expected_values(model, optimizer, entries, settings, folder),
     }
     _read(found, folder)
-    of_optimizer = {key: found.pop(key) for key in own.keys() - learned.keys()}
+    of_optimizer = packed_values(model, optimizer, found, folder)
     state = {**found, **frozen}
     model.load_state_dict({key: state[name] for key, name in own_names(model).items()})
-    load_optimizer_state(model, optimizer, of_optimizer)
+    if optimizer is not None:
+        optimizer.load_state_dict(of_optimizer)
     return model
 
 
@@ -155,20 +170,25 @@ def _read_header(folder: Path) -> dict[str, Any]:
         raise ValueError(str(error)) from error
 
 
-def _stored(folder: Path, optimizer: bool) -> dict[str, str]:
-    """Type and shape of each tensor in the folder; those of an optimizer if asked for."""
+def _entries(folder: Path) -> dict[str, Any]:
+    """The metadata of each value in the folder."""
     from torch.distributed.checkpoint.filesystem import FileSystemReader
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
     try:
-        entries = FileSystemReader(folder).read_metadata().state_dict_metadata
+        return dict(FileSystemReader(folder).read_metadata().state_dict_metadata)
     # It is a pickle, which fails in many ways if it is damaged.
     except Exception as error:
         raise ValueError(f"{folder} is incomplete or damaged: {error}") from error
+
+
+def _stored(entries: dict[str, Any]) -> dict[str, str]:
+    """Type and shape of each tensor of the model in the folder."""
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
     return {
         key: f"{type_name(entry.properties.dtype)} {list(entry.size)}"
         for key, entry in entries.items()
-        if isinstance(entry, TensorStorageMetadata) and (optimizer or not key.startswith(PREFIX))
+        if isinstance(entry, TensorStorageMetadata) and not key.startswith(PREFIX)
     }
 
 

@@ -171,7 +171,7 @@ def test_training_resumes_with_its_optimizer(loaded, folder, tmp_path, name):
         model.state_dict(),
     )
     other = next(make for key, make in OPTIMIZERS.items() if key != name)(model.parameters())
-    with pytest.raises(ValueError, match=r"the value of '\.optimizer\.state\."):
+    with pytest.raises(ValueError, match="the settings of the optimizer are"):
         load_sharded(model, folder / f"with {name}", other)
 
 
