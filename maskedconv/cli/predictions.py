@@ -75,8 +75,10 @@ def _list(root: Path, classes: tuple[str, ...]) -> tuple[list[Path], list[int]]:
     passed_over = PassedOver(root)
     if not root.is_dir():
         raise DataError(f"images is {root}; expected a folder")
-    folders = class_folders(root, PassedOver(root))
+    folders = class_folders(root, passed_over)
     if not folders:
+        # Then nothing is outside the class folders.
+        passed_over = PassedOver(root)
         paths, labels = image_files(root, passed_over), list[int]()
     else:
         for name in folders:

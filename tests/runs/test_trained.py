@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -115,6 +116,19 @@ def test_predictions_of_a_flat_folder_are_listed(folder, images):
     assert [line.split()[-1] for line in result.stdout.splitlines()] == [
         path.name for path in sorted(one.iterdir())
     ]
+
+
+def test_images_beside_the_class_folders_are_named(folder, images, tmp_path):
+    shutil.copytree(images, tmp_path / "images")
+    for name in ("loose.png", ".hidden"):
+        Image.new("L", (8, 8)).save(tmp_path / "images" / name, "png")
+    result = call(predict, folder, tmp_path / "images")
+    assert result.stdout.splitlines()[-1].endswith("% of 20")
+    (line,) = result.stderr.splitlines()
+    assert line.endswith(": 1 hidden (.hidden); 1 outside the class folders (loose.png)")
+    one = tmp_path / "images" / "3"
+    Image.new("L", (8, 8)).save(one / ".hidden", "png")
+    assert call(predict, folder, one).stderr.endswith(f"ignored in {one}: 1 hidden (.hidden)\n")
 
 
 def test_predict_names_what_it_cannot_use(folder, images, tmp_path):
