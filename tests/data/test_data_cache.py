@@ -54,7 +54,7 @@ def test_changed_image_is_read_again(cached_folder):
 
 
 def test_images_of_swapped_class_folders_are_read_again(tmp_path):
-    """Renamed folders keep the times of their files, and images of one format may be of one size."""
+    """Renamed folders keep the times of their files, which may be of one size."""
     root = tmp_path / "images"
     for split in ("train", "test"):
         for name, value in (("cat", 10), ("dog", 200)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 
@@ -15,6 +16,7 @@ from PIL import Image
 import maskedconv
 from maskedconv import predict, report, train
 from maskedconv.checkpoint import read_notes, save
+from maskedconv.cli import predictions
 from maskedconv.data import load
 from maskedconv.data.preprocessing import Preprocessing
 
@@ -141,6 +143,35 @@ def test_predict_names_what_it_cannot_use(folder, images, tmp_path):
     (tmp_path / "cats" / "a.png").write_bytes(b"no image")
     result = call(predict, folder, tmp_path / "cats")
     assert (result.exit_code, "a.png" in result.stderr) == (2, True)
+
+
+def test_predict_names_a_run_that_is_not_there(images, tmp_path):
+    for run in (tmp_path, tmp_path / "none"):
+        result = call(predict, run, images)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"error: {run} has no such weights")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("none/x.csv", "No such file"), (".", "Is a directory")]
+)
+def test_predict_looks_first_whether_the_table_can_be_written(
+    folder, images, name, why, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(predictions, "classify", lambda *_: pytest.fail("classified before"))
+    result = call(predict, folder, images, "--csv", tmp_path / name)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: csv is {tmp_path / name}; expected a file")
+    assert why in result.stderr
+
+
+def test_a_reader_that_has_ended_is_no_usage_error(folder, images, monkeypatch):
+    def closed(*_, **__):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(predictions, "print_result", closed)
+    result = call(predict, folder, images)
+    assert (result.exit_code, result.stderr) == (1, "")
 
 
 def test_the_report_of_trains_folder(folder):
