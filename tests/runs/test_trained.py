@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -152,9 +153,7 @@ def test_predict_names_a_run_that_is_not_there(images, tmp_path):
         assert result.stderr.startswith(f"error: {run} has no such weights")
 
 
-@pytest.mark.parametrize(
-    ("name", "why"), [("none/x.csv", "No such file"), (".", "Is a directory")]
-)
+@pytest.mark.parametrize(("name", "why"), [("none/x.csv", "No such file"), (".", "Is a directory")])
 def test_predict_looks_first_whether_the_table_can_be_written(
     folder, images, name, why, tmp_path, monkeypatch
 ):
@@ -163,6 +162,18 @@ def test_predict_looks_first_whether_the_table_can_be_written(
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: csv is {tmp_path / name}; expected a file")
     assert why in result.stderr
+
+
+def test_names_of_images_that_are_not_text_are_kept(folder, tmp_path):
+    name, table = b"caf\xe9.png", tmp_path / "predictions.csv"
+    (tmp_path / "images").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "images" / os.fsdecode(name))
+    result = call(predict, folder, tmp_path / "images", "--csv", table)
+    assert result.exit_code == 0, result.output
+    assert table.read_bytes().splitlines()[1].startswith(name + b",")
+    result = call(predict, folder, tmp_path / "images")
+    assert result.exit_code == 0, result.output
+    assert result.stdout_bytes.endswith(b"  " + name + b"\n")
 
 
 def test_a_reader_that_has_ended_is_no_usage_error(folder, images, monkeypatch):
