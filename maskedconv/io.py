@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -25,8 +26,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: the file cannot be written or put in place.
     """
-    partial = path.with_name(f".{_stem(path)}.{secrets.token_hex(8)}.partial")
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    partial, handle = _new_partial(path)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -45,6 +45,15 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
         file.write(content)
 
 
+def check_replaceable(path: Path) -> None:
+    """OSError if :func:`replacing` cannot put a file at ``path``; writes nothing."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    partial, handle = _new_partial(path)
+    os.close(handle)
+    partial.unlink()
+
+
 def remove_partial_files(path: Path) -> None:
     """Removes the files of killed writers of ``path``. No process may be writing it."""
     start = f".{_stem(path)}."
@@ -52,6 +61,13 @@ def remove_partial_files(path: Path) -> None:
         for name in os.listdir(path.parent):
             if name.startswith(start) and name.endswith(".partial"):
                 path.with_name(name).unlink(missing_ok=True)
+
+
+def _new_partial(path: Path) -> tuple[Path, int]:
+    """A new file in the folder of ``path``, and its handle."""
+    partial = path.with_name(f".{_stem(path)}.{secrets.token_hex(8)}.partial")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return partial, os.open(partial, flags, 0o666)
 
 
 def _stem(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from maskedconv.cli.options import check_device, usage_errors
+from maskedconv.io import check_replaceable
 from maskedconv.training.device import open_device
 
 
@@ -41,6 +42,8 @@ def main(
         check_device(device, threads)
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+        if csv is not None:
+            _check_csv(csv)
         from maskedconv.cli.predictions import classify, print_result, write_csv
         from maskedconv.runs.trained import load_run
 
@@ -49,6 +52,15 @@ def main(
         if csv is not None:
             write_csv(predictions, csv)
         print_result(predictions, listed=csv is None)
+
+
+def _check_csv(path: Path) -> None:
+    """ValueError if no file can be written there, before images are classified."""
+    try:
+        check_replaceable(path)
+    except OSError as error:
+        expected = "expected a file in a folder that can be written"
+        raise ValueError(f"csv is {path}; {expected} ({error.strerror})") from error
 
 
 if __name__ == "__main__":

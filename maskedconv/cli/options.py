@@ -12,7 +12,6 @@ import typer
 
 from maskedconv.checks import check_choice
 from maskedconv.console import say
-from maskedconv.io import StoreError
 from maskedconv.runs.parts import Option
 from maskedconv.training.device import DEVICES
 from maskedconv.training.graph import check_graph
@@ -42,8 +41,11 @@ def usage_errors(tell: Callable[[str], None] = say) -> Iterator[None]:
     except KeyboardInterrupt:
         say("interrupted before anything was run")
         raise typer.Exit(INTERRUPTED) from None
+    # The reader of stdout, such as head, has ended.
+    except BrokenPipeError:
+        raise
     # DataError is a ValueError; ImportError names a package of an extra that is not installed.
-    except (StoreError, ValueError, TypeError, ImportError) as error:
+    except (OSError, ValueError, TypeError, ImportError) as error:
         tell(f"error: {error}")
         raise typer.Exit(USAGE) from error
 

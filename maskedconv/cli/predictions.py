@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +76,10 @@ def _list(root: Path, classes: tuple[str, ...]) -> tuple[list[Path], list[int]]:
     passed_over = PassedOver(root)
     if not root.is_dir():
         raise DataError(f"images is {root}; expected a folder")
-    folders = class_folders(root, PassedOver(root))
+    folders = class_folders(root, passed_over)
     if not folders:
+        # Then nothing is outside the class folders.
+        passed_over = PassedOver(root)
         paths, labels = image_files(root, passed_over), list[int]()
     else:
         for name in folders:
@@ -92,7 +95,10 @@ def _list(root: Path, classes: tuple[str, ...]) -> tuple[list[Path], list[int]]:
 
 
 def write_csv(predictions: Predictions, path: Path) -> None:
-    """Writes a row for each image: file, predicted class, probability, and true class if known."""
+    """Writes a row for each image: file, predicted class, probability, and true class if known.
+
+    The text is UTF-8, except that a file's name keeps its bytes.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     known = bool(predictions.labels)
@@ -100,7 +106,7 @@ def write_csv(predictions: Predictions, path: Path) -> None:
     for index, (file, name, probability) in enumerate(_rows(predictions)):
         true = [predictions.classes[predictions.labels[index]]] if known else []
         writer.writerow([file, name, f"{probability:.6f}", *true])
-    replace_file(path, text.getvalue().encode())
+    replace_file(path, text.getvalue().encode(errors="surrogateescape"))
 
 
 def print_result(predictions: Predictions, *, listed: bool) -> None:
@@ -108,6 +114,9 @@ def print_result(predictions: Predictions, *, listed: bool) -> None:
     if predictions.labels:
         _print_accuracy(predictions)
     elif listed:
+        # A file's name that is not UTF-8 keeps its bytes.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")
         for file, name, probability in _rows(predictions):
             print(f"{probability:7.4f}  {name}  {file}")
 

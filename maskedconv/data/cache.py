@@ -43,7 +43,10 @@ def cache_file(root: Path) -> Path:
 
 
 def fingerprint(root: Path, paths: tuple[Path, ...]) -> str:
-    """Hash of the name, size and modification time of each file.
+    """Hash of each file's name, size, times of modification and of status change, and inode.
+
+    A folder that is renamed keeps the names, sizes and times of its files, but not their inodes.
+    A copy of a file has another inode, so that the images are decoded once more.
 
     Raises:
         DataError: a file cannot be found.
@@ -54,7 +57,8 @@ def fingerprint(root: Path, paths: tuple[Path, ...]) -> str:
             status = path.stat()
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error}") from error
-        entry = f"\0{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}"
+        times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
+        entry = f"\0{path.relative_to(root)}\0{status.st_size}\0{times}\0{status.st_ino}"
         digest.update(os.fsencode(entry))
     return digest.hexdigest()
 

@@ -29,7 +29,7 @@ _ORIENTATION = 0x0112
 def decode_listing(listing: Listing) -> tuple[Images, Images]:
     """Training and test images of ``listing``, each uint8 [N, 3, H, W], from the cache if possible.
 
-    A folder's cache file is valid until the name, size or modification time of an image changes.
+    A folder's cache file is valid until the name, size, times or inode of an image changes.
     It is stored in the user's cache folder or in ``MASKEDCONV_CACHE``. Errors of the cache are
     reported, not raised.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,20 +25,29 @@ def find(root: Path) -> Path | None:
     """The folder above ``MNIST/raw`` of a complete copy; None if there is none.
 
     Args:
-        root: that folder, or ``MNIST`` or ``MNIST/raw`` in it.
+        root: that folder, or ``MNIST`` or ``MNIST/raw`` in it; also by a relative path or a link.
 
     Raises:
         MissingDataError: a file is missing beside the others.
     """
-    within = {"raw": root.parent.parent, "MNIST": root.parent}
-    above = within.get(root.resolve().name, root)
-    files = [above / FOLDER / name for name in _files()]
-    there = [file.is_file() for file in files]
-    if not any(there):
-        return None
-    if not all(there):
-        raise MissingDataError(f"{files[there.index(False)]} is missing")
-    return above
+    for above in _places(root):
+        files = [above / FOLDER / name for name in _files()]
+        there = [file.is_file() for file in files]
+        if all(there):
+            return above
+        if any(there):
+            raise MissingDataError(f"{files[there.index(False)]} is missing")
+    return None
+
+
+def _places(root: Path) -> list[Path]:
+    """The folders that may be above ``MNIST/raw``: ``root``, or one above it as its name says."""
+    # A link may lead to MNIST/raw, or be a part of this path.
+    return [root, *(_above(path) for path in (Path(os.path.abspath(root)), root.resolve()))]
+
+
+def _above(path: Path) -> Path:
+    return {"raw": path.parent.parent, "MNIST": path.parent}.get(path.name, path)
 
 
 def _files() -> list[str]:

@@ -78,4 +78,7 @@ class Task(Protocol):
         """Number [] of examples of a batch that are right."""
 
     def measure(self, model: nn.Module) -> dict[str, float]:
-        """Further results of a trained network, in percent, by name."""
+        """Further results of a trained network, in percent, by name.
+
+        Computed in the precision of the caller's autocast.
+        """

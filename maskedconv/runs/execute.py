@@ -27,6 +27,7 @@ from maskedconv.runs.store import StoreError
 from maskedconv.runs.weights import keep_weights, start_from, weights_path
 from maskedconv.selection import select_learned_
 from maskedconv.training.checkpoint import Checkpoint
+from maskedconv.training.evaluation import autocast
 from maskedconv.training.graph import check_graph
 from maskedconv.training.history import Diverged, Epoch, History
 from maskedconv.training.loop import train
@@ -200,7 +201,9 @@ def _do(
         row["masks"] = masks
     # Other processes have ended their part.
     whole = dataset.shared(WHOLE)
-    if measured := whole.measure(model):
+    with autocast(dataset.device, config.amp == "bf16"):
+        measured = whole.measure(model)
+    if measured:
         row["measured"] = measured
     if config.keep and folder is not None:
         row.update(cast(Row, keep_weights(model, folder, config, whole)))

@@ -36,5 +36,9 @@ class BatchLoss:
         return self._dataset.correct(outputs[: len(own)], own)
 
     def count(self, targets: Tensor) -> float:
-        """This process's part of the number of examples, with which ``loss`` is summed."""
+        """This process's part of the number of examples."""
         return len(targets) / self._dataset.share.count
+
+    def terms(self, targets: Tensor) -> Tensor | float:
+        """This process's part of the number of terms, with which ``loss`` is summed."""
+        return self._dataset.terms(targets) / self._dataset.share.count

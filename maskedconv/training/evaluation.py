@@ -30,7 +30,8 @@ def evaluate(
 ) -> tuple[float, float]:
     """Mean loss and accuracy in percent on the test set; leaves the model in eval mode.
 
-    For images these are the cross-entropy and the top-1. All processes that share ``dataset`` call
+    For images these are the cross-entropy and the top-1. The loss is the mean over all terms, such
+    as tokens, and does not depend on ``batch_size``. All processes that share ``dataset`` call
     it with the same network.
 
     Args:
@@ -43,7 +44,8 @@ def evaluate(
     for logits, labels in answers(model, dataset, batch_size, amp):
         with autocast(dataset.device, amp):
             loss = dataset.loss(logits, labels)
-        sums.add(loss, dataset.correct(logits, labels), len(labels))
+        correct, terms = dataset.correct(logits, labels), dataset.terms(labels)
+        sums.add(loss, correct, len(labels), terms)
         if stopped := stopped or stop():
             break
     if ranks.any(stopped):

@@ -151,7 +151,8 @@ def _train_epoch(
         if redraws:
             rerandomise_(position.model, position.steps + 1, config.seed)
         loss, logits = step(images, labels)
-        position.sums.add(loss, own.correct(logits, labels), own.count(labels))
+        correct = own.correct(logits, labels)
+        position.sums.add(loss, correct, own.count(labels), own.terms(labels))
         position.batch += 1
         position.steps += 1
     if not position.sums.count:

@@ -93,7 +93,9 @@ class Position:
         statistics = running_statistics(self.model)
         for name, value in state.get("statistics", {}).items():
             statistics[name].copy_(value)
-        for name, value in state["sums"].items():
+        # States of earlier versions weighted losses by examples.
+        sums = {"terms": state["sums"]["count"], **state["sums"]}
+        for name, value in sums.items():
             moved = value.to(self.device) if isinstance(value, Tensor) else value
             setattr(self.sums, name, moved)
         torch.set_rng_state(state["random"])
@@ -108,20 +110,24 @@ class Sums:
         self.loss = torch.zeros((), device=device, dtype=torch.float64)
         self.correct = torch.zeros((), device=device, dtype=torch.int64)
         self.count: float = 0
+        self.terms: Tensor | float = 0
 
-    def add(self, loss: Tensor, correct: Tensor, count: float) -> None:
-        """Adds one batch: mean ``loss`` [], number ``correct`` [] of its ``count`` examples."""
-        self.loss += loss * count
+    def add(self, loss: Tensor, correct: Tensor, count: float, terms: Tensor | float) -> None:
+        """Adds one batch: mean ``loss`` [] of ``terms``, number ``correct`` [] of its ``count``
+        examples.
+        """
+        self.loss += loss * terms
         self.correct += correct
         self.count += count
+        self.terms = self.terms + terms
 
     def values(self) -> Tensor:
-        """Sum of the losses, number of correct predictions and of examples, float64 [3]."""
-        values = [self.loss.item(), self.correct.item(), self.count]
+        """Sum of the losses, correct predictions, numbers of examples and terms, float64 [4]."""
+        values = [self.loss.item(), self.correct.item(), self.count, float(self.terms)]
         return torch.tensor(values, dtype=torch.float64)
 
 
 def means(sums: Tensor) -> tuple[float, float]:
     """Mean loss, and top-1 in percent, of :meth:`Sums.values`."""
-    loss, correct, count = sums.tolist()
-    return loss / count, 100.0 * correct / count
+    loss, correct, count, terms = sums.tolist()
+    return loss / terms, 100.0 * correct / count

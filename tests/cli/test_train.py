@@ -69,6 +69,8 @@ def test_train_that_diverges_exits_1():
         (["--model", "wrn_10_1", "--optimizer", "lion"], "optimizer is 'lion'"),
         (["--model", "wrn_10_1", "--keep"], "keep is True; expected --out FOLDER"),
         (["--model", "wrn_10_1", "--checkpoint-minutes", "-1"], "checkpoint_minutes is -1.0"),
+        # The system refuses the name of the folder.
+        (["--model", "alexnet", "--dataset", "folder", "--data-dir", "n" * 300], "n" * 300),
         ([], "--model"),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from image_files import write_folder, write_image
+from PIL import Image
 
 from maskedconv import data
 from maskedconv.data import decode
@@ -50,6 +51,33 @@ def test_changed_image_is_read_again(cached_folder):
     write_image(path, 99)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert (data.load("folder", cached_folder).train_images[0, :, 1:] == 99).all()
+
+
+def test_images_of_swapped_class_folders_are_read_again(tmp_path):
+    """Renamed folders keep the times of their files, which may be of one size."""
+    root = tmp_path / "images"
+    for split in ("train", "test"):
+        for name, value in (("cat", 10), ("dog", 200)):
+            (root / split / name).mkdir(parents=True)
+            file = root / split / name / "0.bmp"
+            Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(file)
+            os.utime(file, (1e9, 1e9))
+    assert data.load("folder", root).train_images[:, 0, 0, 0].tolist() == [10, 200]
+    for old, new in (("cat", "other"), ("dog", "cat"), ("other", "dog")):
+        (root / "train" / old).rename(root / "train" / new)
+    assert data.load("folder", root).train_images[:, 0, 0, 0].tolist() == [200, 10]
+    assert len(list(decode.cache_file(root).parent.iterdir())) == 1
+
+
+def test_a_file_with_its_old_size_and_time_is_read_again(tmp_path):
+    root = write_folder(tmp_path / "images", suffix=".bmp")
+    data.load("folder", root)
+    file = root / "train" / "cat" / "0.bmp"
+    before = file.stat()
+    write_image(file, 99)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_ino) == (before.st_size, before.st_ino)
+    assert (data.load("folder", root).train_images[0, :, 1:] == 99).all()
 
 
 def with_header(content, **changes):

@@ -63,6 +63,33 @@ def test_the_folder_itself_or_one_above_may_be_given(place, tmp_path):
     assert data.load("mnist", tmp_path / place).train_size == 30
 
 
+@pytest.mark.parametrize(
+    ("here", "given"),
+    [("MNIST/raw", "."), ("MNIST", "raw"), ("MNIST", "."), ("MNIST/raw", ".."), ("MNIST", "..")],
+)
+def test_a_relative_path_may_be_given(here, given, tmp_path, monkeypatch):
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path / here)
+    assert data.load("mnist", given).train_size == 30
+
+
+@pytest.mark.parametrize("place", [".", "MNIST", "MNIST/raw"])
+def test_a_link_may_be_given_or_be_a_part(place, tmp_path):
+    write(tmp_path / "images")
+    (tmp_path / "link").symlink_to(tmp_path / "images" / place)
+    assert data.load("mnist", tmp_path / "link").train_size == 30
+    linked = tmp_path / "linked" / place
+    linked.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "images" / place).rename(tmp_path / "moved")
+    linked.symlink_to(tmp_path / "moved")
+    assert data.load("mnist", linked).train_size == 30
+
+
+def test_a_folder_of_that_name_may_be_above(tmp_path):
+    write(tmp_path / "MNIST")
+    assert data.load("mnist", tmp_path / "MNIST").train_size == 30
+
+
 def test_a_subset(tmp_path):
     write(tmp_path)
     assert data.load("mnist", tmp_path, subset=2).train_size == 20

@@ -20,6 +20,7 @@ from maskedconv.data.number_words import (
 )
 from maskedconv.data.translation import TranslationSet
 from maskedconv.models.tokens import BOS, EOS, PAD
+from maskedconv.training import TrainingConfig, evaluate, train
 
 SAMPLES = {
     "en": {0: "zero", 21: "twenty-one", 300: "three hundred", 999: "nine hundred ninety-nine"},
@@ -117,6 +118,29 @@ def test_loss_and_correct_ignore_padding():
     assert int(task.correct(right, targets)) == 2
     right[1, 0] = F.one_hot(torch.tensor(3), 6)
     assert int(task.correct(right, targets)) == 1
+
+
+class SameForAll(torch.nn.Module):
+    """Logits of three places, whatever the pair is."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.arange(18.0).reshape(3, 6).cos())
+
+    def forward(self, pairs):
+        return self.logits.expand(len(pairs), -1, -1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_the_losses_are_means_over_all_tokens(batch_size):
+    targets = torch.tensor([[3, EOS, PAD], [EOS, PAD, PAD], [4, 5, EOS]])
+    task, model = small_task(targets), SameForAll()
+    expected = task.loss(model(targets), targets).item()
+    assert evaluate(model, task, batch_size)[0] == pytest.approx(expected, rel=1e-6)
+    plain = {"momentum": 0.0, "weight_decay": 0.0, "milestones": (), "gamma": 1.0}
+    config = TrainingConfig(epochs=1, batch_size=batch_size, lr=1e-12, **plain)
+    (epoch,) = train(model, task, config).epochs
+    assert epoch.train_loss == pytest.approx(expected, rel=1e-6)
 
 
 def test_measure():

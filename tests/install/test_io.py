@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import time
 
 import pytest
 
-from maskedconv.io import remove_partial_files, replace_file, replacing
+from maskedconv.io import check_replaceable, remove_partial_files, replace_file, replacing
 
 
 def test_replaces_with_the_permissions_of_any_new_file(tmp_path):
@@ -47,6 +48,18 @@ def test_full_disk(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         replace_file(path, b"new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whether_a_file_can_be_written_is_known_before(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    check_replaceable(path)
+    check_replaceable(tmp_path / "new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    for wrong in (tmp_path, tmp_path / "none" / "file", path / "file"):
+        with pytest.raises(OSError, match=re.escape(str(wrong.parent))):
+            check_replaceable(wrong)
 
 
 def test_two_writers_at_once_do_not_meet(tmp_path):

@@ -10,7 +10,7 @@ from precision import assert_as_exact
 from torch import nn
 
 from maskedconv.functional.features import GrowingFeatures
-from maskedconv.ops import native, triton_runtime
+from maskedconv.ops import bn_relu, native, triton_runtime
 from maskedconv.ops.bn_statistics import (
     BACKENDS,
     RunningStatistics,
@@ -202,6 +202,32 @@ def test_the_same_to_the_bit_each_time(threads):
     finally:
         torch.set_num_threads(before)
     assert torch.equal(first, again)
+
+
+@pytest.mark.skipif(native.module() is None, reason=native.REASON)
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((1, 1, 2**15, 2**16), "2147483647 pixels"), ((1, 2**31, 2, 1), "2147483647 channels")],
+)
+def test_sizes_that_its_kernel_would_refuse_are_for_the_reference(shape, words):
+    """The values are one number in memory."""
+    large = StatisticsProblem(torch.zeros(1, 1, 1, 1).expand(shape), None, None, EPS)
+    small = large._replace(input=torch.zeros(1, 1, 1, 1).expand(1, 1, 2, 2))
+    assert words in BACKENDS["native"].cannot_run(large)
+    assert words not in BACKENDS["native"].cannot_run(small)
+    # A decision for the one is none for the other.
+    assert large.kind() != small.kind()
+
+
+@pytest.mark.skipif(native.module() is None, reason=native.REASON)
+def test_the_passes_refuse_channels_but_no_pixels():
+    norm = bn_relu.Normalisation(None, None, torch.zeros(5, 1), EPS, True)
+    pixels, channels = (
+        bn_relu.NormProblem(torch.zeros(1, 1, 1, 1).expand(shape), norm)
+        for shape in ((1, 1, 2**15, 2**16), (1, 2**31, 1, 2))
+    )
+    assert "2147483647" not in bn_relu.BACKENDS["native"].cannot_run(pixels)
+    assert "2147483647 channels" in bn_relu.BACKENDS["native"].cannot_run(channels)
 
 
 def test_choice():

@@ -99,6 +99,22 @@ def test_every_part_of_a_run_computes_in_it(amp, dtype, tmp_path, monkeypatch):
     assert found == {dtype}
 
 
+@pytest.mark.parametrize(("amp", "dtype"), [("bf16", torch.bfloat16), ("off", torch.float32)])
+def test_further_results_of_a_run_are_in_its_precision(amp, dtype, monkeypatch):
+    found = []
+
+    def measure(self, model):
+        found.extend(model(images).dtype for images, _ in self.test_batches(100))
+        return {"top5": 1.0}
+
+    monkeypatch.setattr(data.Dataset, "measure", measure)
+    digits = data.load("digits", subset=2)
+    options = {"options": (("width", 0.125),), "batch_size": 16}
+    row = execute(config("alexnet", epochs=1, subset=2, amp=amp, **options), digits)
+    assert row["measured"] == {"top5": 1.0}, row["error"]
+    assert set(found) == {dtype}
+
+
 def test_an_ensembles_answers_are_in_its_precision(monkeypatch, tmp_path):
     asked = []
 

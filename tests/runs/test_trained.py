@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from PIL import Image
 import maskedconv
 from maskedconv import predict, report, train
 from maskedconv.checkpoint import read_notes, save
+from maskedconv.cli import predictions
 from maskedconv.data import load
 from maskedconv.data.preprocessing import Preprocessing
 
@@ -117,6 +121,19 @@ def test_predictions_of_a_flat_folder_are_listed(folder, images):
     ]
 
 
+def test_images_beside_the_class_folders_are_named(folder, images, tmp_path):
+    shutil.copytree(images, tmp_path / "images")
+    for name in ("loose.png", ".hidden"):
+        Image.new("L", (8, 8)).save(tmp_path / "images" / name, "png")
+    result = call(predict, folder, tmp_path / "images")
+    assert result.stdout.splitlines()[-1].endswith("% of 20")
+    (line,) = result.stderr.splitlines()
+    assert line.endswith(": 1 hidden (.hidden); 1 outside the class folders (loose.png)")
+    one = tmp_path / "images" / "3"
+    Image.new("L", (8, 8)).save(one / ".hidden", "png")
+    assert call(predict, folder, one).stderr.endswith(f"ignored in {one}: 1 hidden (.hidden)\n")
+
+
 def test_predict_names_what_it_cannot_use(folder, images, tmp_path):
     (tmp_path / "cats").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "cats" / "a.png")
@@ -127,6 +144,45 @@ def test_predict_names_what_it_cannot_use(folder, images, tmp_path):
     (tmp_path / "cats" / "a.png").write_bytes(b"no image")
     result = call(predict, folder, tmp_path / "cats")
     assert (result.exit_code, "a.png" in result.stderr) == (2, True)
+
+
+def test_predict_names_a_run_that_is_not_there(images, tmp_path):
+    for run in (tmp_path, tmp_path / "none"):
+        result = call(predict, run, images)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"error: {run} has no such weights")
+
+
+@pytest.mark.parametrize(("name", "why"), [("none/x.csv", "No such file"), (".", "Is a directory")])
+def test_predict_looks_first_whether_the_table_can_be_written(
+    folder, images, name, why, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(predictions, "classify", lambda *_: pytest.fail("classified before"))
+    result = call(predict, folder, images, "--csv", tmp_path / name)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: csv is {tmp_path / name}; expected a file")
+    assert why in result.stderr
+
+
+def test_names_of_images_that_are_not_text_are_kept(folder, tmp_path):
+    name, table = b"caf\xe9.png", tmp_path / "predictions.csv"
+    (tmp_path / "images").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "images" / os.fsdecode(name))
+    result = call(predict, folder, tmp_path / "images", "--csv", table)
+    assert result.exit_code == 0, result.output
+    assert table.read_bytes().splitlines()[1].startswith(name + b",")
+    result = call(predict, folder, tmp_path / "images")
+    assert result.exit_code == 0, result.output
+    assert result.stdout_bytes.endswith(b"  " + name + b"\n")
+
+
+def test_a_reader_that_has_ended_is_no_usage_error(folder, images, monkeypatch):
+    def closed(*_, **__):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(predictions, "print_result", closed)
+    result = call(predict, folder, images)
+    assert (result.exit_code, result.stderr) == (1, "")
 
 
 def test_the_report_of_trains_folder(folder):

@@ -222,8 +222,8 @@ def test_only_gradients_are_sent_in_a_step(results):
     steps, epochs = 10 * CONFIG.epochs, CONFIG.epochs
     for result in results:
         rest = result["traffic"]["allreduce_"] - steps * learned
-        # Sums of loss, right examples and number, of training and test, and a flag.
-        assert rest == epochs * (24 + 24 + 8)
+        # Sums of loss, right examples, examples and terms, of training and test, and a flag.
+        assert rest == epochs * (32 + 32 + 8)
 
 
 def test_stopped_training_resumes(results):

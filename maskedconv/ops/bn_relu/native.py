@@ -15,6 +15,7 @@ from maskedconv.ops.geometry import dense_like, memory_format_of, pixel_pitch
 from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cpu",)
+MOST = 2**31 - 1  # kMost of csrc/common/checks.h
 _COMPILED = native.module()
 TYPES = {
     torch.float32: "float32",
@@ -32,6 +33,8 @@ def cannot_run(problem: NormProblem) -> str:
         return f"its kernel is for the CPU; the input is on {input.device}"
     if input.dtype not in TYPES:
         return f"its kernel is for float32, bfloat16 and float16; the input is {input.dtype}"
+    if input.size(1) > MOST:
+        return f"its kernel is for at most {MOST} channels"
     if pixel_pitch(input) == 0:
         return "its kernel is for contiguous channels and a constant stride between pixels"
     return ""

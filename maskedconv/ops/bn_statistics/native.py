@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import native
-from maskedconv.ops.bn_relu.native import TYPES, image
+from maskedconv.ops.bn_relu.native import MOST, TYPES, image
 from maskedconv.ops.bn_statistics.problem import StatisticsProblem
 from maskedconv.ops.geometry import pixel_pitch
 from maskedconv.ops.plain import address
@@ -25,6 +25,9 @@ def cannot_run(problem: StatisticsProblem) -> str:
         return native.why_missing()
     if problem.running is not None and (reason := problem.running.cannot_move()):
         return reason
+    channels = problem.input.size(1)
+    if max(channels, problem.input.numel() // max(1, channels)) > MOST:
+        return f"its kernel is for at most {MOST} pixels and {MOST} channels"
     for tensor in problem.tensors():
         if tensor.device.type != "cpu":
             return f"its kernel is for the CPU; a tensor is on {tensor.device}"

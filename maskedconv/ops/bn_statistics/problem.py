@@ -76,7 +76,7 @@ class StatisticsProblem(NamedTuple):
         if input.is_cuda:
             return describe_cuda(*self.tensors()), unmoved, known
         layouts = tuple((part.dtype, pixel_pitch(part) > 0) for part in self.tensors())
-        return input.device, layouts, unmoved, known
+        return input.device, input.shape, layouts, unmoved, known
 
     def resolved(self) -> StatisticsProblem:
         """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""
