@@ -6,6 +6,7 @@ same step with the mean of all gradients.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -75,7 +76,12 @@ class Group:
 
     def parallel(self, model: nn.Module) -> nn.Module:
         # Statistics are averaged once an epoch instead of broadcast before every forward pass.
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        with warnings.catch_warnings():
+            # In PyTorch 2.14 nothing else yet leaves each process its statistics at the start.
+            warnings.filterwarnings("ignore", ".*broadcast_buffers. is deprecated", FutureWarning)
+            return DistributedDataParallel(
+                model, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     def any(self, wish: bool) -> bool:
         flag = torch.tensor(int(wish))
