@@ -14,6 +14,7 @@ from torch import nn
 from maskedconv.fusion.operators import OPERATORS
 from maskedconv.fusion.session import Session
 from maskedconv.fusion.unwinding import is_running
+from maskedconv.nn.own_hooks import remove_hooks
 from maskedconv.tracing import is_traced
 
 
@@ -103,11 +104,7 @@ def attach(model: nn.Module, paused: Iterable[str]) -> None:
 def detach(model: nn.Module) -> None:
     """Removes the hooks of :func:`attach`."""
     _PASSES.drop_ended()
-    for module in model.modules():
-        for registry in (module._forward_pre_hooks, module._forward_hooks):
-            for key in [key for key, hook in registry.items() if _is_own(hook)]:
-                del registry[key]
-                module._forward_hooks_always_called.pop(key, None)
+    remove_hooks(model, _is_own)
 
 
 def _is_own(hook: Any) -> bool:

@@ -54,6 +54,10 @@ def unfreeze_statistics_(norm: FrozenStatistics) -> None:
 
 def _frozen_type(plain: type[nn.Module]) -> type[nn.Module]:
     """The one subclass of ``plain`` with frozen statistics."""
+    if not _FROZEN_TYPES:
+        # Here, as PyTorch calls the hook for every module of the process. Its annotation omits
+        # that a hook may return a module to take instead.
+        register_module_module_registration_hook(cast(Callable[..., None], _on_registration))
     if plain not in _FROZEN_TYPES:
         # torch.fx treats modules of torch.nn as operators, and traces the inside of others.
         attributes = {"plain_type": plain, "__module__": plain.__module__}
@@ -80,7 +84,3 @@ def _on_registration(owner: nn.Module, name: str, module: nn.Module | None) -> n
     if not isinstance(before, FrozenStatistics):
         return None
     return before if module.running_mean is before.running_mean else None
-
-
-# PyTorch's annotation omits that a hook may return a module to take instead.
-register_module_module_registration_hook(cast(Callable[..., None], _on_registration))

@@ -18,14 +18,7 @@ DETERMINISTIC = True
 
 def cannot_run(problem: StatisticsProblem) -> str:
     """Empty when the kernel takes this input, else the reason why not."""
-    if problem.running is not None and (reason := problem.running.cannot_move()):
-        return reason
-    for tensor in problem.tensors():
-        if tensor.dtype != problem.input.dtype:
-            return f"the input is {problem.input.dtype}, what is added to it {tensor.dtype}"
-        if reason := bn_relu.cannot_take(tensor):
-            return reason
-    return ""
+    return problem.why_refused(bn_relu.cannot_take)
 
 
 def run(problem: StatisticsProblem) -> Tensor:

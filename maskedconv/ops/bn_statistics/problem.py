@@ -78,6 +78,21 @@ class StatisticsProblem(NamedTuple):
         layouts = tuple((part.dtype, pixel_pitch(part) > 0) for part in self.tensors())
         return input.device, input.shape, layouts, unmoved, known
 
+    def why_refused(self, cannot_take: Callable[[Tensor], str]) -> str:
+        """The reason why GPU kernels cannot take this problem, or an empty string.
+
+        Args:
+            cannot_take: the reason for one tensor.
+        """
+        if self.running is not None and (reason := self.running.cannot_move()):
+            return reason
+        for tensor in self.tensors():
+            if tensor.dtype != self.input.dtype:
+                return f"the input is {self.input.dtype}, what is added to it {tensor.dtype}"
+            if reason := cannot_take(tensor):
+                return reason
+        return ""
+
     def resolved(self) -> StatisticsProblem:
         """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""
         summand = None if self.summand is None else resolved(self.summand)
