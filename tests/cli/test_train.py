@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from commands import call, keys
-from PIL import Image
+from image_files import write_folder
 
 from maskedconv import train
 from maskedconv.cli.options import parse_learned, parse_option
@@ -27,24 +26,12 @@ def test_train_prints_its_epochs_and_keeps_the_row(tmp_path):
 
 def test_train_on_other_images_of_the_same_name_is_refused(tmp_path):
     arguments = ("--dataset", "folder", "--model", "wrn_10_1", "--epochs", "1", "--out", tmp_path)
-    for seed, exit_code in ((0, 0), (1, 2)):
-        images = write_images(tmp_path / str(seed) / "images", seed)
+    for classes, exit_code in (("ab", 0), ("ba", 2)):
+        images = write_folder(tmp_path / classes / "images", classes)
         result = call(train, *arguments, "--data-dir", images)
         assert result.exit_code == exit_code, result.output
     assert "holds results of other data" in result.stderr
     assert len(keys(tmp_path)) == 1
-
-
-def write_images(root, seed):
-    """Eight images of noise in two classes."""
-    random = np.random.default_rng(seed)
-    for split in ("train", "test"):
-        for name in "ab":
-            (root / split / name).mkdir(parents=True)
-            for number in range(2):
-                pixels = random.integers(0, 256, (8, 8), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
-    return root
 
 
 def test_train_that_diverges_exits_1():
