@@ -6,12 +6,14 @@ Ramanujan et al. 2019 (arXiv 1911.13299).
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_width, scaled
 from maskedconv.models.data_shape import DataShape
-from maskedconv.models.initialisation import he_normal_
+from maskedconv.models.initialisation import draw_weight_, he_normal_
 from maskedconv.models.layers import max_pool
 from maskedconv.models.recipe import Recipe
 
@@ -75,9 +77,8 @@ class ConvNet(nn.Module):
             make.linear(hidden, data.num_classes, bias=False),
         )
         he_normal_(self)
-        for layer in self.fc:
-            if isinstance(layer, nn.Linear):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        for layer in self.fc[::2]:
+            draw_weight_(layer, partial(nn.init.kaiming_normal_, nonlinearity="relu"))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.features(x).flatten(1))

@@ -5,12 +5,15 @@ Training and the lack of biases follow Ramanujan et al. 2019 (arXiv 1911.13299).
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_width, scaled
 from maskedconv.models.conv import RECIPE as CONV_RECIPE
 from maskedconv.models.data_shape import DataShape
+from maskedconv.models.initialisation import draw_weight_
 
 RECIPE = CONV_RECIPE
 
@@ -37,9 +40,8 @@ class LeNet300(nn.Module):
             nn.ReLU(inplace=True),
             make.linear(hidden[1], data.num_classes, bias=False),
         )
-        for layer in self.fc:
-            if isinstance(layer, nn.Linear):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        for layer in self.fc[::2]:
+            draw_weight_(layer, partial(nn.init.kaiming_normal_, nonlinearity="relu"))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(x.flatten(1))

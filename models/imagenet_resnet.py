@@ -6,12 +6,14 @@ mode, and γ uniform in [0, 1].
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv.methods import LayerFactory
 from maskedconv.models.data_shape import DataShape
-from maskedconv.models.initialisation import he_normal_, uniform_gamma_
+from maskedconv.models.initialisation import draw_weight_, he_normal_, uniform_gamma_
 from maskedconv.models.layers import global_average, norm_relu, projection
 from maskedconv.models.recipe import Recipe
 from maskedconv.models.resnet import BasicBlock
@@ -97,6 +99,7 @@ class ImageNetResNet(nn.Module):
         )
         self.fc = make.linear(channels, data.num_classes)
         he_normal_(self, "fan_in")
+        draw_weight_(self.fc, partial(nn.init.kaiming_normal_, nonlinearity="relu"))
         uniform_gamma_(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_width, scaled
 from maskedconv.models.data_shape import DataShape
-from maskedconv.models.initialisation import he_normal_
+from maskedconv.models.initialisation import draw_weight_, he_normal_
 from maskedconv.models.layers import max_pool
 from maskedconv.models.recipe import Recipe
 
@@ -65,9 +67,8 @@ class VGG19(nn.Module):
             layers += pool
         self.features = nn.Sequential(*layers)
         self.fc = make.linear(channels * size * size, data.num_classes)
-        # Another layer has its own initialisation.
-        if isinstance(self.fc, nn.Linear):
-            nn.init.normal_(self.fc.weight, 0.0, 0.01)
+        draw_weight_(self.fc, partial(nn.init.normal_, mean=0.0, std=0.01))
+        if self.fc.bias is not None:
             nn.init.zeros_(self.fc.bias)
         if init == "he":
             he_normal_(self)

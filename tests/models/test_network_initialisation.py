@@ -9,8 +9,10 @@ import torch
 from small_networks import SMALL, parameters_by_name, small
 from torch import nn
 
-from maskedconv import MaskedConv2d, models
+from maskedconv import MaskedConv2d, methods, models
 from maskedconv.models.initialisation import he_normal_
+from maskedconv.nn.scored import ScoredLayer
+from maskedconv.nn.supermask import SupermaskLinear
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,22 @@ def test_fully_connected_layers_start_as_published() -> None:
     fc = models.create("vgg19", num_classes=100).fc
     assert fc.weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert not fc.bias.any()
+    fc = models.create("imagenet_resnet_18", method=methods.norm_only(), seed=0).fc
+    assert fc.weight.std().item() == pytest.approx(math.sqrt(2 / 512), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "name", ["conv2", "fc_300_100", "imagenet_resnet_18", "resnet_14", "vgg19", "wrn_10_1"]
+)
+def test_frozen_weights_of_a_supermask_are_those_of_the_network(name: str) -> None:
+    plain = dict(models.create(name, seed=0).named_modules())
+    method = methods.supermask(weights="network", scale=False)
+    masked = models.create(name, method=method, seed=0)
+    layers = {key: m for key, m in masked.named_modules() if isinstance(m, ScoredLayer)}
+    assert any(isinstance(layer, SupermaskLinear) for layer in layers.values())
+    for key, layer in layers.items():
+        expected = plain[key].weight.std().item()
+        assert layer.frozen.std().item() == pytest.approx(expected, rel=0.15)
 
 
 @pytest.mark.parametrize(
