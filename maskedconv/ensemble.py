@@ -19,7 +19,7 @@ from maskedconv.nn.rerandomise import rerandomises
 
 
 class Ensemble(nn.Module):
-    """Copies of a model that learn apart and hold their frozen values once.
+    """Copies of a model that are trained separately and share their frozen values.
 
     Frozen are the buffers of partly learned layers and the parameters that do not require a
     gradient when the ensemble is made. They stay shared under ``.to()`` of the ensemble, in copies
@@ -31,7 +31,7 @@ class Ensemble(nn.Module):
         model: the start of every member; it shares its frozen values as well.
         members: how many there are, at least 1.
         seed: draws the learned part of each member anew, from a seed of its own; None keeps the
-            values of ``model``. What other modules learn is drawn by their ``reset_parameters``.
+            values of ``model``. Other modules draw their learned values by ``reset_parameters``.
 
     Call with what a member takes; the output is ``[members, ...]``.
 

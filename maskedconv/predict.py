@@ -18,7 +18,7 @@ def main(
     ],
     images: Annotated[
         Path,
-        typer.Argument(help="Folder of images, or of a folder for each class: then evaluates."),
+        typer.Argument(help="Folder of images, or of one folder per class to get the accuracy."),
     ],
     key: Annotated[
         str | None, typer.Option(help="Key of the run, or its beginning, if there are several.")
@@ -36,7 +36,7 @@ def main(
     prints the class and its probability for each image. For a folder with a folder for each class,
     prints the accuracy of each class and of all images.
 
-    Exit status: 0 done, 2 usage or unreadable files.
+    Exit status: 0 done, 2 usage or unreadable files, 130 interrupted.
     """
     with usage_errors():
         check_device(device, threads)

@@ -75,7 +75,7 @@ def main(
             metavar="[NAME=]DIR",
         ),
     ] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch CIFAR first.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Fetch CIFAR or MNIST.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for results and report.", show_default="runs/<preset>"),
@@ -101,8 +101,8 @@ def main(
     parallel: Annotated[
         str,
         typer.Option(
-            help="Runs at once, each in its own process; auto: as many of quick's as there are "
-            "cores (at most 8), else one.",
+            help="Number of parallel runs, each in its own process; auto: for quick, one for each "
+            "core (at most 8), else one.",
             metavar="N|auto",
         ),
     ] = "auto",

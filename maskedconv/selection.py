@@ -19,7 +19,7 @@ PARTS = ("conv1", "block1", "block2", "block3", _SHORTCUTS, "fc")
 def select_learned_(model: Model, part: str | Sequence[str], *, bn_learned: bool = True) -> Model:
     """Makes ``part`` and every BatchNorm's γ and β learned, in place; freezes the rest.
 
-    Sets ``requires_grad``, so it comes before the optimiser is made. Filters that are frozen by
+    Sets ``requires_grad``, so it comes before the optimizer is made. Filters that are frozen by
     their layer stay so.
 
     Args:

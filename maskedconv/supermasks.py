@@ -65,7 +65,12 @@ class Supermasks:
 
     @torch.no_grad()
     def add(self, name: str) -> None:
-        """Stores the model's present masks as the task ``name``, and replaces one of that name."""
+        """Stores the model's present masks as the task ``name``; replaces a task of that name.
+
+        Raises:
+            ValueError: layers with ``threshold="global"`` differ in ``k``, or FSDP2 shards their
+                scores.
+        """
         update_thresholds(self._model)
         bits = [layer.pack_mask() for layer in self._layers]
         others = {key: tensor.clone() for key, tensor in self._others().items()}

@@ -47,7 +47,7 @@ def main(
     model: Annotated[str, typer.Option(help="Such as wrn_28_4; see maskedconv.models.")],
     dataset: Annotated[str, typer.Option(help=f"{', '.join(data.available())}.")] = "digits",
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the images.")] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch CIFAR first.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Fetch CIFAR or MNIST.")] = False,
     learned: Annotated[
         str, typer.Option(help="0.1 is a tenth of every layer's filters, 1 one filter, 1.0 all.")
     ] = "1.0",
@@ -56,7 +56,7 @@ def main(
     ] = 0,
     frozen: Annotated[str, typer.Option(help=f"{', '.join(FROZEN_MODES)}.")] = "random",
     method: Annotated[
-        str, typer.Option(help="What is learned of a layer; see maskedconv.methods.")
+        str, typer.Option(help="Name of a method, such as supermask; see maskedconv.methods.")
     ] = SLICE,
     method_option: Annotated[
         list[str] | None,
@@ -85,7 +85,7 @@ def main(
     lr: Annotated[float | None, typer.Option(help="By default the recipe's.")] = None,
     momentum: Annotated[
         float | None,
-        typer.Option(help="By default the recipe's; of another optimizer 0.9, of yellowfin 0."),
+        typer.Option(help="By default the recipe's; with another --optimizer 0.9, yellowfin 0."),
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="By default the recipe's.")] = None,
     dropout: Annotated[float, typer.Option(help="Of wrn.")] = 0.0,

@@ -75,7 +75,8 @@ def create(
 
     Args:
         name: see :func:`available`.
-        num_classes: size of the logits ``[N, num_classes]``.
+        num_classes: size of the logits ``[N, num_classes]``; of a transformer, the size of the
+            vocabulary (logits ``[N, L, num_classes]``).
         learned, slice_dim, frozen: as in ``MaskedConv2d``. Fully connected layers are learned.
         seed: makes every weight a function of the seed alone: the same for each ``learned``,
             ``slice_dim`` and ``frozen``, except zeroed values. It is remembered, so that
@@ -85,13 +86,17 @@ def create(
         options:
             in_channels (3), image_size (32): of the input ``[N, in_channels, H, W]``.
             init: of the convolutions. "he" (default): N(0, 2 / (kH kW O)), in resnet
-                N(0, 2 / (kH kW I)), in AlexNet PyTorch's own. "authors", as in the authors' code:
+                and imagenet_resnet N(0, 2 / (kH kW I)), in AlexNet PyTorch's own.
+                "authors", as in the authors' code:
                 split convolutions of WRN and VGG, i.e. all but those of ``learned=1.0``, have
                 PyTorch's, and everything else is as under "he". "default", for WRN, DenseNet and
                 VGG: PyTorch's, as in the authors' split DenseNets before 19 February 2018.
             bn_learned (True): whether BatchNorm's affine parameters are learned.
             dropout (0.0): wrn only.
-            width (1.0): all but wrn and densenet; multiplies every number of channels.
+            width (1.0): all but wrn, densenet, imagenet_resnet and transformer; multiplies every
+                number of channels.
+            fold (False): resnet and transformer only, with a supermask ``method``; layers share one
+                frozen weight, each with its own scores.
             activation ("relu"): vgg_small and resnet18 only; "sign" makes activations binary.
 
     Raises:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _TITLES = (
-    "learned", "frozen", "gradients", "optimiser", "checkpoint", "activations", "packed",
+    "learned", "frozen", "gradients", "optimizer", "checkpoint", "activations", "packed",
     "all-reduce", "operations", "of full",
 )  # fmt: skip
 

@@ -54,9 +54,9 @@ def load(model: Model, path: str | Path, *, keep_frozen: bool = False) -> Model:
     agree. Tensors of the model on the meta device are allocated on the CPU.
 
     Args:
-        keep_frozen: refuse a file whose frozen values are not those of ``model``, instead of
-            loading them, and one of partly learned layers that are plain in ``model``, instead of
-            converting them, because other models or tasks share them.
+        keep_frozen: whether frozen values and types of layers must stay as they are, because other
+            models or tasks share them. A file with other frozen values, or with partly learned
+            layers that are plain in ``model``, is then an error.
 
     Returns:
         ``model``.

@@ -52,10 +52,11 @@ def save(
         masks: of supermasks, store what their masks keep, one bit for each weight, instead of the
             scores. The loaded model has the same output. Its scores are 1 for kept weights and 0
             for the others, so that training cannot be resumed from it.
-        base: where frozen values come from that no seed gives: a ``Path`` is a file, whose name
-            and SHA-256 are stored; a string is the name of a hub's model, which is stored with one
-            SHA-256 of all frozen values. An error of :func:`load` names it.
-        notes: JSON values to store beside the tensors, which :func:`read_notes` returns.
+        base: source of frozen values that no seed reproduces. A ``Path`` is a file, whose name and
+            SHA-256 are stored; a string is the name of a model of a hub, which is stored with one
+            SHA-256 of all frozen values. Errors of :func:`load` name the source.
+        notes: JSON values to store beside the tensors, which
+            :func:`maskedconv.checkpoint.read_notes` returns.
 
     Raises:
         TypeError: ``notes`` are no JSON values.

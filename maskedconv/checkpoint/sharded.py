@@ -94,9 +94,9 @@ def load_sharded(model: Model, folder: str | Path, optimizer: Optimizer | None =
     A failed load changes nothing in this process.
 
     Args:
-        optimizer: of the parameters of ``model``, as it was saved; its state and settings are
-            loaded, too: its parameters have state then that had it when it was saved, and no
-            others. Without it, those in the folder are not read.
+        optimizer: of the parameters of ``model``; its state and settings are loaded, too.
+            Parameters that had no state when saved have none afterwards. None ignores the
+            optimizer in the folder.
 
     Returns:
         ``model``.

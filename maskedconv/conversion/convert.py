@@ -98,7 +98,9 @@ def convert_(
             and of layers that are left alone. ``"learn"`` leaves them as they are, ``"freeze"``
             sets ``requires_grad`` to False. None is ``"learn"``, with a warning if they learn more
             values than the converted layers.
-        seed: of the values and indices drawn under ``"random"``; every layer gets its own from it.
+        seed: for everything that is drawn: values under ``frozen="random"``, indices under
+            ``which="random"``, and the weights, scores and positions of other methods. Every layer
+            gets its own seed from it. None uses torch's global generator.
 
     Returns:
         ``model``.
@@ -192,6 +194,8 @@ def _method(
         raise ValueError(f"learned is {learned} and method is {method}; expected one of the two")
     if which != "first":
         raise ValueError(f"which is {which} and method is {method}; expected methods.slice(which=)")
+    if (slice_dim, frozen) != (0, "keep"):
+        raise ValueError(f"method is {method}; expected it without slice_dim and frozen")
     return method
 
 

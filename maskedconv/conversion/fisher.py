@@ -62,8 +62,8 @@ def fisher_information(
         slice_dim: as for :class:`maskedconv.MaskedConv2d`.
 
     Raises:
-        ValueError: the model has no such layer, there are no batches, a loss is no
-            scalar, or a score is NaN or infinite.
+        ValueError: ``slice_dim`` is not one of the four, the model has no such layer, there are no
+            batches, a loss is no scalar, or a score is NaN or infinite.
     """
     slices.check_slice_dim(slice_dim)
     plain = plain_layers(model, (nn.Conv2d,))

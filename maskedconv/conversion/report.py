@@ -33,9 +33,9 @@ class OtherModule(NamedTuple):
 class ConversionReport:
     """The modules of a model that have parameters, by their names.
 
-    The first three are every ``nn.Conv2d``, subclasses included, and every converted layer of
-    another type. ``others`` and ``norms`` are the modules that ``convert_`` did not convert. A
-    plain convolution is in ``convertible`` or ``left_alone``, and in ``others``.
+    ``converted``, ``convertible`` and ``left_alone`` name every ``nn.Conv2d``, subclasses included,
+    and every converted layer of another type. ``others`` and ``norms`` list the modules with
+    parameters that are not converted; a plain convolution is therefore in ``others``, too.
 
     Attributes:
         converted: layers that learn only part of their values, such as :class:`MaskedConv2d`.

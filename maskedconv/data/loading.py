@@ -42,11 +42,16 @@ def load(
     Args:
         name: one of ``available()``.
         data_dir: folder of the images; for CIFAR, the published arrays (their folder or its
-            parent) or an image folder ``train/<class>/*``, ``test/<class>/*``. By default a
-            folder in the user's cache.
+            parent) or an image folder ``train/<class>/*``, ``test/<class>/*``. None: a folder of
+            this name in the user's data folder (``platformdirs.user_data_dir``).
         download: fetch CIFAR's published arrays or MNIST's files first if they are missing.
         subset: use this many training images of each class, and all test images.
         seed: selects the subset.
+        device: of the images or tokens.
+
+    Returns:
+        A :class:`maskedconv.data.Task`: images in memory (``Dataset``), images read during training
+        (``imagenet``, ``photos``), or pairs of token sequences (number words).
 
     Raises:
         DataError: an argument is wrong, or the data is damaged; names the file.

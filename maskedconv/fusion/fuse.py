@@ -21,15 +21,15 @@ _ATTEMPTS = 4
 
 
 def fuse_(model: nn.Module, *inputs: Any) -> FusionReport:
-    """Lets the model keep only what is not cheap to compute again for backward, in place.
+    """Recomputes norms and activations in backward instead of saving their results, in place.
 
-    In a chain such as convolution, norm, ReLU, convolution, plain PyTorch keeps the norm's input
-    and the ReLU's result. Then only the first is kept, and backward computes the second again. The
-    same holds for every element-wise activation, for gates of squeeze-and-excitation, for residual
-    sums, and for the concatenations of a DenseNet. Chains are found in the functions that the
-    forward pass calls, whatever modules call them, so that hooks, subclasses, and shared modules
-    stay as they are. Modules, parameters and keys of the state dict do not change either, and
-    :func:`maskedconv.convert_`, ``merge_``, ``save`` and ``load`` work before and after.
+    In a chain such as convolution, norm, ReLU, convolution, plain PyTorch saves the norm's input
+    and the ReLU's result. A fused model saves only the first, and backward recomputes the second.
+    The same holds for every element-wise activation, for gates of squeeze-and-excitation, for
+    residual sums, and for the concatenations of a DenseNet. Chains are found in the functions that
+    the forward pass calls, whatever modules call them, so that hooks, subclasses, and shared
+    modules stay as they are. Modules, parameters and keys of the state dict do not change either,
+    and :func:`maskedconv.convert_`, ``merge_``, ``save`` and ``load`` work before and after.
 
     The model runs with ``inputs`` in training and in evaluation mode, plain and fused. Each tensor
     that is computed again is compared with that of the forward pass. Modules for which they differ

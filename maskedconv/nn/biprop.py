@@ -23,7 +23,11 @@ class BipropConv2d(SupermaskConv2d):
 
 
 class BipropLinear(SupermaskLinear):
-    """The fully connected layer that belongs to :class:`BipropConv2d`."""
+    """A fully connected layer with a supermask over the signs of a frozen random weight.
+
+    As :class:`BipropConv2d`; arguments and errors are those of :class:`SupermaskLinear`. Input
+    ``[..., in_features]``, output ``[..., out_features]``. ``coats`` must be 1.
+    """
 
     method = "biprop"
     binary = True

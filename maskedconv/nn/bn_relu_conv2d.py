@@ -83,7 +83,18 @@ def bn_relu_conv(
 def bn_relu_convs(
     input: Tensor, bn: nn.Module, convs: Sequence[nn.Module], moments: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """As :func:`bn_relu_conv`, for several convolutions that read the same activation."""
+    """As :func:`bn_relu_conv`, for several convolutions that read the same activation.
+
+    Args:
+        input, bn, moments: as of :func:`bn_relu_conv`.
+        convs: at least one; each a :class:`~maskedconv.MaskedConv2d` or ``nn.Conv2d``.
+
+    Returns:
+        The output of each convolution, ``[N, O, Ho, Wo]``.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: what the modules raise.
+    """
     if not is_plain_norm(bn, input):
         activation = F.relu(bn(input))
         return tuple(conv(activation) for conv in convs)
@@ -104,6 +115,13 @@ def sum_bn_relu_convs(
 
     Args:
         input, summand: ``[N, C, H, W]``.
+        bn, convs: as of :func:`bn_relu_convs`.
+
+    Returns:
+        The sum ``[N, C, H, W]``, and the output of each convolution, ``[N, O, Ho, Wo]``.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: what the addition and the modules raise.
     """
     together = _with_sum(input, summand, bn, convs)
     if not together:
@@ -134,7 +152,14 @@ def _with_sum(
 
 
 def bn_relu(input: Tensor, bn: nn.Module, moments: Tensor | None = None) -> Tensor:
-    """``relu(bn(input))``, ``[N, C, H, W]``, keeping for backward only ``input``."""
+    """``relu(bn(input))``, ``[N, C, H, W]``; saves only ``input`` for backward.
+
+    Args:
+        input, bn, moments: as of :func:`bn_relu_conv`.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: what ``bn`` raises.
+    """
     if not is_plain_norm(bn, input):
         return F.relu(bn(input))
     assert isinstance(bn, nn.BatchNorm2d)

@@ -75,8 +75,8 @@ class MaskedConv2d(AssembledConv2d):
     them: every process must make the layer from the same seed, or load the same values.
 
     Raises:
-        TypeError, ValueError: ``learned``, ``slice_dim``, ``frozen`` or ``backend`` is not one of
-            the above, or what ``nn.Conv2d`` raises for its own arguments.
+        TypeError, ValueError: ``learned``, ``slice_dim``, ``frozen``, ``which``, ``backend`` or
+            ``seed`` is not one of the above, or what ``nn.Conv2d`` raises for its own arguments.
     """
 
     method = "slice"
@@ -235,6 +235,8 @@ class MaskedConv2d(AssembledConv2d):
             TypeError: ``conv`` is not an ``nn.Conv2d``.
             ValueError: ``conv`` is more than a plain one: a subclass, parametrized, pruned, with
                 gradient hooks; or ``frozen`` is none of the three.
+            TypeError, ValueError: as :class:`MaskedConv2d`, for ``learned``, ``slice_dim``,
+                ``which`` or ``seed``.
         """
         if not isinstance(conv, nn.Conv2d):
             raise TypeError(f"conv is a {type(conv).__name__}; expected an nn.Conv2d")

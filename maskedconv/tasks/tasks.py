@@ -22,8 +22,9 @@ class Tasks(Switching):
 
     A task has its own values of everything that is learned: parameters that require a gradient,
     buffers that are not frozen (running statistics, positions drawn by ``convert_``), and the head.
-    What is frozen when the tasks are made belongs to all. A switch exchanges references and copies
-    nothing, so that an optimizer of a task's parameters stays valid while other tasks are active::
+    Values that are frozen at construction are shared by all tasks. A switch exchanges references
+    and copies nothing, so that an optimizer of a task's parameters stays valid while other tasks
+    are active::
 
         tasks = Tasks(model, head="fc")
         tasks.add("flowers")
@@ -43,7 +44,7 @@ class Tasks(Switching):
 
     Args:
         model: of any method; converted, if it is to be.
-        head: name of a module that each task has one of its own of, whole; sizes may differ.
+        head: name of a module of which each task has its own copy; output sizes may differ.
 
     Attributes:
         model: the model with the values of the active task.
@@ -97,13 +98,13 @@ class Tasks(Switching):
         """The output of the model for the active task, or for the tasks of ``task_ids``.
 
         A batch of several tasks gives what each gives for its rows alone, and gradients reach the
-        parameters of each. In evaluation, all that has no values of a task runs once on the whole
-        batch, and so do BatchNorm and the frozen filters of convolutions that learn output filters
+        parameters of each. In evaluation, modules that all tasks share run once on the whole batch,
+        and so do BatchNorm and the frozen filters of convolutions that learn output filters
         (``slice_dim`` 0, without groups). Results may then differ by rounding. The first batch of
-        each shape runs twice more, with a row more: so, and one task after another. If the outputs
-        differ by more than √ε of the largest, with the ε of the least precise type in use, or if
-        the model cannot be run so, a warning says why. Then, in training, and where autograd does
-        not keep tensors as they are, one task is computed after another.
+        each shape runs twice more with one added row: jointly, and one task after another. If the
+        outputs differ by more than √ε of the largest, with the ε of the least precise type in use,
+        or if the model cannot run jointly, a warning says why, and one task is computed after
+        another. The same holds in training and under ``saved_tensors_hooks``.
 
         Args:
             arguments: of the model; with ``task_ids``, the first is a tensor ``[N, ...]``, and all
@@ -148,10 +149,10 @@ class Tasks(Switching):
     def infer(self, *arguments: Any) -> str:
         """The task that a batch is probably of, by one gradient step (Wortsman et al. 2020).
 
-        Weights and all other values are the mean of those of the tasks. The task whose share, if it
-        grew, would lower the entropy of the output the most is the answer; see
-        :mod:`maskedconv.superposition`. The source does this for supermasks; that other methods do
-        it too is our extension. More inputs make it more certain.
+        All values are the mean over the tasks. The result is the task whose coefficient, if
+        increased, lowers the entropy of the output the most; see :mod:`maskedconv.superposition`.
+        The source does this for supermasks; the other methods are an extension of this package.
+        More inputs make the result more certain.
 
         Args:
             arguments: of the model, of one task, such as ``[N, C, H, W]``; the output is

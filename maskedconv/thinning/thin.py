@@ -39,10 +39,10 @@ def thin(model: nn.Module, *inputs: Any) -> tuple[nn.Module, ThinReport]:
     """Removes the channels that are constant or that no layer reads, for evaluation.
 
     Zero filters give channels that are the same constant for every image. Norms, activations,
-    pooling, concatenations, and sums and products of two such channels keep them constant. Their
-    share of the next layer's result moves to its bias. A convolution that pads with zeros gets it
-    in the weight for one of its constant channels, which stays for all. Grouped convolutions lose
-    whole groups.
+    pooling, concatenations, and sums and products of two such channels keep them constant. The
+    constant that they add to the next layer's output moves to its bias. If the next layer is a
+    convolution that pads with zeros, one constant channel stays and its weight represents all of
+    them. Grouped convolutions lose whole groups.
 
     A channel stays if a sum adds it to one that is read and not constant, if a grouped convolution
     pads it with zeros beside a constant other than zero, if an unknown function reads it, or as
@@ -55,7 +55,8 @@ def thin(model: nn.Module, *inputs: Any) -> tuple[nn.Module, ThinReport]:
         A plain network of the same class in evaluation mode, and what was removed.
 
     Raises:
-        ValueError: ``inputs`` are missing, torch.fx cannot trace the model, or outputs differ.
+        ValueError: ``inputs`` are missing, torch.fx cannot trace the model, its output is not one
+            tensor, or outputs differ.
     """
     if not inputs:
         raise ValueError("inputs are missing; expected what the model is called with")

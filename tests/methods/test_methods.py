@@ -146,6 +146,8 @@ def test_a_new_network_keeps_its_random_start():
     [
         ({}, TypeError, "learned is missing"),
         ({"learned": 0.5, "method": methods.slice(0.5)}, ValueError, "expected one of the two"),
+        ({"slice_dim": 1, "method": methods.norm_only()}, ValueError, "without slice_dim"),
+        ({"frozen": "zero", "method": methods.supermask()}, ValueError, "without slice_dim"),
     ],
 )
 def test_conversion_takes_one_method(arguments, error, message):

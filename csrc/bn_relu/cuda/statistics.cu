@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kNormThreads) statistics_kernel(const Statisti
     if (!join_blocks<kWidth, Spread>(a.partials, t, part))
         return;
     for (int i = 0; i < kWidth; ++i) {
-        // Of no spread rounding may leave less than none; NaN stays NaN.
+        // Rounding may make the sum of squared deviations negative; NaN stays NaN.
         const float squares = part.second[i] < 0.0f ? 0.0f : part.second[i];
         finish(a, t.channel + i, part.first[i], squares / static_cast<float>(a.pixels));
     }
