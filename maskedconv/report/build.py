@@ -15,7 +15,7 @@ from maskedconv.report.claims import judge
 from maskedconv.report.document import Block, Document, Figure, Scorecard, Section, Text
 from maskedconv.report.item import Paper
 from maskedconv.report.loading import RUNS
-from maskedconv.report.measured import SEED_SPREAD
+from maskedconv.report.measured import SEED_SPREAD, seed_spread
 from maskedconv.report.render import html, markdown
 from maskedconv.report.results import Results, dataset_title, family, network_label
 from maskedconv.report.wall_time import wall_seconds
@@ -64,7 +64,8 @@ def _scorecard(results: Results, paper: Paper[Any], others: list[str]) -> Iterat
     name, title = "scorecard", "Scorecard of the paper's claims"
     if len(results.papers) > 1:
         name, title = f"{name}-{paper.items[0].id}", f"{paper.title}: scorecard"
-    blocks: list[Block] = [Text(_CRITERIA)] if paper is results.papers[0] and decided else []
+    first = paper is results.papers[0]
+    blocks: list[Block] = [Text(_criteria(results))] if first and decided else []
     blocks += [Scorecard(decided)] if decided else []
     if left := len(verdicts) - len(decided):
         blocks.append(
@@ -125,14 +126,23 @@ def _datasets(results: Results) -> str:
     return " and ".join(texts.get(name, dataset_title(name)) for name in names) or "no data"
 
 
-_CRITERIA = (
-    "Every criterion was fixed before the runs and is the same for every preset. A claim is "
-    "reproduced if all its cases hold, partly reproduced if some hold, and not reproduced if none "
-    "holds. A case is undecided if its difference is within the spread of seeds, and a claim is "
-    "undecided if undecided cases could change it. The spread is the standard deviation over "
-    "seeds. With one seed, it combines the binomial error of the test images and an assumed "
-    f"{SEED_SPREAD:g} points between seeds."
-)
+def _criteria(results: Results) -> str:
+    pooled = next((setting.pooled_sd for setting in results.all_seed_groups()), None)
+    between = (
+        "as no setting has several seeds, this is assumed"
+        if pooled is None
+        else f"the pooled standard deviation of the settings with several seeds is {pooled:.2f}"
+    )
+    return (
+        "The criteria are the same for every preset. They were fixed before the first runs; the "
+        "changelog names those that were changed or added later, and why. A claim is reproduced "
+        "if all its cases hold, partly reproduced if some hold, and not reproduced if none holds. "
+        "A case is undecided if its difference is within the spread of seeds, or if one of its "
+        "planned settings has no finished run. A claim is undecided if undecided cases could "
+        "change it. The spread of one run combines the binomial error of the test images and "
+        f"{seed_spread(pooled):.2f} points between seeds (at least {SEED_SPREAD:g}; {between}). "
+        "The spread of several seeds is their standard deviation, but at least that of one run."
+    )
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:

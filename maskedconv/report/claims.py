@@ -1,10 +1,11 @@
 """Claims of a paper, each with the criterion that decides it from our runs.
 
 A claim consists of cases (a network on a data set, or one setting). It is reproduced if all cases
-hold, partly reproduced if some hold, not reproduced if none holds, and not run if it has no cases.
-It is undecided if its undecided cases could change this. Accuracy is the top-1 of the best test
-epoch, averaged over seeds; a diverged run counts as chance. A case is undecided if its difference
-is within the spread of seeds (``report.measured``).
+hold, partly reproduced if some hold, not reproduced if none holds, and not run if no case can be
+told from the finished runs. It is undecided if its undecided cases could change this. Accuracy is
+the top-1 of the best test epoch, averaged over seeds; a diverged run counts as chance. A case is
+undecided if its difference is within the spread of seeds (``report.measured``), or if a planned
+setting that it compares has no finished run.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from maskedconv.report.measured import NOT_RUN, is_finished
+from maskedconv.report.results import SeedGroup, dataset_title
+
 if TYPE_CHECKING:
     from maskedconv.report.item import Paper
-    from maskedconv.report.results import Results, SeedGroup
+    from maskedconv.report.results import Results
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,12 @@ class Claim:
     """A claim of a paper.
 
     Attributes:
-        cases: finds the cases in the runs of the claim's item.
+        cases: finds the cases in the settings of the claim's item. It is called with all of them,
+            whose accuracy may be unknown, and with the finished ones alone.
         printed: whether the cases compare with a printed number. Then only runs with the same
             network, images and epochs make cases.
+        named: how the names of the cases begin that the text names. One without a case is an
+            undecided case.
     """
 
     id: str
@@ -48,6 +55,7 @@ class Claim:
     criterion: str
     cases: Callable[[list[SeedGroup]], Iterator[Case]]
     printed: bool = False
+    named: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,21 +64,24 @@ class Verdict:
 
     Attributes:
         experiment: id of the item with the deciding runs.
+        data: titles of the data sets of its finished runs.
     """
 
     claim: Claim
     experiment: str
     status: str
-    cases: tuple[Case, ...]
+    cases: tuple[Case, ...] = ()
+    data: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
-        """The number of cases, or the reason if there are none."""
+        """The number of cases and the data, or the reason if there are none."""
         if not self.cases:
             needed = " has the network, images and epochs of the printed number"
             decides = needed if self.claim.printed else " decides it"
             return f"no finished run of {self.experiment}{decides}"
         held = f"{_count(self.cases, True)} of {len(self.cases)} cases hold"
+        held += f" on {' and '.join(self.data)}" if self.data else ""
         still_open = _count(self.cases, None)
         return f"{held}, {still_open} undecided" if still_open else held
 
@@ -86,17 +97,34 @@ def judge(results: Results, paper: Paper[Any] | None = None) -> list[Verdict]:
 
 def judge_one(claim: Claim, experiment: str, settings: list[SeedGroup]) -> Verdict:
     """Decides one claim from the runs of its item."""
-    cases = tuple(claim.cases(settings))
+    finished = [setting for setting in settings if is_finished(setting)]
+    told = list(claim.cases(finished))
+    if not told:
+        return Verdict(claim, experiment, "not run")
+    cases = tuple(_checked(case, told) for case in claim.cases(settings))
+    cases += tuple(
+        Case(name, None, "no run is planned")
+        for name in claim.named
+        if not any(case.name.startswith(name) for case in cases)
+    )
     held, fell = _count(cases, True), _count(cases, False)
-    if not cases:
-        status = "not run"
-    elif held and fell:
+    if held and fell:
         status = "partly"
     elif held + fell < len(cases):
         status = "undecided"
     else:
         status = "reproduced" if held else "not"
-    return Verdict(claim, experiment, status, cases)
+    data = dict.fromkeys(dataset_title(setting.config.dataset) for setting in finished)
+    return Verdict(claim, experiment, status, cases, tuple(data))
+
+
+def _checked(planned: Case, told: list[Case]) -> Case:
+    """The case of all planned settings; undecided if the finished ones alone make another one."""
+    if planned in told:
+        return planned
+    finished = next((case for case in told if case.name == planned.name), None)
+    missing = f"{finished.evidence}; further runs: {NOT_RUN}" if finished else NOT_RUN
+    return Case(planned.name, None, missing)
 
 
 def _count(cases: tuple[Case, ...], holds: bool | None) -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from maskedconv.report.measured import accuracy
 from maskedconv.report.results import SeedGroup, is_reference
 
 
@@ -48,14 +49,23 @@ def log_fraction(setting: SeedGroup) -> float | None:
 def fit_seed_groups(settings: list[SeedGroup]) -> Fit | None:
     """Fit of mean best accuracy against log10 of the learned fraction, one point per setting.
 
-    The all-weights reference is excluded. For one network, the slope against the logarithm of the
-    number of learned parameters is the same.
+    For one network, the slope against the logarithm of the number of learned parameters is the
+    same.
     """
-    points = [
-        (x, setting.best.mean)
+    points = fitted_points(settings)
+    return fit_line([x for x, _ in points], [y for _, y in points])
+
+
+def fitted_points(settings: list[SeedGroup]) -> list[tuple[float, float]]:
+    """log10 of the learned fraction and accuracy of every finished setting.
+
+    A diverged run counts as chance. The all-weights reference is excluded.
+    """
+    return [
+        (x, top1.value)
         for setting in settings
         if not is_reference(setting.config)
-        and setting.best is not None
+        and (top1 := accuracy(setting)) is not None
+        and top1.known
         and (x := log_fraction(setting)) is not None
     ]
-    return fit_line([x for x, _ in points], [y for _, y in points])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from maskedconv.report.item import Paper
+from maskedconv.report.measured import pooled_sd
 from maskedconv.report.results import Results, Run, SeedGroup
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.row import Row
@@ -32,6 +34,15 @@ def load(out: Path, papers: Sequence[Paper[Any]]) -> Results:
         return _without_plan(store, loaded)
     experiments = {
         name: _seed_groups(entry, loaded.rows) for name, entry in plan["experiments"].items()
+    }
+    pooled = pooled_sd(group for groups in experiments.values() for group in groups)
+    notes = plan.get("data_notes") or {}
+    experiments = {
+        name: [
+            replace(group, pooled_sd=pooled, planned_note=notes.get(group.config.dataset, ""))
+            for group in groups
+        ]
+        for name, groups in experiments.items()
     }
     runs = [run for entry in plan["experiments"].values() for run in entry["runs"]]
     planned = {run.get("same_as", run["key"]) for run in runs} | {run["key"] for run in runs}

@@ -95,9 +95,16 @@ class Run:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """The runs of one configuration; they differ only in their seed."""
+    """The runs of one configuration; they differ only in their seed.
+
+    Attributes:
+        pooled_sd: ``measured.pooled_sd`` of the results that the group belongs to.
+        planned_note: the plan's note on the data, which counts until a run is finished.
+    """
 
     runs: tuple[Run, ...]
+    pooled_sd: float | None = None
+    planned_note: str = ""
 
     @property
     def config(self) -> RunConfig:
@@ -125,15 +132,14 @@ class SeedGroup:
 
     @property
     def whole_data(self) -> bool:
-        """Whether the runs used all images of the data set, according to the rows' notes."""
-        notes = (str(row.get("data_note") or "") for row in self.rows)
-        return self.config.subset is None and not any(_EXCERPT.search(note) for note in notes)
+        """Whether the runs use all images of the data set, according to the notes."""
+        return self.config.subset is None and not any(map(_EXCERPT.search, self._notes))
 
     @property
     def test_images(self) -> int | None:
         """The number of test images; None if it is not known."""
-        for row in self.rows:
-            if found := _TEST_IMAGES.search(str(row.get("data_note") or "")):
+        for note in self._notes:
+            if found := _TEST_IMAGES.search(note):
                 return int(found[1].replace(",", ""))
         return data.describe(self.config.dataset).test_size
 
@@ -174,6 +180,10 @@ class SeedGroup:
     def _stat(self, value: Callable[[Row], float | None]) -> Stat | None:
         values = [value(row) for row in self.rows]
         return Stat.of(number for number in values if number is not None)
+
+    @property
+    def _notes(self) -> list[str]:
+        return [str(row.get("data_note") or "") for row in self.rows] or [self.planned_note]
 
     def _first(self, value: Callable[[Row], int | None]) -> int | None:
         """The value of the first row with a value."""
@@ -229,10 +239,8 @@ class Results:
     def precision(self) -> str:
         """The precision of the runs with a row, as text."""
         configs = [run.config for run in self.runs().values() if run.row]
-        used = dict.fromkeys(
-            _PRECISIONS[config.amp] + ", compiled" * config.compile for config in configs
-        )
-        return " and ".join(used)
+        used = [_PRECISIONS[config.amp] + ", compiled" * config.compile for config in configs]
+        return " and ".join(dict.fromkeys(used))
 
     def title(self, experiment: str) -> str:
         return str(self.plan["experiments"][experiment].get("title") or experiment)
@@ -254,7 +262,7 @@ def sentence(text: str) -> str:
 
 
 def network_label(config: RunConfig) -> str:
-    """The heading for the network of a run, such as ``VGG-19 (width 0.125), lr 0.01``."""
+    """The name of a run's network, such as ``vgg19 (width 0.125)``."""
     width = dict(config.options).get("width", 1)
     return config.model + (f" (width {width:g})" if width != 1 else "")
 

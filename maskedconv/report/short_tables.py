@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from maskedconv.report.document import Table
 from maskedconv.report.results import SeedGroup, Stat, dataset_title, setting_label, setting_order
-from maskedconv.report.tables import NOTHING, datasets, networks
+from maskedconv.report.tables import NOTHING, cell, datasets, networks
 
 
 def pivot(
@@ -29,18 +29,14 @@ def pivot(
     return Table(caption, ("", *columns), rows, frozenset(range(1, len(columns) + 1)))
 
 
-def short(stat: Stat | None) -> str:
+def short(stat: Stat) -> str:
     """Mean and standard deviation over seeds, with one decimal."""
-    if stat is None:
-        return NOTHING
     return f"{stat.mean:.1f}" if stat.sd is None else f"{stat.mean:.1f} ± {stat.sd:.1f}"
 
 
 def one(setting: SeedGroup | None) -> str:
     """Accuracy of the best epoch, or the reason if there is none."""
-    if setting is None:
-        return NOTHING
-    return "diverged" if setting.failures and setting.best is None else short(setting.best)
+    return cell(setting, setting.best if setting else None, short)
 
 
 def random_zeroed(settings: list[SeedGroup]) -> str:

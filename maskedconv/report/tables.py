@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from maskedconv.report.document import Block, Text
 from maskedconv.report.results import (
@@ -74,14 +74,14 @@ def file_name(*parts: str) -> str:
     return "".join(letter for letter in text if letter.isalnum() or letter in "-_.")
 
 
-def cell(setting: SeedGroup | None, stat: Stat | None) -> str:
-    """A number for a table, or the reason if there is none."""
+def cell(setting: SeedGroup | None, stat: Stat | None, text: Callable[[Stat], str] = str) -> str:
+    """A number for a table as ``text``, with the seeds that failed, or the reason for none."""
     if setting is None or not any(run.row for run in setting.runs):
         return NOTHING
     if stat is None:
         return "diverged" if _diverged(setting) else "failed"
     failed = len(setting.failures)
-    return f"{stat} ({failed} of {len(setting.runs)} failed)" if failed else str(stat)
+    return text(stat) + (f" ({failed} of {len(setting.runs)} failed)" if failed else "")
 
 
 def _diverged(setting: SeedGroup) -> bool:

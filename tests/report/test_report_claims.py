@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from statistics import stdev
 
@@ -20,6 +21,7 @@ from report_samples import (
 
 from maskedconv.papers import ITEMS
 from maskedconv.papers.rosenfeld2018 import PAPER, criteria
+from maskedconv.report.fits import fit_seed_groups
 from maskedconv.report.measured import accuracy
 from maskedconv.runs.config import RunConfig
 
@@ -32,7 +34,9 @@ def test_claims_hold_on_results_of_the_papers_shape(tmp_path):
         "filters-best", "log-linear", "bn-alone", "block-beats-fc", "alexnet-small", "bn-helps",
         "tiny-imagenet", "ensembles",
     }  # fmt: skip
-    assert {found[name] for name in decided} == {"reproduced"}
+    # The digits have 360 test images, so the spread of an ensemble's gain is about two points.
+    assert found["ensembles"] == "undecided"
+    assert {found[name] for name in decided - {"ensembles"}} == {"reproduced"}
 
 
 def test_claims_fall_on_results_of_the_opposite_shape(tmp_path):
@@ -91,16 +95,63 @@ def test_ensembles_are_judged_by_the_better_optimizer(tmp_path, shared_gain, who
     assert verdicts(load(out))["ensembles"] == status
 
 
-def test_bn_helps_needs_runs_of_both_kinds(tmp_path):
-    runs = [config("wrn_10_1", learned=0.1, bn_learned=bn) for bn in (True, False)]
-    both = results_of(tmp_path / "a", {"fig4": runs}, lambda run: 50.0 if run.bn_learned else 40.0)
-    assert verdicts(both)["bn-helps"] == "reproduced"
-    less = results_of(tmp_path / "b", {"fig4": runs}, lambda run: 50.0 if run.bn_learned else 60.0)
-    assert verdicts(less)["bn-helps"] == "not"
-    even = results_of(tmp_path / "d", {"fig4": runs}, lambda run: 50.0 if run.bn_learned else 48.1)
-    assert verdicts(even)["bn-helps"] == "undecided"
-    one = results_of(tmp_path / "c", {"fig4": runs[:1]}, lambda run: 50.0)
-    assert verdicts(one)["bn-helps"] == "not run"
+@pytest.mark.parametrize(
+    ("few", "many", "status"),
+    [
+        (10.0, 1.0, "reproduced"),
+        (-10.0, -20.0, "not"),
+        (1.9, -9.0, "undecided"),
+        (10.0, 9.9, "undecided"),
+        (4.0, 30.0, "not"),
+        (10.0, None, "not run"),
+        (None, 1.0, "not run"),
+    ],
+)
+def test_bn_helps_most_where_few_filters_are_learned(tmp_path, few, many, status):
+    """``few`` and ``many`` are the gains at p = 0.1 and 0.7; None if BN fixed is not planned."""
+    gains = {0.1: few, 0.7: many}
+    runs = [
+        config("wrn_10_1", dataset="cifar10", learned=p, bn_learned=bn)
+        for p, gain in gains.items()
+        for bn in ((True, False) if gain is not None else (True,))
+    ]
+    results = results_of(
+        tmp_path, {"fig4": runs}, lambda run: 50.0 + (gains[run.learned] or 0) * run.bn_learned
+    )
+    assert verdicts(results)["bn-helps"] == status
+
+
+@pytest.mark.parametrize(
+    ("rest", "status"), [(1.0, "reproduced"), (-1.0, "reproduced"), (-50.0, "not"), (50.0, "not")]
+)
+def test_the_gap_closes_only_if_neither_rest_is_far_better(tmp_path, rest, status):
+    """``rest`` is random minus zeroed at p = 0.7; at p = 0.1 it is 20 points."""
+    gaps = {0.1: 20.0, 0.7: rest}
+    runs = [
+        config("wrn_10_1", dataset="cifar10", learned=p, frozen=frozen)
+        for p in gaps
+        for frozen in ("random", "zero")
+    ]
+    results = results_of(
+        tmp_path, {"fig1": runs}, lambda run: 40.0 + gaps[run.learned] * (run.frozen == "random")
+    )
+    assert verdicts(results)["gap-closes"] == status
+
+
+def test_a_diverged_run_is_a_point_of_the_log_linear_fit(tmp_path):
+    """On one line without the diverged run at p = 0.7, which counts as chance."""
+    runs = [config("wrn_10_1", learned=p, dataset="cifar10") for p in (0.05, 0.1, 0.2, 0.4, 0.7)]
+
+    def top1(run: RunConfig) -> float | None:
+        return 90.0 + 30 * math.log10(0.05 + 0.95 * run.learned) if run.learned < 0.7 else None
+
+    results = results_of(tmp_path, {"fig3": runs}, top1)
+    fit = fit_seed_groups(results.seed_groups("fig3"))
+    assert fit is not None
+    assert fit.n == 5
+    assert verdicts(results)["log-linear"] == "not"
+    kept = results_of(tmp_path / "kept", {"fig3": runs[:4]}, top1)
+    assert verdicts(kept)["log-linear"] == "reproduced"
 
 
 def test_divergence_counts_as_chance_and_other_failures_as_nothing(tmp_path):
@@ -122,12 +173,12 @@ def test_divergence_counts_as_chance_and_other_failures_as_nothing(tmp_path):
 
 
 def test_chance_depends_on_the_number_of_classes(tmp_path):
-    run = config("wrn_28_4", dataset="cifar100", learned=1)
-    low = results_of(tmp_path / "a", {"fig1": [run]}, lambda run: 5.0)
+    models = ("wrn_28_4", "densenet_bc_100_12")
+    runs = [config(model, dataset="cifar100", learned=1) for model in models]
+    low = results_of(tmp_path / "a", {"fig1": runs}, lambda run: 5.0)
     assert verdicts(low)["one-filter"] == "reproduced"
-    unknown = results_of(
-        tmp_path / "b", {"fig1": [replace(run, dataset="folder")]}, lambda run: 90.0
-    )
+    others = [replace(run, dataset="folder") for run in runs]
+    unknown = results_of(tmp_path / "b", {"fig1": others}, lambda run: 90.0)
     assert verdicts(unknown)["one-filter"] == "not run"
 
 

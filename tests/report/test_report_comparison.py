@@ -7,7 +7,16 @@ from dataclasses import replace
 
 from report_samples import blocks_of, config, load, results_of, row, small_top1, write_folder
 
-from maskedconv.papers.rosenfeld2018 import author_runs, fig5, printed, table2, table4
+from maskedconv.papers.rosenfeld2018 import (
+    author_runs,
+    fig2,
+    fig5,
+    printed,
+    table1,
+    table2,
+    table3,
+    table4,
+)
 from maskedconv.papers.rosenfeld2018.author_runs import comparison
 from maskedconv.papers.rosenfeld2018.table1 import table1_table
 from maskedconv.report.build import notice
@@ -63,7 +72,7 @@ def test_table1_gives_a_difference_only_to_the_same_network(tmp_path):
     other = results_of(tmp_path / "b", {"table1": [small]}, lambda run: 75.0).seed_groups("table1")
     assert table1_table(same, True, "").rows[0][-2:] == ["76.32", "−1.32"]
     table = table1_table(other, False, "")
-    assert table.columns[-2] == "paper (other network)"
+    assert table.columns[-2] == "paper (not comparable)"
     assert table.rows[0][-2:] == ["76.32", "wrn_28_4, CIFAR-10"]
 
 
@@ -84,6 +93,37 @@ def test_an_excerpt_of_the_images_is_not_compared(tmp_path):
     (part,) = load(out).seed_groups("table3")
     assert not printed.comparable(part, "wrn_28_4", "tiny-imagenet", 45)
     assert "part of the images" in notice(load(out))
+
+
+def test_table3_is_compared_only_if_all_its_runs_are_whole(tmp_path):
+    """The first setting is not run, and the second one had a part of the images."""
+    fields = {"dataset": "tiny-imagenet", "epochs": 45, "optimizer": "yellowfin"}
+    runs = [config("wrn_28_4", learned=learned, **fields) for learned in (0.1, 0.4)]
+    out = write_folder(tmp_path, {"table3": runs}, lambda run: 21.0)
+    note = "Tiny-ImageNet; 6,000 of 100,000 training images"
+    (out / "results.jsonl").write_text(json.dumps(row(runs[1], 30.0, data_note=note)) + "\n")
+    (table,) = blocks_of(table3.build, load(out), "table3", tmp_path, Table)
+    assert "not comparable" in table.caption
+
+
+def test_the_plans_note_on_the_images_counts_until_a_run_is_finished(tmp_path):
+    run = config("wrn_28_4", dataset="cifar10", epochs=10)
+    notes = {"cifar10": "CIFAR-10; 2,000 of 10,000 test images"}
+    for skip, images in ((1, 2_000), (0, 10_000)):
+        out = write_folder(tmp_path, {"fig1": [run]}, lambda _: 50.0, skip=skip, data_notes=notes)
+        (setting,) = load(out).seed_groups("fig1")
+        assert (setting.whole_data, setting.test_images) == (images == 10_000, images)
+
+
+def test_the_papers_network_on_fewer_images_is_not_called_another_one(tmp_path):
+    """As under the short preset."""
+    run = config("densenet_bc_100_12", dataset="cifar10", epochs=2, subset=500, learned=0.1)
+    plan = {"fig2": [run], "table1": [replace(run, learned=1.0, trained="bn")], "table2": [run]}
+    results = results_of(tmp_path, plan, lambda run: 50.0)
+    for item, build in (("fig2", fig2.build), ("table1", table1.build), ("table2", table2.build)):
+        table = blocks_of(build, results, item, tmp_path, Table)[0]
+        assert any("not comparable" in column for column in table.columns)
+        assert not any("other network" in column for column in table.columns)
 
 
 def test_an_optimizer_or_a_start_of_its_own_is_not_compared(tmp_path):
@@ -113,6 +153,17 @@ def test_fig5_shows_the_authors_full_runs_where_nothing_is_comparable(tmp_path):
         ("densenet_bc_100_12, CIFAR-10", "85.48"),
         ("wrn_28_10, CIFAR-10", "94.12"),
     ]
+
+
+def test_fig5_of_fewer_epochs_shows_the_authors_full_runs(tmp_path):
+    """Not their first epochs, although one of ours equals each."""
+    run = config("wrn_28_10", dataset="cifar10", learned=0.1)
+    for epochs, caption in ((30, "The authors' full runs"), (200, "Comparison")):
+        runs = [replace(run, epochs=epochs), replace(run, model="densenet_bc_100_12")]
+        results = results_of(tmp_path / str(epochs), {"fig5": runs}, lambda run: 60.0)
+        table = blocks_of(fig5.build, results, "fig5", tmp_path, Table)[-1]
+        assert table.caption.startswith(caption)
+        assert not any("epoch" in cell for row in table.rows for cell in row)
 
 
 def test_table4_beside_the_paper(tmp_path):

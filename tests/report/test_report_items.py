@@ -23,6 +23,7 @@ from maskedconv.papers.rosenfeld2018 import fig4, fig6, table3, table4
 from maskedconv.papers.rosenfeld2018.ensembles import all_parameters, stored
 from maskedconv.report import build as report_build
 from maskedconv.report import curves
+from maskedconv.report.claims import judge
 from maskedconv.report.document import Figure, Table, Text
 from maskedconv.report.filters import filters_panel
 from maskedconv.report.learned import learned_table
@@ -140,6 +141,16 @@ def test_table4_counts_shared_weights_once_and_not_for_unshared_members(tmp_path
     assert all_parameters(unshared) == 3_845_810
     assert stored(shared).total == 5_000_000
     assert stored(unshared).total == 2_000_000
+
+
+def test_table4_waits_for_the_other_optimizer(tmp_path):
+    """The better of two counts, so the gain is open while one of them is not run."""
+    runs = [run for run in ensembles() if run.seed == 0]
+    for skip, evidence in ((0, ""), (1, "further runs: not run, or failed")):
+        results = load(write_folder(tmp_path, {"table4": runs}, small_top1, skip=skip))
+        (verdict,) = [one for one in judge(results) if one.claim.id == "ensembles"]
+        (case,) = verdict.cases
+        assert case.evidence.partition("; ")[2] == evidence
 
 
 def test_curves_draw_a_shared_run_once(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from report_samples import config, results_of, verdicts
 
 from maskedconv.papers.rosenfeld2018 import fig5, table1, table2, table3
-from maskedconv.papers.rosenfeld2018.author_runs import author_runs
+from maskedconv.papers.rosenfeld2018.author_runs import author_runs, full_run
 from maskedconv.report.claims import judge
 from maskedconv.runs.config import RunConfig
 
@@ -57,12 +57,12 @@ def test_the_authors_figure2_meets_the_criterion_as_far_as_one_seed_tells(tmp_pa
 
 
 def full_runs() -> dict[str, list[RunConfig]]:
-    """The paper's full runs of one filter and of a tenth."""
+    """The paper's full runs of one filter, of a tenth and of all weights."""
     models = {"densenet_bc_100_12": 300, "wrn_28_10": 200}
     tenths = [
-        config(model, dataset="cifar10", epochs=epochs, learned=0.1, frozen=frozen)
+        config(model, dataset="cifar10", epochs=epochs, learned=learned, frozen=frozen)
         for model, epochs in models.items()
-        for frozen in ("random", "zero")
+        for learned, frozen in ((0.1, "random"), (0.1, "zero"), (1.0, "random"))
     ]
     ones = [
         config(model, dataset=dataset, epochs=models[model], learned=1)
@@ -74,6 +74,10 @@ def full_runs() -> dict[str, list[RunConfig]]:
 def printed(run: RunConfig) -> float:
     if isinstance(run.learned, int):
         return fig5.ONE_FILTER[run.model, run.dataset]
+    if run.learned == 1.0:
+        theirs = full_run(run)
+        assert theirs is not None
+        return theirs.top1
     return table2.TABLE2[run.model][run.learned, run.frozen]
 
 
@@ -89,6 +93,47 @@ def test_full_runs_off_by_more_than_the_threshold_do_not(tmp_path):
     assert verdicts(near)["one-filter-full"] == "reproduced"
     edge = results_of(tmp_path / "c", full_runs(), lambda run: printed(run) + 1.9)
     assert verdicts(edge)["one-filter-full"] == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("worse", "status"), [(0.0, "reproduced"), (-3.0, "reproduced"), (6.0, "not")]
+)
+def test_a_tenth_is_compared_with_all_weights(tmp_path, worse, status):
+    """All weights are ``worse`` points better than in the authors' runs."""
+    results = results_of(
+        tmp_path, full_runs(), lambda run: min(100.0, printed(run) + worse * (run.learned == 1.0))
+    )
+    assert verdicts(results)["tenth-full"] == status
+
+
+@pytest.mark.parametrize(
+    ("run", "name", "top1"),
+    [
+        (config("wrn_28_10", dataset="cifar10", epochs=200, learned=1), "one-filter-full", 69.0),
+        (config("resnet18", dataset="cifar10", epochs=100, method="biprop",
+                method_options=(("k", 0.2),)), "printed-accuracy", 94.66),
+    ],
+)  # fmt: skip
+def test_a_printed_claim_of_two_networks_is_open_with_one_of_them(tmp_path, run, name, top1):
+    item = "biprop" if run.method == "biprop" else "fig5"
+    results = results_of(tmp_path, {item: [run]}, lambda run: top1)
+    assert verdicts(results)[name] == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("change", "top1", "status"),
+    [
+        ({}, 45.5, "reproduced"),
+        ({}, 21.64, "not"),
+        ({"frozen": "random"}, 45.5, "not run"),
+        ({"epochs": 9}, 45.5, "not run"),
+        ({"dataset": "cifar100"}, 45.5, "not run"),
+    ],
+)
+def test_one_filter_beside_zeroed_ones_has_a_printed_accuracy(tmp_path, change, top1, status):
+    run = config("wrn_28_4", dataset="cifar10", epochs=10, learned=1, frozen="zero")
+    results = results_of(tmp_path, {"fig1": [replace(run, **change)]}, lambda run: top1)
+    assert verdicts(results)["one-filter-zeroed"] == status
 
 
 @pytest.mark.parametrize(

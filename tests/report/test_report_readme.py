@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
-from report_samples import config, small_plan, small_top1, write_folder
+from report_samples import config, load, row, small_plan, small_top1, write_folder
 
 from maskedconv import report
+from maskedconv.report import short_tables as short
 
 
 def test_readme_tables_are_whole_and_say_what_they_are_of(tmp_path):
@@ -34,6 +36,18 @@ def test_readme_tables_of_some_items_only(tmp_path):
     assert "| k = 1, authors | 50.9 (28.7) | 44.5 (10.0) | – | – |" in fig2
     with pytest.raises(ValueError, match="item is fig9; expected items of the plan: fig1"):
         report.readme_tables(out, ["fig9"])
+
+
+def test_short_cells_say_why_there_is_no_number_and_which_seeds_failed(tmp_path):
+    one, two, three = (config("wrn_10_1", learned=p) for p in (0.1, 0.4, 0.7))
+    seeds = [three.with_seed(seed) for seed in range(3)]
+    out = write_folder(tmp_path, {"fig1": [one, two, *seeds]}, small_top1)
+    failed = {"error": "out of memory", "error_type": "OutOfMemoryError"}
+    lines = [row(one, None), row(two, None, **failed), row(seeds[0], None, **failed)]
+    lines += [row(run, 50.0) for run in seeds[1:]]
+    (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    cells = [short.one(setting) for setting in load(out).seed_groups("fig1")]
+    assert cells == ["diverged", "failed", "50.0 ± 0.0 (1 of 3 failed)"]
 
 
 def test_readme_on_the_command_line(tmp_path):

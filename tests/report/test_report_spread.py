@@ -13,6 +13,7 @@ from maskedconv.papers import ITEMS
 from maskedconv.report import write
 from maskedconv.report.claims import Case, judge, judge_one
 from maskedconv.report.measured import Measured, accuracy, exceeds
+from maskedconv.runs.config import RunConfig
 
 YELLOWFIN = {"optimizer": "yellowfin", "momentum": 0.0}
 
@@ -39,17 +40,93 @@ def test_a_difference_within_the_spread_of_seeds_decides_nothing(tops, status, t
     assert ("**undecided**" in page) is (status == "undecided")
 
 
-def test_several_seeds_have_their_own_spread(tmp_path):
-    """A third of a point decides if seeds differ by a tenth, but not if they differ by one."""
-    for name, apart, status in (("a", 0.1, "reproduced"), ("b", 1.0, "undecided")):
-        runs = [
-            config("wrn_28_4", dataset="cifar10", learned=p, seed=seed, **YELLOWFIN)
-            for p in (0.1, 0.4)
-            for seed in (0, 1)
-        ]
-        tops = {run.key: 17.01 + (run.learned == 0.4) * 0.34 + apart * run.seed for run in runs}
-        results = results_of(tmp_path / name, {"table3": runs}, lambda run, of=tops: of[run.key])
-        assert verdicts(results)["tiny-imagenet"] == status
+@pytest.mark.parametrize(
+    ("gap", "apart", "status"),
+    [
+        (0.34, 0.0, "undecided"),
+        (0.34, 1.0, "undecided"),
+        (1.5, 0.0, "reproduced"),
+        (1.5, 3.0, "undecided"),
+    ],
+)
+def test_several_seeds_have_at_least_the_spread_of_one(tmp_path, gap, apart, status):
+    """Two seeds that agree by chance do not make a third of a point certain."""
+    runs = [
+        config("wrn_28_4", dataset="cifar10", learned=p, seed=seed, **YELLOWFIN)
+        for p in (0.1, 0.4)
+        for seed in (0, 1)
+    ]
+    results = results_of(
+        tmp_path,
+        {"table3": runs},
+        lambda run: 17.01 + gap * (run.learned == 0.4) + apart * run.seed,
+    )
+    assert verdicts(results)["tiny-imagenet"] == status
+
+
+def test_one_seed_spreads_as_much_as_the_other_settings_do(tmp_path):
+    """Pooled over two settings of two seeds (3 points apart) and three (0): √(4.5 / 3) points."""
+    one = config("wrn_28_4", dataset="cifar10", learned=0.1)
+    two = [config("wrn_10_1", dataset="cifar10", seed=seed) for seed in range(2)]
+    three = [config("wrn_10_2", dataset="cifar10", seed=seed) for seed in range(3)]
+    results = results_of(
+        tmp_path,
+        {"fig1": [one, *two, *three], "fig3": two},
+        lambda run: 50.0 + 3 * run.seed * (run.model == "wrn_10_1"),
+    )
+    setting = results.seed_groups("fig1")[0]
+    assert setting.pooled_sd == pytest.approx(math.sqrt(1.5))
+    assert accuracy(setting).spread == pytest.approx(math.sqrt(0.25 + 1.5))
+    page = write(tmp_path / "out").with_suffix(".md").read_text()
+    assert "1.22 points between seeds (at least 0.5;" in page
+
+
+def two_networks() -> list[RunConfig]:
+    """Figure 1's runs of two networks."""
+    return [
+        config(model, dataset="cifar10", learned=learned, frozen=frozen)
+        for model in ("wrn_28_4", "densenet_bc_100_12")
+        for learned in (1, 0.1, 0.4, 0.7)
+        for frozen in ("random", "zero")
+    ]
+
+
+def test_a_planned_run_that_is_missing_leaves_a_claim_open(tmp_path):
+    runs = two_networks()
+    out = write_folder(tmp_path, {"fig1": runs}, lambda run: 60.0, skip=len(runs) - 1)
+    found = {verdict.claim.id: verdict for verdict in judge(load(out))}
+    one = found["one-filter"]
+    assert one.status == "undecided"
+    assert [(case.holds, case.evidence) for case in one.cases] == [
+        (True, "60.00 % against 10 % by chance"),
+        (None, "not run, or failed"),
+    ]
+    assert one.summary == "1 of 2 cases hold on CIFAR-10, 1 undecided"
+    assert found["random-beats-zero"].status == found["gap-closes"].status == "not run"
+
+
+def test_a_mean_of_settings_is_open_until_each_is_run(tmp_path):
+    runs = two_networks()
+    out = write_folder(tmp_path / "out", {"fig1": runs}, lambda run: 60.0)
+    lines = [row(run, 60.0 - 30 * (run.frozen == "zero")) for run in runs[:6]]
+    (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = {verdict.claim.id: verdict for verdict in judge(load(out))}
+    wrn, densenet = found["random-beats-zero"].cases
+    assert (wrn.holds, densenet.evidence) == (True, "not run, or failed")
+    wrn, _ = found["gap-closes"].cases
+    assert wrn.holds is None
+    assert wrn.evidence.endswith("; further runs: not run, or failed")
+
+
+def test_a_network_that_the_text_names_but_nobody_planned_leaves_it_open(tmp_path):
+    run = config("wrn_28_4", dataset="cifar10", learned=1)
+    (verdict,) = [
+        one
+        for one in judge(results_of(tmp_path, {"fig1": [run]}, lambda run: 60.0))
+        if one.claim.id == "one-filter"
+    ]
+    assert verdict.status == "undecided"
+    assert verdict.cases[-1] == Case("densenet", None, "no run is planned")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +143,9 @@ def test_several_seeds_have_their_own_spread(tmp_path):
 )
 def test_open_cases_leave_a_claim_open_unless_the_others_differ(cases, status):
     claim = replace(
-        ITEMS["fig1"].claims[0], cases=lambda _: iter([Case("one", holds, "") for holds in cases])
+        ITEMS["fig1"].claims[0],
+        cases=lambda _: iter([Case(str(i), holds, "") for i, holds in enumerate(cases)]),
+        named=(),
     )
     assert judge_one(claim, "fig1", []).status == status
 

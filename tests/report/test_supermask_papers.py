@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from maskedconv import papers
+from maskedconv.papers.diffenderfer2021 import biprop
 from maskedconv.papers.diffenderfer2021.claims import CLAIMS as BIPROP_CLAIMS
+from maskedconv.papers.diffenderfer2021.printed import printed_tables
 from maskedconv.papers.ramanujan2019.claims import CLAIMS as SUPERMASK_CLAIMS
 from maskedconv.report.claims import judge_one
 from maskedconv.report.masks import kept_fraction, method_option, width_of
@@ -128,6 +130,9 @@ def test_printed_accuracies_need_the_whole_run():
     found = verdicts(BIPROP_CLAIMS, "biprop", near, preset="paper")
     assert found["printed-accuracy"] == "reproduced"
     assert verdicts(BIPROP_CLAIMS, "biprop", near, preset="short")["printed-accuracy"] == "not run"
+    for epochs, ours in ((100, "91.00"), (99, "–")):
+        settings = [group(run, near(run)) for run in runs("biprop", "paper", epochs=epochs)]
+        assert printed_tables(settings)[0].rows[0][2] == ours
 
 
 def test_data_sets_with_networks_of_their_own():
@@ -142,6 +147,37 @@ def test_data_sets_with_networks_of_their_own():
     planned = {run.dataset for run in runs("supermask", "paper")}
     assert planned == {"cifar10", "mnist"}
     photographs = runs("supermask", "paper", dataset="imagenet")
-    trained = {(run.lr, run.momentum, run.weight_decay, run.warmup) for run in photographs}
-    assert trained == {(0.256, 0.875, 3.05e-5, 5)}
+    trained = {(run.momentum, run.weight_decay, run.warmup) for run in photographs}
+    assert trained == {(0.875, 3.05e-5, 5)}
     assert {run.epochs for run in photographs} == {100}
+    rates: dict[object, set[float]] = {}
+    for run in photographs:
+        rates.setdefault(method_option(run, "weights"), set()).add(run.lr)
+    assert rates == {"signed_constant": {0.1}, "kaiming": {0.256}, None: {0.256}}
+
+
+def test_runs_on_imagenet_are_beside_the_printed_numbers(tmp_path):
+    (item,) = papers.select(["supermask"])
+    for dataset, ours in (("imagenet", ["60.00", "70.00"]), ("photos", ["–", "–"])):
+        settings = [
+            group(run, 60.0 + 10 * (method_option(run, "weights") == "signed_constant"))
+            for run in runs("supermask", "paper", dataset=dataset)
+        ]
+        table = item.build(settings, tmp_path)[-1]
+        (row,) = (row for row in table.rows if row[0] == "ResNet-50")
+        assert (row[1::2], row[2::2]) == (["61.7", "68.6"], ours)
+
+
+@pytest.mark.parametrize("preset", ["quick", "short", "paper"])
+def test_each_kind_of_biprop_has_a_style(preset):
+    kinds = {biprop.kind(run) for run in runs("biprop", preset)}
+    assert kinds - {biprop.LEARNED} == set(biprop.STYLES)
+
+
+@pytest.mark.parametrize(("gap", "status"), [(0.5, "reproduced"), (20.0, "not")])
+def test_binary_activations_are_compared_with_learned_weights(gap, status):
+    def top1(run):
+        return 95.0 - gap * (dict(run.options).get("activation") == "sign")
+
+    found = verdicts(BIPROP_CLAIMS, "biprop", top1, preset="paper")
+    assert found["binary-activations"] == status

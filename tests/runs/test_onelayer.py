@@ -182,6 +182,15 @@ def test_claims(changes, expected):
     assert [judge_one(claim, ITEM.id, settings).status for claim in ITEM.claims] == expected
 
 
+def test_a_data_set_that_is_not_run_leaves_sharing_open():
+    missing = [replace(run, dataset="cifar10") for run in runs_of("quick") if not translates(run)]
+    settings = [*groups(GOOD), *(SeedGroup((Run(run, None, run.key),)) for run in missing)]
+    found = {claim.id: judge_one(claim, ITEM.id, settings) for claim in ITEM.claims}
+    assert found["one-layer-suffices"].status == "reproduced"
+    assert found["hidden-fold"].status == "undecided"
+    assert [case.holds for case in found["hidden-fold"].cases] == [True, None]
+
+
 def test_section(tmp_path):
     blocks = ITEM.build(groups(GOOD), tmp_path)
     tables = [block for block in blocks if block.kind == "table"]

@@ -8,7 +8,12 @@ from typing import Any
 
 from maskedconv.papers.diffenderfer2021.claims import CLAIMS
 from maskedconv.papers.diffenderfer2021.presets import ITEM_ID, BipropPreset
-from maskedconv.papers.diffenderfer2021.printed import activation_of, learns_norm, printed_tables
+from maskedconv.papers.diffenderfer2021.printed import (
+    EPOCHS,
+    activation_of,
+    learns_norm,
+    printed_tables,
+)
 from maskedconv.report.document import Block, Figure, Picture, Table, Text
 from maskedconv.report.drawing import PointStyle, draw, top_of
 from maskedconv.report.item import Item
@@ -27,19 +32,22 @@ from maskedconv.report.results import (
     sentence,
 )
 from maskedconv.report.short_tables import one, pivot
-from maskedconv.report.style import BLUE, GREEN, ORANGE, PINK, RED
+from maskedconv.report.style import BLUE, GREEN, ORANGE, PINK, RED, SKY
 from maskedconv.report.tables import best, datasets, epochs_text, file_name
 from maskedconv.runs.config import Option, RunConfig
 from maskedconv.runs.experiment import recipe_run
 from maskedconv.runs.preset import Network
 
-_LEARNED = "weights"
-_STYLES = {
+LEARNED = "weights"
+STYLES = {
     "biprop": PointStyle(BLUE, "o", "biprop"),
     "biprop, one threshold": PointStyle(GREEN, "^", "one threshold"),
     "biprop, BatchNorm learned": PointStyle(RED, "D", "BatchNorm learned"),
     "edge-popup": PointStyle(ORANGE, "s", "edge-popup"),
     "biprop, binary activations": PointStyle(PINK, "v", "binary activations"),
+    "biprop, binary activations, BatchNorm learned": PointStyle(
+        SKY, "X", "binary activations, BatchNorm learned"
+    ),
 }
 
 
@@ -82,7 +90,7 @@ def _run(
 def kind(config: RunConfig) -> str:
     """What a run learns, as text."""
     if is_reference(config):
-        return _LEARNED
+        return LEARNED
     if config.method == "supermask":
         return "edge-popup"
     parts = ["biprop"]
@@ -124,7 +132,7 @@ def _pictures(folder: Path, settings: list[SeedGroup]) -> list[Picture]:
     for name, group in groups.items():
         series = [
             (style, found)
-            for label, style in _STYLES.items()
+            for label, style in STYLES.items()
             if (found := {kept_fraction(s.config): s for s in group if kind(s.config) == label})
         ]
         panel = points_panel(series, group, "kept fraction k", top)
@@ -162,5 +170,5 @@ ITEM = Item(
     build,
     short_tables,
     claims=CLAIMS,
-    printed_epochs=lambda config: 100,
+    printed_epochs=lambda config: EPOCHS,
 )

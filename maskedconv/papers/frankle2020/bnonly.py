@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskedconv.papers.frankle2020.criteria import CLAIMS
 from maskedconv.papers.frankle2020.presets import EXPERIMENT, FranklePreset
-from maskedconv.papers.frankle2020.printed import EPOCHS, comparable, printed
+from maskedconv.papers.frankle2020.printed import EPOCHS, comparable, full_epochs, printed
 from maskedconv.papers.frankle2020.scales import scales, scales_panel
 from maskedconv.papers.frankle2020.settings import (
     ALL,
@@ -219,6 +219,6 @@ ITEM = Item(
     build,
     short_tables,
     claims=CLAIMS,
-    printed_epochs=lambda config: EPOCHS,
+    printed_epochs=full_epochs,
     curves=True,
 )

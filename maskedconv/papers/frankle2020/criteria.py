@@ -1,22 +1,30 @@
-"""The paper's claims, with criteria that were fixed before any run."""
+"""The paper's claims and their criteria, whose thresholds were fixed before the first runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from maskedconv.papers.frankle2020.printed import comparable
 from maskedconv.papers.frankle2020.scales import scales
 from maskedconv.papers.frankle2020.settings import BN, RANDOM, by_depth, by_width, setting_of
 from maskedconv.report.claims import Case, Claim
-from maskedconv.report.measured import Measured, accuracy, exceeds
+from maskedconv.report.measured import (
+    UNKNOWN,
+    Measured,
+    accuracy,
+    all_of,
+    binomial,
+    exceeds,
+    is_finished,
+)
 from maskedconv.report.results import SeedGroup, dataset_title, network_label, signed
 from maskedconv.report.tables import datasets
 
-FAR = 3.0  # times chance: far above chance; times the expected number: many more
+FAR = 3.0  # times chance: far above chance; times the number before training: many more
 CLEAR = 2.0  # points by which one accuracy must exceed another
 DEEPEST, TOP1 = "resnet_866", 82.0  # the abstract
 THIRD = (25.0, 42.0)  # percent that count as about a third
-UNIFORM = 1.0  # percent of γ below .01 that a uniform start in [0, 1] is expected to have
 
 
 def _named(group: SeedGroup) -> str:
@@ -72,17 +80,28 @@ def _last_and_first(dataset: str, series: dict[float, SeedGroup]) -> Iterator[Ca
 
 def disables(groups: list[SeedGroup]) -> Iterator[Case]:
     for group, _ in _only_bn(groups):
-        if (after := scales(group, "after")) is not None:
-            share = 100 * after.fraction_small
-            evidence = f"{share:.1f} % against {UNIFORM:g} % of a uniform start"
-            yield Case(_named(group), share >= FAR * UNIFORM, evidence)
+        before, after = _small(group, "before"), _small(group, "after")
+        if before is not None and after is not None:
+            many = Measured(FAR * before.value, FAR * before.spread)
+            evidence = f"{after} after training, {before} before"
+            yield Case(_named(group), exceeds(after - many), evidence)
 
 
 def a_third(groups: list[SeedGroup]) -> Iterator[Case]:
     for group in _deepest(groups):
-        if (after := scales(group, "after")) is not None:
-            share = 100 * after.fraction_small
-            yield Case(_named(group), THIRD[0] <= share <= THIRD[1], f"{share:.1f} %")
+        if (share := _small(group, "after")) is not None:
+            low, high = THIRD
+            inside = exceeds(share.over(low)), exceeds(Measured(high) - share)
+            yield Case(_named(group), all_of(*inside), str(share))
+
+
+def _small(group: SeedGroup, when: Literal["before", "after"]) -> Measured | None:
+    """The percentage of γ below .01 with its binomial error; None if a finished run has none."""
+    found = scales(group, when)
+    if found is None:
+        return None if is_finished(group) else UNKNOWN
+    share = 100 * found.fraction_small
+    return Measured(share, binomial(share, max(1, sum(found.counts))))
 
 
 def printed_accuracy(groups: list[SeedGroup]) -> Iterator[Case]:
@@ -134,15 +153,16 @@ CLAIMS = (
         "bn-disables",
         "Learning BatchNorm alone disables features.",
         "abstract",
-        f"Every network, BN only: |γ| < .01 is at least {FAR:g} times as frequent as the "
-        f"{UNIFORM:g} % of a uniform start.",
+        f"Every network, BN only: |γ| < .01 is at least {FAR:g} times as frequent after training "
+        "as before it. The spread is the binomial error of both numbers of γ.",
         disables,
     ),
     Claim(
         "bn-a-third",
         "It disables about a third of the features (|γ| < .01).",
         "abstract",
-        f"ResNet-866 on CIFAR-10, BN only, {THIRD[0]:g} to {THIRD[1]:g} % of γ.",
+        f"ResNet-866 on CIFAR-10, BN only: {THIRD[0]:g} to {THIRD[1]:g} % of γ, by more than the "
+        "binomial error.",
         a_third,
         printed=True,
     ),

@@ -6,8 +6,15 @@ from typing import NamedTuple
 
 from maskedconv.papers.frankle2020.settings import ALL, BN, depth, setting_of, width
 from maskedconv.report.results import SeedGroup
+from maskedconv.runs.config import RunConfig
 
 EPOCHS = 160
+IMAGENET_EPOCHS = 90
+
+
+def full_epochs(config: RunConfig) -> int:
+    """Epochs of the paper's run of a network."""
+    return IMAGENET_EPOCHS if config.model.startswith("imagenet") else EPOCHS
 
 
 class Printed(NamedTuple):

@@ -9,7 +9,12 @@ from typing import Any
 
 from maskedconv.papers.ramanujan2019.claims import CLAIMS
 from maskedconv.papers.ramanujan2019.presets import ITEM_ID, SupermaskPreset
-from maskedconv.papers.ramanujan2019.printed import RELATIVES, imagenet_table
+from maskedconv.papers.ramanujan2019.printed import (
+    EPOCHS,
+    IMAGENET_K,
+    RELATIVES,
+    imagenet_table,
+)
 from maskedconv.report.document import Block, Figure, Picture, Table, Text
 from maskedconv.report.drawing import PointStyle, draw, top_of
 from maskedconv.report.item import Item
@@ -21,10 +26,16 @@ from maskedconv.report.masks import (
     points_panel,
     width_of,
 )
-from maskedconv.report.results import SeedGroup, dataset_title, is_reference, sentence
+from maskedconv.report.results import (
+    SeedGroup,
+    dataset_title,
+    is_reference,
+    network_label,
+    sentence,
+)
 from maskedconv.report.short_tables import one, pivot
 from maskedconv.report.style import BLACK, BLUE, ORANGE
-from maskedconv.report.tables import NOTHING, best, datasets, epochs_text, file_name, networks
+from maskedconv.report.tables import NOTHING, best, datasets, epochs_text, file_name
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.experiment import recipe_run
 from maskedconv.runs.preset import Network
@@ -33,7 +44,7 @@ from maskedconv.runs.preset import Network
 _LEARNED_LR = dict.fromkeys(("conv2", "conv4", "conv6", "conv8", "fc_300_100"), 0.01)
 # The paper also smooths the labels by 0.1.
 _IMAGENET = {
-    "epochs": 100,
+    "epochs": EPOCHS,
     "batch_size": 256,
     "lr": 0.256,
     "momentum": 0.875,
@@ -42,6 +53,9 @@ _IMAGENET = {
     "schedule": "cosine",
     "warmup": 5,
 }
+# The authors' configuration of ResNet-50 with a signed constant that is scaled by 1 / √k. They take
+# the rate above for the unscaled one, for Kaiming normal, and for learned weights.
+_IMAGENET_SCALED_CONSTANT_LR = 0.1
 _NAMES = {"signed_constant": "signed constant", "kaiming": "Kaiming normal"}
 _STYLES = {
     "signed_constant": PointStyle(BLUE, "o", "signed constant"),
@@ -66,7 +80,9 @@ def _runs_on(preset: SupermaskPreset, dataset: str, seed: int) -> Iterator[RunCo
     for network in own or preset.networks:
         for k in preset.fractions:
             yield _masked(preset, network, k, dataset=dataset, seed=seed)
-        yield _masked(preset, network, half, "kaiming", dataset=dataset, seed=seed)
+        # The paper's numbers on ImageNet have another k.
+        for k in (half, IMAGENET_K) if _on_photographs(network) else (half,):
+            yield _masked(preset, network, k, "kaiming", dataset=dataset, seed=seed)
         yield _learned(preset, network, dataset, seed)
     for width in () if own else preset.widths:
         options = (("width", width),) if width != 1 else ()
@@ -84,6 +100,8 @@ def _masked(
 ) -> RunConfig:
     options = (("k", k), ("weights", weights))
     fields = {**_recipe(preset, network), **fields}
+    if _on_photographs(network) and weights == "signed_constant":
+        fields["lr"] = _IMAGENET_SCALED_CONSTANT_LR
     return recipe_run(
         preset, ITEM_ID, network, method="supermask", method_options=options, **fields
     )
@@ -91,9 +109,13 @@ def _masked(
 
 def _recipe(preset: SupermaskPreset, network: Network) -> dict[str, Any]:
     """The fields in which this paper trains ``network`` unlike the network's own source."""
-    if not network.model.startswith("imagenet"):
+    if not _on_photographs(network):
         return {}
     return {**_IMAGENET, "epochs": preset.epochs.get(ITEM_ID, _IMAGENET["epochs"])}
+
+
+def _on_photographs(network: Network) -> bool:
+    return network.model.startswith("imagenet")
 
 
 def _learned(preset: SupermaskPreset, network: Network, dataset: str, seed: int) -> RunConfig:
@@ -134,7 +156,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         )
         if (table := layer_table(caption, constants)) is not None:
             blocks.append(table)
-    return [*blocks, relatives_table(settings), imagenet_table()]
+    return [*blocks, relatives_table(settings), imagenet_table(settings)]
 
 
 def _by_fraction(folder: Path, settings: list[SeedGroup]) -> list[Picture]:
@@ -178,8 +200,8 @@ def _by_width(folder: Path, settings: list[SeedGroup]) -> list[Picture]:
 def _networks(settings: list[SeedGroup]) -> dict[str, list[SeedGroup]]:
     """Settings by network, whatever their learning rate."""
     found: dict[str, list[SeedGroup]] = {}
-    for name, group in networks(settings).items():
-        found.setdefault(name.partition(", lr")[0], []).extend(group)
+    for setting in settings:
+        found.setdefault(network_label(setting.config), []).append(setting)
     return found
 
 
@@ -242,7 +264,7 @@ def short_tables(settings: list[SeedGroup]) -> list[Table]:
         pivot(
             f"Supermasks, {dataset_title(dataset)}",
             here,
-            lambda setting: next(iter(_networks([setting]))),
+            lambda setting: network_label(setting.config),
             lambda setting: _column(setting.config),
             lambda cell: one(cell[0]),
         )
@@ -258,5 +280,5 @@ ITEM = Item(
     build,
     short_tables,
     claims=CLAIMS,
-    printed_epochs=lambda config: 100,
+    printed_epochs=lambda config: EPOCHS,
 )

@@ -28,7 +28,7 @@ _NOTES = (
     "explain differences to their figure 1. The configuration below names the initialisation.",
     "The commands stored with the authors' code train every WRN with a dropout of 0.3. Here only "
     "figure 5's WRN-28-10 that learns everything has it.",
-    "AlexNet and VGG-19 without BatchNorm hardly train at the paper's learning rate of 0.1. "
+    "In the paper, AlexNet and VGG-19 without BatchNorm hardly train at the learning rate of 0.1. "
     "Runs at 0.01, the rate of the authors' reference runs, are shown if there are any.",
     "† marks results that are stored with the authors' code, but are not in the paper's text or "
     "tables.",

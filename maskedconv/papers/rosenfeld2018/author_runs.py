@@ -86,8 +86,12 @@ def full_run(config: RunConfig) -> AuthorRun | None:
     return None
 
 
-def compare(settings: list[SeedGroup]) -> list[Comparison]:
-    """Our settings with an equal run of the authors: network, data set, split and epochs."""
+def compare(settings: list[SeedGroup], run: str = "") -> list[Comparison]:
+    """Our settings with an equal run of the authors: network, data set, split and epochs.
+
+    Args:
+        run: the length of the authors' runs, such as ``full``; "" for any.
+    """
     found = []
     for setting in settings:
         config = setting.config
@@ -95,14 +99,16 @@ def compare(settings: list[SeedGroup]) -> list[Comparison]:
         if not (plain and same_network(config) and setting.whole_data):
             continue
         for theirs in author_runs():
-            if _same_split(config, theirs) and (ours := _trained_as_long(setting, theirs)):
+            if run not in ("", theirs.run) or not _same_split(config, theirs):
+                continue
+            if ours := _trained_as_long(setting, theirs):
                 found.append(Comparison(setting, theirs, ours))
     return found
 
 
-def comparison(settings: list[SeedGroup]) -> list[Block]:
+def comparison(settings: list[SeedGroup], run: str = "") -> list[Block]:
     """A table of our settings and the authors' equal runs, or a line if there are none."""
-    compared = compare(settings)
+    compared = compare(settings, run)
     if not compared:
         return [
             Text(

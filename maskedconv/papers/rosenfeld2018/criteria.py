@@ -1,4 +1,4 @@
-"""Shared thresholds of the criteria, fixed before any run, and helpers to state them."""
+"""Shared thresholds of the criteria, fixed before the first runs, and helpers to state them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ FAR = 3.0  # times chance: far above chance
 NEAR = 1.5  # times chance: still at chance
 CLEAR = 2.0  # points by which one accuracy must exceed another
 SMALL = 0.1  # largest fraction that counts as learning little
+MUCH = 0.4  # smallest fraction that counts as learning much
 LINEAR_R2 = 0.8
 WITH_BN = ("densenet", "wrn", "vgg19_bn")
 WITHOUT_BN = ("vgg19", "alexnet")

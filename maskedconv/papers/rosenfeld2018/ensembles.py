@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from maskedconv.report.claims import Case
-from maskedconv.report.measured import Measured, all_of, exceeds, measured
+from maskedconv.report.measured import UNKNOWN, Measured, all_of, exceeds, is_finished, measured
 from maskedconv.report.results import SeedGroup, dataset_title, network_label, signed
 from maskedconv.runs.config import RunConfig
 
@@ -78,8 +78,10 @@ def sharing_keeps_gain(settings: list[SeedGroup]) -> Iterator[Case]:
     found = [setting for setting in settings if setting.config.members]
     for name, group in by_network(found).items():
         for dataset in dict.fromkeys(setting.config.dataset for setting in group):
-            chosen = better([s for s in group if s.config.dataset == dataset])
-            shared, whole = (_gain(chosen.get(kind)) for kind in ("share 0.6", "full"))
+            here = [s for s in group if s.config.dataset == dataset]
+            shared, whole = (
+                _gain([s for s in here if kind(s.config) == name]) for name in ("share 0.6", "full")
+            )
             if shared is not None and whole is not None:
                 yield Case(
                     f"{name}, {dataset_title(dataset)}",
@@ -89,7 +91,11 @@ def sharing_keeps_gain(settings: list[SeedGroup]) -> Iterator[Case]:
                 )
 
 
-def _gain(setting: SeedGroup | None) -> Measured | None:
+def _gain(rivals: list[SeedGroup]) -> Measured | None:
+    """The gain of the better ensemble of one kind; unknown until every optimizer has run."""
+    if not all(is_finished(setting) for setting in rivals):
+        return UNKNOWN
+    setting = next(iter(better(rivals).values()), None)
     if setting is None or setting.ensemble is None or setting.last is None:
         return None
     # Members and ensemble see the same test images: one error, not two.

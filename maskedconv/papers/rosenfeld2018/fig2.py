@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from maskedconv.papers.rosenfeld2018.author_runs import author_runs, comparison
 from maskedconv.papers.rosenfeld2018.criteria import CLEAR, SMALL, by_network, learns_little, named
 from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
-from maskedconv.papers.rosenfeld2018.printed import always, same_network
+from maskedconv.papers.rosenfeld2018.printed import always, comparable
 from maskedconv.papers.rosenfeld2018.runs import splits
 from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Table, Text
@@ -127,9 +127,8 @@ def fig2_table(settings: list[SeedGroup]) -> Table:
         for run in author_runs()
         if run.run == "1 epoch"
     }
-    first = settings[0].config
-    same = same_network(first) and first.dataset == "cifar10" and first.epochs == 1
-    other = "" if same else " (other network)"
+    same = all(comparable(setting, "densenet_bc_100_12", "cifar10", 1) for setting in settings)
+    other = "" if same else " (not comparable)"
     rows = []
     for random, zero in pairs(sorted(settings, key=order)):
         one = random or zero

@@ -13,8 +13,9 @@ from maskedconv.papers.rosenfeld2018.printed import always
 from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Picture, Table, Text
 from maskedconv.report.drawing import Draw, accuracy_axis, draw, legend, log_axis, top_of
-from maskedconv.report.fits import Fit, fit_seed_groups, log_fraction
+from maskedconv.report.fits import Fit, fit_seed_groups, fitted_points
 from maskedconv.report.item import Item
+from maskedconv.report.measured import NOT_RUN, is_finished
 from maskedconv.report.results import (
     FAMILIES,
     SeedGroup,
@@ -38,8 +39,8 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         Text(
             "The runs of figure 1 against the number of learned parameters (including BatchNorm "
             "and classifier). Lines are least-squares fits through the settings with a random "
-            "rest, without the all-weights reference. A network with runs at two learning rates is "
-            "drawn at the paper's rate, the higher one."
+            "rest, without the all-weights reference; a diverged run counts as chance. A network "
+            "with runs at two learning rates is drawn at the paper's rate, the higher one."
         )
     ]
     for dataset, here in datasets(settings).items():
@@ -129,8 +130,7 @@ def fits_panel(networks: list[list[SeedGroup]], top: float) -> Draw:
             random = [s for s in settings if s.config.frozen == "random"]
             name = family(settings[0].config.model)
             colour, marker = FAMILY_MARKS[name]
-            known = [(log_fraction(s), s.best) for s in random if not is_reference(s.config)]
-            points = [(10**x, best.mean) for x, best in known if x is not None and best]
+            points = [(10**x, top1) for x, top1 in fitted_points(random)]
             if not points:
                 continue
             label = FAMILIES.get(name, settings[0].config.model)
@@ -189,8 +189,11 @@ def short_tables(settings: list[SeedGroup]) -> list[Table]:
 
 def log_linear(settings: list[SeedGroup]) -> Iterator[Case]:
     for group in by_network(settings, WITH_BN):
-        fit = fit_seed_groups([s for s in group if s.config.frozen == "random"])
-        if fit is not None and fit.n >= 4:
+        random = [s for s in group if s.config.frozen == "random" and not is_reference(s.config)]
+        fit = fit_seed_groups(random)
+        if len(random) >= 4 and not all(is_finished(s) for s in random):
+            yield Case(named(group[0].config), None, NOT_RUN)
+        elif fit is not None and fit.n >= 4:
             yield Case(
                 named(group[0].config),
                 fit.low > 0 and fit.r2 >= LINEAR_R2,
@@ -205,7 +208,8 @@ CLAIMS = (
         "Accuracy grows roughly linearly with the logarithm of the number of learned parameters.",
         "figure 3",
         "Each network with BatchNorm, random frozen filters, at least four settings: the line's "
-        f"slope is positive with 95 % confidence and R² is at least {LINEAR_R2:g}.",
+        f"slope is positive with 95 % confidence and R² is at least {LINEAR_R2:g}. A diverged run "
+        "counts as chance.",
         log_linear,
     ),
 )

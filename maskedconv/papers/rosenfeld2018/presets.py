@@ -51,8 +51,8 @@ class RosenfeldPreset(Preset):
 
 # Experiments with their own number of epochs; the others share the runs of these.
 EPOCHS_OF = ("fig1", "fig2", "fig5", "table1", "table3", "table4")
-# Rosenfeld & Tsotsos 2018, section 4. AlexNet and VGG-19 without BatchNorm do not train at the
-# paper's learning rate of .1; the authors' reference runs of them used .01.
+# Rosenfeld & Tsotsos 2018, section 4: AlexNet and VGG-19 without BatchNorm hardly train at the
+# learning rate of .1. The authors' reference runs of them used .01.
 _WITHOUT_BN_LRS = (0.1, 0.01)
 _PAPER = RosenfeldPreset(
     name="paper",

@@ -20,6 +20,9 @@ FULL_EPOCHS = {
     "wrn_28_10": 200,
 }
 
+# Heading of the paper's numbers beside ours of another network, other images or other epochs.
+NOT_COMPARABLE = "paper (not comparable)"
+
 
 def full_epochs(config: RunConfig) -> int:
     """Epochs of the paper's full run of a network; 0 for other networks."""

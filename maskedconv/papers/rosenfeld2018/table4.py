@@ -261,9 +261,11 @@ def short_tables(settings: list[SeedGroup]) -> list[Table]:
             rows.append(
                 [
                     shared,
-                    f"{short(setting.last)} / {short(setting.ensemble)}",
+                    " / ".join(
+                        cell(setting, stat, short) for stat in (setting.last, setting.ensemble)
+                    ),
                     f"{theirs[0]:g} / {theirs[1]:g}" if theirs else NOTHING,
-                    f"{setting.learned_parameters:,}",
+                    count(setting.learned_parameters),
                     f"{sizes.total / 1e6:.2f} MB" if sizes else NOTHING,
                 ]
             )

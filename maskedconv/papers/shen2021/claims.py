@@ -1,6 +1,6 @@
 """The claims of one-layer lottery tickets and hidden-fold networks, and their criteria.
 
-The thresholds were fixed before the runs.
+The thresholds were fixed before the first runs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from maskedconv.report.claims import Case, Claim
 from maskedconv.report.measured import Measured, accuracy, all_of, exceeds
 from maskedconv.report.results import SeedGroup, dataset_title, signed
 from maskedconv.report.tables import count
+from maskedconv.runs.row import InferenceBytes
 
 FAR = 30.0  # points above the untrained network
 NEAR = 5.0  # points that sharing may cost
@@ -59,15 +60,22 @@ def near_trained(settings: list[SeedGroup]) -> Iterator[Case]:
 def _sharing(settings: list[SeedGroup], translating: bool) -> Iterator[Case]:
     for name, shared, own, both in _pairs(settings, SHARED, OWN, translating):
         less, more = (setting.inference_bytes for setting in both)
-        if less is None or more is None:
+        if less is not None and more is not None:
+            smaller = less["in_memory"] < more["in_memory"]
+        elif shared.known and own.known:
             continue
-        smaller = less["in_memory"] < more["in_memory"]
+        else:
+            smaller = None
         near = exceeds(Measured(NEAR, 0.0) - (own - shared))
         evidence = (
             f"{shared} against {own} ({signed(shared.value - own.value)}), "
-            f"{count(less['in_memory'])} against {count(more['in_memory'])} bytes in memory"
+            f"{_memory(less)} against {_memory(more)} bytes in memory"
         )
         yield Case(name, all_of(smaller, near), evidence)
+
+
+def _memory(sizes: InferenceBytes | None) -> str:
+    return count(sizes["in_memory"] if sizes else None)
 
 
 def one_layer_suffices(settings: list[SeedGroup]) -> Iterator[Case]:

@@ -10,5 +10,3 @@ PRETRAINED_EMBEDDING = (34.14, 25.24)
 PRETRAINED_OF_TRAINED = (0.98, 0.92)
 # The ticket with a random embedding on IWSLT14 as a fraction of the trained Transformer.
 OF_TRAINED = RANDOM_EMBEDDING[0] / (PRETRAINED_EMBEDDING[0] / PRETRAINED_OF_TRAINED[0])
-# López García-Arias et al. 2021, abstract: ResNet-50 on CIFAR-100.
-FOLD_TIMES_SMALLER = 38.5
