@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -10,7 +11,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from maskedconv.checkpoint import load, save
+from maskedconv.checkpoint import save
+from maskedconv.checkpoint.loading import load_together
 from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checks import check_int
 from maskedconv.nn.drawing import draw_learned_
@@ -80,7 +82,9 @@ class Ensemble(nn.Module):
     def save(self, folder: str | Path, *, masks: bool = False) -> None:
         """Writes ``member_0.safetensors`` with the frozen values, and the others without them.
 
-        A member with frozen values that it does not share has all of them in its file.
+        A member with frozen values that it does not share has all of them in its file. Files of
+        members that are in the folder are replaced once all are written; those of further members,
+        as of a larger ensemble, are removed.
 
         Args:
             masks: as of :func:`maskedconv.save`.
@@ -91,6 +95,15 @@ class Ensemble(nn.Module):
         if not masks:
             check_scores_used(self.members, "masks=True")
         Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as new:
+            self._write(new, masks)
+            for index in range(len(self.members)):
+                _file(new, index).replace(_file(folder, index))
+        for index in _saved(folder):
+            if index >= len(self.members):
+                _file(folder, index).unlink()
+
+    def _write(self, folder: str, masks: bool) -> None:
         first = _file(folder, 0)
         held = {id(tensor) for _, _, tensor in _entries(self.members[0])}
         for index, member in enumerate(self.members):
@@ -104,15 +117,13 @@ class Ensemble(nn.Module):
         """Loads the files of :meth:`save` into the members. A failed load changes nothing.
 
         Raises:
-            ValueError, OSError: as :func:`maskedconv.load`; or there is another number of files.
+            ValueError, OSError: as :func:`maskedconv.load`; there is another number of files; or
+                they have different values for what the members share.
         """
-        found = len(list(Path(folder).glob("member_*.safetensors")))
+        found = len(_saved(folder))
         if found != len(self.members):
             raise ValueError(f"{folder} has {found} members; expected {len(self.members)}")
-        read = copy.deepcopy(self.members)
-        for index, member in enumerate(read):
-            load(member, _file(folder, index))
-        self.members.load_state_dict(read.state_dict())
+        load_together(list(self.members), [_file(folder, i) for i in range(found)])
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -134,6 +145,13 @@ def _entries(members: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]
 
 def _file(folder: str | Path, index: int) -> Path:
     return Path(folder) / f"member_{index}.safetensors"
+
+
+def _saved(folder: str | Path) -> list[int]:
+    """The indices of the members that have a file in the folder."""
+    paths = Path(folder).glob("member_*.safetensors")
+    indices = [(path, path.stem.removeprefix("member_")) for path in paths]
+    return [int(i) for path, i in indices if i.isdecimal() and path == _file(folder, int(i))]
 
 
 def _frozen(model: nn.Module) -> list[tuple[str, str, Tensor]]:

@@ -133,8 +133,7 @@ def create(
     data = DataShape(num_classes, **sizes)
     model = _build(partial(network, data=data, **arguments, **options), method.factory(), seed)
     _finish(model, method, seed)
-    if seed is not None:
-        _remember(model, asked)
+    _remember(model, asked)
     if not bn_learned:
         _freeze_batch_norm(model)
     return model
@@ -205,11 +204,14 @@ def _finish(model: nn.Module, method: Method, seed: int | None) -> None:
 def _remember(model: nn.Module, asked: dict[str, Any]) -> None:
     from maskedconv.conversion.convolutions import partly_learned_layers
     from maskedconv.nn.origin import remember_origin
-    from maskedconv.nn.remembered import remember_frozen
+    from maskedconv.nn.remembered import remember_draw, remember_frozen
 
-    remember_origin(model, asked)
+    if asked["seed"] is not None:
+        remember_origin(model, asked)
     for _, layer in partly_learned_layers(model):
-        remember_frozen(layer)
+        if asked["seed"] is not None:
+            remember_frozen(layer)
+        remember_draw(layer, asked["seed"])
 
 
 def _freeze_batch_norm(model: nn.Module) -> None:

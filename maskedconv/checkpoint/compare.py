@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from maskedconv.checkpoint.digests import type_name
+from maskedconv.checkpoint.digests import fingerprint, type_name
 from maskedconv.checkpoint.file import Content
 from maskedconv.checkpoint.header import Layer, method_of
+from maskedconv.checkpoint.whole_model import own_names
 from maskedconv.nn.partly_learned import PartlyLearned
 
 
@@ -41,18 +42,43 @@ def compare_layers(
                 )
 
 
-def compare_shared(content: Content, layers: Mapping[str, PartlyLearned], path: Path) -> None:
-    """ValueError if layers that share a frozen weight have different ones in the file."""
-    first: dict[int, str] = {}
-    for name, layer in layers.items():
-        for buffer in layer.frozen_buffers():
-            key = f"{name}.{buffer}".lstrip(".")
-            other = first.setdefault(id(getattr(layer, buffer)), key)
-            if content.frozen.get(key) != content.frozen.get(other):
-                raise ValueError(
-                    f"{path}: {key} differs from {other} in the file; expected equal values, as "
-                    "these layers of the model share one frozen weight"
-                )
+class Held(NamedTuple):
+    """A tensor of a model, and one of its names in a file.
+
+    The tensor is kept, so that no other one gets its ``id``.
+    """
+
+    tensor: Any
+    content: Content
+    key: str
+    path: Path
+
+    def digest(self) -> str:
+        return self.content.frozen.get(self.key) or fingerprint(self.content.tensors[self.key])
+
+
+def compare_shared(
+    content: Content, model: nn.Module, path: Path, held: dict[int, Held] | None = None
+) -> None:
+    """ValueError if the file has different values for one tensor of the model.
+
+    The file has the names of the model, as of :func:`compare_tensors`.
+
+    Args:
+        held: by their ``id``, tensors of other models that are loaded at the same time, and may be
+            shared with this one; those of ``model`` are added.
+    """
+    first = {} if held is None else held
+    names = own_names(model)
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        own = Held(tensor, content, names[name], path)
+        other = first.setdefault(id(tensor), own)
+        if other is not own and other.digest() != own.digest():
+            place = "the file" if other.path == path else str(other.path)
+            raise ValueError(
+                f"{path}: {own.key} differs from {other.key} in {place}; expected equal values, as "
+                "these layers of the model share one tensor"
+            )
 
 
 def compare_tensors(content: Content, state: Mapping[str, Tensor], path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from maskedconv.checkpoint.digests import fingerprint
@@ -40,13 +42,23 @@ def frozen_keys(model: nn.Module) -> list[str]:
 
 
 def find_frozen(
-    content: Content, state: dict[str, Tensor], layers: dict[str, PartlyLearned], path: Path
+    content: Content,
+    state: dict[str, Tensor],
+    layers: dict[str, PartlyLearned],
+    path: Path,
+    others: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """The frozen values that the file leaves out: the model's own, or drawn again."""
+    """The frozen values that the file leaves out: the model's own, of ``others``, or drawn again.
+
+    Args:
+        others: values of another file, by the same names.
+    """
     origins, found, lost = Origins(), {}, []
     for key in content.frozen:
         if key not in content.tensors:
-            candidates = _candidates(key, content, state[key], layers, origins)
+            near = [one for one in (state[key], others.get(key)) if one is not None]
+            drawn = _drawn(key, content, state[key], layers, origins)
+            candidates = chain((one for one in near if not one.is_meta), drawn)
             right = (one for one in candidates if fingerprint(one) == content.frozen[key])
             try:
                 tensor = next(right, None)
@@ -72,15 +84,6 @@ def is_drawn_again(
         return False
 
 
-def _candidates(
-    key: str, content: Content, own: Tensor, layers: dict[str, PartlyLearned], origins: Origins
-) -> Iterator[Tensor]:
-    """Candidates for a frozen value, cheapest first."""
-    if not own.is_meta:
-        yield own
-    yield from _drawn(key, content, own, layers, origins)
-
-
 def _drawn(
     key: str, content: Content, own: Tensor, layers: dict[str, PartlyLearned], origins: Origins
 ) -> Iterator[Tensor]:
@@ -88,11 +91,16 @@ def _drawn(
     name, _, attribute = key.rpartition(".")
     layer = content.layers.get(name)
     if layer is not None and layer["seed"] is not None:
-        yield getattr(layers[name].drawn_from(layer["seed"]), attribute).detach()
+        drawn = layers[name].drawn_from(layer["seed"])
+        yield getattr(drawn, attribute).detach()
+        if own.dtype != torch.float32:
+            # A layer that was drawn as float32, and cast after that, as by ``half()``.
+            wide = drawn.float().drawn_from(layer["seed"])
+            yield getattr(wide, attribute).detach().to(own.dtype)
     for origin in _places(name, content):
-        drawn = origins.draw(origin, attribute, own.dtype)
-        if drawn is not None:
-            yield drawn
+        values = origins.draw(origin, attribute, own.dtype)
+        if values is not None:
+            yield values
 
 
 def _places(name: str, content: Content) -> list[NetworkOrigin]:

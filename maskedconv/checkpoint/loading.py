@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from maskedconv.checkpoint import file
-from maskedconv.checkpoint.compare import compare_layers, compare_shared, compare_tensors
+from maskedconv.checkpoint.compare import (
+    Held,
+    compare_layers,
+    compare_shared,
+    compare_tensors,
+)
 from maskedconv.checkpoint.digests import fingerprint
 from maskedconv.checkpoint.file import Content
 from maskedconv.checkpoint.frozen import find_frozen
 from maskedconv.checkpoint.header import Layer, method_of
 from maskedconv.checkpoint.masks import check_scores_used
+from maskedconv.checkpoint.renaming import under_names_of
 from maskedconv.checkpoint.sources import origin_in
 from maskedconv.checkpoint.whole_model import (
     check_can_materialise,
+    check_can_write,
     materialise,
     own_module_names,
     own_names,
@@ -29,17 +37,35 @@ from maskedconv.conversion.restoring import Restored
 from maskedconv.nn.frozen_statistics import freeze_statistics_
 from maskedconv.nn.origin import origin_of, set_origin
 from maskedconv.nn.partly_learned import PartlyLearned
-from maskedconv.nn.remembered import remember_frozen
+from maskedconv.nn.remembered import changed_frozen, remember_frozen
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 class _Fit(NamedTuple):
-    """A model's layers and state, and the frozen values that the file leaves out."""
+    """How a file fits a model.
+
+    Attributes:
+        layers, state: of the model.
+        found: the frozen values that the file leaves out.
+        kept: names of those that are the model's own, as they were made or loaded.
+    """
 
     layers: dict[str, PartlyLearned]
     state: dict[str, Tensor]
     found: dict[str, Tensor]
+    kept: frozenset[str]
+
+
+class _Plan(NamedTuple):
+    """A file that was found to fit a model, whose plain layers are converted already."""
+
+    model: nn.Module
+    path: Path
+    content: Content
+    fit: _Fit
+    restored: Restored
+    norms: list[nn.Module]
 
 
 def load(model: Model, path: str | Path, *, keep_frozen: bool = False) -> Model:
@@ -68,29 +94,74 @@ def load(model: Model, path: str | Path, *, keep_frozen: bool = False) -> Model:
             a layer of the model uses a held mask instead of its scores; or frozen values are
             neither in the file, nor in the model, nor given by a seed.
     """
-    path = Path(path)
+    _carry_out(_plan(model, Path(path), keep_frozen))
+    return model
+
+
+def load_together(models: Sequence[nn.Module], paths: Sequence[Path]) -> None:
+    """Loads one file into each of ``models``, as :func:`load`, or none of them after an error.
+
+    The models may share tensors. Frozen values that a file leaves out may be in the first one.
+
+    Raises:
+        ValueError, OSError: as :func:`load`; or files have different values for a shared tensor.
+    """
+    plans: list[_Plan] = []
+    held: dict[int, Held] = {}
+    try:
+        for model, path in zip(models, paths, strict=True):
+            others = plans[0].content.tensors if plans else {}
+            plans.append(_plan(model, path, others=others, held=held))
+    except BaseException:
+        for plan in plans:
+            plan.restored.undo()
+        raise
+    # All at once, so that what they share stays shared.
+    materialise(nn.ModuleList(models))
+    for plan in plans:
+        _carry_out(plan)
+
+
+def _plan(
+    model: nn.Module,
+    path: Path,
+    keep_frozen: bool = False,
+    others: Mapping[str, Tensor] = MappingProxyType({}),
+    held: dict[int, Held] | None = None,
+) -> _Plan:
+    """Reads and checks all that :func:`load` needs. After an error, the model is as it was.
+
+    Args:
+        others: values of another file, as of :func:`find_frozen`.
+        held: as of :func:`compare_shared`.
+    """
     check_scores_used(model, "release() of the tasks first")
-    content = _without_prefix(file.read(path), state_of(model))
+    content = under_names_of(model, file.read(path))
     if keep_frozen:
         _check_converted(model, content, path)
     restored = _restored(model, content, path)
     try:
-        fit = _check(model, content, path)
+        fit = _check(model, content, path, others)
+        compare_shared(content, model, path, held)
         norms = _norms(model, content, path) if restored.names else []
         if keep_frozen:
             _check_frozen(content, fit, path)
     except BaseException:
         restored.undo()
         raise
+    return _Plan(model, path, content, fit, restored, norms)
+
+
+def _carry_out(plan: _Plan) -> None:
+    model, content, fit = plan.model, plan.content, plan.fit
     materialise(model)
     tensors = {**content.tensors, **fit.found}
     model.load_state_dict({key: tensors[name] for key, name in own_names(model).items()})
-    _take_origins(content, fit, path)
-    if restored.names:
+    _take_origins(content, fit, plan.path)
+    if plan.restored.names:
         _freeze(model, content)
-    for norm in norms:
+    for norm in plan.norms:
         freeze_statistics_(norm)
-    return model
 
 
 def read_notes(path: str | Path) -> Mapping[str, Any]:
@@ -131,15 +202,20 @@ def _restored(model: nn.Module, content: Content, path: Path) -> Restored:
         raise ValueError(f"{path} cannot be loaded into this model: {error}") from None
 
 
-def _check(model: nn.Module, content: Content, path: Path) -> _Fit:
-    """Everything that can be wrong; nothing has been loaded yet."""
+def _check(model: nn.Module, content: Content, path: Path, others: Mapping[str, Tensor]) -> _Fit:
+    """Whether the file has what the model needs; nothing has been loaded yet."""
     layers, state = partly_learned(model), state_of(model)
     compare_layers(content.layers, layers, path)
     compare_tensors(content, state, path)
-    compare_shared(content, layers, path)
-    found = find_frozen(content, state, layers, path)
+    check_can_write(state, path)
+    found = find_frozen(content, state, layers, path, others)
     check_can_materialise(model)
-    return _Fit(layers, state, found)
+    own = {key for key in found if found[key] is state[key]}
+    # A seed or an origin of the layer does not speak for values that came in by other ways.
+    changed = {
+        f"{name}.{part}".lstrip(".") for name, one in layers.items() for part in changed_frozen(one)
+    }
+    return _Fit(layers, state, found, frozenset(own - changed))
 
 
 def _norms(model: nn.Module, content: Content, path: Path) -> list[nn.Module]:
@@ -180,7 +256,7 @@ def _take_origins(content: Content, fit: _Fit, path: Path) -> None:
         layer = fit.layers.get(name)
         if layer is None:
             continue
-        own = fit.found.get(key) is fit.state[key]
+        own = key in fit.kept
         known = layer.seed is not None or origin_of(layer) is not None
         if not own:
             layer.seed = content.layers[name]["seed"]
@@ -194,22 +270,3 @@ def _freeze(model: nn.Module, content: Content) -> None:
     for key, tensor in model.state_dict(keep_vars=True).items():
         if isinstance(tensor, nn.Parameter) and names[key] in content.frozen:
             tensor.requires_grad_(False)
-
-
-def _without_prefix(content: Content, state: dict[str, Tensor]) -> Content:
-    """``content`` without the ``module.`` of data parallel training, which old files keep."""
-    prefix = "module."
-    names = content.tensors.keys() | content.frozen.keys()
-    if not all(name.startswith(prefix) for name in names) or any(
-        name.startswith(prefix) for name in state
-    ):
-        return content
-
-    def stripped(part: dict[str, Any]) -> dict[str, Any]:
-        return {name.removeprefix(prefix): value for name, value in part.items()}
-
-    return content._replace(
-        layers=stripped(content.layers),
-        frozen=stripped(content.frozen),
-        tensors=stripped(content.tensors),
-    )

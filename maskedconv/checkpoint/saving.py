@@ -10,7 +10,7 @@ values are checked against the hash.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ from maskedconv.checkpoint.frozen import frozen_keys, is_drawn_again
 from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checkpoint.sources import Origins, describe_base, place_of
 from maskedconv.checkpoint.whole_model import frozen_norms, partly_learned, state_of
-from maskedconv.nn.origin import networks_of
+from maskedconv.nn.origin import FileOrigin, HubOrigin, networks_of, origin_of
 from maskedconv.nn.partly_learned import PartlyLearned
-from maskedconv.nn.remembered import changed_frozen
+from maskedconv.nn.remembered import changed_frozen, drawn_frozen
 
 
 def save(
@@ -67,9 +67,10 @@ def save(
         ModuleNotFoundError: safetensors is not installed.
 
     Warns:
-        UserWarning: the file leaves out parameters without a gradient, or frozen filters that are
-            no longer those that their layer was converted, created or loaded with, and neither a
-            seed nor ``base`` says where these values come from.
+        UserWarning: the file leaves out parameters without a gradient, frozen filters that are no
+            longer those that their layer was converted, created or loaded with, or frozen filters
+            that were drawn at random, and neither a seed nor ``base`` says where these values come
+            from.
     """
     path, state = Path(path), _checked_state(model)
     layers = partly_learned(model)
@@ -122,7 +123,7 @@ def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) 
     def is_lost(key: str) -> bool:
         return not is_drawn_again(key, content, state[key], layers, origins)
 
-    if changed := [key for key in _changed(layers) if is_lost(key)]:
+    if changed := [key for key in _named(layers, changed_frozen) if is_lost(key)]:
         warnings.warn(
             f"the file leaves out {len(changed)} frozen values ({changed[0]}, ...) that have "
             "changed since their layers were made, as by a state dict or an average that includes "
@@ -130,7 +131,20 @@ def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) 
             "frozen=True, say where they come from by base=, or undo the change before",
             stacklevel=3,
         )
-    buffers = {f"{n}.{b}".lstrip(".") for n, one in layers.items() for b in one.frozen_buffers()}
+    in_file = {n for n, one in layers.items() if isinstance(origin_of(one), FileOrigin | HubOrigin)}
+    drawn = [
+        key
+        for key in _named(layers, drawn_frozen)
+        if key not in changed and key.rpartition(".")[0] not in in_file and is_lost(key)
+    ]
+    if drawn:
+        warnings.warn(
+            f"the file leaves out {len(drawn)} frozen values ({drawn[0]}, ...) that were drawn at "
+            "random without a seed. Only this model has them, and none without them can load the "
+            "file: store them by frozen=True, or make the model with a seed",
+            stacklevel=3,
+        )
+    buffers = set(_named(layers, lambda layer: layer.frozen_buffers()))
     lost = [key for key in content.frozen if key not in buffers and is_lost(key)]
     if lost:
         warnings.warn(
@@ -141,13 +155,11 @@ def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) 
         )
 
 
-def _changed(layers: dict[str, PartlyLearned]) -> list[str]:
-    """Names of frozen values that are not those with which their layers were made."""
-    return [
-        f"{name}.{part}".lstrip(".")
-        for name, layer in layers.items()
-        for part in changed_frozen(layer)
-    ]
+def _named(
+    layers: dict[str, PartlyLearned], parts: Callable[[PartlyLearned], Iterable[str]]
+) -> list[str]:
+    """Names in the state dict of the ``parts`` of all layers."""
+    return [f"{n}.{part}".lstrip(".") for n, one in layers.items() for part in parts(one)]
 
 
 def _described(value: Any) -> str:

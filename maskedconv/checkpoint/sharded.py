@@ -29,9 +29,14 @@ from maskedconv.checkpoint.sharded_optimizer import (
     packed_values,
     settings_of,
 )
-from maskedconv.checkpoint.whole_model import own_module_names, own_names
+from maskedconv.checkpoint.whole_model import (
+    check_can_write,
+    names_left_out,
+    own_names,
+    partly_learned,
+    under_all_names,
+)
 from maskedconv.io import replace_file
-from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.schema import SchemaError, list_of, mapping_of, one_of, read_json, record, text
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -65,9 +70,7 @@ def save_sharded(model: nn.Module, folder: str | Path, optimizer: Optimizer | No
     folder = Path(folder)
     check_scores_used(model, "release() of the tasks first, or save(..., masks=True)")
     learned, frozen = _parts(model)
-    for key, tensor in {**learned, **frozen}.items():
-        if tensor.is_meta:
-            raise ValueError(f"{key} of the model is on the meta device; expected it in memory")
+    _check_in_memory({**learned, **frozen})
     of_optimizer = optimizer_values(model, optimizer)
     # Each process looks before one of them writes.
     taken = folder.exists() and any(folder.iterdir())
@@ -105,17 +108,21 @@ def load_sharded(model: Model, folder: str | Path, optimizer: Optimizer | None =
         FileNotFoundError: there is no such folder.
         ValueError: the folder is no such checkpoint or is incomplete; its layers, names, shapes,
             types or frozen values are not those of the model; the folder holds no optimizer, or
-            one of another kind; or a layer of the model uses a held mask instead of its scores.
+            one of another kind; a value is on the meta device; or a layer of the model uses a held
+            mask instead of its scores.
     """
     folder = Path(folder)
     check_scores_used(model, "release() of the tasks first")
-    header = _read_header(folder)
     learned, frozen = _parts(model)
+    _check_in_memory({**learned, **frozen})
+    check_can_write(learned, folder)
+    header = _under_all_names(_read_header(folder), model)
     _compare("layer", header["layers"], _layers(model), folder)
     _compare("frozen values", header["frozen"], _fingerprints(frozen), folder)
     entries = _entries(folder)
     forms = {key: _form(value) for key, value in learned.items()}
-    _compare("value", _stored(entries), forms, folder)
+    stored = {key: form for key, form in _stored(entries).items() if key not in frozen}
+    _compare("value", stored, forms, folder)
     settings = header.get("settings")
     found = {
         **{key: torch.empty_like(value) for key, value in learned.items()},
@@ -132,11 +139,9 @@ def load_sharded(model: Model, folder: str | Path, optimizer: Optimizer | None =
 
 def _parts(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What is stored and what is frozen, by the network's own names."""
-    names = own_module_names(model)
     keys = {
-        f"{names[name]}.{buffer}".lstrip(".")
-        for name, layer in model.named_modules()
-        if isinstance(layer, PartlyLearned)
+        f"{name}.{buffer}".lstrip(".")
+        for name, layer in partly_learned(model).items()
         for buffer in layer.frozen_buffers()
     }
     values = model.state_dict()
@@ -147,12 +152,26 @@ def _parts(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 def _layers(model: nn.Module) -> dict[str, str]:
     """The configuration of each partly learned layer, as JSON."""
-    names = own_module_names(model)
     return {
-        names[name]: json.dumps({"method": layer.method, **layer.configuration()}, sort_keys=True)
-        for name, layer in model.named_modules()
-        if isinstance(layer, PartlyLearned)
+        name: json.dumps({"method": layer.method, **layer.configuration()}, sort_keys=True)
+        for name, layer in partly_learned(model).items()
     }
+
+
+def _under_all_names(header: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """``header`` with each layer under all names that it has in ``model``."""
+    layers = header["layers"]
+    left_out = names_left_out(model, layers)
+    return header | {
+        "layers": layers | {name: layers[one] for name, one in left_out.items()},
+        "frozen": under_all_names(header["frozen"], left_out),
+    }
+
+
+def _check_in_memory(values: dict[str, Tensor]) -> None:
+    for key, tensor in values.items():
+        if tensor.is_meta:
+            raise ValueError(f"{key} of the model is on the meta device; expected it in memory")
 
 
 def _fingerprints(frozen: dict[str, Tensor]) -> dict[str, str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from maskedconv.nn.frozen_statistics import FrozenStatistics
 from maskedconv.nn.partly_learned import PartlyLearned
+
+Value = TypeVar("Value")
 
 # Modules that are another one with something around it -> the name under which they hold it. By
 # name, as importing what torch.compile makes takes seconds.
@@ -26,9 +30,9 @@ def own_names(model: nn.Module) -> dict[str, str]:
 
 
 def own_module_names(model: nn.Module) -> dict[str, str]:
-    """As :func:`own_names`, of the modules."""
+    """As :func:`own_names`, of the modules; a module under each of its names."""
     wrappers = _wrappers(model)
-    return {name: _unwrapped(name, wrappers) for name, _ in model.named_modules()}
+    return {name: _unwrapped(name, wrappers) for name, _ in _modules(model)}
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
@@ -38,15 +42,44 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def partly_learned(model: nn.Module) -> dict[str, PartlyLearned]:
-    """The partly learned layers, each once, by the network's own names."""
+    """The partly learned layers under each of their names, the network's own.
+
+    A state dict has the values of a layer under each of them as well.
+    """
     names = own_module_names(model)
-    return {names[key]: m for key, m in model.named_modules() if isinstance(m, PartlyLearned)}
+    return {names[key]: m for key, m in _modules(model) if isinstance(m, PartlyLearned)}
+
+
+def names_left_out(model: nn.Module, known: Mapping[str, object]) -> dict[str, str]:
+    """Names that ``known`` lacks -> another name of the same module, which it has.
+
+    Old checkpoints name a layer that has several names by the first one alone.
+    """
+    own, names = own_module_names(model), dict[int, dict[str, None]]()
+    for key, module in _modules(model):
+        names.setdefault(id(module), {})[own[key]] = None
+    found: dict[str, str] = {}
+    for group in names.values():
+        there = [name for name in group if name in known]
+        found |= {name: there[0] for name in group if there and name not in known}
+    return found
+
+
+def under_all_names(entries: Mapping[str, Value], left_out: Mapping[str, str]) -> dict[str, Value]:
+    """``entries`` of layers' values, with those of :func:`names_left_out` set to the known ones."""
+    parts = [(key, *key.rpartition(".")[::2]) for key in entries] if left_out else []
+    return dict(entries) | {
+        f"{name}.{part}": entries[key]
+        for name, known in left_out.items()
+        for key, layer, part in parts
+        if layer == known
+    }
 
 
 def frozen_norms(model: nn.Module) -> list[str]:
-    """The norms with frozen statistics, each once, by the network's own names."""
+    """The norms with frozen statistics under each of their names, the network's own."""
     names = own_module_names(model)
-    return [names[key] for key, m in model.named_modules() if isinstance(m, FrozenStatistics)]
+    return [names[key] for key, m in _modules(model) if isinstance(m, FrozenStatistics)]
 
 
 def check_can_materialise(model: nn.Module) -> None:
@@ -59,6 +92,24 @@ def check_can_materialise(model: nn.Module) -> None:
                     f"{name}.{key} of the model is on the meta device and is not part of a "
                     "checkpoint; expected it in memory"
                 )
+
+
+def check_can_write(state: Mapping[str, Tensor], path: Path) -> None:
+    """ValueError for a tensor whose elements share memory, which no value can be copied to.
+
+    PyTorch finds that out after it has loaded other values.
+
+    Args:
+        path: what would be loaded.
+    """
+    for key, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_meta or not tensor.numel():
+            continue
+        if any(size > 1 and not tensor.stride(dim) for dim, size in enumerate(tensor.shape)):
+            raise ValueError(
+                f"{path} cannot be loaded: {key} of the model is a view whose elements share "
+                "memory; expected a tensor of its own, as of contiguous()"
+            )
 
 
 def materialise(model: nn.Module) -> None:
@@ -88,10 +139,14 @@ def _entries(model: nn.Module) -> Iterator[dict[str, Tensor | None]]:
         yield module._buffers
 
 
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return model.named_modules(remove_duplicate=False)
+
+
 def _wrappers(model: nn.Module) -> dict[str, str]:
     return {
         name: inner
-        for name, module in model.named_modules()
+        for name, module in _modules(model)
         if (inner := _WRAPPERS.get(type(module).__name__)) and inner in module._modules
     }
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from maskedconv.nn.convertible import MOVED_HOOKS, further_attributes
+from maskedconv.nn.origin import set_origin
 from maskedconv.nn.partly_learned import LearnedPart, PartlyLearned
+from maskedconv.nn.remembered import forget_frozen
 
 
 def carry_to_parts(plain: nn.Module, layer: PartlyLearned) -> None:
@@ -18,6 +20,9 @@ def carry_to_parts(plain: nn.Module, layer: PartlyLearned) -> None:
 def carry_to_plain(layer: PartlyLearned, plain: nn.Module) -> None:
     """Moves everything from a layer to the plain one that replaces it."""
     _carry_module(layer, plain)
+    # They are about frozen values, of which the plain layer has none.
+    set_origin(plain, None)
+    forget_frozen(plain)
     for part in layer.learned_parts():
         _carry_parameter(part.tensor, getattr(plain, part.plain), part)
 

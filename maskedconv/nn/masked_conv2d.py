@@ -18,6 +18,7 @@ from maskedconv.functional.filter_bank import ExecutionOptions
 from maskedconv.functional.padding import evenly_padded
 from maskedconv.nn.assembled import AssembledConv2d
 from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
+from maskedconv.nn.remembered import remember_draw
 from maskedconv.ops.dispatch import check_backend
 from maskedconv.ops.geometry import Pair, filters_format, geometry_of, whole_numbers
 from maskedconv.ops.weight_grad.jointly import types_faster_jointly
@@ -191,6 +192,7 @@ class MaskedConv2d(AssembledConv2d):
             bound = 1 / math.sqrt(max(1, math.prod(self.weight_shape[1:])))
             bias = torch.empty(self.out_channels, dtype=dtype, device="cpu")
             self._write_bias(nn.init.uniform_(bias, -bound, bound, generator=generator))
+        remember_draw(self, self.seed)
 
     def forward(self, input: Tensor) -> Tensor:
         if is_traced(input):

@@ -64,7 +64,7 @@ def origin_of(layer: PartlyLearned) -> Origin | None:
     return vars(layer).get("_origin")
 
 
-def set_origin(layer: PartlyLearned, origin: Origin | None) -> None:
+def set_origin(layer: nn.Module, origin: Origin | None) -> None:
     """Sets or removes the origin of the layer."""
     if origin is None:
         vars(layer).pop("_origin", None)

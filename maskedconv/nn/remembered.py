@@ -1,18 +1,21 @@
-"""Notices that frozen values are no longer those that a layer was made with.
+"""Notices that frozen values are no longer those that a layer was made with, or that no seed is.
 
 An average of models that includes buffers moves them by rounding; so may any code that writes into
-all values of a model.
+all values of a model. Values that were drawn without a seed are nowhere else.
 """
 
 from __future__ import annotations
 
+from array import array
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskedconv.nn.partly_learned import PartlyLearned
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_SUMS = "_frozen_sums"
+_SUMS, _DRAWN = "_frozen_sums", "_drawn_frozen"
+_FIRST = 64  # values, enough to tell drawn ones from others
 _PIECE = 1 << 20  # values; their 64-bit integers take more memory than they do
 
 
@@ -21,9 +24,18 @@ def remember_frozen(layer: PartlyLearned) -> None:
     vars(layer)[_SUMS] = _sums(layer)
 
 
-def forget_frozen(layer: PartlyLearned) -> None:
+def remember_draw(layer: PartlyLearned, seed: int | None) -> None:
+    """Called when the frozen values have been drawn, by ``seed`` if it is not None."""
+    if seed is None:
+        vars(layer)[_DRAWN] = {name: _first(one) for name, one in _in_memory(layer).items()}
+    else:
+        vars(layer).pop(_DRAWN, None)
+
+
+def forget_frozen(layer: nn.Module) -> None:
     """Called when a plain layer's weight replaces the values, which then are whatever it has."""
-    vars(layer).pop(_SUMS, None)
+    for name in (_SUMS, _DRAWN):
+        vars(layer).pop(name, None)
 
 
 def changed_frozen(layer: PartlyLearned) -> list[str]:
@@ -36,13 +48,38 @@ def changed_frozen(layer: PartlyLearned) -> list[str]:
     ]
 
 
-def _sums(layer: PartlyLearned) -> dict[str, tuple[torch.dtype, int]]:
-    """Type and sum of each frozen tensor in memory, by name."""
+def drawn_frozen(layer: PartlyLearned) -> list[str]:
+    """Names of frozen buffers with the values that were drawn without a seed, in any type."""
+    before: dict[str, array[float]] = vars(layer).get(_DRAWN, {})
+    return [
+        name
+        for name, one in (_in_memory(layer) if before else {}).items()
+        if name in before
+        and _first(torch.tensor(before[name], dtype=torch.float64).to(one.dtype)) == _first(one)
+    ]
+
+
+def _in_memory(layer: PartlyLearned) -> dict[str, Tensor]:
+    """The frozen tensors that have values, by name."""
     tensors = {name: getattr(layer, name) for name in layer.frozen_buffers()}
     return {
-        name: (one.dtype, _sum(one))
+        name: one
         for name, one in tensors.items()
-        if type(one) is Tensor and not one.is_meta and one.itemsize in _INTEGERS
+        if type(one) is Tensor and not one.is_meta and one.numel()
+    }
+
+
+def _first(tensor: Tensor) -> array[float]:
+    # No tensor, as a module's attributes are searched for those that it shares.
+    return array("d", tensor[:_FIRST].flatten()[:_FIRST].tolist())
+
+
+def _sums(layer: PartlyLearned) -> dict[str, tuple[torch.dtype, int]]:
+    """Type and sum of each frozen tensor in memory, by name."""
+    return {
+        name: (one.dtype, _sum(one))
+        for name, one in _in_memory(layer).items()
+        if one.itemsize in _INTEGERS
     }
 
 

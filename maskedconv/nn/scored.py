@@ -17,6 +17,7 @@ from maskedconv.nn.bits import pack_digits, threshold_of_ones, unpack_bits, unpa
 from maskedconv.nn.mask_settings import MaskSettings
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart, PartlyLearned
 from maskedconv.nn.random_weights import draw_weights_, kept_gain
+from maskedconv.nn.remembered import remember_draw
 from maskedconv.nn.seen_threshold import SeenThreshold, known_threshold
 from maskedconv.ops.masked_weight import Threshold, find_threshold, masked_weight, pack_mask
 from maskedconv.tracing import check_not_proxy
@@ -105,6 +106,7 @@ class ScoredLayer(PartlyLearned):
             drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
             weights = draw_weights_(drawn, self.settings.weights, self.gain(), generator)
             self.frozen.copy_(weights)
+            remember_draw(self, self.seed)
         self.reset_scores(generator)
 
     @torch.no_grad()

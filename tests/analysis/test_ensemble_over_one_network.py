@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_summary import METHODS, network
 
-from maskedconv import Ensemble, convert_, methods
+from maskedconv import Ensemble, convert_, load, methods, models, save
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.rerandomise import rerandomise_
 
@@ -134,3 +134,85 @@ def test_random_positions_keep_their_start(tmp_path):
     out = ensemble.eval()(x)
     ensemble.save(tmp_path)
     assert torch.equal(Ensemble(model, 2).load(tmp_path).eval()(x), out)
+
+
+def test_a_smaller_ensemble_replaces_the_files_of_a_larger_one(tmp_path):
+    model, x = convert_(network(), learned=0.25, seed=0), torch.randn(2, 3, 6, 6)
+    Ensemble(model, 3, seed=1).save(tmp_path)
+    others = ["member_best.safetensors", "member_02.safetensors", "member_2.txt", "notes"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"of someone else")
+    ensemble = Ensemble(model, 2, seed=2).eval()
+    ensemble.save(tmp_path)
+    own = ["member_0.safetensors", "member_1.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(own + others)
+    assert torch.equal(Ensemble(model, 2).load(tmp_path).eval()(x), ensemble(x))
+
+
+def test_a_failed_save_leaves_the_files_as_they_were(tmp_path):
+    """New and old members in one folder would be loaded as one ensemble."""
+    model = convert_(network(), learned=0.25, seed=0)
+    Ensemble(model, 2, seed=1).save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    ensemble = Ensemble(model, 2, seed=2)
+    ensemble.members[1].register_buffer("extra", torch.ones(3).to_sparse())
+    with pytest.raises(ValueError, match="extra of the model is of layout"):
+        ensemble.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def created(seed, members=2):
+    return Ensemble(models.create("resnet_8", learned=0.25, seed=seed), members, seed=seed).eval()
+
+
+@pytest.mark.filterwarnings("error")
+def test_loaded_members_know_where_their_values_come_from(tmp_path):
+    """Each is saved alone, and loaded without the other's file."""
+    ensemble = created(1)
+    ensemble.save(tmp_path)
+    loaded = created(2).load(tmp_path)
+    for index, member in enumerate(loaded.members):
+        save(member, tmp_path / "alone")
+        other = load(models.create("resnet_8", learned=0.25, seed=3).eval(), tmp_path / "alone")
+        x = torch.randn(2, 3, 32, 32)
+        assert torch.equal(other(x), ensemble.members[index](x))
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_members_on_the_meta_device(tmp_path, seed):
+    def made(weights):
+        torch.manual_seed(weights)
+        return Ensemble(convert_(network(), learned=0.25, frozen="random", seed=seed), 2).eval()
+
+    ensemble, x = made(1), torch.randn(2, 3, 6, 6)
+    ensemble.members[1][0].learned.data.mul_(2)
+    ensemble.save(tmp_path)
+    other = made(2).to("meta").load(tmp_path)
+    assert torch.equal(other(x), ensemble(x))
+    assert addresses(other.members[0]) == addresses(other.members[1])
+
+
+def test_plain_members_are_converted_unless_a_file_does_not_fit(tmp_path):
+    model, x = convert_(network(), learned=0.25, seed=0), torch.randn(2, 3, 6, 6)
+    ensemble = Ensemble(model, 2, seed=1).eval()
+    ensemble.save(tmp_path)
+    assert torch.equal(Ensemble(network(), 2).load(tmp_path).eval()(x), ensemble(x))
+    (tmp_path / "member_1.safetensors").write_bytes(b"damaged")
+    other = Ensemble(network(), 2).eval()
+    before, kinds = other(x), list(map(type, other.modules()))
+    with pytest.raises(ValueError, match="member_1"):
+        other.load(tmp_path)
+    assert torch.equal(other(x), before)
+    assert list(map(type, other.modules())) == kinds
+
+
+def test_files_that_differ_in_what_members_share(tmp_path):
+    """As of two ensembles; the last one would set the values of all members."""
+    for index, seed in enumerate([1, 2]):
+        member = created(seed).members[0]
+        save(member, tmp_path / f"member_{index}.safetensors", frozen=True)
+    ensemble = created(3)
+    before = copy.deepcopy(ensemble.state_dict())
+    with pytest.raises(ValueError, match=r"frozen differs from conv1\.frozen in .*member_0"):
+        ensemble.load(tmp_path)
+    assert all(torch.equal(value, before[key]) for key, value in ensemble.state_dict().items())

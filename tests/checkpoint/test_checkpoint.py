@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskedconv import MaskedConv2d, load, save
+from maskedconv import MaskedConv2d, load, load_sharded, save, save_sharded
 
 
 def network(seed=0, learned=1, **options):
@@ -106,3 +106,43 @@ def test_others_may_read_the_file_as_any_other(tmp_path):
     (tmp_path / "plain").write_bytes(b"")
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
     assert len(modes) == 1
+
+
+def test_a_view_whose_elements_share_memory_is_refused_and_nothing_changes(tmp_path):
+    """PyTorch would load all other values before it fails."""
+
+    def made():
+        model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        model[0].register_buffer("table", torch.zeros(1).expand(3))
+        return model
+
+    save(made(), tmp_path / "m")
+    save_sharded(made(), tmp_path / "folder")
+    model = made()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"0\.table of the model is a view whose elements share"):
+        load(model, tmp_path / "m")
+    with pytest.raises(ValueError, match=r"0\.table of the model is a view whose elements share"):
+        load_sharded(model, tmp_path / "folder")
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    model[0].table = model[0].table.contiguous()
+    load(model, tmp_path / "m")
+
+
+def test_a_file_of_apart_parameters_for_tied_ones(tmp_path):
+    def made(tied):
+        model = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 4))
+        if tied:
+            model[1].weight = model[0].weight
+        return model
+
+    save(made(tied=False), tmp_path / "apart")
+    model = made(tied=True)
+    before = model[0].weight.clone()
+    with pytest.raises(ValueError, match=r"1\.weight differs from 0\.weight in the file"):
+        load(model, tmp_path / "apart")
+    assert torch.equal(model[0].weight, before)
+    save(model, tmp_path / "tied")
+    for other in (made(tied=True), made(tied=False)):
+        assert torch.equal(load(other, tmp_path / "tied")[1].weight, before)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
-from maskedconv import convert_, load, methods, models, save
+from maskedconv import MaskedConv2d, convert_, load, merge_, methods, models, save
 
 METHODS = {
     "kept": methods.slice(0.25),
@@ -103,3 +103,104 @@ def test_values_that_a_seed_gives_again(tmp_path):
     save(model, tmp_path / "file")
     torch.manual_seed(2)
     load(convert_(nn.Sequential(nn.Conv2d(3, 8, 3)), learned=0.25), tmp_path / "file")
+
+
+def plain_layers():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 8, 3, bias=False))
+
+
+WITHOUT_A_SEED = {
+    "convert_ random": lambda: convert_(plain_layers(), learned=0.25, frozen="random"),
+    "convert_ supermask": lambda: convert_(plain_layers(), method=methods.supermask()),
+    "create biprop": lambda: models.create("conv2", method=methods.biprop(), width=0.1),
+    "create norm_only": lambda: models.create("resnet_8", method=methods.norm_only()),
+    "create slice": lambda: models.create("resnet_8", learned=0.25),
+    "layer": lambda: nn.Sequential(MaskedConv2d(3, 8, 3, learned=2, slice_dim=1)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_A_SEED))
+def test_values_that_were_drawn_without_a_seed(tmp_path, name):
+    make = WITHOUT_A_SEED[name]
+    model = make()
+    for one in (model, copy.deepcopy(model).half(), pickle.loads(pickle.dumps(model))):
+        with pytest.warns(UserWarning, match=r"frozen, \.\.\.\) that were drawn at ran") as record:
+            save(one, tmp_path / "file")
+        assert record[0].filename == __file__
+    load(model, tmp_path / "file")
+    with pytest.warns(UserWarning, match="drawn at random"):
+        save(model, tmp_path / "file")
+    with pytest.raises(ValueError, match="is not what the file was saved with"):
+        load(make(), tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_A_SEED))
+def test_values_that_are_elsewhere_too(tmp_path, name, recwarn):
+    """Drawn at first, but now those of a file, of another model, or of what the user names."""
+    make = WITHOUT_A_SEED[name]
+    model = make()
+    save(model, tmp_path / "frozen", frozen=True)
+    save(model, tmp_path / "base", base="hub/model")
+    loaded = load(make(), tmp_path / "frozen")
+    save(loaded, tmp_path / "task")
+    save(load(model, tmp_path / "frozen"), tmp_path / "task")
+    assert not [one for one in recwarn if "drawn at random" in str(one.message)]
+    pretrained = make()
+    pretrained.load_state_dict(model.state_dict())
+    save(pretrained, tmp_path / "file")
+    assert not [one for one in recwarn if "drawn at random" in str(one.message)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_of_a_pretrained_model_and_of_seeds(tmp_path):
+    for method in (methods.slice(0.25), methods.supermask(weights="keep"), METHODS["positions"]):
+        save(convert_(plain_layers(), method=method), tmp_path / "file")
+    for seeded in (
+        convert_(plain_layers(), learned=0.25, frozen="random", seed=0),
+        convert_(plain_layers(), learned=0.25, frozen="zero"),
+        models.create("resnet_8", learned=0.25, seed=0),
+        nn.Sequential(MaskedConv2d(3, 8, 3, learned=2, seed=0)),
+    ):
+        save(seeded, tmp_path / "file")
+    model = convert_(plain_layers(), learned=0.25, frozen="random")
+    model.load_state_dict(plain_layers().state_dict())
+    save(model, tmp_path / "file")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["drawn", "supermask"])
+def test_a_seed_of_layers_that_were_cast(tmp_path, name, dtype):
+    """Their values are those of the seed in float32, cast."""
+    model = converted(name).to(dtype)
+    save(model, tmp_path / "cast")
+    loaded = load(converted(name, seed=5).to(dtype), tmp_path / "cast")
+    assert torch.equal(loaded[1].weight, model[1].weight)
+    made = convert_(plain_layers().to(dtype), method=METHODS[name], seed=0)
+    save(made, tmp_path / "made")
+    loaded = load(converted(name, seed=5).to(dtype), tmp_path / "made")
+    assert torch.equal(loaded[1].weight, made[1].weight)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_seed_does_not_stay_with_the_values_of_another_one(tmp_path):
+    """Values from a state dict, which the file then says the seed of."""
+    first, second = (models.create("resnet_8", learned=0.25, seed=seed) for seed in (1, 2))
+    save(first, tmp_path / "file")
+    second.load_state_dict(first.state_dict())
+    save(load(second, tmp_path / "file"), tmp_path / "again")
+    third = load(models.create("resnet_8", learned=0.25, seed=3), tmp_path / "again")
+    assert torch.equal(third.conv1.frozen, first.conv1.frozen)
+
+
+def test_merged_layers_forget_the_network_that_drew_them(tmp_path):
+    """It would give other positions than those that are drawn for the merged layers."""
+    method = methods.random_positions(30)
+
+    def made(seed):
+        network = merge_(models.create("resnet_8", method=method, seed=1))
+        return convert_(network, method=method, include="conv1", rest="freeze", seed=seed)
+
+    model = made(0)
+    save(model, tmp_path / "file", base="create(seed=1)")
+    loaded = load(made(2), tmp_path / "file")
+    assert torch.equal(loaded.conv1.positions, model.conv1.positions)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from damaged_checkpoints import with_header
+from damaged_checkpoints import parts_of, with_header
 from torch import nn
 
-from maskedconv import Ensemble, load, methods, models, save
-from maskedconv.checkpoint import load_plain, load_sharded, save_sharded
+from maskedconv import Ensemble, convert_, load, methods, models, save
+from maskedconv.checkpoint import file, load_plain, load_sharded, save_sharded
 from maskedconv.supermasks import Supermasks
 
 
@@ -118,3 +118,81 @@ def test_a_switched_model(tmp_path, method):
     assert all(torch.equal(model.state_dict()[key], one) for key, one in before.items())
     tasks.release()
     assert torch.equal(load(model, tmp_path / "scores")(images()), scores)
+
+
+class Twice(nn.Module):
+    """A layer under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = self.second = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def twice(seed=0):
+    return convert_(Twice(), method=methods.supermask(0.5), seed=seed)
+
+
+def switched():
+    """Uses a mask other than that of its scores; and its output."""
+    model = twice()
+    tasks = Supermasks(model)
+    tasks.add("task")
+    tasks.reset_scores(torch.Generator().manual_seed(3))
+    scores = model(images())
+    tasks.switch("task")
+    assert not torch.equal(model(images()), scores)
+    return model, model(images())
+
+
+def test_a_layer_under_two_names(tmp_path):
+    model, out = switched()
+    save(model, tmp_path / "bits", masks=True)
+    _, tensors = parts_of(tmp_path / "bits")
+    assert {key: t.dtype for key, t in tensors.items()} == {
+        "first.scores": torch.uint8,
+        "second.scores": torch.uint8,
+    }
+    for other in (twice(seed=1), torch.compile(twice(seed=1), backend="eager")):
+        assert torch.equal(load(other, tmp_path / "bits")(images()), out)
+    save(model, tmp_path / "whole", masks=True, frozen=True)
+    assert torch.equal(load(Twice(), tmp_path / "whole")(images()), out)
+    merged = Twice()
+    merged.load_state_dict(load_plain(tmp_path / "whole"))
+    torch.testing.assert_close(merged(images()), out)
+
+
+@pytest.mark.parametrize("loaded", [twice, Twice], ids=["converted", "plain"])
+def test_old_files_name_such_a_layer_once(tmp_path, loaded):
+    """They have the values under the other name too, the scores instead of the held mask."""
+    model, out = switched()
+    save(model, tmp_path / "new", masks=True)
+    new, state = file.read(tmp_path / "new"), model.state_dict()
+    assert new.layers.keys() == {"first", "second"}
+    old = new._replace(
+        layers={"first": new.layers["first"]},
+        frozen={"first.frozen": new.frozen["first.frozen"]},
+        tensors={"first.scores": new.tensors["first.scores"]}
+        | {key: state[key] for key in ("second.scores", "second.frozen")},
+        masks=frozenset({"first.scores"}),
+    )
+    file.write(tmp_path / "old", old)
+    other = loaded()
+    if loaded is Twice:
+        other.first.weight.data.copy_(model.first.frozen)
+    assert torch.equal(load(other, tmp_path / "old")(images()), out)
+    assert other.first is other.second
+
+
+def test_a_file_of_two_layers_for_one_under_two_names(tmp_path):
+    torch.manual_seed(0)
+    apart = Twice()
+    apart.second = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+    save(apart, tmp_path / "file")
+    model = Twice()
+    before = model.first.weight.clone()
+    with pytest.raises(ValueError, match=r"second\.weight differs from first\.weight in the file"):
+        load(model, tmp_path / "file")
+    assert torch.equal(model.first.weight, before)

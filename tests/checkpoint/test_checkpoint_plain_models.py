@@ -13,6 +13,7 @@ from torch import nn
 
 from maskedconv import convert_, load, methods, models, save
 from maskedconv.checkpoint import read_notes
+from maskedconv.nn.frozen_statistics import FrozenStatistics
 
 METHODS = (
     methods.slice(0.5),
@@ -157,6 +158,21 @@ def test_norms_keep_their_statistics(tmp_path):
     assert torch.equal(other(images), model(images))
     assert equal(other.state_dict(), model.state_dict())
     assert type(other[1]) is type(model[1])
+
+
+class Within(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+def test_norms_of_a_model_within_another_one(tmp_path):
+    """As data parallel training names it."""
+    model = convert_(plain(), learned=0.5, norm="frozen statistics", rest="learn")
+    save(Within(model), tmp_path / "file")
+    loaded = load(plain(), tmp_path / "file")
+    assert isinstance(loaded[1], FrozenStatistics)
+    assert equal(loaded.state_dict(), model.state_dict())
 
 
 def test_norms_of_a_converted_model_stay_as_they_are(tmp_path):

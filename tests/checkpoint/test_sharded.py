@@ -12,6 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from two_processes import in_two_processes
 
 from maskedconv import convert_, load_sharded, methods, save_sharded
+from maskedconv.conversion.convolutions import partly_learned_layers
 
 METHODS = {
     "slice": methods.slice(0.25),
@@ -185,3 +186,38 @@ def test_damaged_folder_is_refused(tmp_path, lost):
     with pytest.raises(ValueError, match=str(saved)):
         load_sharded(model, saved)
     same(before, model.state_dict())
+
+
+class Twice(nn.Module):
+    """A layer under two names."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = self.second = nn.Conv2d(3, 3, 3)
+
+
+def first_names(model):
+    return dict(partly_learned_layers(nn.ModuleDict({"first": model.first})))
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_layer_under_two_names(tmp_path, monkeypatch, old):
+    """Old folders name it once, and hold its frozen values under the other name."""
+    model = convert_(Twice(0), learned=1)
+    other = convert_(Twice(0), learned=1)
+    model.first.learned.data.normal_()
+    with monkeypatch.context() as patch:
+        if old:
+            patch.setattr("maskedconv.checkpoint.sharded.partly_learned", first_names)
+        save_sharded(model, tmp_path / "folder")
+    assert (b"second.frozen" in (tmp_path / "folder" / ".metadata").read_bytes()) == old
+    same(load_sharded(other, tmp_path / "folder").state_dict(), model.state_dict())
+    with pytest.raises(ValueError, match=r"frozen values of 'first\.bias_frozen'"):
+        load_sharded(convert_(Twice(1), learned=1), tmp_path / "folder")
+
+
+def test_a_model_on_the_meta_device(tmp_path):
+    save_sharded(network(METHODS["slice"]), tmp_path / "folder")
+    with pytest.raises(ValueError, match=r"0\.learned of the model is on the meta device"):
+        load_sharded(network(METHODS["slice"]).to("meta"), tmp_path / "folder")
