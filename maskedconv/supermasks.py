@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from maskedconv.nn.global_threshold import scored_layers, update_thresholds
+from maskedconv.nn.global_threshold import refresh_thresholds, scored_layers
 from maskedconv.nn.rerandomise import rerandomises
 from maskedconv.superposition import infer, merged
 
@@ -66,7 +66,7 @@ class Supermasks:
     @torch.no_grad()
     def add(self, name: str) -> None:
         """Stores the model's present masks as the task ``name``, and replaces one of that name."""
-        update_thresholds(self._model)
+        refresh_thresholds(self._model)
         bits = [layer.pack_mask() for layer in self._layers]
         others = {key: tensor.clone() for key, tensor in self._others().items()}
         self._tasks[name] = _Task(bits, others)

@@ -25,6 +25,7 @@ from maskedconv.checkpoint.frozen import frozen_keys, is_drawn_again
 from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checkpoint.sources import Origins, describe_base, place_of
 from maskedconv.checkpoint.whole_model import frozen_norms, partly_learned, state_of
+from maskedconv.nn.global_threshold import refresh_thresholds
 from maskedconv.nn.origin import networks_of
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.remembered import changed_frozen
@@ -74,6 +75,8 @@ def save(
     layers = partly_learned(model)
     if not masks:
         check_scores_used(model, "masks=True, or release() of the tasks first")
+    if masks:
+        refresh_thresholds(model)
     bits = _masks_of(layers) if masks else {}
     if masks and not bits:
         raise ValueError(f"masks is True, but model ({type(model).__name__}) has no supermask")

@@ -9,14 +9,7 @@ from torch import Tensor, nn
 
 from maskedconv.nn.frozen_statistics import FrozenStatistics
 from maskedconv.nn.partly_learned import PartlyLearned
-
-# Modules that are another one with something around it -> the name under which they hold it. By
-# name, as importing what torch.compile makes takes seconds.
-_WRAPPERS = {
-    "OptimizedModule": "_orig_mod",
-    "DistributedDataParallel": "module",
-    "DataParallel": "module",
-}
+from maskedconv.nn.wrappers import WRAPPERS
 
 
 def own_names(model: nn.Module) -> dict[str, str]:
@@ -92,7 +85,7 @@ def _wrappers(model: nn.Module) -> dict[str, str]:
     return {
         name: inner
         for name, module in model.named_modules()
-        if (inner := _WRAPPERS.get(type(module).__name__)) and inner in module._modules
+        if (inner := WRAPPERS.get(type(module).__name__)) and inner in module._modules
     }
 
 

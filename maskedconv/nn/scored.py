@@ -89,6 +89,13 @@ class ScoredLayer(PartlyLearned):
         own = self.settings.threshold == "layer" and self.held_mask is None
         return self._num_kept if own else int(self.mask.sum())
 
+    def _kept_repr(self) -> str:
+        try:
+            kept = str(self.num_kept)
+        except RuntimeError:  # No values, or the threshold of the network is not known.
+            kept = "?"
+        return f"kept={kept}/{self.num_learned}"
+
     def reset_parameters(self) -> None:
         """Draws the frozen weight and the scores, from ``seed`` when there is one.
 

@@ -110,7 +110,7 @@ class SupermaskConv2d(ScoredLayer):
 
     def extra_repr(self) -> str:
         plain = nn.Conv2d.extra_repr(cast(nn.Conv2d, self))
-        return f"{plain}, kept={self.num_kept}/{self.num_learned}"
+        return f"{plain}, {self._kept_repr()}"
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
@@ -174,7 +174,7 @@ class SupermaskLinear(ScoredLayer):
     def extra_repr(self) -> str:
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"kept={self.num_kept}/{self.num_learned}"
+            f"{self._kept_repr()}"
         )
 
     @classmethod

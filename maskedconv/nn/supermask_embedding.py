@@ -66,7 +66,7 @@ class SupermaskEmbedding(ScoredLayer):
         return F.embedding(input, self.weight)
 
     def extra_repr(self) -> str:
-        return f"{self.num_embeddings}, {self.embedding_dim}, kept={self.num_kept}"
+        return f"{self.num_embeddings}, {self.embedding_dim}, {self._kept_repr()}"
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
