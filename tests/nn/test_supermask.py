@@ -246,7 +246,6 @@ def test_layers_share_a_weight():
         ((2, 2, 1), {"threshold": "none"}, ValueError, "threshold is 'none'; expected one of"),
         ((2, 2, 1), {"seed": 1.5}, TypeError, "seed is 1.5"),
         ((2, 2, 1), {"frozen": torch.ones(2, 2)}, ValueError, r"frozen is \[2, 2\] of .*; exp"),
-        ((2, 2, 1), {"frozen": torch.ones(2, 2, 1, 1), "seed": 0}, ValueError, "one of the two"),
         ((2, 3, 1, 1, 0, 1, 2), {}, ValueError, "divisible by groups"),
     ],
 )
