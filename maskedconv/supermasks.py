@@ -84,6 +84,7 @@ class Supermasks:
         for key, tensor in self._others().items():
             tensor.copy_(task.others[key])
 
+    @torch.inference_mode(False)
     def infer(self, *arguments: Any) -> str:
         """The task that a batch is probably of. The model stays as it is.
 

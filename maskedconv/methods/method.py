@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from torch import Tensor, nn
 
@@ -31,6 +31,18 @@ class LayerFactory:
     linear: Callable[..., nn.Linear] = nn.Linear
     norm: Callable[..., nn.Module] = nn.BatchNorm2d
     embedding: Callable[..., nn.Embedding] = nn.Embedding
+
+
+def no_embedding(method: str) -> Callable[..., nn.Embedding]:
+    """What makes the embeddings of a new network under a method that has none: ValueError."""
+
+    def refuse(*arguments: Any, **options: Any) -> NoReturn:
+        raise ValueError(
+            f"method is {method}, which has no layer for the network's nn.Embedding, all of which "
+            "would be learned; expected another method, or a network without embeddings"
+        )
+
+    return refuse
 
 
 class Method(ABC):

@@ -266,3 +266,7 @@ def test_binary_sign():
     output.backward(torch.tensor([1.0, 1.0, 2.0, 1.0, 1.0]))
     assert output.tolist() == [-1, -1, -1, 1, 1]
     assert input.grad.tolist() == [0, 0, 3, 1, 0]
+    values = input.detach()
+    transformed = torch.func.vmap(torch.func.grad(binary_sign))(values)
+    assert transformed.tolist() == [0, 0, 1.5, 1, 0]
+    assert torch.func.vmap(binary_sign)(values).tolist() == output.tolist()
