@@ -63,6 +63,8 @@ def save(
         ValueError: ``model`` holds no parameters or buffers, or one that is no plain tensor in
             memory (of the meta device, sparse, a subclass); ``masks`` and there are none; or a
             layer uses a held mask, which its scores do not give, and ``masks`` is not True.
+        RuntimeError: learned positions of a layer were changed in place, as by an average of models
+            that includes buffers.
         OSError: ``path`` cannot be written, or the file ``base`` not read.
         ModuleNotFoundError: safetensors is not installed.
 
@@ -73,6 +75,8 @@ def save(
     """
     path, state = Path(path), _checked_state(model)
     layers = partly_learned(model)
+    for layer in layers.values():
+        layer.check_indices()
     if not masks:
         check_scores_used(model, "masks=True, or release() of the tasks first")
     if masks:

@@ -92,6 +92,9 @@ class PartlyLearned(nn.Module):
         What was derived from them is forgotten here.
         """
 
+    def check_indices(self) -> None:
+        """RuntimeError if something has changed in place which values of the weight are learned."""
+
     def frozen_output(self, input: Tensor) -> Tensor | None:
         """The output channels for ``input`` of frozen values alone; None if there are none.
 
