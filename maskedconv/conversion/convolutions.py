@@ -60,9 +60,7 @@ def plain_types() -> dict[type[nn.Module], type[nn.Module]]:
     return {own: plain for method in methods for plain, own in method.layers().items()}
 
 
-def _expected_type(
-    layer: nn.Module, kinds: Iterable[type[nn.Module]]
-) -> type[nn.Module] | None:
+def _expected_type(layer: nn.Module, kinds: Iterable[type[nn.Module]]) -> type[nn.Module] | None:
     """The type among ``kinds`` that the layer is an instance of, the most special one."""
     kinds = list(kinds)
     return next((kind for kind in type(layer).__mro__ if kind in kinds), None)

@@ -30,8 +30,8 @@ class AtPositions(AssembledWeight):
     Attributes:
         values: Parameter ``[num_learned]``, or None if nothing is learned.
         positions: buffer ``[num_learned]``, ascending indices of the flattened weight, int64; None
-            if nothing is learned. Only :meth:`learn_` and state dicts change them: after a change in
-            place, such as by an average that includes buffers, reading the weight raises
+            if nothing is learned. Only :meth:`learn_` and state dicts change them: after another
+            change in place, as by an average that includes buffers, reading the weight raises
             RuntimeError.
         frozen: buffer of the weight's shape; at ``positions``, it has the values from before
             :meth:`learn_`.

@@ -170,8 +170,7 @@ class SupermaskLinear(ScoredLayer):
 
     def extra_repr(self) -> str:
         return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"{self._kept_repr()}"
+            f"in_features={self.in_features}, out_features={self.out_features}, {self._kept_repr()}"
         )
 
     @classmethod

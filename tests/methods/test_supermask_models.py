@@ -172,7 +172,7 @@ def test_a_layer_takes_the_type_of_its_frozen_weight():
     frozen = torch.ones(4, 4, dtype=torch.float64)
     assert SupermaskLinear(4, 4, frozen=frozen).scores.dtype is torch.float64
     assert SupermaskConv2d(4, 4, 1, frozen=frozen.view(4, 4, 1, 1)).dtype is torch.float64
-    with pytest.raises(ValueError, match=r"frozen is \[4, 4\] of torch.float64; expected \[4, 4\] of"):
+    with pytest.raises(ValueError, match=r"\[4, 4\] of torch.float64; expected \[4, 4\] of"):
         SupermaskEmbedding(4, 4, frozen=frozen, dtype=torch.float32)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.optim.swa_utils import AveragedModel
 
-from maskedconv import convert_, count_kept, load, merge_, methods, save
+from maskedconv import Ensemble, convert_, count_kept, load, merge_, methods, save
 from maskedconv.nn import SupermaskConv2d, SupermaskLinear
 from maskedconv.nn.global_threshold import share_threshold, update_thresholds
 from maskedconv.nn.rerandomise import rerandomise_
@@ -22,9 +22,7 @@ K = 0.3
 
 
 def plain():
-    return nn.Sequential(
-        nn.Conv2d(2, 3, 3, bias=False), nn.Flatten(), nn.Linear(12, 2, bias=False)
-    )
+    return nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.Flatten(), nn.Linear(12, 2, bias=False))
 
 
 def network(seed=0):
@@ -222,7 +220,8 @@ def test_a_network_within_another():
     model = nn.Sequential(inner, SupermaskLinear(2, 8, **options), SupermaskLinear(8, 2, **options))
     share_threshold(model)
     model(images())
-    for layer, mask in zip(scored(model), (*expected_masks(inner), *expected_masks(model[1:]))):
+    expected = [*expected_masks(inner), *expected_masks(model[1:])]
+    for layer, mask in zip(scored(model), expected, strict=True):
         assert torch.equal(layer.mask, mask)
 
 
@@ -245,6 +244,13 @@ def test_a_part_of_a_network_has_no_threshold_of_its_own():
         count_kept(model[:1])
     model(images())
     assert count_kept(model[:1]).kept == int(model[0].mask.sum())
+
+
+def test_members_of_an_ensemble(tmp_path):
+    ensemble = Ensemble(network(), 2, seed=0)
+    ensemble.save(tmp_path, masks=True)
+    other = Ensemble(network(), 2, seed=5).load(tmp_path)
+    assert torch.equal(other(images()), ensemble(images()))
 
 
 def test_merging_leaves_no_hook():
