@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from maskedconv.nn.global_threshold import scored_layers
+from maskedconv.nn.global_threshold import refresh_thresholds, scored_layers
 from maskedconv.nn.partly_learned import PartlyLearned
 
 
@@ -113,9 +113,10 @@ def count_kept(model: nn.Module) -> KeptCount:
     Both are 0 in a model without supermasks.
 
     Raises:
-        RuntimeError: the layers have one threshold together, which is not known for their present
-            scores; call the model first.
+        RuntimeError: ``model`` is a part of a network whose layers have one threshold together,
+            which is not known for their present scores; call the network first.
     """
+    refresh_thresholds(model)
     layers = scored_layers(model)
     kept = sum(layer.num_kept for layer in layers)
     return KeptCount(kept, sum(layer.num_learned for layer in layers))

@@ -19,8 +19,8 @@ PARTS = ("conv1", "block1", "block2", "block3", _SHORTCUTS, "fc")
 def select_learned_(model: Model, part: str | Sequence[str], *, bn_learned: bool = True) -> Model:
     """Makes ``part`` and every BatchNorm's γ and β learned, in place; freezes the rest.
 
-    Sets ``requires_grad``, so it comes before the optimizer is made. Filters that are frozen by
-    their layer stay so.
+    Sets ``requires_grad``, so it comes before the optimizer is made. Frozen parameters lose their
+    gradients. Filters that are frozen by their layer stay so.
 
     Args:
         model: any network. The paper's have attributes named like their parts (``conv1``,
@@ -49,6 +49,9 @@ def select_learned_(model: Model, part: str | Sequence[str], *, bn_learned: bool
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.requires_grad_(bn_learned)
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.grad = None  # An optimizer moves what has a gradient, be it an old one.
     return model
 
 

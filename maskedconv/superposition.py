@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_map_only
 
 from maskedconv.conversion.convert import merge_
-from maskedconv.nn.global_threshold import update_thresholds
 from maskedconv.nn.partly_learned import PartlyLearned
 
 Plain = Callable[[], nn.Module]
@@ -29,7 +29,6 @@ def merged(model: nn.Module) -> nn.Module:
         ValueError: a layer cannot be merged.
     """
     plain = copy.deepcopy(model)
-    update_thresholds(plain)
     merge_(plain)
     for name, module in plain.named_modules():
         if isinstance(module, PartlyLearned):
@@ -37,8 +36,14 @@ def merged(model: nn.Module) -> nn.Module:
     return plain.eval()
 
 
+@torch.inference_mode(False)
 def infer(tasks: Mapping[str, Plain], *arguments: Any) -> str:
-    """The task whose coefficient lowers the entropy the most; see :func:`entropy_gradient`."""
+    """The task whose coefficient lowers the entropy the most; see :func:`entropy_gradient`.
+
+    ``torch.inference_mode`` and tensors made in it are no obstacle.
+    """
+    # Autograd takes no tensors of inference mode.
+    arguments = tree_map_only(Tensor, torch.clone, arguments)
     gradient = entropy_gradient(list(tasks.values()), *arguments)
     return list(tasks)[int(gradient.argmin())]
 

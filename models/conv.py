@@ -77,7 +77,7 @@ class ConvNet(nn.Module):
             make.linear(hidden, data.num_classes, bias=False),
         )
         he_normal_(self)
-        for layer in self.fc[::2]:
+        for layer in list(self.fc)[::2]:
             draw_weight_(layer, partial(nn.init.kaiming_normal_, nonlinearity="relu"))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class LeNet300(nn.Module):
             nn.ReLU(inplace=True),
             make.linear(hidden[1], data.num_classes, bias=False),
         )
-        for layer in self.fc[::2]:
+        for layer in list(self.fc)[::2]:
             draw_weight_(layer, partial(nn.init.kaiming_normal_, nonlinearity="relu"))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ class Transformer(nn.Module):
     def _initialise(self) -> None:
         """Draws embeddings from N(0, 1 / dim), and the projections of every layer."""
         for embedding in (self.encoder_embedding, self.decoder_embedding):
-            std = 1 / math.sqrt(embedding.weight.shape[1])
+            std = 1 / math.sqrt(embedding.embedding_dim)
             draw_weight_(embedding, partial(nn.init.normal_, std=std))
         for module in self.modules():
             if isinstance(module, Attention | FeedForward):

@@ -269,4 +269,5 @@ def _freeze(model: nn.Module, content: Content) -> None:
     names = own_names(model)
     for key, tensor in model.state_dict(keep_vars=True).items():
         if isinstance(tensor, nn.Parameter) and names[key] in content.frozen:
-            tensor.requires_grad_(False)
+            # An optimizer moves what has a gradient, be it an old one.
+            tensor.requires_grad_(False).grad = None

@@ -25,6 +25,7 @@ from maskedconv.checkpoint.frozen import frozen_keys, is_drawn_again
 from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checkpoint.sources import Origins, describe_base, place_of
 from maskedconv.checkpoint.whole_model import frozen_norms, partly_learned, state_of
+from maskedconv.nn.global_threshold import refresh_thresholds
 from maskedconv.nn.origin import FileOrigin, HubOrigin, networks_of, origin_of
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.remembered import changed_frozen, drawn_frozen
@@ -63,6 +64,8 @@ def save(
         ValueError: ``model`` holds no parameters or buffers, or one that is no plain tensor in
             memory (of the meta device, sparse, a subclass); ``masks`` and there are none; or a
             layer uses a held mask, which its scores do not give, and ``masks`` is not True.
+        RuntimeError: learned positions of a layer were changed in place, as by an average of models
+            that includes buffers.
         OSError: ``path`` cannot be written, or the file ``base`` not read.
         ModuleNotFoundError: safetensors is not installed.
 
@@ -74,8 +77,12 @@ def save(
     """
     path, state = Path(path), _checked_state(model)
     layers = partly_learned(model)
+    for layer in layers.values():
+        layer.check_indices()
     if not masks:
         check_scores_used(model, "masks=True, or release() of the tasks first")
+    if masks:
+        refresh_thresholds(model)
     bits = _masks_of(layers) if masks else {}
     if masks and not bits:
         raise ValueError(f"masks is True, but model ({type(model).__name__}) has no supermask")

@@ -11,16 +11,9 @@ from torch import Tensor, nn
 
 from maskedconv.nn.frozen_statistics import FrozenStatistics
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.wrappers import WRAPPERS
 
 Value = TypeVar("Value")
-
-# Modules that are another one with something around it -> the name under which they hold it. By
-# name, as importing what torch.compile makes takes seconds.
-_WRAPPERS = {
-    "OptimizedModule": "_orig_mod",
-    "DistributedDataParallel": "module",
-    "DataParallel": "module",
-}
 
 
 def own_names(model: nn.Module) -> dict[str, str]:
@@ -147,7 +140,7 @@ def _wrappers(model: nn.Module) -> dict[str, str]:
     return {
         name: inner
         for name, module in _modules(model)
-        if (inner := _WRAPPERS.get(type(module).__name__)) and inner in module._modules
+        if (inner := WRAPPERS.get(type(module).__name__)) and inner in module._modules
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeGuard, TypeVar, cast
 
@@ -29,6 +29,11 @@ from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
 from maskedconv.conversion.unlearned import warn_of_all_frozen, warn_of_none_learned
 from maskedconv.methods import Method
 from maskedconv.methods.which import Which, check_which
+from maskedconv.nn.global_threshold import (
+    layers_together,
+    refresh_thresholds,
+    unshare_threshold,
+)
 from maskedconv.nn.own_hooks import remove_unused_hooks
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.remembered import remember_frozen
@@ -149,7 +154,8 @@ def merge_(model: Model) -> Model:
     :func:`convert_`. A merged weight requires a gradient unless the learned part had
     ``requires_grad=False``. It has a ``grad`` only if the whole layer was learned. Norms whose
     statistics were frozen are plain again; they follow the batch after the next ``train()``. Other
-    parameters that were frozen outside the layers stay so.
+    parameters that were frozen outside the layers stay so. Supermask layers with one threshold
+    are merged together or not at all.
 
     Returns:
         ``model``, changed in place.
@@ -159,8 +165,10 @@ def merge_(model: Model) -> Model:
             masked layers and none can be merged.
     """
     _check_model(model, (nn.Conv2d,), "its to_plain()")
+    refresh_thresholds(model)
     masked = partly_learned_layers(model)
     left = obstacles(model, masked, plain_types())
+    left |= _left_with(left, model, masked)
     chosen = [(name, layer) for name, layer in masked if name not in left]
     if masked and not chosen:
         raise ValueError(f"none of the model's masked layers can be merged: {grouped(left)}")
@@ -173,7 +181,26 @@ def merge_(model: Model) -> Model:
         model.set_submodule(name, plain[id(layer)])
     unfreeze_all_statistics_(model)
     remove_unused_hooks(model)
+    unshare_threshold(model)
     return model
+
+
+def _left_with(
+    left: Mapping[str, str], model: nn.Module, masked: Sequence[tuple[str, PartlyLearned]]
+) -> dict[str, str]:
+    """Reasons to leave layers alone that have one threshold with one that is ``left``."""
+    names = {id(layer): name for name, layer in masked}
+    reasons: dict[int, str] = {}
+    for layers in layers_together(model):
+        kept = [names[id(layer)] for layer in layers if names[id(layer)] in left]
+        # Without its other layers, the threshold of what is left would be another one.
+        reason = f"its network has one threshold, and {kept[0]} is left alone" if kept else ""
+        reasons |= {id(layer): reason for layer in layers if reason}
+    return {
+        name: reasons[id(layer)]
+        for name, layer in masked
+        if id(layer) in reasons and name not in left
+    }
 
 
 def _method(

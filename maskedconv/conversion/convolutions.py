@@ -40,12 +40,17 @@ def obstacles(
         replacements: by the type that a layer must be of exactly.
     """
     shared = shared_parts(model, (layer for _, layer in layers))
-    reasons = {
-        name: obstacle(layer, kind := _expected_type(layer, replacements))
-        or shared.get(id(layer))
-        or _conflict(layer, kind, replacements[kind])
-        for name, layer in layers
-    }
+    reasons: dict[str, str | None] = {}
+    for name, layer in layers:
+        kind = _expected_type(layer, replacements)
+        if kind is None:
+            reasons[name] = f"no method has layers of its type, {type(layer).__name__}"
+        else:
+            reasons[name] = (
+                obstacle(layer, kind)
+                or shared.get(id(layer))
+                or _conflict(layer, kind, replacements[kind])
+            )
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
@@ -55,10 +60,10 @@ def plain_types() -> dict[type[nn.Module], type[nn.Module]]:
     return {own: plain for method in methods for plain, own in method.layers().items()}
 
 
-def _expected_type(layer: nn.Module, kinds: Iterable[type[nn.Module]]) -> type[nn.Module]:
+def _expected_type(layer: nn.Module, kinds: Iterable[type[nn.Module]]) -> type[nn.Module] | None:
     """The type among ``kinds`` that the layer is an instance of, the most special one."""
     kinds = list(kinds)
-    return next(kind for kind in type(layer).__mro__ if kind in kinds)
+    return next((kind for kind in type(layer).__mro__ if kind in kinds), None)
 
 
 def _conflict(layer: nn.Module, kind: type[nn.Module], replacement: type[nn.Module]) -> str | None:

@@ -14,6 +14,7 @@ from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
 from maskedconv.methods import METHODS
 from maskedconv.methods.method import Configuration
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.wrappers import unwrapped
 
 
 class Restored:
@@ -34,7 +35,8 @@ class Restored:
 
     def __init__(self, model: nn.Module, configurations: Mapping[str, Configuration]) -> None:
         self._model = model
-        self._hooks = list(model._forward_pre_hooks)
+        self._network = unwrapped(model)
+        self._hooks = list(self._network._forward_pre_hooks)
         plain = {name: model.get_submodule(name) for name in configurations}
         _check(model, list(plain.items()), configurations)
         new = {id(one): _make(name, one, configurations[name]) for name, one in plain.items()}
@@ -47,7 +49,9 @@ class Restored:
         for name, one in self._before:
             model.set_submodule(name, new[id(one)])
         for configuration in configurations.values():
-            METHODS[configuration.get("method", "slice")].attach_restored(model, configuration)
+            METHODS[configuration.get("method", "slice")].attach_restored(
+                self._network, configuration
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,7 +61,7 @@ class Restored:
         """Puts the plain layers back."""
         for name, one in self._before:
             self._model.set_submodule(name, one)
-        hooks: Any = self._model._forward_pre_hooks
+        hooks: Any = self._network._forward_pre_hooks
         for added in [key for key in hooks if key not in self._hooks]:
             del hooks[added]
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskedconv.tracing import is_transformed
+
 
 class _Sign(torch.autograd.Function):
     @staticmethod
@@ -26,4 +28,11 @@ def binary_sign(input: Tensor) -> Tensor:
     Source: Diffenderfer & Kailkhura 2021 (arXiv 2103.09377), after Liu et al. 2018, *Bi-Real Net*
     (arXiv 1808.00278).
     """
-    return _Sign.apply(input)
+    return _by_operators(input) if is_transformed() else _Sign.apply(input)
+
+
+def _by_operators(input: Tensor) -> Tensor:
+    """The same by PyTorch's operators, which ``torch.func`` can transform."""
+    inside = input.clamp(-1, 1)
+    smooth = 2 * inside - inside * inside.abs()
+    return input.sign() + (smooth - smooth.detach())

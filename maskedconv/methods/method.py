@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from torch import Tensor, nn
 
@@ -33,6 +33,18 @@ class LayerFactory:
     embedding: Callable[..., nn.Embedding] = nn.Embedding
 
 
+def no_embedding(method: str) -> Callable[..., nn.Embedding]:
+    """What makes the embeddings of a new network under a method that has none: ValueError."""
+
+    def refuse(*arguments: Any, **options: Any) -> NoReturn:
+        raise ValueError(
+            f"method is {method}, which has no layer for the network's nn.Embedding, all of which "
+            "would be learned; expected another method, or a network without embeddings"
+        )
+
+    return refuse
+
+
 class Method(ABC):
     """Decides which values of a layer are learned.
 
@@ -42,7 +54,8 @@ class Method(ABC):
     Attributes:
         name: of the method in checkpoints and in :data:`maskedconv.methods.METHODS`.
         layer: the type of layers that it makes of ``nn.Conv2d``.
-        linear_layer: likewise of ``nn.Linear``; None if it makes none.
+        linear_layer, embedding_layer: likewise of ``nn.Linear`` and ``nn.Embedding``; None if it
+            makes none.
         converted: the types of plain layers that ``convert_`` replaces.
         schema: of the layers' configurations.
         later_schema: of those of its settings that a configuration may leave out.
@@ -53,6 +66,7 @@ class Method(ABC):
     name: ClassVar[str]
     layer: ClassVar[type[PartlyLearned]]
     linear_layer: ClassVar[type[PartlyLearned] | None] = None
+    embedding_layer: ClassVar[type[PartlyLearned] | None] = None
     converted: ClassVar[tuple[type[nn.Module], ...]] = (nn.Conv2d,)
     schema: ClassVar[Mapping[str, Schema]]
     later_schema: ClassVar[Mapping[str, Schema]] = {}
@@ -66,8 +80,12 @@ class Method(ABC):
     @classmethod
     def layers(cls) -> Mapping[type[nn.Module], type[PartlyLearned]]:
         """The types of its layers, by the types of plain layers that they stand for."""
-        own: dict[type[nn.Module], type[PartlyLearned]] = {nn.Conv2d: cls.layer}
-        return own if cls.linear_layer is None else {**own, nn.Linear: cls.linear_layer}
+        own = {
+            nn.Conv2d: cls.layer,
+            nn.Linear: cls.linear_layer,
+            nn.Embedding: cls.embedding_layer,
+        }
+        return {plain: layer for plain, layer in own.items() if layer is not None}
 
     def learns_all(self) -> bool:
         """Whether the layers are in no way other than plain ones."""

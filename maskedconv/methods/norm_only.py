@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from maskedconv.methods.method import Configuration, LayerFactory, Method
+from maskedconv.methods.method import Configuration, LayerFactory, Method, no_embedding
 from maskedconv.methods.slice import Slice
 from maskedconv.nn import MaskedConv2d
 from maskedconv.nn.positions import PositionsLinear
@@ -21,7 +21,8 @@ class NormOnly(Method):
     too. ``convert_`` freezes the convolutions alone, and leaves all other layers as they are.
 
     To learn the output layer or the shortcuts as well, take a network that learns all weights and
-    ``maskedconv.select_learned_(model, ("bn", "shortcuts", "fc"))``.
+    ``maskedconv.select_learned_(model, ("bn", "shortcuts", "fc"))``. A new network with embeddings
+    is refused (ValueError).
     """
 
     name = "norm_only"
@@ -33,7 +34,11 @@ class NormOnly(Method):
     plain_values = staticmethod(Slice.plain_values)
 
     def factory(self) -> LayerFactory:
-        return LayerFactory(conv=Slice(0).factory().conv, linear=PositionsLinear)
+        return LayerFactory(
+            conv=Slice(0).factory().conv,
+            linear=PositionsLinear,
+            embedding=no_embedding(self.name),
+        )
 
     def convert(self, conv: nn.Conv2d, seed: int | None) -> MaskedConv2d:
         return Slice(0).convert(conv, seed)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedconv.checks import check_int
-from maskedconv.methods.method import Configuration, LayerFactory, Method
+from maskedconv.methods.method import Configuration, LayerFactory, Method, no_embedding
 from maskedconv.nn.convertible import check_exact
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.positions import AtPositions, PositionsConv2d, PositionsLinear
@@ -26,7 +26,8 @@ class RandomPositions(Method):
     """``count`` scalars of all weights are learned; see ``nn.positions.AtPositions``.
 
     They are drawn without replacement from the weights of all convolutions and fully connected
-    layers of a new network, whose biases and norms are frozen. ``convert_`` takes them from the
+    layers of a new network, whose biases and norms are frozen; one with embeddings is refused
+    (ValueError). ``convert_`` takes them from the
     converted convolutions alone and leaves all other layers as they are.
 
     A checkpoint holds the positions, unless the seed of its network gives them again.
@@ -54,7 +55,12 @@ class RandomPositions(Method):
         check_int("count", self.count, 1)
 
     def factory(self) -> LayerFactory:
-        return LayerFactory(conv=PositionsConv2d, linear=PositionsLinear, norm=_frozen_norm)
+        return LayerFactory(
+            conv=PositionsConv2d,
+            linear=PositionsLinear,
+            norm=_frozen_norm,
+            embedding=no_embedding(self.name),
+        )
 
     def convert(self, conv: nn.Conv2d, seed: int | None) -> PositionsConv2d:
         check_exact(conv, nn.Conv2d, "conv")

@@ -131,25 +131,17 @@ class Supermask(Method):
         return self._mask_settings(weights)._asdict()
 
     def obstacle(self, plain: nn.Module) -> str | None:
+        return self._obstacle(plain)
+
+    @classmethod
+    def _obstacle(cls, plain: nn.Module) -> str | None:
         if plain._parameters.get("bias") is None:
             return None
-        return f"it has a bias, which a {self.name} does not have"
+        return f"it has a bias, which a {cls.name} does not have"
 
     def convert(self, plain: nn.Module, seed: int | None) -> PartlyLearned:
-        kind = nn.Conv2d if isinstance(plain, nn.Conv2d) else nn.Linear
-        check_exact(plain, kind, "the layer")
-        if reason := self.obstacle(plain):
-            raise ValueError(f"the layer cannot be converted: {reason}")
-        weight = cast(Tensor, plain.weight)
-        options: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
-        if self.weights == "keep":
-            options["frozen"] = weight.detach().clone()
-        make, arguments = _like(self, plain)
-        layer = make(*arguments, seed=seed, **options, **self._layer_settings())
-        layer.scores.requires_grad_(weight.requires_grad)
-        if weight.dim() == 4 and is_channels_last_weight(weight):
-            layer = layer.to(memory_format=torch.channels_last)
-        return layer.train(plain.training)
+        settings = self._layer_settings()
+        return self._in_place_of(plain, settings, keep=self.weights == "keep", seed=seed)
 
     def attach(self, model: nn.Module) -> None:
         if self.threshold == "global":
@@ -157,12 +149,32 @@ class Supermask(Method):
 
     @classmethod
     def restored(cls, plain: nn.Module, configuration: Configuration) -> PartlyLearned:
-        kind = nn.Conv2d if isinstance(plain, nn.Conv2d) else nn.Linear
-        check_exact(plain, kind, "the layer")
-        make, arguments = _like(cls, plain)
         names = configuration.keys() & set(MaskSettings._fields)
-        weight = cast(Tensor, plain.weight).detach().clone()
-        layer = make(*arguments, frozen=weight, **{name: configuration[name] for name in names})
+        settings = {name: configuration[name] for name in names}
+        return cls._in_place_of(plain, settings, keep=True)
+
+    @classmethod
+    def _in_place_of(
+        cls, plain: nn.Module, settings: dict[str, Any], *, keep: bool, seed: int | None = None
+    ) -> PartlyLearned:
+        """A layer of the geometry, device, dtype, memory format and mode of ``plain``.
+
+        Args:
+            keep: whether its frozen weight is a copy of that of ``plain``.
+        """
+        kind = next(kind for kind in cls.layers() if isinstance(plain, kind))
+        check_exact(plain, kind, "the layer")
+        if reason := cls._obstacle(plain):
+            raise ValueError(f"the layer cannot be converted: {reason}")
+        weight = cast(nn.Parameter, plain.weight)
+        make: Any = cls.layers()[kind]
+        layer = make(
+            *_arguments_of(plain), frozen=weight.detach().clone() if keep else None, seed=seed,
+            device=weight.device, dtype=weight.dtype, **settings,
+        )  # fmt: skip
+        layer.scores.requires_grad_(weight.requires_grad)
+        if weight.dim() == 4 and is_channels_last_weight(weight):
+            layer = layer.to(memory_format=torch.channels_last)
         return layer.train(plain.training)
 
     @classmethod
@@ -207,9 +219,11 @@ def _without_bias(
     return layer(*arguments, **{**options, "bias": False}, **settings)
 
 
-def _like(method: Supermask | type[Supermask], plain: nn.Module) -> tuple[Any, tuple[Any, ...]]:
-    """The type of the new layer, and the arguments that make it like ``plain``."""
+def _arguments_of(plain: nn.Module) -> tuple[Any, ...]:
+    """The arguments that make a layer like ``plain``."""
     if isinstance(plain, nn.Conv2d):
-        return method.layer, arguments_of(plain)
-    assert isinstance(plain, nn.Linear)
-    return method.linear_layer, (plain.in_features, plain.out_features)
+        return arguments_of(plain)
+    if isinstance(plain, nn.Linear):
+        return plain.in_features, plain.out_features
+    assert isinstance(plain, nn.Embedding)
+    return plain.num_embeddings, plain.embedding_dim

@@ -30,6 +30,7 @@ _REGISTRIES = ("_parameters", "_buffers", "_modules")
 _EXAMPLES: dict[type[nn.Module], tuple[nn.Module, ...]] = {
     nn.Conv2d: (nn.Conv2d(2, 2, 1, device="meta"),),
     nn.Linear: (nn.Linear(2, 2, device="meta"),),
+    nn.Embedding: (nn.Embedding(2, 2, device="meta"),),
 }
 
 
@@ -39,7 +40,7 @@ def obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
     Forward and backward hooks and further attributes are no obstacle.
 
     Args:
-        kind: ``nn.Conv2d``, ``nn.Linear``, or a layer that learns a part of one.
+        kind: ``nn.Conv2d``, ``nn.Linear``, ``nn.Embedding``, or a layer that learns a part of one.
     """
     return (
         _type_obstacle(layer, kind)
@@ -129,6 +130,8 @@ def _attribute_obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
     """An attribute that differs from what the constructor's arguments give, or hides a method."""
     if isinstance(layer, nn.Conv2d) and (reason := _geometry_obstacle(layer, kind)):
         return reason
+    if isinstance(layer, nn.Embedding) and (reason := _embedding_obstacle(layer)):
+        return reason
     if isinstance(layer, nn.Linear) and layer.weight.shape != (
         layer.out_features,
         layer.in_features,
@@ -137,6 +140,16 @@ def _attribute_obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
     for name in further_attributes(layer, kind):
         if hasattr(kind, name):
             return f"its {name} is replaced on the instance"
+    return None
+
+
+def _embedding_obstacle(layer: nn.Embedding) -> str | None:
+    (plain,) = _EXAMPLES[nn.Embedding]
+    for name in ("padding_idx", "max_norm", "scale_grad_by_freq", "sparse"):
+        if (value := getattr(layer, name)) != (expected := getattr(plain, name)):
+            return f"its {name} is {value}; expected {expected}"
+    if layer.weight.shape != (layer.num_embeddings, layer.embedding_dim):
+        return "its weight has another shape than its attributes say"
     return None
 
 

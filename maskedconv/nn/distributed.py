@@ -42,6 +42,9 @@ def _leave_out_frozen(parallel: DistributedDataParallel, arguments: Any) -> None
     vars(parallel).pop(_HANDLE).remove()
     parallel.parameters_to_ignore |= _frozen_names(parallel.module)
     parallel._assign_modules_buffers()
+    for layer in parallel.module.modules():
+        if isinstance(layer, PartlyLearned):
+            layer.values_replaced()  # by those of the first process
 
 
 def _on_registration(owner: nn.Module, name: str, module: nn.Module | None) -> None:

@@ -11,14 +11,17 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from maskedconv.nn.origin import origin_of, set_origin
+from maskedconv.nn.remembered import remember_frozen
 from maskedconv.nn.scored import ScoredLayer
 
 
 def fold_(blocks: Iterable[nn.Module]) -> None:
     """Lets layers of the same name and shape in ``blocks`` share one frozen weight, in place.
 
-    They share the first one's: one tensor, which ``deepcopy``, ``.to()`` and ``.half()`` leave
-    shared. The scores remain each layer's own. Other layers do not change.
+    They share the first one's, which ``seed`` and origin then say of all: one tensor, which
+    ``deepcopy``, ``.to()`` and ``.half()`` leave shared. The scores remain each layer's own. Other
+    layers do not change.
 
     Raises:
         ValueError: the blocks have no layer with scores, or one with ``rerandomise_every``.
@@ -29,7 +32,10 @@ def fold_(blocks: Iterable[nn.Module]) -> None:
             if isinstance(layer, ScoredLayer):
                 _check_frozen(layer)
                 kind = name, layer.weight_shape, layer.dtype
-                layer.frozen = first.setdefault(kind, layer).frozen
+                if (shared := first.setdefault(kind, layer)) is not layer:
+                    layer.frozen, layer.seed = shared.frozen, shared.seed
+                    set_origin(layer, origin_of(shared))
+                    remember_frozen(layer)
     if not first:
         raise ValueError(
             "fold is True; expected a method whose layers have a frozen weight and scores, such as "

@@ -6,7 +6,7 @@ be none (Diffenderfer & Kailkhura 2021, arXiv 2103.09377, public code).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -15,17 +15,29 @@ from torch import nn
 
 from maskedconv import slices
 from maskedconv.nn.distributed import is_sharded
+from maskedconv.nn.own_hooks import remove_hooks
 from maskedconv.nn.scored import ScoredLayer
+from maskedconv.nn.wrappers import unwrapped
 from maskedconv.ops.masked_weight import Threshold, find_threshold
 
 
 def share_threshold(network: nn.Module) -> None:
     """Makes each call of ``network`` begin with :func:`update_thresholds`.
 
-    Layers with ``threshold="layer"`` keep their own. Calling it twice changes nothing.
+    Layers with ``threshold="layer"`` keep their own. Calling it twice changes nothing. A network
+    within ``network`` that this was called for keeps a threshold of its own. What torch.compile or
+    data parallel training wraps a network in stands for the network.
     """
-    if _before_forward not in network._forward_pre_hooks.values():
+    network = unwrapped(network)
+    if not _shares(network):
         network.register_forward_pre_hook(_before_forward)
+
+
+def unshare_threshold(model: nn.Module) -> None:
+    """Undoes :func:`share_threshold` for networks in ``model`` without such layers."""
+    for network in model.modules():
+        if _shares(network) and not _layers_with_one(network):
+            remove_hooks(network, lambda hook: hook is _before_forward)
 
 
 @torch.no_grad()
@@ -34,11 +46,54 @@ def update_thresholds(network: nn.Module) -> None:
 
     Exactly ``size - int((1 - k) * size)`` of the ``size`` weights of these layers together are
     kept. Of equal scores, those of later layers are kept, and the later ones within a layer.
+    Networks within ``network`` that :func:`share_threshold` was called for have one each.
 
     Raises:
         ValueError: the layers differ in ``k``, or FSDP2 shards their scores.
     """
-    layers = [one for one in scored_layers(network) if one.settings.threshold == "global"]
+    for layers in _together([network, *filter(_shares, network.modules())]):
+        _update(layers)
+
+
+@torch.no_grad()
+def refresh_thresholds(model: nn.Module) -> None:
+    """Before masks are read outside of a forward pass: computes the thresholds that are shared.
+
+    As :func:`update_thresholds`, of the networks in ``model`` that :func:`share_threshold` was
+    called for. Layers of none of them may share theirs with layers outside of ``model``, and keep
+    what they hold.
+
+    Raises:
+        ValueError: as :func:`update_thresholds`.
+    """
+    for layers in layers_together(model):
+        _update(layers)
+
+
+def layers_together(model: nn.Module) -> list[list[ScoredLayer]]:
+    """The layers that have one threshold, of each network that :func:`share_threshold` made so."""
+    return _together(filter(_shares, model.modules()))
+
+
+def _together(networks: Iterable[nn.Module]) -> list[list[ScoredLayer]]:
+    """The layers of each of ``networks``, without those of a later one that is within it."""
+    of = {id(network): _layers_with_one(network) for network in networks}
+    # The largest first, so that the last one to name a layer is the innermost.
+    nested = sorted(of.items(), key=lambda item: -len(item[1]))
+    innermost = {id(layer): key for key, layers in nested for layer in layers}
+    found = [[one for one in layers if innermost[id(one)] == key] for key, layers in of.items()]
+    return [layers for layers in found if layers]
+
+
+def _layers_with_one(network: nn.Module) -> list[ScoredLayer]:
+    return [one for one in scored_layers(network) if one.settings.threshold == "global"]
+
+
+def _shares(network: nn.Module) -> bool:
+    return _before_forward in network._forward_pre_hooks.values()
+
+
+def _update(layers: Sequence[ScoredLayer]) -> None:
     _check_gathered(layers)
     fractions = sorted({layer.settings.k for layer in layers})
     if len(fractions) > 1:

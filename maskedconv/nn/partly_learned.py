@@ -92,6 +92,9 @@ class PartlyLearned(nn.Module):
         What was derived from them is forgotten here.
         """
 
+    def check_indices(self) -> None:
+        """RuntimeError if something has changed in place which values of the weight are learned."""
+
     def frozen_output(self, input: Tensor) -> Tensor | None:
         """The output channels for ``input`` of frozen values alone; None if there are none.
 
@@ -111,9 +114,8 @@ class PartlyLearned(nn.Module):
         """The parameters that are parts of a plain layer's, for gradients and attributes."""
 
     def inference_bits(self) -> int:
-        """Bits that inference needs of the learned values, besides the frozen ones."""
-        values = (p for p in self.parameters(recurse=False) if p.requires_grad)
-        return sum(8 * value.numel() * value.itemsize for value in values)
+        """Bits that inference needs of the parameters, learned or not, besides the frozen parts."""
+        return sum(8 * one.numel() * one.itemsize for one in self.parameters(recurse=False))
 
     @abstractmethod
     def weight_values(self) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,9 @@ from maskedconv.nn.convertible import check_exact, plain_like
 from maskedconv.nn.origin import NetworkOrigin, origin_of
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
 from maskedconv.nn.remembered import forget_frozen
+from maskedconv.nn.unchanged import check_unchanged, forget_values
 from maskedconv.ops.geometry import is_channels_last_weight
+from maskedconv.tracing import is_traced
 
 
 class AtPositions(AssembledWeight):
@@ -28,7 +30,9 @@ class AtPositions(AssembledWeight):
     Attributes:
         values: Parameter ``[num_learned]``, or None if nothing is learned.
         positions: buffer ``[num_learned]``, ascending indices of the flattened weight, int64; None
-            if nothing is learned.
+            if nothing is learned. Only :meth:`learn_` and state dicts change them: after another
+            change in place, as by an average that includes buffers, reading the weight raises
+            RuntimeError.
         frozen: buffer of the weight's shape; at ``positions``, it has the values from before
             :meth:`learn_`.
         bias: buffer, or None.
@@ -66,18 +70,27 @@ class AtPositions(AssembledWeight):
         self.frozen, self.num_learned = weight, positions.numel()
         self.positions = self.values = None
         if self.num_learned:
-            self.positions = positions.to(weight.device)
+            self.positions = positions.to(weight.device, copy=True)
+            check_unchanged(self.positions, "positions")
             values = weight.flatten()[self.positions]
             self.values = nn.Parameter(values, self._requires_grad)
 
     def _full_weight(self) -> Tensor:
         if self.positions is None or self.values is None:
             return self.frozen
+        self.check_indices()
         if self.frozen.dim() == 4 and is_channels_last_weight(self.frozen):
             places = torch.unravel_index(self.positions, self.weight_shape)
             return self.frozen.index_put(places, self.values)
         flat = self.frozen.flatten().index_copy(0, self.positions, self.values)
         return flat.view(self.weight_shape)
+
+    def check_indices(self) -> None:
+        if self.positions is not None and not torch.compiler.is_compiling() and not is_traced(None):
+            check_unchanged(self.positions, f"positions of a {type(self).__name__}")
+
+    def values_replaced(self) -> None:
+        forget_values(self.positions)
 
     @torch.no_grad()
     def _write_weight(self, weight: Tensor) -> None:
@@ -108,6 +121,7 @@ class AtPositions(AssembledWeight):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        forget_values(self.positions)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, learned={self.num_learned}/{self.frozen.numel()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -37,3 +38,28 @@ def draw_weights_(
 def kept_gain(k: float) -> float:
     """1 / √k, which restores the variance of a layer's output; 1 if nothing is kept."""
     return 1 / math.sqrt(k) if k else 1.0
+
+
+def empty_weight(
+    frozen: Tensor | None,
+    shape: Sequence[int],
+    device: torch.device | str | int | None,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    """A weight of any values.
+
+    Args:
+        frozen: gives memory format, and the default of device and dtype.
+
+    Raises:
+        ValueError: ``frozen`` is of another shape or dtype.
+    """
+    if frozen is None:
+        return torch.empty(tuple(shape), device=device, dtype=dtype)
+    like = torch.empty_like(frozen, device=device, dtype=dtype, requires_grad=False)
+    if (like.shape, like.dtype) != (torch.Size(shape), frozen.dtype):
+        raise ValueError(
+            f"frozen is {list(frozen.shape)} of {frozen.dtype}; expected {list(shape)} of "
+            f"{like.dtype}"
+        )
+    return like

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NoReturn, Self
 
 import torch
@@ -16,7 +16,7 @@ from maskedconv.functional.supermask import MaskPlan, coated_weight, supermask_w
 from maskedconv.nn.bits import pack_digits, threshold_of_ones, unpack_bits, unpack_digits
 from maskedconv.nn.mask_settings import MaskSettings
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart, PartlyLearned
-from maskedconv.nn.random_weights import draw_weights_, kept_gain
+from maskedconv.nn.random_weights import draw_weights_, empty_weight, kept_gain
 from maskedconv.nn.remembered import remember_draw
 from maskedconv.nn.seen_threshold import SeenThreshold, known_threshold
 from maskedconv.ops.masked_weight import Threshold, find_threshold, masked_weight, pack_mask
@@ -52,18 +52,23 @@ class ScoredLayer(PartlyLearned):
 
     def _set_up(
         self,
-        like: Tensor,
+        shape: Sequence[int],
         settings: MaskSettings,
         seed: int | None,
         frozen: Tensor | None,
+        device: torch.device | str | int | None,
+        dtype: torch.dtype | None,
     ) -> None:
         """Allocates and draws the parts.
 
         Args:
-            like: the weight of a plain layer, of any values: its shape, dtype and device count.
-            frozen: a weight to use instead of a random one.
+            shape: of the weight.
+            frozen: a weight to use instead of a random one; the default of device and dtype.
         """
-        self.settings, self.seed = settings.checked(binary=self.binary), seed
+        # The values of `frozen` do not come from the seed.
+        self.settings = settings.checked(binary=self.binary)
+        self.seed = seed if frozen is None else None
+        like = empty_weight(frozen, shape, device, dtype)
         self._network_threshold = None
         self.kept_ratio = slices.kept_ratio(self.settings.k)
         self.weight_shape = tuple(like.shape)
@@ -73,16 +78,11 @@ class ScoredLayer(PartlyLearned):
         )
         self._inner = tuple(inner)
         self.scores = nn.Parameter(torch.empty_like(like))
-        if frozen is not None and (frozen.shape, frozen.dtype) != (like.shape, like.dtype):
-            raise ValueError(
-                f"frozen is {list(frozen.shape)} of {frozen.dtype}; expected "
-                f"{list(like.shape)} of {like.dtype}"
-            )
-        if frozen is not None and seed is not None:
-            raise ValueError(f"seed is {seed} and frozen is given; expected one of the two")
+        if isinstance(frozen, nn.Parameter) or (frozen is not None and frozen.requires_grad):
+            frozen = frozen.detach()  # A Parameter would be registered as one later.
         self.register_buffer("frozen", torch.empty_like(like) if frozen is None else frozen)
         self.register_buffer("held_mask", None, persistent=False)
-        self._draw(with_weight=frozen is None)
+        self._draw(seed, with_weight=frozen is None)
 
     @property
     def num_kept(self) -> int:
@@ -90,18 +90,25 @@ class ScoredLayer(PartlyLearned):
         own = self.settings.threshold == "layer" and self.held_mask is None
         return self._num_kept if own else int(self.mask.sum())
 
+    def _kept_repr(self) -> str:
+        try:
+            kept = str(self.num_kept)
+        except RuntimeError:  # No values, or the threshold of the network is not known.
+            kept = "?"
+        return f"kept={kept}/{self.num_learned}"
+
     def reset_parameters(self) -> None:
         """Draws the frozen weight and the scores, from ``seed`` when there is one.
 
         Values are drawn on the CPU. Parts on the meta device have no values and are skipped.
         """
-        self._draw(with_weight=True)
+        self._draw(self.seed, with_weight=True)
 
     @torch.no_grad()
-    def _draw(self, *, with_weight: bool) -> None:
+    def _draw(self, seed: int | None, *, with_weight: bool) -> None:
         if self.scores.is_meta:
             return
-        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
         if with_weight:
             drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
             weights = draw_weights_(drawn, self.settings.weights, self.gain(), generator)

@@ -40,8 +40,10 @@ class SupermaskConv2d(ScoredLayer):
         rerandomise_every, rerandomise_fraction: for
             :func:`maskedconv.nn.rerandomise.rerandomise_`, which a training loop calls.
         seed: draws weight and scores from this seed alone; None uses torch's global generator.
-        frozen: a weight ``[O, I / groups, kH, kW]`` to use instead of a random one. It is not
-            copied: several layers may share it.
+        frozen: a weight ``[O, I / groups, kH, kW]`` to use instead of a random one; ``seed`` then
+            draws the scores alone. A tensor without a gradient is not copied: several layers may
+            share it. Of a Parameter, each layer has a tensor of its own in the same memory.
+        device, dtype: of weight and scores; None for those of ``frozen`` if it is given.
 
     Input ``[N, C, H, W]`` or ``[C, H, W]``, output as ``nn.Conv2d``. The gradient of the
     scores cannot be differentiated.
@@ -95,13 +97,11 @@ class SupermaskConv2d(ScoredLayer):
             padding_mode,
         )  # fmt: skip
         # A plain convolution without memory checks PyTorch's arguments and derives attributes.
-        plain = nn.Conv2d(*shape, device="meta", dtype=dtype)  # type: ignore[misc]
+        plain = nn.Conv2d(*shape, device="meta")  # type: ignore[misc]
         super().__init__()
         for name in vars(plain).keys() - vars(nn.Module()).keys():
             setattr(self, name, getattr(plain, name))
-        shape = plain.weight.shape
-        like = torch.empty(shape, device=_device(device, frozen), dtype=plain.weight.dtype)
-        self._set_up(like, settings, seed, frozen)
+        self._set_up(plain.weight.shape, settings, seed, frozen, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         weight = self._compute_weight(input)
@@ -110,7 +110,7 @@ class SupermaskConv2d(ScoredLayer):
 
     def extra_repr(self) -> str:
         plain = nn.Conv2d.extra_repr(cast(nn.Conv2d, self))
-        return f"{plain}, kept={self.num_kept}/{self.num_learned}"
+        return f"{plain}, {self._kept_repr()}"
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
@@ -163,18 +163,14 @@ class SupermaskLinear(ScoredLayer):
         )  # fmt: skip
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        shape = out_features, in_features
-        self._set_up(
-            torch.empty(shape, device=_device(device, frozen), dtype=dtype), settings, seed, frozen
-        )
+        self._set_up((out_features, in_features), settings, seed, frozen, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self._compute_weight(input))
 
     def extra_repr(self) -> str:
         return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"kept={self.num_kept}/{self.num_learned}"
+            f"in_features={self.in_features}, out_features={self.out_features}, {self._kept_repr()}"
         )
 
     @classmethod
@@ -195,9 +191,3 @@ def _check(bias: object, seed: object) -> None:
     slices.check_seed(seed)
     if bias:
         raise ValueError("bias is True; expected False, as a supermask has no biases")
-
-
-def _device(
-    device: torch.device | str | int | None, frozen: Tensor | None
-) -> torch.device | str | int | None:
-    return frozen.device if device is None and frozen is not None else device

@@ -57,16 +57,15 @@ class SupermaskEmbedding(ScoredLayer):
         )  # fmt: skip
         super().__init__()
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        place = frozen.device if device is None and frozen is not None else device
-        like = torch.empty(num_embeddings, embedding_dim, device=place, dtype=dtype)
-        self._set_up(like, settings, seed, frozen)
+        shape = num_embeddings, embedding_dim
+        self._set_up(shape, settings, seed, frozen, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         check_not_proxy(self, input)
         return F.embedding(input, self.weight)
 
     def extra_repr(self) -> str:
-        return f"{self.num_embeddings}, {self.embedding_dim}, kept={self.num_kept}"
+        return f"{self.num_embeddings}, {self.embedding_dim}, {self._kept_repr()}"
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:

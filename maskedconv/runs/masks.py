@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from maskedconv.nn.global_threshold import scored_layers, shared_thresholds, update_thresholds
+from maskedconv.nn.global_threshold import refresh_thresholds, scored_layers, shared_thresholds
 from maskedconv.nn.scored import ScoredLayer
 from maskedconv.runs.row import MaskRow
 
@@ -15,7 +15,7 @@ def describe_masks(model: nn.Module) -> list[MaskRow]:
     ``kept_globally`` is the number of weights that one threshold for the scores of all layers would
     keep in the layer. Under ``threshold="global"`` it equals ``kept``.
     """
-    update_thresholds(model)
+    refresh_thresholds(model)
     layers = scored_layers(model)
     names = {id(module): name for name, module in model.named_modules()}
     return [

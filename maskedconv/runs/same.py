@@ -106,9 +106,11 @@ def _layers(model: str, options: Options, channels: int, **method: Any) -> list[
     import torch
 
     from maskedconv import models
+    from maskedconv.nn.global_threshold import refresh_thresholds
     from maskedconv.nn.partly_learned import PartlyLearned
 
     chosen: dict[str, Any] = {**dict(options), **method}
     with torch.random.fork_rng(devices=()):
         network = models.create(model, in_channels=channels, **chosen)
+    refresh_thresholds(network)
     return [layer for layer in network.modules() if isinstance(layer, PartlyLearned)]

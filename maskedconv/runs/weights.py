@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from maskedconv.checkpoint import load_plain, save
 from maskedconv.data import Task
+from maskedconv.nn.global_threshold import refresh_thresholds
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.confusion import confusion
@@ -91,6 +92,7 @@ def describe_layers(model: nn.Module) -> list[LayerRow]:
     Learned and frozen weights are described separately; a part without weights is None, and zeroed
     weights do not count. Source: Rosenfeld & Tsotsos 2018, figure 6.
     """
+    refresh_thresholds(model)
     found: list[LayerRow] = []
     for name, layer in model.named_modules():
         if isinstance(layer, PartlyLearned):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import torchvision
 from torch import nn
 
-from maskedconv import convert_, count_parameters, select_learned_
+from maskedconv import convert_, count_parameters, load, save, select_learned_
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +67,25 @@ def test_frozen_filters_stay_frozen():
 def test_a_count_prints_a_percentage():
     model = convert_(nn.Sequential(nn.Conv2d(3, 400, 1)), learned=0.25)
     assert str(count_parameters(model)) == "400 of 1,600 parameters learned (25.00%)"
+
+
+def moved_by_an_old_optimizer(model, freeze):
+    """Names of the values that SGD moves, whose gradients are from before ``freeze``."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    sum(parameter.sum() for parameter in model.parameters()).backward()
+    freeze(model)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer.step()
+    return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+
+
+def test_an_optimizer_moves_nothing_that_is_frozen(tmp_path):
+    def network():
+        return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Linear(2, 2))
+
+    moved = moved_by_an_old_optimizer(network(), lambda model: select_learned_(model, "2"))
+    assert moved == {"1.weight", "1.bias", "2.weight", "2.bias"}
+    chosen = convert_(network(), learned=0.5, rest="freeze")
+    save(chosen, tmp_path / "file", frozen=True)
+    moved = moved_by_an_old_optimizer(network(), lambda model: load(model, tmp_path / "file"))
+    assert moved <= {"0.learned", "0.bias_learned", "1.weight", "1.bias"}

@@ -189,7 +189,7 @@ def test_damaged_positions_are_refused(tmp_path):
     model = network(seed=3)
     layer = next(one for one in layers_of(model) if one.num_learned)
     name = next(name for name, one in model.named_modules() if one is layer)
-    layer.positions[-1] = layer.frozen.numel()
+    layer.positions.data[-1] = layer.frozen.numel()  # unnoticed
     save(model, tmp_path / "file", frozen=True)
     with pytest.raises(ValueError, match=f"layers.{name}.positions are not all within"):
         load_plain(tmp_path / "file")

@@ -236,3 +236,10 @@ def test_no_biases_and_no_affine_norms():
 def test_errors(name, options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         models.create(name, **options)
+
+
+@pytest.mark.parametrize("method", [methods.norm_only(), methods.random_positions(50)])
+def test_methods_without_embeddings(method):
+    """They would learn all of both embeddings besides."""
+    with pytest.raises(ValueError, match=f"method is {method.name}, which has no layer for"):
+        models.create("transformer_1_16", num_classes=20, method=method)

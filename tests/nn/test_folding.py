@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from maskedconv import count_parameters, load, methods, models, save
+from maskedconv import (
+    convert_,
+    count_parameters,
+    load,
+    methods,
+    models,
+    save,
+    select_learned_,
+)
 from maskedconv.counting import SEED_BYTES, count_inference_bytes
 from maskedconv.nn import SupermaskLinear
 from maskedconv.nn.folding import fold_
@@ -182,3 +190,40 @@ def test_layers_of_another_shape_are_left():
     assert blocks[1][0].frozen.shape == (5, 4)
     with pytest.raises(ValueError, match="fold is True"):
         fold_([nn.Linear(2, 2)])
+
+
+def test_layers_with_seeds_of_their_own(tmp_path):
+    """The file says of each that the first one's seed gives its weight."""
+
+    def folded(seed):
+        layers = (SupermaskLinear(4, 4, seed=seed + index) for index in range(2))
+        blocks = nn.ModuleList(nn.Sequential(layer) for layer in layers)
+        fold_(blocks)
+        return blocks
+
+    model = folded(0)
+    assert not torch.equal(model[0][0].scores, model[1][0].scores)
+    save(model, tmp_path / "file")
+    other = load(folded(5), tmp_path / "file")
+    for ours, expected in zip(other, model, strict=True):
+        assert torch.equal(ours[0].frozen, expected[0].frozen)
+        assert torch.equal(ours[0].scores, expected[0].scores)
+    assert other[0][0].frozen is other[1][0].frozen
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_folded_layers_have_not_changed_since(seed, tmp_path, recwarn):
+    """The values that they give up are not those that a file is missing."""
+    layers = [nn.Sequential(nn.Linear(4, 4, bias=False)) for _ in range(2)]
+    model = convert_(nn.ModuleList(layers), method=methods.supermask(), seed=seed)
+    fold_(model)
+    save(model, tmp_path / "file")
+    assert not recwarn
+
+
+def test_bytes_of_values_that_are_not_learned():
+    """Inference needs them as well."""
+    model = models.create("conv2", learned=0.5, width=0.125, image_size=8, seed=0)
+    expected = count_inference_bytes(model)
+    for frozen in (select_learned_(model, "bn"), model.requires_grad_(False)):
+        assert count_inference_bytes(frozen) == expected

@@ -118,3 +118,20 @@ def test_wrong_tasks():
         pytest.raises(ValueError, match="0 cannot be merged"),
     ):
         held.infer(x)
+
+
+@pytest.mark.parametrize("model_in_mode", [False, True])
+def test_in_inference_mode(model_in_mode):
+    """The answer is the same, whatever was made in that mode."""
+    with torch.inference_mode(model_in_mode):
+        model = convert_(network(), method=METHODS["supermask"], seed=0)
+        masks = Supermasks(model)
+        for name in ("a", "b"):
+            masks.reset_scores(torch.Generator().manual_seed(ord(name)))
+            masks.add(name)
+    expected = masks.infer(images())
+    tasks = two_tasks("slice")
+    answer = tasks.infer(images())
+    with torch.inference_mode():
+        assert masks.infer(images()) == expected
+        assert tasks.infer(images()) == answer
