@@ -45,7 +45,7 @@ bench: $(VENV)/installed-test
 
 # The native module with the address and undefined-behaviour sanitizers, in a copy of the package,
 # with each instruction set that this processor has.
-SANITIZED_TESTS := ops/test_weight_grad ops/test_narrow_maps ops/test_pack_filters ops/test_bn_relu \
+SANITIZED_TESTS := ops/test_weight_grad ops/test_narrow_maps ops/test_bn_relu \
 	ops/test_bn_statistics ops/test_not_finite ops/test_checked_arguments nn/test_layer nn/test_layer_costs
 # The sanitizer catches C++ exceptions in libstdc++, which python does not load by itself.
 SANITIZER_LIBRARIES = $(foreach name,libasan.so libstdc++.so.6,$(shell c++ -print-file-name=$(name)))

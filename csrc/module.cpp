@@ -47,12 +47,11 @@ py::dict build_info() {
     void bind_##name(py::module_&);                                                                \
     bind_##name(module)
 
-// The operators: a line for each, and one more for each bindings.cpp of its kernels for CUDA.
+// The operators: a line for each bindings.cpp, of kernels for the CPU or for CUDA.
 static void bind_operators(py::module_& module) {
 #ifndef MASKEDCONV_EMULATION // whose module has the CUDA kernels alone
     BIND(bn_relu);
     BIND(masked_weight);
-    BIND(pack_filters);
     BIND(weight_grad);
 #endif
 #ifdef MASKEDCONV_WITH_CUDA

@@ -71,18 +71,15 @@ def _networks(rehearse: bool) -> tuple[str, ...]:
 def _numbers(rehearse: bool) -> tuple[str, ...]:
     """All shapes, our own kernels first, so that an incomplete check includes them."""
     backends = (*BACKENDS, "native") if rehearse else BACKENDS
-    packing = tuple(
-        f"{operator} | {backend}"
-        for operator in ("pack_filters", "masked_weight")
-        for backend in backends
-    )
+    packing = tuple(f"pack_filters | {backend}" for backend in BACKENDS)  # no native one
+    masks = tuple(f"masked_weight | {backend}" for backend in backends)
     gradients = tuple(
         f"{shape} | {backend}"
         for backend in (*backends, "matmul")
         for shape in shapes.numbers(rehearse)
         if backend != "matmul" or _is_a_product(shape)
     )
-    return (*gradients, *packing, *_unconfirmed(shapes.numbers(rehearse)))
+    return (*gradients, *packing, *masks, *_unconfirmed(shapes.numbers(rehearse)))
 
 
 def _unconfirmed(every: tuple[shapes.Shape, ...]) -> tuple[str, ...]:

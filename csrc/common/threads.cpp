@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 #include <link.h>
 
+#include <atomic>
+#include <exception>
 #include <string>
 
 namespace maskedconv {
@@ -52,11 +54,19 @@ OpenMP find_openmp() {
 struct Call {
     const std::function<void(int, int)>* body;
     const OpenMP* openmp;
+    std::atomic_flag failed = ATOMIC_FLAG_INIT;
+    std::exception_ptr error = nullptr; // of the first thread that failed
 };
 
-void call(void* data) {
-    const Call& c = *static_cast<Call*>(data);
-    (*c.body)(c.openmp->thread(), c.openmp->threads());
+// The runtime calls it on each thread. An exception that left it would end the process.
+void call(void* data) noexcept {
+    Call& c = *static_cast<Call*>(data);
+    try {
+        (*c.body)(c.openmp->thread(), c.openmp->threads());
+    } catch (...) {
+        if (!c.failed.test_and_set())
+            c.error = std::current_exception();
+    }
 }
 
 } // namespace
@@ -67,6 +77,8 @@ void parallel(int threads, const std::function<void(int, int)>& body) {
         return body(0, 1);
     Call c{&body, &openmp};
     openmp.run(call, &c, static_cast<unsigned>(threads), 0);
+    if (c.error)
+        std::rethrow_exception(c.error);
 }
 
 } // namespace maskedconv

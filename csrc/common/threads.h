@@ -10,8 +10,8 @@
 namespace maskedconv {
 
 // Calls body(thread, threads) once on each of at most `threads` threads, with the number of threads
-// that there really are; on the calling thread alone where no OpenMP runtime is loaded. `body` must
-// not throw.
+// that there really are; on the calling thread alone where no OpenMP runtime is loaded. Throws what
+// `body` threw on any thread, the first of several exceptions, when all threads are done.
 void parallel(int threads, const std::function<void(int, int)>& body);
 
 // Calls body(share, begin, end) for as many shares of [0, size) as threads are asked for. With

@@ -12,8 +12,6 @@ from maskedconv.ops import native
 from maskedconv.ops.bn_relu import BACKENDS as BN_RELU
 from maskedconv.ops.bn_relu import Normalisation, NormProblem
 from maskedconv.ops.geometry import ConvGeometry
-from maskedconv.ops.pack_filters import BACKENDS as PACK_FILTERS
-from maskedconv.ops.pack_filters import PackProblem
 from maskedconv.ops.weight_grad import BACKENDS as WEIGHT_GRAD
 from maskedconv.ops.weight_grad import WeightGradProblem
 
@@ -74,36 +72,6 @@ WEIGHT_GRAD_ARGUMENTS = {
 )
 def test_weight_grad_refuses(changes, message):
     refused("weight_grad", WEIGHT_GRAD_ARGUMENTS, changes, message)
-
-
-PACK_ARGUMENTS = {
-    "out": AT, "out_strides": (12, 4, 2, 1), "out_size": 4, "in_size": 4,
-    "learned": AT + 4096, "learned_strides": (12, 4, 2, 1),
-    "frozen": AT + 8192, "frozen_strides": (12, 4, 2, 1),
-    "shape": (5, 3, 2, 2), "num_learned": 2, "slice_dim": 0,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"out_size": 3}, "no conversion from elements of 4 bytes to 3"),
-        ({"slice_dim": 4}, "slice_dim is 4; expected 0 to 3"),
-        ({"slice_dim": -1}, "slice_dim is -1; expected 0 to 3"),
-        ({"num_learned": 6}, "num_learned is 6; expected 0 to 5"),
-        ({"num_learned": -1}, "num_learned is -1"),
-        ({"out": 0}, "out is a null pointer; expected 60 elements"),
-        ({"learned": 0}, "learned is a null pointer; expected 24 elements"),
-        ({"frozen": 0}, "frozen is a null pointer; expected 36 elements"),
-        ({"shape": (5, -3, 2, 2)}, "out has a size of -3"),
-        ({"shape": (5, HUGE, 2, 2)}, "out is larger than memory"),
-        ({"learned_strides": (12, 4, -2, 1)}, "learned has a stride of -2"),
-        ({"frozen_strides": (HUGE, 4, 2, 1)}, "frozen is larger than memory"),
-    ],
-    ids=str,
-)
-def test_pack_filters_refuses(changes, message):
-    refused("pack_filters", PACK_ARGUMENTS, changes, message)
 
 
 ALL = (True, True, True)
@@ -247,17 +215,3 @@ def test_bn_relu_of_edge_shapes():
                 for value in others:
                     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
     assert taken > 50
-
-
-@pytest.mark.parametrize("slice_dim", range(4))
-def test_pack_filters_of_edge_shapes(slice_dim):
-    for shape in product((0, 1, 2), repeat=4):
-        for whole, count in product(edge_views(*shape), range(shape[slice_dim] + 1)):
-            learned = whole.narrow(slice_dim, 0, count)
-            frozen = whole.narrow(slice_dim, count, shape[slice_dim] - count)
-            for dtype, memory_format in product(
-                (torch.float32, torch.bfloat16), (torch.contiguous_format, torch.channels_last)
-            ):
-                problem = PackProblem(learned, frozen, slice_dim, dtype, memory_format)
-                assert PACK_FILTERS["native"].cannot_run(problem) == ""
-                assert torch.equal(PACK_FILTERS["native"].run(problem), whole.to(dtype))

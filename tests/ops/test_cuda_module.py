@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
 from types import SimpleNamespace
 
 import emulation
 import pytest
 import torch
+from exact import edge_views
 from pretended_gpu import LIMITS
 from test_cuda_emulation import CASES, TOLERANCE, error_of, make_problem
 
@@ -53,6 +55,52 @@ def test_pack_filters_does_not_take_what_32_bits_cannot_count(monkeypatch):
     for learned in (few, few[:1].expand(2**23, 3, 5, 5)):
         problem = PackProblem(learned, few, 0, torch.float16, torch.channels_last)
         assert ("32 bits" in pack_filters_cuda.cannot_run(problem)) == (learned is not few)
+
+
+PACKED = torch.zeros(4096)
+AT, HUGE = PACKED.data_ptr(), 2**62
+PACK_ARGUMENTS = {
+    "out": AT, "out_strides": (12, 4, 2, 1), "out_type": "float32",
+    "learned": AT + 4096, "learned_strides": (12, 4, 2, 1),
+    "frozen": AT + 8192, "frozen_strides": (12, 4, 2, 1),
+    "shape": (5, 3, 2, 2), "num_learned": 2, "slice_dim": 0, "stream": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"out_type": "float64"}, "type is float64; expected float32, bfloat16 or float16"),
+        ({"slice_dim": 4}, "slice_dim is 4; expected 0 to 3"),
+        ({"slice_dim": -1}, "slice_dim is -1; expected 0 to 3"),
+        ({"num_learned": 6}, "num_learned is 6; expected 0 to 5"),
+        ({"num_learned": -1}, "num_learned is -1"),
+        ({"out": 0}, "out is a null pointer; expected 60 elements"),
+        ({"learned": 0}, "learned is a null pointer; expected 24 elements"),
+        ({"frozen": 0}, "frozen is a null pointer; expected 36 elements"),
+        ({"shape": (5, -3, 2, 2)}, "out has a size of -3"),
+        ({"shape": (5, HUGE, 2, 2)}, "out is larger than memory"),
+        ({"learned_strides": (12, 4, -2, 1)}, "learned has a stride of -2"),
+        ({"frozen_strides": (HUGE, 4, 2, 1)}, "frozen is larger than memory"),
+    ],
+    ids=str,
+)
+def test_pack_filters_refuses(emulated_module, changes, message):
+    pack_filters = emulated_module.pack_filters_cuda
+    pack_filters(*PACK_ARGUMENTS.values())
+    with pytest.raises(ValueError, match=f"^pack_filters_cuda: {message}"):
+        pack_filters(*{**PACK_ARGUMENTS, **changes}.values())
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+@pytest.mark.parametrize("slice_dim", range(4))
+def test_pack_filters_of_edge_shapes(slice_dim):
+    for shape in product((0, 1, 2), repeat=4):
+        for whole, count in product(edge_views(*shape), range(shape[slice_dim] + 1)):
+            learned = whole.narrow(slice_dim, 0, count)
+            frozen = whole.narrow(slice_dim, count, shape[slice_dim] - count)
+            problem = PackProblem(learned, frozen, slice_dim, torch.bfloat16, torch.channels_last)
+            assert torch.equal(pack_filters_cuda.run(problem), whole.bfloat16())
 
 
 SPLITS_ARGUMENTS = {

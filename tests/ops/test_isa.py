@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("generic", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated")
 OPERATORS = (
     "weight_grad", "narrow_maps", "rounding", "bn_relu", "bn_statistics", "not_finite",
-    "pack_filters", "masked_weight",
+    "masked_weight",
 )  # fmt: skip
 WEIGHT_GRAD = """
 import torch

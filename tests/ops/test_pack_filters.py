@@ -1,4 +1,4 @@
-"""pack_filters: every backend against torch.cat, bit for bit."""
+"""pack_filters by PyTorch's operators against the whole weight, bit for bit, and the choice."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskedconv.ops import native, pack_filters
-from maskedconv.ops.dispatch import chosen_backend
+from maskedconv.ops import pack_filters
+from maskedconv.ops.dispatch import chosen_backend, recorded_decisions
 from maskedconv.ops.pack_filters import BACKENDS, OPERATOR, PackProblem
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -23,14 +23,6 @@ CASTS = [
 ]
 
 
-@pytest.fixture(params=["reference", "native"])
-def backend(request, monkeypatch):
-    if request.param == "native" and native.module() is None:
-        pytest.skip(native.REASON)
-    monkeypatch.setenv("MASKEDCONV_BACKEND", request.param)
-    return request.param
-
-
 def parts_of(shape, slice_dim, n, dtype):
     whole = torch.randn(shape, dtype=torch.float32).to(dtype)
     return whole, whole.narrow(slice_dim, 0, n), whole.narrow(slice_dim, n, shape[slice_dim] - n)
@@ -39,12 +31,8 @@ def parts_of(shape, slice_dim, n, dtype):
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize(("source", "target"), CASTS, ids=str)
 @pytest.mark.parametrize("slice_dim", range(4))
-def test_every_cast_and_format(backend, slice_dim, source, target, memory_format):
+def test_every_cast_and_format(slice_dim, source, target, memory_format):
     whole, learned, frozen = parts_of((5, 4, 3, 3), slice_dim, 2, source)
-    if BACKENDS[backend].cannot_run(PackProblem(learned, frozen, slice_dim, target, memory_format)):
-        with pytest.raises(RuntimeError, match="cannot run: no compiled conversion"):
-            pack_filters(learned, frozen, slice_dim, target, memory_format)
-        return
     for first in (learned, learned.contiguous(), learned.to(memory_format=memory_format)):
         packed = pack_filters(first, frozen, slice_dim, target, memory_format)
         assert packed.dtype == target
@@ -93,16 +81,6 @@ def test_many_filters_under_vmap():
     assert torch.equal(torch.vmap(packed)(learned), expected)
 
 
-def test_special_values_round_as_in_torch(backend):
-    values = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 1e-45, 3.4e38, 1 / 3])
-    values = torch.cat([values, torch.randn(9)]).view(4, 1, 2, 2)
-    packed = pack_filters(values[:1], values[1:], 0, torch.bfloat16, torch.contiguous_format)
-    expected = values.bfloat16()
-    assert torch.equal(packed.isnan(), expected.isnan())
-    keep = ~expected.isnan()
-    assert torch.equal(packed[keep].view(torch.int16), expected[keep].view(torch.int16))
-
-
 def test_nothing_to_assemble_is_not_copied():
     learned, frozen = torch.randn(3, 2, 3, 3), torch.randn(0, 2, 3, 3)
     arguments = (0, torch.float32, torch.contiguous_format)
@@ -127,3 +105,15 @@ def test_choice_of_backend(monkeypatch):
         RuntimeError, match=r"'cuda', which cannot run: .*(for cuda|CUDA|installed)"
     ):
         chosen(torch.float32)
+
+
+def test_no_kernel_is_for_the_cpu():
+    """A layer whose backend is "native" has its filters packed by PyTorch's operators."""
+    learned, frozen = torch.randn(2, 2, 3, 3), torch.randn(3, 2, 3, 3)
+    with recorded_decisions() as decisions:
+        packed = pack_filters(
+            learned, frozen, 0, torch.float16, torch.channels_last, backend="native"
+        )
+    assert torch.equal(packed, torch.cat((learned, frozen)).half())
+    (decision,) = decisions
+    assert (decision.backend, decision.reason) == ("reference", "native has no kernel for it")

@@ -139,15 +139,9 @@ def test_inputs_that_are_not_dense_memory(make, kind, training):
         torch.testing.assert_close(ours.grad.double(), theirs.grad, **CLOSE)
 
 
-@pytest.mark.parametrize("backend", ["reference", "native"])
-def test_lazily_negated_filters(backend):
-    if reason := PACKS[backend].cannot_run(
-        PackProblem(torch.ones(1, 2, 3, 3), torch.ones(1, 2, 3, 3), 0, torch.float32, LAST)
-    ):
-        pytest.skip(reason)
+def test_lazily_negated_filters():
     learned, frozen = torch.randn(2, 4, 3, 3), torch.randn(3, 4, 3, 3)
-    bank = pack_filters(lazily_negated(learned), lazily_negated(frozen), 0, torch.float32, LAST,
-                        backend)  # fmt: skip
+    bank = pack_filters(lazily_negated(learned), lazily_negated(frozen), 0, torch.float32, LAST)
     assert torch.equal(bank, torch.cat((learned, frozen)))
 
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops.dispatch import Operator, dispatch
-from maskedconv.ops.pack_filters import cuda, native, reference, triton
+from maskedconv.ops.pack_filters import cuda, reference, triton
 from maskedconv.ops.pack_filters.problem import PackProblem
 
 __all__ = ["BACKENDS", "OPERATOR", "PackProblem", "pack_filters"]
 
-BACKENDS = {"reference": reference, "native": native, "triton": triton, "cuda": cuda}
+BACKENDS = {"reference": reference, "triton": triton, "cuda": cuda}
 OPERATOR = Operator("pack_filters", BACKENDS)
 
 
