@@ -66,6 +66,7 @@ def masked_conv2d(
         RuntimeError: the backend cannot run here; the message says why.
         TypeError: input and filters differ in type, outside of autocast.
     """
+    frozen, frozen_bias = (None if t is None else t.detach() for t in (frozen, frozen_bias))
     bank = FilterBank(learned, frozen, bias, frozen_bias, slice_dim, zeros)
     if is_traced(input):
         return F.conv2d(
@@ -132,12 +133,17 @@ def _convolve_plainly(input: Tensor, bank: FilterBank, geometry: ConvGeometry) -
     return torch.conv2d(input, weight, joined, *geometry)
 
 
+def casts(input: Tensor, learned: Tensor) -> bool:
+    """Whether autocast converts both, as it does for PyTorch's convolution."""
+    return input.is_floating_point() and torch.float64 not in (input.dtype, learned.dtype)
+
+
 def _cast_input(input: Tensor, learned: Tensor) -> Tensor:
     """The input in the type that the convolution computes in; the filters follow it."""
     device = input.device.type
     # The meta device has no autocast, and asking for it is an error.
     autocast = device != "meta" and torch.is_autocast_enabled(device)
-    if autocast and input.dtype != torch.float64:
+    if autocast and casts(input, learned):
         return input.to(torch.get_autocast_dtype(device))
     if input.dtype != learned.dtype:
         raise TypeError(

@@ -117,6 +117,8 @@ class MaskedConv2d(AssembledConv2d):
             padding_mode,
         )  # fmt: skip
         plain = nn.Conv2d(*shape, device="meta", dtype=dtype)  # type: ignore[misc]
+        if plain.weight.dtype.is_complex:
+            raise TypeError(f"dtype is {plain.weight.dtype}; expected a real one")
         nn.Module.__init__(self)
         for name in vars(plain).keys() - vars(nn.Module()).keys():
             setattr(self, name, getattr(plain, name))
@@ -126,7 +128,7 @@ class MaskedConv2d(AssembledConv2d):
         self.num_learned = slices.num_learned(learned, self.weight_shape[slice_dim], slice_dim)
         self.which = slices.check_indices(which, self.num_learned, self.weight_shape[slice_dim])
         self._selected = None
-        self.has_bias = bias
+        self.has_bias = bool(bias)
         self.seed = seed
         learned_shape = (self.num_learned, *self.weight_shape[1:])
         plain_slice = slice_dim == 0 and groups == 1
@@ -193,7 +195,7 @@ class MaskedConv2d(AssembledConv2d):
             self._write_bias(nn.init.uniform_(bias, -bound, bound, generator=generator))
 
     def forward(self, input: Tensor) -> Tensor:
-        if is_traced(input):
+        if is_traced(input) or "_conv_forward" in self.__dict__:
             return self._conv_forward(input, self._full_weight(), self._full_bias())
         if input.dim() != 4 or input.size(1) != self.in_channels:
             check_input(input, self.in_channels, self.groups)
