@@ -66,8 +66,7 @@ def masked_conv2d(
         RuntimeError: the backend cannot run here; the message says why.
         TypeError: input and filters differ in type, outside of autocast.
     """
-    frozen, frozen_bias = (None if t is None else t.detach() for t in (frozen, frozen_bias))
-    bank = FilterBank(learned, frozen, bias, frozen_bias, slice_dim, zeros)
+    bank = FilterBank(learned, _constant(frozen), bias, _constant(frozen_bias), slice_dim, zeros)
     if is_traced(input):
         return F.conv2d(
             input, bank.full_weight(), bank.full_bias(), stride, padding, dilation, groups
@@ -81,6 +80,13 @@ def masked_conv2d(
     plain_slice = slice_dim == 0 and groups == 1
     jointly = types_faster_jointly(learned.shape, out_channels) if plain_slice else ()
     return convolve(input, bank, geometry, ExecutionOptions(check_backend(backend), jointly))
+
+
+def _constant(part: Tensor | None) -> Tensor | None:
+    """``part`` without a gradient: itself if it has none, as torch.fx knows it as a buffer."""
+    if isinstance(part, Tensor) and not part.requires_grad:
+        return part
+    return None if part is None else part.detach()
 
 
 def convolve(

@@ -244,6 +244,9 @@ class MaskedConv2d(AssembledConv2d):
         if frozen not in ("keep", *slices.FROZEN_MODES):
             raise ValueError(f"frozen is {frozen!r}; expected one of keep, random, zero")
         weight, bias = conv.weight, conv.bias
+        learns = [tensor is None or tensor.requires_grad for tensor in (weight, bias)]
+        if isinstance(conv, MaskedConv2d):
+            learns = conv.learns()
         layer = cls(
             *arguments_of(conv), learned=learned, slice_dim=slice_dim,
             frozen="zero" if frozen == "zero" else "random", which=which, seed=seed,
@@ -253,9 +256,9 @@ class MaskedConv2d(AssembledConv2d):
         if bias is not None:
             layer._write_bias(bias, frozen == "keep")
         if layer.num_learned:
-            layer.learned.requires_grad_(weight.requires_grad)
-        if bias is not None and layer.bias_learned is not None:
-            layer.bias_learned.requires_grad_(bias.requires_grad)
+            layer.learned.requires_grad_(learns[0])
+        if layer.bias_learned is not None:
+            layer.bias_learned.requires_grad_(learns[1])
         memory_format = filters_format(weight, None)
         layer = layer.to(memory_format=memory_format)  # type: ignore[call-overload]
         return layer.train(conv.training)
@@ -287,14 +290,11 @@ class MaskedConv2d(AssembledConv2d):
         check_exact(self, MaskedConv2d, "the layer")
         weight = self.weight
         conv = plain_like(self, weight.dtype)
-        for name, full, part in (
-            ("weight", weight, self.learned),
-            ("bias", self.bias, self.bias_learned),
-        ):
+        learns = self.learns()
+        for i, (name, full) in enumerate((("weight", weight), ("bias", self.bias))):
             if full is not None:
                 values = full.detach().as_subclass(Tensor).clone()
-                frozen = isinstance(part, nn.Parameter) and not part.requires_grad
-                setattr(conv, name, nn.Parameter(values, requires_grad=not frozen))
+                setattr(conv, name, nn.Parameter(values, requires_grad=learns[i]))
         memory_format = filters_format(self.learned, self.frozen)
         conv = conv.to(memory_format=memory_format)  # type: ignore[call-overload]
         return conv.train(self.training)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from maskedconv.functional.convolution import masked_conv2d
 from maskedconv.nn import MaskedConv2d
 
 
@@ -52,3 +53,58 @@ def test_bad_input():
         layer(torch.randn(1, 4, 8, 8, dtype=torch.float64))
     with pytest.raises(TypeError, match="seed is 'a'"):
         MaskedConv2d(4, 6, 3, padding=1, learned=2, seed="a")
+
+
+def test_complex_filters_are_refused():
+    with pytest.raises(TypeError, match=r"dtype is torch.complex64; expected a real"):
+        MaskedConv2d(4, 6, 3, learned=2, dtype=torch.complex64)
+
+
+@pytest.mark.parametrize("slice_dim", range(4))
+def test_no_bias_as_in_conv2d(slice_dim):
+    layer = MaskedConv2d(4, 6, 3, bias=None, learned=2, slice_dim=slice_dim)
+    assert layer.bias is None
+    assert not layer.has_bias
+    assert layer(torch.randn(1, 4, 5, 5)).shape == (1, 6, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("input", "filters"),
+    [(torch.uint8, torch.float32), (torch.int64, torch.float32), (torch.float32, torch.float64)],
+    ids=str,
+)
+def test_autocast_converts_what_it_does_for_conv2d(input, filters):
+    layer = MaskedConv2d(4, 6, 3, learned=2, dtype=filters)
+    x = torch.ones(1, 4, 5, 5, dtype=input)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(RuntimeError):
+            layer.to_conv2d()(x)
+        with pytest.raises(TypeError, match=f"input is {input}, but the filters are {filters}"):
+            layer(x)
+
+
+@pytest.mark.parametrize("slice_dim", range(4))
+@pytest.mark.parametrize("size", [1, 64])
+@pytest.mark.parametrize("traced", [False, True])
+def test_frozen_filters_get_no_gradient(traced, size, slice_dim):
+    """All sizes: on the CPU, PyTorch computes the gradient of all filters of small ones."""
+    shape = (8, 8, 3, 3)
+    learned, frozen = (
+        part.clone().requires_grad_() for part in torch.randn(shape).tensor_split([2], slice_dim)
+    )
+    bias, frozen_bias = torch.ones(2, requires_grad=True), torch.ones(6, requires_grad=True)
+    biases = (bias, frozen_bias) if slice_dim == 0 else ()
+    x = torch.randn(size, 8, 6, 6)
+
+    def compute(x):
+        return masked_conv2d(x, learned, frozen, *biases, slice_dim=slice_dim).sum()
+
+    if traced:
+        torch.func.grad(compute)(x)
+        with torch.enable_grad():
+            torch.func.vmap(lambda x: compute(x[None]))(x).sum().backward()
+    else:
+        compute(x).backward()
+    assert learned.grad is not None
+    assert frozen.grad is None
+    assert frozen_bias.grad is None
