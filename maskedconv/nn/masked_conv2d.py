@@ -76,7 +76,7 @@ class MaskedConv2d(AssembledConv2d):
 
     Raises:
         TypeError, ValueError: ``learned``, ``slice_dim``, ``frozen`` or ``backend`` is not one of
-            the above, or what ``nn.Conv2d`` raises for its own arguments.
+            the above, ``dtype`` is complex, or what ``nn.Conv2d`` raises for its own arguments.
     """
 
     method = "slice"
