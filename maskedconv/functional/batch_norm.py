@@ -26,13 +26,14 @@ from maskedconv.tracing import is_traced
 
 
 def is_intercepted(module: nn.Module) -> bool:
-    """Whether something else happens when ``module`` is called than its class's ``forward``."""
+    """Whether something else happens when ``module`` is called than its class says."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
         or "forward" in module.__dict__
+        or "_conv_forward" in module.__dict__
         or _has_any_global_hook()
     )
 

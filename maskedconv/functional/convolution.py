@@ -66,7 +66,7 @@ def masked_conv2d(
         RuntimeError: the backend cannot run here; the message says why.
         TypeError: input and filters differ in type, outside of autocast.
     """
-    bank = FilterBank(learned, frozen, bias, frozen_bias, slice_dim, zeros)
+    bank = FilterBank(learned, _constant(frozen), bias, _constant(frozen_bias), slice_dim, zeros)
     if is_traced(input):
         return F.conv2d(
             input, bank.full_weight(), bank.full_bias(), stride, padding, dilation, groups
@@ -80,6 +80,13 @@ def masked_conv2d(
     plain_slice = slice_dim == 0 and groups == 1
     jointly = types_faster_jointly(learned.shape, out_channels) if plain_slice else ()
     return convolve(input, bank, geometry, ExecutionOptions(check_backend(backend), jointly))
+
+
+def _constant(part: Tensor | None) -> Tensor | None:
+    """``part`` without a gradient: itself if it has none, as torch.fx knows it as a buffer."""
+    if isinstance(part, Tensor) and not part.requires_grad:
+        return part
+    return None if part is None else part.detach()
 
 
 def convolve(
@@ -132,12 +139,17 @@ def _convolve_plainly(input: Tensor, bank: FilterBank, geometry: ConvGeometry) -
     return torch.conv2d(input, weight, joined, *geometry)
 
 
+def casts(input: Tensor, learned: Tensor) -> bool:
+    """Whether autocast converts both, as it does for PyTorch's convolution."""
+    return input.is_floating_point() and torch.float64 not in (input.dtype, learned.dtype)
+
+
 def _cast_input(input: Tensor, learned: Tensor) -> Tensor:
     """The input in the type that the convolution computes in; the filters follow it."""
     device = input.device.type
     # The meta device has no autocast, and asking for it is an error.
     autocast = device != "meta" and torch.is_autocast_enabled(device)
-    if autocast and input.dtype != torch.float64:
+    if autocast and casts(input, learned):
         return input.to(torch.get_autocast_dtype(device))
     if input.dtype != learned.dtype:
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Padding given as "same" or "valid"."""
+"""The padding of a convolution in pixels, also if it is given as "same" or "valid"."""
 
 from __future__ import annotations
 
@@ -23,14 +23,29 @@ def evenly_padded(
     Raises:
         ValueError: ``padding`` is neither, or "same" with a stride.
     """
+    pixels, (rows, columns) = padding_of(kernel, stride, padding, dilation)
+    # One more row or column at the end, as PyTorch's convolution does.
+    return F.pad(input, (0, columns, 0, rows)) if rows or columns else input, pixels
+
+
+def padding_of(
+    kernel: Sequence[int], stride: Pair, padding: Pair | str, dilation: Pair
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The padding of all sides, and that of the end alone; (rows, columns) in pixels.
+
+    It depends on the arguments that PyTorch's convolution reads, and on nothing that ``nn.Conv2d``
+    derives from them when it is made.
+
+    Raises:
+        ValueError: ``padding`` is another string than "same" or "valid", or "same" with a stride.
+    """
+    if not isinstance(padding, str):
+        return pair(padding), (0, 0)
     if padding == "valid":
-        return input, (0, 0)
+        return (0, 0), (0, 0)
     if padding != "same":
         raise ValueError(f"padding is {padding!r}; expected a number, a pair, 'same' or 'valid'")
     if pair(stride) != (1, 1):
         raise ValueError(f"padding is 'same' with stride {stride}; expected stride 1")
-    total = [d * (k - 1) for d, k in zip(pair(dilation), kernel, strict=True)]
-    if any(t % 2 for t in total):
-        # One more row or column at the end, as PyTorch's convolution does.
-        input = F.pad(input, (0, total[1] % 2, 0, total[0] % 2))
-    return input, (total[0] // 2, total[1] // 2)
+    rows, columns = (d * (k - 1) for d, k in zip(pair(dilation), kernel, strict=True))
+    return (rows // 2, columns // 2), (rows % 2, columns % 2)

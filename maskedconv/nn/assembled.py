@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import nan, prod
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from maskedconv.functional.filter_bank import FilterBank
 from maskedconv.functional.selected import Selected, places_of, selected_on
 from maskedconv.nn.assembled_weight import AssembledWeight
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
-from maskedconv.nn.plain_state import has_indices, split_plain
+from maskedconv.nn.plain_state import after_pre_hooks, has_indices, split_plain, warn_dropped
 from maskedconv.nn.written_through import written_through
 from maskedconv.ops.plain import is_plain
 
@@ -50,13 +52,14 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
     @property
     def bias(self) -> Tensor | None:
         """The full bias ``[O]``, or None; differentiable towards ``bias_learned``."""
-        bias = self._full_bias()
-        return None if bias is None else written_through(bias, self._write_bias)
+        if not self.has_bias:
+            return None
+        return written_through(self, self._own_bias, self._change_bias)
 
     @bias.setter
     def bias(self, value: Tensor | None) -> None:
         if value is not None or self.has_bias:
-            self._refuse_unless_own("bias", value, self._write_bias)
+            self._refuse_unless_own("bias", value, self._change_bias)
 
     @bias.deleter
     def bias(self) -> None:
@@ -73,12 +76,13 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         error_msgs: list[str],
     ) -> None:
         """Also takes the ``weight`` and ``bias`` of a plain convolution's state dict."""
-        if not has_indices(self, state_dict, prefix, error_msgs):
-            return
-        split_plain(self, state_dict, prefix, local_metadata, error_msgs)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        arguments = (
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs,
+        )  # fmt: skip
+        with after_pre_hooks(self, *arguments):
+            if has_indices(self, state_dict, prefix, error_msgs):
+                split_plain(self, state_dict, prefix, local_metadata, error_msgs)
+                super()._load_from_state_dict(*arguments)
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
@@ -138,10 +142,37 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
             return self.learned.new_zeros(self.num_zeros if self.slice_dim == 0 else 0)
         return self.filter_bank._replace(bias=bias, frozen_bias=frozen).full_bias()
 
+    def _own_bias(self) -> Tensor:
+        bias = self._full_bias()
+        assert bias is not None
+        return bias
+
+    def _change_weight(self, weight: Tensor) -> None:
+        self._change("weight", weight, self._full_weight, self._write_weight)
+
+    def _change_bias(self, bias: Tensor) -> None:
+        self._change("bias", bias, self._own_bias, self._write_bias)
+
+    def _change(
+        self, name: str, values: Tensor, read: Callable[[], Tensor], write: Callable[..., None]
+    ) -> None:
+        """Writes values; warns if they differ from those before in frozen zeros alone."""
+        if not self.num_zeros or values.is_meta:
+            write(values)
+            return
+        before = int((values != read()).count_nonzero())
+        write(values)
+        dropped = int((values != read()).count_nonzero())
+        if dropped and dropped == before:
+            warn_dropped(name, dropped, stacklevel=7)
+
     def extra_repr(self) -> str:
+        # Not of the bias itself, which cannot be assembled of shards.
+        attributes = SimpleNamespace(**(vars(self) | {"bias": self.has_bias or None}))
+        plain = nn.Conv2d.extra_repr(cast(nn.Conv2d, attributes))
         size = self.weight_shape[self.slice_dim]
         own = f"learned={self.num_learned}/{size}, slice_dim={self.slice_dim}"
-        return f"{super().extra_repr()}, {own}, frozen={self.frozen_mode!r}{self._which_repr()}"
+        return f"{plain}, {own}, frozen={self.frozen_mode!r}{self._which_repr()}"
 
     def _which_repr(self) -> str:
         if self.which is None:
@@ -205,6 +236,15 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
             "frozen_mode": self.frozen_mode,
             "weight_shape": list(self.weight_shape),
         }
+
+    def learns(self) -> list[bool]:
+        """Whether a layer that is made of this one's weight, and of its bias, learns them.
+
+        What is assembled cannot tell: it requires no gradient without grad mode, nor if nothing of
+        it is learned here.
+        """
+        parts = self.learned, self.bias_learned
+        return [not isinstance(part, nn.Parameter) or part.requires_grad for part in parts]
 
     def learned_first(self, tensor: Tensor, dim: int) -> Tensor:
         """A tensor in the order of the weight, with the learned indices of ``dim`` first."""

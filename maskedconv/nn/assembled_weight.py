@@ -29,17 +29,24 @@ class AssembledWeight(PartlyLearned):
     def _write_weight(self, weight: Tensor) -> None:
         """Copies ``weight`` to the parts."""
 
+    def _change_weight(self, weight: Tensor) -> None:
+        """Called with the values of a changed ``weight``."""
+        self._write_weight(weight)
+
+    def _own_weight(self) -> Tensor:
+        """The weight in memory of its own."""
+        weight = self._full_weight()
+        is_buffer = any(weight is buffer for buffer in self._buffers.values())
+        return weight.clone() if is_buffer else weight
+
     @property
     def weight(self) -> Tensor:
         """The full weight, of ``weight_shape``; differentiable towards the learned part."""
-        weight = self._full_weight()
-        if any(weight is buffer for buffer in self._buffers.values()):
-            weight = weight.clone()
-        return written_through(weight, self._write_weight)
+        return written_through(self, self._own_weight, self._change_weight)
 
     @weight.setter
     def weight(self, value: Tensor) -> None:
-        self._refuse_unless_own("weight", value, self._write_weight)
+        self._refuse_unless_own("weight", value, self._change_weight)
 
     @weight.deleter
     def weight(self) -> None:

@@ -26,7 +26,9 @@ from maskedconv.functional.bn_relu_autograd import (
     SumBatchNormReLUConvolutions,
 )
 from maskedconv.functional.bn_relu_step import BNReLUPlan, Convolution, StepPlan
+from maskedconv.functional.convolution import casts
 from maskedconv.functional.filter_bank import FilterBank
+from maskedconv.functional.padding import padding_of
 from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.nn.masked_conv2d import MaskedConv2d
 from maskedconv.ops.bn_relu import Normalisation
@@ -184,7 +186,7 @@ def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
     dtype = None if bank is None else _compute_type(input, bank.learned)
     if bank is None or dtype is None:
         return conv(_activate(input, norm))
-    whole = _plan(conv, dtype)
+    whole = _plan(conv, bank, dtype)
 
     def compute(channels: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:
         part = norm if channels.size(1) == input.size(1) else norm.first(channels.size(1))
@@ -212,14 +214,13 @@ def convolution_of(conv: nn.Module, input: Tensor, channels: int) -> Convolution
     dtype = None if bank is None else _compute_type(input, bank.learned)
     if bank is None or dtype is None or (bank.zeros and bank.slice_dim != 0):
         return None
-    return Convolution(bank, _plan(conv, dtype))
+    return Convolution(bank, _plan(conv, bank, dtype))
 
 
-def _plan(conv: nn.Module, dtype: torch.dtype) -> StepPlan:
-    """How ``conv``, of which there is a filter bank, computes in ``dtype``."""
+def _plan(conv: nn.Module, bank: FilterBank, dtype: torch.dtype) -> StepPlan:
+    """How ``conv``, whose filters are ``bank``, computes in ``dtype``."""
     assert isinstance(conv, nn.Conv2d)
-    # Handles both explicit padding and "same".
-    padding = tuple(conv._reversed_padding_repeated_twice[::-2])
+    padding, _ = padding_of(bank.shape[2:], conv.stride, conv.padding, conv.dilation)
     geometry = geometry_of(conv.stride, padding, conv.dilation, conv.groups)
     backend = settled(conv.options.backend if isinstance(conv, MaskedConv2d) else "")
     return StepPlan(geometry, backend, dtype)
@@ -230,14 +231,18 @@ def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:
     if type(conv) not in (MaskedConv2d, nn.Conv2d) or is_intercepted(conv):
         return None
     assert isinstance(conv, nn.Conv2d)
-    pads = conv._reversed_padding_repeated_twice
-    if conv.padding_mode != "zeros" or pads[::2] != pads[1::2] or conv.in_channels != channels:
+    if conv.padding_mode != "zeros" or conv.in_channels != channels:
         return None
     if not isinstance(conv, MaskedConv2d):
-        return FilterBank(conv.weight, None, conv.bias)
-    if conv.num_zeros and (conv.groups != 1 or not conv.num_learned):
+        bank = FilterBank(conv.weight, None, conv.bias)
+    elif conv.num_zeros and (conv.groups != 1 or not conv.num_learned):
         return None
-    bank = conv.filter_bank
+    else:
+        bank = conv.filter_bank
+    if isinstance(conv.padding, str):
+        _, surplus = padding_of(bank.shape[2:], conv.stride, conv.padding, conv.dilation)
+        if any(surplus):
+            return None
     # The step packs the learned slices before the others, in no other order.
     return bank if bank.selected is None else None
 
@@ -246,6 +251,6 @@ def _compute_type(input: Tensor, learned: Tensor) -> torch.dtype | None:
     """The type that the convolution computes in: autocast's, or the common one; else None."""
     device = input.device.type
     # The meta device has no autocast, and asking for it is an error.
-    if device != "meta" and torch.is_autocast_enabled(device) and input.dtype != torch.float64:
+    if device != "meta" and torch.is_autocast_enabled(device) and casts(input, learned):
         return torch.get_autocast_dtype(device)
     return input.dtype if input.dtype == learned.dtype else None

@@ -60,7 +60,8 @@ def _seeded(seed: int) -> Iterator[None]:
 def _drawn(name: str, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
     """The values that ``module`` draws, and the new ones."""
     if isinstance(module, PartlyLearned):
-        own, seed = list(module.parameters(recurse=False)), int(torch.randint(2**31, ()))
+        own = list(module.parameters(recurse=False))
+        seed = int(torch.randint(2**31, (), device="cpu"))
         if any(parameter.requires_grad for parameter in own):
             drawn = _layer_from(seed, name, module).parameters(recurse=False)
             pairs = zip(own, drawn, strict=True)

@@ -77,7 +77,8 @@ class MaskedConv2d(AssembledConv2d):
 
     Raises:
         TypeError, ValueError: ``learned``, ``slice_dim``, ``frozen``, ``which``, ``backend`` or
-            ``seed`` is not one of the above, or what ``nn.Conv2d`` raises for its own arguments.
+            ``seed`` is not one of the above, ``dtype`` is complex, or what ``nn.Conv2d`` raises for
+            its own arguments.
     """
 
     method = "slice"
@@ -118,6 +119,8 @@ class MaskedConv2d(AssembledConv2d):
             padding_mode,
         )  # fmt: skip
         plain = nn.Conv2d(*shape, device="meta", dtype=dtype)  # type: ignore[misc]
+        if plain.weight.dtype.is_complex:
+            raise TypeError(f"dtype is {plain.weight.dtype}; expected a real one")
         nn.Module.__init__(self)
         for name in vars(plain).keys() - vars(nn.Module()).keys():
             setattr(self, name, getattr(plain, name))
@@ -127,7 +130,7 @@ class MaskedConv2d(AssembledConv2d):
         self.num_learned = slices.num_learned(learned, self.weight_shape[slice_dim], slice_dim)
         self.which = slices.check_indices(which, self.num_learned, self.weight_shape[slice_dim])
         self._selected = None
-        self.has_bias = bias
+        self.has_bias = bool(bias)
         self.seed = seed
         learned_shape = (self.num_learned, *self.weight_shape[1:])
         plain_slice = slice_dim == 0 and groups == 1
@@ -195,7 +198,7 @@ class MaskedConv2d(AssembledConv2d):
         remember_draw(self, self.seed)
 
     def forward(self, input: Tensor) -> Tensor:
-        if is_traced(input):
+        if is_traced(input) or "_conv_forward" in self.__dict__:
             return self._conv_forward(input, self._full_weight(), self._full_bias())
         if input.dim() != 4 or input.size(1) != self.in_channels:
             check_input(input, self.in_channels, self.groups)
@@ -246,6 +249,9 @@ class MaskedConv2d(AssembledConv2d):
         if frozen not in ("keep", *slices.FROZEN_MODES):
             raise ValueError(f"frozen is {frozen!r}; expected one of keep, random, zero")
         weight, bias = conv.weight, conv.bias
+        learns = [tensor is None or tensor.requires_grad for tensor in (weight, bias)]
+        if isinstance(conv, MaskedConv2d):
+            learns = conv.learns()
         layer = cls(
             *arguments_of(conv), learned=learned, slice_dim=slice_dim,
             frozen="zero" if frozen == "zero" else "random", which=which, seed=seed,
@@ -255,9 +261,9 @@ class MaskedConv2d(AssembledConv2d):
         if bias is not None:
             layer._write_bias(bias, frozen == "keep")
         if layer.num_learned:
-            layer.learned.requires_grad_(weight.requires_grad)
-        if bias is not None and layer.bias_learned is not None:
-            layer.bias_learned.requires_grad_(bias.requires_grad)
+            layer.learned.requires_grad_(learns[0])
+        if layer.bias_learned is not None:
+            layer.bias_learned.requires_grad_(learns[1])
         memory_format = filters_format(weight, None)
         layer = layer.to(memory_format=memory_format)  # type: ignore[call-overload]
         return layer.train(conv.training)
@@ -289,14 +295,11 @@ class MaskedConv2d(AssembledConv2d):
         check_exact(self, MaskedConv2d, "the layer")
         weight = self.weight
         conv = plain_like(self, weight.dtype)
-        for name, full, part in (
-            ("weight", weight, self.learned),
-            ("bias", self.bias, self.bias_learned),
-        ):
+        learns = self.learns()
+        for i, (name, full) in enumerate((("weight", weight), ("bias", self.bias))):
             if full is not None:
                 values = full.detach().as_subclass(Tensor).clone()
-                frozen = isinstance(part, nn.Parameter) and not part.requires_grad
-                setattr(conv, name, nn.Parameter(values, requires_grad=not frozen))
+                setattr(conv, name, nn.Parameter(values, requires_grad=learns[i]))
         memory_format = filters_format(self.learned, self.frozen)
         conv = conv.to(memory_format=memory_format)  # type: ignore[call-overload]
         return conv.train(self.training)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import nn
 
 from maskedconv.nn.remembered import forget_frozen
 
@@ -40,6 +45,25 @@ def _described(which: tuple[int, ...] | None) -> str:
     return "the first indices" if which is None else f"the indices {list(which)}"
 
 
+@contextmanager
+def after_pre_hooks(layer: nn.Module, *arguments: Any) -> Iterator[None]:
+    """Runs the layer's hooks before loading at once, and none of them within.
+
+    They may rename what a checkpoint has, so they come before all that reads it.
+
+    Args:
+        arguments: of ``_load_from_state_dict``.
+    """
+    hooks = layer._load_state_dict_pre_hooks
+    for hook in list(hooks.values()):
+        hook(*arguments)
+    vars(layer)["_load_state_dict_pre_hooks"] = OrderedDict()
+    try:
+        yield
+    finally:
+        vars(layer)["_load_state_dict_pre_hooks"] = hooks
+
+
 def split_plain(
     layer: AssembledConv2d,
     state_dict: dict[str, Any],
@@ -70,6 +94,8 @@ def split_plain(
             continue
         forget_frozen(layer)
         del state_dict[prefix + entry.name]
+        # Without the graph of a Parameter, which only what is learned may have.
+        full = full.detach()
         sizes = (entry.learned, entry.shape[entry.dim] - entry.learned)
         if entry.dim == layer.slice_dim:
             full = layer.learned_first(full, entry.dim)
@@ -79,8 +105,13 @@ def split_plain(
         if layer._buffers.get(f"{entry.own}frozen") is not None:
             state_dict[f"{prefix}{entry.own}frozen"] = rest
         elif not rest.is_meta and rest.count_nonzero():
-            warnings.warn(
-                f"{prefix}{entry.name}: {int(rest.count_nonzero())} values outside of the learned "
-                "slice are not zero and were dropped, as this layer has frozen='zero'",
-                stacklevel=2,
-            )
+            warn_dropped(prefix + entry.name, int(rest.count_nonzero()), stacklevel=3)
+
+
+def warn_dropped(name: str, count: int, stacklevel: int) -> None:
+    """Warns of values that a layer with ``frozen="zero"`` does not keep."""
+    warnings.warn(
+        f"{name}: {count} values outside of the learned slice are not zero and were dropped, as "
+        "this layer has frozen='zero'",
+        stacklevel=stacklevel,
+    )

@@ -80,7 +80,7 @@ def _check(network: nn.Module, chosen: list[ScoredLayer]) -> None:
 
 def _redraw_(layer: ScoredLayer, generator: torch.Generator) -> None:
     drawn = torch.empty(layer.weight_shape, dtype=layer.dtype, device="cpu")
-    chance = torch.rand(layer.weight_shape, generator=generator)
+    chance = torch.rand(layer.weight_shape, generator=generator, device="cpu")
     draw_weights_(drawn, layer.settings.weights, layer.gain(), generator)
     chosen = (chance < layer.settings.rerandomise_fraction).to(layer.frozen.device)
     replaced = torch.where(chosen & ~layer.mask, drawn.to(layer.frozen.device), layer.frozen)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._guards import TracingContext
 from torch._subclasses import FakeTensor
 from torch.utils._pytree import tree_leaves
 
+from maskedconv.ops.geometry import is_channels_last_weight
 from maskedconv.tracing import is_traced
 
 _ATTRIBUTES = vars(torch._C.TensorBase)
@@ -31,6 +34,15 @@ _ARRAYS: set[Any] = {Tensor.numpy, Tensor.__array__}
 _COPIES: set[Any] = {Tensor.__deepcopy__, Tensor.__reduce_ex__}
 
 
+_IN_PLACE = {"__setitem__"} | {
+    f"__i{name}__"
+    for name in (
+        "add", "and", "div", "floordiv", "lshift", "matmul", "mod", "mul", "or", "pow", "rshift",
+        "sub", "truediv", "xor",
+    )
+}  # fmt: skip
+
+
 def _refusal(name: str) -> RuntimeError:
     return RuntimeError(
         f"{name} would be lost: weight and bias of a MaskedConv2d are assembled from its parts at "
@@ -39,11 +51,46 @@ def _refusal(name: str) -> RuntimeError:
     )
 
 
-class _WrittenThrough(Tensor):
-    """After an operation that changed it in place, its values go to ``_write``."""
+@dataclass(eq=False)
+class _Source:
+    """An assembled tensor and the layer that it belongs to; all of its views share it.
 
-    _whole: Tensor
-    _write: Callable[[Tensor], None]
+    Attributes:
+        whole: the values, in memory of its own.
+        read, write: assemble them from the parts of ``layer``, and copy them there.
+    """
+
+    layer: nn.Module
+    whole: Tensor
+    read: Callable[[], Tensor]
+    write: Callable[[Tensor], None]
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Takes over what the parts have become since, as by a step of an optimizer."""
+        if self.whole.is_meta:
+            return
+        current = self.read().to(self.whole)
+        # A copy of equal values would count as a change of what autograd has saved.
+        if not torch.equal(current, self.whole):
+            self.whole.copy_(current)
+
+    @torch.no_grad()
+    def replace(self, values: Tensor) -> None:
+        """Writes ``values`` of the same shape, and takes over their memory format."""
+        self.whole.copy_(values)
+        self.write(self.whole)
+        if values.dim() == 4:
+            last, was_last = map(is_channels_last_weight, (values, self.whole))
+            if last != was_last:
+                memory_format = torch.channels_last if last else torch.contiguous_format
+                self.layer.to(memory_format=memory_format)  # type: ignore[call-overload]
+
+
+class _WrittenThrough(Tensor):
+    """After an operation that changed it in place, its values go to its layer."""
+
+    _source: _Source
     _is_part: bool
 
     @classmethod
@@ -54,19 +101,26 @@ class _WrittenThrough(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        _check_not_compiled()
+        kwargs, name = kwargs or {}, getattr(func, "__name__", str(func))
         if func in _NOT_KEPT and isinstance(args[0], cls):
-            raise _refusal(getattr(func, "__name__", str(func)))
-        kwargs = kwargs or {}
+            raise _refusal(name)
         with torch._C.DisableTorchFunctionSubclass():
             if func in _COPIES:
                 # Of the values alone: not of the layer that they are written to.
                 args = (_detached_copy(args[0]), *args[1:])
             watched = [t for t in tree_leaves((args, kwargs)) if isinstance(t, cls)]
+            in_place = _is_in_place(name, kwargs)
+            if in_place:
+                for source in _sources(watched):
+                    source.refresh()
             versions = [t._version for t in watched]
             result = func(*args, **kwargs)
-            for tensor, version in zip(watched, versions, strict=True):
-                if tensor._version != version:
-                    tensor._write(tensor._whole)
+            changed = [t for t, old in zip(watched, versions, strict=True) if t._version != old]
+            if changed and not in_place:
+                # It may have computed them from values that the parts no longer have.
+                raise _refusal(f"the change by {name}")
+            _write_back(changed)
             if func == _GRAD and result is None and args[0].requires_grad:
                 raise _refusal("weight.grad")
             if func in _ARRAYS and not result.flags.owndata:
@@ -81,12 +135,50 @@ class _WrittenThrough(Tensor):
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "data" or self._is_part:
             raise _refusal(f"weight.{name}")
-        kinds = [(t.shape, t.dtype, t.device) for t in (value, self._whole)]
+        kinds = [(t.shape, t.dtype, t.device) for t in (value, self._source.whole)]
         if kinds[0] != kinds[1]:
             raise _refusal(f"weight.data of {kinds[0]}, which are not the weight's {kinds[1]},")
-        with torch.no_grad():
-            self._whole.copy_(value)
-        self._write(self._whole)
+        self._source.replace(value)
+
+
+def _check_not_compiled() -> None:
+    """torch.compile takes such an input for an error of its own; of this one it makes a break."""
+    if TracingContext.try_get() is not None:
+        from torch._dynamo.exc import Unsupported
+
+        raise Unsupported(
+            "weight and bias of a MaskedConv2d cannot be passed into compiled code, which would "
+            "not see changes in place: read them there, or pass a copy (`weight.clone()`)"
+        )
+
+
+def _is_in_place(name: str, kwargs: dict[str, Any]) -> bool:
+    """Whether a function of this name may change its arguments, as PyTorch names them."""
+    name = name.partition(".")[0]  # the overload of an operator
+    suffixed = name.endswith("_") and not name.endswith("__")
+    flagged = kwargs.get("out") is not None or bool(kwargs.get("inplace"))
+    return suffixed or flagged or name in _IN_PLACE
+
+
+def _sources(tensors: list[_WrittenThrough]) -> list[_Source]:
+    return list(dict.fromkeys(tensor._source for tensor in tensors))
+
+
+@torch.no_grad()
+def _write_back(changed: list[_WrittenThrough]) -> None:
+    """Writes the values of tensors, whose sources were up to date before the change."""
+    sources = _sources(changed)
+    if len(sources) == 1:
+        sources[0].write(sources[0].whole)
+        return
+    # Sources of one layer do not have each other's changes.
+    values = [tensor.detach().clone() for tensor in changed]
+    for source in sources:
+        source.refresh()
+        for tensor, own in zip(changed, values, strict=True):
+            if tensor._source is source:
+                tensor.detach().copy_(own)
+        source.write(source.whole)
 
 
 def _detached_copy(tensor: Tensor) -> Tensor:
@@ -100,41 +192,59 @@ def _follow_views(result: Any, watched: list[_WrittenThrough]) -> Any:
         return type(result)(_follow_views(item, watched) for item in result)
     if not isinstance(result, Tensor) or isinstance(result, _WrittenThrough) or result.is_meta:
         return result
+    if result.layout is not torch.strided:
+        return result
     for tensor in watched:
         if result.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr() != 0:
-            return _mark(result, tensor._whole, tensor._write, is_part=True)
+            return _mark(result, tensor._source, is_part=True)
     return result
 
 
-def _mark(tensor: Tensor, whole: Tensor, write: Callable[[Tensor], None], is_part: bool) -> Tensor:
+def _mark(tensor: Tensor, source: _Source, is_part: bool) -> Tensor:
     marked = tensor.as_subclass(_WrittenThrough)
-    vars(marked).update(_whole=whole, _write=write, _is_part=is_part)
+    vars(marked).update(_source=source, _is_part=is_part)
     return marked
 
 
-def written_through(whole: Tensor, write: Callable[[Tensor], None]) -> Tensor:
-    """``whole``, of any shape, such that in-place changes to it or its views call ``write(whole)``.
+def written_through(
+    layer: nn.Module, read: Callable[[], Tensor], write: Callable[[Tensor], None]
+) -> Tensor:
+    """The tensor of ``read``, such that in-place changes to it or its views are written back.
 
-    ``whole`` must not share memory with what ``write`` writes to. Setting ``.data`` writes the
-    values. Whatever would be lost raises RuntimeError: setting ``.grad`` or ``requires_grad``,
-    hooks, other memory. NumPy gets a view that cannot be written.
+    Before a change it takes over what the layer's parts have become since. Setting ``.data`` writes
+    the values, and gives the layer their memory format. Whatever would be lost raises RuntimeError:
+    setting ``.grad`` or ``requires_grad``, hooks, other memory, a change by a function that PyTorch
+    does not name as one in place. NumPy gets a view that cannot be written.
 
     In compiled code, while a graph is exported or traced, and for tensors without values
-    (FakeTensor) it is ``whole`` itself, to be read only: nothing there sees a change in place.
+    (FakeTensor) it is what ``read`` returns, to be read only: nothing there sees a change in place.
+
+    Args:
+        read: assembles parts of ``layer``, of any shape, in memory of its own.
+        write: copies values to the parts.
 
     Raises:
         TypeError: ``whole`` is another subclass of Tensor.
     """
-    if torch.compiler.is_compiling() or is_traced(whole) or isinstance(whole, FakeTensor):
+    if torch.compiler.is_compiling():
+        return read()
+    if torch.is_inference_mode_enabled():
+        # Its tensors do not count their changes.
+        with torch.inference_mode(False), torch.no_grad():
+            whole = read()
+    else:
+        whole = read()
+    if is_traced(whole) or isinstance(whole, FakeTensor):
         return whole
     if type(whole) is not Tensor:
         raise TypeError(
             f"weight and bias cannot be assembled from parts that are {type(whole).__name__}: "
             "read `learned` and `frozen`, `bias_learned` and `bias_frozen`"
         )
-    return _mark(whole, whole.detach(), write, is_part=False)
+    return _mark(whole, _Source(layer, whole.detach(), read, write), is_part=False)
 
 
 def is_of(value: object, write: Callable[[Tensor], None]) -> bool:
     """Whether ``value`` is what :func:`written_through` made for ``write``, and not a view."""
-    return isinstance(value, _WrittenThrough) and value._write == write and not value._is_part
+    own = isinstance(value, _WrittenThrough) and not value._is_part
+    return own and cast(_WrittenThrough, value)._source.write == write

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import torch
@@ -16,6 +16,15 @@ def describe_cuda(*tensors: Tensor) -> Hashable:
     cudnn: Any = torch.backends.cudnn
     settings = torch.are_deterministic_algorithms_enabled(), cudnn.conv.fp32_precision
     return settings, *map(_layout, tensors)
+
+
+def elsewhere(parts: Iterable[Tensor | None], input: Tensor) -> str:
+    """The reason why a kernel for ``input`` cannot read all of ``parts``, or an empty string."""
+    on_cpu = input.is_cpu  # faster to ask than to compare devices
+    for part in parts:
+        if part is not None and not (part.is_cpu if on_cpu else part.device == input.device):
+            return f"the input is on {input.device}, what belongs to its norm on {part.device}"
+    return ""
 
 
 def _layout(tensor: Tensor) -> Hashable:

@@ -69,6 +69,40 @@ def test_changed_filters_before_backward_are_noticed():
         out.sum().backward()
 
 
+CHANGES = {
+    "dilated": {"dilation": (2, 2), "padding": (2, 2)},
+    "int": {"padding": 2},
+    "one_side": {"padding": (0, 2), "stride": (2, 1)},
+    "same": {"padding": "same"},
+    "same_dilated": {"padding": "same", "dilation": (2, 2)},
+    "valid": {"padding": "valid"},
+}
+
+
+@pytest.mark.parametrize("kind", ["masked", "plain"])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("start", ["1", "same_even"])
+def test_a_geometry_set_after_construction(start, change, kind):
+    """As segmentation networks do; PyTorch reads these attributes and none derived from them."""
+    geometry = {"kernel_size": (3, 4), "padding": "same"} if start == "same_even" else {}
+    layer = layer_of(**(geometry or {"kernel_size": 3, "padding": 1}))
+    if kind == "plain":
+        layer.conv = layer.conv.to_conv2d()
+    for name, value in CHANGES[change].items():
+        setattr(layer.conv, name, value)
+    compare(layer, images(2, 6, 9, 9))
+
+
+def test_a_replaced_conv_forward_runs():
+    x = images(2, 6, 5, 5)
+    for conv in (layer_of().conv, layer_of().conv.to_conv2d()):
+        layer = BNReLUConv2d(norm_of(), conv).eval()
+        expected, conv_forward = layer(x), conv._conv_forward
+        conv._conv_forward = lambda *args, call=conv_forward: 2 * call(*args)
+        torch.testing.assert_close(layer(x), 2 * expected)
+        torch.testing.assert_close(conv(x), 2 * conv_forward(x, conv.weight, conv.bias))
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("batch", [0, 1])
 def test_batches_too_small_for_statistics(training, batch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from maskedconv.functional.convolution import masked_conv2d
 from maskedconv.nn import MaskedConv2d
 
 
@@ -52,3 +53,57 @@ def test_bad_input():
         layer(torch.randn(1, 4, 8, 8, dtype=torch.float64))
     with pytest.raises(TypeError, match="seed is 'a'"):
         MaskedConv2d(4, 6, 3, padding=1, learned=2, seed="a")
+
+
+def test_complex_filters_are_refused():
+    with pytest.raises(TypeError, match=r"dtype is torch.complex64; expected a real"):
+        MaskedConv2d(4, 6, 3, learned=2, dtype=torch.complex64)
+
+
+@pytest.mark.parametrize("slice_dim", range(4))
+def test_no_bias_as_in_conv2d(slice_dim):
+    layer = MaskedConv2d(4, 6, 3, bias=None, learned=2, slice_dim=slice_dim)
+    assert layer.bias is None
+    assert not layer.has_bias
+    assert layer(torch.randn(1, 4, 5, 5)).shape == (1, 6, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("input", "filters"),
+    [(torch.uint8, torch.float32), (torch.int64, torch.float32), (torch.float32, torch.float64)],
+    ids=str,
+)
+def test_autocast_converts_what_it_does_for_conv2d(input, filters):
+    layer = MaskedConv2d(4, 6, 3, learned=2, dtype=filters)
+    x = torch.ones(1, 4, 5, 5, dtype=input)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(RuntimeError):
+            layer.to_conv2d()(x)
+        with pytest.raises(TypeError, match=f"input is {input}, but the filters are {filters}"):
+            layer(x)
+
+
+FROZEN = {"jointly": ((16, 20, 1, 1), 0, 12)} | {
+    f"dim{dim}": ((8, 8, 3, 3), dim, 2) for dim in range(4)
+}
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("name", FROZEN)
+def test_frozen_filters_get_no_gradient(name, traced):
+    """Also where PyTorch computes the gradient of all filters, as it is the fastest."""
+    shape, slice_dim, count = FROZEN[name]
+    parts = torch.randn(shape).tensor_split([count], slice_dim)
+    learned, frozen = (part.clone().requires_grad_() for part in parts)
+    biases = [torch.ones(n, requires_grad=True) for n in (count, shape[0] - count)]
+    x = torch.randn(3, shape[1], 6, 6)
+
+    def compute(x):
+        given = biases if slice_dim == 0 else ()
+        return masked_conv2d(x, learned, frozen, *given, slice_dim=slice_dim).sum()
+
+    out = torch.func.vmap(lambda x: compute(x[None]))(x).sum() if traced else compute(x)
+    out.backward()
+    assert learned.grad is not None
+    assert frozen.grad is None
+    assert biases[1].grad is None

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
-from test_checked_arguments import AT, HUGE, refused
+import copy
 
-from maskedconv.ops import native
+import pytest
+import torch
+from test_checked_arguments import AT, HUGE, refused
+from torch import nn
+from torch.nn import functional as F
+
+from maskedconv.nn import bn_relu
+from maskedconv.ops import bn_relu as bn_relu_operator
+from maskedconv.ops import bn_statistics, native
+from maskedconv.ops.bn_relu import Normalisation, NormProblem
+from maskedconv.ops.bn_statistics import RunningStatistics, StatisticsProblem
 
 pytestmark = pytest.mark.skipif(native.module() is None, reason=native.REASON)
 
@@ -53,3 +62,62 @@ def test_bn_statistics_refuses(changes, message):
 )
 def test_the_statistics_of_moments_refuse(name, arguments, changes, message):
     refused(name, arguments, changes, message)
+
+
+NATIVE = bn_statistics.BACKENDS["native"]
+
+
+def problem_of(**changes):
+    """Statistics that move, of a channels_last input."""
+    input = torch.randn(2, 5, 4, 3).contiguous(memory_format=torch.channels_last)
+    parts = {name: torch.ones(5) for name in ("weight", "bias", "mean", "var")}
+    parts |= {"batches": torch.tensor(0), "moments": torch.ones(2, 5), "out": torch.empty(5, 5)}
+    parts |= changes
+    running = RunningStatistics(*(parts[name] for name in ("mean", "var", "batches")), 0.1)
+    return StatisticsProblem(
+        input, parts["weight"], parts["bias"], 1e-3, running, parts["moments"], parts["out"]
+    )
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [torch.tensor(0.0), torch.tensor(0, dtype=torch.int32), torch.zeros(0, dtype=torch.int64)],
+    ids=["float32", "int32", "none"],
+)
+def test_kernels_count_batches_by_one_int64(batches):
+    problem = problem_of(batches=batches)
+    for reason in (NATIVE.cannot_run(problem), problem.why_refused(lambda tensor: "")):
+        assert "one int64" in reason
+    assert problem.kind() != problem_of().kind()
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batches_counted_as_floats(momentum):
+    """As after ``model.type(torch.float32)``: the count is no whole number any more."""
+    norm = nn.BatchNorm2d(5, momentum=momentum).type(torch.float32)
+    plain, x = copy.deepcopy(norm), problem_of().input
+    for _ in range(3):
+        torch.testing.assert_close(bn_relu(x, norm), F.relu(plain(x)))
+    assert norm.num_batches_tracked == 3
+    torch.testing.assert_close(norm.state_dict(), plain.state_dict())
+
+
+@pytest.mark.parametrize("part", ["weight", "bias", "mean", "var", "batches", "moments", "out"])
+def test_tensors_of_the_norm_on_another_device(part):
+    """A kernel would take their address for one of its own device."""
+    problem = problem_of()
+    assert not NATIVE.cannot_run(problem)
+    value = getattr(problem.running if part in RunningStatistics._fields else problem, part)
+    there = problem_of(**{part: value.to("meta")})
+    assert "on meta" in NATIVE.cannot_run(there)
+    assert there.kind() != problem.kind()
+
+
+def test_statistics_on_another_device():
+    norm = Normalisation(None, None, torch.ones(5, 5), 1e-3, False)
+    problem = NormProblem(problem_of().input, norm)
+    there = problem._replace(norm=norm._replace(statistics=torch.ones(5, 5, device="meta")))
+    native_backend = bn_relu_operator.BACKENDS["native"]
+    assert not native_backend.cannot_run(problem)
+    assert "on meta" in native_backend.cannot_run(there)
+    assert there.kind() != problem.kind()

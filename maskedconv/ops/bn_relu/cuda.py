@@ -51,7 +51,7 @@ class Workspace(NamedTuple):
 
 def cannot_run(problem: NormProblem) -> str:
     """Empty when the kernels take this input, else the reason why not."""
-    return cannot_take(problem.input)
+    return problem.cannot_use() or cannot_take(problem.input)
 
 
 def cannot_take(input: Tensor) -> str:

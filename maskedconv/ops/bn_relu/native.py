@@ -37,7 +37,7 @@ def cannot_run(problem: NormProblem) -> str:
         return f"its kernel is for at most {MOST} channels"
     if pixel_pitch(input) == 0:
         return "its kernel is for contiguous channels and a constant stride between pixels"
-    return ""
+    return problem.cannot_use()
 
 
 def run(problem: NormProblem) -> Tensor:

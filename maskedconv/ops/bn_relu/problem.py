@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops.geometry import dense_like, pixel_pitch
-from maskedconv.ops.kinds import describe_cuda
+from maskedconv.ops.kinds import describe_cuda, elsewhere
 from maskedconv.ops.plain import resolved
 
 
@@ -96,10 +96,14 @@ class NormProblem(NamedTuple):
 
     def kind(self) -> Hashable:
         """Everything that the choice of a backend may depend on."""
-        input, grad = self.input, self.grad
+        input, grad, unusable = self.input, self.grad, self.cannot_use()
         if input.is_cuda:
-            return describe_cuda(*self.tensors()), self.norm.uses_batch_stats
-        return input.device, input.dtype, input.shape, input.stride(), grad is None
+            return describe_cuda(*self.tensors()), self.norm.uses_batch_stats, unusable
+        return input.device, input.dtype, input.shape, input.stride(), grad is None, unusable
+
+    def cannot_use(self) -> str:
+        """The reason why kernels cannot use the tensors of the norm, or an empty string."""
+        return elsewhere((self.norm.statistics,), self.input)
 
     def resolved(self) -> NormProblem:
         """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""

@@ -33,7 +33,7 @@ _INT32 = 2**31 - 2**16
 
 def cannot_run(problem: NormProblem) -> str:
     """The reason why the kernels cannot take this input, or an empty string."""
-    return cannot_take(problem.input)
+    return problem.cannot_use() or cannot_take(problem.input)
 
 
 def cannot_take(input: Tensor) -> str:

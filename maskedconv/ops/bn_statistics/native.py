@@ -23,7 +23,7 @@ def cannot_run(problem: StatisticsProblem) -> str:
     """Empty if the kernel takes this problem, else the reason why not."""
     if _COMPILED is None:
         return native.why_missing()
-    if problem.running is not None and (reason := problem.running.cannot_move()):
+    if reason := problem.cannot_use():
         return reason
     channels = problem.input.size(1)
     if max(channels, problem.input.numel() // max(1, channels)) > MOST:
@@ -47,7 +47,7 @@ def run(problem: StatisticsProblem) -> Tensor:
     channels = input.size(1)
     pixels = input.numel() // max(1, channels)
     if out is None:
-        out = torch.empty((5, channels), dtype=torch.float32)
+        out = torch.empty((5, channels), dtype=torch.float32, device="cpu")
     affine = [
         part if part is None else native.of_channels(part, channels) for part in (weight, bias)
     ]

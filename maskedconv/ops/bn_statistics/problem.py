@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops.geometry import pixel_pitch
-from maskedconv.ops.kinds import describe_cuda
+from maskedconv.ops.kinds import describe_cuda, elsewhere
 from maskedconv.ops.plain import resolved
 
 
@@ -32,6 +32,10 @@ class RunningStatistics(NamedTuple):
         for part in self[:2]:
             if part is not None and (part.dtype != torch.float32 or not part.is_contiguous()):
                 return f"its kernel moves statistics of float32; these are {part.dtype}"
+        batches = self.batches
+        if batches is not None and (batches.dtype != torch.int64 or batches.numel() != 1):
+            kind = f"{list(batches.shape)} of {batches.dtype}"
+            return f"its kernel counts batches by one int64; this is {kind}"
         if self.momentum is not None and self.momentum < 0:
             return f"its kernel is for a momentum of at least 0; this is {self.momentum}"
         return ""
@@ -68,15 +72,22 @@ class StatisticsProblem(NamedTuple):
         """The tensors that a kernel reads."""
         return (self.input,) if self.summand is None else (self.input, self.summand)
 
+    def cannot_use(self) -> str:
+        """The reason why kernels cannot use the tensors of the norm, or an empty string."""
+        weight, bias, _, running, moments, out = self[1:7]
+        if running is None:
+            return elsewhere((weight, bias, moments, out), self.input)
+        parts = weight, bias, moments, out, *running[:3]
+        return elsewhere(parts, self.input) or running.cannot_move()
+
     def kind(self) -> Hashable:
         """Everything that the decision for a backend may depend on."""
-        input = self.input
-        unmoved = self.running and self.running.cannot_move()
+        input, unusable = self.input, self.cannot_use()
         known = self.moments is not None
         if input.is_cuda:
-            return describe_cuda(*self.tensors()), unmoved, known
+            return describe_cuda(*self.tensors()), unusable, known
         layouts = tuple((part.dtype, pixel_pitch(part) > 0) for part in self.tensors())
-        return input.device, input.shape, layouts, unmoved, known
+        return input.device, input.shape, layouts, unusable, known
 
     def why_refused(self, cannot_take: Callable[[Tensor], str]) -> str:
         """The reason why GPU kernels cannot take this problem, or an empty string.
@@ -84,7 +95,7 @@ class StatisticsProblem(NamedTuple):
         Args:
             cannot_take: the reason for one tensor.
         """
-        if self.running is not None and (reason := self.running.cannot_move()):
+        if reason := self.cannot_use():
             return reason
         for tensor in self.tensors():
             if tensor.dtype != self.input.dtype:

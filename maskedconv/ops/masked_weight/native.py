@@ -60,7 +60,8 @@ def find_threshold(problem: ThresholdProblem) -> Threshold:
     if num_kept == 0:
         return reference.find_threshold(problem)
     dense = score if score.is_contiguous() else in_layout_of(torch.empty_like(score), score)
-    value, first = torch.empty((), dtype=torch.float32), torch.empty((), dtype=torch.int64)
+    value = torch.empty((), dtype=torch.float32, device="cpu")
+    first = torch.empty((), dtype=torch.int64, device="cpu")
     pointers = address(value), address(first)
     threads = torch.get_num_threads()
     _module().find_threshold(address(dense), score.numel(), num_kept, *pointers, threads)
