@@ -175,7 +175,8 @@ def test_yellowfin_has_the_authors_settings():
     parameter = nn.Parameter(torch.ones(1))
     settings = {"lr": 0.1, "momentum": 0.0, "weight_decay": 5e-4, "nesterov": False}
     optimizer = make_optimizer("yellowfin", [parameter], **settings)
-    assert (optimizer.clip, optimizer.window, optimizer.beta) == (2.0, 20, 0.999)
+    (group,) = optimizer.param_groups
+    assert (group["clip"], group["window"], group["beta"]) == (2.0, 20, 0.999)
     group = optimizer.param_groups[0]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.0, 5e-4)
 
