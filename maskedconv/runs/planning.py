@@ -175,7 +175,11 @@ def _overlap(old: dict[str, Any], preset: Preset) -> bool:
 
 
 def check_same_data(store: Store, loaded: Loaded, datasets: Mapping[DataKey, Task]) -> None:
-    """ValueError if the folder has results of other images, such as a JPEG copy of the data set."""
+    """ValueError if the folder has results of other images, such as a JPEG copy of the data set.
+
+    Rows have the images' digest. Those of earlier versions have a note alone, which also names the
+    folder of the images.
+    """
 
     @cache
     def examples(key: DataKey, test_subset: int | None) -> Task:
@@ -188,13 +192,13 @@ def check_same_data(store: Store, loaded: Loaded, datasets: Mapping[DataKey, Tas
         if key not in datasets:
             continue
         found = examples(key, config.get("test_subset"))
-        for name, here in (("data_note", found.note), ("data_digest", found.digest)):
-            there = row.get(name)
-            if there not in (None, here):
-                raise ValueError(
-                    f"{store.out} holds results of other data: {there!r}, not {here!r}; choose "
-                    "another folder with --out"
-                )
+        digest, note = row.get("data_digest"), row.get("data_note")
+        there, here = (note, found.note) if digest is None else (digest, found.digest)
+        if there not in (None, here):
+            raise ValueError(
+                f"{store.out} holds results of other data: {there!r}, not {here!r}; choose another "
+                "folder with --out"
+            )
 
 
 def write_plan(

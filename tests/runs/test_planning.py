@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-from maskedconv import papers
+import pytest
+import report_samples
+
+from maskedconv import data, papers
 from maskedconv.runs import RunConfig, Store
-from maskedconv.runs.planning import all_runs, matching, write_plan
+from maskedconv.runs.planning import all_runs, check_same_data, matching, write_plan
 from maskedconv.runs.preset import Request
 
 
@@ -45,3 +49,19 @@ def test_commands_at_once_keep_the_plans_of_each_other(tmp_path):
             done.result()
     written = {e["key"] for e in store.read_plan()["experiments"]["fig1"]["runs"]}
     assert written == {run.key for run in all_runs(matching(plan, texts))}
+
+
+@pytest.mark.parametrize("digest", [None, "same", "other"])
+def test_images_are_told_by_their_digest_and_else_by_their_note(digest, tmp_path):
+    images = replace(data.load("digits", subset=5), note="image folder job_2")
+    store, config = Store(tmp_path), report_samples.config(subset=5)
+    store.prepare()
+    digests = {} if digest is None else {"data_digest": {"same": images.digest}.get(digest, "0")}
+    store.append(report_samples.row(config, 50.0, data_note="image folder job_1", **digests))
+    datasets = {("digits", 5): images}
+    if digest == "same":
+        check_same_data(store, store.load(), datasets)
+        return
+    there = "image folder job_1" if digest is None else "0"
+    with pytest.raises(ValueError, match=f"holds results of other data: '{there}', not"):
+        check_same_data(store, store.load(), datasets)
