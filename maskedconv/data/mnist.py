@@ -49,9 +49,7 @@ def _above(path: Path) -> Path:
 
 def _files(root: Path) -> dict[Path, int]:
     """Images and labels of both splits, in this order, and their number."""
-    return {
-        root / FOLDER / f"{split}-{name}": count for split, count in _SPLITS for name in _NAMES
-    }
+    return {root / FOLDER / f"{split}-{name}": count for split, count in _SPLITS for name in _NAMES}
 
 
 def fetch(root: Path) -> None:

@@ -140,7 +140,9 @@ def interrupt(folder, name, left):
 def test_fetching_repairs_an_interrupted_download(name, left, given, tmp_path, monkeypatch):
     import torchvision.datasets
 
-    expected = {file.name: file.read_bytes() for file in sorted(write(tmp_path / "whole").iterdir())}
+    expected = {
+        file.name: file.read_bytes() for file in sorted(write(tmp_path / "whole").iterdir())
+    }
     folder = write(tmp_path / "part")
     interrupt(folder, name, left)
     kept = {file.name for file in folder.iterdir()} - {name}
