@@ -251,3 +251,53 @@ def test_bad_arguments_are_named(dataset, changes, words):
 def test_nothing_to_learn_is_an_error(dataset):
     with pytest.raises(ValueError, match="nothing can be learned"):
         run(network().requires_grad_(False), dataset)
+
+
+@pytest.mark.parametrize(
+    ("changes", "timed"),
+    [
+        ({}, True),
+        ({"deterministic": True}, False),
+        ({"deterministic": True, "benchmark": True}, True),
+        ({"enabled": False, "allow_tf32": False}, True),
+    ],
+    ids=["default", "deterministic", "both", "disabled"],
+)
+def test_training_changes_only_the_benchmark_of_cudnn(dataset, monkeypatch, changes, timed):
+    names = ("enabled", "deterministic", "allow_tf32", "benchmark")
+    cudnn = torch.backends.cudnn
+
+    def settings():
+        return {name: getattr(cudnn, name) for name in names}
+
+    for name in names:
+        monkeypatch.setattr(cudnn, name, changes.get(name, getattr(cudnn, name)))
+    model, before, seen = network(), settings(), []
+    model.register_forward_hook(lambda *_: seen.append(settings()))
+    run(model, dataset, epochs=1)
+    assert all(one == {**before, "benchmark": timed} for one in seen)
+    assert len(seen) > 1
+    assert settings() == before
+
+
+def test_deterministic_algorithms_are_not_timed(dataset):
+    model, seen = network(), []
+    model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    torch.use_deterministic_algorithms(True)
+    try:
+        run(model, dataset, epochs=1)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert not any(seen)
+
+
+def test_training_leaves_the_precision_of_cudnn(dataset):
+    """PyTorch refuses the older settings once a newer one is set."""
+    conv, model, seen = torch.backends.cudnn.conv, network(), []
+    model.register_forward_hook(lambda *_: seen.append(conv.fp32_precision))
+    before, conv.fp32_precision = conv.fp32_precision, "ieee"
+    try:
+        run(model, dataset, epochs=1)
+    finally:
+        conv.fp32_precision = before
+    assert set(seen) == {"ieee"}
