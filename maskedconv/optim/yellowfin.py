@@ -109,7 +109,7 @@ class YellowFin(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in ``torch.optim.Optimizer``; also moves the tuned values to the device.
 
-        States of earlier versions have no ``beta``, ``window`` and ``clip``; these stay as they are.
+        States of earlier versions have no ``beta``, ``window`` and ``clip``, which then stay.
         """
         own = {name: self.param_groups[0][name] for name in _SHARED_SETTINGS}
         super().load_state_dict(state_dict)

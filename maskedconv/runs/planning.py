@@ -64,6 +64,23 @@ def matching(plan: Plan, texts: Iterable[str]) -> Plan:
     return Plan({item: some for item, some in runs.items() if some}, plan.preset)
 
 
+def trained_runs(store: Store, chosen: Plan, plan: Plan, loaded: Loaded) -> dict[str, RunConfig]:
+    """What :func:`write_plan` would return now for the ``loaded`` rows; writes nothing.
+
+    Raises:
+        StoreError: the folder's plan is invalid.
+    """
+    return _join(chosen, plan, store.read_plan() or {}, loaded)[1]
+
+
+def _join(
+    chosen: Plan, plan: Plan, old: dict[str, Any], loaded: Loaded
+) -> tuple[Plan, dict[str, RunConfig]]:
+    """As :func:`_with_earlier`, and the run that is trained for each of these, by key."""
+    joined = _with_earlier(chosen, plan, old)
+    return joined, trained_for(all_runs(joined), loaded)
+
+
 def _with_earlier(chosen: Plan, plan: Plan, old: dict[str, Any]) -> Plan:
     """``chosen``, and the runs of the folder's plan ``old`` that belong to ``plan``.
 
@@ -218,8 +235,8 @@ def write_plan(
     trained: dict[str, RunConfig] = {}
 
     def change(old: dict[str, Any]) -> dict[str, Any]:
-        joined = _with_earlier(chosen, plan, old)
-        trained.update(trained_for(all_runs(joined), loaded))
+        joined, found = _join(chosen, plan, old, loaded)
+        trained.update(found)
         entries = {
             item.id: {
                 "title": item.title,

@@ -11,8 +11,9 @@ import report_samples
 
 from maskedconv import data, papers
 from maskedconv.runs import RunConfig, Store
-from maskedconv.runs.planning import all_runs, check_same_data, matching, write_plan
+from maskedconv.runs.planning import all_runs, check_same_data, matching, trained_runs, write_plan
 from maskedconv.runs.preset import Request
+from maskedconv.runs.same import trained_for
 
 
 def test_fewer_seeds_or_data_sets_later_keep_those_of_earlier_commands(tmp_path):
@@ -49,6 +50,23 @@ def test_commands_at_once_keep_the_plans_of_each_other(tmp_path):
             done.result()
     written = {e["key"] for e in store.read_plan()["experiments"]["fig1"]["runs"]}
     assert written == {run.key for run in all_runs(matching(plan, texts))}
+
+
+def test_a_dry_run_counts_what_the_command_trains(tmp_path):
+    """An earlier command has trained the same network under another name."""
+    store, plan = Store(tmp_path), papers.make_plan([papers.ITEMS["fig2"]], Request("quick"))
+    store.prepare()
+    same = trained_for(all_runs(plan), store.load())
+    run, trained = next((r, same[r.key]) for r in all_runs(plan) if same[r.key].key != r.key)
+    first, second = matching(plan, [trained.label()]), matching(plan, [run.label()])
+    assert trained.key not in {one.key for one in all_runs(second)}
+    write_plan(store, first, plan, {}, "command")
+    store.append(report_samples.row(trained, 50.0))
+    before = store.read_plan()
+    dry = trained_runs(store, second, plan, store.load())
+    assert store.read_plan() == before
+    assert dry == write_plan(store, second, plan, {}, "command")
+    assert dry[run.key].key == trained.key
 
 
 @pytest.mark.parametrize("digest", [None, "same", "other"])

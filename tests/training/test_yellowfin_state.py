@@ -69,7 +69,9 @@ def test_copies_go_on_exactly(copied):
 
 
 def settings_of(optimizer):
-    return [[group[name] for name in ("beta", "window", "clip")] for group in optimizer.param_groups]
+    return [
+        [group[name] for name in ("beta", "window", "clip")] for group in optimizer.param_groups
+    ]
 
 
 def test_a_state_dict_has_the_settings():
