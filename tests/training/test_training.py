@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from maskedconv import MaskedConv2d, data
 from maskedconv.data import Dataset
-from maskedconv.optim.factory import make_optimizer
 from maskedconv.training import Diverged, Epoch, History, TrainingConfig, evaluate, predict, train
 
 
@@ -169,16 +168,6 @@ def test_adam_is_torchs(dataset):
     optimizer.step()
     for mine, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
-
-
-def test_yellowfin_has_the_authors_settings():
-    parameter = nn.Parameter(torch.ones(1))
-    settings = {"lr": 0.1, "momentum": 0.0, "weight_decay": 5e-4, "nesterov": False}
-    optimizer = make_optimizer("yellowfin", [parameter], **settings)
-    (group,) = optimizer.param_groups
-    assert (group["clip"], group["window"], group["beta"]) == (2.0, 20, 0.999)
-    group = optimizer.param_groups[0]
-    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.0, 5e-4)
 
 
 def test_bfloat16_trains_and_keeps_float32_weights(dataset):

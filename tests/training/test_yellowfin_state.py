@@ -1,4 +1,4 @@
-"""YellowFin's state: after a reload, in copies, and of parameters in low precision."""
+"""YellowFin's settings and state: after a reload, in copies, and of parameters in low precision."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from maskedconv import YellowFin
+from maskedconv.optim.factory import make_optimizer
 
 LOW_PRECISION = [torch.bfloat16, torch.float16]
 
@@ -66,6 +67,15 @@ def test_copies_go_on_exactly(copied):
             optimizer.step()
     assert torch.equal(point, other[0])
     assert pair[1].tuned == other[1].tuned
+
+
+def test_yellowfin_has_the_authors_settings():
+    parameter = nn.Parameter(torch.ones(1))
+    settings = {"lr": 0.1, "momentum": 0.0, "weight_decay": 5e-4, "nesterov": False}
+    optimizer = make_optimizer("yellowfin", [parameter], **settings)
+    (group,) = optimizer.param_groups
+    assert (group["clip"], group["window"], group["beta"]) == (2.0, 20, 0.999)
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.0, 5e-4)
 
 
 def settings_of(optimizer):
