@@ -10,12 +10,14 @@ def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def check_int(argument: str, value: int, smallest: int) -> int:
-    """Returns ``value``; TypeError unless it is an int, ValueError if it is below ``smallest``."""
+def check_int(argument: str, value: int, smallest: int, largest: int | None = None) -> int:
+    """Returns ``value``; TypeError unless it is an int, ValueError if it is out of the range."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{argument} is {value!r} ({type(value).__name__}); expected an int")
     if value < smallest:
         raise ValueError(f"{argument} is {value}; expected at least {smallest}")
+    if largest is not None and value > largest:
+        raise ValueError(f"{argument} is {value}; expected at most {largest}")
     return value
 
 

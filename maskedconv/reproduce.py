@@ -101,8 +101,8 @@ def main(
     parallel: Annotated[
         str,
         typer.Option(
-            help="Number of parallel runs, each in its own process; auto: for quick, one for each "
-            "core (at most 8), else one.",
+            help="Number of parallel runs, each in its own process; auto: on a CPU with --threads, "
+            "or for quick, as many as its cores allow (at most 8), else one.",
             metavar="N|auto",
         ),
     ] = "auto",
@@ -152,6 +152,8 @@ def main(
             data.describe(dataset)
         check_device(device, threads)
         check_checkpoint_minutes(checkpoint_minutes)
+        if list_ and dry_run:
+            raise ValueError("list is True and dry_run is True; expected one of them")
         if verbose and not (list_ or dry_run):
             raise ValueError("verbose is True; expected --list or --dry-run with it")
         asked = parse_parallel(parallel)
@@ -185,7 +187,7 @@ def main(
         if dry_run:
             sizes = {key: locations.size(key, found) for key in data_keys(chosen)}
             workers = Workers(at_once or 1, found.type, threads)
-            print_estimate(chosen, sizes, store, workers, verbose)
+            print_estimate(chosen, plan, sizes, store, workers, verbose)
             return
         store.prepare()
         # Worker processes move the images to the device themselves.

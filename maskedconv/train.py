@@ -166,7 +166,10 @@ def main(
                 store.prepare()
             images = ours.in_turn(lambda: locations.load((dataset, subset), torch_device))
             if store is not None and not ours.rank:
-                check_same_data(store, store.load(), {(dataset, subset): images})
+                loaded = store.load()
+                for problem in loaded.problems:
+                    say(f"note: {problem}")
+                check_same_data(store, loaded, {(dataset, subset): images})
             if test_subset is not None:
                 images = images.take_test(test_subset, SUBSET_SEED)
             images = images.shared(ours.share)
@@ -202,7 +205,8 @@ def _print_result(row: Row, store: Store | None) -> None:
     print(
         f"last {row['last_top1']:.2f} %, {best}, "
         f"{row['learned_parameters']:,} of {row['total_parameters']:,} parameters learned, "
-        f"{duration(row['seconds'])}"
+        f"{duration(row['seconds'])}",
+        flush=True,
     )
     if store is not None and "weights" in row:
         print(f"weights: {store.out / row['weights']}")

@@ -36,18 +36,27 @@ def kept_randomness() -> Iterator[None]:
         yield
 
 
-def scalar(output: Any) -> Tensor | None:
-    """The sum of all outputs that have a gradient; None if none has."""
-    leaves = [t for t in tree_leaves(output) if isinstance(t, Tensor) and t.requires_grad]
-    return sum((leaf.sum() for leaf in leaves[1:]), leaves[0].sum()) if leaves else None
-
-
 def run_step(model: nn.Module, arguments: Arguments) -> None:
-    """One forward and backward pass; the gradients stay in the parameters."""
+    """One forward and backward pass; the gradients stay in the parameters.
+
+    The loss is the sum of all outputs that have a gradient.
+
+    Raises:
+        TypeError: no tensor is found in the output, or none has a gradient though the model learns.
+    """
     with torch.enable_grad():
-        total = scalar(model(*arguments))
-        if total is not None:
-            total.backward()
+        output = model(*arguments)
+        leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        found = [leaf for leaf in leaves if leaf.requires_grad]
+        if not leaves or (not found and any(p.requires_grad for p in model.parameters())):
+            what = "none of its tensors has a gradient" if leaves else "no tensor is found in it"
+            raise TypeError(
+                f"the model's output is {type(output).__name__}, and {what}; expected a Tensor "
+                "that depends on what is learned, or a list, tuple, dict or registered pytree "
+                "node with one"
+            )
+        if found:
+            sum((leaf.sum() for leaf in found[1:]), found[0].sum()).backward()
 
 
 class Kept(NamedTuple):

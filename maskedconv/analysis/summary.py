@@ -43,7 +43,9 @@ def summary(
         optimizer: makes an optimizer from parameters; its state is measured after one step.
 
     Raises:
-        TypeError: ``input`` holds no tensor.
+        TypeError: ``input`` holds no tensor; or no tensor is found in the output, as in that of a
+            class that PyTorch's pytree does not know, or none has a gradient though the model
+            learns.
         ValueError: a layer cannot be merged (:func:`maskedconv.merge_`), or the model has nothing
             to save.
         ModuleNotFoundError: safetensors is not installed; the size of a checkpoint needs it.

@@ -157,7 +157,7 @@ def _memory(entry: Any, parameter: Tensor) -> Tensor | None:
     dtype, size = entry.properties.dtype, entry.size
     # As PyTorch's optimizers have their counts; the optimizer moves it if its own are elsewhere.
     if not size:
-        return torch.empty((), dtype=dtype)
+        return torch.empty((), dtype=dtype, device="cpu")
     if size == parameter.shape:
         return torch.empty_like(parameter, dtype=dtype, requires_grad=False)
     return parameter.detach().new_empty(size, dtype=dtype)

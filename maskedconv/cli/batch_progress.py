@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from maskedconv.console import duration
@@ -51,16 +52,20 @@ class EpochLine:
         self._last = now
         seconds = (now - self._begin) / done * left
         text = f"{what}: batch {total - left:,} of {total:,}, about {duration(seconds)} left"
-        self._stream.write(f"{_ERASE}{text}" if self._terminal else f"{text}\n")
-        self._stream.flush()
+        self._write(f"{_ERASE}{text}" if self._terminal else f"{text}\n")
         self._shown = self._terminal
 
     def clear(self) -> None:
         """Removes the line from a terminal."""
         if self._shown:
-            self._stream.write(_ERASE)
-            self._stream.flush()
+            self._write(_ERASE)
             self._shown = False
+
+    def _write(self, text: str) -> None:
+        # Within a batch, an error would be that of the training.
+        with suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
 
 
 class WatchedTask:
@@ -78,7 +83,8 @@ class WatchedTask:
         """The batches of the task."""
         from maskedconv.data.batches import batch_bounds
 
-        total = len(batch_bounds(self._task.train_size, batch_size)) - 1
+        task = self._task
+        total = len(batch_bounds(task.train_size, batch_size, task.share.count)) - 1
         batches = self._task.train_batches(batch_size, seed, epoch, first_batch)
         return self._watched(batches, f"epoch {epoch}", total, first_batch)
 

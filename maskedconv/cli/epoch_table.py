@@ -24,7 +24,7 @@ class EpochTable:
     """
 
     def __init__(self, line: EpochLine) -> None:
-        self._started = False
+        self._started = self._wait_told = False
         self._line = line
 
     def started(self, config: RunConfig) -> None:
@@ -42,7 +42,9 @@ class EpochTable:
                 self._print(epoch)
 
     def waiting(self, runs: int) -> None:
-        say("another process is doing this run; waiting for it")
+        if not self._wait_told:
+            say("another process is doing this run; waiting for it")
+        self._wait_told = True
 
     def _print(self, epoch: Mapping[str, Any]) -> None:
         self._line.clear()

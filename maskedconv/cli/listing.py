@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from maskedconv.console import duration, say
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.images import DataKey, Size, data_key
-from maskedconv.runs.planning import Plan, all_runs
+from maskedconv.runs.planning import Plan, all_runs, trained_runs
 from maskedconv.runs.same import trained_for
 from maskedconv.runs.sequential import unique
 from maskedconv.runs.store import Loaded, Store
@@ -52,15 +52,20 @@ def _same(run: RunConfig, trained: RunConfig) -> str:
 
 
 def print_estimate(
-    plan: Plan, sizes: Sizes, store: Store, workers: Workers, every_run: bool
+    chosen: Plan, plan: Plan, sizes: Sizes, store: Store, workers: Workers, every_run: bool
 ) -> None:
-    """Prints the runs that each item still needs, and their time; shared runs count once."""
+    """Prints the runs that each item still needs, and their time; shared runs count once.
+
+    Args:
+        chosen: the runs of this command, a part of ``plan``, which has every run of its items.
+    """
     from maskedconv.runs.estimate import estimate, total_seconds
 
     loaded = store.load()
-    configs = all_runs(plan)
-    trained = trained_for(configs, loaded)
-    pending = [run for run in unique(trained.values()) if not loaded.finished(run.key)]
+    configs = all_runs(chosen)
+    trained = trained_runs(store, chosen, plan, loaded)
+    needed = unique(trained[run.key] for run in configs)
+    pending = [run for run in needed if not loaded.finished(run.key)]
     say("timing some batches of each kind of run ...")
     seconds = estimate(pending, sizes, workers)
     # Parallel runs were also timed in parallel, on the same GPU.
@@ -68,11 +73,11 @@ def print_estimate(
     if speed_up > 1:
         say(f"the times of the items assume {speed_up} runs at once")
     counted: set[str] = set()
-    first = _width(experiment.id for experiment in plan.runs)
+    first = _width(experiment.id for experiment in chosen.runs)
     print(f"{'':{first}}{'runs':>6}{'to do':>7}{'epochs':>8}{'images':>14}  time")
-    for experiment, runs in plan.runs.items():
-        needed = unique(trained[run.key] for run in runs)
-        mine = [run for run in needed if run.key in seconds and run.key not in counted]
+    for experiment, runs in chosen.runs.items():
+        of_item = unique(trained[run.key] for run in runs)
+        mine = [run for run in of_item if run.key in seconds and run.key not in counted]
         counted |= {run.key for run in mine}
         took = sum(seconds[run.key] for run in mine) / speed_up
         print(f"{experiment.id:{first}}{len(runs):6}{_amount(mine, sizes, took)}")

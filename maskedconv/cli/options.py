@@ -20,7 +20,7 @@ from maskedconv.training.precision import is_slow, resolve_amp
 if TYPE_CHECKING:
     import torch
 
-DONE, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+SOME_FAILED, USAGE, INTERRUPTED = 1, 2, 130
 AMP_HELP = "bf16: bfloat16 under autocast; off: float32; auto: bf16 on CUDA and on CPUs with AMX."
 GRAPH_HELP = (
     "on: training steps are replayed as a CUDA graph; off: they are eager; auto: on where the "

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def num_batches(dataset: Dataset, batch_size: int) -> int:
     """Number of batches that ``train_batches`` yields in an epoch."""
-    return len(batch_bounds(len(dataset.train_images), batch_size)) - 1
+    return len(batch_bounds(len(dataset.train_images), batch_size, dataset.share.count)) - 1
 
 
 def train_batches(
@@ -33,8 +33,9 @@ def train_batches(
 
     Order, crops and flips depend on ``seed`` and ``epoch`` only, not on earlier calls or the
     device: a resumed run sees the same batches as an uninterrupted one. The last batch may be
-    smaller. A single remaining image joins the batch before it, because one image has no batch
-    statistics. The batches before ``first_batch`` are skipped.
+    smaller. If it would have fewer than two images for each process that shares it, it joins the
+    batch before it, because one image has no batch statistics. The batches before ``first_batch``
+    are skipped.
 
     Yields:
         channels_last images [B, C, H, W] of ``dtype``, labels int64 [B]; on the dataset's device.
@@ -46,7 +47,7 @@ def train_batches(
     if first_batch < 0:
         raise ValueError(f"first_batch must be at least 0, got {first_batch}")
     count = len(dataset.train_images)
-    bounds = batch_bounds(count, batch_size)[first_batch:]
+    bounds = batch_bounds(count, batch_size, dataset.share.count)[first_batch:]
     generator = generator_of(seed, epoch)
     order = torch.randperm(count, generator=generator).to(dataset.device)
     moves = draw_moves(count, dataset.crop_padding, dataset.flip, generator).to(dataset.device)
@@ -81,12 +82,15 @@ def test_batches(
     )
 
 
-def batch_bounds(count: int, batch_size: int) -> list[int]:
-    """The first example of each batch of ``count`` examples, and ``count``."""
+def batch_bounds(count: int, batch_size: int, processes: int = 1) -> list[int]:
+    """The first example of each batch of ``count`` examples, and ``count``.
+
+    ``processes`` share each batch; a rest of less than two examples for each joins the last batch.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     bounds = [*range(0, count, batch_size), count]
-    if batch_size > 1 and len(bounds) > 2 and count - bounds[-2] == 1:
+    if len(bounds) > 2 and 0 < count % batch_size < 2 * processes:
         del bounds[-2]
     return bounds
 

@@ -86,9 +86,14 @@ def _digits(info: DatasetInfo) -> Dataset:
 
 
 def _mnist(info: DatasetInfo, root: Path, download: bool) -> Dataset:
-    if download and mnist.find(root) is None:
+    try:
+        train, test = mnist.read(root)
+    except DataError as error:
+        if not download:
+            command = download_command(info.name, root)
+            raise DataError(f"{error}; fetch it again with: {command}") from error
         mnist.fetch(root)
-    train, test = mnist.read(root)
+        train, test = mnist.read(root)
     return _assemble(info, train, test, tuple(str(label) for label in range(10)), info.title)
 
 

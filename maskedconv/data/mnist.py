@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +21,20 @@ Part = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 
 def find(root: Path) -> Path | None:
-    """The folder above ``MNIST/raw`` of a complete copy; None if there is none.
+    """The folder above ``MNIST/raw`` with at least one of the files; None if there is none.
 
     Args:
         root: that folder, or ``MNIST`` or ``MNIST/raw`` in it; also by a relative path or a link.
-
-    Raises:
-        MissingDataError: a file is missing beside the others.
     """
     for above in _places(root):
-        files = [above / FOLDER / name for name in _files()]
-        there = [file.is_file() for file in files]
-        if all(there):
+        if any(file.is_file() for file in _files(above)):
             return above
-        if any(there):
-            raise MissingDataError(f"{files[there.index(False)]} is missing")
     return None
+
+
+def missing(root: Path) -> Path | None:
+    """The first file that is not in ``root/MNIST/raw``; None if all are."""
+    return next((file for file in _files(root) if not file.is_file()), None)
 
 
 def _places(root: Path) -> list[Path]:
@@ -50,18 +47,25 @@ def _above(path: Path) -> Path:
     return {"raw": path.parent.parent, "MNIST": path.parent}.get(path.name, path)
 
 
-def _files() -> list[str]:
-    return [f"{split}-{name}" for split, _ in _SPLITS for name in _NAMES]
+def _files(root: Path) -> dict[Path, int]:
+    """Images and labels of both splits, in this order, and their number."""
+    return {root / FOLDER / f"{split}-{name}": count for split, count in _SPLITS for name in _NAMES}
 
 
 def fetch(root: Path) -> None:
-    """Downloads the files to ``root/MNIST/raw``, as torchvision does.
+    """Downloads the files to ``root/MNIST/raw``, as torchvision does; replaces damaged ones.
 
     Raises:
         MissingDataError: they could not be fetched.
     """
     dataset = optional_import("torchvision.datasets").MNIST
     try:
+        # torchvision takes each file that is there for a whole one.
+        for file, count in _files(root).items():
+            try:
+                _read_file(file, count)
+            except DataError:
+                file.unlink(missing_ok=True)
         with contextlib.redirect_stdout(sys.stderr):
             dataset(str(root), download=True)
     except (OSError, RuntimeError, EOFError) as error:
@@ -72,31 +76,30 @@ def read(root: Path) -> tuple[Part, Part]:
     """Training and test images uint8 [N, 1, 28, 28], and labels [N], of ``root/MNIST/raw``.
 
     Raises:
-        DataError: a file is damaged; names it.
+        DataError: a file is missing or damaged; names it.
     """
-    train, test = (_split(root / FOLDER, *split) for split in _SPLITS)
-    return train, test
+    arrays = [_read_file(file, count) for file, count in _files(root).items()]
+    train, train_labels, test, test_labels = arrays
+    return (
+        (train[:, None].astype(np.uint8), train_labels),
+        (test[:, None].astype(np.uint8), test_labels),
+    )
 
 
-def _split(folder: Path, name: str, count: int) -> Part:
-    reader = optional_import("torchvision.datasets.mnist")
-    images, labels = (folder / f"{name}-{kind}" for kind in _NAMES)
-    pixels = _checked(images, reader.read_image_file, (count, 28, 28))
-    return pixels[:, None].astype(np.uint8), _checked(labels, reader.read_label_file, (count,))
-
-
-def _checked(
-    file: Path, read: Callable[[str], npt.NDArray[np.int64]], shape: tuple[int, ...]
-) -> npt.NDArray[np.int64]:
-    """The array of ``file``, if it has the shape."""
+def _read_file(file: Path, count: int) -> npt.NDArray[np.int64]:
+    """The array of a file, if it has ``count`` images or labels; DataError otherwise."""
+    module = optional_import("torchvision.datasets.mnist")
+    images = file.name.endswith(_NAMES[0])
+    read = module.read_image_file if images else module.read_label_file
+    shape = (count, 28, 28) if images else (count,)
     try:
-        found = np.asarray(read(str(file)))
+        found: npt.NDArray[np.int64] = np.asarray(read(str(file)))
     # What a damaged file raises: a wrong beginning (AssertionError, TypeError, KeyError), a size
     # that does not fit (ValueError, RuntimeError), none (IndexError).
     except (
         *(OSError, AssertionError, KeyError, TypeError, ValueError, RuntimeError, IndexError),
     ) as error:
-        raise DataError(f"{file} is truncated or damaged: {error}; fetch it again") from error
+        raise DataError(f"{file} is truncated or damaged: {error}") from error
     if found.shape != shape:
         raise DataError(f"{file} has the shape {found.shape}; expected {shape}")
     return found

@@ -185,7 +185,10 @@ def _find_mnist(info: DatasetInfo, root: Path, download: bool) -> Source:
     found = mnist.find(root)
     if found is None and not download:
         raise _missing(info, root, f"no {mnist.FOLDER} in it")
-    return Source(info, found or root)
+    root = found or root
+    if not download and (file := mnist.missing(root)):
+        raise _incomplete(info.name, file, root)
+    return Source(info, root)
 
 
 def _find_listing(info: DatasetInfo, root: Path) -> Listing:
@@ -212,11 +215,14 @@ def _has_arrays(arrays: Arrays, root: Path, name: str) -> bool:
         return (root / arrays.archive).is_file()
     for file in arrays.files:
         if not (folder / file).is_file():
-            raise MissingDataError(
-                f"{folder / file} is missing; fetch the dataset again: "
-                f"{download_command(name, root)}"
-            )
+            raise _incomplete(name, folder / file, root)
     return True
+
+
+def _incomplete(name: str, file: Path, root: Path) -> MissingDataError:
+    return MissingDataError(
+        f"{file} is missing; fetch the dataset again: {download_command(name, root)}"
+    )
 
 
 def _missing(info: DatasetInfo, root: Path, reason: str) -> MissingDataError:

@@ -125,7 +125,8 @@ class StreamedImages(Classification):
         Raises:
             DataError: a file cannot be read as an image.
         """
-        split, bounds = self.listing.train, batch_bounds(self.train_size, batch_size)
+        split = self.listing.train
+        bounds = batch_bounds(self.train_size, batch_size, self.share.count)
         generator = generator_of(seed, epoch)
         order = torch.randperm(self.train_size, generator=generator).tolist()
         key = generator.initial_seed()

@@ -105,7 +105,7 @@ class TranslationSet:
         self, batch_size: int, seed: int, epoch: int, first_batch: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Pairs [B, 2, L] and targets [B, L] in random order; see ``data.train_batches``."""
-        bounds = batch_bounds(self.train_size, batch_size)[first_batch:]
+        bounds = batch_bounds(self.train_size, batch_size, self.share.count)[first_batch:]
         order = torch.randperm(self.train_size, generator=generator_of(seed, epoch))
         order = order.to(self.device)
         return (

@@ -73,7 +73,8 @@ class RandomPositions(Method):
         check_exact(plain, nn.Conv2d if conv else nn.Linear, "the layer")
         layer = kind.from_plain(plain)
         # Any positions: the checkpoint has the right ones.
-        layer.learn_(torch.arange(min(configuration["num_learned"], layer.frozen.numel())))
+        count = min(configuration["num_learned"], layer.frozen.numel())
+        layer.learn_(torch.arange(count, device="cpu"))
         return layer
 
     def finish(self, layers: Sequence[PartlyLearned], seed: int | None) -> None:

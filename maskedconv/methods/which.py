@@ -86,7 +86,7 @@ def _scores(which: Chosen, weight: Tensor, slice_dim: int) -> Tensor:
                 f"which has {len(which)} scores; expected one for each of the "
                 f"{weight.size(slice_dim)} indices of dimension {slice_dim}"
             )
-        return torch.tensor(which, dtype=torch.float64)
+        return torch.tensor(which, dtype=torch.float64, device="cpu")
     if weight.is_meta:
         raise ValueError(f"which is {which!r}, but the weight is on the meta device")
     norms = weight.to("cpu", torch.float64).movedim(slice_dim, 0).flatten(1).norm(dim=1)

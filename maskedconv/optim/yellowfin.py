@@ -22,6 +22,8 @@ _SLOW_START_WINDOWS = 10
 # Beyond these the root of the cubic is 1 or 0 to machine precision.
 _SMALLEST_P, _LARGEST_P = 1e-30, 1e30
 _TUNER = "tuner"
+# Settings of the measurement, which is of all groups together.
+_SHARED_SETTINGS = ("beta", "window", "clip")
 
 
 class YellowFin(Optimizer):
@@ -43,7 +45,9 @@ class YellowFin(Optimizer):
     steps use the tuned rate times the factor by which a scheduler has changed ``lr`` since the
     start (``lr_factor`` there). An ``lr`` of 0.1 therefore does not scale the tuned rate.
 
-    The host does not wait for the device. ``state_dict`` holds the complete state.
+    The host does not wait for the device. ``state_dict`` holds the complete state and all settings.
+    State of parameters in float16 or bfloat16 is float32: there, an average times ``beta`` would
+    often round to itself.
 
     Norms are computed in float64, in which no finite float32 gradient overflows. A gradient with a
     NaN or an infinity (or a norm beyond float64) makes every parameter NaN in that step: the
@@ -82,18 +86,41 @@ class YellowFin(Optimizer):
         ):
             if not valid:
                 raise ValueError(f"{name} is {value}; expected it {expected}")
-        self.beta, self.window, self.clip = beta, window, clip
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, {**defaults, "beta": beta, "window": window, "clip": clip})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in ``torch.optim.Optimizer``; later schedules are relative to its ``lr``."""
+        """As in ``torch.optim.Optimizer``; later schedules are relative to its ``lr``.
+
+        Raises:
+            ValueError: it has another ``beta``, ``window`` or ``clip`` than the groups before it.
+        """
+        for name in _SHARED_SETTINGS if self.param_groups else ():
+            shared = self.param_groups[0][name]
+            if param_group.setdefault(name, shared) != shared:
+                raise ValueError(
+                    f"{name} of a parameter group is {param_group[name]}; expected {shared}, as in "
+                    "the other groups"
+                )
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         group.setdefault("start_lr", group["lr"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in ``torch.optim.Optimizer``; also moves the tuned values to the device."""
+        """As in ``torch.optim.Optimizer``; also moves the tuned values to the device.
+
+        States of earlier versions have no ``beta``, ``window`` and ``clip``, which then stay.
+        """
+        own = {name: self.param_groups[0][name] for name in _SHARED_SETTINGS}
         super().load_state_dict(state_dict)
+        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            for name, value in own.items():
+                group.setdefault(name, value)
+            # PyTorch rounds state to the parameters' dtype.
+            for parameter, index in zip(group["params"], saved["params"], strict=True):
+                for name, value in state_dict["state"].get(index, {}).items():
+                    dtype = _dtype_of_state(parameter)
+                    self.state[parameter][name] = value.to(parameter.device, dtype)
         device = self.param_groups[0]["params"][0].device
         self._shared_state[_TUNER] = {
             name: value.to(device) if isinstance(value, Tensor) else value
@@ -129,11 +156,12 @@ class YellowFin(Optimizer):
     def _measure(self, parameters: list[Tensor]) -> tuple[dict[str, Any], Tensor]:
         """Updated running averages, and the factor that clips this step's gradient."""
         old = self._shared_state.get(_TUNER) or _empty_tuner(parameters[0].device)
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        beta, clip = self._setting("beta"), self._setting("clip")
+        gradients = _gradients(parameters)
         length = _norm(gradients)
         followed = measured = torch.ones_like(length)
-        if self.clip is not None:
-            followed = measured = (self.clip / length).clamp(max=1)
+        if clip is not None:
+            followed = measured = (clip / length).clamp(max=1)
         if old["step"]:
             limit = (old["h_max"] / self._debias(old)).sqrt() / length
             measured = torch.minimum(measured, _OUTLIER * limit)
@@ -142,10 +170,10 @@ class YellowFin(Optimizer):
         followed = followed + 0 * length
         norm = measured * length
         curvature = norm.square() + _EPS
-        window = torch.cat([old["window"], curvature[None]])[-self.window :]
+        window = torch.cat([old["window"], curvature[None]])[-self._setting("window") :]
 
         def averaged(name: str, value: Tensor) -> Tensor:
-            return self.beta * old[name] + (1 - self.beta) * value
+            return beta * old[name] + (1 - beta) * value
 
         new = {
             "step": old["step"] + 1,
@@ -158,9 +186,9 @@ class YellowFin(Optimizer):
         # The bias corrections of these two cancel.
         new["distance"] = averaged("distance", new["norm"] / new["h"])
         averages = [self._state_of(p, "gradient_average") for p in parameters]
-        torch._foreach_mul_(averages, self.beta)
+        torch._foreach_mul_(averages, beta)
         # Two factors, as their product may be too small for float32.
-        torch._foreach_add_(averages, torch._foreach_mul(gradients, measured), alpha=1 - self.beta)
+        torch._foreach_add_(averages, torch._foreach_mul(gradients, measured), alpha=1 - beta)
         return new, followed
 
     def _tune(self, tuner: dict[str, Any], parameters: list[Tensor]) -> dict[str, Any]:
@@ -176,7 +204,7 @@ class YellowFin(Optimizer):
             h_min=(tuner["log_h_min"] / debias).exp(),
             h_max=tuner["h_max"] / debias,
         )
-        started = min(1.0, tuner["step"] / (_SLOW_START_WINDOWS * self.window))
+        started = min(1.0, tuner["step"] / (_SLOW_START_WINDOWS * self._setting("window")))
         return tuner | {"momentum": momentum, "rate": started * rate}
 
     def _move(self, group: dict[str, Any], scale: Tensor) -> None:
@@ -188,7 +216,7 @@ class YellowFin(Optimizer):
         momentum, rate = group["momentum"], group["lr"]
         if "rate" in tuner:
             momentum, rate = tuner["momentum"], tuner["rate"] * (group["lr"] / group["start_lr"])
-        steps = torch._foreach_mul([p.grad for p in parameters], scale)
+        steps = torch._foreach_mul(_gradients(parameters), scale)
         if group["weight_decay"]:
             torch._foreach_add_(steps, parameters, alpha=group["weight_decay"])
         buffers = [self._state_of(p, "momentum_buffer") for p in parameters]
@@ -202,12 +230,16 @@ class YellowFin(Optimizer):
         return cast("dict[Any, Any]", self.state)
 
     def _debias(self, tuner: dict[str, Any]) -> float:
-        return 1 - self.beta ** tuner["step"]
+        return 1 - cast(float, self._setting("beta") ** tuner["step"])
+
+    def _setting(self, name: str) -> Any:
+        """One of ``_SHARED_SETTINGS``."""
+        return self.param_groups[0][name]
 
     def _state_of(self, parameter: Tensor, name: str) -> Tensor:
         state = self.state[parameter]
         if name not in state:
-            state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state[name] = torch.zeros_like(parameter, dtype=_dtype_of_state(parameter))
         return state[name]
 
 
@@ -233,6 +265,16 @@ def single_step(
     ratio = (h_max / h_min).sqrt()
     root = torch.maximum(free, (ratio - 1) / (ratio + 1))
     return root.square(), (1 - root).square() / h_min
+
+
+def _dtype_of_state(parameter: Tensor) -> torch.dtype:
+    """That of the parameter, but float32 at least."""
+    return torch.promote_types(parameter.dtype, torch.float32)
+
+
+def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+    """The gradients of ``parameters``, in float32 at least."""
+    return [p.grad.to(_dtype_of_state(p)) for p in parameters if p.grad is not None]
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from maskedconv.runs.config import RunConfig
 from maskedconv.runs.row import EnsembleOutcome, epochs_of
 from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.evaluation import predict
-from maskedconv.training.history import History
+from maskedconv.training.history import Epoch, History
 
 Fit = Callable[[nn.Module, int], History]
 
@@ -70,6 +70,12 @@ def train_members(
         "history": [],
         "stored_bytes": {"members": [row["bytes"] for row in rows]},
     }
+
+
+def stored_epochs(checkpoint: Checkpoint) -> Iterator[Epoch]:
+    """The epochs of the members in ``checkpoint`` that are over."""
+    for member in checkpoint.context.get("members", []):
+        yield from (Epoch(**epoch) for epoch in member["history"])
 
 
 def member_seed(seed: int, member: int) -> int:

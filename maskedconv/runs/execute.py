@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,10 +17,11 @@ from maskedconv.data import Dataset, Task
 from maskedconv.data.share import WHOLE, Share
 from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.config import RunConfig
-from maskedconv.runs.ensemble import Fit, freeze_unlearned_, train_members
+from maskedconv.runs.ensemble import Fit, freeze_unlearned_, stored_epochs, train_members
 from maskedconv.runs.masks import describe_masks
 from maskedconv.runs.norms import describe_norms, norms_row
 from maskedconv.runs.parts import SLICE
+from maskedconv.runs.peak_memory import forgetting_the_first_peak, peak, reset_peak
 from maskedconv.runs.row import InferenceBytes, Row, begin_row, fail, outcome
 from maskedconv.runs.store import StoreError
 from maskedconv.runs.weights import keep_weights, start_from, weights_path
@@ -31,7 +31,6 @@ from maskedconv.training.evaluation import autocast
 from maskedconv.training.graph import check_graph
 from maskedconv.training.history import Diverged, Epoch, History
 from maskedconv.training.loop import train
-from maskedconv.training.memory import peak_resident
 from maskedconv.training.ranks import LostProcess
 
 
@@ -102,6 +101,22 @@ def _check_share(config: RunConfig, share: Share) -> None:
         )
 
 
+class _Told:
+    """Calls ``on_epoch``; keeps its ``error``, which is that of the caller and not of the run."""
+
+    def __init__(self, on_epoch: Callable[[Epoch], None] | None) -> None:
+        self._on_epoch = on_epoch
+        self.error: Exception | None = None
+
+    def __call__(self, epoch: Epoch) -> None:
+        try:
+            if self._on_epoch is not None:
+                self._on_epoch(epoch)
+        except Exception as error:
+            self.error = error
+            raise
+
+
 # Fields that older checkpoints lack. At their default they are left out, so that those stay valid.
 _LATER_FIELDS = ("compile", "method", "method_options", "warmup", "test_subset", "processes")
 
@@ -117,7 +132,8 @@ def execute(
 ) -> Row:
     """Executes the run on the device of ``dataset``; returns its row, "done" or "failed".
 
-    The row records any error of the run. Interrupts propagate.
+    The row records any error of the run. Interrupts, and errors of ``on_epoch``, propagate; the
+    last checkpoint stays.
 
     Args:
         on_epoch: called with the result of each epoch, for each member of an ensemble in turn,
@@ -139,17 +155,23 @@ def execute(
     check_graph(graph, dataset.device.type, [config.optimizer], config.processes)
     row = begin_row(config)
     start = time.perf_counter()
-    _reset_peak_memory(dataset.device)
+    reset_peak(dataset.device)
+    told = _Told(on_epoch)
     checkpoint = (
         None if folder is None else _checkpoint(config, dataset, folder, checkpoint_seconds)
     )
     try:
-        fit = _training_of(config, dataset, on_epoch, checkpoint, graph)
+        if config.members and checkpoint is not None:
+            for epoch in stored_epochs(checkpoint):
+                told(epoch)
+        fit = _training_of(config, dataset, told, checkpoint, graph)
         _do(config, dataset, fit, folder, checkpoint, row)
         row.update({"status": "done", "error": None, "error_type": None})
     except (StoreError, LostProcess):
         raise
     except Exception as error:
+        if error is told.error:
+            raise
         history = error.history if isinstance(error, Diverged) else History()
         name = type(error).__name__
         fail(row, str(error) or name, name, history)
@@ -157,7 +179,7 @@ def execute(
     row.update(
         {
             "seconds": round(seconds, 3),
-            "peak_memory_bytes": _peak_memory(dataset.device),
+            "peak_memory_bytes": peak(dataset.device),
             "device": describe_device(dataset.device),
             "versions": versions(),
             "data_note": dataset.note,
@@ -212,7 +234,7 @@ def _do(
 def _training_of(
     config: RunConfig,
     dataset: Task,
-    on_epoch: Callable[[Epoch], None] | None,
+    on_epoch: Callable[[Epoch], None],
     checkpoint: Checkpoint | None,
     graph: str,
 ) -> Fit:
@@ -222,29 +244,12 @@ def _training_of(
         if config.compile:
             # Code compiled for earlier runs counts towards torch.compile's limit.
             torch.compiler.reset()
-        told = _forgetting_the_first_peak(on_epoch, dataset.device, config.epochs)
+        stored = 0 if checkpoint is None else checkpoint.stored_epochs
+        told = forgetting_the_first_peak(on_epoch, dataset.device, stored, config.epochs)
         chosen = replace(config, seed=seed)
         return train(network, dataset, chosen, graph=graph, on_epoch=told, checkpoint=checkpoint)
 
     return fit
-
-
-def _forgetting_the_first_peak(
-    on_epoch: Callable[[Epoch], None] | None, device: torch.device, epochs: int
-) -> Callable[[Epoch], None] | None:
-    """``on_epoch`` that also resets CUDA's memory peak after the first of several epochs, because
-    kernels are timed in the first epoch, which allocates extra memory.
-    """
-    if device.type != "cuda":
-        return on_epoch
-
-    def chosen(epoch: Epoch) -> None:
-        if epoch.epoch == 1 < epochs:
-            _reset_peak_memory(device)
-        if on_epoch is not None:
-            on_epoch(epoch)
-
-    return chosen
 
 
 def _checkpoint(config: RunConfig, dataset: Task, folder: Path, every: float) -> Checkpoint:
@@ -274,19 +279,3 @@ def describe_device(device: torch.device) -> str:
         return f"cuda ({torch.cuda.get_device_name(device)})"
     threads = torch.get_num_threads()
     return f"{device.type} ({threads} thread{'s' if threads > 1 else ''})"
-
-
-def _reset_peak_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    # Linux can reset the peak resident size; on other systems it includes earlier runs.
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Peak bytes: of tensors on CUDA, of the resident process on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return peak_resident()

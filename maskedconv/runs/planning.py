@@ -64,6 +64,23 @@ def matching(plan: Plan, texts: Iterable[str]) -> Plan:
     return Plan({item: some for item, some in runs.items() if some}, plan.preset)
 
 
+def trained_runs(store: Store, chosen: Plan, plan: Plan, loaded: Loaded) -> dict[str, RunConfig]:
+    """What :func:`write_plan` would return now for the ``loaded`` rows; writes nothing.
+
+    Raises:
+        StoreError: the folder's plan is invalid.
+    """
+    return _join(chosen, plan, store.read_plan() or {}, loaded)[1]
+
+
+def _join(
+    chosen: Plan, plan: Plan, old: dict[str, Any], loaded: Loaded
+) -> tuple[Plan, dict[str, RunConfig]]:
+    """As :func:`_with_earlier`, and the run that is trained for each of these, by key."""
+    joined = _with_earlier(chosen, plan, old)
+    return joined, trained_for(all_runs(joined), loaded)
+
+
 def _with_earlier(chosen: Plan, plan: Plan, old: dict[str, Any]) -> Plan:
     """``chosen``, and the runs of the folder's plan ``old`` that belong to ``plan``.
 
@@ -175,7 +192,11 @@ def _overlap(old: dict[str, Any], preset: Preset) -> bool:
 
 
 def check_same_data(store: Store, loaded: Loaded, datasets: Mapping[DataKey, Task]) -> None:
-    """ValueError if the folder has results of other images, such as a JPEG copy of the data set."""
+    """ValueError if the folder has results of other images, such as a JPEG copy of the data set.
+
+    Rows have the images' digest. Those of earlier versions have a note alone, which also names the
+    folder of the images.
+    """
 
     @cache
     def examples(key: DataKey, test_subset: int | None) -> Task:
@@ -188,13 +209,13 @@ def check_same_data(store: Store, loaded: Loaded, datasets: Mapping[DataKey, Tas
         if key not in datasets:
             continue
         found = examples(key, config.get("test_subset"))
-        for name, here in (("data_note", found.note), ("data_digest", found.digest)):
-            there = row.get(name)
-            if there not in (None, here):
-                raise ValueError(
-                    f"{store.out} holds results of other data: {there!r}, not {here!r}; choose "
-                    "another folder with --out"
-                )
+        digest, note = row.get("data_digest"), row.get("data_note")
+        there, here = (note, found.note) if digest is None else (digest, found.digest)
+        if there not in (None, here):
+            raise ValueError(
+                f"{store.out} holds results of other data: {there!r}, not {here!r}; choose another "
+                "folder with --out"
+            )
 
 
 def write_plan(
@@ -214,8 +235,8 @@ def write_plan(
     trained: dict[str, RunConfig] = {}
 
     def change(old: dict[str, Any]) -> dict[str, Any]:
-        joined = _with_earlier(chosen, plan, old)
-        trained.update(trained_for(all_runs(joined), loaded))
+        joined, found = _join(chosen, plan, old, loaded)
+        trained.update(found)
         entries = {
             item.id: {
                 "title": item.title,

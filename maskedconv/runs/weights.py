@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from maskedconv.checkpoint import load_plain, save
 from maskedconv.data import Task
+from maskedconv.io import remove_partial_files
 from maskedconv.nn.global_threshold import refresh_thresholds
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.runs.config import RunConfig
@@ -37,6 +38,7 @@ def keep_weights(model: nn.Module, folder: Path, config: RunConfig, dataset: Tas
     path = weights_path(folder, config.key)
     try:
         path.parent.mkdir(exist_ok=True)
+        remove_partial_files(path)
         save(model, path, frozen=True, notes=notes_of(config, dataset))
     except OSError as error:
         raise StoreError(f"the weights {path} cannot be written: {error}") from error

@@ -52,6 +52,11 @@ class Checkpoint:
         """Wall time of the run in seconds; includes earlier processes up to their last write."""
         return self._seconds_before + time.monotonic() - self._started
 
+    @property
+    def stored_epochs(self) -> int:
+        """Number of finished epochs in the training state that :meth:`take` will return."""
+        return len(self._training["history"]) if self._training else 0
+
     def take(self) -> State | None:
         """Returns the stored training state, on the CPU, at the first call, then None."""
         taken, self._training = self._training, None

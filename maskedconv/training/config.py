@@ -8,6 +8,8 @@ from maskedconv.checks import check_choice, check_int, check_number
 from maskedconv.optim import OPTIMIZERS, SCHEDULES
 from maskedconv.training.precision import AMP
 
+# The largest integer in a row of results.
+_LARGEST = 2**63
 # Adam's beta1; a configuration stores it as the momentum.
 ADAM_MOMENTUM = 0.9
 
@@ -23,7 +25,8 @@ class TrainingConfig:
         milestones, gamma: the learning rate is multiplied by ``gamma`` after each of these epochs.
         schedule: "step" uses the milestones; "cosine" decays the learning rate to zero.
         processes: number of processes that share each batch. It changes rounding; BatchNorms, whose
-            statistics each process computes of its own part of the batch; and dropout.
+            statistics each process computes of its own part of the batch; dropout; and the last
+            batch, if that has fewer than two examples for each process (``data.train_batches``).
         warmup: epochs in which the learning rate rises linearly to that of the schedule.
         optimizer: "sgd", "adam" or "yellowfin".
         seed: seed of the weights, the order of the images and their augmentation.
@@ -61,7 +64,7 @@ class TrainingConfig:
         check_choice("amp", self.amp, AMP)
         smallest = {"epochs": 1, "processes": 1, "batch_size": 1, "seed": 0, "warmup": 0}
         for name, least in smallest.items():
-            check_int(name, getattr(self, name), least)
+            check_int(name, getattr(self, name), least, _LARGEST)
         if self.batch_size < self.processes:
             raise ValueError(
                 f"batch_size is {self.batch_size}; expected at least {self.processes}, an example "
@@ -80,6 +83,8 @@ class TrainingConfig:
             raise ValueError(
                 f"momentum is {self.momentum}; expected {ADAM_MOMENTUM}, the beta1 of adam"
             )
+        if self.optimizer == "yellowfin" and self.momentum >= 1:
+            raise ValueError(f"momentum is {self.momentum}; expected below 1 with yellowfin")
         if self.optimizer != "sgd" and self.nesterov:
             raise ValueError(f"nesterov is True; expected False with optimizer {self.optimizer}")
         if self.nesterov and not self.momentum:
@@ -88,6 +93,6 @@ class TrainingConfig:
     def _check_schedule(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for epoch in self.milestones:
-            check_int("milestones", epoch, 1)
+            check_int("milestones", epoch, 1, _LARGEST)
         if self.schedule == "cosine" and self.milestones:
             raise ValueError(f"milestones is {self.milestones}; expected none with schedule cosine")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from math import isfinite
 
@@ -118,8 +119,7 @@ def _one_epoch(
     """Trains the rest of the current epoch, evaluates the network and steps the schedule."""
     history, lr = position.history, float(position.scheduler.get_last_lr()[0])
     epoch, ranks = len(history.epochs) + 1, ranks_of(dataset.share)
-    # Shapes repeat from batch to batch, so that benchmarking convolution algorithms pays.
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+    with _convolutions_timed():
         _train_epoch(step, position, dataset, config, saving)
         train_loss, train_top1 = means(ranks.sum(position.sums.values()))
         ranks.average_statistics_(position.model)
@@ -134,6 +134,21 @@ def _one_epoch(
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         position.scheduler.step()
     return Epoch(epoch, train_loss, train_top1, test_loss, test_top1, position.seconds, lr)
+
+
+@contextmanager
+def _convolutions_timed() -> Iterator[None]:
+    """Context in which cuDNN takes the fastest algorithm, unless a deterministic one is asked for.
+
+    Shapes repeat from batch to batch, so that timing the algorithms pays. No other setting changes.
+    """
+    cudnn, before = torch.backends.cudnn, torch.backends.cudnn.benchmark
+    if not (cudnn.deterministic or torch.are_deterministic_algorithms_enabled()):
+        cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before
 
 
 def _train_epoch(

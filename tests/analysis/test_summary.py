@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import copy
+import dataclasses
 import io
 
 import pytest
@@ -173,3 +175,47 @@ def test_frozen_model_and_other_optimizers():
 def test_input_without_a_tensor():
     with pytest.raises(TypeError, match="input is list; expected a Tensor"):
         summary(network(), [1.0])
+
+
+@dataclasses.dataclass
+class Logits:
+    logits: torch.Tensor
+
+
+Named = collections.namedtuple("Named", "logits")
+
+
+def with_output(made):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x):
+            return made(self.conv(x))
+
+    return Model()
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (Logits, "output is Logits, and no tensor is found in it; expected a Tensor"),
+        (torch.Tensor.tolist, "output is list, and no tensor is found"),
+        (torch.Tensor.detach, "output is Tensor, and none of its tensors has a gradient"),
+        (lambda x: {"classes": x.argmax(1)}, "output is dict, and none of its tensors has"),
+    ],
+    ids=["dataclass", "numbers", "detached", "integers"],
+)
+def test_outputs_without_a_gradient_are_refused(made, words):
+    with pytest.raises(TypeError, match=words):
+        summary(with_output(made), torch.randn(2, 3, 6, 6))
+
+
+@pytest.mark.parametrize(
+    "made", [Named, lambda x: {"logits": [x, x.argmax(1)]}], ids=["namedtuple", "dict"]
+)
+def test_outputs_of_several_values_are_measured(made):
+    x = torch.randn(2, 3, 6, 6)
+    plain = summary(with_output(lambda x: x), x)
+    assert summary(with_output(made), x).total == plain.total

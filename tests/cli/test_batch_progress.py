@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 
 import pytest
 
 from maskedconv.cli.batch_progress import EpochLine, watched
 from maskedconv.data import load
+from maskedconv.data.share import Share
 
 
 class Terminal(io.StringIO):
@@ -59,3 +61,24 @@ def test_a_watched_task_is_the_task():
     task = watched(digits, EpochLine(io.StringIO()))
     assert (task.classes, task.train_size) == (digits.classes, digits.train_size)
     assert sum(len(labels) for _, labels in task.test_batches(50)) == digits.test_size
+
+
+def test_the_total_is_that_of_all_processes_that_share_the_batches():
+    stream, digits = Terminal(), load("digits")
+    # Two images remain, which join the batch before if two processes share them.
+    batch_size = next(size for size in range(100, 800) if digits.train_size % size == 2)
+    task = watched(digits.shared(Share(0, 2)), EpochLine(stream, Clock(1.0)))
+    batches = sum(1 for _ in task.train_batches(batch_size, 0, 1))
+    assert batches == digits.train_size // batch_size
+    assert f"batch {batches} of {batches}," in stream.getvalue()
+
+
+class Closed(Terminal):
+    def write(self, text):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_a_line_that_cannot_be_written_stops_no_training():
+    text, line = written(Closed(), 1.0)
+    line.clear()
+    assert text == ""

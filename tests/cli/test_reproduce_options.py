@@ -33,6 +33,7 @@ from maskedconv import reproduce
         (["--epochs", "many"], "Invalid value"),
         (["table1", "--match", "fc", "--match", "wide"], "match is 'wide'; expected part of a"),
         (["--colour"], "--colour"),
+        (["--list", "--dry-run"], "list is True and dry_run is True; expected one of them"),
         (["--dataset", "cifar10", "--data-dir", "/nonexistent"], "--download"),
         (["--preset", "paper", "--data-dir", "/nonexistent"], "--dataset takes one of them alone"),
         (["--out", "/proc/nothing"], "the folder /proc/nothing cannot be used"),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from commands import call, keys
 from image_files import write_folder
 
 from maskedconv import train
+from maskedconv.cli.batch_progress import EpochLine
+from maskedconv.cli.epoch_table import EpochTable
 from maskedconv.cli.options import parse_learned, parse_option
 from maskedconv.runs import Store
 
@@ -22,6 +27,39 @@ def test_train_prints_its_epochs_and_keeps_the_row(tmp_path):
     assert "already in the folder" in again.stderr
     assert again.stdout == result.stdout
     assert len(keys(tmp_path)) == 1
+
+
+def test_a_reader_that_ends_leaves_no_failed_run(tmp_path):
+    """As ``train | head -1``."""
+    small = ("--model", "wrn_10_1", "--epochs", "3", "--subset", "5", "--device", "cpu")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "maskedconv.train", *small, "--out", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline().startswith("epoch")
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait() == 1
+    assert "rror" not in said
+    assert keys(tmp_path) == []
+
+
+def test_train_tells_lines_that_are_no_rows(tmp_path):
+    arguments = ("--model", "wrn_10_1", "--epochs", "1", "--subset", "5", "--out", tmp_path)
+    Store(tmp_path).prepare()
+    (tmp_path / "results.jsonl").write_text("{}\n")
+    result = call(train, *arguments)
+    assert result.exit_code == 0, result.output
+    assert "note: " in result.stderr
+    assert "results.jsonl line 1" in result.stderr
+    assert "line skipped" in result.stderr
+
+
+def test_a_wait_is_told_once(capsys):
+    table = EpochTable(EpochLine())
+    for _ in range(3):
+        table.waiting(1)
+    assert capsys.readouterr().err.count("waiting for it") == 1
 
 
 def test_train_on_other_images_of_the_same_name_is_refused(tmp_path):
@@ -53,6 +91,11 @@ def test_train_that_diverges_exits_1():
         (["--model", "alexnet", "--option", "width"], "option is 'width'; expected name=value"),
         (["--model", "alexnet", "--lr", "0"], "lr"),
         (["--model", "alexnet", "--seed", "-1"], "seed is -1"),
+        (["--model", "alexnet", "--seed", str(2**63 + 1)], "expected at most 9223372036854775808"),
+        (
+            ["--model", "wrn_10_1", "--optimizer", "yellowfin", "--momentum", "1.5"],
+            "momentum is 1.5; expected below 1 with yellowfin",
+        ),
         (["--model", "wrn_10_1", "--optimizer", "lion"], "optimizer is 'lion'"),
         (["--model", "wrn_10_1", "--keep"], "keep is True; expected --out FOLDER"),
         (["--model", "wrn_10_1", "--checkpoint-minutes", "-1"], "checkpoint_minutes is -1.0"),

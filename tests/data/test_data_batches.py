@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 
 from maskedconv import data
 from maskedconv.data.augment import crop_flip, draw_moves
+from maskedconv.data.batches import batch_bounds
+from maskedconv.data.share import Share
 
 
 @pytest.mark.parametrize(("padding", "flip"), [(4, True), (1, False), (0, True), (0, False)])
@@ -104,6 +107,24 @@ def test_every_image_comes_once_with_its_label(count, batch_size, sizes):
     assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == list(range(count))
     for images, labels in batches:
         torch.testing.assert_close(images, labels.float()[:, None, None, None].expand_as(images))
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "processes", "sizes"),
+    [
+        (80, 37, 3, [37, 37, 6]),
+        (80, 13, 3, [13] * 5 + [15]),
+        (13, 4, 2, [4, 4, 5]),
+        (9, 2, 2, [2, 2, 2, 3]),
+        (8, 4, 4, [4, 4]),
+        (3, 8, 2, [3]),
+    ],
+)
+def test_a_rest_of_less_than_two_for_each_process_joins(count, batch_size, processes, sizes):
+    bounds = batch_bounds(count, batch_size, processes)
+    assert [stop - start for start, stop in pairwise(bounds)] == sizes
+    shared = numbered(count).shared(Share(0, processes))
+    assert data.num_batches(shared, batch_size) == len(sizes)
 
 
 def test_test_batches_keep_the_order():

@@ -97,7 +97,8 @@ def test_a_subset(tmp_path):
 
 def test_a_missing_file_is_named(tmp_path):
     (write(tmp_path) / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(MissingDataError, match="t10k-labels-idx1-ubyte is missing"):
+    words = "t10k-labels-idx1-ubyte is missing; fetch the dataset again: .*--dataset mnist --down"
+    with pytest.raises(MissingDataError, match=words):
         data.check("mnist", tmp_path)
 
 
@@ -119,8 +120,50 @@ def test_a_damaged_file_is_named(name, damage, tmp_path):
     file.write_bytes(
         gzip.compress(content) if damage == "compressed" else changed.get(damage, content)
     )
-    with pytest.raises(DataError, match=name):
+    with pytest.raises(DataError, match=f"{name}.*; fetch it again with: .* --download"):
         data.load("mnist", tmp_path)
+
+
+def interrupt(folder, name, left):
+    """As if the download had ended within the file: those behind it are missing."""
+    (folder / name).write_bytes((folder / name).read_bytes()[:left])
+    names = [file.name for file in mnist._files(folder.parents[1])]
+    for later in names[names.index(name) + 1 :]:
+        (folder / later).unlink()
+
+
+@pytest.mark.parametrize("given", [".", "MNIST/raw"])
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("train-images-idx3-ubyte", 1), ("t10k-images-idx3-ubyte", 0), ("t10k-labels-idx1-ubyte", 9)],
+)
+def test_fetching_repairs_an_interrupted_download(name, left, given, tmp_path, monkeypatch):
+    import torchvision.datasets
+
+    expected = {
+        file.name: file.read_bytes() for file in sorted(write(tmp_path / "whole").iterdir())
+    }
+    folder = write(tmp_path / "part")
+    interrupt(folder, name, left)
+    kept = {file.name for file in folder.iterdir()} - {name}
+    seen = []
+
+    def fetched(root, download):
+        """As torchvision, whose files are whole if they are there."""
+        assert root == str(tmp_path / "part")
+        seen.append({file.name for file in folder.iterdir()})
+        for file, content in expected.items():
+            if not (folder / file).exists():
+                (folder / file).write_bytes(content)
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", fetched)
+    place = tmp_path / "part" / given
+    data.check("mnist", place, download=True)
+    assert data.load("mnist", place, download=True).test_size == 20
+    assert seen == [kept]
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == expected
+    data.load("mnist", place, download=True)
+    assert len(seen) == 1
 
 
 def test_fetching_goes_through_torchvision(tmp_path, monkeypatch):

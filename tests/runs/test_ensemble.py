@@ -141,8 +141,15 @@ def without_times(row):
 def test_goes_on_within_a_member(writes, row, dataset, folder, monkeypatch):
     with stopped_after(monkeypatch, writes):
         execute(MEMBERS, dataset, folder=folder, checkpoint_seconds=0)
-    again = execute(MEMBERS, dataset, folder=folder)
+    told = []
+    again = execute(MEMBERS, dataset, told.append, folder=folder)
     checkpoint_path(folder, MEMBERS).unlink()
+    assert [epoch.epoch for epoch in told] == [1, 2] * 3
+    assert [epoch.test_top1 for epoch in told] == [
+        pytest.approx(epoch["test_top1"])
+        for member in row["members"]
+        for epoch in member["history"]
+    ]
     assert without_times(again) == without_times(row)
     assert again["ensemble_top1"] == row["ensemble_top1"]
     assert again["stored_bytes"] == row["stored_bytes"]

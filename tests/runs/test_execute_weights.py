@@ -41,6 +41,16 @@ def test_the_file_holds_the_whole_network(kept, dataset):
     assert describe_layers(model) == row["layers"]
 
 
+def test_what_a_killed_writer_of_weights_left_is_removed(dataset, tmp_path):
+    config = replace(SMALL, epochs=1)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / f".{config.key}.safetensors.0123.partial").touch()
+    row = execute(config, dataset, folder=tmp_path)
+    assert [file.name for file in (tmp_path / "weights").iterdir()] == [
+        row["weights"].split("/")[1]
+    ]
+
+
 def test_layers_are_described_in_the_models_order():
     model = nn.Sequential(
         MaskedConv2d(1, 4, 1, learned=0.5, bias=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from dataclasses import replace
@@ -175,6 +176,19 @@ def test_runs_at_once_are_saved_too(number, whole, dataset, tmp_path, capfd):
     with pytest.raises(KeyboardInterrupt):
         run_all([long], store, lambda _: dataset, told, checkpoint_seconds=1e9)
     assert epochs[:1] == [1]
+
+
+def test_an_error_of_the_observer_is_not_the_runs(whole, dataset, tmp_path):
+    def closed(epoch):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    store = Store(tmp_path)
+    store.prepare()
+    with pytest.raises(BrokenPipeError):
+        run_all([RUN], store, lambda _: dataset, Quiet(closed), checkpoint_seconds=0)
+    assert store.load().rows == {}
+    assert has_checkpoint(tmp_path, RUN)
+    assert do(tmp_path, dataset) == whole
 
 
 TRAIN = ("--model", "wrn_10_1", "--epochs", "3", "--subset", "5", "--learned", "0.5")

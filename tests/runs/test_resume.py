@@ -184,6 +184,20 @@ def test_the_checkpoint_of_other_images_is_not_used(dataset, tmp_path, capsys, u
     assert_same_results(*uninterrupted, tmp_path, row)
 
 
+@pytest.mark.parametrize(("writes", "stored"), [(1, 0), (10, 1), (19, 1), (30, 3)])
+def test_a_checkpoint_counts_its_epochs(writes, stored, dataset, tmp_path, monkeypatch):
+    interrupt(monkeypatch, SMALL, dataset, tmp_path, writes)
+    counts, take = [], Checkpoint.take
+
+    def counted(self):
+        counts.append(self.stored_epochs)
+        return take(self)
+
+    monkeypatch.setattr(Checkpoint, "take", counted)
+    execute(SMALL, dataset, folder=tmp_path)
+    assert counts == [stored]
+
+
 def test_what_was_written_is_taken_once(tmp_path, capsys):
     path = tmp_path / "run.pt"
     first = Checkpoint(path, {"config": 1}, 0)

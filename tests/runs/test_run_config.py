@@ -7,11 +7,13 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import report_samples
 from report_samples import runs_of
 
 from maskedconv import papers
 from maskedconv.report.results import is_reference, setting_label
 from maskedconv.runs import RunConfig
+from maskedconv.runs.row import read_row, write_row
 
 CONFIG = RunConfig(
     model="wrn_28_4",
@@ -69,6 +71,12 @@ def test_every_setting_changes_the_key_and_survives_json(change):
     assert RunConfig.from_json(json.loads(json.dumps(changed.to_json()))) == changed
 
 
+def test_the_largest_seed_is_read_back():
+    config = replace(CONFIG, seed=2**63)
+    row = read_row(write_row(report_samples.row(config, 50.0)), "line 1")
+    assert RunConfig.from_json(row["config"]) == config
+
+
 def test_one_filter_and_all_filters_have_different_keys():
     one, all_ = replace(CONFIG, learned=1), replace(CONFIG, learned=1.0)
     assert one.key != all_.key
@@ -121,9 +129,17 @@ def test_equal_settings_written_differently_have_one_key():
         ({"lr": float("nan")}, ValueError, "lr is nan"),
         ({"lr": "fast"}, TypeError, "lr is 'fast'"),
         ({"seed": -1}, ValueError, "seed is -1"),
+        ({"seed": 2**63 + 1}, ValueError, f"seed is {2**63 + 1}; expected at most {2**63}"),
+        ({"batch_size": 2**63 + 1}, ValueError, "batch_size is .*; expected at most"),
+        ({"milestones": (2**63 + 1,)}, ValueError, "milestones is .*; expected at most"),
         ({"optimizer": "lion"}, ValueError, "optimizer is 'lion'; expected one of sgd, adam"),
         ({"optimizer": "adam", "momentum": 0.5}, ValueError, "momentum is 0.5; expected 0.9"),
         ({"optimizer": "adam", "nesterov": True}, ValueError, "nesterov is True"),
+        (
+            {"optimizer": "yellowfin", "momentum": 1.0},
+            ValueError,
+            "momentum is 1.0; expected below",
+        ),
         ({"start": "fig1"}, ValueError, "start is 'fig1'; expected the key of a run"),
         ({"members": 5}, ValueError, "members is 5; expected start"),
         ({"members": 1, "start": "0" * 16}, ValueError, "members is 1; expected 0"),

@@ -26,15 +26,15 @@ from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.interrupts import noted
 
 COUNT = 3
-# 80 images: ten batches of 8 cannot be split evenly, and batches of 13 leave one of 2 images, which
-# is less than one for each process.
+# 80 images: ten batches of 8 cannot be split evenly, and batches of 37 leave one of 6 images, two
+# for each process; fewer would join the batch before, which one process does not do.
 CONFIG = TrainingConfig(
     epochs=2, batch_size=8, lr=0.05, momentum=0.9, weight_decay=1e-3, milestones=(1,), gamma=0.1,
     seed=3, processes=COUNT,
 )  # fmt: skip
 CONFIGS = {
     "sgd": CONFIG,
-    "short last batch": replace(CONFIG, batch_size=13),
+    "short last batch": replace(CONFIG, batch_size=37),
     "adam": replace(CONFIG, optimizer="adam", lr=1e-3),
     "yellowfin": replace(CONFIG, optimizer="yellowfin", momentum=0.0),
 }

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from maskedconv import MaskedConv2d, data
 from maskedconv.data import Dataset
-from maskedconv.optim.factory import make_optimizer
 from maskedconv.training import Diverged, Epoch, History, TrainingConfig, evaluate, predict, train
 
 
@@ -171,15 +170,6 @@ def test_adam_is_torchs(dataset):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
 
 
-def test_yellowfin_has_the_authors_settings():
-    parameter = nn.Parameter(torch.ones(1))
-    settings = {"lr": 0.1, "momentum": 0.0, "weight_decay": 5e-4, "nesterov": False}
-    optimizer = make_optimizer("yellowfin", [parameter], **settings)
-    assert (optimizer.clip, optimizer.window, optimizer.beta) == (2.0, 20, 0.999)
-    group = optimizer.param_groups[0]
-    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.0, 5e-4)
-
-
 def test_bfloat16_trains_and_keeps_float32_weights(dataset):
     model = network()
     history = run(model, dataset, epochs=5, amp="bf16")
@@ -250,3 +240,53 @@ def test_bad_arguments_are_named(dataset, changes, words):
 def test_nothing_to_learn_is_an_error(dataset):
     with pytest.raises(ValueError, match="nothing can be learned"):
         run(network().requires_grad_(False), dataset)
+
+
+@pytest.mark.parametrize(
+    ("changes", "timed"),
+    [
+        ({}, True),
+        ({"deterministic": True}, False),
+        ({"deterministic": True, "benchmark": True}, True),
+        ({"enabled": False, "allow_tf32": False}, True),
+    ],
+    ids=["default", "deterministic", "both", "disabled"],
+)
+def test_training_changes_only_the_benchmark_of_cudnn(dataset, monkeypatch, changes, timed):
+    names = ("enabled", "deterministic", "allow_tf32", "benchmark")
+    cudnn = torch.backends.cudnn
+
+    def settings():
+        return {name: getattr(cudnn, name) for name in names}
+
+    for name in names:
+        monkeypatch.setattr(cudnn, name, changes.get(name, getattr(cudnn, name)))
+    model, before, seen = network(), settings(), []
+    model.register_forward_hook(lambda *_: seen.append(settings()))
+    run(model, dataset, epochs=1)
+    assert all(one == {**before, "benchmark": timed} for one in seen)
+    assert len(seen) > 1
+    assert settings() == before
+
+
+def test_deterministic_algorithms_are_not_timed(dataset):
+    model, seen = network(), []
+    model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    torch.use_deterministic_algorithms(True)
+    try:
+        run(model, dataset, epochs=1)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert not any(seen)
+
+
+def test_training_leaves_the_precision_of_cudnn(dataset):
+    """PyTorch refuses the older settings once a newer one is set."""
+    conv, model, seen = torch.backends.cudnn.conv, network(), []
+    model.register_forward_hook(lambda *_: seen.append(conv.fp32_precision))
+    before, conv.fp32_precision = conv.fp32_precision, "ieee"
+    try:
+        run(model, dataset, epochs=1)
+    finally:
+        conv.fp32_precision = before
+    assert set(seen) == {"ieee"}
