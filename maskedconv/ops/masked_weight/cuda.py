@@ -99,8 +99,8 @@ def score_grad(problem: ScoreGradProblem) -> Tensor:
         out, _ = result_like(weight, dtype)
         grad, weight, score = (in_layout_of(out, tensor) for tensor in problem.tensors())
         _module().score_grad_cuda(
-            native.TYPES[grad.dtype], address(grad), address(weight), address(score), out.numel(), binary,
-            scale, address(out), torch.cuda.current_stream().cuda_stream,
+            native.TYPES[grad.dtype], address(grad), address(weight), address(score), out.numel(),
+            binary, scale, address(out), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     return out
 

@@ -92,8 +92,8 @@ def score_grad(problem: ScoreGradProblem) -> Tensor:
     out = torch.empty_like(weight, dtype=dtype, requires_grad=False)
     grad, weight, score = (in_layout_of(out, tensor) for tensor in problem.tensors())
     _module().score_grad(
-        native.TYPES[grad.dtype], address(grad), address(weight), address(score), weight.numel(), binary,
-        scale, address(out), torch.get_num_threads(),
+        native.TYPES[grad.dtype], address(grad), address(weight), address(score), weight.numel(),
+        binary, scale, address(out), torch.get_num_threads(),
     )  # fmt: skip
     return out
 
