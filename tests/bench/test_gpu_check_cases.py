@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 
 import pytest
 
 from bench.gpu_check import about, plan, shapes, worker
 from bench.gpu_check.__main__ import REHEARSED_RUN
+from bench.gpu_check.cases import steps
 from bench.gpu_check.device import Rehearsed
 from bench.gpu_check.record import Record
+from maskedconv.ops import dispatch
+from maskedconv.ops.measured import WrongKernel
 
 OPTIONS = {"dataset": "digits", "data_dir": ""}
 DENSE, VIEW = map(str, shapes.SMALL)
+DECIDED = {"backends", "decisions", "warnings"}
 # Step, case, and required fields of its row. Cases that start other programs or compile for long
 # are only in the complete rehearsal.
 CASES = [
@@ -27,8 +32,8 @@ CASES = [
     ("kernels", f"{VIEW} | slice", {"ms", "least_bytes", "shape", "dtype", "n"}),
     ("kernels", f"{DENSE} | full", {"ms", "least_bytes", "shape", "dtype", "n"}),
     ("kernels", f"{VIEW} | cuda", {"ms", "least_bytes", "shape", "dtype", "n"}),
-    ("steps", "wrn_10_1 | ours | eager", {"ms", "peak_bytes", "saved_bytes", "batch"}),
-    ("steps", "wrn_10_1 | ours | graph", {"ms", "peak_bytes", "saved_bytes", "batch"}),
+    ("steps", "wrn_10_1 | ours | eager", {"ms", "peak_bytes", "saved_bytes", *DECIDED}),
+    ("steps", "wrn_10_1 | ours | graph", {"ms", "peak_bytes", "saved_bytes", *DECIDED}),
     ("steps", "densenet_bc_16_12 | slice | eager", {"ms", "peak_bytes", "saved_bytes"}),
     ("epochs", REHEARSED_RUN, {"top1", "published", "run_history", "run_key"}),
 ]
@@ -101,3 +106,27 @@ def test_a_gradient_without_the_sign_of_the_score_is_called_wrong(monkeypatch):
     monkeypatch.setattr(native, "score_grad", unsigned)
     row = worker.run_case(numbers, "numbers", "masked_weight | native", Rehearsed(), OPTIONS)
     assert row["status"] == "wrong"
+
+
+@pytest.mark.parametrize("mode", plan.MODES)
+def test_a_step_without_a_kernel_that_is_wrong_is_called_wrong(monkeypatch, mode):
+    """Also in a later case of the process: its decisions are made anew."""
+    decide, wrong = dispatch._decide, [True]
+
+    def with_a_wrong_kernel(operator, *arguments):
+        if operator.name == "weight_grad" and wrong[0]:
+            warnings.warn("weight_grad: the cuda kernel is off by 1", WrongKernel, stacklevel=1)
+        return decide(operator, *arguments)
+
+    monkeypatch.setattr(dispatch, "_decide", with_a_wrong_kernel)
+    case = f"wrn_10_1 | ours | {mode}"
+    for _ in range(2):
+        row = worker.run_case(steps, "steps", case, Rehearsed(), OPTIONS)
+        assert (row["status"], row["why"]) == ("wrong", "weight_grad: the cuda kernel is off by 1")
+        assert row["warnings"].count(row["why"]) == 1
+    wrong[0] = False
+    row = worker.run_case(steps, "steps", case, Rehearsed(), OPTIONS)
+    assert row["status"] == "ok"
+    assert {"weight_grad", "bn_statistics", "bn_relu", "bn_relu_backward"} <= set(row["backends"])
+    assert sum(row["backends"]["weight_grad"].values()) > 5
+    assert all("(" in text for text in row["decisions"])
