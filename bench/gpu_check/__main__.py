@@ -12,7 +12,7 @@ from typing import Any
 import bench.gpu_check
 from bench.gpu_check import about, plan, summary
 from bench.gpu_check.plan import Step
-from bench.gpu_check.record import BAD, END, NOT_HERE, Row
+from bench.gpu_check.record import BAD, CUT_OFF, END, NOT_HERE, TIMED_OUT, Row
 from bench.gpu_check.runner import Runner
 
 # An epoch of the smallest network on scikit-learn's digits.
@@ -50,7 +50,8 @@ def chosen_steps(arguments: argparse.Namespace) -> tuple[Step, ...]:
     names = [step.name for step in steps]
     if unknown := set(arguments.steps or ()) - set(names):
         raise SystemExit(f"--steps names {', '.join(sorted(unknown))}; expected {', '.join(names)}")
-    return tuple(step for step in steps if step.name in (arguments.steps or names))
+    chosen = tuple(step for step in steps if step.name in (arguments.steps or names))
+    return plan.within(chosen, 60 * arguments.minutes)
 
 
 def missing_cases(step: Step, keys: set[str]) -> list[str]:
@@ -60,22 +61,29 @@ def missing_cases(step: Step, keys: set[str]) -> list[str]:
 
 def in_turn(steps: tuple[Step, ...]) -> list[tuple[Step, float]]:
     """Steps and their seconds: each step in its own time, then its remaining cases in the remaining
-    time, and the trainings last.
+    time, and last the steps without a time of their own.
     """
-    checks = [step for step in steps if step.name != plan.EPOCHS]
-    trainings = [step for step in steps if step.name == plan.EPOCHS]
+    first = [step for step in steps if step.seconds]
+    last = [step for step in steps if not step.seconds]
     return [
-        *((step, step.seconds) for step in checks),
-        *((step, math.inf) for step in (*checks, *trainings)),
+        *((step, step.seconds) for step in first),
+        *((step, math.inf) for step in (*first, *last)),
     ]
 
 
 def run_all(runner: Runner, steps: tuple[Step, ...], until: float) -> None:
-    """Runs the cases without an answer, each at most once."""
+    """Runs the cases without an answer.
+
+    A case runs again if the end of its step's own time has cut it off. Those that hung in an
+    earlier check come last in their step.
+    """
     answered, before = runner.answered(), len(runner.record.rows())
+    hung = {row["key"] for row in runner.record.rows() if row.get("status") == TIMED_OUT}
     for step, seconds in in_turn(steps):
-        tried = {row["key"] for row in runner.record.rows()[before:]}
+        rows = runner.record.rows()[before:]
+        tried = {row["key"] for row in rows if row.get("status") != CUT_OFF}
         cases = missing_cases(step, answered | tried)
+        cases.sort(key=lambda case, step=step: plan.key(step.name, case) in hung)
         left = until - time.monotonic()
         if cases and left > 0:
             print(f"{step.name}: {len(cases)} cases, {min(seconds, left):.0f} s", flush=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.gpu_check import driver_norm
+from bench.gpu_check import driver_mask, driver_norm
 from bench.gpu_check.driver_memory import (
     MULTIPROCESSORS,
     SHARED_BYTES,
@@ -24,11 +24,12 @@ from bench.gpu_check.driver_memory import (
     error_of,
     rounded,
 )
-from bench.gpu_check.plan import UNCONFIRMED
+from bench.gpu_check.plan import SANITIZED_KERNELS, UNCONFIRMED
 from bench.gpu_check.shapes import Shape
 from maskedconv import _C
 
-KERNELS = ("weight_grad", "bn_relu", UNCONFIRMED)
+# Those of other operators; the others compute the weight gradient.
+OTHERS = {"bn_relu": driver_norm.launch, "masked_weight": driver_mask.launch}
 MARGIN = 1e-2  # relative to the largest value, for bfloat16 and TF32 operands
 
 
@@ -40,6 +41,8 @@ def strides(array: Array) -> list[int]:
 
 def launch(shape: Shape, memory: Any, check: bool, kernel: str = "weight_grad") -> float:
     """The largest deviation from float64 as a fraction of the largest value; 0 if not checked."""
+    if kernel in OTHERS:
+        return OTHERS[kernel](shape, memory, check)
     random = np.random.default_rng(0)
 
     def images(channels: int, size: int) -> tuple[Array, Array]:
@@ -113,7 +116,7 @@ def exact(shape: Shape, x: Array, grad: Array) -> Array:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", action="append", required=True, help="a Shape as JSON")
-    parser.add_argument("--kernel", default=KERNELS[0], choices=KERNELS)
+    parser.add_argument("--kernel", default="weight_grad", choices=SANITIZED_KERNELS)
     parser.add_argument("--host", action="store_true")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
@@ -121,10 +124,7 @@ def main() -> int:
     worst = 0.0
     for text in arguments.shape:
         shape = Shape(**json.loads(text))
-        if arguments.kernel == "bn_relu":
-            error = driver_norm.launch(shape, memory, arguments.check)
-        else:
-            error = launch(shape, memory, arguments.check, arguments.kernel)
+        error = launch(shape, memory, arguments.check, arguments.kernel)
         worst = max(worst, error)
         print(f"{shape}: off by {error:.2e}")
     return 0 if worst <= MARGIN else 1

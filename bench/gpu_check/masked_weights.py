@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench.gpu_check import shapes
 from bench.gpu_check.device import Device
+from bench.gpu_check.problems import verdict
 from bench.gpu_check.record import NotHere
 from bench.masked_weights import KEPT, sort_and_multiply, tensors
 from bench.timing import quantiles
@@ -38,12 +39,11 @@ def check(backend: str, device: Device) -> dict[str, Any]:
             right &= _is_right(found, weight, scores, grad)
             repeats &= all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
     return {
-        "status": "ok" if right else "wrong",
         "backend": backend,
         "shape": list(shapes.masked(device.rehearsal)[0]),
         "dtype": "float32",
         "n": KEPT,
-        "repeats_to_the_bit": repeats,
+        **verdict(BACKENDS[backend], right, repeats),
     }
 
 

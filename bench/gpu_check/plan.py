@@ -6,34 +6,37 @@ from typing import NamedTuple
 
 from bench.gpu_check import shapes
 
-BACKENDS = ("cuda", "triton", "reference")
-UNCONFIRMED = "cuda_wgmma"  # comes last in its steps, as it may hang or break the context
+UNCONFIRMED = "cuda_wgmma"  # may hang or break the context
+TRITON = "triton"  # compiled on the first run of each kind of problem
 PEERS = ("slice", "full")
 NETWORKS = ("wrn_28_10", "densenet_bc_100_12", "wrn_28_4")
 SMALL_NETWORKS = ("wrn_10_1", "densenet_bc_16_12")
 IMPLEMENTATIONS = ("ours", "plain", "slice")
 MODES = ("eager", "graph")
-# The one that is not confirmed last, as in the other steps.
+# The one that is not confirmed last.
+SANITIZED_KERNELS = ("weight_grad", "bn_relu", "masked_weight", UNCONFIRMED)
 SANITIZED = tuple(
-    f"{tool} | {kernel}"
-    for kernel in ("weight_grad", "bn_relu", UNCONFIRMED)
-    for tool in ("memcheck", "racecheck")
+    f"{tool} | {kernel}" for kernel in SANITIZED_KERNELS for tool in ("memcheck", "racecheck")
 )
-GPU_TESTS = (
-    "tests/ops/test_gpu.py",
-    "tests/ops/test_gpu_bn_relu.py",
-    "tests/ops/test_gpu_masked_weight.py",
-    "tests/training/test_gpu_captured_step.py",
-)
+# Files and their seconds, those of few tests first.
+GPU_TESTS = {
+    "tests/ops/test_gpu_bn_relu.py": 20,
+    "tests/ops/test_gpu_masked_weight.py": 15,
+    "tests/ops/test_gpu.py": 25,
+    "tests/training/test_gpu_captured_step.py": 10,
+}
 EPOCHS = "epochs"
+# Operators of which one case checks all shapes.
+WHOLE_OPERATORS = (*shapes.NORM_OPERATORS, "pack_filters", "masked_weight")
 
 
 class Step(NamedTuple):
     """Cases that run in one process, one after the other.
 
     Attributes:
-        seconds: time limit of the step.
-        case_seconds: time limit of each case.
+        seconds: time limit of the step, in a check of six minutes; 0 if its cases come after all
+            others, in the remaining time.
+        case_seconds: time limit of each case, which only one that hangs should reach.
         at_once: number of processes that share the cases.
     """
 
@@ -49,19 +52,31 @@ def key(step: str, case: str) -> str:
     return f"{step}: {case}"
 
 
+def candidate(case: str) -> str:
+    """What a case runs: the last part of its name."""
+    return case.rpartition(" | ")[2]
+
+
 def steps(rehearse: bool, runs: tuple[str, ...] = ()) -> tuple[Step, ...]:
-    """All steps; ``runs`` are the trainings of the last one."""
+    """All steps; ``runs`` are the trainings of the last one. Those of one name are one step."""
     return (
-        Step("environment", 10, 10, ("versions", "copy", "matrix", "empty graph")),
-        Step("numbers", 40, 20, _numbers(rehearse)),
-        Step("kernels", 60, 20, _kernels(rehearse)),
-        Step("steps", 90, 60, _whole_steps(rehearse)),
-        Step("profile", 30, 20, tuple(map(str, shapes.profiled(rehearse)))),
-        Step("sanitize", 30, 15, SANITIZED),
-        Step("tests", 60, 60, GPU_TESTS),
-        Step("compiled", 120, 120, _networks(rehearse)[:1]),
-        Step(EPOCHS, 3600, 3600, runs, at_once=3),
+        Step("environment", 10, 20, ("versions", "copy", "matrix", "empty graph")),
+        Step("numbers", 45, 20, _numbers(rehearse)),
+        Step("kernels", 45, 20, _kernels(rehearse)),
+        Step("steps", 80, 120, _whole_steps(rehearse)),
+        Step("profile", 20, 60, tuple(map(str, shapes.profiled(rehearse)))),
+        Step("sanitize", 30, 60, SANITIZED),
+        *(Step("tests", s, 180, (f"{f} | not {TRITON}",)) for f, s in GPU_TESTS.items()),
+        Step("compiled", 60, 300, _networks(rehearse)[:1]),
+        Step("tests", 0, 180, tuple(f"{f} | {TRITON}" for f in GPU_TESTS if "/ops/" in f)),
+        Step(EPOCHS, 0, 3600, runs, at_once=3),
     )
+
+
+def within(some: tuple[Step, ...], seconds: float) -> tuple[Step, ...]:
+    """The steps with time limits in the same proportion, which sum to ``seconds``."""
+    factor = seconds / (sum(step.seconds for step in some) or 1)
+    return tuple(step._replace(seconds=factor * step.seconds) for step in some)
 
 
 def _networks(rehearse: bool) -> tuple[str, ...]:
@@ -69,17 +84,18 @@ def _networks(rehearse: bool) -> tuple[str, ...]:
 
 
 def _numbers(rehearse: bool) -> tuple[str, ...]:
-    """All shapes, our own kernels first, so that an incomplete check includes them."""
-    backends = (*BACKENDS, "native") if rehearse else BACKENDS
-    packing = tuple(f"pack_filters | {backend}" for backend in BACKENDS)  # no native one
-    masks = tuple(f"masked_weight | {backend}" for backend in backends)
-    gradients = tuple(
-        f"{shape} | {backend}"
-        for backend in (*backends, "matmul")
-        for shape in shapes.numbers(rehearse)
-        if backend != "matmul" or _is_a_product(shape)
-    )
-    return (*gradients, *packing, *masks, *_unconfirmed(shapes.numbers(rehearse)))
+    """All kernels of one backend after another, so that an incomplete check has our own."""
+    every = shapes.numbers(rehearse)
+
+    def cases_of(backend: str) -> list[str]:
+        gradients = [f"{shape} | {backend}" for shape in every]
+        return [*(f"{name} | {backend}" for name in WHOLE_OPERATORS), *gradients]
+
+    products = (f"{shape} | matmul" for shape in every if _is_a_product(shape))
+    others = [*cases_of(TRITON), *cases_of("reference")]
+    if rehearse:  # the CPU always packs by PyTorch's operators
+        others += [case for case in cases_of("native") if not case.startswith("pack_filters")]
+    return (*cases_of("cuda"), *_unconfirmed(every), *products, *others)
 
 
 def _unconfirmed(every: tuple[shapes.Shape, ...]) -> tuple[str, ...]:
@@ -103,17 +119,26 @@ def _is_a_product(shape: shapes.Shape) -> bool:
 
 
 def _kernels(rehearse: bool) -> tuple[str, ...]:
-    gradients = tuple(
-        f"{shape} | {candidate}"
-        for shape in shapes.table(rehearse)
-        for candidate in ("cuda", "triton", *(["matmul"] if _is_a_product(shape) else []), *PEERS)
+    """Our own kernels and PyTorch's; then those that may hang, and those that are compiled."""
+    norms = [
+        f"{operator} {shape}"
+        for shape in shapes.norms(rehearse)
+        for operator in shapes.NORM_OPERATORS
+    ]
+    masks = [shapes.masked_name(shape) for shape in shapes.masked(rehearse)]
+    table = shapes.table(rehearse)
+    gradients = [
+        f"{shape} | {one}"
+        for shape in table
+        for one in ("cuda", *(["matmul"] if _is_a_product(shape) else []), *PEERS)
+    ]
+    return (
+        *(f"{norm} | {one}" for norm in norms for one in ("cuda", "reference")),
+        *gradients,
+        *(f"{mask} | {one}" for mask in masks for one in ("cuda", "reference", "sort")),
+        *_unconfirmed(table),
+        *(f"{name} | {TRITON}" for name in (*norms, *table, *masks)),
     )
-    masks = tuple(
-        f"{shapes.masked_name(shape)} | {candidate}"
-        for shape in shapes.masked(rehearse)
-        for candidate in (*BACKENDS, "sort")
-    )
-    return (*gradients, *masks, *_unconfirmed(shapes.table(rehearse)))
 
 
 def _whole_steps(rehearse: bool) -> tuple[str, ...]:

@@ -70,6 +70,14 @@ def errors(value: Tensor, expected: Tensor) -> dict[str, float]:
     return {"largest": float(difference.max()) / scale, "mean": float(difference.mean()) / scale}
 
 
+def verdict(kernel: Any, is_right: bool, repeats: bool) -> dict[str, Any]:
+    """Fields of a row: a kernel that is marked ``DETERMINISTIC`` must also repeat to the bit."""
+    row: dict[str, Any] = {"status": "ok" if is_right else "wrong", "repeats_to_the_bit": repeats}
+    if is_right and not repeats and getattr(kernel, "DETERMINISTIC", False):
+        row |= {"status": "wrong", "why": "two runs differ, of a kernel that is deterministic"}
+    return row
+
+
 def about_shape(shape: Shape, device: Device) -> dict[str, Any]:
     """Fields of a row that describe its shape."""
     return {"shape": shape._asdict(), "dtype": shape.dtype, "n": shape.filters}

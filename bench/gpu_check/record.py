@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-# Statuses that count as an answer. A case that was cut off has none, and a case that cannot run
-# here may run on the machine that resumes the check.
+# Statuses that count as an answer. A case that was cut off has none, nor has one that reached its
+# own limit. A case that cannot run here may run on the machine that resumes the check.
 ANSWERED = ("ok", "wrong", "error", "crashed")
 NOT_HERE = "not here"
-BAD = ("wrong", "error", "crashed")
+CUT_OFF = "cut off"  # by the end of its step or of the whole check
+TIMED_OUT = "timed out"  # by the limit of the case, as one that hangs
+BAD = ("wrong", "error", "crashed", TIMED_OUT)
 END = "end"  # key of the row that lists the missing cases
 # Device and code of a row, so that a resumed check does not mix them.
 SAME = ("device", "commit", "rehearsal")
@@ -57,9 +59,16 @@ class Record:
         return found
 
     def latest(self, about: Row) -> list[Row]:
-        """The last row of each case for this device and this code."""
-        same = (row for row in self.rows() if all(row.get(name) == about[name] for name in SAME))
-        return list({row["key"]: row for row in same if row["key"] != END}.values())
+        """The last row of each case for this device and this code.
+
+        A row that was cut off says nothing, so that it replaces no other.
+        """
+        found: dict[str, Row] = {}
+        for row in self.rows():
+            same = row["key"] != END and all(row.get(name) == about[name] for name in SAME)
+            if same and (row["key"] not in found or row.get("status") != CUT_OFF):
+                found[row["key"]] = row
+        return list(found.values())
 
     def answered(self, about: Row, *further: str) -> set[str]:
         """Keys of the answered cases, and of cases with a ``further`` status."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.gpu_check import about, plan
 from bench.gpu_check.plan import Step
-from bench.gpu_check.record import Record
+from bench.gpu_check.record import CUT_OFF, TIMED_OUT, Record
 from bench.gpu_check.worker import READY
 
 POLL = 0.02
@@ -35,7 +35,7 @@ class Worker:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
                 cwd=about.ROOT, start_new_session=True,
             )  # fmt: skip
-        self.case = ""
+        self.case, self.killed = "", CUT_OFF
         self.ready = self.since = math.inf
         self._reader = threading.Thread(target=self._follow, daemon=True)
 
@@ -60,12 +60,15 @@ class Worker:
     def wait(self, seconds: float, case_seconds: float, deadline: float) -> int | None:
         """The exit status, or None if the worker or one of its cases took too long and was killed.
 
-        The time starts when the worker is ready for its first case.
+        The time starts when the worker is ready for its first case. ``killed`` then tells whether
+        the case has passed its own limit.
         """
         start_until = time.monotonic() + START_SECONDS
         while (code := self._process.poll()) is None:
             step_until = start_until if self.ready == math.inf else self.ready + seconds
-            if time.monotonic() > min(step_until, self.since + case_seconds, deadline):
+            case_until = self.since + case_seconds
+            if time.monotonic() > min(step_until, case_until, deadline):
+                self.killed = TIMED_OUT if case_until < min(step_until, deadline) else CUT_OFF
                 self.end()
                 self._reader.join(1)
                 return None
@@ -147,16 +150,23 @@ class Runner:
     def _after_a_failure(
         self, step: Step, cases: list[str], worker: Worker, code: int | None
     ) -> list[str]:
-        """Records the status of the failed case; returns the remaining cases."""
+        """Records the status of the failed case; returns the remaining cases.
+
+        Behind a case that hangs, others of the same kernel come last, as they may hang too.
+        """
         if worker.case not in cases:  # it did not reach its first case
             if code is not None:
                 self._append(step, cases[0], "crashed", f"no start, exit status {code}")
             return []
         if plan.key(step.name, worker.case) not in self.answered():
-            status = "cut off" if code is None else "crashed"
+            status = worker.killed if code is None else "crashed"
             seconds = time.monotonic() - worker.since
             self._append(step, worker.case, status, f"exit status {code} after {seconds:.1f} s")
-        return cases[cases.index(worker.case) + 1 :]
+        remaining = cases[cases.index(worker.case) + 1 :]
+        if code is None and worker.killed == TIMED_OUT:
+            kernel = plan.candidate(worker.case)
+            remaining.sort(key=lambda case: plan.candidate(case) == kernel)
+        return remaining
 
     def _append(self, step: Step, case: str, status: str, error: str) -> None:
         row = {"key": plan.key(step.name, case), "step": step.name, "status": status}

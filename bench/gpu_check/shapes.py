@@ -94,6 +94,46 @@ SMALL = (
     Shape(20, 8, 6, 1, 3, batch=2, pitch=24, prologue=True),
 )
 
+# In the order of a training step.
+NORM_OPERATORS = ("bn_statistics", "bn_statistics_of_sum", "bn_relu", "bn_relu_backward")
+
+
+class Norm(NamedTuple):
+    """The square images that a BatchNorm gets.
+
+    Attributes:
+        pitch: as of :class:`Shape`.
+    """
+
+    batch: int
+    channels: int
+    size: int
+    pitch: int = 0
+    dtype: str = "bfloat16"
+
+    def __str__(self) -> str:
+        pitch = f" of {self.pitch}" if self.pitch else ""
+        dtype = "" if self.dtype == "bfloat16" else f" {self.dtype}"
+        return f"{self.batch}x{self.channels}@{self.size}{pitch}{dtype}"
+
+
+# What the layers of WRN-28-10 and DenseNet-BC-100-12 normalise.
+TIMED_NORMS = (
+    Norm(128, 160, 32),
+    Norm(128, 320, 16),
+    Norm(128, 640, 8),
+    Norm(64, 204, 32, pitch=216),
+    Norm(64, 48, 32),
+)
+CHECKED_NORMS = (
+    *TIMED_NORMS,
+    Norm(64, 150, 16, pitch=304),
+    Norm(128, 64, 32, dtype="float32"),
+    Norm(128, 64, 32, dtype="float16"),
+    Norm(3, 13, 5, pitch=16),
+)
+SMALL_NORMS = (Norm(2, 20, 6, pitch=24), Norm(2, 8, 5, dtype="float32"))
+
 # Weights [O, I, kH, kW] of supermasks: the largest of WRN-28-10 and ResNet-50, and a small one.
 MASKED = ((640, 640, 3, 3), (2048, 512, 1, 1), (64, 3, 3, 3))
 SMALL_MASKED = ((16, 8, 3, 3),)
@@ -105,6 +145,16 @@ def numbers(rehearse: bool) -> tuple[Shape, ...]:
 
 def table(rehearse: bool) -> tuple[Shape, ...]:
     return SMALL if rehearse else TABLE
+
+
+def norms(rehearse: bool) -> tuple[Norm, ...]:
+    """Those that are timed."""
+    return SMALL_NORMS if rehearse else TIMED_NORMS
+
+
+def checked_norms(rehearse: bool) -> tuple[Norm, ...]:
+    """Those whose numbers are compared."""
+    return SMALL_NORMS if rehearse else CHECKED_NORMS
 
 
 def profiled(rehearse: bool) -> tuple[Shape, ...]:

@@ -6,19 +6,19 @@ from collections import Counter
 from typing import Any
 
 from bench.gpu_check.plan import Step
-from bench.gpu_check.record import Row
+from bench.gpu_check.record import CUT_OFF, NOT_HERE, TIMED_OUT, Row
 
 
 def table(rows: list[Row], steps: tuple[Step, ...], missing: list[str]) -> str:
     """The results and figures of each step, and the missing cases."""
     lines = []
-    for step in steps:
-        found = [row for row in rows if row.get("step") == step.name]
+    for name in dict.fromkeys(step.name for step in steps):
+        found = [row for row in rows if row.get("step") == name]
         if not found:
             continue
         states = Counter(row["status"] for row in found)
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
-        lines.append(f"\n{step.name}: {counts}")
+        lines.append(f"\n{name}: {counts}")
         lines += [text for row in found if (text := _line(row["key"], row))]
     if missing:
         lines.append(f"\nnot done, {len(missing)}:")
@@ -31,11 +31,12 @@ def table(rows: list[Row], steps: tuple[Step, ...], missing: list[str]) -> str:
 def _line(key: str, row: Row) -> str:
     """The figures or the error of a row; empty for a correct row without figures."""
     status = row["status"]
-    if status in ("error", "crashed", "cut off", "not here"):
+    if status in ("error", "crashed", CUT_OFF, TIMED_OUT, NOT_HERE):
         why = str(row.get("error") or row.get("reason") or row.get("summary", ""))
         return f"  {key}: {status}: {why.splitlines()[-1][:160] if why else ''}"
     if status == "wrong":
-        return f"  {key}: WRONG: {row.get('error', row.get('faults', ''))}"
+        why = row.get("why") or row.get("error", row.get("faults", ""))
+        return f"  {key}: WRONG: {why}"
     return f"  {key:<70} {_figures(row)}" if _figures(row) else ""
 
 

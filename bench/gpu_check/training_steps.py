@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,8 @@ from bench import steps
 from bench.gpu_check.device import Device
 from bench.saved_bytes import of_network
 from bench.timing import quantiles
+from maskedconv.ops.dispatch import forget_decisions, recorded_decisions
+from maskedconv.ops.measured import WrongKernel
 
 LEARNED = 0.1
 BATCH = {"cuda": 128, "cpu": 2}
@@ -61,9 +65,32 @@ class Training:
         return of_network(self.model, self._images, lambda model, x: self.forward(model, x).float())
 
 
+def decided(step: Callable[[], object]) -> dict[str, Any]:
+    """Runs a step; the backends that it runs, with the reasons, and the warnings.
+
+    All are decided anew, so that a kernel that an earlier case has found wrong is found again.
+    """
+    forget_decisions()
+    with warnings.catch_warnings(record=True) as caught, recorded_decisions() as decisions:
+        warnings.simplefilter("always")
+        step()
+    backends: dict[str, Counter[str]] = {}
+    for decision in decisions:
+        backends.setdefault(decision.operator, Counter())[decision.backend] += 1
+    row: dict[str, Any] = {
+        "backends": backends,
+        "decisions": Counter(map(str, decisions)),
+        "warnings": list(dict.fromkeys(str(warning.message) for warning in caught)),
+    }
+    wrong = [str(w.message) for w in caught if issubclass(w.category, WrongKernel)]
+    return row | ({"status": "wrong", "why": wrong[0]} if wrong else {})
+
+
 def measure(training: Training, mode: str, device: Device) -> dict[str, Any]:
-    """Time of a step, peak memory after warm-up, and bytes that autograd saves."""
-    count = REPETITIONS[device.name]
+    """What runs in a step, its time, the peak memory after warm-up, and the bytes that autograd
+    saves. The status is "wrong" if a kernel was left out because it is.
+    """
+    count, decisions = REPETITIONS[device.name], decided(training.step)
     if mode == "graph":
         step: Callable[[], object] = device.capture(training.step, training.forget_gradients)
     else:
@@ -73,6 +100,7 @@ def measure(training: Training, mode: str, device: Device) -> dict[str, Any]:
         device.reset_peak()
     milliseconds = device.intervals(step, count)
     return {
+        **decisions,
         "ms": quantiles(milliseconds),
         "peak_bytes": device.peak(),
         "saved_bytes": training.saved_bytes(),

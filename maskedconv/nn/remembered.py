@@ -51,11 +51,14 @@ def changed_frozen(layer: PartlyLearned) -> list[str]:
 def drawn_frozen(layer: PartlyLearned) -> list[str]:
     """Names of frozen buffers with the values that were drawn without a seed, in any type."""
     before: dict[str, array[float]] = vars(layer).get(_DRAWN, {})
+
+    def first_drawn(name: str, dtype: torch.dtype) -> array[float]:
+        return _first(torch.tensor(before[name], dtype=torch.float64, device="cpu").to(dtype))
+
     return [
         name
         for name, one in (_in_memory(layer) if before else {}).items()
-        if name in before
-        and _first(torch.tensor(before[name], dtype=torch.float64).to(one.dtype)) == _first(one)
+        if name in before and first_drawn(name, one.dtype) == _first(one)
     ]
 
 

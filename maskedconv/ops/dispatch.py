@@ -66,7 +66,9 @@ class Operator:
         backends: modules with ``cannot_run(problem) -> reason`` and ``run(problem)`` by name.
             "reference" runs every problem. The others, kernels, also have ``DEVICES``, the types of
             device on which they run without being asked for, and ``DETERMINISTIC = True`` if they
-            may run on CUDA under ``torch.use_deterministic_algorithms``.
+            may run on CUDA under ``torch.use_deterministic_algorithms``. ``INSTEAD_OF`` is the name
+            of an earlier kernel of the table: on CUDA they are tried only where that one cannot run
+            or is wrong.
         reference_on_cpu: no kernel runs on the CPU without being asked for.
         timed_reference: what the caller runs where the reference is chosen, if that is more than
             the reference.

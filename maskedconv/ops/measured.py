@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -36,6 +36,10 @@ _PLEASE = "Please report this with the output of `python -m maskedconv.env`."
 Run = Callable[[Any], Any]
 
 
+class WrongKernel(UserWarning):
+    """A kernel is not used, because its result is wrong or it raised an error."""
+
+
 def ranking(
     operator: str,
     backends: Mapping[str, Any],
@@ -47,7 +51,8 @@ def ranking(
 
     Backends are timed once for each kind of problem. Under ``torch.use_deterministic_algorithms``
     nothing is timed: the kernels that are ``DETERMINISTIC`` come in the order of the table, then
-    the reference. Only the reference is returned during the capture of a CUDA graph if the kind was
+    the reference. A kernel that names another as ``INSTEAD_OF`` is not tried where that one runs
+    and is right. Only the reference is returned during the capture of a CUDA graph if the kind was
     not timed before, and in this process where memory does not suffice for comparisons.
 
     Args:
@@ -111,6 +116,10 @@ class _Check:
     def _telling(self) -> tuple[Any, Outputs]:
         return _telling(self.reference, self._given)
 
+    def is_wanted(self, name: str, right: Collection[str]) -> bool:
+        """Whether none of the kernels that were ``right`` makes this one superfluous."""
+        return getattr(self.kernels[name], "INSTEAD_OF", None) not in right
+
     def time(self, run: Run) -> float:
         """Median milliseconds."""
         problem, _ = self._telling
@@ -137,6 +146,7 @@ class _Check:
         warnings.warn(
             f"{self._operator}: the {name} kernel {fault}; it is not used for this shape. "
             f"{_PLEASE}",
+            WrongKernel,
             stacklevel=2,
         )
         return None
@@ -166,7 +176,10 @@ def _fixed(check: _Check) -> Ranking:
     ]
     if not names:
         return Ranking(("reference",), "no other is known to be deterministic")
-    sound = [name for name in names if check.passes(name)]
+    sound: list[str] = []
+    for name in names:
+        if check.is_wanted(name, sound) and check.passes(name):
+            sound.append(name)
     reason = "; ".join(["the first that is deterministic, untimed", *check.excluded])
     return Ranking((*sound, "reference"), reason)
 
@@ -175,7 +188,7 @@ def _measure(check: _Check, otherwise: Run | None) -> Ranking:
     """The ranking by time."""
     milliseconds = {"reference": check.time(otherwise or check.reference.run)}
     for name in check.kernels:
-        time = check.time_if_right(name)
+        time = check.time_if_right(name) if check.is_wanted(name, milliseconds) else None
         if time is not None:
             milliseconds[name] = time
     names = tuple(sorted(milliseconds, key=lambda name: milliseconds[name]))

@@ -13,6 +13,8 @@ from maskedconv.build_notes import left_out
 from maskedconv.ops.plain import address
 
 ISA_VARIABLE = "MASKEDCONV_ISA"  # read by csrc/common/isa.cpp
+# The types of elements, by the names that the module takes (csrc/common/types.h).
+TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 def _load() -> tuple[ModuleType | None, str]:

@@ -14,7 +14,7 @@ import pytest
 
 from bench.gpu_check import __main__ as command
 from bench.gpu_check import about, author_epochs, plan, shapes, summary, tools
-from bench.gpu_check.record import Record
+from bench.gpu_check.record import BAD, Record
 from bench.gpu_check.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +103,7 @@ def test_what_goes_wrong_takes_nothing_along(tmp_path):
         runner.close()
     rows = {row["key"].removeprefix("faulty: "): row for row in rows_of(tmp_path)}
     assert {case: row["status"] for case, row in rows.items()} == {
-        "raises": "error", "crashes": "crashed", "hangs": "cut off", "loses the GPU": "error",
+        "raises": "error", "crashes": "crashed", "hangs": "timed out", "loses the GPU": "error",
         "has no tool": "not here", "is wrong": "wrong", "works": "ok",
     }  # fmt: skip
     assert rows["raises"]["error"] == "ValueError: three channels, not four"
@@ -116,6 +116,46 @@ def test_what_goes_wrong_takes_nothing_along(tmp_path):
     }  # fmt: skip
 
 
+def test_behind_a_case_that_hangs_others_of_its_kernel_come_last(tmp_path):
+    runner = Runner(tmp_path, True, {})
+    runner.package = "tests.bench.gpu_check_cases"
+    cases = ["hangs | one", "works | one", "works | other", "is wrong | one"]
+    try:
+        runner.run(plan.Step("faulty", 200, 3, tuple(cases)), cases, time.monotonic() + 300)
+    finally:
+        runner.close()
+    assert [(row["key"], row["status"]) for row in rows_of(tmp_path)] == [
+        ("faulty: hangs | one", "timed out"), ("faulty: works | other", "ok"),
+        ("faulty: works | one", "ok"), ("faulty: is wrong | one", "wrong"),
+    ]  # fmt: skip
+
+
+class Scripted:
+    """A runner whose cases end with given statuses, one after the other."""
+
+    def __init__(self, folder, **statuses):
+        self.record, self.statuses, self.ran = Record(folder / "results.jsonl"), statuses, []
+
+    def answered(self):
+        return self.record.answered(ABOUT)
+
+    def run(self, step, cases, deadline):
+        self.ran.append(cases)
+        for case in cases:
+            row = {"key": plan.key(step.name, case), "status": self.statuses[case].pop(0)}
+            self.record.append(row | ABOUT)
+
+
+def test_what_its_step_cut_off_runs_again_and_what_hangs_does_not(tmp_path):
+    runner = Scripted(tmp_path, a=["timed out", "ok"], b=["cut off", "ok"], c=["not here"] * 2)
+    step = plan.Step("numbers", 5, 5, ("a", "b", "c"))
+    command.run_all(runner, (step,), time.monotonic() + 100)
+    assert runner.ran == [["a", "b", "c"], ["b"]]
+    # Last in a check that continues, as it may hang again.
+    command.run_all(runner, (step,), time.monotonic() + 100)
+    assert runner.ran[2:] == [["c", "a"]]
+
+
 def test_a_step_ends_with_its_time(tmp_path):
     runner = Runner(tmp_path, True, {})
     runner.package = "tests.bench.gpu_check_cases"
@@ -126,31 +166,58 @@ def test_a_step_ends_with_its_time(tmp_path):
         runner.close()
     assert time.monotonic() - begin < 200
     assert "faulty: hangs" not in runner.answered()
+    assert [row["status"] for row in rows_of(tmp_path)] == ["cut off"]
 
 
 def test_steps_are_in_the_order_of_what_they_are_worth():
     steps = plan.steps(rehearse=False, runs=("a run",))
     order = [step.name for step in steps]
     assert order == [
-        "environment", "numbers", "kernels", "steps", "profile", "sanitize", "tests", "compiled",
-        "epochs",
+        "environment", "numbers", "kernels", "steps", "profile", "sanitize", *["tests"] * 4,
+        "compiled", "tests", "epochs",
     ]  # fmt: skip
-    turns = command.in_turn(steps)
-    assert [step.name for step, _ in turns[:8]] == order[:-1]
-    assert turns[-1][0].name == "epochs"
-    for step in (*steps, *plan.steps(rehearse=True)):
-        assert len(set(step.cases)) == len(step.cases), step.name
+    turns = [step for step, _ in command.in_turn(steps)]
+    assert turns == [*steps[:-2], *steps]
+    for every in (steps, plan.steps(rehearse=True)):
+        names = [plan.key(step.name, case) for step in every for case in step.cases]
+        assert len(set(names)) == len(names)
     assert len(shapes.NUMBERS) >= 18
     assert {shape.prologue for shape in shapes.NUMBERS} == {True, False}
     assert any(shape.pitch for shape in shapes.NUMBERS)
 
 
-def test_a_kernel_that_is_not_confirmed_comes_last():
-    """It may hang, or leave the GPU unusable for the process."""
+@pytest.mark.parametrize("minutes", [1, 6])
+@pytest.mark.parametrize("names", [[], ["numbers", "tests"]], ids=["all", "two"])
+def test_the_limits_of_the_steps_sum_to_the_minutes(minutes, names):
+    options = ["--minutes", str(minutes), *(["--steps", *names] if names else [])]
+    steps = command.chosen_steps(command.parse(options))
+    assert sum(step.seconds for step in steps) == pytest.approx(60 * minutes)
+    if not names and minutes == 6:
+        assert steps == plan.steps(rehearse=False)
+
+
+def test_our_kernels_come_before_those_that_may_hang_and_those_that_are_compiled():
     for step in plan.steps(rehearse=False)[1:3]:
-        unconfirmed = [case.endswith(f" | {plan.UNCONFIRMED}") for case in step.cases]
-        assert unconfirmed == sorted(unconfirmed)
-        assert sum(unconfirmed) >= 12, step.name
+        candidates = list(map(plan.candidate, step.cases))
+        ranks = {"cuda": 0, plan.UNCONFIRMED: 1, plan.TRITON: 2}
+        found = [ranks[name] for name in candidates if name in ranks]
+        assert found == sorted(found), step.name
+        assert candidates.count(plan.UNCONFIRMED) >= 12, step.name
+        for operator in ("bn_statistics", "bn_statistics_of_sum", "bn_relu", "bn_relu_backward"):
+            cases = [case.partition(" | ") for case in step.cases if case.split()[0] == operator]
+            assert {"cuda", "triton", "reference"} <= {name for *_, name in cases}, operator
+
+
+def test_tests_of_kernels_that_are_compiled_come_behind_all_others():
+    """So that few minutes reach the others; together they are all tests of a file."""
+    files = [step for step in plan.steps(rehearse=False) if step.name == "tests"]
+    assert [step.seconds > 0 for step in files] == [True] * 4 + [False]
+    first = [case.partition(" | ") for step in files[:-1] for case in step.cases]
+    assert {selected for *_, selected in first} == {"not triton"}
+    last = [case.partition(" | ") for case in files[-1].cases]
+    assert {selected for *_, selected in last} == {"triton"}
+    texts = {file: (ROOT / file).read_text() for file, *_ in first}
+    assert {file for file, *_ in last} == {file for file, text in texts.items() if "triton" in text}
 
 
 def test_rows_of_another_device_or_commit_do_not_count(tmp_path):
@@ -160,6 +227,15 @@ def test_rows_of_another_device_or_commit_do_not_count(tmp_path):
     record.append({"key": "numbers: three", "status": "ok", **ABOUT, "device": "another"})
     record.append({"key": "numbers: four", "status": "cut off", **ABOUT})
     assert record.answered(ABOUT) == {"numbers: one"}
+
+
+def test_a_case_that_hung_counts_as_bad_until_it_is_answered(tmp_path):
+    record = Record(tmp_path / "results.jsonl")
+    for status in ("timed out", "cut off"):
+        record.append({"key": "numbers: one", "status": status, **ABOUT})
+    assert [row["status"] in BAD for row in record.latest(ABOUT)] == [True]
+    record.append({"key": "numbers: one", "status": "ok", **ABOUT})
+    assert [row["status"] for row in record.latest(ABOUT)] == ["ok"]
 
 
 def test_the_profilers_page_is_read():
@@ -198,9 +274,11 @@ def test_the_summary_names_figures_faults_and_what_is_missing():
         {"key": "kernels: a", "step": "kernels", "status": "ok", "ms": [1.0, 2.0, 3.0]},
         {"key": "kernels: b", "step": "kernels", "status": "error", "error": "first\nlast"},
         {"key": "kernels: c", "step": "kernels", "status": "wrong", "error": {"largest": 0.5}},
+        {"key": "tests: e", "step": "tests", "status": "wrong", "why": "two runs differ"},
     ]
     text = summary.table(rows, plan.steps(rehearse=True), ["kernels: d"])
     assert "2.0000 ms (1.0000-3.0000)" in text
     assert "kernels: b: error: last" in text
     assert "kernels: c: WRONG: {'largest': 0.5}" in text
+    assert text.count("\ntests: 1 wrong\n  tests: e: WRONG: two runs differ") == 1
     assert text.endswith("not done, 1:\n  kernels: d")

@@ -55,6 +55,17 @@ def test_tests_after_a_lost_gpu_run_in_another_process(tmp_path, monkeypatch, wo
     assert json.dumps(row)
 
 
+@pytest.mark.parametrize(("selected", "numbers"), [("not 1", "02"), ("1", "1")])
+def test_a_case_may_be_a_part_of_a_files_tests(tmp_path, monkeypatch, selected, numbers):
+    monkeypatch.setattr(tests.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    file, results = tmp_path / "test_some.py", tmp_path / "results.jsonl"
+    file.write_text(LOSING.replace("number == 1", "False").replace("range(4)", "range(3)"))
+    tests.run(f"{file} | {selected}", Rehearsed(), {"results": str(results)})
+    names = [row["key"].partition("::")[2] for row in Record(results).rows()]
+    assert sorted(names) == [f"test_number[{number}]" for number in numbers]
+
+
 @pytest.mark.parametrize(
     "file",
     [

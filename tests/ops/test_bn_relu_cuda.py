@@ -161,6 +161,16 @@ def test_statistics_of_known_moments(momentum):
     assert wide[:, 27:].isnan().all()
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["of pixels", "of moments"])
+def test_a_mean_over_batches_that_are_not_counted_stays(known):
+    problem = make_problem((3, 24, 5, 4))
+    running = RunningStatistics(torch.zeros(24), torch.ones(24), None, None)
+    moments = problem.norm.statistics[:2].clone() if known else None
+    statistics_cuda.run(StatisticsProblem(problem.input, None, None, 1e-3, running, moments))
+    assert torch.equal(running.mean, torch.zeros(24))
+    assert torch.equal(running.var, torch.ones(24))
+
+
 def test_variance_beside_a_large_mean():
     x = (torch.randn(4, 24, 6, 6) + 1000).contiguous(memory_format=torch.channels_last)
     found = statistics_cuda.run(StatisticsProblem(x, None, None, 0.0))

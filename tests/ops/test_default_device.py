@@ -26,7 +26,7 @@ FACTORIES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("part", ["functional", "nn", "ops"])
+@pytest.mark.parametrize("part", ["checkpoint", "functional", "methods", "nn", "ops"])
 def test_every_new_tensor_names_its_device(part):
     without = []
     for path in sorted((FOLDER / part).rglob("*.py")):

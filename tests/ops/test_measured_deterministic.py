@@ -59,6 +59,17 @@ def test_a_deterministic_kernel_that_is_wrong_is_not_chosen(rank):
     assert refusing.runs == 0
 
 
+@pytest.mark.parametrize("refuses", ["", "it is not built"])
+@pytest.mark.usefixtures("deterministic")
+def test_a_substitute_is_checked_only_without_the_kernel_that_it_stands_for(rank, refuses):
+    substitute = deterministic_backend(1.0)
+    substitute.INSTEAD_OF = "cuda"
+    cuda = deterministic_backend(9.0, refuses=refuses)
+    ranking = rank({"reference": Backend(3.0), "cuda": cuda, "triton": substitute})
+    assert ranking.names == ("triton" if refuses else "cuda", "reference")
+    assert bool(substitute.runs) == bool(refuses)
+
+
 @pytest.mark.usefixtures("deterministic")
 def test_nothing_is_checked_while_a_graph_is_captured(rank, monkeypatch):
     backends = {"reference": Backend(3.0), "cuda": deterministic_backend(1.0)}

@@ -12,8 +12,8 @@ from simulated_gpu import SimulatedQueue
 from test_measured import Backend
 
 from maskedconv.ops import measured
-from maskedconv.ops.bn_relu import BACKWARD
-from maskedconv.ops.bn_statistics import OF_SUM, StatisticsProblem
+from maskedconv.ops.bn_relu import BACKWARD, FORWARD
+from maskedconv.ops.bn_statistics import OF_SUM, OPERATOR, StatisticsProblem
 
 simulation = test_measured.simulation
 rank = test_measured.rank
@@ -105,3 +105,32 @@ def test_a_normalisation_without_effect_is_checked_with_another(simulation, weig
             "backward", {"reference": reference, **kernels}, problem, compare=BACKWARD.compare
         )
     assert set(ranking.names) == {"reference", "right"}
+
+
+def test_a_substitute_is_not_tried_beside_the_kernel_that_it_stands_for(rank):
+    substitute = Backend(1.0)
+    substitute.INSTEAD_OF = "cuda"
+    backends = {"reference": Backend(3.0), "cuda": Backend(5.0), "triton": substitute}
+    assert rank(backends).names == ("reference", "cuda")
+    assert substitute.runs == 0
+
+
+@pytest.mark.parametrize(
+    "cuda", [Backend(1.0, error=0.5), Backend(1.0, refuses="it is not built")], ids=["wrong", "no"]
+)
+@pytest.mark.filterwarnings("ignore::maskedconv.ops.measured.WrongKernel")
+def test_a_substitute_runs_where_the_kernel_that_it_stands_for_does_not(rank, cuda):
+    substitute = Backend(2.0)
+    substitute.INSTEAD_OF = "cuda"
+    ranking = rank({"reference": Backend(3.0), "cuda": cuda, "triton": substitute})
+    assert ranking.names == ("triton", "reference")
+
+
+@pytest.mark.parametrize("operator", [FORWARD, BACKWARD, OPERATOR, OF_SUM], ids=lambda op: op.name)
+def test_triton_stands_for_cuda_in_the_operators_of_batch_norm(operator):
+    """To compile and time both takes seconds for each kind of problem."""
+    backends = operator.backends
+    substitutes = {name: getattr(b, "INSTEAD_OF", None) for name, b in backends.items()}
+    assert {name for name, other in substitutes.items() if other} == {"triton"}
+    assert substitutes["triton"] == "cuda"
+    assert list(backends).index("cuda") < list(backends).index("triton")

@@ -1,4 +1,4 @@
-"""Step 3: times the kernels of weight gradients and masks by graph replay, with a cold cache."""
+"""Step 3: times the kernels by graph replay, with a cold cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bench.ceilings import weight_gradient
-from bench.gpu_check import masked_weights, shapes
+from bench.gpu_check import batch_norms, masked_weights, shapes
 from bench.gpu_check.device import Device
 from bench.gpu_check.plan import UNCONFIRMED
 from bench.gpu_check.problems import about_shape, by_name, problem_of
@@ -25,6 +25,8 @@ def run(case: str, device: Device, options: dict[str, Any]) -> dict[str, Any]:
     name, _, candidate = case.partition(" | ")
     if name.startswith("masked_weight"):
         return masked_weights.timed(name, candidate, device)
+    if name.partition(" ")[0] in batch_norms.OPERATORS:
+        return batch_norms.timed(name, candidate, device)
     shape = by_name(shapes.table(device.rehearsal), name)
     function = candidate_of(candidate, problem_of(shape, device.name), device)
     times = device.times(device.capture(function), REPETITIONS[device.name])

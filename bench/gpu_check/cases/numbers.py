@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.gpu_check import masked_weights, shapes
+from bench.gpu_check import batch_norms, masked_weights, shapes
 from bench.gpu_check.device import Device
-from bench.gpu_check.problems import about_shape, by_name, errors, exact, problem_of
+from bench.gpu_check.problems import about_shape, by_name, errors, exact, problem_of, verdict
 from bench.gpu_check.record import NotHere
 from bench.gpu_check.shapes import Shape
 from maskedconv.ops.pack_filters import BACKENDS as PACKERS
@@ -27,6 +27,8 @@ def run(case: str, device: Device, options: dict[str, Any]) -> dict[str, Any]:
         return packing(backend, device)
     if name == "masked_weight":
         return masked_weights.check(backend, device)
+    if name in batch_norms.OPERATORS:
+        return batch_norms.check(name, backend, device)
     shape = by_name(shapes.numbers(device.rehearsal), name)
     return {"backend": backend, **about_shape(shape, device), **gradient(shape, backend, device)}
 
@@ -42,12 +44,8 @@ def gradient(shape: Shape, backend: str, device: Device) -> dict[str, Any]:
     limit = {name: 2 * plain[name] + EPS[shape.dtype] for name in error}
     # Written so that a NaN is wrong.
     right = first.shape == expected.shape and all(error[name] <= limit[name] for name in error)
-    return {
-        "status": "ok" if right else "wrong",
-        "error": error,
-        "plain_error": plain,
-        "repeats_to_the_bit": bool(torch.equal(first, second)),
-    }
+    found = verdict(BACKENDS[backend], right, torch.equal(first, second))
+    return {**found, "error": error, "plain_error": plain}
 
 
 @functools.lru_cache(maxsize=64)

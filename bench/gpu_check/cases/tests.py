@@ -1,6 +1,7 @@
 """Step 7: the tests that need a GPU, in several processes if pytest-xdist is installed.
 
-Where a test loses the GPU, new processes run the tests that have not run.
+Where a test loses the GPU, new processes run the tests that have not run. A case is a file, and the
+tests of it that pytest's option ``-k`` selects.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ def _losses(record: Record) -> int:
 
 
 def _pytest(case: str, device: Device, options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    file, _, selected = case.partition(" | ")
     command = [
         sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider",
-        "-p", "bench.gpu_check.pytest_rows", case,
+        "-p", "bench.gpu_check.pytest_rows", file, *(["-k", selected] if selected else []),
     ]  # fmt: skip
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(WORKERS)]

@@ -44,6 +44,7 @@ class _Backward:
     def __init__(self, backend: Any) -> None:
         self.DEVICES = getattr(backend, "DEVICES", ())
         self.DETERMINISTIC = getattr(backend, "DETERMINISTIC", False)
+        self.INSTEAD_OF = getattr(backend, "INSTEAD_OF", None)
         self.cannot_run, self.run_backward = backend.cannot_run, backend.run_backward
 
     def run(self, problem: NormProblem) -> tuple[Tensor, ...]:

@@ -20,7 +20,6 @@ from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cuda",)
 DETERMINISTIC = True
-_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 _MOST_PIXELS = 2**31 - 2**24  # kMostNormPixels of csrc/bn_relu/cuda/bn_relu_cuda.h
 _MOST_CHANNELS = 2**16
 _TILE = 16  # channels, at least, for which blocks that have ended are counted
@@ -63,7 +62,7 @@ def cannot_take(input: Tensor) -> str:
         return "maskedconv._C was built without CUDA"
     if input.device.type != "cuda":
         return f"its kernel is for cuda; the input is on {input.device}"
-    if input.dtype not in _TYPES:
+    if input.dtype not in native.TYPES:
         return f"its kernel is for float32, bfloat16 and float16; the input is {input.dtype}"
     if input.numel() == 0:
         return "there is nothing to compute"
@@ -138,7 +137,7 @@ def module() -> ModuleType:
 
 def shape_of(input: Tensor) -> tuple[str, int, int]:
     """Type, pixels and channels."""
-    return _TYPES[input.dtype], input.numel() // input.size(1), input.size(1)
+    return native.TYPES[input.dtype], input.numel() // input.size(1), input.size(1)
 
 
 def image(tensor: Tensor, dim: int | None = None) -> Image:

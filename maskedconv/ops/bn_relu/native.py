@@ -17,11 +17,6 @@ from maskedconv.ops.plain import address
 DEVICES: tuple[str, ...] = ("cpu",)
 MOST = 2**31 - 1  # kMost of csrc/common/checks.h
 _COMPILED = native.module()
-TYPES = {
-    torch.float32: "float32",
-    torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-}
 
 
 def cannot_run(problem: NormProblem) -> str:
@@ -31,7 +26,7 @@ def cannot_run(problem: NormProblem) -> str:
         return native.why_missing()
     if input.device.type != "cpu":
         return f"its kernel is for the CPU; the input is on {input.device}"
-    if input.dtype not in TYPES:
+    if input.dtype not in native.TYPES:
         return f"its kernel is for float32, bfloat16 and float16; the input is {input.dtype}"
     if input.size(1) > MOST:
         return f"its kernel is for at most {MOST} channels"
@@ -92,7 +87,7 @@ def _pixels(input: Tensor) -> tuple[str, int, int, int, int]:
     """Type, address of the first pixel, stride between pixels, number of pixels, channels."""
     channels = input.size(1)
     count = input.numel() // max(1, channels)
-    return TYPES[input.dtype], address(input), pixel_pitch(input), count, channels
+    return native.TYPES[input.dtype], address(input), pixel_pitch(input), count, channels
 
 
 def image(tensor: Tensor | None) -> tuple[int, int]:

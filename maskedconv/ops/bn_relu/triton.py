@@ -1,7 +1,7 @@
 """bn_relu by the Triton kernels of ``triton_kernels.py``: one launch forward, three backward.
 
-For a GPU whose CUDA part was not built. Not yet run on a GPU: ``ops/measured.py`` checks the
-results there before it is chosen.
+For a GPU on which the CUDA kernels cannot run, or are wrong. Not yet run on a GPU:
+``ops/measured.py`` checks the results there before they are chosen.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from maskedconv.ops.geometry import dense_like, pixel_pitch
 
 DEVICES: tuple[str, ...] = ("cuda",)
 DETERMINISTIC = True
+INSTEAD_OF = "cuda"  # to compile and time both would take the first run's time for nothing
 BLOCKS = {"BLOCK_PIXELS": 32, "BLOCK_CHANNELS": 64}
 PARTS = 128  # at most, into which sums over all pixels are split
 OVER_PARTS = {"BLOCK_PARTS": PARTS, "BLOCK_CHANNELS": 16}

@@ -38,6 +38,7 @@ class _OfSum:
     def __init__(self, backend: Any) -> None:
         self.DEVICES = getattr(backend, "DEVICES", ())
         self.DETERMINISTIC = getattr(backend, "DETERMINISTIC", False)
+        self.INSTEAD_OF = getattr(backend, "INSTEAD_OF", None)
         self.cannot_run, self.statistics = backend.cannot_run, backend.run
 
     def run(self, problem: StatisticsProblem) -> tuple[Tensor, Tensor]:

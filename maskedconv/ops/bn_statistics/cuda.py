@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops.bn_relu import cuda as bn_relu
+from maskedconv.ops.bn_statistics.native import MEAN_OVER_BATCHES
 from maskedconv.ops.bn_statistics.problem import StatisticsProblem
 from maskedconv.ops.plain import address
 
@@ -27,13 +28,14 @@ def run(problem: StatisticsProblem) -> Tensor:
     mean, var, batches, momentum = running or (None, None, None, 0.0)
     if momentum is None and batches is not None:
         batches.add_(1)
+        momentum = MEAN_OVER_BATCHES
     with torch.cuda.device(input.device):
         if statistics is None:
             size = (5, input.size(1))
             statistics = torch.empty(size, dtype=torch.float32, device=input.device)
         affine = [bn_relu.channels_of(part, input) for part in (weight, bias)]
         pointers = [0 if part is None else address(part) for part in (*affine, mean, var, batches)]
-        rest = -1.0 if momentum is None else momentum, eps, bn_relu.image(statistics, 0)
+        rest = momentum or 0.0, eps, bn_relu.image(statistics, 0)
         stream = torch.cuda.current_stream().cuda_stream
         if moments is not None:
             bn_relu.module().bn_statistics_of_moments_cuda(

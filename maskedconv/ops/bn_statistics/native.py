@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import native
-from maskedconv.ops.bn_relu.native import MOST, TYPES, image
+from maskedconv.ops.bn_relu.native import MOST, image
 from maskedconv.ops.bn_statistics.problem import StatisticsProblem
 from maskedconv.ops.geometry import pixel_pitch
 from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cpu",)
-MEAN_OVER_BATCHES = -1.0  # as momentum of csrc/bn_relu/statistics.h
+MEAN_OVER_BATCHES = -1.0  # as momentum of the compiled kernels
 _COMPILED = native.module()
 
 
@@ -31,7 +31,7 @@ def cannot_run(problem: StatisticsProblem) -> str:
     for tensor in problem.tensors():
         if tensor.device.type != "cpu":
             return f"its kernel is for the CPU; a tensor is on {tensor.device}"
-        if tensor.dtype not in TYPES or tensor.dtype != problem.input.dtype:
+        if tensor.dtype not in native.TYPES or tensor.dtype != problem.input.dtype:
             return f"its kernel is for float32, bfloat16 and float16; a tensor is {tensor.dtype}"
         if pixel_pitch(tensor) == 0:
             return "its kernel is for contiguous channels and a constant stride between pixels"
@@ -58,7 +58,7 @@ def run(problem: StatisticsProblem) -> Tensor:
     rest = state, momentum, eps, (address(out), out.stride(0))
     if moments is None:
         _COMPILED.bn_statistics(
-            TYPES[input.dtype], image(input), pixels, channels, image(summand), image(total),
+            native.TYPES[input.dtype], image(input), pixels, channels, image(summand), image(total),
             *rest, torch.get_num_threads(),
         )  # fmt: skip
     else:

@@ -1,7 +1,7 @@
 """bn_statistics by the Triton kernels of ``triton_kernels.py``, in two launches.
 
-For a GPU whose CUDA part was not built. Not yet run on a GPU: ``ops/measured.py`` checks the result
-there before it is chosen.
+For a GPU on which the CUDA kernel cannot run, or is wrong. Not yet run on a GPU:
+``ops/measured.py`` checks the result there before it is chosen.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from maskedconv.ops.geometry import pixel_pitch
 
 DEVICES: tuple[str, ...] = ("cuda",)
 DETERMINISTIC = True
+INSTEAD_OF = "cuda"  # to compile and time both would take the first run's time for nothing
 
 
 def cannot_run(problem: StatisticsProblem) -> str:

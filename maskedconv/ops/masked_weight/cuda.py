@@ -18,7 +18,7 @@ from maskedconv.ops.masked_weight.layout import (
     result_like,
     why_no_layout,
 )
-from maskedconv.ops.masked_weight.native import TYPES, why_not_typed
+from maskedconv.ops.masked_weight.native import why_not_typed
 from maskedconv.ops.masked_weight.problem import (
     AnyMaskProblem,
     MaskProblem,
@@ -85,7 +85,7 @@ def masked_weight(problem: MaskProblem) -> Tensor:
             shape = compiled.MASKED_WEIGHT_CUDA_PARTS, 2
             parts = torch.empty(shape, dtype=torch.float64, device=out.device)
         compiled.masked_weight_cuda(
-            TYPES[dtype], address(weight), address(score), *layout, address(value),
+            native.TYPES[dtype], address(weight), address(score), *layout, address(value),
             address(first), scale, address(out), 0 if parts is None else address(parts),
             torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
@@ -99,8 +99,8 @@ def score_grad(problem: ScoreGradProblem) -> Tensor:
         out, _ = result_like(weight, dtype)
         grad, weight, score = (in_layout_of(out, tensor) for tensor in problem.tensors())
         _module().score_grad_cuda(
-            TYPES[grad.dtype], address(grad), address(weight), address(score), out.numel(), binary,
-            scale, address(out), torch.cuda.current_stream().cuda_stream,
+            native.TYPES[grad.dtype], address(grad), address(weight), address(score), out.numel(),
+            binary, scale, address(out), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     return out
 

@@ -22,7 +22,6 @@ from maskedconv.ops.plain import address
 DEVICES: tuple[str, ...] = ("cpu",)
 _COMPILED = native.module()
 _MOST_ELEMENTS = 2**31 - 1
-TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 def cannot_run(problem: AnyMaskProblem) -> str:
@@ -44,10 +43,10 @@ def why_not_typed(problem: AnyMaskProblem) -> str:
         return f"its kernel is for float32 weights and scores; these are {scored.dtype}"
     if problem.score.dtype != torch.float32:
         return f"its kernel is for float32 scores; these are {problem.score.dtype}"
-    if isinstance(problem, MaskProblem) and problem.dtype not in TYPES:
+    if isinstance(problem, MaskProblem) and problem.dtype not in native.TYPES:
         return f"no compiled conversion to {problem.dtype}"
     if isinstance(problem, ScoreGradProblem):
-        if problem.grad.dtype not in TYPES:
+        if problem.grad.dtype not in native.TYPES:
             return f"no compiled conversion from {problem.grad.dtype}"
         if problem.dtype != torch.float32:
             return f"its kernel is for float32 gradients of scores, not {problem.dtype}"
@@ -82,7 +81,7 @@ def masked_weight(problem: MaskProblem) -> Tensor:
         return out.copy_(masked_weight(rows))
     weight, score = in_layout_of(out, weight), in_layout_of(out, score)
     _module().masked_weight(
-        TYPES[dtype], address(weight), address(score), weight.numel(), address(value),
+        native.TYPES[dtype], address(weight), address(score), weight.numel(), address(value),
         address(first), binary, scale, address(out), torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -94,8 +93,8 @@ def score_grad(problem: ScoreGradProblem) -> Tensor:
     out = torch.empty_like(weight, dtype=dtype, requires_grad=False)
     grad, weight, score = (in_layout_of(out, tensor) for tensor in problem.tensors())
     _module().score_grad(
-        TYPES[grad.dtype], address(grad), address(weight), address(score), weight.numel(), binary,
-        scale, address(out), torch.get_num_threads(),
+        native.TYPES[grad.dtype], address(grad), address(weight), address(score), weight.numel(),
+        binary, scale, address(out), torch.get_num_threads(),
     )  # fmt: skip
     return out
 

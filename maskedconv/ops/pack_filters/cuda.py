@@ -17,7 +17,6 @@ from maskedconv.ops.plain import address
 DEVICES: tuple[str, ...] = ("cuda",)
 DETERMINISTIC = True  # it copies
 _MOST_ELEMENTS = 2**28  # from the first to the last: all indices of the kernel fit in 32 bits
-_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 def cannot_run(problem: PackProblem) -> str:
@@ -31,7 +30,7 @@ def cannot_run(problem: PackProblem) -> str:
         return f"its kernel is for cuda; the filters are on {learned.device} and {frozen.device}"
     if learned.dtype != torch.float32 or frozen.dtype != torch.float32:
         return f"its kernel is for float32 filters; these are {learned.dtype} and {frozen.dtype}"
-    if problem.dtype not in _TYPES:
+    if problem.dtype not in native.TYPES:
         return f"no compiled conversion to {problem.dtype}"
     if max(math.prod(problem.shape), _span(learned), _span(frozen)) > _MOST_ELEMENTS:
         return "its kernel's indices are of 32 bits"
@@ -54,7 +53,7 @@ def run(problem: PackProblem) -> Tensor:
             memory_format=problem.memory_format,
         )  # fmt: skip
         module.pack_filters_cuda(
-            address(out), out.stride(), _TYPES[problem.dtype],
+            address(out), out.stride(), native.TYPES[problem.dtype],
             address(learned), learned.stride(), address(frozen), frozen.stride(),
             problem.shape, learned.size(problem.slice_dim), problem.slice_dim,
             torch.cuda.current_stream().cuda_stream,

@@ -30,7 +30,7 @@ def cannot_run(problem: WeightGradProblem) -> str:
         return "maskedconv._C was built without CUDA"
     if reason := gpu.why_not_on_cuda(problem):
         return reason
-    if input.dtype not in gpu.TYPES or grad_output.dtype != input.dtype:
+    if input.dtype not in native.TYPES or grad_output.dtype != input.dtype:
         return (
             "its kernel is for float32, bfloat16 and float16; the input is "
             f"{input.dtype}, the gradient {grad_output.dtype}"
@@ -62,7 +62,7 @@ def _splits(
 ) -> int:
     """The number of partial gradients that the kernel writes; 0 if it does not fit."""
     splits = gpu.module().weight_grad_cuda_splits(
-        gpu.TYPES[dtype], input_shape, shape,
+        native.TYPES[dtype], input_shape, shape,
         geometry.stride, geometry.padding, geometry.dilation, *limits,
     )  # fmt: skip
     return int(splits)

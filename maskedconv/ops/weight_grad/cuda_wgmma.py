@@ -64,7 +64,7 @@ def _workspace(
 ) -> tuple[int, int]:
     """Numbers of floats and of counters that a launch needs."""
     floats, counters = gpu.module().weight_grad_wgmma_workspace(
-        gpu.TYPES[dtype], input_shape, shape,
+        native.TYPES[dtype], input_shape, shape,
         geometry.stride, geometry.padding, geometry.dilation, *limits,
     )  # fmt: skip
     return int(floats), int(counters)

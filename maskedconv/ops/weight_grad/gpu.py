@@ -12,8 +12,6 @@ from maskedconv.ops import native
 from maskedconv.ops.plain import address
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
-TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-
 
 class Limits(NamedTuple):
     """The limits of a GPU that determine a kernel's tiles."""
@@ -56,7 +54,7 @@ def operands(problem: WeightGradProblem) -> tuple[Any, ...]:
     """Type, addresses, shapes and strides, in the order of the module's functions."""
     input, grad_output, geometry = problem.input, problem.grad_output, problem.geometry
     return (
-        TYPES[input.dtype],
+        native.TYPES[input.dtype],
         address(input), input.shape, input.stride(),
         address(grad_output), grad_output.shape, grad_output.stride(),
         problem.shape, geometry.stride, geometry.padding, geometry.dilation,

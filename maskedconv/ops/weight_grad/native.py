@@ -11,11 +11,6 @@ from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_ke
 
 DEVICES: tuple[str, ...] = ("cpu",)
 _COMPILED = native.module()
-_TYPES = {
-    torch.float32: "float32",
-    torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-}
 
 
 def cannot_run(problem: WeightGradProblem) -> str:
@@ -25,7 +20,7 @@ def cannot_run(problem: WeightGradProblem) -> str:
         return native.why_missing()
     if input.device.type != "cpu":
         return f"its kernel is for the CPU; the input is on {input.device}"
-    if input.dtype not in _TYPES or problem.grad_output.dtype != input.dtype:
+    if input.dtype not in native.TYPES or problem.grad_output.dtype != input.dtype:
         return (
             "its kernel is for float32, bfloat16 and float16; the input is "
             f"{input.dtype}, the gradient {problem.grad_output.dtype}"
@@ -45,7 +40,7 @@ def run(problem: WeightGradProblem) -> Tensor:
         scale, shift = native.of_channels(scale, shape[1]), native.of_channels(shift, shape[1])
         scale_at, shift_at = address(scale), address(shift)
     _COMPILED.weight_grad(
-        _TYPES[input.dtype],
+        native.TYPES[input.dtype],
         address(input), input.shape, input.stride(),
         address(grad_output), grad_output.shape, grad_output.stride(),
         shape, geometry.stride, geometry.padding, geometry.dilation,
