@@ -29,7 +29,7 @@ from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
 from maskedconv.conversion.unlearned import warn_of_all_frozen, warn_of_none_learned
 from maskedconv.methods import Method
 from maskedconv.methods.which import Which, check_which
-from maskedconv.nn.own_hooks import remove_unused_hooks
+from maskedconv.nn.own_hooks import owners, remove_unused_hooks
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.remembered import remember_frozen
 
@@ -109,9 +109,9 @@ def convert_(
         ValueError, TypeError: as :class:`MaskedConv2d`; or not exactly one of ``learned`` and
             ``method`` is given; or an argument is not one of the above. Nothing has been changed
             then.
-        ValueError: ``model`` is itself a convolution or holds a DistributedDataParallel, no layer
-            can be converted, a pattern matches nothing or only layers that are left alone, or
-            ``norm`` asks for running statistics and there are none.
+        ValueError: ``model`` is itself a convolution, holds a DistributedDataParallel, or is that
+            of a :class:`Tasks`; no layer can be converted, a pattern matches nothing or only layers
+            that are left alone, or ``norm`` asks for running statistics and there are none.
     """
     method = _method(learned, slice_dim, frozen, which, method)
     outside = Outside(norm, patterns_of("head", head) or (), rest)
@@ -155,8 +155,8 @@ def merge_(model: Model) -> Model:
         ``model``, changed in place.
 
     Raises:
-        ValueError: ``model`` is itself a convolution or holds a DistributedDataParallel, or it has
-            masked layers and none can be merged.
+        ValueError: ``model`` is itself a convolution, holds a DistributedDataParallel, or is that
+            of a :class:`Tasks`; or it has masked layers and none can be merged.
     """
     _check_model(model, (nn.Conv2d,), "its to_plain()")
     masked = partly_learned_layers(model)
@@ -248,6 +248,11 @@ def _check_model(model: nn.Module, kinds: tuple[type[nn.Module], ...], instead: 
                 f"{name or 'model'} is a DistributedDataParallel, which keeps the old parameters; "
                 "convert the model before it is wrapped"
             )
+    for name, owner in owners(model):
+        raise ValueError(
+            f"{name or 'model'} has the values of a {type(owner).__name__}, which would go on with "
+            "the old layers; expected a copy: copy.deepcopy(tasks.model)"
+        )
 
 
 def _warn_of_left(left: Mapping[str, str], total: int, caller: str) -> None:
