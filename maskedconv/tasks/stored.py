@@ -1,4 +1,4 @@
-"""Values of a task while another one is active."""
+"""Values of a task, whether it is active or not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maskedconv.tasks.places import Place, Value, write
 
 
 class Stored(NamedTuple):
-    """Modules with the names of the model's, which hold a task's values while it is not active.
+    """Modules with the names of the model's, which hold a task's values.
 
     Attributes:
         root: stands for the model.
@@ -27,12 +27,6 @@ class Stored(NamedTuple):
 
     def values(self) -> list[Value]:
         return [place.value for place in self.places]
-
-    def take(self) -> list[Value]:
-        """The values, which are then no longer here."""
-        values = self.values()
-        self.fill([None] * len(values))
-        return values
 
 
 def make_stored(places: Sequence[Place]) -> Stored:
