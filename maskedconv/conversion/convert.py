@@ -15,6 +15,7 @@ from maskedconv.conversion.by_layer import ByLayer, values_by_layer
 from maskedconv.conversion.carrying import carry_to_parts, carry_to_plain
 from maskedconv.conversion.choosing import FilterFn, Selection, choose
 from maskedconv.conversion.convolutions import obstacles, partly_learned_layers, plain_types
+from maskedconv.conversion.fisher import FisherInformation
 from maskedconv.conversion.fractions import Fraction, Learned, fractions_by_layer, is_by_layer
 from maskedconv.conversion.naming import Layers, Patterns, grouped, patterns_of
 from maskedconv.conversion.outside import (
@@ -214,6 +215,11 @@ def _by_layer(
     if is_by_layer(learned):
         for name, value in fractions_by_layer(learned, chosen, method.slice_dim).items():
             own[name]["learned"] = value
+    if isinstance(which, FisherInformation) and which.slice_dim != method.slice_dim:
+        raise ValueError(
+            f"slice_dim is {method.slice_dim}, but which has the scores of slice_dim="
+            f"{which.slice_dim}; expected those of the same slices"
+        )
     if _is_by_layer(which):
         for name, indices in values_by_layer("which", which, check_which, chosen).items():
             own[name]["which"] = indices
