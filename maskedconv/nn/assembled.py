@@ -36,6 +36,8 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
     has_bias: bool
     which: tuple[int, ...] | None
     _selected: Selected | None
+    # Of a plain layer's weight and bias, for those that are not learned here.
+    _requires_grad: dict[str, bool]
 
     @property
     def num_frozen(self) -> int:
@@ -61,6 +63,15 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
     @bias.deleter
     def bias(self) -> None:
         self._refuse("bias")
+
+    def _take_requires_grad(self, conv: nn.Conv2d) -> None:
+        """Gives the learned parts ``requires_grad`` of a plain layer, or remembers it."""
+        for name, part in (("weight", self.learned), ("bias", self.bias_learned)):
+            full = getattr(conv, name)
+            if full is not None and isinstance(part, nn.Parameter):
+                part.requires_grad_(full.requires_grad)
+            elif full is not None:
+                self._requires_grad[name] = full.requires_grad
 
     def _load_from_state_dict(
         self,
