@@ -78,8 +78,9 @@ class Switching(nn.Module):
             seed: draws the learned values anew, as :class:`maskedconv.Ensemble` does.
 
         Raises:
-            TypeError, ValueError: an argument is not one of these, the task exists, or its values
-                cannot be drawn anew. The tasks are then as before.
+            TypeError, ValueError: an argument is not one of these, the task exists, ``head`` has a
+                part of another task or of the model, or the values cannot be drawn anew. The tasks
+                are then as before.
         """
         copied = bool(self._stored) or seed is not None
         with self._alone(), self._added(name, head, copied=copied):
@@ -306,6 +307,31 @@ class Switching(nn.Module):
             raise TypeError(f"head is a {type(head).__name__}; expected a module")
         if head is not None and self._head is None:
             raise ValueError("head is given; expected None, as Tasks was made without head=")
+        if head is not None:
+            self._check_own(head)
+
+    def _check_own(self, head: nn.Module) -> None:
+        """ValueError if a task, or the rest of the model, has a part of ``head``."""
+        # The first task's head takes the place of the model's.
+        replaced = set() if self._stored else {id(one) for one in _parts(self._places[0].value)}
+        others = {id(one): name for name, one in _named_parts(self)}
+        for one in _parts(head):
+            if id(one) in others and id(one) not in replaced:
+                raise ValueError(
+                    f"head has {others[id(one)]}, of which each task needs its own; expected a "
+                    "new module, or copy.deepcopy(head)"
+                )
+
+
+def _parts(module: nn.Module) -> Iterator[nn.Module | Tensor]:
+    """The modules, parameters and buffers of ``module``."""
+    return (part for _, part in _named_parts(module))
+
+
+def _named_parts(module: nn.Module) -> Iterator[tuple[str, nn.Module | Tensor]]:
+    yield from module.named_modules()
+    yield from module.named_parameters()
+    yield from module.named_buffers()
 
 
 def _in_mode(module: Any, other: nn.Module | None) -> None:

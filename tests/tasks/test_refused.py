@@ -108,3 +108,21 @@ def test_data_parallel_of_one_task():
     parallel.module = copy.deepcopy(tasks.model)
     with pytest.raises(ValueError, match=r"one task of a Tasks.*DistributedDataParallel\(tasks\)"):
         parallel.module = nn.Sequential(tasks.model)
+
+
+def test_a_head_belongs_to_one_task():
+    tasks = Tasks(nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4))), head="1")
+    own, body = tasks.model[1], tasks.model[0]
+    with pytest.raises(ValueError, match=r"head has model\.0, of which each task needs its own"):
+        tasks.add("a", head=nn.Sequential(body))
+    tasks.add("a", head=nn.Sequential(own, nn.ReLU()))
+    tied = nn.Linear(4, 4)
+    tied.weight = own[0].weight
+    tasks.add("b", head=nn.Linear(4, 2))
+    wrong = {r"tasks\.a\.1\.0": own, r"tasks\.a\.1\.0\.0\.weight": tied}
+    wrong |= {r"tasks\.b\.1": tasks.model[1], r"model\.0": nn.Sequential(body)}
+    for name, head in wrong.items():
+        with pytest.raises(ValueError, match=f"head has {name}, of which each task needs its own"):
+            tasks.add("c", head=head)
+    assert tasks.names == ("a", "b")
+    tasks.add("c", head=copy.deepcopy(own))
