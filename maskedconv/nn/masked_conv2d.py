@@ -274,7 +274,7 @@ class MaskedConv2d(AssembledConv2d):
     def to_conv2d(self) -> nn.Conv2d:
         """A plain ``nn.Conv2d`` with the same filters (a copy), all of them learned.
 
-        Its weight and bias are frozen only if the learned part here has ``requires_grad=False``, or,
+        Its weight and bias are frozen only if the learned part here has ``requires_grad=False``; or
         without a learned part, if those of the plain layer that this was made of were frozen.
         Hooks and further attributes stay here; :func:`maskedconv.merge_` moves them.
 
