@@ -148,9 +148,10 @@ def merge_(model: Model) -> Model:
 
     Likewise for the layers of the other methods. Keeps and skips the same things as
     :func:`convert_`. A merged weight requires a gradient unless the learned part had
-    ``requires_grad=False``; if nothing was learned, it does if the plain layer's did. It has a ``grad`` only if the whole layer was learned. Norms whose
-    statistics were frozen are plain again; they follow the batch after the next ``train()``. Other
-    parameters that were frozen outside the layers stay so.
+    ``requires_grad=False``; if nothing was learned, it does if the plain layer's did. It has a
+    ``grad`` only if the whole layer was learned. Norms whose statistics were frozen are plain
+    again; they follow the batch after the next ``train()``. Other parameters that were frozen
+    outside the layers stay so.
 
     Returns:
         ``model``, changed in place.

@@ -35,6 +35,22 @@ def make_stored(places: Sequence[Place]) -> Stored:
     return Stored(root, [_mirrored(root, place) for place in places])
 
 
+def take_mode(head: Value, before: Value) -> None:
+    """Gives the head of a task the mode of the one whose place it takes."""
+    both = isinstance(head, nn.Module) and isinstance(before, nn.Module)
+    if both and head.training != before.training:
+        head.train(before.training)
+
+
+def count_bytes(values: Sequence[Value]) -> int:
+    """The bytes of all tensors, each once."""
+    tensors: dict[int, torch.Tensor] = {}
+    for value in values:
+        found = value.state_dict().values() if isinstance(value, nn.Module) else (value,)
+        tensors |= {id(one): one for one in found if one is not None}
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
 def check_alike(name: str, stored: Sequence[Value], present: Sequence[Value]) -> None:
     """ValueError if a task was left behind when the model alone was moved or converted."""
     for one, other in zip(stored, present, strict=True):

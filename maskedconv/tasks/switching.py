@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from maskedconv.nn.drawing import draw_learned_
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.tasks.arguments import check_head, check_name
 from maskedconv.tasks.following import NO_PASS, Following, current_pass
 from maskedconv.tasks.names import entry_names
 from maskedconv.tasks.places import Value, find_places, write
-from maskedconv.tasks.stored import Stored, check_alike, make_stored
+from maskedconv.tasks.stored import Stored, check_alike, count_bytes, make_stored, take_mode
 
 
 class Switching(nn.Module):
@@ -24,8 +25,7 @@ class Switching(nn.Module):
 
     The values of each task are in modules with the names of the model's, and those of the active
     one in the model too. So ``nn.Module`` itself finds all of them, in an order and under names
-    that do not depend on which task is active. Calls run one at a time, whatever threads they are
-    from.
+    that do not depend on which task is active. Calls of all threads run one at a time.
     """
 
     def __init__(self, model: nn.Module, *, head: str | None = None) -> None:
@@ -187,12 +187,7 @@ class Switching(nn.Module):
         """
         with self._alone():
             stored = self._task(name)
-            values = self._present() if name == self._active else stored.values()
-        tensors: dict[int, Tensor] = {}
-        for value in values:
-            found = value.state_dict().values() if isinstance(value, nn.Module) else (value,)
-            tensors |= {id(one): one for one in found if one is not None}
-        return sum(tensor.nbytes for tensor in tensors.values())
+            return count_bytes(self._present() if name == self._active else stored.values())
 
     def named_modules(self, *arguments: Any, **options: Any) -> Any:
         """As ``nn.Module``, for which the values of the active task are those of the model now."""
@@ -215,8 +210,7 @@ class Switching(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         with self._alone():
-            if self._active is not None:
-                # A buffer in two places would become two.
+            if self._active is not None:  # A buffer in two places would become two.
                 self._stored[self._active].fill([None] * len(self._places))
             try:
                 return super()._apply(fn, recurse)
@@ -252,7 +246,7 @@ class Switching(nn.Module):
     def _put(self, values: list[Value]) -> None:
         """Gives the model the values of a task."""
         if self._head is not None:
-            _in_mode(values[0], self._places[0].value)
+            take_mode(values[0], self._places[0].value)
         write(self._places, values)
         for layer in self._layers:
             layer.values_replaced()
@@ -297,43 +291,10 @@ class Switching(nn.Module):
         del self._stored[name], self.tasks._modules[name]
 
     def _check_new(self, name: str, head: nn.Module | None) -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"name is a {type(name).__name__}; expected a str")
-        if not name or "." in name:
-            raise ValueError(f"name is {name!r}; expected a name without dots")
-        if name in self._stored:
-            raise ValueError(f"name is {name!r}, which exists; expected a new one, or remove it")
-        if head is not None and not isinstance(head, nn.Module):
-            raise TypeError(f"head is a {type(head).__name__}; expected a module")
-        if head is not None and self._head is None:
+        check_name(name, self._stored)
+        if head is None:
+            return
+        if self._head is None:
             raise ValueError("head is given; expected None, as Tasks was made without head=")
-        if head is not None:
-            self._check_own(head)
-
-    def _check_own(self, head: nn.Module) -> None:
-        """ValueError if a task, or the rest of the model, has a part of ``head``."""
         # The first task's head takes the place of the model's.
-        replaced = set() if self._stored else {id(one) for one in _parts(self._places[0].value)}
-        others = {id(one): name for name, one in _named_parts(self)}
-        for one in _parts(head):
-            if id(one) in others and id(one) not in replaced:
-                raise ValueError(
-                    f"head has {others[id(one)]}, of which each task needs its own; expected a "
-                    "new module, or copy.deepcopy(head)"
-                )
-
-
-def _parts(module: nn.Module) -> Iterator[nn.Module | Tensor]:
-    """The modules, parameters and buffers of ``module``."""
-    return (part for _, part in _named_parts(module))
-
-
-def _named_parts(module: nn.Module) -> Iterator[tuple[str, nn.Module | Tensor]]:
-    yield from module.named_modules()
-    yield from module.named_parameters()
-    yield from module.named_buffers()
-
-
-def _in_mode(module: Any, other: nn.Module | None) -> None:
-    if other is not None and module.training != other.training:
-        module.train(other.training)
+        check_head(head, self, None if self._stored else self._places[0].value)
