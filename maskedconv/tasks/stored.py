@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -35,10 +35,9 @@ def make_stored(places: Sequence[Place]) -> Stored:
     return Stored(root, [_mirrored(root, place) for place in places])
 
 
-def take_mode(head: Value, before: Value) -> None:
+def take_mode(head: Any, before: nn.Module | None) -> None:
     """Gives the head of a task the mode of the one whose place it takes."""
-    both = isinstance(head, nn.Module) and isinstance(before, nn.Module)
-    if both and head.training != before.training:
+    if before is not None and head.training != before.training:
         head.train(before.training)
 
 
