@@ -6,7 +6,9 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from maskedconv.nn.as_before import randomness_restored
 from maskedconv.ops.dispatch import Decision, recorded_decisions
 
 
@@ -27,8 +29,8 @@ def explain(layer: nn.Module, input: Tensor) -> Explanation:
     Args:
         layer: a MaskedConv2d, or any module that holds some.
         input: what it would be called with; ``[N, C, H, W]``. Only its shape, type, device and
-            memory format matter: its gradient is asked for, as within a network, and the output's
-            gradient is a tensor like the output.
+            memory format matter: its gradient is asked for, as within a network, and the gradient
+            of each tensor that the layer returns is one like it.
 
     Returns:
         The decision for each operator, with the reasons why other backends cannot run.
@@ -37,7 +39,9 @@ def explain(layer: nn.Module, input: Tensor) -> Explanation:
         ValueError, TypeError, RuntimeError: what the layer raises for this input, or
             MASKEDCONV_BACKEND names a backend that cannot run.
     """
-    with recorded_decisions() as decisions, torch.enable_grad():
-        output = copy.deepcopy(layer)(input.detach().requires_grad_())
-        output.backward(torch.ones_like(output))
+    restored = randomness_restored(layer, input)
+    with recorded_decisions() as decisions, torch.enable_grad(), restored:
+        results = tree_leaves(copy.deepcopy(layer)(input.detach().requires_grad_()))
+        outputs = [one for one in results if isinstance(one, Tensor) and one.requires_grad]
+        torch.autograd.backward(outputs, [torch.ones_like(one) for one in outputs])
     return Explanation(decisions)

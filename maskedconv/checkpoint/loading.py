@@ -36,6 +36,7 @@ from maskedconv.checkpoint.whole_model import (
 from maskedconv.conversion.restoring import Restored
 from maskedconv.nn.frozen_statistics import freeze_statistics_
 from maskedconv.nn.origin import origin_of, set_origin
+from maskedconv.nn.own_hooks import owners
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.remembered import changed_frozen, remember_frozen
 
@@ -82,7 +83,8 @@ def load(model: Model, path: str | Path, *, keep_frozen: bool = False) -> Model:
     Args:
         keep_frozen: whether frozen values and types of layers must stay as they are, because other
             models or tasks share them. A file with other frozen values, or with partly learned
-            layers that are plain in ``model``, is then an error.
+            layers that are plain in ``model``, is then an error. It is so in any case for the model
+            of a :class:`maskedconv.Tasks`.
 
     Returns:
         ``model``.
@@ -136,6 +138,7 @@ def _plan(
         held: as of :func:`compare_shared`.
     """
     check_scores_used(model, "release() of the tasks first")
+    keep_frozen = keep_frozen or any(owners(model))
     content = under_names_of(model, file.read(path))
     if keep_frozen:
         _check_converted(model, content, path)

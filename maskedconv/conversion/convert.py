@@ -15,6 +15,7 @@ from maskedconv.conversion.by_layer import ByLayer, values_by_layer
 from maskedconv.conversion.carrying import carry_to_parts, carry_to_plain
 from maskedconv.conversion.choosing import FilterFn, Selection, choose
 from maskedconv.conversion.convolutions import obstacles, partly_learned_layers, plain_types
+from maskedconv.conversion.fisher import FisherInformation
 from maskedconv.conversion.fractions import Fraction, Learned, fractions_by_layer, is_by_layer
 from maskedconv.conversion.naming import Layers, Patterns, grouped, patterns_of
 from maskedconv.conversion.outside import (
@@ -34,7 +35,7 @@ from maskedconv.nn.global_threshold import (
     refresh_thresholds,
     unshare_threshold,
 )
-from maskedconv.nn.own_hooks import remove_unused_hooks
+from maskedconv.nn.own_hooks import owners, remove_unused_hooks
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.remembered import remember_frozen
 
@@ -114,9 +115,9 @@ def convert_(
         ValueError, TypeError: as :class:`MaskedConv2d`; or not exactly one of ``learned`` and
             ``method`` is given; or an argument is not one of the above. Nothing has been changed
             then.
-        ValueError: ``model`` is itself a convolution or holds a DistributedDataParallel, no layer
-            can be converted, a pattern matches nothing or only layers that are left alone, or
-            ``norm`` asks for running statistics and there are none.
+        ValueError: ``model`` is itself a convolution, holds a DistributedDataParallel, or is that
+            of a :class:`Tasks`; no layer can be converted, a pattern matches nothing or only layers
+            that are left alone, or ``norm`` asks for running statistics and there are none.
     """
     method = _method(learned, slice_dim, frozen, which, method)
     outside = Outside(norm, patterns_of("head", head) or (), rest)
@@ -152,17 +153,18 @@ def merge_(model: Model) -> Model:
 
     Likewise for the layers of the other methods. Keeps and skips the same things as
     :func:`convert_`. A merged weight requires a gradient unless the learned part had
-    ``requires_grad=False``. It has a ``grad`` only if the whole layer was learned. Norms whose
-    statistics were frozen are plain again; they follow the batch after the next ``train()``. Other
-    parameters that were frozen outside the layers stay so. Supermask layers with one threshold
-    are merged together or not at all.
+    ``requires_grad=False``; if nothing was learned, it does if the plain layer's did. It has a
+    ``grad`` only if the whole layer was learned. Norms whose statistics were frozen are plain
+    again; they follow the batch after the next ``train()``. Other parameters that were frozen
+    outside the layers stay so. Supermask layers with one threshold are merged together or not at
+    all.
 
     Returns:
         ``model``, changed in place.
 
     Raises:
-        ValueError: ``model`` is itself a convolution or holds a DistributedDataParallel, or it has
-            masked layers and none can be merged.
+        ValueError: ``model`` is itself a convolution, holds a DistributedDataParallel, or is that
+            of a :class:`Tasks`; or it has masked layers and none can be merged.
     """
     _check_model(model, (nn.Conv2d,), "its to_plain()")
     refresh_thresholds(model)
@@ -241,6 +243,11 @@ def _by_layer(
     if is_by_layer(learned):
         for name, value in fractions_by_layer(learned, chosen, method.slice_dim).items():
             own[name]["learned"] = value
+    if isinstance(which, FisherInformation) and which.slice_dim != method.slice_dim:
+        raise ValueError(
+            f"slice_dim is {method.slice_dim}, but which has the scores of slice_dim="
+            f"{which.slice_dim}; expected those of the same slices"
+        )
     if _is_by_layer(which):
         for name, indices in values_by_layer("which", which, check_which, chosen).items():
             own[name]["which"] = indices
@@ -275,6 +282,11 @@ def _check_model(model: nn.Module, kinds: tuple[type[nn.Module], ...], instead: 
                 f"{name or 'model'} is a DistributedDataParallel, which keeps the old parameters; "
                 "convert the model before it is wrapped"
             )
+    for name, owner in owners(model):
+        raise ValueError(
+            f"{name or 'model'} has the values of a {type(owner).__name__}, which would go on with "
+            "the old layers; expected a copy: copy.deepcopy(tasks.model)"
+        )
 
 
 def _warn_of_left(left: Mapping[str, str], total: int, caller: str) -> None:

@@ -14,6 +14,7 @@ from maskedconv import slices
 from maskedconv.conversion.convolutions import obstacles, plain_layers
 from maskedconv.conversion.naming import shortened
 from maskedconv.methods import METHODS
+from maskedconv.nn.as_before import buffers_restored, modes_restored
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,11 @@ class FisherInformation:
 
     Attributes:
         scores: for the name of each convolution ``[size]``, float32 on the CPU.
+        slice_dim: of the slices.
     """
 
     scores: Mapping[str, Tensor]
+    slice_dim: int = 0
 
     def __call__(self, module: nn.Module, name: str) -> Tensor:
         """The scores of the layer ``name``.
@@ -78,7 +81,7 @@ def fisher_information(
     found = {name: scores[id(layer)] for name, layer in layers}
     if wrong := [name for name, score in found.items() if not score.isfinite().all()]:
         raise ValueError(f"the gradients of {shortened(wrong)} are NaN or infinite")
-    return FisherInformation(found)
+    return FisherInformation(found, slice_dim)
 
 
 def _sums(
@@ -108,16 +111,13 @@ def _sums(
 @contextmanager
 def _evaluated(model: nn.Module, weights: Iterable[Tensor]) -> Iterator[None]:
     """Context in which the model is in evaluation mode and the weights require a gradient."""
-    modes = [(module, module.training) for module in model.modules()]
     required = [(weight, weight.requires_grad) for weight in weights]
     try:
         for weight, _ in required:
             weight.requires_grad_(True)
-        model.eval()
-        with torch.enable_grad():
+        with modes_restored(model), buffers_restored(model), torch.enable_grad():
+            model.eval()
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         for weight, requires in required:
             weight.requires_grad_(requires)

@@ -62,6 +62,11 @@ class Outside:
         parts = name.split(".")
         return any(matches(".".join(parts[: i + 1]), self.head) for i in range(len(parts)))
 
+    def modules_of_head(self, model: nn.Module) -> dict[str, nn.Module]:
+        """By name; a module that stands in several places may be of the head under any name."""
+        named = model.named_modules(remove_duplicate=False)
+        return {name: module for name, module in named if self.in_head(name)}
+
     def freezes(self, module: nn.Module) -> bool:
         """Whether the own parameters of ``module``, which is not of the head, are frozen."""
         if isinstance(module, NORMS):
@@ -83,13 +88,14 @@ class Plan:
     def __init__(self, model: nn.Module, chosen: Layers, outside: Outside) -> None:
         _check_head(model, outside)
         skip = {id(layer) for _, layer in chosen}
+        heads = {id(module) for module in outside.modules_of_head(model).values()}
         self.head: list[Place] = []
         self.freeze: list[Place] = []
         self.learn: list[Place] = []
-        for name, module in model.named_modules():
+        for module in model.modules():
             if id(module) in skip or isinstance(module, PartlyLearned):
                 continue
-            if outside.in_head(name):
+            if id(module) in heads:
                 self.head += _places(module)
             else:
                 (self.freeze if outside.freezes(module) else self.learn).extend(_places(module))
@@ -150,17 +156,13 @@ def _places(module: nn.Module) -> list[Place]:
 
 def _check_head(model: nn.Module, outside: Outside) -> None:
     for pattern in outside.head:
-        found = [
-            (name, module)
-            for name, module in model.named_modules()
-            if Outside(head=(pattern,)).in_head(name)
-        ]
-        if converted := [name for name, module in found if isinstance(module, PartlyLearned)]:
+        found = Outside(head=(pattern,)).modules_of_head(model)
+        if converted := [name for name, one in found.items() if isinstance(one, PartlyLearned)]:
             raise ValueError(
                 f"head has {pattern!r}, but {shortened(converted)} is converted already; merge_ "
                 "makes it plain again"
             )
-        if not any(_places(module) for _, module in found):
+        if not any(_places(module) for module in found.values()):
             raise ValueError(
                 f"head has {pattern!r}, which matches no module with parameters; the model's "
                 f"modules are {shortened(name for name, _ in model.named_children())}"
@@ -171,12 +173,13 @@ def _statistics(model: nn.Module, outside: Outside) -> list[nn.Module]:
     """Norms whose statistics become frozen."""
     if outside.norm not in _FIXED_STATISTICS:
         return []
+    heads = {id(module) for module in outside.modules_of_head(model).values()}
     norms = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, _NormBase) and not outside.in_head(name)
+        if isinstance(module, _NormBase) and id(module) not in heads
     ]
-    if without := [name for name, norm in norms if norm.running_mean is None]:
+    if without := [name for name, norm in norms if not _has_statistics(norm)]:
         raise ValueError(
             f"norm is {outside.norm!r}, but {shortened(without)} has no running statistics"
         )
@@ -186,3 +189,8 @@ def _statistics(model: nn.Module, outside: Outside) -> list[nn.Module]:
             "running statistics"
         )
     return [norm for _, norm in norms]
+
+
+def _has_statistics(norm: _NormBase) -> bool:
+    """Whether there are running statistics; a lazy norm has none before its first input."""
+    return norm.running_mean is not None and not nn.parameter.is_lazy(norm.running_mean)

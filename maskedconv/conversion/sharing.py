@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -77,8 +77,12 @@ def _contents(module: nn.Module) -> Iterator[tuple[str, nn.Module | Tensor]]:
 
 
 def _reachable(value: object, depth: int, seen: set[int]) -> Iterator[nn.Module | Tensor]:
-    if isinstance(value, (nn.Module, Tensor)):
-        yield value
+    try:
+        is_part = isinstance(value, (nn.Module, Tensor))
+    except ReferenceError:  # It is a proxy of an object that is gone.
+        return
+    if is_part:
+        yield cast(nn.Module | Tensor, value)
     elif depth and id(value) not in seen:
         seen.add(id(value))
         for part in _parts(value):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from torch import nn
@@ -14,6 +13,7 @@ from maskedconv.fusion.attached import attach, detach
 from maskedconv.fusion.checking import CheckingSession
 from maskedconv.fusion.report import FusionReport, left_alone
 from maskedconv.fusion.trial import Trial, difference, try_model
+from maskedconv.nn.as_before import modes_restored
 
 Model = TypeVar("Model", bound=nn.Module)
 # Excluding modules may show that further ones differ.
@@ -53,7 +53,7 @@ def fuse_(model: nn.Module, *inputs: Any) -> FusionReport:
     """
     _check(model, inputs)
     unfuse_(model)
-    with _modes_restored(model):
+    with modes_restored(model):
         report = _fused(model, inputs)
     if report.left_alone:
         warnings.warn(report.warning(), stacklevel=2)
@@ -134,14 +134,3 @@ def _disagreement(model: nn.Module, inputs: Sequence[Any], plain: Mapping[bool, 
 
 def _run(model: nn.Module, inputs: Sequence[Any], training: bool, run: Callable[..., Any]) -> Trial:
     return try_model(model.train(training), inputs, run)
-
-
-@contextmanager
-def _modes_restored(model: nn.Module) -> Iterator[None]:
-    """Restores for each module whether it is in training mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -130,8 +130,11 @@ def _record(
         overwritten: the source of the first tensor before the call.
     """
     is_in_place = result.untyped_storage()._cdata == tensors[0].untyped_storage()._cdata
-    joins = call.func in _JOINING
-    sources = [session.find_or_keep(one, result, instead=joins) for one in tensors[is_in_place:]]
+    joins, unsaved = call.func in _JOINING, call.func in _SUMS
+    sources = [
+        session.find_or_keep(one, result, instead=joins, unsaved=unsaved)
+        for one in tensors[is_in_place:]
+    ]
     if is_in_place:
         # A kept tensor is lost as it is overwritten.
         original = overwritten if isinstance(overwritten, Recomputed) else None
@@ -158,10 +161,9 @@ _ACTIVATIONS = (
     *(torch.relu, torch.relu_, torch.sigmoid, torch.tanh, torch.clamp),
     *(Tensor.relu, Tensor.relu_, Tensor.sigmoid, Tensor.tanh, Tensor.clamp),
 )
-_ARITHMETIC = (
-    *(torch.add, torch.sub, torch.mul, Tensor.add, Tensor.sub, Tensor.mul),
-    *(Tensor.add_, Tensor.sub_, Tensor.mul_),
-)
+# Backward needs none of their arguments.
+_SUMS = frozenset({torch.add, torch.sub, Tensor.add, Tensor.sub, Tensor.add_, Tensor.sub_})
+_ARITHMETIC = (*_SUMS, torch.mul, Tensor.mul, Tensor.mul_)
 # Runs a function within a session, by the function.
 OPERATORS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((*_NORMS, *_ACTIVATIONS, *_ARITHMETIC, *_JOINING), _run),

@@ -150,11 +150,15 @@ class Session(TorchFunctionMode):
             return View(source, geometry)
         return None
 
-    def find_or_keep(self, tensor: Tensor, result: Tensor, *, instead: bool) -> Source | None:
+    def find_or_keep(
+        self, tensor: Tensor, result: Tensor, *, instead: bool, unsaved: bool
+    ) -> Source | None:
         """As :meth:`find`; a tensor that is small beside ``result`` is kept.
 
         Args:
             instead: whether tensors are kept instead of ``result``, as their bytes are the same.
+            unsaved: whether autograd itself does not save ``tensor``. A buffer is then copied, as
+                the next forward pass may change it before backward, and plain PyTorch allows it.
         """
         if self._copy_parameters and isinstance(tensor, torch.nn.Parameter):
             return Kept(tensor.detach().clone(), self._outer)
@@ -164,6 +168,8 @@ class Session(TorchFunctionMode):
             is_kept = isinstance(self._source(tensor), Kept)
             small = tensor.numel() * SMALL <= result.numel()
             whole = tensor.untyped_storage().nbytes() <= result.untyped_storage().nbytes()
+            if unsaved and small and not is_kept and not tensor.requires_grad:
+                return self._keep(tensor.detach().clone())
             if is_kept or ((small or instead) and whole):
                 return self._keep(tensor.detach())
         return source

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from maskedconv.fusion.checking import storage_of
+from maskedconv.nn.as_before import buffers_restored, randomness_restored
 
 _SEED = 0
 
@@ -40,7 +42,7 @@ def try_model(model: nn.Module, inputs: Sequence[Any], run: Callable[..., Any]) 
     Raises:
         ValueError: nothing that the model returns depends on a parameter that is learned.
     """
-    with _restored(model), torch.enable_grad(), torch.random.fork_rng(_devices(model)):
+    with buffers_restored(model), torch.enable_grad(), randomness_restored(model):
         torch.manual_seed(_SEED)
         kept = KeptBytes(model)
         with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
@@ -69,11 +71,15 @@ class KeptBytes:
 def difference(trial: Trial, plain: Trial) -> str:
     """Where a trial differs from that of the plain model; empty if nowhere.
 
-    On the CPU the bits are equal. The tolerance is for a GPU, whose sums may have another order.
+    On the CPU the bits are equal. The tolerance is for a GPU, whose sums may have another order. It
+    is relative to the tensor itself, and of gradients to the largest one: that of a bias before a
+    BatchNorm is zero but for rounding.
     """
     for part in ("outputs", "gradients", "buffers"):
         ours, others = getattr(trial, part), getattr(plain, part)
-        if len(ours) != len(others) or not all(map(_is_near, ours, others)):
+        scales = _largest_norms(others) if part == "gradients" else {}
+        near = partial(_is_near, scales=scales)
+        if len(ours) != len(others) or not all(map(near, ours, others)):
             return part
     return ""
 
@@ -91,29 +97,23 @@ def _gradients(model: nn.Module, outputs: Sequence[Tensor]) -> list[Tensor]:
     return [one for one in gradients if one is not None]
 
 
-def _is_near(value: Tensor, expected: Tensor) -> bool:
+def _largest_norms(tensors: Sequence[Tensor]) -> dict[torch.dtype, float]:
+    """The largest finite norm of the tensors of each type."""
+    found: dict[torch.dtype, float] = {}
+    for one in tensors:
+        norm = float(one.double().norm()) if one.is_floating_point() else math.inf
+        if math.isfinite(norm):
+            found[one.dtype] = max(norm, found.get(one.dtype, 0.0))
+    return found
+
+
+def _is_near(value: Tensor, expected: Tensor, scales: Mapping[torch.dtype, float]) -> bool:
+    """Whether two tensors differ by √ε of the norm in ``scales``, or of their own, at most."""
     if torch.equal(value, expected):
         return True
     if not expected.is_floating_point() or value.shape != expected.shape:
         return False
-    error = (value - expected).double().norm()
+    error = float((value - expected).double().norm())
+    scale = scales.get(expected.dtype, float(expected.double().norm()))
     # Written so that NaN is not near.
-    return bool(error <= torch.finfo(expected.dtype).eps ** 0.5 * expected.double().norm())
-
-
-@contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
-    """Restores the values of the buffers."""
-    values = [(one, one.detach().clone()) for one in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
-
-
-def _devices(model: nn.Module) -> list[torch.device]:
-    """The GPUs whose random numbers the model may draw."""
-    devices = {one.device for one in [*model.parameters(), *model.buffers()]}
-    return [device for device in devices if device.type == "cuda"]
+    return error <= math.sqrt(torch.finfo(expected.dtype).eps) * scale

@@ -38,6 +38,8 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
     has_bias: bool
     which: tuple[int, ...] | None
     _selected: Selected | None
+    # Of a plain layer's weight and bias, for those that are not learned here.
+    _requires_grad: dict[str, bool]
 
     @property
     def num_frozen(self) -> int:
@@ -64,6 +66,15 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
     @bias.deleter
     def bias(self) -> None:
         self._refuse("bias")
+
+    def _take_requires_grad(self, learns: list[bool]) -> None:
+        """Gives the learned parts ``requires_grad`` as of :meth:`learns`, or remembers it."""
+        parts = ("weight", self.learned), ("bias", self.bias_learned)
+        for (name, part), learned in zip(parts, learns, strict=True):
+            if isinstance(part, nn.Parameter):
+                part.requires_grad_(learned)
+            else:
+                self._requires_grad[name] = learned
 
     def _load_from_state_dict(
         self,
@@ -241,10 +252,14 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         """Whether a layer that is made of this one's weight, and of its bias, learns them.
 
         What is assembled cannot tell: it requires no gradient without grad mode, nor if nothing of
-        it is learned here.
+        it is learned here. Then the plain layer tells that this one was made of, if any.
         """
-        parts = self.learned, self.bias_learned
-        return [not isinstance(part, nn.Parameter) or part.requires_grad for part in parts]
+        return [
+            part.requires_grad
+            if isinstance(part, nn.Parameter)
+            else self._requires_grad.get(name, True)
+            for name, part in (("weight", self.learned), ("bias", self.bias_learned))
+        ]
 
     def learned_first(self, tensor: Tensor, dim: int) -> Tensor:
         """A tensor in the order of the weight, with the learned indices of ``dim`` first."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from maskedconv.nn.own_hooks import owners
 from maskedconv.nn.partly_learned import PartlyLearned
 
 _HANDLE = "_frozen_filters_handle"
@@ -50,7 +51,24 @@ def _leave_out_frozen(parallel: DistributedDataParallel, arguments: Any) -> None
 def _on_registration(owner: nn.Module, name: str, module: nn.Module | None) -> None:
     """PyTorch calls this for every submodule that any module gets."""
     if isinstance(owner, DistributedDataParallel) and name == "module" and module is not None:
+        _check_whole(module)
         vars(owner)[_HANDLE] = owner.register_forward_pre_hook(_leave_out_frozen)
+
+
+def _check_whole(module: nn.Module) -> None:
+    """ValueError for a model without the module that exchanges its parameters.
+
+    DistributedDataParallel would synchronise the gradients of the present ones alone.
+    """
+    inside = {id(one) for one in module.modules()}
+    for name, other in owners(module):
+        if id(other) not in inside:
+            kind = type(other).__name__
+            raise ValueError(
+                f"{name or 'model'} has the values of one task of a {kind}, the only ones that "
+                f"DistributedDataParallel would synchronise; expected the {kind} itself: "
+                "DistributedDataParallel(tasks)"
+            )
 
 
 register_module_module_registration_hook(_on_registration)

@@ -129,7 +129,7 @@ class MaskedConv2d(AssembledConv2d):
         self.weight_shape = tuple(plain.weight.shape)
         self.num_learned = slices.num_learned(learned, self.weight_shape[slice_dim], slice_dim)
         self.which = slices.check_indices(which, self.num_learned, self.weight_shape[slice_dim])
-        self._selected = None
+        self._selected, self._requires_grad = None, {}
         self.has_bias = bool(bias)
         self.seed = seed
         learned_shape = (self.num_learned, *self.weight_shape[1:])
@@ -260,10 +260,7 @@ class MaskedConv2d(AssembledConv2d):
         layer._write_weight(weight, frozen == "keep")
         if bias is not None:
             layer._write_bias(bias, frozen == "keep")
-        if layer.num_learned:
-            layer.learned.requires_grad_(learns[0])
-        if layer.bias_learned is not None:
-            layer.bias_learned.requires_grad_(learns[1])
+        layer._take_requires_grad(learns)
         memory_format = filters_format(weight, None)
         layer = layer.to(memory_format=memory_format)  # type: ignore[call-overload]
         return layer.train(conv.training)
@@ -285,7 +282,8 @@ class MaskedConv2d(AssembledConv2d):
     def to_conv2d(self) -> nn.Conv2d:
         """A plain ``nn.Conv2d`` with the same filters (a copy), all of them learned.
 
-        Its weight and bias are frozen only if the learned part here has ``requires_grad=False``.
+        Its weight and bias are frozen only if the learned part here has ``requires_grad=False``; or
+        without a learned part, if those of the plain layer that this was made of were frozen.
         Hooks and further attributes stay here; :func:`maskedconv.merge_` moves them.
 
         Raises:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torch import nn
 
 
 class OwnHooks(ABC):
-    """Base class of objects whose methods are forward hooks."""
+    """Base class of objects whose methods are forward hooks of a model that another one owns."""
 
     @property
     @abstractmethod
-    def in_use(self) -> bool:
-        """False in a copy of a model whose owner was not copied."""
+    def owner(self) -> nn.Module | None:
+        """It exchanges the values of the model; None in a copy of the model alone."""
+
+
+def owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules that exchange values of ``model`` or of a part of it, with the part's name."""
+    for name, module in model.named_modules():
+        for hook in module._forward_hooks.values():
+            own = getattr(hook, "__self__", None)
+            if isinstance(own, OwnHooks) and own.owner is not None:
+                yield name, own.owner
 
 
 def remove_unused_hooks(model: nn.Module) -> None:
@@ -34,5 +43,5 @@ def remove_hooks(model: nn.Module, chosen: Callable[[object], bool]) -> None:
 
 
 def _is_unused(hook: object) -> bool:
-    owner = getattr(hook, "__self__", None)
-    return isinstance(owner, OwnHooks) and not owner.in_use
+    own = getattr(hook, "__self__", None)
+    return isinstance(own, OwnHooks) and own.owner is None

@@ -58,9 +58,10 @@ class Following(OwnHooks):
         return Following, ()
 
     @property
-    def in_use(self) -> bool:
-        """Whether a model with tasks has these hooks."""
-        return self._owner() is not None
+    def owner(self) -> nn.Module | None:
+        """The tasks; None if the model with these hooks has none."""
+        found = self._owner()
+        return found if isinstance(found, nn.Module) else None
 
     def register(self, model: nn.Module) -> None:
         model.register_forward_pre_hook(self._before_forward, with_kwargs=True)

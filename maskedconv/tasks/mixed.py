@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -110,18 +111,26 @@ class Mixed:
             for one in arguments
         ]
         with torch.no_grad():
-            self._compare(more, order.with_one_more())
-        # Equal rows do not show that a model mixes them.
-        if (first != first[:1]).any():
+            outputs = self._compare(more, order.with_one_more())
+        # Equal rows do not show that a model mixes them; nor do equal outputs, as of zero heads.
+        if _vary([first]) and _vary(outputs):
             self._known.add(shape)
 
-    def _compare(self, arguments: Sequence[Any], order: Order) -> None:
-        """NotByLayer if the outputs by layer are not those of each task's rows alone."""
+    def _compare(self, arguments: Sequence[Any], order: Order) -> list[Tensor]:
+        """The outputs; NotByLayer if those by layer are not those of each task's rows alone."""
         found, expected = self._run(arguments, order), self._one_by_one(arguments, order)
         check_outputs(expected, order.groups)
         used = (*arguments, *self._model.parameters(), *self._model.buffers())
         if differs := disagreement(found, expected, order.groups, used):
             raise NotByLayer(differs)
+        return expected
+
+
+def _vary(tensors: Sequence[Tensor]) -> bool:
+    """Whether rows differ, within a tensor or between tensors with rows of one size."""
+    pairs = itertools.product(tensors, repeat=2)
+    same = [pair for pair in pairs if pair[0].shape[1:] == pair[1].shape[1:]]
+    return any(bool((one != other[:1]).any()) for one, other in same)
 
 
 def _keeps_otherwise() -> bool:

@@ -1,9 +1,9 @@
-"""Values of a task while another one is active."""
+"""Values of a task, whether it is active or not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from maskedconv.tasks.places import Place, Value, write
 
 
 class Stored(NamedTuple):
-    """Modules with the names of the model's, which hold a task's values while it is not active.
+    """Modules with the names of the model's, which hold a task's values.
 
     Attributes:
         root: stands for the model.
@@ -28,17 +28,26 @@ class Stored(NamedTuple):
     def values(self) -> list[Value]:
         return [place.value for place in self.places]
 
-    def take(self) -> list[Value]:
-        """The values, which are then no longer here."""
-        values = self.values()
-        self.fill([None] * len(values))
-        return values
-
 
 def make_stored(places: Sequence[Place]) -> Stored:
     """An empty one for the places of a model."""
     root = nn.Module()
     return Stored(root, [_mirrored(root, place) for place in places])
+
+
+def take_mode(head: Any, before: nn.Module | None) -> None:
+    """Gives the head of a task the mode of the one whose place it takes."""
+    if before is not None and head.training != before.training:
+        head.train(before.training)
+
+
+def count_bytes(values: Sequence[Value]) -> int:
+    """The bytes of all tensors, each once."""
+    tensors: dict[int, torch.Tensor] = {}
+    for value in values:
+        found = value.state_dict().values() if isinstance(value, nn.Module) else (value,)
+        tensors |= {id(one): one for one in found if one is not None}
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def check_alike(name: str, stored: Sequence[Value], present: Sequence[Value]) -> None:

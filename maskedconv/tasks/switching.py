@@ -13,18 +13,19 @@ from torch import Tensor, nn
 
 from maskedconv.nn.drawing import draw_learned_
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.tasks.arguments import check_head, check_name
 from maskedconv.tasks.following import NO_PASS, Following, current_pass
 from maskedconv.tasks.names import entry_names
 from maskedconv.tasks.places import Value, find_places, write
-from maskedconv.tasks.stored import Stored, check_alike, make_stored
+from maskedconv.tasks.stored import Stored, check_alike, count_bytes, make_stored, take_mode
 
 
 class Switching(nn.Module):
     """The part of :class:`maskedconv.Tasks` that holds, adds and switches tasks.
 
-    The values of the active task are in the model alone, and those of each other task in modules
-    with the same names. So each tensor is in one place, and ``nn.Module`` itself moves all of them.
-    Calls run one at a time, whatever threads they are from.
+    The values of each task are in modules with the names of the model's, and those of the active
+    one in the model too. So ``nn.Module`` itself finds all of them, in an order and under names
+    that do not depend on which task is active. Calls of all threads run one at a time.
     """
 
     def __init__(self, model: nn.Module, *, head: str | None = None) -> None:
@@ -34,8 +35,9 @@ class Switching(nn.Module):
         self._layers = [one for one in model.modules() if isinstance(one, PartlyLearned)]
         self._stored: dict[str, Stored] = {}
         self._active: str | None = None
-        self.model = model
+        # Before the model, so that a value of the active task is found here first.
         self.tasks = nn.Module()
+        self.model = model
         self._following = Following()
         self._following.register(model)
         self._prepare()
@@ -44,10 +46,11 @@ class Switching(nn.Module):
         """Makes what a copy or pickle does not have."""
         self._lock = threading.RLock()
         self._user: int | None = None  # the thread that is within using()
+        self._is_empty = False  # whether the model has no values of any task
         self._following.attach(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"_lock", "_user"}
+        own = {"_lock", "_user", "_is_empty"}
         return {key: value for key, value in vars(self).items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -75,8 +78,9 @@ class Switching(nn.Module):
             seed: draws the learned values anew, as :class:`maskedconv.Ensemble` does.
 
         Raises:
-            TypeError, ValueError: an argument is not one of these, the task exists, or its values
-                cannot be drawn anew. The tasks are then as before.
+            TypeError, ValueError: an argument is not one of these, the task exists, ``head`` has a
+                part of another task or of the model, or the values cannot be drawn anew. The tasks
+                are then as before.
         """
         copied = bool(self._stored) or seed is not None
         with self._alone(), self._added(name, head, copied=copied):
@@ -108,7 +112,7 @@ class Switching(nn.Module):
             present = self._present()
             check_alike(name, stored.values(), present)
             self._stored[str(self._active)].fill(present)
-            self._put(stored.take())
+            self._put(stored.values())
             self._active = name
         self._following.switched()
 
@@ -183,21 +187,20 @@ class Switching(nn.Module):
         """
         with self._alone():
             stored = self._task(name)
-            values = self._present() if name == self._active else stored.values()
-        tensors: dict[int, Tensor] = {}
-        for value in values:
-            found = value.state_dict().values() if isinstance(value, nn.Module) else (value,)
-            tensors |= {id(one): one for one in found if one is not None}
-        return sum(tensor.nbytes for tensor in tensors.values())
+            return count_bytes(self._present() if name == self._active else stored.values())
+
+    def named_modules(self, *arguments: Any, **options: Any) -> Any:
+        """As ``nn.Module``, for which the values of the active task are those of the model now."""
+        self._store_present()
+        return super().named_modules(*arguments, **options)
 
     def state_dict(self, *arguments: Any, **options: Any) -> Any:
         """All tasks, ``tasks.<name>.<...>``, and once what they share, ``model.<...>``."""
         with self._alone():
+            self._store_present()
             state = super().state_dict(*arguments, **options)
-            prefix = options.get("prefix", "")
-            for name, own in self._active_names():
-                if (key := f"{prefix}model.{name}") in state:
-                    state[f"{prefix}tasks.{self._active}.{own}"] = state.pop(key)
+            for name, _ in self._active_names():
+                state.pop(f"{options.get('prefix', '')}model.{name}", None)
         return state
 
     def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
@@ -207,14 +210,18 @@ class Switching(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         with self._alone():
-            return super()._apply(fn, recurse)
+            if self._active is not None:  # A buffer in two places would become two.
+                self._stored[self._active].fill([None] * len(self._places))
+            try:
+                return super()._apply(fn, recurse)
+            finally:
+                self._store_present()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        values = dict(state_dict)
+        self._store_present()
         for name, own in self._active_names():
-            if (key := f"{prefix}tasks.{self._active}.{own}") in values:
-                state_dict[f"{prefix}model.{name}"] = values[key]
-                state_dict.pop(key, None)
+            if (key := f"{prefix}tasks.{self._active}.{own}") in state_dict:
+                state_dict[f"{prefix}model.{name}"] = state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _active_names(self) -> list[tuple[str, str]]:
@@ -230,10 +237,16 @@ class Switching(nn.Module):
     def _present(self) -> list[Value]:
         return [place.value for place in self._places]
 
+    def _store_present(self) -> None:
+        """Stores the values that the model has now, which others may have put there."""
+        with self._alone():
+            if self._active is not None and not self._is_empty:
+                self._stored[self._active].fill(self._present())
+
     def _put(self, values: list[Value]) -> None:
         """Gives the model the values of a task."""
         if self._head is not None:
-            _in_mode(values[0], self._places[0].value)
+            take_mode(values[0], self._places[0].value)
         write(self._places, values)
         for layer in self._layers:
             layer.values_replaced()
@@ -241,14 +254,15 @@ class Switching(nn.Module):
     @contextmanager
     def _emptied(self) -> Iterator[dict[str, list[Value]]]:
         """Context in which the model has no values of a task; gives those of all."""
-        active = self._stored[str(self._active)]
-        active.fill(self._present())
+        self._store_present()
+        self._is_empty = True
         write(self._places, [None] * len(self._places))
         self._following.switched()
         try:
             yield {name: one.values() for name, one in self._stored.items()}
         finally:
-            self._put(active.take())
+            self._put(self._stored[str(self._active)].values())
+            self._is_empty = False
 
     @contextmanager
     def _added(self, name: str, head: nn.Module | None, *, copied: bool) -> Iterator[None]:
@@ -262,14 +276,13 @@ class Switching(nn.Module):
             self._stored[before].fill(present)
         self._put(values)
         self._stored[name] = make_stored(self._places)
+        self._stored[name].fill(values)
         self.tasks._modules[name] = self._stored[name].root
         self._active = name
         try:
             yield
         except BaseException:
             self._forget(name)
-            if before is not None:
-                self._stored[before].take()
             self._put(present)
             self._active = before
             raise
@@ -278,18 +291,10 @@ class Switching(nn.Module):
         del self._stored[name], self.tasks._modules[name]
 
     def _check_new(self, name: str, head: nn.Module | None) -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"name is a {type(name).__name__}; expected a str")
-        if not name or "." in name:
-            raise ValueError(f"name is {name!r}; expected a name without dots")
-        if name in self._stored:
-            raise ValueError(f"name is {name!r}, which exists; expected a new one, or remove it")
-        if head is not None and not isinstance(head, nn.Module):
-            raise TypeError(f"head is a {type(head).__name__}; expected a module")
-        if head is not None and self._head is None:
+        check_name(name, self._stored)
+        if head is None:
+            return
+        if self._head is None:
             raise ValueError("head is given; expected None, as Tasks was made without head=")
-
-
-def _in_mode(module: Any, other: nn.Module | None) -> None:
-    if other is not None and module.training != other.training:
-        module.train(other.training)
+        # The first task's head takes the place of the model's.
+        check_head(head, self, None if self._stored else self._places[0].value)

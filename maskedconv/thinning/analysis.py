@@ -127,7 +127,8 @@ class Analysis(fx.Interpreter):
         if n.target not in (torch.mean, "mean") or given is None:
             return False
         count = self.env[n.all_input_nodes[0]].dim()
-        return all(one % count > 1 for one in ([given] if isinstance(given, int) else given))
+        dimensions = given if isinstance(given, (list, tuple)) else [given]
+        return all(isinstance(one, int) and one % count > 1 for one in dimensions)
 
     def _flattens(self, n: fx.Node, result: Any) -> bool:
         if n.target in (torch.flatten, "flatten"):
@@ -157,11 +158,14 @@ class Analysis(fx.Interpreter):
 
     def _joined(self, n: fx.Node, result: Tensor) -> Channels | None:
         """The channels of a concatenation."""
-        dimension = argument(n, 1, "dim")
-        if dimension is None or dimension % result.dim() != 1:
+        dimension, sources = argument(n, 1, "dim"), argument(n, 0, "tensors")
+        # Either may be a result of the forward pass, such as a part of what chunk() returns.
+        if not isinstance(dimension, int) or not isinstance(sources, (list, tuple)):
+            return None
+        if dimension % result.dim() != 1:
             return None
         parts = []
-        for source in argument(n, 0, "tensors"):
+        for source in sources:
             if source not in self._found:
                 ids = self.groups.new(self.env[source].size(1))
                 self.groups.keep(ids, name_of(n))

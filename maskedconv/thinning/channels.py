@@ -62,7 +62,10 @@ def shows_border(layer: nn.Module) -> bool:
     """Whether a layer pads its input with zeros, beside which a constant is no longer constant."""
     if not isinstance(layer, CONVOLUTIONS) or layer.padding_mode != "zeros":
         return False
-    return any(layer._reversed_padding_repeated_twice)
+    padding = layer.padding
+    if isinstance(padding, str):
+        return padding == "same" and any(size > 1 for size in layer.kernel_size)
+    return any(padding if isinstance(padding, tuple) else (padding,))
 
 
 def keeps_averages(pooling: nn.Module) -> bool:

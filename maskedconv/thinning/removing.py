@@ -18,7 +18,10 @@ def remove_(analysis: Analysis) -> bool:
         gone = analysis.groups.removable(read.result.ids)
         source = read.source.ids if read.source is not None else torch.zeros(0, dtype=torch.long)
         unread = analysis.groups.removable(source)
-        found = found or bool(gone.any() or unread.any())
+        if not gone.any() and not unread.any():
+            # It may share its weight with another layer.
+            continue
+        found = True
         if is_norm(read.layer):
             _narrow_norm(read.layer, ~gone)
         elif getattr(read.layer, "groups", 1) > 1:

@@ -76,8 +76,10 @@ def _thin_(model: nn.Module, inputs: list[Any]) -> ThinReport:
     """Thins a network in float64 in place, until nothing more can be removed."""
     try:
         traced = fx.GraphModule(model, Tracer().trace(model))
-    except (fx.proxy.TraceError, TypeError) as error:
-        raise ValueError(f"model cannot be traced by torch.fx: {error}") from error
+    # Whatever the model's own code raises for a proxy, as an assertion about its type does.
+    except Exception as error:
+        why = str(error) or type(error).__name__
+        raise ValueError(f"model cannot be traced by torch.fx: {why}") from error
     expected = model(*inputs)
     analysis = Analysis(traced)
     _check(analysis.run(*inputs), expected, "as torch.fx traces the model")
@@ -97,7 +99,9 @@ def _thin_(model: nn.Module, inputs: list[Any]) -> ThinReport:
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """Parameters and buffers; one that layers share, which then may differ, by all its names."""
+    named = (model.named_parameters, model.named_buffers)
+    return {name: one for each in named for name, one in each(remove_duplicate=False)}
 
 
 def _check(found: Any, expected: Any, where: str) -> None:

@@ -164,12 +164,68 @@ def test_a_constant_moves_to_the_bias_where_nothing_is_padded():
     torch.testing.assert_close(thinned(x), model(x))
 
 
-def test_what_cannot_be_traced_is_named():
-    class Branches(nn.Sequential):
-        def forward(self, x):
-            return super().forward(x) if x.sum() > 0 else x
+class Branches(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) if x.sum() > 0 else x
 
-    with pytest.raises(ValueError, match="cannot be traced"):
-        thin(Branches(nn.Conv2d(1, 1, 1)), torch.ones(1, 1, 2, 2))
+
+class Measures(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x).reshape(len(x), -1)
+
+
+class Asserts(nn.Sequential):
+    def forward(self, x):
+        if type(x) is not torch.Tensor:
+            raise AssertionError
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [(Branches, "control flow"), (Measures, "'len' is not supported"), (Asserts, "AssertionError")],
+)
+def test_what_cannot_be_traced_is_named(kind, why):
+    with pytest.raises(ValueError, match=f"cannot be traced by torch.fx: .*{why}"):
+        thin(kind(nn.Conv2d(1, 1, 1)), torch.ones(1, 1, 2, 2))
     with pytest.raises(ValueError, match="inputs are missing"):
         thin(nn.Sequential(nn.Conv2d(1, 1, 1)))
+
+
+@pytest.mark.parametrize("zeros", [0, 4])
+def test_a_weight_of_two_layers(zeros):
+    first, last = nn.Conv2d(8, 8, 1, bias=False), nn.Conv2d(8, 8, 1, bias=False)
+    last.weight = first.weight
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), first, nn.ReLU(), last, nn.Conv2d(8, 4, 1))
+    nn.init.zeros_(model[0].weight[:zeros])
+    nn.init.zeros_(first.weight[:zeros])
+    x = torch.randn(2, 3, 8, 8)
+    thinned, report = thin(model, x)
+    # Layers of which nothing is removed still share it.
+    assert report.parameters[0] == report.parameters[1] if not zeros else report.kept == {}
+    assert report.channels["2"] == report.channels["4"] == (8, 8 - zeros)
+    torch.testing.assert_close(thinned(x), model(x))
+
+
+def test_arguments_that_the_forward_pass_computes():
+    class Shuffled(nn.Sequential):
+        def forward(self, x):
+            x = torch.cat(self[0](x).chunk(2, 1)[::-1], 1)
+            return self[1](x.mean((x.dim() - 1, 2), True))
+
+    model, x = Shuffled(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)), torch.randn(2, 3, 8, 8)
+    nn.init.zeros_(model[0].weight[4:])
+    thinned, report = thin(model, x)
+    assert sum(report.kept.values()) == 4
+    torch.testing.assert_close(thinned(x), model(x))
+
+
+@pytest.mark.parametrize("padding", [(1, 1), 1, "same", (0, 0), "valid"])
+def test_padding_that_was_changed_later(padding):
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)), torch.randn(1, 3, 9, 9)
+    nn.init.zeros_(model[0].weight[:4])
+    nn.init.ones_(model[0].bias)
+    model[1].padding = padding
+    thinned, report = thin(model, x)
+    assert report.channels["0"] == (8, 4 if padding in ((0, 0), "valid") else 5)
+    torch.testing.assert_close(thinned(x), model(x))

@@ -168,6 +168,12 @@ def test_norms_without_statistics_are_refused():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
     with pytest.raises(ValueError, match="norm is 'frozen', but 1 has no running statistics"):
         convert_(model, learned=0.5, norm="frozen")
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LazyBatchNorm2d())
+    with pytest.raises(ValueError, match="'frozen statistics', but 1 has no running statistics"):
+        convert_(model, learned=0.5, norm="frozen statistics")
+    model(torch.randn(2, 3, 4, 4))
+    convert_(model, learned=0.5, norm="frozen statistics", rest="learn")
+    assert not model.train()[1].training
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4))
     with pytest.raises(ValueError, match=r"but model \(Sequential\) has no norm with running stat"):
         convert_(model, learned=0.5, norm="frozen statistics")
@@ -189,3 +195,24 @@ def test_a_parameter_shared_with_the_head_stays_learned():
     convert_(model, learned=0.5, head="head", rest="freeze")
     assert model.hidden.bias.requires_grad
     assert not model.hidden.weight.requires_grad
+
+
+@pytest.mark.parametrize("norm", ["fixed", "frozen"])
+@pytest.mark.parametrize("layers", [["hidden"], ["bn", "hidden"]])
+def test_a_head_of_modules_that_stand_elsewhere_too(layers, norm):
+    """It is learned whole under whichever name its modules come first."""
+    model = Classifier()
+    model.tail = nn.Sequential(nn.Dropout(), *(getattr(model, name) for name in layers))
+    convert_(model, learned=0.5, head="tail", norm=norm, rest="freeze")
+    expected = {f"{name}.{p}" for name in layers for p in ("weight", "bias")}
+    assert learned(model) == CONVS | expected
+    assert model.train().bn.training is ("bn" in layers or norm == "fixed")
+
+
+def test_a_convolution_of_the_head_that_stands_elsewhere_too():
+    model = Classifier()
+    model.tail = nn.Sequential(model.conv)
+    with pytest.warns(UserWarning, match=r"conv: it is the same module as tail\.0, which is not"):
+        convert_(model, learned=0.5, head="tail", rest="freeze")
+    assert type(model.conv) is nn.Conv2d
+    assert {"conv.weight", "conv.bias"} < learned(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 from torch import nn
 from two_convolutions import Net
@@ -74,6 +76,23 @@ def test_a_buffer_counts_as_a_place():
     net[2].register_buffer("target", net[0].weight.detach())
     with pytest.warns(UserWarning, match=r"0: its weight is shared with 2\.target"):
         convert_(net, learned=0.5)
+
+
+def test_weak_proxies():
+    """They act as the object that they stand for, and raise once it is gone."""
+
+    class Trainer:
+        def __init__(self, *layers):
+            self.layers = layers
+
+    net = nn.Sequential(nn.Conv2d(8, 8, 2), nn.Conv2d(8, 8, 2))
+    trainer = Trainer(net[0])
+    net.trainer = weakref.proxy(trainer)
+    with pytest.warns(UserWarning, match="0: it is also held in trainer"):
+        convert_(net, learned=0.5)
+    del trainer
+    convert_(net, learned=0.5, include="0")
+    assert all(type(layer) is MaskedConv2d for layer in net)
 
 
 def test_merge_leaves_shared_parameters_alone():

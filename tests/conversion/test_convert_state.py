@@ -34,6 +34,20 @@ def test_one_layer_keeps_requires_grad(requires_grad):
     assert [p.requires_grad for p in layer.to_conv2d().parameters()] == [requires_grad] * 2
 
 
+@pytest.mark.parametrize("slice_dim", [0, 1])
+@pytest.mark.parametrize("frozen", ["keep", "zero"])
+@pytest.mark.parametrize("requires_grad", [(False, False), (False, True), (True, False)])
+def test_a_layer_that_learns_nothing_keeps_requires_grad(requires_grad, frozen, slice_dim):
+    conv = nn.Conv2d(3, 8, 3)
+    conv.weight.requires_grad_(requires_grad[0])
+    conv.bias.requires_grad_(requires_grad[1])
+    net = convert_(nn.Sequential(conv), learned=0.0, slice_dim=slice_dim, frozen=frozen)
+    copied = copy.deepcopy(net)
+    copied[0] = net[0].to_frozen()
+    for one in (net, copied):
+        assert tuple(p.requires_grad for p in merge_(one)[0].parameters()) == requires_grad
+
+
 @pytest.mark.parametrize("slice_dim", range(4))
 def test_gradients_stay_where_they_are_known(slice_dim):
     part, whole, grads = Net(), Net(), (torch.randn(8, 3, 3, 3), torch.randn(8))

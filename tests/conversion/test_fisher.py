@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from acting_layers import Averaging, Merging
 from torch import nn
 from torch.nn import functional as F
 from which_networks import CONVOLUTIONS, chosen, network
@@ -51,6 +52,25 @@ def test_fisher_information_chooses_and_changes_nothing() -> None:
     for name, indices in found.items():
         best = fisher.scores[name].argsort(descending=True)[: len(indices)]
         assert indices == tuple(sorted(best.tolist()))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_fisher_information_leaves_layers_that_act(in_place: bool) -> None:
+    averaging = Averaging(4, in_place=in_place, only_in_training=False)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), averaging, nn.Flatten(), Merging(4 * 36, 5)).double()
+    mean = averaging.mean
+    fisher_information(model, batches(2, 4), F.cross_entropy)
+    assert averaging.mean is mean
+    assert mean.eq(0).all()
+    assert not model[3].merged
+
+
+def test_fisher_information_of_other_slices_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).double()
+    rows = fisher_information(model, batches(1, 2), F.cross_entropy, slice_dim=2)
+    with pytest.raises(ValueError, match="slice_dim is 3, but which has the scores of slice_dim=2"):
+        convert_(model, learned=1, slice_dim=3, which=rows)
+    assert convert_(model, learned=1, slice_dim=2, which=rows)[0].slice_dim == 2
 
 
 def test_fisher_information_of_one_part_of_a_network() -> None:

@@ -58,6 +58,22 @@ def test_nothing_to_choose_and_nothing_changed():
         assert len(maskedconv.explain(nn.Sequential(layer), x)) == 2
 
 
+def test_outputs_of_any_structure_and_no_random_numbers_drawn():
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = layer_of(), layer_of()
+
+        def forward(self, x):
+            features = self.one(nn.functional.dropout(x))
+            return {"out": (features, None), "count": x.shape[0], "others": [self.two(x)]}
+
+    model, before = Several(), torch.get_rng_state()
+    operators = [choice.operator for choice in maskedconv.explain(model, x)]
+    assert sorted(operators) == ["pack_filters"] * 2 + ["weight_grad"] * 2
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 FUSED = {
     "masked": lambda: layer_of(),
     "rows": lambda: layer_of(slice_dim=2),

@@ -133,6 +133,25 @@ def test_a_model_that_mixes_rows(equal_rows_first, share):
     close(out, alone(tasks, x, IDS))
 
 
+@pytest.mark.parametrize("sizes", [(4, 4), (4, 5)])
+def test_outputs_that_are_equal_do_not_show_that_rows_are_not_mixed(sizes):
+    tasks, x = (
+        Tasks(nn.Sequential(MixesRows(), nn.Linear(128, 4)), head="1"),
+        torch.randn(6, 3, 6, 6),
+    )
+    for name, size in zip("ab", sizes, strict=True):
+        tasks.add(name, head=nn.Linear(128, size))
+        nn.init.zeros_(tasks.model[1].weight)
+        nn.init.constant_(tasks.model[1].bias, 1)
+    tasks.eval()
+    tasks.rows(x, task_ids=IDS)
+    for name in "ab":
+        tasks.set(name)
+        nn.init.normal_(tasks.model[1].weight)
+    with pytest.warns(UserWarning, match="give other values"):
+        tasks.rows(x, task_ids=IDS)
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("autocast", [True, False])
