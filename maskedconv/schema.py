@@ -15,7 +15,7 @@ from typing import Any
 Schema = Callable[[Any], None]
 
 # Larger integers are neither sizes nor seeds, and the largest would overflow a float.
-_LARGEST = 2**63
+LARGEST_INT = 2**63
 
 
 class SchemaError(ValueError):
@@ -86,7 +86,7 @@ def number(value: Any) -> None:
     if isinstance(value, float):
         if math.isfinite(value):
             return
-    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2 * _LARGEST:
+    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2 * LARGEST_INT:
         return
     raise _misfit(value, "a finite number")
 
@@ -99,7 +99,7 @@ def scalar(value: Any) -> None:
 
 def count(value: Any) -> None:
     """An integer from 0 to 2^63."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_INT:
         raise _misfit(value, "an integer of at least 0")
 
 
@@ -108,7 +108,7 @@ def seed(value: Any) -> None:
     if (
         isinstance(value, bool)
         or not isinstance(value, int)
-        or not -_LARGEST <= value < 2 * _LARGEST
+        or not -LARGEST_INT <= value < 2 * LARGEST_INT
     ):
         raise _misfit(value, "a 64-bit integer")
 

@@ -17,6 +17,8 @@ from bench.gpu_check.runner import Runner
 
 # An epoch of the smallest network on scikit-learn's digits.
 REHEARSED_RUN = "wrn_10_1 | 0.1 | 0 | random | True | all"
+# Ranks of cases that did not end; that of all others is 0.
+_LATE: dict[str | None, int] = {CUT_OFF: 1, TIMED_OUT: 2}
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -47,11 +49,10 @@ def chosen_steps(arguments: argparse.Namespace) -> tuple[Step, ...]:
 
         runs = author_epochs.names(arguments.dataset)
     steps = plan.steps(arguments.rehearse, runs)
-    names = [step.name for step in steps]
+    names = list(dict.fromkeys(step.name for step in steps))
     if unknown := set(arguments.steps or ()) - set(names):
         raise SystemExit(f"--steps names {', '.join(sorted(unknown))}; expected {', '.join(names)}")
-    chosen = tuple(step for step in steps if step.name in (arguments.steps or names))
-    return plan.within(chosen, 60 * arguments.minutes)
+    return tuple(step for step in steps if step.name in (arguments.steps or names))
 
 
 def missing_cases(step: Step, keys: set[str]) -> list[str]:
@@ -71,19 +72,25 @@ def in_turn(steps: tuple[Step, ...]) -> list[tuple[Step, float]]:
     ]
 
 
-def run_all(runner: Runner, steps: tuple[Step, ...], until: float) -> None:
-    """Runs the cases without an answer.
+def late_last(step: Step, cases: list[str], rows: list[Row]) -> list[str]:
+    """The cases in order; those that did not end the last time come last, as they may hang."""
+    last = {row["key"]: row.get("status") for row in rows}
+    return sorted(cases, key=lambda case: _LATE.get(last.get(plan.key(step.name, case)), 0))
 
-    A case runs again if the end of its step's own time has cut it off. Those that hung in an
-    earlier check come last in their step.
+
+def run_all(runner: Runner, steps: tuple[Step, ...], until: float) -> None:
+    """Runs the cases without an answer, in time limits that sum to the time left.
+
+    A case runs again if the end of its step's own time came before its own limit.
     """
     answered, before = runner.answered(), len(runner.record.rows())
-    hung = {row["key"] for row in runner.record.rows() if row.get("status") == TIMED_OUT}
+    left = max(0.0, until - time.monotonic())
+    steps = plan.within(tuple(step for step in steps if missing_cases(step, answered)), left)
     for step, seconds in in_turn(steps):
-        rows = runner.record.rows()[before:]
-        tried = {row["key"] for row in rows if row.get("status") != CUT_OFF}
-        cases = missing_cases(step, answered | tried)
-        cases.sort(key=lambda case, step=step: plan.key(step.name, case) in hung)
+        rows = runner.record.rows()
+        ended_early = {CUT_OFF, TIMED_OUT} if 0 < step.seconds < step.case_seconds else {CUT_OFF}
+        tried = {row["key"] for row in rows[before:] if row.get("status") not in ended_early}
+        cases = late_last(step, missing_cases(step, answered | tried), rows)
         left = until - time.monotonic()
         if cases and left > 0:
             print(f"{step.name}: {len(cases)} cases, {min(seconds, left):.0f} s", flush=True)

@@ -36,7 +36,8 @@ class Step(NamedTuple):
     Attributes:
         seconds: time limit of the step, in a check of six minutes; 0 if its cases come after all
             others, in the remaining time.
-        case_seconds: time limit of each case, which only one that hangs should reach.
+        case_seconds: time limit of each case, which only one that hangs should reach. Below
+            ``seconds`` where there are several, so that the others run behind one that hangs.
         at_once: number of processes that share the cases.
     """
 
@@ -60,14 +61,15 @@ def candidate(case: str) -> str:
 def steps(rehearse: bool, runs: tuple[str, ...] = ()) -> tuple[Step, ...]:
     """All steps; ``runs`` are the trainings of the last one. Those of one name are one step."""
     return (
-        Step("environment", 10, 20, ("versions", "copy", "matrix", "empty graph")),
+        Step("environment", 10, 8, ("versions", "copy", "matrix", "empty graph")),
         Step("numbers", 45, 20, _numbers(rehearse)),
         Step("kernels", 45, 20, _kernels(rehearse)),
-        Step("steps", 80, 120, _whole_steps(rehearse)),
-        Step("profile", 20, 60, tuple(map(str, shapes.profiled(rehearse)))),
-        Step("sanitize", 30, 60, SANITIZED),
+        Step("steps", 80, 40, _whole_steps(rehearse)),
+        Step("profile", 20, 15, tuple(map(str, shapes.profiled(rehearse)))),
+        Step("sanitize", 30, 20, SANITIZED),
         *(Step("tests", s, 180, (f"{f} | not {TRITON}",)) for f, s in GPU_TESTS.items()),
         Step("compiled", 60, 300, _networks(rehearse)[:1]),
+        Step("steps", 0, 300, _compiled_steps(rehearse)),
         Step("tests", 0, 180, tuple(f"{f} | {TRITON}" for f in GPU_TESTS if "/ops/" in f)),
         Step(EPOCHS, 0, 3600, runs, at_once=3),
     )
@@ -142,7 +144,10 @@ def _kernels(rehearse: bool) -> tuple[str, ...]:
 
 
 def _whole_steps(rehearse: bool) -> tuple[str, ...]:
-    """Training steps; cases that take minutes to compile come last."""
     networks = _networks(rehearse)
-    eager = [f"{n} | {i} | {m}" for n in networks for i in IMPLEMENTATIONS for m in MODES]
-    return (*eager, *(f"{n} | plain compiled | {m}" for n in networks for m in MODES))
+    return tuple(f"{n} | {i} | {m}" for n in networks for i in IMPLEMENTATIONS for m in MODES)
+
+
+def _compiled_steps(rehearse: bool) -> tuple[str, ...]:
+    """Training steps that take minutes to compile."""
+    return tuple(f"{n} | plain compiled | {m}" for n in _networks(rehearse) for m in MODES)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-# Statuses that count as an answer. A case that was cut off has none, nor has one that reached its
-# own limit. A case that cannot run here may run on the machine that resumes the check.
+# Statuses that count as an answer. A case that was cut off or timed out has none. A case that
+# cannot run here may run on the machine that resumes the check.
 ANSWERED = ("ok", "wrong", "error", "crashed")
 NOT_HERE = "not here"
 CUT_OFF = "cut off"  # by the end of its step or of the whole check
-TIMED_OUT = "timed out"  # by the limit of the case, as one that hangs
+TIMED_OUT = "timed out"  # as one that hangs: by its own limit, or after its step's whole time
 BAD = ("wrong", "error", "crashed", TIMED_OUT)
 END = "end"  # key of the row that lists the missing cases
 # Device and code of a row, so that a resumed check does not mix them.

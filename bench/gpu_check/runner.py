@@ -57,18 +57,22 @@ class Worker:
             else:
                 self.case = line.rstrip("\n")
 
-    def wait(self, seconds: float, case_seconds: float, deadline: float) -> int | None:
+    def wait(
+        self, seconds: float, case_seconds: float, deadline: float, first: str | None = None
+    ) -> int | None:
         """The exit status, or None if the worker or one of its cases took too long and was killed.
 
         The time starts when the worker is ready for its first case. ``killed`` then tells whether
-        the case has passed its own limit.
+        the case has passed its own limit. That of ``first`` is at most ``seconds``.
         """
         start_until = time.monotonic() + START_SECONDS
         while (code := self._process.poll()) is None:
             step_until = start_until if self.ready == math.inf else self.ready + seconds
             case_until = self.since + case_seconds
+            if self.case == first:
+                case_until = min(case_until, step_until)
             if time.monotonic() > min(step_until, case_until, deadline):
-                self.killed = TIMED_OUT if case_until < min(step_until, deadline) else CUT_OFF
+                self.killed = TIMED_OUT if case_until <= min(step_until, deadline) else CUT_OFF
                 self.end()
                 self._reader.join(1)
                 return None
@@ -141,7 +145,8 @@ class Runner:
         while cases and seconds > 0 and time.monotonic() < deadline and not self._closed:
             worker = self._take()
             worker.begin(step.name, cases, self.options, self.package)
-            code = worker.wait(seconds, step.case_seconds, deadline)
+            first = cases[0] if seconds == step.seconds else None
+            code = worker.wait(seconds, step.case_seconds, deadline, first)
             if code == 0 or self._closed:
                 return
             seconds -= max(0.0, time.monotonic() - worker.ready)

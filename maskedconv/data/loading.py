@@ -56,6 +56,7 @@ def load(
     Raises:
         DataError: an argument is wrong, or the data is damaged; names the file.
         MissingDataError: (a DataError and FileNotFoundError) there is no data; names the remedy.
+        OSError: a file of MNIST cannot be read, by an error of the disk or of permissions.
         TypeError: ``data_dir`` is no path, or ``subset`` no integer.
         ImportError: a package of the ``reproduce`` extra is missing.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,19 +58,43 @@ def fetch(root: Path) -> None:
 
     Raises:
         MissingDataError: they could not be fetched.
+        OSError: a file that is there cannot be read; nothing is replaced.
     """
     dataset = optional_import("torchvision.datasets").MNIST
+    damaged = {
+        file: count
+        for file, count in _files(root).items()
+        if os.path.lexists(file) and not _is_whole(file, count)
+    }
     try:
-        # torchvision takes each file that is there for a whole one.
-        for file, count in _files(root).items():
-            try:
-                _read_file(file, count)
-            except DataError:
-                file.unlink(missing_ok=True)
-        with contextlib.redirect_stdout(sys.stderr):
+        with _moved_away(damaged), contextlib.redirect_stdout(sys.stderr):
             dataset(str(root), download=True)
     except (OSError, RuntimeError, EOFError) as error:
         raise MissingDataError(f"MNIST could not be fetched into {root}: {error}") from error
+
+
+def _is_whole(file: Path, count: int) -> bool:
+    try:
+        _read_file(file, count)
+    except DataError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _moved_away(files: dict[Path, int]) -> Iterator[None]:
+    """Context in which damaged files have another name, as torchvision takes each file that is
+    there for a whole one. One that has no whole successor after it gets its name back.
+    """
+    moved = {file: file.rename(file.with_name(f"{file.name}.damaged")) for file in files}
+    try:
+        yield
+    finally:
+        for file, away in moved.items():
+            if _is_whole(file, files[file]):
+                away.unlink()
+            else:
+                away.replace(file)
 
 
 def read(root: Path) -> tuple[Part, Part]:
@@ -77,6 +102,7 @@ def read(root: Path) -> tuple[Part, Part]:
 
     Raises:
         DataError: a file is missing or damaged; names it.
+        OSError: a file cannot be read; names it.
     """
     arrays = [_read_file(file, count) for file, count in _files(root).items()]
     train, train_labels, test, test_labels = arrays
@@ -87,18 +113,27 @@ def read(root: Path) -> tuple[Part, Part]:
 
 
 def _read_file(file: Path, count: int) -> npt.NDArray[np.int64]:
-    """The array of a file, if it has ``count`` images or labels; DataError otherwise."""
+    """The array of a file, if it has ``count`` images or labels.
+
+    Raises:
+        MissingDataError: there is no such file.
+        DataError: it has other content.
+        OSError: it cannot be read, which says nothing about its content.
+    """
     module = optional_import("torchvision.datasets.mnist")
     images = file.name.endswith(_NAMES[0])
     read = module.read_image_file if images else module.read_label_file
     shape = (count, 28, 28) if images else (count,)
     try:
         found: npt.NDArray[np.int64] = np.asarray(read(str(file)))
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{file} is missing") from error
+    except OSError as error:
+        error.filename = error.filename or str(file)
+        raise
     # What a damaged file raises: a wrong beginning (AssertionError, TypeError, KeyError), a size
     # that does not fit (ValueError, RuntimeError), none (IndexError).
-    except (
-        *(OSError, AssertionError, KeyError, TypeError, ValueError, RuntimeError, IndexError),
-    ) as error:
+    except (AssertionError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise DataError(f"{file} is truncated or damaged: {error}") from error
     if found.shape != shape:
         raise DataError(f"{file} has the shape {found.shape}; expected {shape}")

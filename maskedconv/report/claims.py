@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maskedconv.report.measured import NOT_RUN, is_finished
-from maskedconv.report.results import SeedGroup, dataset_title
+from maskedconv.report.results import SeedGroup, dataset_title, family
 
 if TYPE_CHECKING:
     from maskedconv.report.item import Paper
@@ -45,8 +45,9 @@ class Claim:
             whose accuracy may be unknown, and with the finished ones alone.
         printed: whether the cases compare with a printed number. Then only runs with the same
             network, images and epochs make cases.
-        named: how the names of the cases begin that the text names. One without a case is an
+        named: the names of the cases that the text names. One that is not among the cases is an
             undecided case.
+        families: the same for families of networks, of which any case will do.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Claim:
     cases: Callable[[list[SeedGroup]], Iterator[Case]]
     printed: bool = False
     named: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Verdict:
 
     Attributes:
         experiment: id of the item with the deciding runs.
-        data: titles of the data sets of its finished runs.
+        data: titles of the data sets of its cases.
     """
 
     claim: Claim
@@ -102,11 +104,7 @@ def judge_one(claim: Claim, experiment: str, settings: list[SeedGroup]) -> Verdi
     if not told:
         return Verdict(claim, experiment, "not run")
     cases = tuple(_checked(case, told) for case in claim.cases(settings))
-    cases += tuple(
-        Case(name, None, "no run is planned")
-        for name in claim.named
-        if not any(case.name.startswith(name) for case in cases)
-    )
+    cases += tuple(_not_planned(claim, cases))
     held, fell = _count(cases, True), _count(cases, False)
     if held and fell:
         status = "partly"
@@ -114,8 +112,25 @@ def judge_one(claim: Claim, experiment: str, settings: list[SeedGroup]) -> Verdi
         status = "undecided"
     else:
         status = "reproduced" if held else "not"
-    data = dict.fromkeys(dataset_title(setting.config.dataset) for setting in finished)
-    return Verdict(claim, experiment, status, cases, tuple(data))
+    return Verdict(claim, experiment, status, cases, tuple(_data(claim, finished)))
+
+
+def _not_planned(claim: Claim, cases: tuple[Case, ...]) -> Iterator[Case]:
+    """The cases that the text names and no planned run makes."""
+    names = {case.name for case in cases}
+    families = {family(name) for name in names}
+    missing = [name for name in claim.named if name not in names]
+    missing += [name for name in claim.families if name not in families]
+    why = "no comparable run is planned" if claim.printed else "no run is planned"
+    yield from (Case(name, None, why) for name in missing)
+
+
+def _data(claim: Claim, finished: list[SeedGroup]) -> Iterator[str]:
+    """Titles of the data sets whose finished runs make cases."""
+    for dataset in dict.fromkeys(setting.config.dataset for setting in finished):
+        here = [setting for setting in finished if setting.config.dataset == dataset]
+        if any(True for _ in claim.cases(here)):
+            yield dataset_title(dataset)
 
 
 def _checked(planned: Case, told: list[Case]) -> Case:

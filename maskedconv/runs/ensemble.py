@@ -72,7 +72,7 @@ def train_members(
     }
 
 
-def stored_epochs(checkpoint: Checkpoint) -> Iterator[Epoch]:
+def member_epochs(checkpoint: Checkpoint) -> Iterator[Epoch]:
     """The epochs of the members in ``checkpoint`` that are over."""
     for member in checkpoint.context.get("members", []):
         yield from (Epoch(**epoch) for epoch in member["history"])

@@ -17,7 +17,7 @@ from maskedconv.data import Dataset, Task
 from maskedconv.data.share import WHOLE, Share
 from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.config import RunConfig
-from maskedconv.runs.ensemble import Fit, freeze_unlearned_, stored_epochs, train_members
+from maskedconv.runs.ensemble import Fit, freeze_unlearned_, member_epochs, train_members
 from maskedconv.runs.masks import describe_masks
 from maskedconv.runs.norms import describe_norms, norms_row
 from maskedconv.runs.parts import SLICE
@@ -162,7 +162,7 @@ def execute(
     )
     try:
         if config.members and checkpoint is not None:
-            for epoch in stored_epochs(checkpoint):
+            for epoch in member_epochs(checkpoint):
                 told(epoch)
         fit = _training_of(config, dataset, told, checkpoint, graph)
         _do(config, dataset, fit, folder, checkpoint, row)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from maskedconv.checks import check_choice, check_int, check_number
 from maskedconv.optim import OPTIMIZERS, SCHEDULES
+from maskedconv.schema import LARGEST_INT
 from maskedconv.training.precision import AMP
 
-# The largest integer in a row of results.
-_LARGEST = 2**63
 # Adam's beta1; a configuration stores it as the momentum.
 ADAM_MOMENTUM = 0.9
 
@@ -64,7 +63,7 @@ class TrainingConfig:
         check_choice("amp", self.amp, AMP)
         smallest = {"epochs": 1, "processes": 1, "batch_size": 1, "seed": 0, "warmup": 0}
         for name, least in smallest.items():
-            check_int(name, getattr(self, name), least, _LARGEST)
+            check_int(name, getattr(self, name), least, LARGEST_INT)
         if self.batch_size < self.processes:
             raise ValueError(
                 f"batch_size is {self.batch_size}; expected at least {self.processes}, an example "
@@ -93,6 +92,6 @@ class TrainingConfig:
     def _check_schedule(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for epoch in self.milestones:
-            check_int("milestones", epoch, 1, _LARGEST)
+            check_int("milestones", epoch, 1, LARGEST_INT)
         if self.schedule == "cosine" and self.milestones:
             raise ValueError(f"milestones is {self.milestones}; expected none with schedule cosine")

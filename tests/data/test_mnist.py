@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import struct
@@ -151,7 +152,7 @@ def test_fetching_repairs_an_interrupted_download(name, left, given, tmp_path, m
     def fetched(root, download):
         """As torchvision, whose files are whole if they are there."""
         assert root == str(tmp_path / "part")
-        seen.append({file.name for file in folder.iterdir()})
+        seen.append({file.name for file in folder.iterdir() if file.suffix != ".damaged"})
         for file, content in expected.items():
             if not (folder / file).exists():
                 (folder / file).write_bytes(content)
@@ -164,6 +165,58 @@ def test_fetching_repairs_an_interrupted_download(name, left, given, tmp_path, m
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == expected
     data.load("mnist", place, download=True)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_file_that_cannot_be_read_is_kept(name, tmp_path, monkeypatch):
+    """An error of the disk, behind a damaged file, says nothing of the content."""
+    import torchvision.datasets.mnist
+
+    folder = write(tmp_path)
+    (folder / "train-images-idx3-ubyte").write_bytes(b"")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def reads(kind):
+        read = getattr(torchvision.datasets.mnist, kind)
+
+        def failing(file):
+            if file.endswith(name):
+                raise OSError(errno.EIO, "Input/output error")
+            return read(file)
+
+        return failing
+
+    for kind in ("read_image_file", "read_label_file"):
+        monkeypatch.setattr(torchvision.datasets.mnist, kind, reads(kind))
+    monkeypatch.setattr(torchvision.datasets, "MNIST", lambda *_, **__: pytest.fail("fetched"))
+    with pytest.raises(OSError, match=f"Input/output error: .*{name}"):
+        data.load("mnist", tmp_path, download=True)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no route"), KeyboardInterrupt()], ids=["net", "stop"]
+)
+def test_a_damaged_file_is_kept_until_the_new_one_is_there(error, tmp_path, monkeypatch):
+    """Of two damaged files, the download ends within the second one."""
+    import torchvision.datasets
+
+    folder = write(tmp_path)
+    whole = {file.name: file.read_bytes() for file in folder.iterdir()}
+    first, second = "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"
+    for name in (first, second):
+        (folder / name).write_bytes(b"some of it")
+
+    def interrupted(root, download):
+        (folder / first).write_bytes(whole[first])
+        (folder / second).write_bytes(b"less")
+        raise error
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", interrupted)
+    with pytest.raises((MissingDataError, KeyboardInterrupt)):
+        data.load("mnist", tmp_path, download=True)
+    found = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert found == whole | {second: b"some of it"}
 
 
 def test_fetching_goes_through_torchvision(tmp_path, monkeypatch):

@@ -121,6 +121,20 @@ def test_bn_helps_most_where_few_filters_are_learned(tmp_path, few, many, status
     assert verdicts(results)["bn-helps"] == status
 
 
+@pytest.mark.parametrize(("many", "status"), [(1.0, "reproduced"), (10.0, "undecided")])
+def test_bn_is_compared_at_the_largest_fraction_with_bn_learned_and_fixed(tmp_path, many, status):
+    """At p = 0.7, BN fixed is not planned; ``many`` is the gain at p = 0.4."""
+    gains = {0.1: 10.0, 0.4: many}
+    runs = [
+        config("wrn_10_1", dataset="cifar10", learned=p, bn_learned=bn)
+        for p, bn in ((0.1, True), (0.1, False), (0.4, True), (0.4, False), (0.7, True))
+    ]
+    results = results_of(
+        tmp_path, {"fig4": runs}, lambda run: 50.0 + gains.get(run.learned, 30.0) * run.bn_learned
+    )
+    assert verdicts(results)["bn-helps"] == status
+
+
 @pytest.mark.parametrize(
     ("rest", "status"), [(1.0, "reproduced"), (-1.0, "reproduced"), (-50.0, "not"), (50.0, "not")]
 )

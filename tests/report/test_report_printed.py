@@ -120,6 +120,43 @@ def test_a_printed_claim_of_two_networks_is_open_with_one_of_them(tmp_path, run,
     assert verdicts(results)[name] == "undecided"
 
 
+@pytest.mark.parametrize(("dataset", "title"), [("cifar10", "CIFAR-10"), ("cifar100", "CIFAR-100")])
+def test_a_printed_claim_of_two_data_sets_is_open_with_one_of_them(tmp_path, dataset, title):
+    """Also where the name of one begins with that of the other."""
+    runs = [run for run in full_runs()["fig5"] if run.dataset == dataset]
+    results = results_of(tmp_path, {"fig5": runs}, printed)
+    (verdict,) = [one for one in judge(results) if one.claim.id == "one-filter-full"]
+    assert verdict.status == "undecided"
+    assert verdict.summary == f"2 of 4 cases hold on {title}, 2 undecided"
+    open_cases = [case for case in verdict.cases if case.holds is None]
+    assert not any(case.name.endswith(f", {title}") for case in open_cases)
+    assert {case.evidence for case in open_cases} == {"no comparable run is planned"}
+
+
+@pytest.mark.parametrize("change", [{"epochs": 12}, {"subset": 500}])
+def test_a_run_that_is_not_comparable_is_not_said_to_be_missing(tmp_path, change):
+    runs = [
+        replace(run, **change) if run.model == "wrn_28_10" else run for run in full_runs()["fig5"]
+    ]
+    results = results_of(tmp_path, {"fig5": runs}, printed)
+    (verdict,) = [one for one in judge(results) if one.claim.id == "one-filter-full"]
+    assert [(case.name, case.evidence) for case in verdict.cases if case.holds is None] == [
+        (f"wrn_28_10, {title}", "no comparable run is planned")
+        for title in ("CIFAR-10", "CIFAR-100")
+    ]
+
+
+def test_a_verdict_names_the_data_of_its_cases_only(tmp_path):
+    runs = [
+        config("wrn_28_4", dataset=dataset, epochs=10, learned=1, frozen="zero")
+        for dataset in ("cifar10", "cifar100")
+    ]
+    found = {
+        one.claim.id: one for one in judge(results_of(tmp_path, {"fig1": runs}, lambda _: 45.0))
+    }
+    assert found["one-filter-zeroed"].summary == "1 of 1 cases hold on CIFAR-10"
+
+
 @pytest.mark.parametrize(
     ("change", "top1", "status"),
     [

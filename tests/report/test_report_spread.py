@@ -145,7 +145,7 @@ def test_open_cases_leave_a_claim_open_unless_the_others_differ(cases, status):
     claim = replace(
         ITEMS["fig1"].claims[0],
         cases=lambda _: iter([Case(str(i), holds, "") for i, holds in enumerate(cases)]),
-        named=(),
+        families=(),
     )
     assert judge_one(claim, "fig1", []).status == status
 

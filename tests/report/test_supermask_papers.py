@@ -8,7 +8,7 @@ import torch
 from maskedconv import papers
 from maskedconv.papers.diffenderfer2021 import biprop
 from maskedconv.papers.diffenderfer2021.claims import CLAIMS as BIPROP_CLAIMS
-from maskedconv.papers.diffenderfer2021.printed import printed_tables
+from maskedconv.papers.diffenderfer2021.printed import CIFAR10, printed_tables, run_of
 from maskedconv.papers.ramanujan2019.claims import CLAIMS as SUPERMASK_CLAIMS
 from maskedconv.report.claims import judge_one
 from maskedconv.report.masks import kept_fraction, method_option, width_of
@@ -133,6 +133,17 @@ def test_printed_accuracies_need_the_whole_run():
     for epochs, ours in ((100, "91.00"), (99, "–")):
         settings = [group(run, near(run)) for run in runs("biprop", "paper", epochs=epochs)]
         assert printed_tables(settings)[0].rows[0][2] == ours
+
+
+@pytest.mark.parametrize("number", CIFAR10)
+def test_one_printed_accuracy_alone_leaves_the_others_open(number):
+    settings = [group(run, number.top1) for run in runs("biprop", "paper")]
+    own = run_of(number, settings)
+    (claim,) = (one for one in BIPROP_CLAIMS if one.id == "printed-accuracy")
+    verdict = judge_one(claim, "biprop", [own])
+    assert verdict.status == "undecided"
+    assert [case.name for case in verdict.cases if case.holds] == [number.network]
+    assert len(verdict.cases) == len(CIFAR10)
 
 
 def test_data_sets_with_networks_of_their_own():

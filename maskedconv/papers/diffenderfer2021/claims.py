@@ -126,6 +126,6 @@ CLAIMS = (
         f"{EPOCHS} epochs: within {CLEAR:g} points of the printed number.",
         printed,
         printed=True,
-        named=("VGG-Small", "ResNet-18"),
+        named=tuple(number.network for number in CIFAR10),
     ),
 )

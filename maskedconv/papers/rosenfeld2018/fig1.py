@@ -205,7 +205,7 @@ CLAIMS = (
         "figure 1 and text",
         f"DenseNet and WRN, k = 1, the rest random: at least {FAR:g} times chance.",
         one_filter,
-        named=("densenet", "wrn"),
+        families=("densenet", "wrn"),
     ),
     Claim(
         "one-filter-zeroed",

@@ -168,17 +168,21 @@ def short_tables(settings: list[SeedGroup]) -> list[Table]:
 def bn_helps(settings: list[SeedGroup]) -> Iterator[Case]:
     for group in by_network(settings, ("densenet", "wrn")):
         few = _gains([s for s in group if learns_little(s.config)])
-        fractions = {s.config.learned for s in group if not learns_little(s.config)}
-        shared = [f for f in fractions if MUCH <= f < 1]
-        many = _gains([s for s in group if shared and s.config.learned == max(shared)])
+        fractions = {s.config.learned for s in group if MUCH <= s.config.learned < 1}
+        many = {p: gains for p in fractions if (gains := _gains(_learning(p, group)))}
         if few and many:
+            largest = max(many)
             case = on_average(group[0], few)
-            more = mean(list(many.values()))
+            more = mean(list(many[largest].values()))
             yield Case(
                 case.name,
                 all_of(case.holds, exceeds(mean(list(few.values())) - more)),
-                f"{case.evidence}; at p = {max(shared):g} {signed(more.value)}",
+                f"{case.evidence}; at p = {largest:g} {signed(more.value)}",
             )
+
+
+def _learning(fraction: float, settings: list[SeedGroup]) -> list[SeedGroup]:
+    return [setting for setting in settings if setting.config.learned == fraction]
 
 
 def _gains(settings: list[SeedGroup]) -> dict[str, Measured]:

@@ -213,7 +213,7 @@ CLAIMS = (
         "table 1",
         f"DenseNet and WRN, BN only: at least {FAR:g} times chance.",
         bn_alone,
-        named=("densenet", "wrn"),
+        families=("densenet", "wrn"),
     ),
     Claim(
         "block-beats-fc",
@@ -223,7 +223,7 @@ CLAIMS = (
         "points. (The paper's own table meets this in three of four columns: on CIFAR-100 "
         "DenseNet's fc is the best.)",
         block_beats_fc,
-        named=("densenet", "wrn"),
+        families=("densenet", "wrn"),
     ),
 )
 
