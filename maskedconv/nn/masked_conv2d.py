@@ -18,7 +18,7 @@ from maskedconv.functional.filter_bank import ExecutionOptions
 from maskedconv.functional.padding import evenly_padded
 from maskedconv.nn.assembled import AssembledConv2d
 from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
-from maskedconv.nn.remembered import remember_draw
+from maskedconv.nn.remembered import remember_draw, remember_frozen
 from maskedconv.ops.dispatch import check_backend
 from maskedconv.ops.geometry import Pair, filters_format, geometry_of, whole_numbers
 from maskedconv.ops.weight_grad.jointly import types_faster_jointly
@@ -260,6 +260,8 @@ class MaskedConv2d(AssembledConv2d):
         layer._write_weight(weight, frozen == "keep")
         if bias is not None:
             layer._write_bias(bias, frozen == "keep")
+        if frozen == "keep":
+            remember_frozen(layer)
         layer._take_requires_grad(learns)
         memory_format = filters_format(weight, None)
         layer = layer.to(memory_format=memory_format)  # type: ignore[call-overload]
