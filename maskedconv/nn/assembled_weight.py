@@ -42,9 +42,7 @@ class AssembledWeight(PartlyLearned):
     @property
     def weight(self) -> Tensor:
         """The full weight, of ``weight_shape``; differentiable towards the learned part."""
-        return written_through(
-            self, self._own_weight, self._weight_now, self._write_weight
-        )
+        return written_through(self, self._own_weight, self._weight_now, self._write_weight)
 
     @weight.setter
     def weight(self, value: Tensor) -> None:
