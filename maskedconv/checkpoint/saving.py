@@ -133,9 +133,10 @@ def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) 
     if changed := [key for key in _named(layers, changed_frozen) if is_lost(key)]:
         warnings.warn(
             f"the file leaves out {len(changed)} frozen values ({changed[0]}, ...) that have "
-            "changed since their layers were made, as by a state dict, an initialiser, or an average "
-            "that includes buffers. A model needs to have these values to load the file: store them by "
-            "frozen=True, say where they come from by base=, or undo the change before",
+            "changed since their layers were made, as by a state dict, an initialiser, or an "
+            "average that includes buffers. A model needs to have these values to load the file: "
+            "store them by frozen=True, say where they come from by base=, or undo the change "
+            "before",
             stacklevel=3,
         )
     in_file = {n for n, one in layers.items() if isinstance(origin_of(one), FileOrigin | HubOrigin)}

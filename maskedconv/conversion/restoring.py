@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+
 from torch import nn
 
 from maskedconv.conversion.carrying import carry_to_parts

@@ -12,7 +12,6 @@ from maskedconv.ops.geometry import pixel_pitch
 from maskedconv.ops.kinds import describe_cuda, norm_elsewhere
 from maskedconv.ops.plain import resolved
 
-
 # Found faster than as attributes of torch: they are asked for in each step.
 _FLOAT, _COUNT = torch.float32, torch.int64
 
