@@ -204,13 +204,11 @@ def _finish(model: nn.Module, method: Method, seed: int | None) -> None:
 def _remember(model: nn.Module, asked: dict[str, Any]) -> None:
     from maskedconv.conversion.convolutions import partly_learned_layers
     from maskedconv.nn.origin import remember_origin
-    from maskedconv.nn.remembered import remember_draw, remember_frozen
+    from maskedconv.nn.remembered import remember_draw
 
     if asked["seed"] is not None:
         remember_origin(model, asked)
     for _, layer in partly_learned_layers(model):
-        if asked["seed"] is not None:
-            remember_frozen(layer)
         remember_draw(layer, asked["seed"])
 
 

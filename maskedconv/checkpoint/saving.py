@@ -71,9 +71,9 @@ def save(
 
     Warns:
         UserWarning: the file leaves out parameters without a gradient, frozen filters that are no
-            longer those that their layer was converted, created or loaded with, or frozen filters
-            that were drawn at random, and neither a seed nor ``base`` says where these values come
-            from.
+            longer those that their layer was converted, created, drawn or loaded with, or frozen
+            filters that were drawn at random, and neither a seed nor ``base`` says where these
+            values come from.
     """
     path, state = Path(path), _checked_state(model)
     layers = partly_learned(model)
@@ -133,9 +133,10 @@ def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) 
     if changed := [key for key in _named(layers, changed_frozen) if is_lost(key)]:
         warnings.warn(
             f"the file leaves out {len(changed)} frozen values ({changed[0]}, ...) that have "
-            "changed since their layers were made, as by a state dict or an average that includes "
-            "buffers. A model needs to have these values to load the file: store them by "
-            "frozen=True, say where they come from by base=, or undo the change before",
+            "changed since their layers were made, as by a state dict, an initialiser, or an "
+            "average that includes buffers. A model needs to have these values to load the file: "
+            "store them by frozen=True, say where they come from by base=, or undo the change "
+            "before",
             stacklevel=3,
         )
     in_file = {n for n, one in layers.items() if isinstance(origin_of(one), FileOrigin | HubOrigin)}
@@ -147,8 +148,9 @@ def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) 
     if drawn:
         warnings.warn(
             f"the file leaves out {len(drawn)} frozen values ({drawn[0]}, ...) that were drawn at "
-            "random without a seed. Only this model has them, and none without them can load the "
-            "file: store them by frozen=True, or make the model with a seed",
+            "random, and no seed in the file gives them again. A model to load it into needs the "
+            "same values: say where they come from by base=, store them by frozen=True, or make "
+            "the model with seed=",
             stacklevel=3,
         )
     buffers = set(_named(layers, lambda layer: layer.frozen_buffers()))

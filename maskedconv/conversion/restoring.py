@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
@@ -13,8 +12,8 @@ from maskedconv.conversion.naming import Layers
 from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
 from maskedconv.methods import METHODS
 from maskedconv.methods.method import Configuration
+from maskedconv.nn.global_threshold import unshare_threshold
 from maskedconv.nn.partly_learned import PartlyLearned
-from maskedconv.nn.wrappers import unwrapped
 
 
 class Restored:
@@ -35,8 +34,6 @@ class Restored:
 
     def __init__(self, model: nn.Module, configurations: Mapping[str, Configuration]) -> None:
         self._model = model
-        self._network = unwrapped(model)
-        self._hooks = list(self._network._forward_pre_hooks)
         plain = {name: model.get_submodule(name) for name in configurations}
         _check(model, list(plain.items()), configurations)
         new = {id(one): _make(name, one, configurations[name]) for name, one in plain.items()}
@@ -49,9 +46,7 @@ class Restored:
         for name, one in self._before:
             model.set_submodule(name, new[id(one)])
         for configuration in configurations.values():
-            METHODS[configuration.get("method", "slice")].attach_restored(
-                self._network, configuration
-            )
+            METHODS[configuration.get("method", "slice")].attach_restored(model, configuration)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,9 +56,7 @@ class Restored:
         """Puts the plain layers back."""
         for name, one in self._before:
             self._model.set_submodule(name, one)
-        hooks: Any = self._network._forward_pre_hooks
-        for added in [key for key in hooks if key not in self._hooks]:
-            del hooks[added]
+        unshare_threshold(self._model)
 
 
 def _check(model: nn.Module, layers: Layers, configurations: Mapping[str, Configuration]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from math import nan, prod
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,8 +15,8 @@ from maskedconv.functional.filter_bank import FilterBank
 from maskedconv.functional.selected import Selected, places_of, selected_on
 from maskedconv.nn.assembled_weight import AssembledWeight
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
-from maskedconv.nn.plain_state import after_pre_hooks, has_indices, split_plain, warn_dropped
-from maskedconv.nn.written_through import written_through
+from maskedconv.nn.plain_state import after_pre_hooks, has_indices, split_plain
+from maskedconv.nn.written_through import Now, written_through
 from maskedconv.ops.plain import is_plain
 
 
@@ -56,12 +56,12 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         """The full bias ``[O]``, or None; differentiable towards ``bias_learned``."""
         if not self.has_bias:
             return None
-        return written_through(self, self._own_bias, self._change_bias)
+        return written_through(self, self._own_bias, self._bias_now, self._write_bias)
 
     @bias.setter
     def bias(self, value: Tensor | None) -> None:
         if value is not None or self.has_bias:
-            self._refuse_unless_own("bias", value, self._change_bias)
+            self._refuse_unless_own("bias", value, self._write_bias)
 
     @bias.deleter
     def bias(self) -> None:
@@ -158,24 +158,15 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
         assert bias is not None
         return bias
 
-    def _change_weight(self, weight: Tensor) -> None:
-        self._change("weight", weight, self._full_weight, self._write_weight)
+    def _weight_now(self, weight: Tensor) -> Iterable[Now]:
+        if self.which is not None:
+            return super()._weight_now(weight)
+        learned, frozen = _with_values(self.learned, self.frozen)
+        own, rest = weight.split((self.num_learned, self.num_frozen), self.slice_dim)
+        return (own, learned), (rest, rest.new_zeros(()) if frozen is None else frozen)
 
-    def _change_bias(self, bias: Tensor) -> None:
-        self._change("bias", bias, self._own_bias, self._write_bias)
-
-    def _change(
-        self, name: str, values: Tensor, read: Callable[[], Tensor], write: Callable[..., None]
-    ) -> None:
-        """Writes values; warns if they differ from those before in frozen zeros alone."""
-        if not self.num_zeros or values.is_meta:
-            write(values)
-            return
-        before = int((values != read()).count_nonzero())
-        write(values)
-        dropped = int((values != read()).count_nonzero())
-        if dropped and dropped == before:
-            warn_dropped(name, dropped, stacklevel=7)
+    def _bias_now(self, bias: Tensor) -> Iterable[Now]:
+        return ((bias, self._own_bias()),)
 
     def extra_repr(self) -> str:
         # Not of the bias itself, which cannot be assembled of shards.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from torch import Tensor, nn
 
 from maskedconv.nn.partly_learned import PartlyLearned
-from maskedconv.nn.written_through import is_of, written_through
+from maskedconv.nn.written_through import Now, is_of, written_through
 
 
 class AssembledWeight(PartlyLearned):
@@ -29,9 +29,9 @@ class AssembledWeight(PartlyLearned):
     def _write_weight(self, weight: Tensor) -> None:
         """Copies ``weight`` to the parts."""
 
-    def _change_weight(self, weight: Tensor) -> None:
-        """Called with the values of a changed ``weight``."""
-        self._write_weight(weight)
+    def _weight_now(self, weight: Tensor) -> Iterable[Now]:
+        """Views that make up ``weight``, assembled earlier, and the values they should have."""
+        return ((weight, self._full_weight()),)
 
     def _own_weight(self) -> Tensor:
         """The weight in memory of its own."""
@@ -42,11 +42,11 @@ class AssembledWeight(PartlyLearned):
     @property
     def weight(self) -> Tensor:
         """The full weight, of ``weight_shape``; differentiable towards the learned part."""
-        return written_through(self, self._own_weight, self._change_weight)
+        return written_through(self, self._own_weight, self._weight_now, self._write_weight)
 
     @weight.setter
     def weight(self, value: Tensor) -> None:
-        self._refuse_unless_own("weight", value, self._change_weight)
+        self._refuse_unless_own("weight", value, self._write_weight)
 
     @weight.deleter
     def weight(self) -> None:

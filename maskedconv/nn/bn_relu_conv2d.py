@@ -33,7 +33,7 @@ from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.nn.masked_conv2d import MaskedConv2d
 from maskedconv.ops.bn_relu import Normalisation
 from maskedconv.ops.dispatch import settled
-from maskedconv.ops.geometry import ConvGeometry, geometry_of, memory_format_of
+from maskedconv.ops.geometry import ConvGeometry, Pair, geometry_of, memory_format_of
 from maskedconv.ops.plain import is_plain
 
 
@@ -220,7 +220,9 @@ def convolution_of(conv: nn.Module, input: Tensor, channels: int) -> Convolution
 def _plan(conv: nn.Module, bank: FilterBank, dtype: torch.dtype) -> StepPlan:
     """How ``conv``, whose filters are ``bank``, computes in ``dtype``."""
     assert isinstance(conv, nn.Conv2d)
-    padding, _ = padding_of(bank.shape[2:], conv.stride, conv.padding, conv.dilation)
+    padding: Pair | str = conv.padding
+    if isinstance(padding, str):
+        padding, _ = padding_of(bank.shape[2:], conv.stride, padding, conv.dilation)
     geometry = geometry_of(conv.stride, padding, conv.dilation, conv.groups)
     backend = settled(conv.options.backend if isinstance(conv, MaskedConv2d) else "")
     return StepPlan(geometry, backend, dtype)

@@ -18,7 +18,7 @@ from maskedconv.functional.filter_bank import ExecutionOptions
 from maskedconv.functional.padding import evenly_padded
 from maskedconv.nn.assembled import AssembledConv2d
 from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
-from maskedconv.nn.remembered import remember_draw
+from maskedconv.nn.remembered import remember_draw, remember_frozen
 from maskedconv.ops.dispatch import check_backend
 from maskedconv.ops.geometry import Pair, filters_format, geometry_of, whole_numbers
 from maskedconv.ops.weight_grad.jointly import types_faster_jointly
@@ -130,8 +130,7 @@ class MaskedConv2d(AssembledConv2d):
         self.num_learned = slices.num_learned(learned, self.weight_shape[slice_dim], slice_dim)
         self.which = slices.check_indices(which, self.num_learned, self.weight_shape[slice_dim])
         self._selected, self._requires_grad = None, {}
-        self.has_bias = bool(bias)
-        self.seed = seed
+        self.has_bias, self.seed = bool(bias), seed
         learned_shape = (self.num_learned, *self.weight_shape[1:])
         plain_slice = slice_dim == 0 and groups == 1
         jointly = types_faster_jointly(learned_shape, out_channels) if plain_slice else ()
@@ -187,13 +186,12 @@ class MaskedConv2d(AssembledConv2d):
         if all(part.is_meta for part in parts if part is not None and part.numel()):
             return
         generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
-        dtype = self.learned.dtype
-        weight = torch.empty(self.weight_shape, dtype=dtype, device="cpu")
+        weight = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
         nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
         self._write_weight(weight)
         if self.has_bias:
             bound = 1 / math.sqrt(max(1, math.prod(self.weight_shape[1:])))
-            bias = torch.empty(self.out_channels, dtype=dtype, device="cpu")
+            bias = torch.empty(self.out_channels, dtype=self.dtype, device="cpu")
             self._write_bias(nn.init.uniform_(bias, -bound, bound, generator=generator))
         remember_draw(self, self.seed)
 
@@ -260,9 +258,10 @@ class MaskedConv2d(AssembledConv2d):
         layer._write_weight(weight, frozen == "keep")
         if bias is not None:
             layer._write_bias(bias, frozen == "keep")
+        if frozen == "keep":
+            remember_frozen(layer)
         layer._take_requires_grad(learns)
-        memory_format = filters_format(weight, None)
-        layer = layer.to(memory_format=memory_format)  # type: ignore[call-overload]
+        layer = layer.to(memory_format=filters_format(weight, None))  # type: ignore[call-overload]
         return layer.train(conv.training)
 
     def drawn_from(self, seed: int) -> MaskedConv2d:
@@ -273,8 +272,7 @@ class MaskedConv2d(AssembledConv2d):
         )  # fmt: skip
 
     def to_frozen(self) -> MaskedConv2d:
-        plain = self.to_conv2d()
-        return MaskedConv2d.from_conv2d(plain, learned=0, slice_dim=self.slice_dim)
+        return MaskedConv2d.from_conv2d(self.to_conv2d(), learned=0, slice_dim=self.slice_dim)
 
     def to_plain(self) -> nn.Conv2d:
         return self.to_conv2d()
@@ -298,6 +296,5 @@ class MaskedConv2d(AssembledConv2d):
             if full is not None:
                 values = full.detach().as_subclass(Tensor).clone()
                 setattr(conv, name, nn.Parameter(values, requires_grad=learns[i]))
-        memory_format = filters_format(self.learned, self.frozen)
-        conv = conv.to(memory_format=memory_format)  # type: ignore[call-overload]
+        conv = conv.to(memory_format=filters_format(self.learned, self.frozen))  # type: ignore[call-overload]
         return conv.train(self.training)

@@ -105,13 +105,8 @@ def split_plain(
         if layer._buffers.get(f"{entry.own}frozen") is not None:
             state_dict[f"{prefix}{entry.own}frozen"] = rest
         elif not rest.is_meta and rest.count_nonzero():
-            warn_dropped(prefix + entry.name, int(rest.count_nonzero()), stacklevel=3)
-
-
-def warn_dropped(name: str, count: int, stacklevel: int) -> None:
-    """Warns of values that a layer with ``frozen="zero"`` does not keep."""
-    warnings.warn(
-        f"{name}: {count} values outside of the learned slice are not zero and were dropped, as "
-        "this layer has frozen='zero'",
-        stacklevel=stacklevel,
-    )
+            warnings.warn(
+                f"{prefix}{entry.name}: {int(rest.count_nonzero())} values outside of the learned "
+                "slice are not zero and were dropped, as this layer has frozen='zero'",
+                stacklevel=2,
+            )

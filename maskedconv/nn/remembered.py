@@ -16,7 +16,7 @@ from maskedconv.nn.partly_learned import PartlyLearned
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SUMS, _DRAWN = "_frozen_sums", "_drawn_frozen"
 _FIRST = 64  # values, enough to tell drawn ones from others
-_PIECE = 1 << 20  # values; their 64-bit integers take more memory than they do
+_PIECE = 1 << 20  # values; as much memory is needed besides
 
 
 def remember_frozen(layer: PartlyLearned) -> None:
@@ -25,9 +25,15 @@ def remember_frozen(layer: PartlyLearned) -> None:
 
 
 def remember_draw(layer: PartlyLearned, seed: int | None) -> None:
-    """Called when the frozen values have been drawn, by ``seed`` if it is not None."""
+    """Called when the frozen values have been drawn, by ``seed`` if it is not None.
+
+    It records them as :func:`remember_frozen` does.
+    """
+    remember_frozen(layer)
     if seed is None:
-        vars(layer)[_DRAWN] = {name: _first(one) for name, one in _in_memory(layer).items()}
+        firsts = {name: _first(one) for name, one in _in_memory(layer).items()}
+        # Zeros, as of biases, are not drawn.
+        vars(layer)[_DRAWN] = {name: values for name, values in firsts.items() if any(values)}
     else:
         vars(layer).pop(_DRAWN, None)
 
@@ -87,10 +93,9 @@ def _sums(layer: PartlyLearned) -> dict[str, tuple[torch.dtype, int]]:
 
 
 def _sum(tensor: Tensor) -> int:
-    """A sum over the bits of all values, in any order, modulo 2^64."""
+    """A sum over the bits of all values, in any order."""
     total = torch.zeros((), dtype=torch.int64, device=tensor.device)
-    for piece in tensor.detach().view(_INTEGERS[tensor.itemsize]).flatten().split(_PIECE):
-        bits = piece.long()
-        # Squares, as roundings up and down would cancel out.
-        total += (bits * bits + bits).sum()
+    for bits in tensor.detach().view(_INTEGERS[tensor.itemsize]).flatten().split(_PIECE):
+        # Squares, as roundings up and down would cancel out; modulo the range of their type.
+        total += torch.addcmul(bits, bits, bits).sum()
     return int(total)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from maskedconv.ops.geometry import is_channels_last_weight
 from maskedconv.tracing import is_traced
+
+# A view of an assembled tensor, and the values that belong there.
+Now = tuple[Tensor, Tensor]
 
 _ATTRIBUTES = vars(torch._C.TensorBase)
 
@@ -57,23 +60,31 @@ class _Source:
 
     Attributes:
         whole: the values, in memory of its own.
-        read, write: assemble them from the parts of ``layer``, and copy them there.
+        now: pairs of views of ``whole``, and the values of the parts there.
+        write: copies ``whole`` to the parts of ``layer``.
     """
 
     layer: nn.Module
     whole: Tensor
-    read: Callable[[], Tensor]
+    now: Callable[[Tensor], Iterable[Now]]
     write: Callable[[Tensor], None]
 
     @torch.no_grad()
-    def refresh(self) -> None:
-        """Takes over what the parts have become since, as by a step of an optimizer."""
+    def refresh(self, *, compare: bool) -> None:
+        """Takes over what the parts have become since, as by a step of an optimizer.
+
+        Versions cannot tell whether they have changed, as ``.data`` leaves no trace in them.
+
+        Args:
+            compare: copies only values that differ. It takes several times as long as a copy, but a
+                copy of equal values counts as a change of what autograd has saved.
+        """
         if self.whole.is_meta:
             return
-        current = self.read().to(self.whole)
-        # A copy of equal values would count as a change of what autograd has saved.
-        if not torch.equal(current, self.whole):
-            self.whole.copy_(current)
+        for view, values in self.now(self.whole):
+            current = values.to(view).expand_as(view)
+            if not (compare and torch.equal(view, current)):
+                view.copy_(current)
 
     @torch.no_grad()
     def replace(self, values: Tensor) -> None:
@@ -109,11 +120,10 @@ class _WrittenThrough(Tensor):
             if func in _COPIES:
                 # Of the values alone: not of the layer that they are written to.
                 args = (_detached_copy(args[0]), *args[1:])
-            watched = [t for t in tree_leaves((args, kwargs)) if isinstance(t, cls)]
+            watched = _marked((args, kwargs))
             in_place = _is_in_place(name, kwargs)
             if in_place:
-                for source in _sources(watched):
-                    source.refresh()
+                _refresh(watched, args[:1] if kwargs.get("out") is None else kwargs["out"])
             versions = [t._version for t in watched]
             result = func(*args, **kwargs)
             changed = [t for t, old in zip(watched, versions, strict=True) if t._version != old]
@@ -160,8 +170,19 @@ def _is_in_place(name: str, kwargs: dict[str, Any]) -> bool:
     return suffixed or flagged or name in _IN_PLACE
 
 
+def _marked(arguments: object) -> list[_WrittenThrough]:
+    return [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, _WrittenThrough)]
+
+
 def _sources(tensors: list[_WrittenThrough]) -> list[_Source]:
     return list(dict.fromkeys(tensor._source for tensor in tensors))
+
+
+def _refresh(watched: list[_WrittenThrough], changed: object) -> None:
+    """Before a change in place of ``changed``, by a function with the arguments ``watched``."""
+    changing = _sources(_marked(changed))
+    for source in _sources(watched):
+        source.refresh(compare=source not in changing)
 
 
 @torch.no_grad()
@@ -174,7 +195,7 @@ def _write_back(changed: list[_WrittenThrough]) -> None:
     # Sources of one layer do not have each other's changes.
     values = [tensor.detach().clone() for tensor in changed]
     for source in sources:
-        source.refresh()
+        source.refresh(compare=False)
         for tensor, own in zip(changed, values, strict=True):
             if tensor._source is source:
                 tensor.detach().copy_(own)
@@ -207,7 +228,10 @@ def _mark(tensor: Tensor, source: _Source, is_part: bool) -> Tensor:
 
 
 def written_through(
-    layer: nn.Module, read: Callable[[], Tensor], write: Callable[[Tensor], None]
+    layer: nn.Module,
+    read: Callable[[], Tensor],
+    now: Callable[[Tensor], Iterable[Now]],
+    write: Callable[[Tensor], None],
 ) -> Tensor:
     """The tensor of ``read``, such that in-place changes to it or its views are written back.
 
@@ -221,10 +245,12 @@ def written_through(
 
     Args:
         read: assembles parts of ``layer``, of any shape, in memory of its own.
+        now: pairs of a view of what ``read`` returned earlier, and the values of the parts there.
+            The views make up all of it; the values are of any type and device.
         write: copies values to the parts.
 
     Raises:
-        TypeError: ``whole`` is another subclass of Tensor.
+        TypeError: the parts are of a subclass of Tensor, such as DTensor.
     """
     if torch.compiler.is_compiling():
         return read()
@@ -241,7 +267,7 @@ def written_through(
             f"weight and bias cannot be assembled from parts that are {type(whole).__name__}: "
             "read `learned` and `frozen`, `bias_learned` and `bias_frozen`"
         )
-    return _mark(whole, _Source(layer, whole.detach(), read, write), is_part=False)
+    return _mark(whole, _Source(layer, whole.detach(), now, write), is_part=False)
 
 
 def is_of(value: object, write: Callable[[Tensor], None]) -> bool:

@@ -18,8 +18,8 @@ def describe_cuda(*tensors: Tensor) -> Hashable:
     return settings, *map(_layout, tensors)
 
 
-def elsewhere(parts: Iterable[Tensor | None], input: Tensor) -> str:
-    """The reason why a kernel for ``input`` cannot read all of ``parts``, or an empty string."""
+def norm_elsewhere(parts: Iterable[Tensor | None], input: Tensor) -> str:
+    """The reason why a kernel for ``input`` cannot use its norm's ``parts``, or an empty string."""
     on_cpu = input.is_cpu  # faster to ask than to compare devices
     for part in parts:
         if part is not None and not (part.is_cpu if on_cpu else part.device == input.device):

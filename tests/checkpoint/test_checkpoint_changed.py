@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 
 import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
-from maskedconv import MaskedConv2d, convert_, load, merge_, methods, models, save
+from maskedconv import MaskedConv2d, Tasks, convert_, load, merge_, methods, models, save
+from maskedconv.nn.supermask import SupermaskConv2d
 
 METHODS = {
     "kept": methods.slice(0.25),
@@ -136,7 +138,7 @@ def test_values_that_were_drawn_without_a_seed(tmp_path, name):
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_A_SEED))
 def test_values_that_are_elsewhere_too(tmp_path, name, recwarn):
-    """Drawn at first, but now those of a file, of another model, or of what the user names."""
+    """Drawn at first, but now those of a file, or of what the user names."""
     make = WITHOUT_A_SEED[name]
     model = make()
     save(model, tmp_path / "frozen", frozen=True)
@@ -145,10 +147,95 @@ def test_values_that_are_elsewhere_too(tmp_path, name, recwarn):
     save(loaded, tmp_path / "task")
     save(load(model, tmp_path / "frozen"), tmp_path / "task")
     assert not [one for one in recwarn if "drawn at random" in str(one.message)]
-    pretrained = make()
-    pretrained.load_state_dict(model.state_dict())
-    save(pretrained, tmp_path / "file")
-    assert not [one for one in recwarn if "drawn at random" in str(one.message)]
+
+
+LAYERS = {
+    "layer": lambda seed: MaskedConv2d(3, 8, 3, learned=2, seed=seed),
+    "layer of channels": lambda seed: MaskedConv2d(3, 8, 3, learned=2, slice_dim=1, seed=seed),
+    "supermask layer": lambda seed: SupermaskConv2d(3, 8, 3, k=0.5, seed=seed),
+}
+
+
+def drawn_without_a_seed(name):
+    return WITHOUT_A_SEED[name]() if name in WITHOUT_A_SEED else nn.Sequential(LAYERS[name](None))
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_A_SEED | LAYERS))
+def test_values_of_another_model_that_was_drawn_without_a_seed(tmp_path, name):
+    model = drawn_without_a_seed(name)
+    model.load_state_dict(drawn_without_a_seed(name).state_dict())
+    with pytest.warns(UserWarning, match=r"frozen, \.\.\.\) that have changed") as record:
+        save(model, tmp_path / "file")
+    assert len(record) == 1
+    assert "bias" not in str(record[0].message)
+
+
+@pytest.mark.parametrize("name", sorted(LAYERS))
+def test_values_that_are_not_those_of_the_layers_seed(tmp_path, name):
+    model = nn.Sequential(LAYERS[name](1))
+    save(model, tmp_path / "file")
+    model.load_state_dict(nn.Sequential(LAYERS[name](2)).state_dict())
+    with pytest.warns(UserWarning, match=CHANGED):
+        save(model, tmp_path / "file")
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_an_initialiser_after_the_draw(tmp_path, seed):
+    model = nn.Sequential(MaskedConv2d(3, 8, 3, bias=False, learned=2, seed=seed))
+    nn.init.kaiming_normal_(model[0].weight)
+    with pytest.warns(UserWarning, match=CHANGED):
+        save(model, tmp_path / "file")
+    model[0].reset_parameters()
+    assert not [one for one in warnings_of(save, model, tmp_path / "file") if "changed" in one]
+
+
+def warnings_of(function, *arguments):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        function(*arguments)
+    return [str(one.message) for one in caught]
+
+
+def test_a_layer_of_a_pretrained_convolution(tmp_path):
+    layer = MaskedConv2d.from_conv2d(nn.Conv2d(3, 8, 3), learned=2)
+    model = nn.Sequential(layer, nn.BatchNorm2d(8))
+    assert not warnings_of(save, model, tmp_path / "file")
+    with pytest.warns(UserWarning, match=CHANGED):
+        save(averaged(model), tmp_path / "file")
+
+
+def test_zeros_are_not_drawn(tmp_path):
+    model = models.create("vgg19", learned=0.5, width=0.125)
+    layers = [one for one in model.modules() if isinstance(one, MaskedConv2d)]
+    assert not any(one.bias_frozen.any() for one in layers)
+    with pytest.warns(UserWarning, match=f"leaves out {len(layers)} frozen values"):
+        save(model, tmp_path / "file")
+
+
+def test_values_that_torchs_generator_gives_again(tmp_path):
+    """No seed of the file does, but a model to load into may have them."""
+
+    def made():
+        torch.manual_seed(0)
+        return nn.Sequential(MaskedConv2d(3, 8, 3, learned=2), nn.BatchNorm2d(8))
+
+    model = made()
+    nn.init.ones_(model[0].learned)
+    with pytest.warns(UserWarning, match="A model to load it into needs the same values"):
+        save(model, tmp_path / "file")
+    assert torch.equal(load(made(), tmp_path / "file")[0].weight, model[0].weight)
+
+
+def test_files_of_several_tasks_warn_once(tmp_path):
+    tasks = Tasks(models.create("resnet_8", learned=0.25))
+    for name in ("birds", "cars"):
+        tasks.add(name)
+
+    def save_all():
+        for name in tasks.names:
+            tasks.save(name, tmp_path / name)
+
+    assert len(warnings_of(save_all)) == 1
 
 
 @pytest.mark.filterwarnings("error")

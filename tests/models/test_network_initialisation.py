@@ -123,6 +123,13 @@ def test_zeroed_network_keeps_the_learned_values_of_the_seed() -> None:
         assert torch.equal(value, zero_values[key])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("learned", [0, 0.5])
+@pytest.mark.parametrize("name", SMALL)
+def test_zeroed_networks_do_not_warn(name: str, learned: float) -> None:
+    small(name, learned=learned, frozen="zero", seed=3)
+
+
 def test_seed_leaves_torchs_generator_alone() -> None:
     state = torch.get_rng_state()
     models.create("wrn_10_1", seed=3)

@@ -10,6 +10,7 @@ import torch
 from bn_relu_layers import MODES, NORMS, compare, images, layer_of, norm_of
 from torch import nn
 
+from maskedconv.functional.filter_bank import FilterBank
 from maskedconv.nn import BNReLUConv2d, MaskedConv2d, bn_relu, bn_relu_conv
 
 
@@ -91,6 +92,15 @@ def test_a_geometry_set_after_construction(start, change, kind):
     for name, value in CHANGES[change].items():
         setattr(layer.conv, name, value)
     compare(layer, images(2, 6, 9, 9))
+
+
+@pytest.mark.parametrize("padding", [1, (1, 0)], ids=["int", "pair"])
+def test_padding_in_pixels_needs_no_shape(padding, monkeypatch):
+    """The shape of the filters takes longer than the rest of the plan, and each step asks."""
+    layer = layer_of(kernel_size=3)
+    layer.conv.padding = padding
+    monkeypatch.setattr(FilterBank, "shape", None)
+    compare(layer, images(2, 6, 5, 5))
 
 
 def test_a_replaced_conv_forward_runs():

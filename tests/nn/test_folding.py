@@ -218,7 +218,7 @@ def test_folded_layers_have_not_changed_since(seed, tmp_path, recwarn):
     model = convert_(nn.ModuleList(layers), method=methods.supermask(), seed=seed)
     fold_(model)
     save(model, tmp_path / "file")
-    assert not recwarn
+    assert not [one for one in recwarn if "have changed" in str(one.message)]
 
 
 def test_bytes_of_values_that_are_not_learned():

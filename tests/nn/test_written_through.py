@@ -43,6 +43,16 @@ def scaled_after_data_changed(conv):
     view *= 2
 
 
+def read_after_data_changed(conv):
+    """The weight is an operand, and not changed itself."""
+    view, total = conv.weight.detach(), torch.zeros(6, 4, 3, 3)
+    split = isinstance(conv, MaskedConv2d)
+    (conv.learned if split else conv.weight).data[1] = 3
+    (conv.frozen.data[0] if split else conv.weight.data[2]).fill_(4)
+    total.add_(view)
+    conv.weight.data.copy_(2 * total)
+
+
 def swapped(conv):
     first, second = conv.weight.data[0], conv.weight.data[5]
     kept = first.clone()
@@ -64,7 +74,7 @@ def by_functions(conv):
         torch.sub(conv.weight, 1, out=conv.weight.detach())
 
 
-OF_FILTERS = [clamped_after_a_step, scaled_after_data_changed]
+OF_FILTERS = [clamped_after_a_step, read_after_data_changed, scaled_after_data_changed]
 OF_WEIGHTS = [by_functions, several_at_once, swapped]
 CHANGES = [*((change, 0) for change in OF_FILTERS), *((c, d) for c in OF_WEIGHTS for d in (0, 1))]
 
@@ -155,33 +165,39 @@ def test_memory_format_of_the_weight(slice_dim):
 # Frozen zeros.
 
 
-def nothing_learned(layer):
-    nn.init.constant_(layer_of(frozen="zero", learned=0).weight, 1)
-
-
-def in_the_zeros(layer):
-    layer.weight.data[5] = 1
-
-
-def in_the_bias(layer):
-    layer.bias.data[4:] = 1
-
-
-@pytest.mark.parametrize("change", [in_the_bias, in_the_zeros, nothing_learned])
-def test_a_change_of_frozen_zeros_alone_warns(change):
-    with pytest.warns(UserWarning, match="were dropped, as this layer has frozen='zero'") as seen:
-        change(layer_of(frozen="zero"))
-    assert change is nothing_learned or seen[0].filename == __file__
-
-
-def test_a_start_of_a_layer_with_frozen_zeros_does_not_warn():
+@pytest.mark.parametrize("slice_dim", [0, 1])
+@pytest.mark.parametrize("learned", [0, 2])
+def test_changes_of_frozen_zeros_are_dropped(learned, slice_dim):
+    """Initialisers write the whole weight, so that nothing warns of them."""
+    layer = layer_of(frozen="zero", learned=learned, slice_dim=slice_dim)
+    zeros = layer.weight.data.movedim(slice_dim, 0)[3:]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        layer = layer_of(frozen="zero")
-        nn.init.normal_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        layer.weight.data[4] = 0
-        layer.weight.data[0] = 1
+        for initialise in (nn.init.normal_, nn.init.dirac_, nn.init.ones_):
+            initialise(layer.weight)
+        nn.init.ones_(layer.bias)
+        zeros[0] = 1
+        layer.bias.data[4:] = 1
+        zeros.add_(1)  # of what the layer has, which are zeros
+    assert zeros.unique().tolist() == [1]
+    assert layer.weight.sum() == learned * layer.weight.numel() / layer.weight.size(slice_dim)
+    assert layer.bias.sum() == (learned if slice_dim == 0 else 6)
+
+
+@pytest.mark.parametrize("frozen", ["random", "zero"])
+@pytest.mark.parametrize("learned", [0, 2, 1.0])
+def test_a_change_assembles_nothing_anew(frozen, learned, monkeypatch):
+    """Initialisers such as dirac_ make one for each filter."""
+    layer = layer_of(frozen=frozen, learned=learned)
+    weight = layer.weight
+    monkeypatch.setattr(MaskedConv2d, "_full_weight", None)
+    nn.init.dirac_(weight)
+    weight.data[1:].mul_(2)
+    monkeypatch.undo()
+    plain = torch.zeros(6, 4, 3, 3)
+    nn.init.dirac_(plain)[1:].mul_(2)
+    plain[layer.weight_shape[0] - layer.num_zeros :] = 0
+    assert torch.equal(layer.weight, plain)
 
 
 def test_repr_assembles_nothing(monkeypatch):

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops.geometry import pixel_pitch
-from maskedconv.ops.kinds import describe_cuda, elsewhere
+from maskedconv.ops.kinds import describe_cuda, norm_elsewhere
 from maskedconv.ops.plain import resolved
+
+# Found faster than as attributes of torch: they are asked for in each step.
+_FLOAT, _COUNT = torch.float32, torch.int64
 
 
 class RunningStatistics(NamedTuple):
@@ -29,15 +32,15 @@ class RunningStatistics(NamedTuple):
 
     def cannot_move(self) -> str:
         """The reason why kernels cannot move them, or an empty string."""
-        for part in self[:2]:
-            if part is not None and (part.dtype != torch.float32 or not part.is_contiguous()):
+        mean, var, batches, momentum = self
+        for part in (mean, var):
+            if part is not None and not (part.dtype is _FLOAT and part.is_contiguous()):
                 return f"its kernel moves statistics of float32; these are {part.dtype}"
-        batches = self.batches
-        if batches is not None and (batches.dtype != torch.int64 or batches.numel() != 1):
+        if batches is not None and not (batches.dtype is _COUNT and batches.numel() == 1):
             kind = f"{list(batches.shape)} of {batches.dtype}"
             return f"its kernel counts batches by one int64; this is {kind}"
-        if self.momentum is not None and self.momentum < 0:
-            return f"its kernel is for a momentum of at least 0; this is {self.momentum}"
+        if momentum is not None and momentum < 0:
+            return f"its kernel is for a momentum of at least 0; this is {momentum}"
         return ""
 
 
@@ -74,11 +77,12 @@ class StatisticsProblem(NamedTuple):
 
     def cannot_use(self) -> str:
         """The reason why kernels cannot use the tensors of the norm, or an empty string."""
-        weight, bias, _, running, moments, out = self[1:7]
+        input, weight, bias, _, running, moments, out, *_ = self
         if running is None:
-            return elsewhere((weight, bias, moments, out), self.input)
-        parts = weight, bias, moments, out, *running[:3]
-        return elsewhere(parts, self.input) or running.cannot_move()
+            return norm_elsewhere((weight, bias, moments, out), input)
+        mean, var, batches, _ = running
+        parts = weight, bias, moments, out, mean, var, batches
+        return norm_elsewhere(parts, input) or running.cannot_move()
 
     def kind(self) -> Hashable:
         """Everything that the decision for a backend may depend on."""
@@ -86,8 +90,10 @@ class StatisticsProblem(NamedTuple):
         known = self.moments is not None
         if input.is_cuda:
             return describe_cuda(*self.tensors()), unusable, known
-        layouts = tuple((part.dtype, pixel_pitch(part) > 0) for part in self.tensors())
-        return input.device, input.shape, layouts, unusable, known
+        layout, added = (input.dtype, pixel_pitch(input) > 0), None
+        if self.summand is not None:
+            added = self.summand.dtype, pixel_pitch(self.summand) > 0
+        return input.device, input.shape, layout, added, unusable, known
 
     def why_refused(self, cannot_take: Callable[[Tensor], str]) -> str:
         """The reason why GPU kernels cannot take this problem, or an empty string.
