@@ -15,15 +15,15 @@ from maskedconv import slices
 from maskedconv.functional.supermask import MaskPlan, coated_weight, supermask_weight
 from maskedconv.nn.bits import pack_digits, threshold_of_ones, unpack_bits, unpack_digits
 from maskedconv.nn.mask_settings import MaskSettings
-from maskedconv.nn.partly_learned import FrozenPart, LearnedPart, PartlyLearned
+from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
 from maskedconv.nn.random_weights import draw_weights_, empty_weight, kept_gain
 from maskedconv.nn.remembered import remember_draw
-from maskedconv.nn.seen_threshold import SeenThreshold, known_threshold
+from maskedconv.nn.seen_threshold import ThresholdHolder
 from maskedconv.ops.masked_weight import Threshold, find_threshold, masked_weight, pack_mask
 from maskedconv.tracing import check_not_proxy
 
 
-class ScoredLayer(PartlyLearned):
+class ScoredLayer(ThresholdHolder):
     """Uses the frozen weights with the largest scores; only the scores are learned.
 
     The learned parameters of such a layer are its scores, one for each weight. The number of
@@ -48,7 +48,6 @@ class ScoredLayer(PartlyLearned):
     frozen: Tensor
     held_mask: Tensor | None
     settings: MaskSettings
-    _network_threshold: SeenThreshold | None
 
     def _set_up(
         self,
@@ -69,7 +68,7 @@ class ScoredLayer(PartlyLearned):
         self.settings = settings.checked(binary=self.binary)
         self.seed = seed if frozen is None else None
         like = empty_weight(frozen, shape, device, dtype)
-        self._network_threshold = None
+        self.is_in_network, self._seen_threshold = False, None
         self.kept_ratio = slices.kept_ratio(self.settings.k)
         self.weight_shape = tuple(like.shape)
         self.num_learned = like.numel()
@@ -150,18 +149,11 @@ class ScoredLayer(PartlyLearned):
             self.frozen = before
         return self
 
-    def set_network_threshold(self, threshold: Threshold) -> None:
-        """Sets the network's threshold for the present scores, if that is the one to use."""
-        self._network_threshold = SeenThreshold.of(threshold, self.scores)
-
-    def values_replaced(self) -> None:
-        self._network_threshold = None
-
     def _plan(self) -> MaskPlan:
         """How the weight is masked."""
         if self.settings.threshold == "layer":
             return MaskPlan(self._num_kept, self.binary, inner=self._inner)
-        return MaskPlan(0, self.binary, known_threshold(self._network_threshold, self.scores))
+        return MaskPlan(0, self.binary, self.known_threshold())
 
     def _compute_weight(self, input: Tensor) -> Tensor:
         """The masked weight in the type that a layer computes in for ``input``."""
