@@ -64,9 +64,12 @@ class ScoredLayer(ThresholdHolder):
             shape: of the weight.
             frozen: a weight to use instead of a random one; the default of device and dtype.
         """
-        # The values of `frozen` do not come from the seed.
         self.settings = settings.checked(binary=self.binary)
+        # `seed` is that of the frozen weight: files have it.
         self.seed = seed if frozen is None else None
+        self._scores_seed = seed
+        # On the meta device there are no values to keep.
+        self._is_given = frozen is not None and not frozen.is_meta
         like = empty_weight(frozen, shape, device, dtype)
         self.is_in_network, self._seen_threshold = False, None
         self.kept_ratio = slices.kept_ratio(self.settings.k)
@@ -81,7 +84,7 @@ class ScoredLayer(ThresholdHolder):
             frozen = frozen.detach()  # A Parameter would be registered as one later.
         self.register_buffer("frozen", torch.empty_like(like) if frozen is None else frozen)
         self.register_buffer("held_mask", None, persistent=False)
-        self._draw(seed, with_weight=frozen is None)
+        self.reset_parameters()
 
     @property
     def num_kept(self) -> int:
@@ -96,24 +99,27 @@ class ScoredLayer(ThresholdHolder):
             kept = "?"
         return f"kept={kept}/{self.num_learned}"
 
-    def reset_parameters(self) -> None:
-        """Draws the frozen weight and the scores, from ``seed`` when there is one.
-
-        Values are drawn on the CPU. Parts on the meta device have no values and are skipped.
-        """
-        self._draw(self.seed, with_weight=True)
-
     @torch.no_grad()
-    def _draw(self, seed: int | None, *, with_weight: bool) -> None:
+    def reset_parameters(self) -> None:
+        """Draws the frozen weight and the scores, each from its seed when there is one.
+
+        A frozen weight that was given, or is another layer's, stays unless a seed gives it. Values
+        are drawn on the CPU. Parts on the meta device have no values and are skipped.
+        """
         if self.scores.is_meta:
             return
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        if with_weight:
+        generator = _seeded(self.seed)
+        if self.seed is not None or not self._is_given:
             drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
             weights = draw_weights_(drawn, self.settings.weights, self.gain(), generator)
             self.frozen.copy_(weights)
             remember_draw(self, self.seed)
-        self.reset_scores(generator)
+        same = self._scores_seed == self.seed
+        self.reset_scores(generator if same else _seeded(self._scores_seed))
+
+    def share_frozen(self, other: ScoredLayer) -> None:
+        """Uses the frozen weight of ``other``, with its seed; the scores keep their own."""
+        self.frozen, self.seed, self._is_given = other.frozen, other.seed, True
 
     @torch.no_grad()
     def reset_scores(self, generator: torch.Generator | None = None) -> None:
@@ -288,3 +294,7 @@ class ScoredLayer(ThresholdHolder):
         weight = nn.Parameter(self.weight.clone(), requires_grad=self.scores.requires_grad)
         plain.weight = weight
         return plain.train(self.training)
+
+
+def _seeded(seed: int | None) -> torch.Generator | None:
+    return None if seed is None else torch.Generator().manual_seed(seed)
