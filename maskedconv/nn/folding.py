@@ -33,7 +33,7 @@ def fold_(blocks: Iterable[nn.Module]) -> None:
                 _check_frozen(layer)
                 kind = name, layer.weight_shape, layer.dtype
                 if (shared := first.setdefault(kind, layer)) is not layer:
-                    layer.frozen, layer.seed = shared.frozen, shared.seed
+                    layer.share_frozen(shared)
                     set_origin(layer, origin_of(shared))
                     remember_frozen(layer)
     if not first:

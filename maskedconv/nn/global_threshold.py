@@ -31,6 +31,8 @@ def share_threshold(network: nn.Module) -> None:
     network = unwrapped(network)
     if not _shares(network):
         network.register_forward_pre_hook(_before_forward)
+    for layer in _layers_with_one(network):
+        layer.is_in_network = True
 
 
 def unshare_threshold(model: nn.Module) -> None:
@@ -60,13 +62,21 @@ def refresh_thresholds(model: nn.Module) -> None:
     """Before masks are read outside of a forward pass: computes the thresholds that are shared.
 
     As :func:`update_thresholds`, of the networks in ``model`` that :func:`share_threshold` was
-    called for. Layers of none of them may share theirs with layers outside of ``model``, and keep
-    what they hold.
+    called for. A part of such a network has no threshold of its own: its layers keep what they
+    hold. Layers that no such network has are taken for one network, unless each holds the threshold
+    of its present scores already.
 
     Raises:
         ValueError: as :func:`update_thresholds`.
     """
-    for layers in layers_together(model):
+    together = layers_together(model)
+    within = {id(layer) for layers in together for layer in layers}
+    others = [one for one in _layers_with_one(model) if id(one) not in within]
+    if not any(one.is_in_network for one in others) and not all(
+        one.knows_threshold() for one in others
+    ):
+        together.append(others)
+    for layers in together:
         _update(layers)
 
 

@@ -14,9 +14,10 @@ from maskedconv.nn.assembled_weight import AssembledWeight
 from maskedconv.nn.convertible import check_exact, plain_like
 from maskedconv.nn.origin import NetworkOrigin, origin_of
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
-from maskedconv.nn.remembered import forget_frozen
-from maskedconv.nn.unchanged import check_unchanged, forget_values
+from maskedconv.nn.plain_state import after_pre_hooks
+from maskedconv.nn.remembered import forget_frozen, sum_of_bits
 from maskedconv.ops.geometry import is_channels_last_weight
+from maskedconv.ops.plain import is_plain, version_and_address
 from maskedconv.tracing import is_traced
 
 
@@ -31,8 +32,7 @@ class AtPositions(AssembledWeight):
         values: Parameter ``[num_learned]``, or None if nothing is learned.
         positions: buffer ``[num_learned]``, ascending indices of the flattened weight, int64; None
             if nothing is learned. Only :meth:`learn_` and state dicts change them: after another
-            change in place, as by an average that includes buffers, reading the weight raises
-            RuntimeError.
+            change, as by an average that includes buffers, reading the weight raises RuntimeError.
         frozen: buffer of the weight's shape; at ``positions``, it has the values from before
             :meth:`learn_`.
         bias: buffer, or None.
@@ -44,6 +44,8 @@ class AtPositions(AssembledWeight):
     frozen: Tensor
     has_bias: bool
     _requires_grad: bool
+    # A sum of the positions, and the tensor's version and address when it was last computed.
+    _known_positions: tuple[int, tuple[int, int]] | None
 
     def _take(self, plain: nn.Module) -> None:
         """Takes over attributes and values of a plain layer that no one else uses."""
@@ -52,7 +54,7 @@ class AtPositions(AssembledWeight):
             setattr(self, name, getattr(plain, name))
         weight, bias = (vars(plain)["_parameters"][name] for name in ("weight", "bias"))
         self.weight_shape = tuple(weight.shape)
-        self.num_learned, self.seed = 0, None
+        self.num_learned, self.seed, self._known_positions = 0, None, None
         self.has_bias = bias is not None
         self._requires_grad = weight.requires_grad
         self.register_buffer("frozen", weight.detach())
@@ -71,7 +73,7 @@ class AtPositions(AssembledWeight):
         self.positions = self.values = None
         if self.num_learned:
             self.positions = positions.to(weight.device, copy=True)
-            check_unchanged(self.positions, "positions")
+            self.values_replaced()
             values = weight.flatten()[self.positions]
             self.values = nn.Parameter(values, self._requires_grad)
 
@@ -86,11 +88,24 @@ class AtPositions(AssembledWeight):
         return flat.view(self.weight_shape)
 
     def check_indices(self) -> None:
-        if self.positions is not None and not torch.compiler.is_compiling() and not is_traced(None):
-            check_unchanged(self.positions, f"positions of a {type(self).__name__}")
+        positions, known = self.positions, self._known_positions
+        if positions is None or torch.compiler.is_compiling() or is_traced(None):
+            return
+        state = version_and_address(positions)
+        if not is_plain(positions) or (known is not None and known[1] == state):
+            return
+        total = sum_of_bits(positions)
+        if known is not None and known[0] != total:
+            raise RuntimeError(
+                f"the positions of a {type(self).__name__} have changed, as by an average of "
+                "models that includes buffers; expected an average of the parameters alone "
+                "(use_buffers=False), or load_state_dict for other values"
+            )
+        self._known_positions = total, state
 
     def values_replaced(self) -> None:
-        forget_values(self.positions)
+        self._known_positions = None
+        self.check_indices()
 
     @torch.no_grad()
     def _write_weight(self, weight: Tensor) -> None:
@@ -108,20 +123,28 @@ class AtPositions(AssembledWeight):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Also takes the ``weight`` of a plain layer's state dict."""
+        """Also takes the ``weight`` and ``bias`` of a plain layer's state dict."""
+        arguments = (
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs,
+        )  # fmt: skip
+        with after_pre_hooks(self, *arguments):
+            self._take_plain(state_dict, prefix)
+            super()._load_from_state_dict(*arguments)
+        self.values_replaced()
+
+    def _take_plain(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Replaces a plain layer's ``weight`` by the parts; without the graph of a Parameter."""
+        if (bias := state_dict.get(f"{prefix}bias")) is not None:
+            state_dict[f"{prefix}bias"] = bias.detach()
         weight = state_dict.get(f"{prefix}weight")
         if weight is not None and tuple(weight.shape) == self.weight_shape:
             forget_frozen(self)
             del state_dict[f"{prefix}weight"]
-            state_dict[f"{prefix}frozen"] = weight
+            state_dict[f"{prefix}frozen"] = weight = weight.detach()
             if self.positions is not None:
                 state_dict[f"{prefix}positions"] = self.positions
                 values = weight.flatten()[self.positions.to(weight.device)]
                 state_dict[f"{prefix}values"] = values
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        forget_values(self.positions)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, learned={self.num_learned}/{self.frozen.numel()}"

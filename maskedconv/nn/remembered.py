@@ -86,13 +86,13 @@ def _first(tensor: Tensor) -> array[float]:
 def _sums(layer: PartlyLearned) -> dict[str, tuple[torch.dtype, int]]:
     """Type and sum of each frozen tensor in memory, by name."""
     return {
-        name: (one.dtype, _sum(one))
+        name: (one.dtype, sum_of_bits(one))
         for name, one in _in_memory(layer).items()
         if one.itemsize in _INTEGERS
     }
 
 
-def _sum(tensor: Tensor) -> int:
+def sum_of_bits(tensor: Tensor) -> int:
     """A sum over the bits of all values, in any order."""
     total = torch.zeros((), dtype=torch.int64, device=tensor.device)
     for bits in tensor.detach().view(_INTEGERS[tensor.itemsize]).flatten().split(_PIECE):

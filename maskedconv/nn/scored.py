@@ -15,15 +15,15 @@ from maskedconv import slices
 from maskedconv.functional.supermask import MaskPlan, coated_weight, supermask_weight
 from maskedconv.nn.bits import pack_digits, threshold_of_ones, unpack_bits, unpack_digits
 from maskedconv.nn.mask_settings import MaskSettings
-from maskedconv.nn.partly_learned import FrozenPart, LearnedPart, PartlyLearned
+from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
 from maskedconv.nn.random_weights import draw_weights_, empty_weight, kept_gain
 from maskedconv.nn.remembered import remember_draw
-from maskedconv.nn.seen_threshold import SeenThreshold, known_threshold
+from maskedconv.nn.seen_threshold import ThresholdHolder
 from maskedconv.ops.masked_weight import Threshold, find_threshold, masked_weight, pack_mask
 from maskedconv.tracing import check_not_proxy
 
 
-class ScoredLayer(PartlyLearned):
+class ScoredLayer(ThresholdHolder):
     """Uses the frozen weights with the largest scores; only the scores are learned.
 
     The learned parameters of such a layer are its scores, one for each weight. The number of
@@ -48,7 +48,6 @@ class ScoredLayer(PartlyLearned):
     frozen: Tensor
     held_mask: Tensor | None
     settings: MaskSettings
-    _network_threshold: SeenThreshold | None
 
     def _set_up(
         self,
@@ -65,11 +64,14 @@ class ScoredLayer(PartlyLearned):
             shape: of the weight.
             frozen: a weight to use instead of a random one; the default of device and dtype.
         """
-        # The values of `frozen` do not come from the seed.
         self.settings = settings.checked(binary=self.binary)
+        # `seed` is that of the frozen weight: files have it.
         self.seed = seed if frozen is None else None
+        self._scores_seed = seed
+        # On the meta device there are no values to keep.
+        self._is_given = frozen is not None and not frozen.is_meta
         like = empty_weight(frozen, shape, device, dtype)
-        self._network_threshold = None
+        self.is_in_network, self._seen_threshold = False, None
         self.kept_ratio = slices.kept_ratio(self.settings.k)
         self.weight_shape = tuple(like.shape)
         self.num_learned = like.numel()
@@ -82,7 +84,7 @@ class ScoredLayer(PartlyLearned):
             frozen = frozen.detach()  # A Parameter would be registered as one later.
         self.register_buffer("frozen", torch.empty_like(like) if frozen is None else frozen)
         self.register_buffer("held_mask", None, persistent=False)
-        self._draw(seed, with_weight=frozen is None)
+        self.reset_parameters()
 
     @property
     def num_kept(self) -> int:
@@ -97,24 +99,27 @@ class ScoredLayer(PartlyLearned):
             kept = "?"
         return f"kept={kept}/{self.num_learned}"
 
-    def reset_parameters(self) -> None:
-        """Draws the frozen weight and the scores, from ``seed`` when there is one.
-
-        Values are drawn on the CPU. Parts on the meta device have no values and are skipped.
-        """
-        self._draw(self.seed, with_weight=True)
-
     @torch.no_grad()
-    def _draw(self, seed: int | None, *, with_weight: bool) -> None:
+    def reset_parameters(self) -> None:
+        """Draws the frozen weight and the scores, each from its seed when there is one.
+
+        A frozen weight that was given, or is another layer's, stays unless a seed gives it. Values
+        are drawn on the CPU. Parts on the meta device have no values and are skipped.
+        """
         if self.scores.is_meta:
             return
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        if with_weight:
+        generator = _seeded(self.seed)
+        if self.seed is not None or not self._is_given:
             drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
             weights = draw_weights_(drawn, self.settings.weights, self.gain(), generator)
             self.frozen.copy_(weights)
             remember_draw(self, self.seed)
-        self.reset_scores(generator)
+        same = self._scores_seed == self.seed
+        self.reset_scores(generator if same else _seeded(self._scores_seed))
+
+    def share_frozen(self, other: ScoredLayer) -> None:
+        """Uses the frozen weight of ``other``, with its seed; the scores keep their own."""
+        self.frozen, self.seed, self._is_given = other.frozen, other.seed, True
 
     @torch.no_grad()
     def reset_scores(self, generator: torch.Generator | None = None) -> None:
@@ -150,18 +155,11 @@ class ScoredLayer(PartlyLearned):
             self.frozen = before
         return self
 
-    def set_network_threshold(self, threshold: Threshold) -> None:
-        """Sets the network's threshold for the present scores, if that is the one to use."""
-        self._network_threshold = SeenThreshold.of(threshold, self.scores)
-
-    def values_replaced(self) -> None:
-        self._network_threshold = None
-
     def _plan(self) -> MaskPlan:
         """How the weight is masked."""
         if self.settings.threshold == "layer":
             return MaskPlan(self._num_kept, self.binary, inner=self._inner)
-        return MaskPlan(0, self.binary, known_threshold(self._network_threshold, self.scores))
+        return MaskPlan(0, self.binary, self.known_threshold())
 
     def _compute_weight(self, input: Tensor) -> Tensor:
         """The masked weight in the type that a layer computes in for ``input``."""
@@ -296,3 +294,7 @@ class ScoredLayer(PartlyLearned):
         weight = nn.Parameter(self.weight.clone(), requires_grad=self.scores.requires_grad)
         plain.weight = weight
         return plain.train(self.training)
+
+
+def _seeded(seed: int | None) -> torch.Generator | None:
+    return None if seed is None else torch.Generator().manual_seed(seed)

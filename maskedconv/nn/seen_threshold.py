@@ -2,52 +2,38 @@
 
 from __future__ import annotations
 
-import weakref
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._guards import detect_fake_mode
 
+from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.ops.masked_weight import Threshold
-from maskedconv.ops.plain import is_plain
+from maskedconv.ops.plain import version_and_address
 from maskedconv.tracing import is_transformed
+
+_State = tuple[int, int, bool]  # version and address, and whether values are of a transform
 
 _LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")
 _LIBRARY.define("version(Tensor tensor) -> Tensor")
 
 
-class _Seen:
-    """A tensor as it was: neither another one since, nor in other memory, nor changed in place.
-
-    Changes through ``.data`` that leave it in its memory are not noticed.
-    """
-
-    # Slots, so that a search of a layer's attributes does not find its scores here once more.
-    __slots__ = ("_in_transform", "_state", "_tensor")
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = weakref.ref(tensor)
-        self._state = _state_of(tensor)
-        self._in_transform = is_transformed()
-
-    def is_present(self, tensor: Tensor) -> bool:
-        # What a transform of torch.func computes is of no use after it.
-        same = self._tensor() is tensor and self._in_transform == is_transformed()
-        return same and self._state == _state_of(tensor)
-
-
 class SeenThreshold(NamedTuple):
     """The threshold of a network for a layer, and the scores that it belongs to.
 
-    A copy or a pickle of a layer has scores of its own, so that None takes its place there.
+    A copy or a pickle of a layer has scores of its own, so that None takes its place there. The
+    layer forgets it where others take the place of its scores. Changes through ``.data`` that leave
+    these in their memory are not noticed.
 
     Attributes:
         threshold: of the network.
-        scores: that it was computed of; of compiled code, their version and address.
+        scores: the state of those that it was computed of; in compiled code a tensor.
     """
 
     threshold: Threshold
-    scores: _Seen | Tensor
+    scores: _State | Tensor
 
     @staticmethod
     def of(threshold: Threshold, scores: Tensor) -> SeenThreshold:
@@ -55,13 +41,12 @@ class SeenThreshold(NamedTuple):
         if torch.compiler.is_compiling():
             # While a graph is recorded, its tensors have versions of their own.
             return SeenThreshold(threshold, torch.ops.maskedconv.version(scores))
-        return SeenThreshold(threshold, _Seen(scores))
+        return SeenThreshold(threshold, _state_of(scores))
 
     def belongs_to(self, scores: Tensor) -> bool:
         """Whether ``scores`` are those that the threshold was computed of."""
-        if isinstance(self.scores, _Seen):
-            return self.scores.is_present(scores)
-        return tuple(self.scores.tolist()) == _state_of(scores)
+        seen = self.scores
+        return (tuple(seen.tolist()) if isinstance(seen, Tensor) else seen) == _state_of(scores)
 
     def __deepcopy__(self, memo: Any) -> None:
         return None
@@ -70,29 +55,61 @@ class SeenThreshold(NamedTuple):
         return _nothing, ()
 
 
-def known_threshold(seen: SeenThreshold | None, scores: Tensor) -> Threshold:
-    """The threshold for ``scores``; in compiled code, that of the network's last call.
+class ThresholdHolder(PartlyLearned):
+    """A layer with scores, which may hold the threshold of its network.
 
-    Raises:
-        RuntimeError: it is not known.
+    Attributes:
+        is_in_network: whether it is in a network that computes the threshold before each call.
     """
-    if seen is None or not (torch.compiler.is_compiling() or seen.belongs_to(scores)):
-        raise RuntimeError(
-            "the threshold of the network is not known for these scores; call the network, or "
-            "maskedconv.nn.global_threshold.update_thresholds(network), before reading the "
-            "weight or the mask of a layer"
-        )
-    return seen.threshold
+
+    scores: nn.Parameter
+    is_in_network: bool
+    _seen_threshold: SeenThreshold | None
+
+    def set_network_threshold(self, threshold: Threshold) -> None:
+        """Sets the network's threshold for the present scores, if that is the one to use."""
+        self._seen_threshold = SeenThreshold.of(threshold, self.scores)
+
+    def knows_threshold(self) -> bool:
+        """Whether it holds the threshold of the present scores."""
+        seen = self._seen_threshold
+        return seen is not None and (torch.compiler.is_compiling() or seen.belongs_to(self.scores))
+
+    def known_threshold(self) -> Threshold:
+        """The threshold of the present scores; in compiled code, that of the network's last call.
+
+        Raises:
+            RuntimeError: it is not known.
+        """
+        seen = self._seen_threshold
+        if seen is None or not self.knows_threshold():
+            raise RuntimeError(
+                "the threshold of the network is not known for these scores; call the network, or "
+                "maskedconv.nn.global_threshold.update_thresholds(network), before reading the "
+                "weight or the mask of a layer"
+            )
+        return seen.threshold
+
+    def values_replaced(self) -> None:
+        self._seen_threshold = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.values_replaced()
+        return self
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.values_replaced()
 
 
 def _nothing() -> None:
     return None
 
 
-def _state_of(tensor: Tensor) -> tuple[int, int]:
-    """Version and address of a tensor; 0 for what it does not have."""
-    version = 0 if tensor.is_inference() else tensor._version
-    return version, tensor.data_ptr() if is_plain(tensor) else 0
+def _state_of(tensor: Tensor) -> _State:
+    # What a transform of torch.func or FakeTensorMode computes is of no use after it.
+    return (*version_and_address(tensor), is_transformed() or detect_fake_mode() is not None)
 
 
 @torch.library.impl(_LIBRARY, "version", "CompositeExplicitAutograd")
@@ -102,4 +119,4 @@ def _version(tensor: Tensor) -> Tensor:
 
 @torch.library.register_fake("maskedconv::version", lib=_LIBRARY)
 def _fake_version(_: Tensor) -> Tensor:
-    return torch.empty(2, dtype=torch.int64, device="cpu")
+    return torch.empty(3, dtype=torch.int64, device="cpu")

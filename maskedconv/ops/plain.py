@@ -41,6 +41,18 @@ def is_plain(tensor: Tensor) -> bool:
         return False
 
 
+def version_and_address(tensor: Tensor) -> tuple[int, int]:
+    """What changes when the values do, except through ``.data``; 0 for what it does not have.
+
+    Another tensor may get the address when this one is gone. Modes do not matter.
+    """
+    version = 0 if tensor.is_inference() else tensor._version
+    try:
+        return version, tensor.data_ptr()
+    except RuntimeError:  # as in is_plain
+        return version, 0
+
+
 def resolved(tensor: Tensor) -> Tensor:
     """The tensor itself, or a copy with its lazy operations applied.
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_avg_fn
 
 from maskedconv import Tasks, convert_, load, methods, models, save
+from maskedconv.nn.positions import PositionsLinear
 
 
 def converted(seed=0):
@@ -45,7 +46,7 @@ def averaged(model, **options):
 def test_an_average_that_moves_positions_is_refused(name, tmp_path):
     model = NETWORKS[name]()
     average = averaged(model, multi_avg_fn=get_ema_multi_avg_fn(0.9999), use_buffers=True)
-    with pytest.raises(RuntimeError, match="was changed in place, as by an average"):
+    with pytest.raises(RuntimeError, match="have changed, as by an average"):
         average(images())
     with pytest.raises(RuntimeError, match=r"use_buffers=False"):
         save(average, tmp_path / "file")
@@ -64,6 +65,24 @@ def test_an_average_that_leaves_them(name, use_buffers):
         if key.endswith("positions"):
             assert torch.equal(ours[key], value)
     assert average(images()).isfinite().all()
+
+
+def test_an_average_of_a_model_that_was_loaded(tmp_path):
+    """No pass has read the positions between."""
+    save(converted(seed=1), tmp_path / "file", frozen=True)
+    model = load(converted(), tmp_path / "file")
+    average = averaged(model, multi_avg_fn=get_ema_multi_avg_fn(0.9999), use_buffers=True)
+    for moved in (average, copy.deepcopy(average), average.double()):
+        with pytest.raises(RuntimeError, match="have changed, as by an average"):
+            moved(images().to(moved.module[0].dtype))
+
+
+def test_positions_are_kept_once():
+    layer = PositionsLinear(200, 200)
+    layer.learn_(torch.arange(20000))
+    layer(torch.randn(1, 200))
+    values = sum(one.nbytes for one in (*layer.parameters(), *layer.buffers()))
+    assert values <= len(pickle.dumps(layer)) < 1.1 * values
 
 
 def test_positions_of_a_file_or_a_task(tmp_path):

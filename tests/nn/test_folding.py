@@ -218,7 +218,9 @@ def test_folded_layers_have_not_changed_since(seed, tmp_path, recwarn):
     model = convert_(nn.ModuleList(layers), method=methods.supermask(), seed=seed)
     fold_(model)
     save(model, tmp_path / "file")
-    assert not [one for one in recwarn if "have changed" in str(one.message)]
+    warned = [str(one.message) for one in recwarn]
+    assert all("were drawn at random" in message for message in warned)
+    assert len(warned) == (seed is None)
 
 
 def test_bytes_of_values_that_are_not_learned():
@@ -227,3 +229,20 @@ def test_bytes_of_values_that_are_not_learned():
     expected = count_inference_bytes(model)
     for frozen in (select_learned_(model, "bn"), model.requires_grad_(False)):
         assert count_inference_bytes(frozen) == expected
+
+
+@pytest.mark.parametrize("seeds", [(1, 2, 3), (None, None, None), (None, 2, 3)])
+def test_a_reset_leaves_layers_folded(seeds):
+    """Each has scores of its own, and the weight is the one that its seed gives, if any."""
+    blocks = [nn.Sequential(SupermaskLinear(8, 8, weights="kaiming", seed=s)) for s in seeds]
+    fold_(blocks)
+    shared = blocks[0][0].frozen
+    before = shared.clone()
+    for block in blocks[1:]:
+        block[0].reset_parameters()
+    assert torch.equal(shared, before)
+    blocks[0][0].reset_parameters()
+    assert torch.equal(shared, before) == (seeds[0] is not None)
+    assert all(block[0].frozen is shared and block[0].seed == seeds[0] for block in blocks)
+    scores = [block[0].scores.detach() for block in blocks]
+    assert not any(torch.equal(scores[i], scores[j]) for i, j in ((0, 1), (0, 2), (1, 2)))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import io
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.flop_counter import FlopCounterMode
 
 from maskedconv import Ensemble, convert_, count_kept, load, merge_, methods, save
 from maskedconv.nn import SupermaskConv2d, SupermaskLinear
@@ -165,6 +168,23 @@ def test_under_transforms():
         torch.save(model, io.BytesIO())
         assert torch.equal(other(images()), expected)
         assert torch.equal(model(images()), expected)
+
+
+def test_a_mode_within_the_network():
+    model, other = network(), network()
+    contexts = partial(create_selective_checkpoint_contexts, [torch.ops.aten.mm.default])
+    forward = model[2].forward
+    model[2].forward = lambda x: checkpoint(forward, x, use_reentrant=False, context_fn=contexts)
+    for one in (model, other):
+        one(images()).square().sum().backward()
+    assert torch.equal(model[2].scores.grad, other[2].scores.grad)
+
+
+def test_a_mode_that_has_ended():
+    model = network()
+    with FlopCounterMode(display=False):
+        model(images())
+    assert torch.equal(model[0].mask, expected_masks(model)[0])
 
 
 def test_made_in_inference_mode():

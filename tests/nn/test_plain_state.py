@@ -7,14 +7,25 @@ import torch
 from torch import nn
 
 from maskedconv.nn import MaskedConv2d
+from maskedconv.nn.positions import PositionsConv2d
 
 
 def layer_of(**options):
     return MaskedConv2d(4, 6, 3, **{"learned": 2, **options})
 
 
-def test_hooks_before_loading_may_rename_the_weight():
-    plain, layer = nn.Conv2d(4, 6, 3), layer_of()
+def layer_at_positions():
+    layer = PositionsConv2d(4, 6, 3)
+    layer.learn_(torch.arange(5, 60, 7))
+    return layer
+
+
+LAYERS = {"positions": layer_at_positions, "slice": layer_of}
+
+
+@pytest.mark.parametrize("kind", sorted(LAYERS))
+def test_hooks_before_loading_may_rename_the_weight(kind):
+    plain, layer = nn.Conv2d(4, 6, 3), LAYERS[kind]()
     calls = []
 
     def rename(module, state_dict, prefix, *_):
@@ -29,12 +40,13 @@ def test_hooks_before_loading_may_rename_the_weight():
     assert torch.equal(layer.weight, plain.weight)
 
 
-def test_hooks_stay_where_one_raises():
-    layer = layer_of()
+@pytest.mark.parametrize("kind", sorted(LAYERS))
+def test_hooks_stay_where_one_raises(kind):
+    layer = LAYERS[kind]()
     layer.register_load_state_dict_pre_hook(lambda *_: 1 / 0)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            layer.load_state_dict(layer_of().state_dict())
+            layer.load_state_dict(LAYERS[kind]().state_dict())
 
 
 @pytest.mark.parametrize("slice_dim", range(4))
@@ -43,6 +55,20 @@ def test_parameters_as_a_state_dict(assign, slice_dim):
     plain, layer = nn.Conv2d(4, 6, 3), layer_of(slice_dim=slice_dim)
     layer.load_state_dict(dict(plain.named_parameters()), assign=assign)
     assert torch.equal(layer.weight, plain.weight)
+    assert all(p.requires_grad and p.is_leaf for p in layer.parameters())
+    assert not any(buffer.requires_grad for buffer in layer.buffers())
+
+
+@pytest.mark.parametrize("kind", sorted(LAYERS))
+@pytest.mark.parametrize("assign", [False, True])
+def test_what_is_frozen_stays_so(assign, kind):
+    plain, layer = nn.Conv2d(4, 6, 3), LAYERS[kind]()
+    learned, kept = list(dict(layer.named_parameters())), list(dict(layer.named_buffers()))
+    layer.load_state_dict(plain.state_dict(keep_vars=True), assign=assign)
+    assert torch.equal(layer.weight, plain.weight)
+    assert torch.equal(layer.bias, plain.bias)
+    assert list(dict(layer.named_parameters())) == learned
+    assert list(dict(layer.named_buffers())) == kept
     assert all(p.requires_grad and p.is_leaf for p in layer.parameters())
     assert not any(buffer.requires_grad for buffer in layer.buffers())
 

@@ -236,6 +236,29 @@ def test_layers_share_a_weight():
         assert moved[0].frozen.dtype is moved[0].scores.dtype
 
 
+@pytest.mark.parametrize("seed", [None, 3])
+def test_a_weight_that_was_given_is_not_drawn(seed):
+    weight = torch.randn(4, 4)
+    before = weight.clone()
+    layer = SupermaskLinear(4, 4, frozen=weight, seed=seed)
+    start = layer.scores.detach().clone()
+    nn.init.zeros_(layer.scores)
+    layer.reset_parameters()
+    assert layer.frozen is weight
+    assert torch.equal(weight, before)
+    assert layer.scores.count_nonzero()
+    assert torch.equal(layer.scores, start) == (seed is not None)
+
+
+def test_a_reset_gives_the_start_again():
+    layer, start = (SupermaskLinear(4, 4, weights="kaiming", seed=3) for _ in range(2))
+    layer.frozen.zero_()
+    nn.init.zeros_(layer.scores)
+    layer.reset_parameters()
+    assert torch.equal(layer.frozen, start.frozen)
+    assert torch.equal(layer.scores, start.scores)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [

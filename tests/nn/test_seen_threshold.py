@@ -1,0 +1,117 @@
+"""One threshold for layers outside of a network, and where others take the place of scores."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+
+from maskedconv import count_kept, merge_, save
+from maskedconv.nn import SupermaskConv2d, SupermaskLinear
+from maskedconv.nn.global_threshold import share_threshold, update_thresholds
+from maskedconv.nn.rerandomise import rerandomise_
+from maskedconv.supermasks import Supermasks
+
+
+def by_hand(**options):
+    """Layers without a network that computes their threshold."""
+    options = {"k": 0.3, "threshold": "global", "weights": "kaiming", **options}
+    return nn.Sequential(
+        SupermaskConv2d(2, 3, 3, seed=0, **options),
+        nn.Flatten(),
+        SupermaskLinear(12, 4, seed=1, **options),
+    )
+
+
+def stepped(model):
+    """As a training loop does it: the scores are not those of the threshold any more."""
+    update_thresholds(model)
+    model(images()).square().sum().backward()
+    torch.optim.SGD(model.parameters(), 3.0).step()
+    return model
+
+
+def images():
+    return torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def masks_of(model):
+    update_thresholds(model)
+    return [model[index].mask for index in (0, 2)]
+
+
+def test_weights_without_a_network_are_drawn_anew():
+    model = stepped(by_hand(rerandomise_every=1, rerandomise_fraction=1.0))
+    before = [model[index].frozen.clone() for index in (0, 2)]
+    rerandomise_(model, 1, seed=0)
+    for index, frozen, mask in zip((0, 2), before, masks_of(model), strict=True):
+        assert torch.equal(model[index].frozen == frozen, mask)
+
+
+def test_tasks_without_a_network():
+    model = stepped(by_hand())
+    expected = masks_of(stepped(by_hand()))
+    tasks = Supermasks(model)
+    tasks.add("a")
+    tasks.switch("a")
+    assert torch.equal(model[2].mask, expected[1])
+    assert tasks.infer(images()) == "a"
+
+
+def test_readers_without_a_network(tmp_path):
+    expected = masks_of(stepped(by_hand()))
+    kept = sum(int(mask.sum()) for mask in expected)
+    assert count_kept(stepped(by_hand())).kept == kept
+    save(stepped(by_hand()), tmp_path / "file", masks=True)
+    merged = merge_(stepped(by_hand()))
+    assert torch.equal(merged[0].weight != 0, expected[0])
+    # A part keeps what it holds.
+    model = stepped(by_hand())
+    update_thresholds(model)
+    assert count_kept(model[:1]).kept == int(expected[0].sum())
+
+
+@pytest.fixture
+def _swapping():
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    yield
+    torch.__future__.set_swap_module_params_on_conversion(False)
+
+
+@pytest.mark.usefixtures("_swapping")
+def test_swapped_parameters():
+    model, start = by_hand(), by_hand()
+    share_threshold(model)
+    share_threshold(start)
+    expected = model(images()).detach()
+    model.double()
+    torch.testing.assert_close(model(images().double()).detach(), expected.double())
+    model.float()
+    model(images())
+    start[0].scores.data.neg_()
+    model.load_state_dict({key: value.roll(1) for key, value in start.state_dict().items()})
+    with pytest.raises(RuntimeError, match="threshold of the network is not known"):
+        _ = model[0].mask
+    assert model(images()).isfinite().all()
+
+
+def test_a_threshold_without_values():
+    model = by_hand()
+    share_threshold(model)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model(images())
+    with pytest.raises(RuntimeError, match="threshold of the network is not known"):
+        _ = model[0].mask
+    assert model(images()).isfinite().all()
+
+
+def test_scores_in_memory_that_others_had():
+    """Their address and version may be those that the threshold was computed for."""
+    model = by_hand()
+    share_threshold(model)
+    model(images())
+    for change in (nn.Module.half, nn.Module.float):
+        change(model)
+        with pytest.raises(RuntimeError, match="threshold of the network is not known"):
+            _ = model[0].mask
