@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from maskedconv.nn.own_hooks import owners
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.remembered import is_recorded, record_values
 
 _HANDLE = "_frozen_filters_handle"
 
@@ -43,9 +44,13 @@ def _leave_out_frozen(parallel: DistributedDataParallel, arguments: Any) -> None
     vars(parallel).pop(_HANDLE).remove()
     parallel.parameters_to_ignore |= _frozen_names(parallel.module)
     parallel._assign_modules_buffers()
+    # All values are now those of the first process.
     for layer in parallel.module.modules():
         if isinstance(layer, PartlyLearned):
-            layer.values_replaced()  # by those of the first process
+            layer.values_replaced()
+    for buffer in parallel.module.buffers():
+        if is_recorded(buffer):
+            record_values(buffer)
 
 
 def _on_registration(owner: nn.Module, name: str, module: nn.Module | None) -> None:

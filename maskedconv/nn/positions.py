@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -15,9 +16,13 @@ from maskedconv.nn.convertible import check_exact, plain_like
 from maskedconv.nn.origin import NetworkOrigin, origin_of
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
 from maskedconv.nn.plain_state import after_pre_hooks
-from maskedconv.nn.remembered import forget_frozen, sum_of_bits
+from maskedconv.nn.remembered import (
+    forget_frozen,
+    has_recorded_values,
+    record_values,
+    with_records,
+)
 from maskedconv.ops.geometry import is_channels_last_weight
-from maskedconv.ops.plain import is_plain, version_and_address
 from maskedconv.tracing import is_traced
 
 
@@ -32,7 +37,8 @@ class AtPositions(AssembledWeight):
         values: Parameter ``[num_learned]``, or None if nothing is learned.
         positions: buffer ``[num_learned]``, ascending indices of the flattened weight, int64; None
             if nothing is learned. Only :meth:`learn_` and state dicts change them: after another
-            change, as by an average that includes buffers, reading the weight raises RuntimeError.
+            change in place, as by an average that includes buffers, reading the weight raises
+            RuntimeError.
         frozen: buffer of the weight's shape; at ``positions``, it has the values from before
             :meth:`learn_`.
         bias: buffer, or None.
@@ -44,8 +50,6 @@ class AtPositions(AssembledWeight):
     frozen: Tensor
     has_bias: bool
     _requires_grad: bool
-    # A sum of the positions, and the tensor's version and address when it was last computed.
-    _known_positions: tuple[int, tuple[int, int]] | None
 
     def _take(self, plain: nn.Module) -> None:
         """Takes over attributes and values of a plain layer that no one else uses."""
@@ -54,7 +58,7 @@ class AtPositions(AssembledWeight):
             setattr(self, name, getattr(plain, name))
         weight, bias = (vars(plain)["_parameters"][name] for name in ("weight", "bias"))
         self.weight_shape = tuple(weight.shape)
-        self.num_learned, self.seed, self._known_positions = 0, None, None
+        self.num_learned, self.seed = 0, None
         self.has_bias = bias is not None
         self._requires_grad = weight.requires_grad
         self.register_buffer("frozen", weight.detach())
@@ -73,7 +77,7 @@ class AtPositions(AssembledWeight):
         self.positions = self.values = None
         if self.num_learned:
             self.positions = positions.to(weight.device, copy=True)
-            self.values_replaced()
+            record_values(self.positions)
             values = weight.flatten()[self.positions]
             self.values = nn.Parameter(values, self._requires_grad)
 
@@ -88,24 +92,17 @@ class AtPositions(AssembledWeight):
         return flat.view(self.weight_shape)
 
     def check_indices(self) -> None:
-        positions, known = self.positions, self._known_positions
-        if positions is None or torch.compiler.is_compiling() or is_traced(None):
+        if self.positions is None or torch.compiler.is_compiling() or is_traced(None):
             return
-        state = version_and_address(positions)
-        if not is_plain(positions) or (known is not None and known[1] == state):
-            return
-        total = sum_of_bits(positions)
-        if known is not None and known[0] != total:
+        if not has_recorded_values(self.positions):
             raise RuntimeError(
                 f"the positions of a {type(self).__name__} have changed, as by an average of "
                 "models that includes buffers; expected an average of the parameters alone "
                 "(use_buffers=False), or load_state_dict for other values"
             )
-        self._known_positions = total, state
 
-    def values_replaced(self) -> None:
-        self._known_positions = None
-        self.check_indices()
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(with_records(fn), recurse)
 
     @torch.no_grad()
     def _write_weight(self, weight: Tensor) -> None:
@@ -130,7 +127,8 @@ class AtPositions(AssembledWeight):
         with after_pre_hooks(self, *arguments):
             self._take_plain(state_dict, prefix)
             super()._load_from_state_dict(*arguments)
-        self.values_replaced()
+        if self.positions is not None:
+            record_values(self.positions)
 
     def _take_plain(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Replaces a plain layer's ``weight`` by the parts; without the graph of a Parameter."""

@@ -7,16 +7,75 @@ all values of a model. Values that were drawn without a seed are nowhere else.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.ops.plain import is_plain, version_and_address
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SUMS, _DRAWN = "_frozen_sums", "_drawn_frozen"
 _FIRST = 64  # values, enough to tell drawn ones from others
 _PIECE = 1 << 20  # values; as much memory is needed besides
+_RECORD = "_recorded_sum"  # an attribute of the tensor, as tasks exchange the tensors of a layer
+
+
+class _Record(NamedTuple):
+    """A sum of a tensor's values, and its version and address when they last had this sum."""
+
+    total: int
+    state: tuple[int, int] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy or pickle may get the address of a tensor that is gone.
+        return _Record, (self.total,)
+
+
+# torch.load reads a state dict with keep_vars, whose tensors have this attribute.
+torch.serialization.add_safe_globals([_Record])
+
+
+def record_values(tensor: Tensor) -> None:
+    """Called after the owner of a tensor has changed its values. Copies keep the record."""
+    vars(tensor).pop(_RECORD, None)
+    has_recorded_values(tensor)
+
+
+def is_recorded(tensor: Tensor | None) -> bool:
+    return tensor is not None and _RECORD in vars(tensor)
+
+
+def has_recorded_values(tensor: Tensor) -> bool:
+    """Whether the values are the recorded ones; records them if none are.
+
+    They are summed only if something has written into the memory, or if the tensor is a copy. True
+    for a tensor without memory of its own.
+    """
+    if not is_plain(tensor):
+        return True
+    record, state = vars(tensor).get(_RECORD), version_and_address(tensor)
+    if record is not None and record.state == state:
+        return True
+    total = sum_of_bits(tensor)
+    if record is not None and record.total != total:
+        return False
+    vars(tensor)[_RECORD] = _Record(total, state)
+    return True
+
+
+def with_records(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``fn`` for ``nn.Module._apply``, which moves tensors; its results keep their records."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        result = fn(tensor)
+        if result is not tensor and is_recorded(tensor):
+            vars(result)[_RECORD] = _Record(vars(tensor)[_RECORD].total)
+        return result
+
+    return moved
 
 
 def remember_frozen(layer: PartlyLearned) -> None:

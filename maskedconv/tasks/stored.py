@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from maskedconv.nn.remembered import is_recorded, record_values, with_records
 from maskedconv.tasks.places import Place, Value, write
+
+
+class _Part(nn.Module):
+    """Stands for a module of the model. Records of its tensors outlive moves, and not loading."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(with_records(fn), recurse)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        recorded = [key for key, buffer in self._buffers.items() if is_recorded(buffer)]
+        super()._load_from_state_dict(*arguments)
+        for key in recorded:
+            record_values(getattr(self, key))
 
 
 class Stored(NamedTuple):
@@ -31,7 +45,7 @@ class Stored(NamedTuple):
 
 def make_stored(places: Sequence[Place]) -> Stored:
     """An empty one for the places of a model."""
-    root = nn.Module()
+    root = _Part()
     return Stored(root, [_mirrored(root, place) for place in places])
 
 
@@ -66,7 +80,7 @@ def check_alike(name: str, stored: Sequence[Value], present: Sequence[Value]) ->
 def _mirrored(root: nn.Module, place: Place) -> Place:
     module = root
     for part in filter(None, place.path.split(".")):
-        module = module._modules.setdefault(part, nn.Module())  # type: ignore[assignment]
+        module = module._modules.setdefault(part, _Part())  # type: ignore[assignment]
     getattr(module, place.kind)[place.key] = None
     if place.key in place.owner._non_persistent_buffers_set:
         module._non_persistent_buffers_set.add(place.key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_avg_fn
 
 from maskedconv import Tasks, convert_, load, methods, models, save
+from maskedconv.nn import remembered
 from maskedconv.nn.positions import PositionsLinear
 
 
@@ -103,3 +105,49 @@ def test_positions_of_a_file_or_a_task(tmp_path):
     assert torch.equal(tasks(images()), expected)
     tasks.set("a")
     assert torch.equal(tasks(images()), start)
+
+
+MADE = {
+    "copied": copy.deepcopy,
+    "itself": lambda tasks: tasks,
+    "moved": lambda tasks: tasks._apply(torch.clone),  # as .to() another device
+    "pickled": lambda tasks: pickle.loads(pickle.dumps(tasks)),
+}
+
+
+@pytest.mark.parametrize("made", sorted(MADE))
+def test_an_average_of_tasks(made, tmp_path):
+    save(converted(seed=1), tmp_path / "file", frozen=True)
+    tasks = Tasks(converted())
+    tasks.add("a")
+    tasks.load("b", tmp_path / "file")
+    average = averaged(tasks, multi_avg_fn=get_ema_multi_avg_fn(0.9999), use_buffers=True)
+    average.module = MADE[made](average.module)
+    for name in "aba":
+        average.module.set(name)
+        with pytest.raises(RuntimeError, match="have changed, as by an average"):
+            average(images())
+    average.load_state_dict({**average.state_dict(), **AveragedModel(tasks).state_dict()})
+    for name in "ab":
+        average.module.set(name)
+        tasks.set(name)
+        assert torch.equal(average(images()), tasks(images()))
+
+
+def test_a_copy_at_the_address_of_a_tensor_that_is_gone(monkeypatch):
+    monkeypatch.setattr(remembered, "version_and_address", lambda tensor: (0, 0))
+    layer = PositionsLinear(3, 3)
+    layer.learn_(torch.arange(4))
+    layer.positions[3] = 5
+    for made in (copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))):
+        with pytest.raises(RuntimeError, match="have changed"):
+            made(layer)(torch.randn(1, 3))
+
+
+def test_a_state_dict_of_the_tensors_themselves():
+    model, file = converted(), io.BytesIO()
+    torch.save(model.state_dict(keep_vars=True), file)
+    file.seek(0)
+    other = converted(seed=1)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(other(images()), model(images()))

@@ -71,6 +71,9 @@ def worker(rank, wrap, folder):
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     model = network_of_positions() if wrap == "positions" else network()
     start = copy.deepcopy(model)
+    if wrap == "positions" and rank == 1:  # which gets those of the first process
+        for layer in model[:2]:
+            layer.learn_((layer.frozen.numel() - 1 - layer.positions).flip(0))
     if wrap in ("ddp", "positions"):
         wrapped = DistributedDataParallel(model)
     else:

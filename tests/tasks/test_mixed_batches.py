@@ -13,7 +13,8 @@ from mixed_batches import IDS, alone, close
 from task_networks import METHODS, images, two_tasks
 from torch import nn
 
-from maskedconv import Tasks, convert_, models
+from maskedconv import Tasks, convert_, methods, models, save
+from maskedconv.nn import remembered
 
 
 @pytest.mark.filterwarnings("error")
@@ -34,6 +35,25 @@ def test_every_method(method, head):
     assert all(torch.equal(state[key], after[key]) for key in state)
     for other in (copy.deepcopy(tasks), pickle.loads(pickle.dumps(tasks))):
         close(other(x, task_ids=IDS), expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_tasks_of_other_positions(tmp_path, monkeypatch):
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5))
+    options = {"method": methods.random_positions(200), "rest": "freeze"}
+    save(convert_(copy.deepcopy(model), seed=1, **options), tmp_path / "file", frozen=True)
+    tasks, x = Tasks(convert_(model, seed=0, **options)), images(6).double()
+    tasks.add("a")
+    tasks.load("b", tmp_path / "file")
+    assert not torch.equal(*(tasks.get_buffer(f"tasks.{name}.0.positions") for name in "ab"))
+    tasks.eval().double()
+    expected = alone(tasks, x, IDS)
+    summed = []
+    monkeypatch.setattr(remembered, "sum_of_bits", summed.append)
+    close(tasks(x, task_ids=IDS), expected)
+    tasks.set("b")
+    close(tasks(x, task_ids=IDS), expected)
+    assert not summed
 
 
 def test_the_frozen_filters_run_once(monkeypatch):
