@@ -13,7 +13,7 @@ from torch import nn
 
 from maskedconv.checks import check_int
 from maskedconv.nn.distributed import is_sharded
-from maskedconv.nn.global_threshold import refresh_thresholds, scored_layers
+from maskedconv.nn.global_threshold import scored_layers, update_thresholds
 from maskedconv.nn.scored import ScoredLayer
 
 
@@ -47,7 +47,7 @@ def rerandomise_(network: nn.Module, step: int, seed: int) -> None:
     if not chosen:
         return
     _check(network, [layer for _, layer in chosen])
-    refresh_thresholds(network)
+    update_thresholds(network)
     for place, layer in chosen:
         _redraw_(layer, _generator(seed, step, place))
 

@@ -71,7 +71,7 @@ class ScoredLayer(ThresholdHolder):
         # On the meta device there are no values to keep.
         self._is_given = frozen is not None and not frozen.is_meta
         like = empty_weight(frozen, shape, device, dtype)
-        self.is_in_network, self._seen_threshold = False, None
+        self.threshold_group, self._seen_threshold = None, None
         self.kept_ratio = slices.kept_ratio(self.settings.k)
         self.weight_shape = tuple(like.shape)
         self.num_learned = like.numel()
@@ -289,6 +289,7 @@ class ScoredLayer(ThresholdHolder):
     def to_frozen(self) -> Self:
         layer = self._like(frozen=self.frozen, device=self.scores.device)
         layer.scores.copy_(self.scores)
+        layer.threshold_group = self.threshold_group
         return layer.requires_grad_(False).train(self.training)
 
     @torch.no_grad()
