@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from maskedconv.nn.global_threshold import refresh_thresholds, scored_layers
+from maskedconv.nn.global_threshold import scored_layers, update_thresholds
 from maskedconv.nn.rerandomise import rerandomises
 from maskedconv.superposition import infer, merged
 
@@ -71,7 +71,7 @@ class Supermasks:
             ValueError: layers with ``threshold="global"`` differ in ``k``, or FSDP2 shards their
                 scores.
         """
-        refresh_thresholds(self._model)
+        update_thresholds(self._model)
         bits = [layer.pack_mask() for layer in self._layers]
         others = {key: tensor.clone() for key, tensor in self._others().items()}
         self._tasks[name] = _Task(bits, others)

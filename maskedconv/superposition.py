@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_map_only
 
 from maskedconv.conversion.convert import merge_
+from maskedconv.nn.global_threshold import update_thresholds
 from maskedconv.nn.partly_learned import PartlyLearned
 
 Plain = Callable[[], nn.Module]
@@ -29,6 +30,7 @@ def merged(model: nn.Module) -> nn.Module:
         ValueError: a layer cannot be merged.
     """
     plain = copy.deepcopy(model)
+    update_thresholds(plain)
     merge_(plain)
     for name, module in plain.named_modules():
         if isinstance(module, PartlyLearned):

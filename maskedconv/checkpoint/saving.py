@@ -79,10 +79,10 @@ def save(
     layers = partly_learned(model)
     for layer in layers.values():
         layer.check_indices()
-    if not masks:
-        check_scores_used(model, "masks=True, or release() of the tasks first")
     if masks:
         refresh_thresholds(model)
+    else:
+        check_scores_used(model, "masks=True, or release() of the tasks first")
     bits = _masks_of(layers) if masks else {}
     if masks and not bits:
         raise ValueError(f"masks is True, but model ({type(model).__name__}) has no supermask")

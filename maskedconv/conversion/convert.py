@@ -193,7 +193,7 @@ def _left_with(
     """Reasons to leave layers alone that have one threshold with one that is ``left``."""
     names = {id(layer): name for name, layer in masked}
     reasons: dict[int, str] = {}
-    for layers in layers_together(model):
+    for layers, _ in layers_together(model):
         kept = [names[id(layer)] for layer in layers if names[id(layer)] in left]
         # Without its other layers, the threshold of what is left would be another one.
         reason = f"its network has one threshold, and {kept[0]} is left alone" if kept else ""

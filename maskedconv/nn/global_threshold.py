@@ -17,6 +17,7 @@ from maskedconv import slices
 from maskedconv.nn.distributed import is_sharded
 from maskedconv.nn.own_hooks import remove_hooks
 from maskedconv.nn.scored import ScoredLayer
+from maskedconv.nn.seen_threshold import ThresholdGroup
 from maskedconv.nn.wrappers import unwrapped
 from maskedconv.ops.masked_weight import Threshold, find_threshold
 
@@ -31,14 +32,14 @@ def share_threshold(network: nn.Module) -> None:
     network = unwrapped(network)
     if not _shares(network):
         network.register_forward_pre_hook(_before_forward)
-    for layer in _layers_with_one(network):
-        layer.is_in_network = True
+    for layers in _by_network(network):
+        _join(layers)
 
 
 def unshare_threshold(model: nn.Module) -> None:
     """Undoes :func:`share_threshold` for networks in ``model`` without such layers."""
     for network in model.modules():
-        if _shares(network) and not _layers_with_one(network):
+        if _shares(network) and not _with_one(network.modules()):
             remove_hooks(network, lambda hook: hook is _before_forward)
 
 
@@ -53,50 +54,73 @@ def update_thresholds(network: nn.Module) -> None:
     Raises:
         ValueError: the layers differ in ``k``, or FSDP2 shards their scores.
     """
-    for layers in _together([network, *filter(_shares, network.modules())]):
+    for layers in _by_network(network):
         _update(layers)
+        _join(layers)
 
 
 @torch.no_grad()
 def refresh_thresholds(model: nn.Module) -> None:
     """Before masks are read outside of a forward pass: computes the thresholds that are shared.
 
-    As :func:`update_thresholds`, of the networks in ``model`` that :func:`share_threshold` was
-    called for. A part of such a network has no threshold of its own: its layers keep what they
-    hold. Layers that no such network has are taken for one network, unless each holds the threshold
-    of its present scores already.
+    As :func:`update_thresholds`, of each network that :func:`layers_together` finds. A part of a
+    network has no threshold of its own: its layers keep what they hold.
 
     Raises:
         ValueError: as :func:`update_thresholds`.
     """
-    together = layers_together(model)
-    within = {id(layer) for layers in together for layer in layers}
-    others = [one for one in _layers_with_one(model) if id(one) not in within]
-    if not any(one.is_in_network for one in others) and not all(
-        one.knows_threshold() for one in others
-    ):
-        together.append(others)
-    for layers in together:
-        _update(layers)
+    for layers, are_all in layers_together(model):
+        if are_all:
+            _update(layers)
 
 
-def layers_together(model: nn.Module) -> list[list[ScoredLayer]]:
-    """The layers that have one threshold, of each network that :func:`share_threshold` made so."""
-    return _together(filter(_shares, model.modules()))
+def layers_together(model: nn.Module) -> list[tuple[list[ScoredLayer], bool]]:
+    """The layers of ``model`` that have one threshold, network by network.
+
+    A network is one that :func:`share_threshold` was called for, with its present layers. Other
+    layers are together that :func:`update_thresholds` was last called for at once. Those that it
+    was never called for are one network, unless they are beside such others: they may be a part.
+
+    Returns:
+        The layers of each, and whether these are all layers of their network.
+    """
+    own, *within = _by_network(model)
+    found = [(layers, True) for layers in within]
+    if _shares(model):
+        return [(own, True), *found]
+    groups: dict[ThresholdGroup | None, list[ScoredLayer]] = {}
+    for layer in own:
+        groups.setdefault(layer.threshold_group, []).append(layer)
+    for group, layers in groups.items():
+        found.append((layers, len(layers) == (group.size if group else len(own))))
+    return found
 
 
-def _together(networks: Iterable[nn.Module]) -> list[list[ScoredLayer]]:
-    """The layers of each of ``networks``, without those of a later one that is within it."""
-    of = {id(network): _layers_with_one(network) for network in networks}
+def _by_network(network: nn.Module) -> list[list[ScoredLayer]]:
+    """The layers of ``network``, and of each one within it that shares a threshold of its own.
+
+    Each layer is in the list of the innermost of them. Lists may be empty.
+    """
+    modules = list(network.modules())
+    of = {id(network): _with_one(modules)}
+    of |= {id(one): _with_one(one.modules()) for one in modules[1:] if _shares(one)}
     # The largest first, so that the last one to name a layer is the innermost.
     nested = sorted(of.items(), key=lambda item: -len(item[1]))
     innermost = {id(layer): key for key, layers in nested for layer in layers}
-    found = [[one for one in layers if innermost[id(one)] == key] for key, layers in of.items()]
-    return [layers for layers in found if layers]
+    return [[one for one in layers if innermost[id(one)] == key] for key, layers in of.items()]
 
 
-def _layers_with_one(network: nn.Module) -> list[ScoredLayer]:
-    return [one for one in scored_layers(network) if one.settings.threshold == "global"]
+def _with_one(modules: Iterable[nn.Module]) -> list[ScoredLayer]:
+    """The layers that have one threshold with others."""
+    layers = (one for one in modules if isinstance(one, ScoredLayer))
+    return [one for one in layers if one.settings.threshold == "global"]
+
+
+def _join(layers: Sequence[ScoredLayer]) -> None:
+    """Lets ``layers`` know that they have one threshold."""
+    group = ThresholdGroup(len(layers))
+    for layer in layers:
+        layer.threshold_group = group
 
 
 def _shares(network: nn.Module) -> bool:

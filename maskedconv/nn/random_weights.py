@@ -40,6 +40,11 @@ def kept_gain(k: float) -> float:
     return 1 / math.sqrt(k) if k else 1.0
 
 
+def seeded(seed: int | None) -> torch.Generator | None:
+    """A generator on the CPU; None, for torch's own, without a seed."""
+    return None if seed is None else torch.Generator().manual_seed(seed)
+
+
 def empty_weight(
     frozen: Tensor | None,
     shape: Sequence[int],

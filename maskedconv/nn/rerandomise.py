@@ -13,8 +13,7 @@ from torch import nn
 
 from maskedconv.checks import check_int
 from maskedconv.nn.distributed import is_sharded
-from maskedconv.nn.global_threshold import refresh_thresholds, scored_layers
-from maskedconv.nn.random_weights import draw_weights_
+from maskedconv.nn.global_threshold import scored_layers, update_thresholds
 from maskedconv.nn.scored import ScoredLayer
 
 
@@ -48,7 +47,7 @@ def rerandomise_(network: nn.Module, step: int, seed: int) -> None:
     if not chosen:
         return
     _check(network, [layer for _, layer in chosen])
-    refresh_thresholds(network)
+    update_thresholds(network)
     for place, layer in chosen:
         _redraw_(layer, _generator(seed, step, place))
 
@@ -79,11 +78,10 @@ def _check(network: nn.Module, chosen: list[ScoredLayer]) -> None:
 
 
 def _redraw_(layer: ScoredLayer, generator: torch.Generator) -> None:
-    drawn = torch.empty(layer.weight_shape, dtype=layer.dtype, device="cpu")
     chance = torch.rand(layer.weight_shape, generator=generator, device="cpu")
-    draw_weights_(drawn, layer.settings.weights, layer.gain(), generator)
+    drawn = layer.draw_weight(generator).to(layer.frozen.device)
     chosen = (chance < layer.settings.rerandomise_fraction).to(layer.frozen.device)
-    replaced = torch.where(chosen & ~layer.mask, drawn.to(layer.frozen.device), layer.frozen)
+    replaced = torch.where(chosen & ~layer.mask, drawn, layer.frozen)
     layer.frozen.copy_(replaced)
 
 

@@ -16,7 +16,7 @@ from maskedconv.functional.supermask import MaskPlan, coated_weight, supermask_w
 from maskedconv.nn.bits import pack_digits, threshold_of_ones, unpack_bits, unpack_digits
 from maskedconv.nn.mask_settings import MaskSettings
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
-from maskedconv.nn.random_weights import draw_weights_, empty_weight, kept_gain
+from maskedconv.nn.random_weights import draw_weights_, empty_weight, kept_gain, seeded
 from maskedconv.nn.remembered import remember_draw
 from maskedconv.nn.seen_threshold import ThresholdHolder
 from maskedconv.ops.masked_weight import Threshold, find_threshold, masked_weight, pack_mask
@@ -64,20 +64,18 @@ class ScoredLayer(ThresholdHolder):
             shape: of the weight.
             frozen: a weight to use instead of a random one; the default of device and dtype.
         """
-        self.settings = settings.checked(binary=self.binary)
+        self.settings = settings = settings.checked(binary=self.binary)
         # `seed` is that of the frozen weight: files have it.
         self.seed = seed if frozen is None else None
         self._scores_seed = seed
         # On the meta device there are no values to keep.
         self._is_given = frozen is not None and not frozen.is_meta
         like = empty_weight(frozen, shape, device, dtype)
-        self.is_in_network, self._seen_threshold = False, None
+        self.threshold_group, self._seen_threshold = None, None
         self.kept_ratio = slices.kept_ratio(self.settings.k)
         self.weight_shape = tuple(like.shape)
         self.num_learned = like.numel()
-        self._num_kept, *inner = slices.nested_kept(
-            self.settings.k, self.settings.coats, like.numel()
-        )
+        self._num_kept, *inner = slices.nested_kept(settings.k, settings.coats, like.numel())
         self._inner = tuple(inner)
         self.scores = nn.Parameter(torch.empty_like(like))
         if isinstance(frozen, nn.Parameter) or (frozen is not None and frozen.requires_grad):
@@ -108,14 +106,20 @@ class ScoredLayer(ThresholdHolder):
         """
         if self.scores.is_meta:
             return
-        generator = _seeded(self.seed)
+        generator = seeded(self._scores_seed)
+        # Used or not: the scores would be the weight if they were the first values of its seed.
+        weight = None if generator is None else self.draw_weight(generator)
         if self.seed is not None or not self._is_given:
-            drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
-            weights = draw_weights_(drawn, self.settings.weights, self.gain(), generator)
-            self.frozen.copy_(weights)
+            if weight is None or self.seed != self._scores_seed:
+                weight = self.draw_weight(seeded(self.seed))
+            self.frozen.copy_(weight)
             remember_draw(self, self.seed)
-        same = self._scores_seed == self.seed
-        self.reset_scores(generator if same else _seeded(self._scores_seed))
+        self.reset_scores(generator)
+
+    def draw_weight(self, generator: torch.Generator | None) -> Tensor:
+        """A new random weight of its settings, on the CPU."""
+        drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
+        return draw_weights_(drawn, self.settings.weights, self.gain(), generator)
 
     def share_frozen(self, other: ScoredLayer) -> None:
         """Uses the frozen weight of ``other``, with its seed; the scores keep their own."""
@@ -285,16 +289,11 @@ class ScoredLayer(ThresholdHolder):
     def to_frozen(self) -> Self:
         layer = self._like(frozen=self.frozen, device=self.scores.device)
         layer.scores.copy_(self.scores)
-        layer.requires_grad_(False)
-        return layer.train(self.training)
+        layer.threshold_group = self.threshold_group
+        return layer.requires_grad_(False).train(self.training)
 
     @torch.no_grad()
     def _fill(self, plain: nn.Module) -> nn.Module:
         """Gives a plain layer on the meta device the masked weight."""
-        weight = nn.Parameter(self.weight.clone(), requires_grad=self.scores.requires_grad)
-        plain.weight = weight
+        plain.weight = nn.Parameter(self.weight.clone(), requires_grad=self.scores.requires_grad)
         return plain.train(self.training)
-
-
-def _seeded(seed: int | None) -> torch.Generator | None:
-    return None if seed is None else torch.Generator().manual_seed(seed)

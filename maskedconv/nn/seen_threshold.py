@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch._guards import detect_fake_mode
+from torch.utils.weak import WeakIdRef
 
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.ops.masked_weight import Threshold
-from maskedconv.ops.plain import version_and_address
+from maskedconv.ops.plain import active_modes, version_and_address
 from maskedconv.tracing import is_transformed
 
-_State = tuple[int, int, bool]  # version and address, and whether values are of a transform
+# Version and address, whether values are of a transform or of a FakeTensorMode, and the tensor
+# itself if it has no address.
+_State = tuple[int, int, bool, WeakIdRef | None]
 
 _LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")
-_LIBRARY.define("version(Tensor tensor) -> Tensor")
+_LIBRARY.define("scores_state(Tensor scores) -> Tensor")
+
+
+@dataclass(eq=False)
+class ThresholdGroup:
+    """Of layers that were given one threshold together; each of them has this same object.
+
+    Copies and pickles of a network have one of their own.
+
+    Attributes:
+        size: how many layers they are.
+    """
+
+    size: int
 
 
 class SeenThreshold(NamedTuple):
@@ -29,24 +46,25 @@ class SeenThreshold(NamedTuple):
 
     Attributes:
         threshold: of the network.
-        scores: the state of those that it was computed of; in compiled code a tensor.
+        state: of the scores that it was computed of; in compiled code a tensor.
     """
 
     threshold: Threshold
-    scores: _State | Tensor
+    state: _State | Tensor
 
     @staticmethod
     def of(threshold: Threshold, scores: Tensor) -> SeenThreshold:
         """Of the present ``scores``."""
         if torch.compiler.is_compiling():
             # While a graph is recorded, its tensors have versions of their own.
-            return SeenThreshold(threshold, torch.ops.maskedconv.version(scores))
+            return SeenThreshold(threshold, torch.ops.maskedconv.scores_state(scores))
         return SeenThreshold(threshold, _state_of(scores))
 
     def belongs_to(self, scores: Tensor) -> bool:
         """Whether ``scores`` are those that the threshold was computed of."""
-        seen = self.scores
-        return (tuple(seen.tolist()) if isinstance(seen, Tensor) else seen) == _state_of(scores)
+        if isinstance(self.state, Tensor):
+            return self.state.tolist() == _numbers_of(scores)
+        return self.state == _state_of(scores)
 
     def __deepcopy__(self, memo: Any) -> None:
         return None
@@ -59,15 +77,16 @@ class ThresholdHolder(PartlyLearned):
     """A layer with scores, which may hold the threshold of its network.
 
     Attributes:
-        is_in_network: whether it is in a network that computes the threshold before each call.
+        threshold_group: of the layers that have one threshold with it; None as long as nothing has
+            said which they are.
     """
 
     scores: nn.Parameter
-    is_in_network: bool
+    threshold_group: ThresholdGroup | None
     _seen_threshold: SeenThreshold | None
 
     def set_network_threshold(self, threshold: Threshold) -> None:
-        """Sets the network's threshold for the present scores, if that is the one to use."""
+        """Sets the network's threshold for the present scores."""
         self._seen_threshold = SeenThreshold.of(threshold, self.scores)
 
     def knows_threshold(self) -> bool:
@@ -93,30 +112,44 @@ class ThresholdHolder(PartlyLearned):
     def values_replaced(self) -> None:
         self._seen_threshold = None
 
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        # PyTorch calls it for `layer.scores = nn.Parameter(...)`, too.
+        super().register_parameter(name, param)
+        if name == "scores":
+            self.values_replaced()
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.values_replaced()  # Before, as PyTorch swaps no tensor with a weak reference.
         super()._apply(fn, recurse)
-        self.values_replaced()
         return self
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
-        super()._load_from_state_dict(*arguments)
         self.values_replaced()
+        super()._load_from_state_dict(*arguments)
 
 
 def _nothing() -> None:
     return None
 
 
-def _state_of(tensor: Tensor) -> _State:
-    # What a transform of torch.func or FakeTensorMode computes is of no use after it.
-    return (*version_and_address(tensor), is_transformed() or detect_fake_mode() is not None)
+def _state_of(scores: Tensor) -> _State:
+    version, address = version_and_address(scores)
+    # What a transform of torch.func or FakeTensorMode computes is of no use after it. Without any
+    # mode, FakeTensorMode is not looked for: this runs for each layer in each forward pass.
+    passing = is_transformed() or bool(active_modes() and detect_fake_mode() is not None)
+    return version, address, passing, None if address else WeakIdRef(scores)
 
 
-@torch.library.impl(_LIBRARY, "version", "CompositeExplicitAutograd")
-def _version(tensor: Tensor) -> Tensor:
-    return torch.tensor(_state_of(tensor), device="cpu")
+def _numbers_of(scores: Tensor) -> list[int]:
+    """What a tensor can hold of the state."""
+    return [int(one) for one in _state_of(scores)[:3]]
 
 
-@torch.library.register_fake("maskedconv::version", lib=_LIBRARY)
-def _fake_version(_: Tensor) -> Tensor:
+@torch.library.impl(_LIBRARY, "scores_state", "CompositeExplicitAutograd")
+def _scores_state(scores: Tensor) -> Tensor:
+    return torch.tensor(_numbers_of(scores), device="cpu")
+
+
+@torch.library.register_fake("maskedconv::scores_state", lib=_LIBRARY)
+def _fake_scores_state(_: Tensor) -> Tensor:
     return torch.empty(3, dtype=torch.int64, device="cpu")

@@ -33,7 +33,8 @@ class SupermaskConv2d(ScoredLayer):
             None for the method's own.
         scale: whether the weights are multiplied by 1 / √k.
         threshold: "layer", or "global" for one threshold of all layers of a network; then call
-            :func:`maskedconv.nn.global_threshold.share_threshold` on the network.
+            :func:`maskedconv.nn.global_threshold.share_threshold` on the network once, or
+            ``update_thresholds`` there before each forward pass.
         coats: number of nested masks, up to 255. A weight counts as often as masks keep it; the
             first mask keeps the fraction ``k``, see :func:`maskedconv.slices.nested_kept`. More
             than 1 needs ``threshold="layer"``.

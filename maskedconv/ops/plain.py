@@ -17,7 +17,7 @@ from torch.nn import Parameter
 # True for FakeTensor, DTensor and other subclasses with their own dispatch, for wrappers of
 # torch.func, functional tensors, the meta device and sparse layouts.
 _stands_for_another = torch._C._dispatch_isTensorSubclassLike
-_active_modes = torch._C._len_torch_dispatch_stack
+active_modes = torch._C._len_torch_dispatch_stack
 
 
 _PLAIN_TYPES = (Tensor, Parameter)
@@ -30,7 +30,7 @@ def is_plain(tensor: Tensor) -> bool:
     conditions are ordered to be fast for ordinary tensors.
     """
     # A slice of zeros without memory has an address, its offset.
-    if _active_modes() or tensor.is_neg() or tensor._is_zerotensor():
+    if active_modes() or tensor.is_neg() or tensor._is_zerotensor():
         return False
     if type(tensor) not in _PLAIN_TYPES and _stands_for_another(tensor):
         return False
@@ -44,7 +44,8 @@ def is_plain(tensor: Tensor) -> bool:
 def version_and_address(tensor: Tensor) -> tuple[int, int]:
     """What changes when the values do, except through ``.data``; 0 for what it does not have.
 
-    Another tensor may get the address when this one is gone. Modes do not matter.
+    Another tensor may get the address when this one is gone. Works under an active
+    TorchDispatchMode, too.
     """
     version = 0 if tensor.is_inference() else tensor._version
     try:
@@ -71,7 +72,7 @@ def why_not_plain(tensors: Iterable[Tensor]) -> str:
     """The reason why a kernel cannot read all of ``tensors``, or an empty string."""
     for tensor in tensors:
         if not is_plain(tensor):
-            if _active_modes():
+            if active_modes():
                 return "the active TorchDispatchMode would not see a kernel"
             return (
                 f"a kernel reads bare memory, which a {type(tensor).__name__} "

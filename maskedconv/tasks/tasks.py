@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from maskedconv import checkpoint
-from maskedconv.nn.global_threshold import scored_layers, update_thresholds
+from maskedconv.nn.global_threshold import scored_layers
 from maskedconv.superposition import infer, merged
 from maskedconv.tasks.mixed import Mixed
 from maskedconv.tasks.rows import Order, order_of, rows_of
@@ -71,7 +71,6 @@ class Tasks(Switching):
                 task; or a layer uses a held mask, and ``masks`` is not True.
         """
         with self._alone(), self._switched(name):
-            update_thresholds(self.model)
             checkpoint.save(self.model, path, **options)
 
     def load(self, name: str, path: str | Path, *, head: nn.Module | None = None) -> None:

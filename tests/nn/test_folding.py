@@ -235,6 +235,7 @@ def test_bytes_of_values_that_are_not_learned():
 def test_a_reset_leaves_layers_folded(seeds):
     """Each has scores of its own, and the weight is the one that its seed gives, if any."""
     blocks = [nn.Sequential(SupermaskLinear(8, 8, weights="kaiming", seed=s)) for s in seeds]
+    starts = [block[0].scores.detach().clone() for block in blocks]
     fold_(blocks)
     shared = blocks[0][0].frozen
     before = shared.clone()
@@ -246,3 +247,14 @@ def test_a_reset_leaves_layers_folded(seeds):
     assert all(block[0].frozen is shared and block[0].seed == seeds[0] for block in blocks)
     scores = [block[0].scores.detach() for block in blocks]
     assert not any(torch.equal(scores[i], scores[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    again = [torch.equal(one, start) for one, start in zip(scores, starts, strict=True)]
+    assert again == [seed is not None for seed in seeds]
+
+
+@pytest.mark.parametrize("weights", ["network", "uniform"])
+def test_scores_are_not_the_weight_of_their_seed(weights):
+    """Their first mask would be that of the largest weights."""
+    one = SupermaskLinear(8, 8, weights=weights, scale=False, seed=0)
+    other = SupermaskLinear(8, 8, frozen=one.frozen, seed=0)
+    assert not torch.equal(other.scores, one.frozen)
+    assert torch.equal(other.scores, one.scores)
