@@ -26,12 +26,12 @@ _LIBRARY.define("scores_state(Tensor scores) -> Tensor")
 
 @dataclass(eq=False)
 class ThresholdGroup:
-    """Of layers that were given one threshold together; each of them has this same object.
+    """The layers that were given one threshold together; each of them has this same object.
 
     Copies and pickles of a network have one of their own.
 
     Attributes:
-        size: how many layers they are.
+        size: the number of these layers.
     """
 
     size: int
