@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 
@@ -39,6 +40,7 @@ def _frozen_names(module: nn.Module) -> set[str]:
     }
 
 
+@_disable_dynamo  # torch.compiler.disable would import the compiler, which takes seconds.
 def _leave_out_frozen(parallel: DistributedDataParallel, arguments: Any) -> None:
     """Before the first forward pass, and then no more."""
     vars(parallel).pop(_HANDLE).remove()

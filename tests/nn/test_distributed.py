@@ -69,17 +69,19 @@ def worker(rank, wrap, folder):
     torch.set_num_threads(1)
     store = dist.FileStore(os.path.join(folder, "store"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    model = network_of_positions() if wrap == "positions" else network()
+    positions = wrap.startswith("positions")
+    model = network_of_positions() if positions else network()
     start = copy.deepcopy(model)
-    if wrap == "positions" and rank == 1:  # which gets those of the first process
+    if positions and rank == 1:  # which gets those of the first process
         for layer in model[:2]:
             layer.learn_((layer.frozen.numel() - 1 - layer.positions).flip(0))
-    if wrap in ("ddp", "positions"):
+    if wrap != "fsdp2":
         wrapped = DistributedDataParallel(model)
     else:
         mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
         wrapped = fully_shard(model, mesh=mesh)
-    learn(wrapped, [batch[rank * 2 : rank * 2 + 2] for batch in all_batches()])
+    called = torch.compile(wrapped, backend="eager") if "compiled" in wrap else wrapped
+    learn(called, [batch[rank * 2 : rank * 2 + 2] for batch in all_batches()])
     state = {
         key: value.full_tensor() if hasattr(value, "full_tensor") else value
         for key, value in model.state_dict().items()
@@ -94,7 +96,7 @@ def worker(rank, wrap, folder):
     leave()
 
 
-@pytest.mark.parametrize("wrap", ["ddp", "fsdp2", "positions"])
+@pytest.mark.parametrize("wrap", ["ddp", "fsdp2", "positions", "positions, compiled"])
 def test_two_processes_learn_what_one_would(wrap, tmp_path):
     torch.multiprocessing.spawn(worker, args=(wrap, str(tmp_path)), nprocs=2)
 
