@@ -91,6 +91,17 @@ def test_kernels_count_batches_by_one_int64(batches):
     assert problem.kind() != problem_of().kind()
 
 
+@pytest.mark.parametrize("size", [1, 4, 9])
+def test_running_statistics_of_another_size(size):
+    """As after channels were pruned: PyTorch raises, and no kernel writes past their end."""
+    bn = nn.BatchNorm2d(8)
+    memory = torch.zeros(2, 16)
+    bn.running_mean, bn.running_var = memory[0, :size], memory[1, :size]
+    with pytest.raises(RuntimeError):
+        bn_relu(torch.randn(2, 8, 5, 5).to(memory_format=torch.channels_last), bn)
+    assert not memory.any()
+
+
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_batches_counted_as_floats(momentum):
     """As after ``model.type(torch.float32)``: the count is no whole number any more."""

@@ -30,12 +30,17 @@ class RunningStatistics(NamedTuple):
     batches: Tensor | None
     momentum: float | None
 
-    def cannot_move(self) -> str:
+    def cannot_move(self, channels: int) -> str:
         """The reason why kernels cannot move them, or an empty string."""
         mean, var, batches, momentum = self
         for part in (mean, var):
-            if part is not None and not (part.dtype is _FLOAT and part.is_contiguous()):
+            if part is None:
+                continue
+            if part.dtype is not _FLOAT or not part.is_contiguous():
                 return f"its kernel moves statistics of float32; these are {part.dtype}"
+            if part.shape != (channels,):
+                size = list(part.shape)
+                return f"its kernel moves statistics of [{channels}]; these are {size}"
         if batches is not None and not (batches.dtype is _COUNT and batches.numel() == 1):
             kind = f"{list(batches.shape)} of {batches.dtype}"
             return f"its kernel counts batches by one int64; this is {kind}"
@@ -82,7 +87,7 @@ class StatisticsProblem(NamedTuple):
             return norm_elsewhere((weight, bias, moments, out), input)
         mean, var, batches, _ = running
         parts = weight, bias, moments, out, mean, var, batches
-        return norm_elsewhere(parts, input) or running.cannot_move()
+        return norm_elsewhere(parts, input) or running.cannot_move(input.shape[1])
 
     def kind(self) -> Hashable:
         """Everything that the decision for a backend may depend on."""
