@@ -19,7 +19,7 @@ from maskedconv.ops.plain import is_plain, version_and_address
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SUMS, _DRAWN = "_frozen_sums", "_drawn_frozen"
 _FIRST = 64  # values, enough to tell drawn ones from others
-_PIECE = 1 << 20  # values; as much memory is needed besides
+_PIECE = 1 << 20  # values that are summed at once
 _RECORD = "_recorded_sum"  # an attribute of the tensor, as tasks exchange the tensors of a layer
 
 
