@@ -7,10 +7,8 @@ import os
 from types import ModuleType
 
 import torch
-from torch import Tensor
 
 from maskedconv.build_notes import left_out
-from maskedconv.ops.plain import address
 
 ISA_VARIABLE = "MASKEDCONV_ISA"  # read by csrc/common/isa.cpp
 # The types of elements, by the names that the module takes (csrc/common/types.h).
@@ -44,36 +42,3 @@ def why_missing() -> str:
     if wanted := os.environ.get(ISA_VARIABLE):
         raise RuntimeError(f"{ISA_VARIABLE} is {wanted!r}, but {REASON}")
     return REASON
-
-
-def of_channels(part: Tensor, channels: int) -> Tensor:
-    """One number a channel, ``[C]``, as the kernels for the CPU read them: float32, side by side.
-
-    Raises:
-        ValueError: they are of another number of channels.
-    """
-    if part.shape != (channels,):
-        raise ValueError(
-            f"what a BatchNorm does to a channel is {list(part.shape)}; expected [{channels}]"
-        )
-    # To ask is faster than a conversion that changes nothing.
-    if part.dtype is torch.float32 and part.is_contiguous():
-        return part
-    return part.to(torch.float32).contiguous()
-
-
-def rows_of_channels(table: Tensor, channels: int) -> list[int]:
-    """Addresses of the rows of ``[R, C]``, which kernels read as float32, side by side.
-
-    Raises:
-        ValueError: they are of another number of channels, of another type or apart.
-    """
-    rows, columns = table.shape
-    apart = channels > 1 and table.stride(1) != 1
-    if columns != channels or table.dtype != torch.float32 or apart:
-        raise ValueError(
-            f"what a BatchNorm does to a channel is {list(table.shape)} of {table.dtype}, strides "
-            f"{list(table.stride())}; expected [{rows}, {channels}] of float32, side by side"
-        )
-    first, step = address(table), table.stride(0) * table.element_size()
-    return [first + row * step for row in range(rows)]

@@ -10,6 +10,7 @@ import torch
 from exact import assert_same
 from pretended_gpu import LIMITS
 from test_bn_relu import expected_of, make_problem
+from test_checked_arguments import check_batch_norm_of_other_channels
 
 from maskedconv.ops import native
 from maskedconv.ops.bn_relu import BackwardMemory, cuda
@@ -293,3 +294,7 @@ def test_what_the_backend_does_not_take(monkeypatch):
     assert "nothing to compute" in cuda.cannot_run(empty)
     monkeypatch.setattr(native, "module", lambda: SimpleNamespace())
     assert "without CUDA" in cuda.cannot_run(problem)
+
+
+def test_a_batch_norm_of_other_channels():
+    check_batch_norm_of_other_channels("cuda")

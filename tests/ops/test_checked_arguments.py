@@ -11,6 +11,8 @@ from exact import assert_same, edge_views, exact_weight_grad
 from maskedconv.ops import native
 from maskedconv.ops.bn_relu import BACKENDS as BN_RELU
 from maskedconv.ops.bn_relu import Normalisation, NormProblem
+from maskedconv.ops.bn_statistics import BACKENDS as STATISTICS
+from maskedconv.ops.bn_statistics import RunningStatistics, StatisticsProblem
 from maskedconv.ops.geometry import ConvGeometry
 from maskedconv.ops.weight_grad import BACKENDS as WEIGHT_GRAD
 from maskedconv.ops.weight_grad import WeightGradProblem
@@ -177,21 +179,41 @@ def test_the_kernel_of_weight_grad_takes_nothing_to_add_up():
         assert torch.equal(out, torch.zeros_like(out))
 
 
-def test_a_batch_norm_of_other_channels():
+@pytest.mark.parametrize("name", ["native", "triton"])
+def test_a_batch_norm_of_other_channels(name):
+    if name == "triton":
+        pytest.importorskip("triton")
+    check_batch_norm_of_other_channels(name)
+
+
+def check_batch_norm_of_other_channels(name):
+    """That a backend of the operators refuses them, also where it runs on the CPU for a test."""
     moments = torch.zeros(3), torch.ones(3)
     norm = Normalisation.of_moments(None, None, moments, 1e-3, False)
     x = torch.randn(2, 4, 5, 5).contiguous(memory_format=torch.channels_last)
-    message = r"what a BatchNorm does to a channel is \[(5, )?3\].*; expected \[(5, )?4\]"
+    message = r"what a BatchNorm does to a channel is \[([25], )?3\].*; expected \[([25], )?4\]"
     with pytest.raises(ValueError, match=message):
-        BN_RELU["native"].run(NormProblem(x, norm))
+        BN_RELU[name].run(NormProblem(x, norm))
     with pytest.raises(ValueError, match=message):
-        BN_RELU["native"].run_backward(NormProblem(x, norm), x, ALL)
+        BN_RELU[name].run_backward(NormProblem(x, norm), x, ALL)
     problem = WeightGradProblem(
         x, x, torch.Size((2, 4, 1, 1)), 0, ConvGeometry((1, 1), (0, 0), (1, 1), 1),
         *norm.scale_shift(),
     )  # fmt: skip
     with pytest.raises(ValueError, match=message):
-        WEIGHT_GRAD["native"].run(problem)
+        WEIGHT_GRAD[name].run(problem)
+    batches = torch.tensor(7)
+    problem = StatisticsProblem(x, None, None, 0.1, RunningStatistics(None, None, batches, None))
+    for changed in (
+        {"weight": torch.ones(3)},
+        {"bias": torch.ones(3)},
+        {"out": torch.empty(5, 3)},
+        {"moments": torch.stack(moments)},
+    ):
+        if (name, *changed) != ("native", "moments"):  # PyTorch copies these, and refuses them
+            with pytest.raises(ValueError, match=message):
+                STATISTICS[name].run(problem._replace(**changed))
+    assert batches == 7
 
 
 def test_bn_relu_of_edge_shapes():

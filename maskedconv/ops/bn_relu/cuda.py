@@ -15,6 +15,7 @@ from torch import Tensor
 
 from maskedconv.ops import native
 from maskedconv.ops.bn_relu.problem import NO_MEMORY, BackwardMemory, Gradients, Needs, NormProblem
+from maskedconv.ops.channels import image_of_rows
 from maskedconv.ops.geometry import dense_like, memory_format_of, pixel_pitch
 from maskedconv.ops.plain import address
 
@@ -76,10 +77,11 @@ def cannot_take(input: Tensor) -> str:
 def run(problem: NormProblem) -> Tensor:
     """The activation, in new dense memory and in the type of the input."""
     input, norm, *_ = problem
+    statistics = image_of_rows(norm.statistics, input.size(1))
     with torch.cuda.device(input.device):
         out = dense_like(input)
         module().bn_relu_cuda(
-            *shape_of(input), image(input), image(norm.statistics, 0), image(out),
+            *shape_of(input), image(input), statistics, image(out),
             multiprocessors(input.device), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     return out
@@ -91,6 +93,7 @@ def run_backward(
     """The gradients; for the arguments see :func:`maskedconv.ops.bn_relu.bn_relu_backward`."""
     input, norm, *_ = problem
     channels = input.size(1)
+    statistics = image_of_rows(norm.statistics, channels)
     if grad.dtype != input.dtype or pixel_pitch(grad) == 0:
         grad = grad.to(input.dtype).contiguous(memory_format=memory_format_of(input))
     with torch.cuda.device(input.device):
@@ -105,7 +108,7 @@ def run_backward(
         coefficients = torch.empty((2, channels), dtype=torch.float32, device=input.device)
         workspace = workspace_of(input)
         module().bn_relu_backward_cuda(
-            *shape_of(input), image(input), image(grad), image(norm.statistics, 0),
+            *shape_of(input), image(input), image(grad), statistics,
             norm.uses_batch_stats,
             *(NO_IMAGE if one is None else image(one) for one in (grad_input, memory.summand)),
             *(0 if part is None else address(part) for part in (grad_weight, grad_bias)),
@@ -140,18 +143,9 @@ def shape_of(input: Tensor) -> tuple[str, int, int]:
     return native.TYPES[input.dtype], input.numel() // input.size(1), input.size(1)
 
 
-def image(tensor: Tensor, dim: int | None = None) -> Image:
-    """Address, and distance of the pixels of ``[N, C, H, W]`` or of the indices of ``dim``."""
-    return address(tensor), pixel_pitch(tensor) if dim is None else tensor.stride(dim)
-
-
-def channels_of(part: Tensor | None, input: Tensor) -> Tensor | None:
-    """One number a channel, as the kernels read them: float32, side by side.
-
-    Raises:
-        ValueError: they are of another number of channels.
-    """
-    return None if part is None else native.of_channels(part.detach(), input.size(1))
+def image(tensor: Tensor) -> Image:
+    """Address, and distance of the pixels of ``[N, C, H, W]``."""
+    return address(tensor), pixel_pitch(tensor)
 
 
 def workspace_of(input: Tensor) -> Workspace:

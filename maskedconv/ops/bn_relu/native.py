@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maskedconv.ops import native
 from maskedconv.ops.bn_relu.problem import NO_MEMORY, BackwardMemory, Gradients, Needs, NormProblem
+from maskedconv.ops.channels import addresses_of_rows
 from maskedconv.ops.geometry import dense_like, memory_format_of, pixel_pitch
 from maskedconv.ops.plain import address
 
@@ -41,7 +42,7 @@ def run(problem: NormProblem) -> Tensor:
         raise RuntimeError(native.REASON)
     input = problem.input
     out = dense_like(input)
-    *_, scale, shift = native.rows_of_channels(problem.norm.statistics, input.size(1))
+    *_, scale, shift = addresses_of_rows(problem.norm.statistics, input.size(1))
     _COMPILED.bn_relu(*_pixels(input), scale, shift, address(out), torch.get_num_threads())
     return out
 
@@ -63,7 +64,7 @@ def run_backward(
     channels = input.size(1)
     grad_weight = _sums(channels) if needs[1] and norm.weight is not None else None
     grad_bias = _sums(channels) if needs[2] and norm.bias is not None else None
-    mean, _, inverse_deviation, scale, shift = native.rows_of_channels(norm.statistics, channels)
+    mean, _, inverse_deviation, scale, shift = addresses_of_rows(norm.statistics, channels)
     summand, written = memory.summand, image(grad_input)
     _COMPILED.bn_relu_backward(
         *_pixels(input), scale, shift, address(grad), mean, inverse_deviation,

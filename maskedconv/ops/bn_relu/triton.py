@@ -20,6 +20,7 @@ from maskedconv.ops.bn_relu.problem import (
     Needs,
     NormProblem,
 )
+from maskedconv.ops.channels import check_rows
 from maskedconv.ops.geometry import dense_like, pixel_pitch
 
 DEVICES: tuple[str, ...] = ("cuda",)
@@ -60,6 +61,7 @@ def run(problem: NormProblem) -> Tensor:
     input, norm, *_ = problem
     out = dense_like(input)
     pixels, channels = size_of(input)
+    check_rows(norm.statistics, channels)
     with on_device(input):
         activation_kernel[_grid(input)](
             input, norm.statistics, out, pixels, channels, pixel_pitch(input), channels,
@@ -73,6 +75,7 @@ def run_backward(
 ) -> Gradients:
     """The gradients; see :func:`maskedconv.ops.bn_relu.bn_relu_backward` for the arguments."""
     input, norm, *_ = problem
+    check_rows(norm.statistics, input.size(1))
     if pixel_pitch(grad) == 0 or pixel_pitch(grad) * (grad.numel() // grad.size(1)) >= _INT32:
         grad = grad.contiguous(memory_format=torch.channels_last)
     grad_weight, grad_bias = (

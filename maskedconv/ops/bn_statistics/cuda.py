@@ -11,6 +11,7 @@ from torch import Tensor
 from maskedconv.ops.bn_relu import cuda as bn_relu
 from maskedconv.ops.bn_statistics.native import MEAN_OVER_BATCHES
 from maskedconv.ops.bn_statistics.problem import StatisticsProblem
+from maskedconv.ops.channels import image_of_rows, of_channels
 from maskedconv.ops.plain import address
 
 DEVICES: tuple[str, ...] = ("cuda",)
@@ -24,28 +25,30 @@ def cannot_run(problem: StatisticsProblem) -> str:
 
 def run(problem: StatisticsProblem) -> Tensor:
     """The statistics, on PyTorch's current stream."""
-    input, weight, bias, eps, running, moments, statistics, _, *added = problem
+    input, weight, bias, eps, running, moments, out, _, *added = problem
+    channels = input.size(1)
+    if out is None:
+        out = torch.empty((5, channels), dtype=torch.float32, device=input.device)
+    table = image_of_rows(out, channels)
+    known = None if moments is None else image_of_rows(moments, channels)
+    affine = [of_channels(part, channels) for part in (weight, bias)]
     mean, var, batches, momentum = running or (None, None, None, 0.0)
     if momentum is None and batches is not None:
         batches.add_(1)
         momentum = MEAN_OVER_BATCHES
+    pointers = [0 if part is None else address(part) for part in (*affine, mean, var, batches)]
+    rest = pointers, momentum or 0.0, eps, table
     with torch.cuda.device(input.device):
-        if statistics is None:
-            size = (5, input.size(1))
-            statistics = torch.empty(size, dtype=torch.float32, device=input.device)
-        affine = [bn_relu.channels_of(part, input) for part in (weight, bias)]
-        pointers = [0 if part is None else address(part) for part in (*affine, mean, var, batches)]
-        rest = momentum or 0.0, eps, bn_relu.image(statistics, 0)
         stream = torch.cuda.current_stream().cuda_stream
-        if moments is not None:
+        if known is not None:
             bn_relu.module().bn_statistics_of_moments_cuda(
-                *bn_relu.shape_of(input)[1:], bn_relu.image(moments, 0), pointers, *rest, stream
+                *bn_relu.shape_of(input)[1:], known, *rest, stream
             )
-            return statistics
+            return out
         workspace = bn_relu.workspace_of(input)
         bn_relu.module().bn_statistics_cuda(
             *bn_relu.shape_of(input), bn_relu.image(input),
             [bn_relu.NO_IMAGE if one is None else bn_relu.image(one) for one in added],
-            pointers, *rest, *workspace.arguments(), stream,
+            *rest, *workspace.arguments(), stream,
         )  # fmt: skip
-    return statistics
+    return out

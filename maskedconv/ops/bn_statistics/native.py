@@ -11,6 +11,7 @@ from torch import Tensor
 from maskedconv.ops import native
 from maskedconv.ops.bn_relu.native import MOST, image
 from maskedconv.ops.bn_statistics.problem import StatisticsProblem
+from maskedconv.ops.channels import check_rows, of_channels
 from maskedconv.ops.geometry import pixel_pitch
 from maskedconv.ops.plain import address
 
@@ -48,9 +49,9 @@ def run(problem: StatisticsProblem) -> Tensor:
     pixels = input.numel() // max(1, channels)
     if out is None:
         out = torch.empty((5, channels), dtype=torch.float32, device="cpu")
-    affine = [
-        part if part is None else native.of_channels(part, channels) for part in (weight, bias)
-    ]
+    else:
+        check_rows(out, channels)
+    affine = [of_channels(part, channels) for part in (weight, bias)]
     mean, var, batches, momentum = running or (None, None, None, 0.0)
     state = [0 if part is None else address(part) for part in (*affine, mean, var, batches)]
     if momentum is None:

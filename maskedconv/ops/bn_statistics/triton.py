@@ -14,6 +14,7 @@ from torch import Tensor
 from maskedconv.ops.bn_relu import triton as bn_relu
 from maskedconv.ops.bn_statistics.problem import RunningStatistics, StatisticsProblem
 from maskedconv.ops.bn_statistics.reference import move
+from maskedconv.ops.channels import check_rows, of_channels
 from maskedconv.ops.geometry import pixel_pitch
 
 DEVICES: tuple[str, ...] = ("cuda",)
@@ -28,9 +29,14 @@ def cannot_run(problem: StatisticsProblem) -> str:
 
 def run(problem: StatisticsProblem) -> Tensor:
     """The statistics, on PyTorch's current stream."""
-    input, running, moments, out = problem.input, problem.running, problem.moments, problem.out
+    input, weight, bias, _, running, moments, out, *_ = problem
+    channels = input.size(1)
+    weight, bias = of_channels(weight, channels), of_channels(bias, channels)
+    for table in (moments, out):
+        if table is not None:
+            check_rows(table, channels)
     if out is None:
-        out = torch.empty((5, input.size(1)), dtype=torch.float32, device=input.device)
+        out = torch.empty((5, channels), dtype=torch.float32, device=input.device)
     # The mean over all batches moves by a fraction that is on the device.
     in_kernel = running is not None and running.momentum is not None
     with bn_relu.on_device(input):
@@ -38,7 +44,8 @@ def run(problem: StatisticsProblem) -> Tensor:
             parts, chunk = _spread(input, problem.summand, problem.total)
         else:
             parts, chunk = moments.unsqueeze(0), bn_relu.size_of(input)[0]
-        _unite(problem._replace(running=running if in_kernel else None), parts, chunk, out)
+        moved = running if in_kernel else None
+        _unite(problem._replace(weight=weight, bias=bias, running=moved), parts, chunk, out)
     if running is not None:
         if not in_kernel:
             move(running, out[0], out[1], bn_relu.size_of(input)[0])
@@ -70,9 +77,8 @@ def _unite(problem: StatisticsProblem, parts: Tensor, chunk: int, out: Tensor) -
 
     input, weight, bias, eps, running, *_ = problem
     mean, var, _, momentum = running or RunningStatistics(None, None, None, 0.0)
-    affine = (None if part is None else part.detach().contiguous() for part in (weight, bias))
     pixels, channels = bn_relu.size_of(input)
     union_kernel[(math.ceil(channels / bn_relu.OVER_PARTS["BLOCK_CHANNELS"]),)](
-        parts, *affine, mean, var, out, parts.size(0), chunk, pixels, channels, parts.stride(1),
-        out.stride(0), eps, momentum, **bn_relu.OVER_PARTS,
+        parts, weight, bias, mean, var, out, parts.size(0), chunk, pixels, channels,
+        parts.stride(1), out.stride(0), eps, momentum, **bn_relu.OVER_PARTS,
     )  # fmt: skip

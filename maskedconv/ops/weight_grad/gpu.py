@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import native
+from maskedconv.ops.channels import of_channels
 from maskedconv.ops.plain import address
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
 
@@ -70,11 +71,13 @@ def new_result(problem: WeightGradProblem) -> Tensor:
 
 
 def prologue(problem: WeightGradProblem) -> list[Tensor | None]:
-    """Scale and shift as the kernels read them: float32, side by side; None for none."""
-    return [
-        None if tensor is None else tensor.to(torch.float32).contiguous()
-        for tensor in (problem.scale, problem.shift)
-    ]
+    """Scale and shift as the kernels read them; None for none.
+
+    Raises:
+        ValueError: they are of another number of channels.
+    """
+    channels = problem.shape[1]
+    return [of_channels(part, channels) for part in (problem.scale, problem.shift)]
 
 
 def addresses(*tensors: Tensor | None) -> list[int]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import native
+from maskedconv.ops.channels import of_channels
 from maskedconv.ops.plain import address
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
@@ -37,7 +38,7 @@ def run(problem: WeightGradProblem) -> Tensor:
     out = torch.empty(*shape, dtype=torch.float32, memory_format=torch.channels_last, device="cpu")
     scale_at = shift_at = 0
     if scale is not None and shift is not None:
-        scale, shift = native.of_channels(scale, shape[1]), native.of_channels(shift, shape[1])
+        scale, shift = of_channels(scale, shape[1]), of_channels(shift, shape[1])
         scale_at, shift_at = address(scale), address(shift)
     _COMPILED.weight_grad(
         native.TYPES[input.dtype],

@@ -1,0 +1,68 @@
+"""What a BatchNorm does to each channel, as kernels read it: float32, side by side."""
+
+from __future__ import annotations
+
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from maskedconv.ops.plain import address
+
+
+@overload
+def of_channels(part: Tensor, channels: int) -> Tensor: ...
+@overload
+def of_channels(part: Tensor | None, channels: int) -> Tensor | None: ...
+def of_channels(part: Tensor | None, channels: int) -> Tensor | None:
+    """One number a channel, ``[C]``, itself or a copy; None for None.
+
+    Raises:
+        ValueError: they are of another number of channels.
+    """
+    if part is None:
+        return None
+    if part.shape != (channels,):
+        raise ValueError(
+            f"what a BatchNorm does to a channel is {list(part.shape)}; expected [{channels}]"
+        )
+    # To ask is faster than a conversion that changes nothing.
+    if part.dtype is torch.float32 and part.is_contiguous():
+        return part
+    return part.detach().to(torch.float32).contiguous()
+
+
+def check_rows(table: Tensor, channels: int) -> None:
+    """Checks a table ``[R, C]`` of one number a channel in each row.
+
+    Raises:
+        ValueError: it is of another number of channels, of another type, or with gaps in a row.
+    """
+    rows, columns = table.shape
+    apart = channels > 1 and table.stride(1) != 1
+    if columns != channels or table.dtype != torch.float32 or apart:
+        raise ValueError(
+            f"what a BatchNorm does to a channel is {list(table.shape)} of {table.dtype}, strides "
+            f"{list(table.stride())}; expected [{rows}, {channels}] of float32, side by side"
+        )
+
+
+def addresses_of_rows(table: Tensor, channels: int) -> list[int]:
+    """Addresses of the rows of such a table.
+
+    Raises:
+        ValueError: as :func:`check_rows`.
+    """
+    check_rows(table, channels)
+    first, step = address(table), table.stride(0) * table.element_size()
+    return [first + row * step for row in range(table.size(0))]
+
+
+def image_of_rows(table: Tensor, channels: int) -> tuple[int, int]:
+    """Address of such a table, and the distance of its rows in elements.
+
+    Raises:
+        ValueError: as :func:`check_rows`.
+    """
+    check_rows(table, channels)
+    return address(table), table.stride(0)
