@@ -18,6 +18,8 @@ from maskedconv.checks import check_int
 from maskedconv.nn.drawing import draw_learned_
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.rerandomise import rerandomises
+from maskedconv.seeds import mixed_seed
+from maskedconv.slices import check_seed
 
 
 class Ensemble(nn.Module):
@@ -38,8 +40,8 @@ class Ensemble(nn.Module):
     Call with what a member takes; the output is ``[members, ...]``.
 
     Raises:
-        TypeError, ValueError: ``members`` is no whole number of at least 1; or ``seed`` is given
-            and a layer cannot be drawn anew, as of ``random_positions``.
+        TypeError, ValueError: ``members`` is no whole number of at least 1, or ``seed`` neither an
+            int nor None; or a layer cannot be drawn anew from it, as of ``random_positions``.
 
     Warns:
         UserWarning: no ``reset_parameters`` sets a learned value, which keeps that of ``model``.
@@ -48,11 +50,12 @@ class Ensemble(nn.Module):
     def __init__(self, model: nn.Module, members: int, *, seed: int | None = None) -> None:
         super().__init__()
         check_int("members", members, 1)
+        check_seed(seed)
         shared = {id(tensor): tensor for _, _, tensor in _frozen(model)}
         self.members = nn.ModuleList(copy.deepcopy(model, dict(shared)) for _ in range(members))
         if seed is not None:
             for index, member in enumerate(self.members):
-                draw_learned_(member, seed + index)
+                draw_learned_(member, mixed_seed(seed, index))
 
     def forward(self, *arguments: Any) -> Tensor:
         """The outputs of all members, ``[members, N, classes]`` for a classifier."""

@@ -38,6 +38,8 @@ from maskedconv.nn.global_threshold import (
 from maskedconv.nn.own_hooks import owners, remove_unused_hooks
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.remembered import remember_frozen
+from maskedconv.seeds import mixed_seed
+from maskedconv.slices import check_seed
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -119,6 +121,7 @@ def convert_(
             of a :class:`Tasks`; no layer can be converted, a pattern matches nothing or only layers
             that are left alone, or ``norm`` asks for running statistics and there are none.
     """
+    check_seed(seed)
     method = _method(learned, slice_dim, frozen, which, method)
     outside = Outside(norm, patterns_of("head", head) or (), rest)
     selection = Selection(
@@ -265,7 +268,7 @@ def _converted(
     for index, (name, one) in enumerate(chosen):
         if id(one) not in layers:
             try:
-                own = None if seed is None else seed + index
+                own = None if seed is None else mixed_seed(seed, index)
                 layers[id(one)] = by_layer[name].convert(one, own)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"{name}: {error}") from None

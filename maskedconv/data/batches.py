@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from maskedconv.data.augment import crop_flip, draw_moves, normalise
+from maskedconv.seeds import mixed_seed
 
 if TYPE_CHECKING:
     from maskedconv.data.dataset import Dataset
@@ -100,6 +100,4 @@ def generator_of(seed: int, epoch: int) -> torch.Generator:
     for name, value in (("seed", seed), ("epoch", epoch)):
         if value < 0:
             raise ValueError(f"{name} must be at least 0, got {value}")
-    # Mixed, so that epoch 1 of seed 0 and epoch 0 of seed 1 are unrelated.
-    state = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
-    return torch.Generator().manual_seed(state >> 1)
+    return torch.Generator().manual_seed(mixed_seed(seed, epoch))

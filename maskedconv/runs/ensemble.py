@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from maskedconv.ensemble import Ensemble
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.row import EnsembleOutcome, epochs_of
+from maskedconv.seeds import mixed_seed
 from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.evaluation import predict
 from maskedconv.training.history import Epoch, History
@@ -49,7 +49,7 @@ def train_members(
     ensemble.to(dataset.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for index in range(len(rows), config.members):
         model = ensemble.members[index]
-        own_seed = member_seed(config.seed, index)
+        own_seed = mixed_seed(config.seed, index)
         torch.manual_seed(own_seed)
         epochs = epochs_of(fit(model, own_seed))
         probabilities = predict(model, dataset, amp=config.amp == "bf16")
@@ -76,12 +76,6 @@ def member_epochs(checkpoint: Checkpoint) -> Iterator[Epoch]:
     """The epochs of the members in ``checkpoint`` that are over."""
     for member in checkpoint.context.get("members", []):
         yield from (Epoch(**epoch) for epoch in member["history"])
-
-
-def member_seed(seed: int, member: int) -> int:
-    """The seed of the member with index ``member``: of its own, and not that of the start."""
-    mixed = np.random.SeedSequence([seed, member]).generate_state(1, np.uint64)[0]
-    return int(mixed >> np.uint64(1))
 
 
 def freeze_unlearned_(model: nn.Module) -> None:

@@ -1,0 +1,50 @@
+"""Neighbouring seeds give unrelated values."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from maskedconv import Ensemble, convert_
+from maskedconv.seeds import mixed_seed
+
+
+def network():
+    return nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(4)))
+
+
+def test_mixed_seeds():
+    seeds = {mixed_seed(seed, index) for seed in range(-20, 20) for index in range(5)}
+    assert len(seeds) == 200
+    assert not seeds & set(range(20))
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_layers_of_neighbouring_seeds():
+    """Layers of one shape: a seed a layer of ``seed + index`` would give 3 of 4 the same values."""
+    models = [convert_(network(), learned=0.25, frozen="random", seed=seed) for seed in (0, 1)]
+    frozen = [layer.frozen for model in models for layer in model]
+    for one, other in itertools.combinations(frozen, 2):
+        assert not torch.equal(one, other)
+
+
+def test_members_of_neighbouring_seeds():
+    model = convert_(network(), learned=0.25)
+    ensembles = [Ensemble(model, 3, seed=seed) for seed in (0, 1)]
+    learned = [one[0].learned for ensemble in ensembles for one in ensemble.members]
+    for one, other in itertools.combinations(learned, 2):
+        assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("seed", ["1", 1.0, True])
+def test_what_is_no_seed(seed):
+    model = network()
+    message = f"seed is {seed!r} .*expected an int or None"
+    with pytest.raises(TypeError, match=message):
+        convert_(model, learned=0.25, seed=seed)
+    assert type(model[0]) is nn.Conv2d
+    with pytest.raises(TypeError, match=message):
+        Ensemble(convert_(model, learned=0.25), 2, seed=seed)
