@@ -57,7 +57,6 @@ class Paper(Generic[P]):
         source: citation.
         title: title of the report.
         presets: presets by name.
-        adapt: applies the options of the command line to a preset.
         items: figures and tables, in the paper's order.
         notes: paragraphs that explain the numbers.
         remarks: returns notes on the data of the items with the given ids, for the terminal.
@@ -67,7 +66,6 @@ class Paper(Generic[P]):
     source: Source
     title: str
     presets: Mapping[str, P]
-    adapt: Callable[[P, Request], P]
     items: tuple[Item[P], ...]
     notes: tuple[str, ...] = ()
     remarks: Callable[[P, Sequence[str]], list[str]] = lambda preset, ids: []
@@ -80,7 +78,7 @@ class Paper(Generic[P]):
             ValueError: there is no such preset; the message lists the existing ones.
         """
         check_choice("preset", request.preset, tuple(self.presets))
-        return self.adapt(self.presets[request.preset], request)
+        return self.presets[request.preset].adapted(request)
 
     def claims(self) -> list[tuple[Item[P], Claim]]:
         """Every claim with its item, in the order of the scorecard."""

@@ -48,7 +48,7 @@ def recipe_run(
     found = recipe(network.model)
     recipe_fields = {
         "batch_size": preset.batch_size or found.batch_size,
-        "epochs": preset.epochs.get(experiment, found.epochs),
+        "epochs": preset.epochs_of(experiment, found.epochs),
         "subset": preset.subset,
         "amp": preset.amp,
         "compile": preset.compile,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Self
 
 from maskedconv.runs.config import Option
 
@@ -64,7 +65,7 @@ class Preset:
     Attributes:
         name: "quick", "short" or "paper".
         datasets: the data sets to run on.
-        epochs: epochs by experiment; a missing experiment uses the recipe of the network.
+        epochs: epochs by experiment, or one number for all of them; see :meth:`epochs_of`.
         batch_size: replaces the recipe's, unless it is None.
         seeds: number of seeds, starting at 0.
         subset: training images per class, or None for all.
@@ -75,10 +76,25 @@ class Preset:
 
     name: str
     datasets: tuple[str, ...]
-    epochs: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    epochs: Mapping[str, int] | int = field(default_factory=lambda: MappingProxyType({}))
     batch_size: int | None = None
     seeds: int = 1
     subset: int | None = None
     threads: int | None = None
     amp: str = "off"
     compile: bool = False
+
+    def adapted(self, request: Request) -> Self:
+        """This preset with the options of the command line."""
+        chosen = replace(self, seeds=request.seeds, amp=request.amp, compile=request.compile)
+        if request.dataset is not None:
+            chosen = replace(chosen, datasets=(request.dataset,))
+        if request.subset is not None:
+            chosen = replace(chosen, subset=request.subset)
+        if request.epochs is not None:
+            chosen = replace(chosen, epochs=request.epochs)
+        return chosen
+
+    def epochs_of(self, experiment: str, full: int) -> int:
+        """The epochs of a run of ``experiment``; ``full``, those of its recipe, if none are set."""
+        return self.epochs if isinstance(self.epochs, int) else self.epochs.get(experiment, full)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maskedconv.papers.diffenderfer2021 import biprop
-from maskedconv.papers.diffenderfer2021.presets import PRESETS, adapt
+from maskedconv.papers.diffenderfer2021.presets import PRESETS
 from maskedconv.report.item import Paper, Source
 
 _NOTES = (
@@ -24,7 +24,6 @@ PAPER = Paper(
     ),
     title="Binary subnetworks of random networks",
     presets=PRESETS,
-    adapt=adapt,
     items=(biprop.ITEM,),
     notes=_NOTES,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maskedconv.papers.frankle2020 import bnonly
-from maskedconv.papers.frankle2020.presets import PRESETS, adapt
+from maskedconv.papers.frankle2020.presets import PRESETS
 from maskedconv.report.item import Paper, Source
 
 _NOTES = (
@@ -26,7 +26,6 @@ PAPER = Paper(
     ),
     title="Learning only the BatchNorms",
     presets=PRESETS,
-    adapt=adapt,
     items=(bnonly.ITEM,),
     notes=_NOTES,
     scorecard=("bnonly",),

@@ -62,7 +62,7 @@ def _runs(preset: FranklePreset, where: dict[str, Any]) -> Iterator[RunConfig]:
 
     for network in preset.networks:
         full = recipe(network.model)
-        epochs = preset.epochs.get(EXPERIMENT, full.epochs)
+        epochs = preset.epochs_of(EXPERIMENT, full.epochs)
         milestones = scaled_milestones(full.milestones, full.epochs, epochs)
         for setting in SETTINGS:
             fields = {**where, "milestones": milestones, **fields_of(setting, network)}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from maskedconv.runs.preset import Network, Preset, Request
+from maskedconv.runs.preset import Network, Preset
 
 EXPERIMENT = "bnonly"
 # Data sets of photographs, on which the networks are the ImageNet ResNets.
@@ -69,15 +69,3 @@ _QUICK = FranklePreset(
 PRESETS: Mapping[str, FranklePreset] = MappingProxyType(
     {preset.name: preset for preset in (_QUICK, _SHORT, _PAPER)}
 )
-
-
-def adapt(preset: FranklePreset, request: Request) -> FranklePreset:
-    """``preset`` with the options of the command line."""
-    chosen = replace(preset, seeds=request.seeds, amp=request.amp, compile=request.compile)
-    if request.dataset is not None:
-        chosen = replace(chosen, datasets=(request.dataset,))
-    if request.subset is not None:
-        chosen = replace(chosen, subset=request.subset)
-    if request.epochs is not None:
-        chosen = replace(chosen, epochs=MappingProxyType({EXPERIMENT: request.epochs}))
-    return chosen

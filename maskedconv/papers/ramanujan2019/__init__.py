@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maskedconv.papers.ramanujan2019 import supermask
-from maskedconv.papers.ramanujan2019.presets import PRESETS, adapt
+from maskedconv.papers.ramanujan2019.presets import PRESETS
 from maskedconv.report.item import Paper, Source
 
 _NOTES = (
@@ -25,7 +25,6 @@ PAPER = Paper(
     ),
     title="Supermasks of random networks",
     presets=PRESETS,
-    adapt=adapt,
     items=(supermask.ITEM,),
     notes=_NOTES,
 )

@@ -44,7 +44,6 @@ from maskedconv.runs.preset import Network
 _LEARNED_LR = dict.fromkeys(("conv2", "conv4", "conv6", "conv8", "fc_300_100"), 0.01)
 # The paper also smooths the labels by 0.1.
 _IMAGENET = {
-    "epochs": EPOCHS,
     "batch_size": 256,
     "lr": 0.256,
     "momentum": 0.875,
@@ -111,7 +110,7 @@ def _recipe(preset: SupermaskPreset, network: Network) -> dict[str, Any]:
     """The fields in which this paper trains ``network`` unlike the network's own source."""
     if not _on_photographs(network):
         return {}
-    return {**_IMAGENET, "epochs": preset.epochs.get(ITEM_ID, _IMAGENET["epochs"])}
+    return {**_IMAGENET, "epochs": preset.epochs_of(ITEM_ID, EPOCHS)}
 
 
 def _on_photographs(network: Network) -> bool:

@@ -14,7 +14,7 @@ from maskedconv.papers.rosenfeld2018 import (
     table3,
     table4,
 )
-from maskedconv.papers.rosenfeld2018.presets import PRESETS, adapt, remarks
+from maskedconv.papers.rosenfeld2018.presets import PRESETS, remarks
 from maskedconv.report.item import Paper, Source
 
 _NOTES = (
@@ -43,7 +43,6 @@ PAPER = Paper(
     ),
     title="Learning part of each layer's filters",
     presets=PRESETS,
-    adapt=adapt,
     items=tuple(
         module.ITEM
         for module in (fig1, fig2, fig3, fig4, fig5, fig6, table1, table2, table3, table4)

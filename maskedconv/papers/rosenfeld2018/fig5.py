@@ -62,7 +62,7 @@ def _full_runs(
     from maskedconv.models import recipe
 
     found = recipe(network.model)
-    epochs = preset.epochs.get("fig5", found.epochs)
+    epochs = preset.epochs_of("fig5", found.epochs)
     fields: dict[str, Any] = {
         "dataset": dataset,
         "seed": seed,

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Self
 
 from maskedconv.runs.preset import Network, Preset, Request
+
+TINY = "tiny-imagenet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +51,27 @@ class RosenfeldPreset(Preset):
         """Figure 1's five, in the paper's order."""
         return (self.densenet, self.wrn, self.vgg19, self.vgg19_bn, self.alexnet)
 
+    def adapted(self, request: Request) -> Self:
+        """Table3 and fig6 take a requested data set, too, but not if Tiny-ImageNet has a folder."""
+        chosen = super().adapted(request)
+        if request.dataset is not None:
+            chosen = replace(chosen, tiny_dataset=request.dataset)
+        if TINY in request.folders:
+            chosen = replace(chosen, tiny_dataset=TINY)
+        if request.subset is not None:
+            chosen = replace(chosen, tiny_subset=request.subset)
+        elif chosen.tiny_dataset in chosen.datasets:
+            chosen = replace(chosen, tiny_subset=chosen.subset)
+        return chosen
 
-# Experiments with their own number of epochs; the others share the runs of these.
-EPOCHS_OF = ("fig1", "fig2", "fig5", "table1", "table3", "table4")
+
 # Rosenfeld & Tsotsos 2018, section 4: AlexNet and VGG-19 without BatchNorm hardly train at the
 # learning rate of .1. The authors' reference runs of them used .01.
 _WITHOUT_BN_LRS = (0.1, 0.01)
 _PAPER = RosenfeldPreset(
     name="paper",
     datasets=("cifar10", "cifar100"),
-    tiny_dataset="tiny-imagenet",
+    tiny_dataset=TINY,
     densenet=Network("densenet_bc_100_12"),
     wrn=Network("wrn_28_4"),
     wide=Network("wrn_28_10"),
@@ -70,8 +84,8 @@ _PAPER = RosenfeldPreset(
     slice_counts=(1, 5),
     full_fractions=(0.07, 0.1, 0.4, 0.7),
     full_counts=(1, 5),
-    # Figure 5 (and table 2) are full runs with the recipes' epochs.
-    epochs=MappingProxyType({"fig1": 10, "fig2": 1, "table1": 10, "table3": 45, "table4": 1}),
+    # Figure 5 (with table 2) and table 3 are full runs.
+    epochs=MappingProxyType({"fig1": 10, "fig2": 1, "table1": 10, "table4": 1}),
 )
 _SHORT = replace(
     _PAPER,
@@ -110,27 +124,6 @@ _QUICK = RosenfeldPreset(
 PRESETS: Mapping[str, RosenfeldPreset] = MappingProxyType(
     {preset.name: preset for preset in (_QUICK, _SHORT, _PAPER)}
 )
-TINY = "tiny-imagenet"
-
-
-def adapt(preset: RosenfeldPreset, request: Request) -> RosenfeldPreset:
-    """``preset`` with the options of the command line.
-
-    A requested data set replaces all others, except that table3 and fig6 use Tiny-ImageNet if its
-    folder is given by name.
-    """
-    chosen = replace(preset, seeds=request.seeds, amp=request.amp, compile=request.compile)
-    if request.dataset is not None:
-        chosen = replace(chosen, datasets=(request.dataset,), tiny_dataset=request.dataset)
-    if TINY in request.folders:
-        chosen = replace(chosen, tiny_dataset=TINY)
-    if request.subset is not None:
-        chosen = replace(chosen, subset=request.subset, tiny_subset=request.subset)
-    elif chosen.tiny_dataset in chosen.datasets:
-        chosen = replace(chosen, tiny_subset=chosen.subset)
-    if request.epochs is not None:
-        chosen = replace(chosen, epochs=MappingProxyType(dict.fromkeys(EPOCHS_OF, request.epochs)))
-    return chosen
 
 
 def remarks(preset: RosenfeldPreset, ids: Sequence[str]) -> list[str]:

@@ -57,7 +57,7 @@ MODEL, DATASET = "wrn_28_4", "tiny-imagenet"
 
 def runs(preset: RosenfeldPreset) -> list[RunConfig]:
     """Each fraction of WRN on the larger data set; the weights are stored for figure 6."""
-    epochs = preset.epochs["table3"]
+    epochs = preset.epochs_of("table3", TINY_EPOCHS)
     return [
         recipe_run(
             preset,
@@ -65,6 +65,7 @@ def runs(preset: RosenfeldPreset) -> list[RunConfig]:
             preset.wrn,
             learned,
             dataset=preset.tiny_dataset,
+            epochs=epochs,
             subset=preset.tiny_subset,
             milestones=scaled_milestones(TINY_MILESTONES, TINY_EPOCHS, epochs),
             keep=True,

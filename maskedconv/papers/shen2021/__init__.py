@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maskedconv.papers.shen2021 import onelayer
-from maskedconv.papers.shen2021.presets import PRESETS, adapt
+from maskedconv.papers.shen2021.presets import PRESETS
 from maskedconv.report.item import Paper, Source
 
 _NOTES = (
@@ -23,7 +23,6 @@ PAPER = Paper(
     ),
     title="One-layer lottery tickets",
     presets=PRESETS,
-    adapt=adapt,
     items=(onelayer.ITEM,),
     notes=_NOTES,
 )

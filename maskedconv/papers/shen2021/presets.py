@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from maskedconv.runs.preset import Network, Preset, Request
+from maskedconv.runs.preset import Network, Preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +72,3 @@ _PAPER = replace(
 PRESETS: Mapping[str, ShenPreset] = MappingProxyType(
     {preset.name: preset for preset in (_QUICK, _SHORT, _PAPER)}
 )
-
-
-def adapt(preset: ShenPreset, request: Request) -> ShenPreset:
-    """``preset`` with the options of the command line; a data set or subset is for the images."""
-    chosen = replace(preset, seeds=request.seeds, amp=request.amp, compile=request.compile)
-    if request.dataset is not None:
-        chosen = replace(chosen, datasets=(request.dataset,))
-    if request.subset is not None:
-        chosen = replace(chosen, subset=request.subset)
-    if request.epochs is not None:
-        epochs = dict.fromkeys((WORDS, IMAGES), request.epochs)
-        chosen = replace(chosen, epochs=MappingProxyType(epochs))
-    return chosen
