@@ -23,6 +23,8 @@ class DatasetInfo:
     ``train_per_class`` is the size of the smallest class of the training set. If ``mean`` and
     ``std`` are ``None``, they are computed from the training images. ``crop_padding`` is in pixels.
     ``streamed`` images have any size and are read while a network is trained (data/streamed.py).
+    So many test examples are ``related``, such as translations of one number, that a network gets
+    all or none of them right.
     """
 
     name: str
@@ -38,6 +40,7 @@ class DatasetInfo:
     crop_padding: int | None
     flip: bool
     streamed: bool = False
+    related: int = 1
 
 
 _DATASETS = {
@@ -70,6 +73,7 @@ _DATASETS = {
                 None,
                 None,
                 False,
+                related=6,  # a number in all pairs of three languages
             )
             for numbers, train, test in ((1_000, 4_920, 1_080), (10_000, 48_120, 11_880))
         ),

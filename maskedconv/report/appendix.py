@@ -37,8 +37,8 @@ def _notes(results: Results) -> list[Block]:
     notes = [
         "Accuracy is top-1 on the test images in percent. It is the accuracy of "
         "the best epoch. The best epoch is chosen on the same test images, so the value is "
-        "slightly optimistic; the accuracy of the last epoch is given as well. ± is the sample "
-        "standard deviation over seeds.",
+        "slightly optimistic; most tables and results.csv give the accuracy of the last epoch as "
+        "well. ± is the sample standard deviation over seeds.",
         *(note for paper in results.papers for note in paper.notes),
     ]
     rows = [run.row for run in results.runs().values() if run.row]

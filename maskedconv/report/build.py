@@ -141,7 +141,9 @@ def _criteria(results: Results) -> str:
         "planned settings has no finished run. A claim is undecided if undecided cases could "
         "change it. The spread of one run combines the binomial error of the test images and "
         f"{seed_spread(pooled):.2f} points between seeds (at least {SEED_SPREAD:g}; {between}). "
-        "The spread of several seeds is their standard deviation, but at least that of one run."
+        "The spread of several seeds is their standard deviation, but at least that of one run. "
+        "Two settings are compared over the seeds that both have. The spread of a mean of several "
+        "settings of a network is the mean of their spreads, as they share seeds and images."
     )
 
 

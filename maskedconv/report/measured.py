@@ -5,27 +5,39 @@ A criterion compares accuracies. A comparison is undecided if the difference is 
 The spread of one run's accuracy is √(binomial² + seeds²): the binomial error of the test images,
 and the deviation between seeds. The latter is the pooled standard deviation of the settings with
 several seeds in the same results, but at least ``SEED_SPREAD`` points. Several seeds have their
-sample standard deviation, but at least the spread of one run: a few seeds may agree by chance. The
-spread of a difference is the root of the sum of squares.
+sample standard deviation, but at least the spread of one run: a few seeds may agree by chance.
+
+Settings of one seed start from the same values and see the same images in the same order. So two
+settings are compared over the seeds that both have; the spread of the difference is the root of the
+sum of squares. The spread of a mean of several settings of a network is the mean of their spreads,
+as their errors may be the same one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 
-from maskedconv.report.results import SeedGroup, Stat
+from maskedconv.report.results import Run, SeedGroup, Stat
 
 SEED_SPREAD = 0.5  # smallest standard deviation between seeds, in points
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A value in percent or points, and its standard deviation."""
+    """A value in percent or points, and its standard deviation.
+
+    Attributes:
+        by_seed: the value of each seed; empty for a number without seeds.
+        one_run: the spread if only one of the seeds had run.
+    """
 
     value: float
     spread: float = 0.0
+    one_run: float = 0.0
+    by_seed: Mapping[int, float] = field(default_factory=dict, compare=False)
 
     @property
     def known(self) -> bool:
@@ -33,13 +45,25 @@ class Measured:
         return math.isfinite(self.value)
 
     def __abs__(self) -> Measured:
-        return Measured(abs(self.value), self.spread)
+        return self if self.value >= 0 else _ZERO - self
 
     def __sub__(self, other: Measured) -> Measured:
-        return Measured(self.value - other.value, math.hypot(self.spread, other.spread))
+        seeds = _common(*(one for one in (self, other) if one.by_seed))
+        if not seeds and self.by_seed and other.by_seed:
+            return UNKNOWN
+        one, two = self._of(seeds), other._of(seeds)
+        return Measured(
+            one.value - two.value,
+            math.hypot(one.spread, two.spread),
+            math.hypot(one.one_run, two.one_run),
+            {s: one.by_seed.get(s, one.value) - two.by_seed.get(s, two.value) for s in seeds},
+        )
 
     def __truediv__(self, divisor: float) -> Measured:
-        return Measured(self.value / divisor, self.spread / divisor)
+        by_seed = {seed: value / divisor for seed, value in self.by_seed.items()}
+        return Measured(
+            self.value / divisor, self.spread / divisor, self.one_run / divisor, by_seed
+        )
 
     def __str__(self) -> str:
         return f"{self.value:.2f} %" if self.known else NOT_RUN
@@ -48,18 +72,44 @@ class Measured:
         """The difference to a threshold without spread."""
         return self - Measured(threshold)
 
+    def _of(self, seeds: Sequence[int]) -> Measured:
+        """What it would be of these of its seeds alone."""
+        if not self.by_seed or len(seeds) == len(self.by_seed):
+            return self
+        by_seed = {seed: self.by_seed[seed] for seed in seeds}
+        stat = Stat.of(by_seed.values())
+        assert stat is not None
+        return Measured(stat.mean, max(stat.sd or 0.0, self.one_run), self.one_run, by_seed)
+
 
 NOT_RUN = "not run, or failed"
 # The accuracy of a planned setting without a finished run. It may be any, so it decides nothing. It
 # is larger than all others, so that the best of several is unknown if one of them is.
 UNKNOWN = Measured(math.inf, math.inf)
+_ZERO = Measured(0.0)
 
 
-def mean(numbers: Sequence[Measured]) -> Measured:
-    """The mean, with independent errors."""
-    total = math.hypot(*(number.spread for number in numbers))
+def mean(numbers: Sequence[Measured], *, independent: bool = False) -> Measured:
+    """The mean of several settings.
+
+    Args:
+        independent: whether their errors are independent, as those of different networks. The
+            errors of several settings of one network may be the same one.
+    """
+    by_seed = {seed: fmean(one.by_seed[seed] for one in numbers) for seed in _common(*numbers)}
     # fsum raises an error for the sum of two infinities of opposite sign.
-    return Measured(sum(number.value for number in numbers), total) / len(numbers)
+    value = sum(number.value for number in numbers) / len(numbers)
+    total = (lambda spreads: math.hypot(*spreads)) if independent else sum
+    spread, one_run = (
+        total([getattr(number, name) for number in numbers]) / len(numbers)
+        for name in ("spread", "one_run")
+    )
+    return Measured(value, spread, one_run, by_seed)
+
+
+def _common(*numbers: Measured) -> list[int]:
+    """The seeds that all of them have."""
+    return sorted(set.intersection(*(set(one.by_seed) for one in numbers))) if numbers else []
 
 
 def exceeds(difference: Measured, by: float = 0.0) -> bool | None:
@@ -88,12 +138,21 @@ def accuracy(setting: SeedGroup | None) -> Measured | None:
     """
     if setting is None:
         return None
-    chance, diverged = setting.chance, sum(run.diverged for run in setting.failures)
-    if not diverged or chance is None:
-        return UNKNOWN if setting.best is None else measured(setting.best, setting)
-    finished = [top1 for row in setting.rows if (top1 := row["best_top1"]) is not None]
-    stat = Stat.of([*finished, *[chance] * diverged]) if finished else None
-    return Measured(chance) if stat is None else measured(stat, setting)
+    found = {run.config.seed: _top1_of(run, setting.chance) for run in setting.runs}
+    by_seed = {seed: top1 for seed, top1 in found.items() if top1 is not None}
+    stat = Stat.of(by_seed.values())
+    if stat is None:
+        return UNKNOWN
+    if setting.best is None:  # all diverged
+        return Measured(stat.mean, by_seed=by_seed)
+    return replace(measured(stat, setting), by_seed=by_seed)
+
+
+def _top1_of(run: Run, chance: float | None) -> float | None:
+    """Accuracy of the best epoch, or chance if the run diverged; None if it is not known."""
+    if run.row is not None and run.done:
+        return run.row["best_top1"]
+    return chance if run.diverged else None
 
 
 def is_finished(setting: SeedGroup) -> bool:
@@ -104,9 +163,10 @@ def is_finished(setting: SeedGroup) -> bool:
 
 def measured(stat: Stat, setting: SeedGroup) -> Measured:
     """An accuracy of ``setting`` with its spread."""
-    error = binomial(stat.mean, setting.test_images) if setting.test_images else 0.0
+    count = setting.independent_tests
+    error = binomial(stat.mean, count) if count else 0.0
     one_run = math.hypot(error, seed_spread(setting.pooled_sd))
-    return Measured(stat.mean, max(stat.sd or 0.0, one_run))
+    return Measured(stat.mean, max(stat.sd or 0.0, one_run), one_run)
 
 
 def binomial(percent: float, count: int) -> float:
@@ -123,9 +183,9 @@ def seed_spread(pooled: float | None) -> float:
 def pooled_sd(settings: Iterable[SeedGroup]) -> float | None:
     """The pooled standard deviation over seeds, in points; None if no setting has several.
 
-    A setting that several items share counts once.
+    Settings that share one trained network count once.
     """
-    found = {setting.config.key: setting.best for setting in settings}
+    found = {setting.runs[0].trained: setting.best for setting in settings}
     several = [(stat.n - 1, stat.sd) for stat in found.values() if stat and stat.sd is not None]
     if not several:
         return None

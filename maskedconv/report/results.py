@@ -143,6 +143,12 @@ class SeedGroup:
                 return int(found[1].replace(",", ""))
         return data.describe(self.config.dataset).test_size
 
+    @property
+    def independent_tests(self) -> int | None:
+        """The number of test examples, of which translations of one number count as one."""
+        related = data.describe(self.config.dataset).related
+        return None if self.test_images is None else self.test_images // related
+
     def after(self, epoch: int) -> Stat | None:
         """Accuracy after the given epoch, counted from 1."""
         return self._stat(

@@ -12,7 +12,7 @@ from report_samples import config, load, results_of, row, verdicts, write_folder
 from maskedconv.papers import ITEMS
 from maskedconv.report import write
 from maskedconv.report.claims import Case, judge, judge_one
-from maskedconv.report.measured import Measured, accuracy, exceeds
+from maskedconv.report.measured import UNKNOWN, Measured, accuracy, exceeds, mean, pooled_sd
 from maskedconv.runs.config import RunConfig
 
 YELLOWFIN = {"optimizer": "yellowfin", "momentum": 0.0}
@@ -79,6 +79,53 @@ def test_one_seed_spreads_as_much_as_the_other_settings_do(tmp_path):
     assert accuracy(setting).spread == pytest.approx(math.sqrt(0.25 + 1.5))
     page = write(tmp_path / "out").with_suffix(".md").read_text()
     assert "1.22 points between seeds (at least 0.5;" in page
+
+
+def test_a_shared_network_counts_once_in_the_pooled_spread(tmp_path):
+    """A tenth of three kernel rows is one row, as are two fifths of them."""
+    runs = [config(learned=p, slice_dim=2, seed=seed) for p in (0.1, 0.4) for seed in (0, 1)]
+    runs += [config("wrn_10_1", seed=seed) for seed in (0, 1)]
+    results = results_of(tmp_path, {"fig2": runs}, lambda r: 50.0 + r.seed * (1 + 3 * r.slice_dim))
+    one, same, other = results.seed_groups("fig2")
+    shared = tuple(
+        replace(run, trained=first.trained) for run, first in zip(same.runs, one.runs, strict=True)
+    )
+    expected = math.sqrt((7**2 / 2 + 1 / 2) / 2)
+    assert pooled_sd([one, replace(same, runs=shared), other]) == pytest.approx(expected)
+
+
+def test_settings_are_compared_over_the_seeds_that_both_have():
+    both = Measured(50.0, 3.0, 1.0, {0: 48.0, 1: 52.0})
+    first = Measured(40.0, 1.0, 1.0, {0: 40.0})
+    second = Measured(45.0, 1.0, 1.0, {1: 45.0})
+    found = both - first
+    assert (found.value, found.by_seed) == (8.0, {0: 8.0})
+    # Not 3: that is the deviation between seeds 0 and 1.
+    assert found.spread == found.one_run == pytest.approx(math.sqrt(2))
+    assert (both - second).value == 7.0
+    assert not (first - second).known
+    same = both - both
+    assert (same.value, same.spread) == (0.0, pytest.approx(math.sqrt(18)))
+    assert (both.over(30.0) / 2).by_seed == {0: 9.0, 1: 11.0}
+    assert (both.over(30.0) / 2).spread == 1.5
+    assert abs(first - both).by_seed == {0: 8.0}
+    assert (Measured(60.0) - both).by_seed == {0: 12.0, 1: 8.0}
+
+
+def test_the_mean_of_settings_spreads_as_one_does():
+    gaps = [Measured(2.0 + n, 1.5, 0.5, {0: 1.0 + n, 1: 3.0}) for n in range(3)]
+    found = mean(gaps)
+    assert (found.value, found.spread, found.one_run) == (3.0, 1.5, 0.5)
+    assert found.by_seed == {0: 2.0, 1: 3.0}
+    assert mean(gaps, independent=True).spread == pytest.approx(1.5 / math.sqrt(3))
+    assert not mean([*gaps, UNKNOWN]).known
+
+
+def test_translations_of_one_number_are_one_test(tmp_path):
+    run = config("transformer_2_64", dataset="number-words-1000")
+    (setting,) = results_of(tmp_path, {"onelayer": [run]}, lambda run: 50.0).seed_groups("onelayer")
+    assert (setting.test_images, setting.independent_tests) == (1080, 180)
+    assert accuracy(setting).spread == pytest.approx(math.sqrt(2500 / 180 + 0.25))
 
 
 def two_networks() -> list[RunConfig]:

@@ -28,6 +28,7 @@ SIZES = {
     "resnet": 77_754,
     "imagenet": 11_689_512,
     "conv": 92_704,
+    "transformer": 140_000,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from maskedconv.report.claims import Case
@@ -99,5 +99,10 @@ def _gain(rivals: list[SeedGroup]) -> Measured | None:
     if setting is None or setting.ensemble is None or setting.last is None:
         return None
     # Members and ensemble see the same test images: one error, not two.
-    ensemble = measured(setting.ensemble, setting)
-    return ensemble.over(setting.last.mean)
+    gain = measured(setting.ensemble, setting).over(setting.last.mean)
+    by_seed = {
+        run.config.seed: run.row["ensemble_top1"] - top1
+        for run in setting.runs
+        if run.row is not None and run.done and (top1 := run.row["last_top1"]) is not None
+    }
+    return replace(gain, by_seed=by_seed)

@@ -191,10 +191,11 @@ def bn_networks_win(settings: list[SeedGroup]) -> Iterator[Case]:
             with_bn.setdefault(where, []).append(top1)
     for where, accuracies in with_bn.items():
         if where in plain:
+            average = mean(accuracies, independent=True)
             yield Case(
                 ", ".join(where),
-                exceeds(mean(accuracies) - plain[where], CLEAR),
-                f"with BatchNorm {mean(accuracies)} on average, without at best {plain[where]}",
+                exceeds(average - plain[where], CLEAR),
+                f"with BatchNorm {average} on average, without at best {plain[where]}",
             )
 
 

@@ -26,7 +26,7 @@ from maskedconv.report.drawing import (
 )
 from maskedconv.report.item import Item
 from maskedconv.report.measured import accuracy, exceeds
-from maskedconv.report.results import SeedGroup, dataset_title, setting_label, split_label
+from maskedconv.report.results import SeedGroup, dataset_title, setting_label, signed, split_label
 from maskedconv.report.short_tables import label, ordered, pivot, random_zeroed, with_zeroed
 from maskedconv.report.style import DIM_MARKS
 from maskedconv.report.tables import (
@@ -200,10 +200,11 @@ def filters_beat_channels(settings: list[SeedGroup]) -> Iterator[Case]:
             label = setting_label(setting.config)
             ours, theirs = accuracy(setting), accuracy(channels.get(label))
             if setting.config.slice_dim == 0 and ours is not None and theirs is not None:
+                gap = ours - theirs
                 yield Case(
                     f"{named(setting.config)}, {label}",
-                    exceeds(ours - theirs, CLEAR),
-                    f"filters {ours}, input channels {theirs}",
+                    exceeds(gap, CLEAR),
+                    f"filters {ours}, input channels {theirs}: {signed(gap.value)} points",
                 )
 
 
