@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import (
     LinearLR,
     LRScheduler,
     MultiStepLR,
+    SequentialLR,
 )
 
 from maskedconv.optim import OPTIMIZERS, SCHEDULES
@@ -77,8 +78,9 @@ def make_scheduler(
 ) -> LRScheduler:
     """The schedule ``name``, stepped once an epoch; see ``maskedconv.training.TrainingConfig``.
 
-    In epoch e of the first ``warmup`` ones, the learning rate is e / (warmup + 1) of the
-    schedule's.
+    In epoch e of the first ``warmup`` ones, the learning rate of "step" is e / (warmup + 1) of the
+    schedule's. That of "cosine" is e / warmup, and the cosine is over the epochs that remain, as in
+    the code of Ramanujan et al. (2019).
 
     Raises:
         ValueError: there is no such schedule, or it takes no such milestones.
@@ -90,12 +92,18 @@ def make_scheduler(
         )
     if name not in SCHEDULES:
         raise ValueError(f"schedule is {name!r}; expected one of {', '.join(SCHEDULES)}")
-    schedule: LRScheduler = (
-        MultiStepLR(optimizer, list(milestones), gamma)
-        if name == "step"
-        else CosineAnnealingLR(optimizer, epochs)
-    )
+    if name == "cosine":
+        return _cosine(optimizer, epochs, warmup)
+    schedule = MultiStepLR(optimizer, list(milestones), gamma)
     if not warmup:
         return schedule
     rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
     return ChainedScheduler([schedule, rise], optimizer)
+
+
+def _cosine(optimizer: Optimizer, epochs: int, warmup: int) -> LRScheduler:
+    if not warmup:
+        return CosineAnnealingLR(optimizer, epochs)
+    rise = LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup - 1)
+    fall = CosineAnnealingLR(optimizer, max(1, epochs - warmup))
+    return SequentialLR(optimizer, [rise, fall], milestones=[warmup])

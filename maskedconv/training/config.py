@@ -26,7 +26,8 @@ class TrainingConfig:
         processes: number of processes that share each batch. It changes rounding; BatchNorms, whose
             statistics each process computes of its own part of the batch; dropout; and the last
             batch, if that has fewer than two examples for each process (``data.train_batches``).
-        warmup: epochs in which the learning rate rises linearly to that of the schedule.
+        warmup: epochs in which the learning rate rises linearly to that of the schedule; see
+            :func:`maskedconv.optim.make_scheduler`.
         optimizer: "sgd", "adam" or "yellowfin".
         seed: seed of the weights, the order of the images and their augmentation.
         amp: "bf16" for autocast to bfloat16, "off" for float32.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -30,16 +32,25 @@ def rates(schedule, milestones, warmup, epochs=8, resumed_at=None):
     return found
 
 
-@pytest.mark.parametrize(("schedule", "milestones"), [("step", (2, 6)), ("cosine", ())])
 @pytest.mark.parametrize("warmup", [1, 3])
-def test_warmup_multiplies_the_schedule(schedule, milestones, warmup):
-    plain = rates(schedule, milestones, 0)
+def test_warmup_multiplies_the_steps(warmup):
+    plain = rates("step", (2, 6), 0)
     factors = [min(1.0, (epoch + 1) / (warmup + 1)) for epoch in range(len(plain))]
     expected = [rate * factor for rate, factor in zip(plain, factors, strict=True)]
-    assert rates(schedule, milestones, warmup) == pytest.approx(expected)
+    assert rates("step", (2, 6), warmup) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("resumed_at", [1, 2, 5])
-def test_a_resumed_schedule_goes_on(resumed_at):
-    whole = rates("step", (2, 6), 3)
-    assert rates("step", (2, 6), 3, resumed_at=resumed_at) == whole
+@pytest.mark.parametrize("warmup", [0, 1, 3, 8])
+def test_a_cosine_begins_after_the_warmup(warmup):
+    """As ``cosine_lr`` of the code of Ramanujan et al. (2019)."""
+    rise = [(epoch + 1) / warmup for epoch in range(warmup)]
+    rest = 8 - warmup
+    fall = [(1 + math.cos(math.pi * epoch / rest)) / 2 for epoch in range(rest)]
+    assert rates("cosine", (), warmup) == pytest.approx(rise + fall)
+
+
+@pytest.mark.parametrize("resumed_at", [1, 2, 3, 5])
+@pytest.mark.parametrize(("schedule", "milestones"), [("step", (2, 6)), ("cosine", ())])
+def test_a_resumed_schedule_goes_on(schedule, milestones, resumed_at):
+    whole = rates(schedule, milestones, 3)
+    assert rates(schedule, milestones, 3, resumed_at=resumed_at) == whole

@@ -13,7 +13,9 @@ _NOTES = (
     "from the weights of all convolutions and the output layer. γ, β and biases are frozen.",
     "The authors' public code normalises CIFAR-10 with ImageNet's mean and deviation, and flips an "
     "image before it crops it. Here the mean and deviation are CIFAR-10's, and the crop is first.",
-    "On ImageNet, the paper's abstract gives a top-5 of 32 % with BatchNorm alone.",
+    "On ImageNet, the paper's abstract gives a top-5 of 32 % with BatchNorm alone. The authors' "
+    "code raises the learning rate with every step of the first 5 epochs; here it rises once an "
+    "epoch.",
     "The paper shows most accuracies in figures. Its text gives a few; the others beside ours come "
     "from secondary sources, which the tables name.",
 )

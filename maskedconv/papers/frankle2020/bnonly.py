@@ -139,7 +139,7 @@ def accuracy_table(groups: list[SeedGroup]) -> Table:
         "last": last,
     }
     if any(group.measured(TOP5) for group in groups):
-        columns["top-5"] = lambda group: cell(group, group.measured(TOP5))
+        columns["top-5, last"] = lambda group: cell(group, group.measured(TOP5))
     rows = [
         [name, setting_of(group.config).name, *(column(group) for column in columns.values())]
         for name, found in networks(groups).items()
