@@ -48,7 +48,6 @@ def summary(
             learns.
         ValueError: a layer cannot be merged (:func:`maskedconv.merge_`), or the model has nothing
             to save.
-        ModuleNotFoundError: safetensors is not installed; the size of a checkpoint needs it.
     """
     arguments = arguments_of(input)
     with kept_randomness():

@@ -9,10 +9,9 @@ only those are checked.
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -60,10 +59,10 @@ def write(path: Path, content: Content) -> None:
 
     Raises:
         OSError: ``path`` cannot be written.
-        ModuleNotFoundError: safetensors is not installed.
         TypeError, ValueError: the notes are no JSON values.
     """
-    serialize = _safetensors("safetensors.torch").save
+    from safetensors.torch import save as serialize
+
     # A copy for every tensor: safetensors refuses memory that two names share.
     tensors = {key: plain(tensor).clone() for key, tensor in content.tensors.items()}
     masks = {key: describe_mask(tensors[key]) for key in sorted(content.masks)}
@@ -120,17 +119,9 @@ def shapes(name: str, layer: Layer) -> dict[str, list[int]]:
     return {f"{name}.{part}".lstrip("."): shape for part, shape in stored.items()}
 
 
-def _safetensors(module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "checkpoints need safetensors: pip install 'maskedconv[reproduce]'", name=error.name
-        ) from None
-
-
 def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    safetensors = _safetensors("safetensors")
+    import safetensors
+
     if not path.is_file():
         raise FileNotFoundError(f"path is {str(path)!r}; expected a file that save() wrote")
     try:
