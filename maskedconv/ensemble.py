@@ -93,7 +93,7 @@ class Ensemble(nn.Module):
             masks: as of :func:`maskedconv.save`.
 
         Raises:
-            ValueError, OSError, ModuleNotFoundError: as :func:`maskedconv.save`.
+            ValueError, OSError: as :func:`maskedconv.save`.
         """
         if not masks:
             check_scores_used(self.members, "masks=True")

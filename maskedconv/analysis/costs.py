@@ -66,7 +66,7 @@ class LayerCosts:
 
 @dataclass(frozen=True)
 class Summary:
-    """What one step of training costs. ``str`` gives a table, and ``rich.print`` a coloured one.
+    """The costs of one step of training. ``str`` gives a table, and ``rich.print`` a coloured one.
 
     Attributes:
         layers: those with costs, in the model's order.

@@ -93,7 +93,7 @@ def load(model: Model, path: str | Path, *, keep_frozen: bool = False) -> Model:
         FileNotFoundError: there is no such file.
         ValueError: the file is not such a checkpoint or is damaged; its layers, names, shapes or
             types are not the model's, or its values differ where layers of the model share them;
-            a layer of the model uses a held mask instead of its scores; or frozen values are
+            a layer of the model uses the mask of a task (``Supermasks``); or frozen values are
             neither in the file, nor in the model, nor given by a seed.
     """
     _carry_out(_plan(model, Path(path), keep_frozen))

@@ -63,11 +63,11 @@ def save(
         TypeError: ``notes`` are no JSON values.
         ValueError: ``model`` holds no parameters or buffers, or one that is no plain tensor in
             memory (of the meta device, sparse, a subclass); ``masks`` and there are none; or a
-            layer uses a held mask, which its scores do not give, and ``masks`` is not True.
+            layer uses the mask of a task (``Supermasks``), which its scores do not give, and
+            ``masks`` is not True.
         RuntimeError: learned positions of a layer were changed in place, as by an average of models
             that includes buffers.
         OSError: ``path`` cannot be written, or the file ``base`` not read.
-        ModuleNotFoundError: safetensors is not installed.
 
     Warns:
         UserWarning: the file leaves out parameters without a gradient, frozen filters that are no

@@ -61,7 +61,7 @@ def save_sharded(model: nn.Module, folder: str | Path, optimizer: Optimizer | No
 
     Raises:
         ValueError: ``folder`` exists and is not empty, a value is on the meta device, a layer uses
-            a held mask instead of its scores, or the optimizer has parameters that are not of
+            the mask of a task (``Supermasks``), or the optimizer has parameters that are not of
             ``model`` or state that is of none (as that of ``YellowFin``).
         OSError: ``folder`` cannot be written.
     """

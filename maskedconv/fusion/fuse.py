@@ -45,7 +45,7 @@ def fuse_(model: nn.Module, *inputs: Any) -> FusionReport:
         inputs: what the model is called with, for example images ``[N, C, H, W]``.
 
     Returns:
-        What was found. ``str`` of it is for reading.
+        A report of it, whose ``str`` is for reading.
 
     Raises:
         ValueError: no input is given; no output depends on a parameter that is learned; or the

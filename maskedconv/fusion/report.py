@@ -23,7 +23,7 @@ _WRONG = "its result, or one that is computed from it, differs when it is comput
 
 @dataclass(frozen=True)
 class FusionReport:
-    """What a model keeps for backward before and after :func:`maskedconv.fuse_`.
+    """The bytes that a model keeps for backward before and after :func:`maskedconv.fuse_`.
 
     Bytes are those of one forward pass in training with the given input, parameters and buffers
     not included.

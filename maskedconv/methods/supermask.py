@@ -34,7 +34,7 @@ from maskedconv.schema import Schema, count, flag, list_of, number, one_of
 
 @dataclass(frozen=True)
 class Supermask(Method):
-    """Edge-popup: a score for each weight is learned, and the weights with the best ones are used.
+    """Edge-popup: learns a score for each weight, and uses the weights with the largest |score|.
 
     Convolutions and fully connected layers become :class:`maskedconv.nn.SupermaskConv2d` and
     :class:`maskedconv.nn.SupermaskLinear`, the first, the last and shortcuts included. New networks

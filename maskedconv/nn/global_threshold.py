@@ -26,8 +26,8 @@ def share_threshold(network: nn.Module) -> None:
     """Makes each call of ``network`` begin with :func:`update_thresholds`.
 
     Layers with ``threshold="layer"`` keep their own. Calling it twice changes nothing. A network
-    within ``network`` that this was called for keeps a threshold of its own. What torch.compile or
-    data parallel training wraps a network in stands for the network.
+    within ``network`` that this was called for keeps a threshold of its own. A wrapper of
+    torch.compile or of data parallel training stands for its network.
     """
     network = unwrapped(network)
     if not _shares(network):

@@ -67,8 +67,8 @@ class Tasks(Switching):
             options: of :func:`maskedconv.save`.
 
         Raises:
-            ValueError, OSError, ModuleNotFoundError: as :func:`maskedconv.save`; there is no such
-                task; or a layer uses a held mask, and ``masks`` is not True.
+            ValueError, OSError: as :func:`maskedconv.save`; there is no such task; or a layer uses
+                the mask of a task of ``Supermasks``, and ``masks`` is not True.
         """
         with self._alone(), self._switched(name):
             checkpoint.save(self.model, path, **options)
@@ -112,7 +112,7 @@ class Tasks(Switching):
             options: of the model; none with ``task_ids``.
 
         Returns:
-            What the model returns; with ``task_ids``, a tensor ``[N, ...]`` in the order of the
+            The output of the model; with ``task_ids``, a tensor ``[N, ...]`` in the order of the
             batch.
 
         Raises:

@@ -19,7 +19,7 @@ _TOLERANCE = 1e-10
 
 
 class ThinReport(NamedTuple):
-    """What :func:`thin` has removed.
+    """The channels and parameters that :func:`thin` has removed.
 
     Attributes:
         channels: output channels before and after, by the name of the layer.
