@@ -127,7 +127,7 @@ def warn_of_learned_rest(plan: Plan, layers: Iterable[PartlyLearned], stacklevel
     inside = sum(p.numel() for p in parameters if p.requires_grad)
     places = {id(place.parameter): place for place in plan.learned_rest()}.values()
     outside = sum(_size(place.parameter) for place in places)
-    if parameters and outside > inside:
+    if outside > inside:
         kinds = shortened(sorted({type(place.owner).__name__ for place in places}))
         warnings.warn(
             f"layers that convert_ did not convert learn {outside:,} values ({kinds}), more than "
