@@ -47,6 +47,23 @@ def test_digits_agree_with_their_description(digits):
     assert not digits.flip
 
 
+@pytest.mark.parametrize(
+    ("name", "padding", "flip"),
+    [
+        ("digits", 1, False),
+        ("cifar10", 4, True),
+        ("cifar100", 4, True),
+        ("tiny-imagenet", 8, True),
+        ("folder", None, True),
+        ("mnist", 0, False),
+        ("mnist5k", 2, False),
+    ],
+)
+def test_augmentation_of_each_data_set(name, padding, flip):
+    facts = data.describe(name)
+    assert (facts.crop_padding, facts.flip) == (padding, flip)
+
+
 def test_digits_are_split_by_class_without_overlap(digits):
     share = digits.test_labels.bincount() / (
         digits.train_labels.bincount() + digits.test_labels.bincount()

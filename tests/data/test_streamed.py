@@ -94,14 +94,46 @@ def test_test_images_are_the_centre_in_order(photos, folder):
     torch.testing.assert_close(images[2:3].double(), (expected - mean) / std, rtol=0, atol=1e-5)
 
 
-def test_top5_and_accuracy(photos):
-    class Brightest(nn.Module):
-        def forward(self, images):
-            return images[:, :2].mean((2, 3))
+def test_training_images_are_parts_of_which_half_are_mirrored(tmp_path):
+    """Red grows from left to right and green downwards, by one for each pixel."""
+    ramps = np.zeros((SIZE, SIZE, 3), np.uint8)
+    ramps[..., 0], ramps[..., 1] = np.arange(SIZE), np.arange(SIZE)[:, None]
+    for split, count in (("train", 40), ("val", 1)):
+        (tmp_path / split / "a").mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(ramps).save(tmp_path / split / "a" / f"{number}.png")
+    photos = data.load("photos", tmp_path)
+    ((images, _),) = photos.train_batches(40, seed=0, epoch=1)
+    mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (photos.mean, photos.std))
+    red, green = (images * std + mean).mul(255 / SIZE)[:, :2].unbind(1)
+    width = (red[:, :, -1] - red[:, :, 0]).mean(1)
+    height = (green[:, -1] - green[:, 0]).mean(1)
+    assert (height > 0).all()
+    assert 10 <= (width < 0).sum() <= 30
+    areas = (width * height).abs()
+    assert 0.06 < areas.min() < 0.3
+    assert 0.7 < areas.max() <= 1
 
-    assert photos.measure(Brightest()) == {"top5": 100.0}
+
+def test_accuracy(photos):
     outputs = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
     assert int(photos.correct(outputs, torch.tensor([1, 1]))) == 1
+
+
+def test_top5_of_more_classes(tmp_path):
+    """Seven images, one of each class, are said to be most likely of the last five classes."""
+    for split in ("train", "val"):
+        for name in "abcdefg":
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / split / name / "0.png")
+
+    class Rising(nn.Module):
+        def forward(self, images):
+            assert not self.training
+            return torch.arange(7.0).expand(len(images), -1)
+
+    photos = data.load("photos", tmp_path)
+    assert photos.measure(Rising()) == {"top5": pytest.approx(100 * 5 / 7, abs=1e-6)}
 
 
 def test_a_subset_of_the_training_images(folder):

@@ -73,6 +73,14 @@ def test_fraction_and_distribution():
     assert torch.equal(constant.frozen.abs(), magnitude)
 
 
+def test_layers_of_one_shape_are_drawn_apart():
+    options = {"k": 0.0, "weights": "kaiming", "rerandomise_every": 1, "rerandomise_fraction": 1.0}
+    model = nn.Sequential(*(SupermaskLinear(8, 8, seed=0, **options) for _ in range(2)))
+    assert torch.equal(model[0].frozen, model[1].frozen)
+    rerandomise_(model, 1, seed=0)
+    assert not torch.equal(model[0].frozen, model[1].frozen)
+
+
 def test_only_at_its_steps():
     model = network(every=3)
     before = frozen_of(model)

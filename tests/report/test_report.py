@@ -173,7 +173,7 @@ def test_seeds_of_one_setting_are_averaged(tmp_path):
     (setting,) = results.seed_groups("fig1")
     assert setting.best == Stat(51.0, 1.0, 3)
     assert str(setting.best) == "51.00 ± 1.00"
-    assert setting.after(1) == Stat(pytest.approx(10.2), pytest.approx(0.2), 3)
+    assert setting.after(1) == Stat(pytest.approx(12.75), pytest.approx(0.25), 3)
 
 
 def test_one_filter_and_all_filters_are_two_settings(tmp_path):

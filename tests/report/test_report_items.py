@@ -27,6 +27,7 @@ from maskedconv.report.claims import judge
 from maskedconv.report.document import Figure, Table, Text
 from maskedconv.report.filters import filters_panel
 from maskedconv.report.learned import learned_table
+from maskedconv.report.measured import accuracy
 from maskedconv.report.tables import networks
 from maskedconv.runs.config import RunConfig
 
@@ -51,8 +52,19 @@ def test_fig1_table_puts_random_and_zeroed_side_by_side(tmp_path):
     results = results_of(tmp_path, {"fig1": runs}, lambda run: values[(run.learned, run.frozen)])
     rows = learned_table(results.seed_groups("fig1")).rows
     assert [row[1] for row in rows] == ["k = 1", "p = 0.1"]
-    assert rows[0][4:] == ["30.00", "30.00", "diverged", "diverged"]
-    assert rows[1][4:] == ["40.00", "40.00", "20.00", "20.00"]
+    assert rows[0][4:] == ["30.00", "29.75", "diverged", "diverged"]
+    assert rows[1][4:] == ["40.00", "39.75", "20.00", "19.75"]
+
+
+def test_the_best_and_the_last_epoch_have_columns_of_their_own(tmp_path):
+    """The claims are about the best epoch."""
+    one = config("wrn_10_1", learned=0.1)
+    out = write_folder(tmp_path, {"fig1": [one]}, lambda run: 40.0)
+    (out / "results.jsonl").write_text(json.dumps(row(one, 40.0, last_top1=30.0)) + "\n")
+    (setting,) = load(out).seed_groups("fig1")
+    assert learned_table([setting]).rows[0][4:6] == ["40.00", "30.00"]
+    assert (setting.best.mean, setting.last.mean) == (40.0, 30.0)
+    assert accuracy(setting).value == 40.0
 
 
 def test_table3_gives_both_counts(tmp_path):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 
 import killed_runs
 import pytest
+import report_samples as samples
 from commands import call
 
 from maskedconv import train
 from maskedconv.cli.epoch_table import EpochTable
 from maskedconv.data import Dataset
-from maskedconv.runs import Store
+from maskedconv.runs import Store, StoreError
 from maskedconv.runs.checkpoints import has_checkpoint
 from maskedconv.runs.images import data_key
 from maskedconv.runs.parallel import run_parallel
@@ -149,6 +151,37 @@ def test_an_interrupt_behind_the_training_keeps_the_row(dataset, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         do(tmp_path, dataset)
     assert Store(tmp_path).load().finished(RUN.key)
+
+
+def test_the_checkpoint_stays_until_the_row_is_written(whole, dataset, tmp_path, monkeypatch):
+    def full(self, row):
+        raise StoreError("the disk is full")
+
+    store = Store(tmp_path)
+    store.prepare()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "append", full)
+        with pytest.raises(StoreError, match="the disk is full"):
+            run_all([RUN], store, lambda _: dataset, Quiet(), checkpoint_seconds=0)
+    assert has_checkpoint(tmp_path, RUN)
+    assert do(tmp_path, dataset) == whole
+
+
+def test_a_run_that_another_command_has_just_finished(dataset, tmp_path, monkeypatch):
+    """The other one writes its row and lets the run go right before it is claimed here."""
+    claim = Store.claim
+
+    @contextmanager
+    def late(self, key):
+        with claim(self, key) as mine:
+            self.append(samples.row(RUN, 50.0))
+            yield mine
+
+    monkeypatch.setattr(Store, "claim", late)
+    store = Store(tmp_path)
+    store.prepare()
+    rows = run_all([RUN], store, lambda _: pytest.fail("it is done again"), Quiet())
+    assert rows[RUN.key]["best_top1"] == 50.0
 
 
 def test_what_is_ignored_stays_so():

@@ -136,9 +136,14 @@ def test_a_row_is_read_back(few, tmp_path):
 
 
 def test_members_need_images(few, tmp_path):
-    config = replace(SMALL, members=2, start="0" * 16)
-    row = execute(config, few, folder=tmp_path)
-    assert row["status"] == "failed"
+    """The start is one that a network can begin with: of weights, not of masks."""
+    plain = replace(SMALL, method="slice", method_options=(), options=(), epochs=1)
+    start = replace(plain, keep=True)
+    assert execute(start, few, folder=tmp_path)["status"] == "done"
+    row = execute(replace(plain, members=2, start=start.key), few, folder=tmp_path)
+    error = (row["status"], row["error_type"], row["error"])
+    expected = "members is 2; expected 0 with number-words-1000"
+    assert error == ("failed", "ValueError", expected)
 
 
 def row_of(run, top1):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import report_samples as samples
@@ -146,6 +148,22 @@ def test_writers_at_once_do_not_mix_their_rows(store):
     loaded = store.load()
     assert loaded.problems == []
     assert len(loaded.rows) == 100
+
+
+def test_writers_and_readers_wait_for_each_other(store):
+    """A slow machine cannot make it fail: nobody is done while the lock is held."""
+    with ThreadPoolExecutor(1) as pool:
+        with store._locked(fcntl.LOCK_SH):
+            written = pool.submit(store.append, row("a"))
+            time.sleep(0.2)
+            assert not written.done()
+            assert store.results.read_bytes() == b""
+        written.result(timeout=600)
+        with store._locked(fcntl.LOCK_EX):
+            read = pool.submit(store.load)
+            time.sleep(0.2)
+            assert not read.done()
+        assert names(read.result(timeout=600)) == ["a"]
 
 
 def _hold(out, ready):

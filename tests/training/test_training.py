@@ -121,6 +121,7 @@ def test_first_step_is_that_of_plain_sgd(dataset):
         ({"milestones": (1, 3), "gamma": 0.2}, [0.1, 0.02, 0.02, 0.004]),
         ({"milestones": (60,)}, [0.1, 0.1, 0.1, 0.1]),
         ({"schedule": "cosine"}, [0.1 * (1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)]),
+        ({"warmup": 3}, [0.025, 0.05, 0.075, 0.1]),
     ],
 )
 def test_learning_rate_of_each_epoch(dataset, changes, rates):
