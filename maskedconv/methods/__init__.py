@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from maskedconv.checks import check_choice
 from maskedconv.methods.biprop import Biprop as biprop
 from maskedconv.methods.method import Configuration, LayerFactory, Method
 from maskedconv.methods.norm_only import NormOnly as norm_only
@@ -42,8 +43,7 @@ def make(name: str, **options: Any) -> Method:
             that exist.
         TypeError, ValueError: as the method raises them; a setting is missing.
     """
-    if name not in METHODS:
-        raise ValueError(f"method is {name!r}; expected one of {', '.join(METHODS)}")
+    check_choice("method", name, tuple(METHODS))
     known = inspect.signature(METHODS[name]).parameters
     if unknown := sorted(options.keys() - known):
         listed = ", ".join(known) or "none"

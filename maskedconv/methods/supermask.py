@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedconv import slices
-from maskedconv.checks import check_choice
+from maskedconv.checks import check_choice, check_fraction
 from maskedconv.functional.supermask import MaskPlan, supermask_weight
 from maskedconv.methods.method import Configuration, LayerFactory, Method
 from maskedconv.nn.convertible import arguments_of, check_exact
@@ -99,8 +99,9 @@ class Supermask(Method):
     later_defaults = LATER_DEFAULTS
 
     def __post_init__(self) -> None:
-        # A frozen dataclass is set this way.
-        object.__setattr__(self, "k", slices.check_kept_fraction(self.k))
+        for name in ("k", "rerandomise_fraction"):
+            # A frozen dataclass is set this way.
+            object.__setattr__(self, name, check_fraction(name, getattr(self, name)))
         check_choice("weights", self.weights, (*WEIGHTS, "keep"))
         check_choice("threshold", self.threshold, THRESHOLDS)
         for name in ("scale", "norm_learned"):

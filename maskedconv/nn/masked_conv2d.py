@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import maskedconv.nn.distributed  # noqa: F401 (a hook on DistributedDataParallel)
 from maskedconv import slices
+from maskedconv.checks import check_choice
 from maskedconv.functional.checks import check_input
 from maskedconv.functional.convolution import convolve
 from maskedconv.functional.filter_bank import ExecutionOptions
@@ -244,8 +245,7 @@ class MaskedConv2d(AssembledConv2d):
         if not isinstance(conv, nn.Conv2d):
             raise TypeError(f"conv is a {type(conv).__name__}; expected an nn.Conv2d")
         check_exact(conv, MaskedConv2d if isinstance(conv, MaskedConv2d) else nn.Conv2d, "conv")
-        if frozen not in ("keep", *slices.FROZEN_MODES):
-            raise ValueError(f"frozen is {frozen!r}; expected one of keep, random, zero")
+        check_choice("frozen", frozen, ("keep", *slices.FROZEN_MODES))
         weight, bias = conv.weight, conv.bias
         learns = [tensor is None or tensor.requires_grad for tensor in (weight, bias)]
         if isinstance(conv, MaskedConv2d):
