@@ -28,6 +28,7 @@ from maskedconv.checkpoint.whole_model import (
     check_can_materialise,
     check_can_write,
     materialise,
+    names_of,
     own_module_names,
     own_names,
     partly_learned,
@@ -215,10 +216,8 @@ def _check(model: nn.Module, content: Content, path: Path, others: Mapping[str, 
     check_can_materialise(model)
     own = {key for key in found if found[key] is state[key]}
     # A seed or an origin of the layer does not speak for values that came in by other ways.
-    changed = {
-        f"{name}.{part}".lstrip(".") for name, one in layers.items() for part in changed_frozen(one)
-    }
-    return _Fit(layers, state, found, frozenset(own - changed))
+    changed = names_of(layers, changed_frozen)
+    return _Fit(layers, state, found, frozenset(own.difference(changed)))
 
 
 def _norms(model: nn.Module, content: Content, path: Path) -> list[nn.Module]:
