@@ -20,7 +20,7 @@ from maskedconv.checkpoint.compare import (
 from maskedconv.checkpoint.digests import fingerprint
 from maskedconv.checkpoint.file import Content
 from maskedconv.checkpoint.frozen import find_frozen
-from maskedconv.checkpoint.header import Layer, method_of
+from maskedconv.checkpoint.header import Layer
 from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checkpoint.renaming import under_names_of
 from maskedconv.checkpoint.sources import origin_in
@@ -35,6 +35,7 @@ from maskedconv.checkpoint.whole_model import (
     state_of,
 )
 from maskedconv.conversion.restoring import Restored
+from maskedconv.methods import method_of
 from maskedconv.nn.frozen_statistics import freeze_statistics_
 from maskedconv.nn.origin import origin_of, set_origin
 from maskedconv.nn.own_hooks import owners

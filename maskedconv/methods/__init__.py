@@ -28,11 +28,17 @@ __all__ = [
     "Method",
     "biprop",
     "make",
+    "method_of",
     "norm_only",
     "random_positions",
     "slice",
     "supermask",
 ]
+
+
+def method_of(configuration: Configuration) -> type[Method]:
+    """The method of a layer; files of earlier versions do not name it, and have slices alone."""
+    return METHODS[configuration.get("method", slice.name)]
 
 
 def make(name: str, **options: Any) -> Method:
