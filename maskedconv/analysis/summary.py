@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +18,7 @@ from maskedconv.analysis.measuring import (
     run_step,
 )
 from maskedconv.analysis.operations import operations_by_module
-from maskedconv.checkpoint import save
+from maskedconv.checkpoint.saving import file_bytes
 from maskedconv.conversion.convert import merge_
 from maskedconv.fusion.attached import detach
 from maskedconv.nn.partly_learned import PartlyLearned
@@ -84,7 +81,7 @@ def _costs(model: nn.Module, arguments: Arguments, optimizer: MakeOptimizer) -> 
 
 def _total(found: Mapping[str, Costs], model: nn.Module) -> Costs:
     total = Costs(*map(sum, zip(*found.values(), strict=True)))
-    return total._replace(checkpoint=_file_bytes(model))
+    return total._replace(checkpoint=file_bytes(model))
 
 
 def _own_costs(module: nn.Module, state: dict[int, int], counted: set[int]) -> Costs:
@@ -130,12 +127,3 @@ def _optimizer_state(model: nn.Module, make: MakeOptimizer) -> dict[int, int]:
         id(parameter): sum(t.nbytes for t in state.values() if isinstance(t, Tensor))
         for parameter, state in optimizer.state.items()
     }
-
-
-def _file_bytes(model: nn.Module) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        # Nobody will load it.
-        with warnings.catch_warnings(action="ignore"):
-            save(model, path)
-        return path.stat().st_size

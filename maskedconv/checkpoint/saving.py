@@ -9,6 +9,7 @@ values are checked against the hash.
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,6 +109,20 @@ def save(
     if not frozen and base is None:
         _warn_of_lost(model, content, state)
     file.write(path, content)
+
+
+def file_bytes(model: nn.Module) -> int:
+    """Bytes of the file that :func:`save` writes of ``model``, without its frozen values.
+
+    Raises:
+        ValueError, RuntimeError, ModuleNotFoundError: as :func:`save`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        # Nobody will load it.
+        with warnings.catch_warnings(action="ignore"):
+            save(model, path)
+        return path.stat().st_size
 
 
 def _checked_state(model: nn.Module) -> dict[str, Tensor]:
