@@ -19,6 +19,7 @@ from maskedconv.functional.filter_bank import ExecutionOptions
 from maskedconv.functional.padding import evenly_padded
 from maskedconv.nn.assembled import AssembledConv2d
 from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
+from maskedconv.nn.random_weights import seeded
 from maskedconv.nn.remembered import remember_draw, remember_frozen
 from maskedconv.ops.dispatch import check_backend
 from maskedconv.ops.geometry import Pair, filters_format, geometry_of, whole_numbers
@@ -186,7 +187,7 @@ class MaskedConv2d(AssembledConv2d):
         parts = (self.learned, self.frozen, self.bias_learned, self.bias_frozen)
         if all(part.is_meta for part in parts if part is not None and part.numel()):
             return
-        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+        generator = seeded(self.seed)
         weight = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
         nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
         self._write_weight(weight)
