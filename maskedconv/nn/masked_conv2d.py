@@ -18,7 +18,7 @@ from maskedconv.functional.convolution import convolve
 from maskedconv.functional.filter_bank import ExecutionOptions
 from maskedconv.functional.padding import evenly_padded
 from maskedconv.nn.assembled import AssembledConv2d
-from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
+from maskedconv.nn.convertible import arguments_of, check_exact, plain_like, take_attributes
 from maskedconv.nn.random_weights import seeded
 from maskedconv.nn.remembered import remember_draw, remember_frozen
 from maskedconv.ops.dispatch import check_backend
@@ -124,8 +124,7 @@ class MaskedConv2d(AssembledConv2d):
         if plain.weight.dtype.is_complex:
             raise TypeError(f"dtype is {plain.weight.dtype}; expected a real one")
         nn.Module.__init__(self)
-        for name in vars(plain).keys() - vars(nn.Module()).keys():
-            setattr(self, name, getattr(plain, name))
+        take_attributes(self, plain)
         self.slice_dim = slices.check_slice_dim(slice_dim)
         self.frozen_mode = slices.check_frozen(frozen)
         self.weight_shape = tuple(plain.weight.shape)
