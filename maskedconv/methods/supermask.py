@@ -131,11 +131,8 @@ class Supermask(Method):
         weights = "uniform" if self.weights == "keep" else self.weights
         return self._mask_settings(weights)._asdict()
 
-    def obstacle(self, plain: nn.Module) -> str | None:
-        return self._obstacle(plain)
-
     @classmethod
-    def _obstacle(cls, plain: nn.Module) -> str | None:
+    def obstacle(cls, plain: nn.Module) -> str | None:
         if plain._parameters.get("bias") is None:
             return None
         return f"it has a bias, which a {cls.name} does not have"
@@ -165,7 +162,7 @@ class Supermask(Method):
         """
         kind = next(kind for kind in cls.layers() if isinstance(plain, kind))
         check_exact(plain, kind, "the layer")
-        if reason := cls._obstacle(plain):
+        if reason := cls.obstacle(plain):
             raise ValueError(f"the layer cannot be converted: {reason}")
         weight = cast(nn.Parameter, plain.weight)
         make: Any = cls.layers()[kind]
