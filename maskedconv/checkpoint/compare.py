@@ -59,7 +59,7 @@ class Held(NamedTuple):
 
 
 def compare_shared(
-    content: Content, model: nn.Module, path: Path, held: dict[int, Held] | None = None
+    content: Content, model: nn.Module, path: Path, held: dict[int, Held] | None
 ) -> None:
     """ValueError if the file has different values for one tensor of the model.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from maskedconv.runs.parts import Option
 from maskedconv.training.device import DEVICES
 from maskedconv.training.graph import check_graph
 from maskedconv.training.precision import is_slow, resolve_amp
+from maskedconv.training.torchrun import started
 
 if TYPE_CHECKING:
     import torch
@@ -58,8 +58,8 @@ def check_device(device: str, threads: int | None) -> None:
 
 def check_one_process() -> None:
     """ValueError under torchrun with several processes, which would all do the same runs."""
-    count = os.environ.get("WORLD_SIZE", "1")
-    if "TORCHELASTIC_RUN_ID" in os.environ and count != "1":
+    count = started().count
+    if count != 1:
         raise ValueError(
             f"torchrun started {count} processes; expected one (several runs at once: --parallel N "
             "or --engine ray; one network by several processes: python -m maskedconv.train)"
