@@ -109,22 +109,10 @@ class AtPositions(AssembledWeight):
         if self.positions is not None and self.values is not None:
             self.values.copy_(weight.flatten()[self.positions])
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, *arguments: Any) -> None:
         """Also takes the ``weight`` and ``bias`` of a plain layer's state dict."""
-        arguments = (
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs,
-        )  # fmt: skip
         with after_pre_hooks(self, *arguments):
-            self._take_plain(state_dict, prefix)
+            self._take_plain(*arguments[:2])
             super()._load_from_state_dict(*arguments)
         if self.positions is not None:
             record_values(self.positions)
