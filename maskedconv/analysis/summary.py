@@ -8,19 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from maskedconv.analysis.costs import Costs, LayerCosts, Summary
 from maskedconv.analysis.measuring import (
     Arguments,
     arguments_of,
     kept_by_module,
-    kept_randomness,
     run_step,
 )
 from maskedconv.analysis.operations import operations_by_module
 from maskedconv.checkpoint.saving import file_bytes
 from maskedconv.conversion.convert import merge_
 from maskedconv.fusion.attached import detach
+from maskedconv.nn.as_before import randomness_restored
 from maskedconv.nn.partly_learned import PartlyLearned
 
 MakeOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
@@ -48,7 +49,7 @@ def summary(
         ModuleNotFoundError: safetensors is not installed; the size of a checkpoint needs it.
     """
     arguments = arguments_of(input)
-    with kept_randomness():
+    with randomness_restored(model, *(t for t in tree_leaves(arguments) if isinstance(t, Tensor))):
         whole = merge_(copy.deepcopy(model)).requires_grad_(True)
         detach(whole)
         full = _costs(whole, arguments, optimizer)
