@@ -95,7 +95,7 @@ def _with_progress(items: list[Setting], what: str) -> Iterator[Setting]:
     print()
 
 
-def worst(rows: list[Row], count: int = WORST) -> str:
+def worst(rows: list[Row]) -> str:
     """The number of settings above each limit, and the slowest settings, as Markdown."""
     lines = []
     for peer, limit in LIMITS.items():
@@ -107,7 +107,7 @@ def worst(rows: list[Row], count: int = WORST) -> str:
             f"- {row['ours_over']['maskedconv'][peer]:.3f}: {row['layer']}, {row['learned']} "
             f"learned ({row['network']}), {row['ms']['maskedconv'].p50:.3f} ms, "
             f"{row['rounds']} rounds"
-            for row in found[:count]
+            for row in found[:WORST]
         ]
     return "\n".join(lines)
 

@@ -44,7 +44,7 @@ def ratio(samples: Samples, over: str, under: str) -> float:
 def time_together(
     functions: Mapping[str, Callable[[], object]],
     device: str,
-    rounds: int = 20,
+    rounds: int,
     warmup: int = 2,
     *,
     with_python: bool = False,

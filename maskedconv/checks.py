@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 
 def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> str:
     """Returns ``value``; ValueError unless it is one of ``choices``."""
@@ -28,3 +30,15 @@ def check_number(argument: str, value: float) -> float:
     if not 0 <= value < float("inf"):
         raise ValueError(f"{argument} is {value}; expected a finite number >= 0")
     return float(value)
+
+
+def check_fraction(argument: str, value: object) -> float:
+    """Returns ``value`` as a float; TypeError unless it is a number, ValueError outside [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"{argument} is {value!r} ({type(value).__name__}); expected a fraction in [0, 1]"
+        )
+    fraction = float(value)
+    if not 0.0 <= fraction <= 1.0:
+        raise ValueError(f"{argument} is {fraction}; expected a fraction in [0, 1]")
+    return fraction

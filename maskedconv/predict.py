@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from maskedconv.checks import check_int
 from maskedconv.cli.options import check_device, usage_errors
 from maskedconv.io import check_replaceable
 from maskedconv.training.device import open_device
@@ -40,8 +41,7 @@ def main(
     """
     with usage_errors():
         check_device(device, threads)
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+        check_int("batch_size", batch_size, 1)
         if csv is not None:
             _check_csv(csv)
         from maskedconv.cli.predictions import classify, print_result, write_csv

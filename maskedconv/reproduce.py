@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskedconv import data, papers
-from maskedconv.checks import check_choice
+from maskedconv.checks import check_choice, check_number
 from maskedconv.cli.listing import print_estimate, print_items
 from maskedconv.cli.options import (
     AMP_HELP,
     COMPILE_HELP,
     GRAPH_HELP,
     SOME_FAILED,
-    check_checkpoint_minutes,
     check_device,
     check_one_process,
     open_amp,
@@ -151,7 +150,7 @@ def main(
         if dataset is not None:
             data.describe(dataset)
         check_device(device, threads)
-        check_checkpoint_minutes(checkpoint_minutes)
+        check_number("checkpoint_minutes", checkpoint_minutes)
         if list_ and dry_run:
             raise ValueError("list is True and dry_run is True; expected one of them")
         if verbose and not (list_ or dry_run):

@@ -10,7 +10,9 @@ import math
 from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
 from numbers import Integral, Real
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
+
+from maskedconv.checks import check_choice, check_fraction
 
 Frozen = Literal["random", "zero"]
 FROZEN_MODES: tuple[str, ...] = get_args(Frozen)
@@ -27,9 +29,7 @@ def check_slice_dim(slice_dim: int) -> int:
 
 def check_frozen(frozen: str) -> Frozen:
     """Returns ``frozen``; ValueError unless it is "random" or "zero"."""
-    if frozen not in FROZEN_MODES:
-        raise ValueError(f"frozen is {frozen!r}; expected one of {', '.join(FROZEN_MODES)}")
-    return frozen  # type: ignore[return-value]
+    return cast(Frozen, check_choice("frozen", frozen, FROZEN_MODES))
 
 
 def check_learned(learned: object) -> float | int:
@@ -87,23 +87,13 @@ def num_learned(learned: object, size: int, slice_dim: int = 0) -> int:
     return count
 
 
-def check_kept_fraction(k: object) -> float:
-    """Returns ``k`` as a float; TypeError or ValueError unless it is a fraction in [0, 1]."""
-    if isinstance(k, bool) or not isinstance(k, Real):
-        raise TypeError(f"k is {k!r} ({type(k).__name__}); expected a fraction in [0, 1]")
-    fraction = float(k)
-    if not 0.0 <= fraction <= 1.0:
-        raise ValueError(f"k is {fraction}; expected a fraction in [0, 1]")
-    return fraction
-
-
 def kept_ratio(k: float) -> tuple[int, int]:
     """The numerator and denominator of the decimal number ``k``, exactly.
 
     Raises:
-        TypeError, ValueError: as :func:`check_kept_fraction`.
+        TypeError, ValueError: as :func:`maskedconv.checks.check_fraction`, for ``k``.
     """
-    return Fraction(repr(check_kept_fraction(k))).as_integer_ratio()
+    return Fraction(repr(check_fraction("k", k))).as_integer_ratio()
 
 
 def num_kept(k: float, size: int) -> int:
@@ -114,7 +104,7 @@ def num_kept(k: float, size: int) -> int:
     ``int((1 - 0.9) * 10)`` is 0, and all 10 would be kept.
 
     Raises:
-        TypeError, ValueError: as :func:`check_kept_fraction`.
+        TypeError, ValueError: as :func:`maskedconv.checks.check_fraction`, for ``k``.
     """
     return kept_of_ratio(kept_ratio(k), size)
 
@@ -134,9 +124,9 @@ def nested_kept(k: float, coats: int, size: int) -> tuple[int, ...]:
     exactly.
 
     Raises:
-        TypeError, ValueError: as :func:`check_kept_fraction`.
+        TypeError, ValueError: as :func:`maskedconv.checks.check_fraction`, for ``k``.
     """
-    exact = Fraction(repr(check_kept_fraction(k))) * size
+    exact = Fraction(repr(check_fraction("k", k))) * size
     return tuple(math.ceil(exact * (coats - i) / coats) for i in range(coats))
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskedconv import data
+from maskedconv.checks import check_number
 from maskedconv.cli.one_run import OneRun
 from maskedconv.cli.options import (
     AMP_HELP,
     COMPILE_HELP,
     GRAPH_HELP,
     SOME_FAILED,
-    check_checkpoint_minutes,
     check_device,
     open_amp,
     open_graph,
@@ -192,8 +192,7 @@ def _check_out(out: Path | None, keep: bool, checkpoint_minutes: float | None) -
         raise ValueError(
             f"checkpoint_minutes is {checkpoint_minutes}; expected --out FOLDER for checkpoints"
         )
-    check_checkpoint_minutes(checkpoint_minutes)
-    return checkpoint_minutes
+    return check_number("checkpoint_minutes", checkpoint_minutes)
 
 
 def _print_result(row: Row, store: Store | None) -> None:

@@ -11,7 +11,7 @@ from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_width, scaled
 from maskedconv.models.data_shape import DataShape
 from maskedconv.models.initialisation import he_normal_
-from maskedconv.models.layers import global_average, make_activation
+from maskedconv.models.layers import global_average, make_activation, projection
 from maskedconv.models.recipe import Recipe
 
 RECIPE = Recipe(
@@ -38,11 +38,7 @@ class _Block(nn.Module):
         self.bn1 = make.norm(filters)
         self.conv2 = make.conv(filters, filters, 3, padding=1, bias=False)
         self.bn2 = make.norm(filters)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or channels != filters:
-            self.shortcut = nn.Sequential(
-                make.conv(channels, filters, 1, stride=stride, bias=False), make.norm(filters)
-            )
+        self.shortcut = projection(make, channels, filters, stride) or nn.Identity()
         self.activation1, self.activation2 = (make_activation(activation) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:

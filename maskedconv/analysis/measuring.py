@@ -28,14 +28,6 @@ def arguments_of(input: Any) -> Arguments:
     return arguments
 
 
-@contextmanager
-def kept_randomness() -> Iterator[None]:
-    """Restores torch's generators at the end, on the CPU and on the present CUDA device."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
-        yield
-
-
 def run_step(model: nn.Module, arguments: Arguments) -> None:
     """One forward and backward pass; the gradients stay in the parameters.
 

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import copy
-import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from maskedconv.analysis.costs import Costs, LayerCosts, Summary
 from maskedconv.analysis.measuring import (
     Arguments,
     arguments_of,
     kept_by_module,
-    kept_randomness,
     run_step,
 )
 from maskedconv.analysis.operations import operations_by_module
-from maskedconv.checkpoint import save
+from maskedconv.checkpoint.saving import file_bytes
 from maskedconv.conversion.convert import merge_
 from maskedconv.fusion.attached import detach
+from maskedconv.nn.as_before import randomness_restored
 from maskedconv.nn.partly_learned import PartlyLearned
 
 MakeOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
@@ -50,7 +48,7 @@ def summary(
             to save.
     """
     arguments = arguments_of(input)
-    with kept_randomness():
+    with randomness_restored(model, *(t for t in tree_leaves(arguments) if isinstance(t, Tensor))):
         whole = merge_(copy.deepcopy(model)).requires_grad_(True)
         detach(whole)
         full = _costs(whole, arguments, optimizer)
@@ -83,7 +81,7 @@ def _costs(model: nn.Module, arguments: Arguments, optimizer: MakeOptimizer) -> 
 
 def _total(found: Mapping[str, Costs], model: nn.Module) -> Costs:
     total = Costs(*map(sum, zip(*found.values(), strict=True)))
-    return total._replace(checkpoint=_file_bytes(model))
+    return total._replace(checkpoint=file_bytes(model))
 
 
 def _own_costs(module: nn.Module, state: dict[int, int], counted: set[int]) -> Costs:
@@ -129,12 +127,3 @@ def _optimizer_state(model: nn.Module, make: MakeOptimizer) -> dict[int, int]:
         id(parameter): sum(t.nbytes for t in state.values() if isinstance(t, Tensor))
         for parameter, state in optimizer.state.items()
     }
-
-
-def _file_bytes(model: nn.Module) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        # Nobody will load it.
-        with warnings.catch_warnings(action="ignore"):
-            save(model, path)
-        return path.stat().st_size

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from maskedconv.checkpoint.digests import fingerprint, type_name
 from maskedconv.checkpoint.file import Content
-from maskedconv.checkpoint.header import Layer, method_of
+from maskedconv.checkpoint.header import Layer
 from maskedconv.checkpoint.whole_model import own_names
+from maskedconv.methods import method_of
 from maskedconv.nn.partly_learned import PartlyLearned
 
 
@@ -58,7 +59,7 @@ class Held(NamedTuple):
 
 
 def compare_shared(
-    content: Content, model: nn.Module, path: Path, held: dict[int, Held] | None = None
+    content: Content, model: nn.Module, path: Path, held: dict[int, Held] | None
 ) -> None:
     """ValueError if the file has different values for one tensor of the model.
 

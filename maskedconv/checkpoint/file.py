@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from maskedconv.checkpoint.digests import CHECK_LENGTH, check_of, fingerprint, plain, type_name
-from maskedconv.checkpoint.header import Header, Layer, method_of, read_header, written
+from maskedconv.checkpoint.header import Header, Layer, read_header, written
 from maskedconv.checkpoint.masks import describe_mask, pack, unpacked
 from maskedconv.io import replace_file
+from maskedconv.methods import method_of
 
 _NAME, _DIGEST = "maskedconv", "sha256"
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from maskedconv.checkpoint.digests import fingerprint
 from maskedconv.checkpoint.file import Content
 from maskedconv.checkpoint.sources import Origins, described_source
-from maskedconv.checkpoint.whole_model import own_names, partly_learned
+from maskedconv.checkpoint.whole_model import frozen_buffer_names, own_names, partly_learned
 from maskedconv.nn.origin import NetworkOrigin
 from maskedconv.nn.partly_learned import PartlyLearned
 
@@ -26,11 +26,7 @@ def frozen_keys(model: nn.Module) -> list[str]:
     that do not require a gradient. Buffers of other layers, such as running statistics, count as
     learned.
     """
-    own = {
-        f"{name}.{buffer}".lstrip(".")
-        for name, layer in partly_learned(model).items()
-        for buffer in layer.frozen_buffers()
-    }
+    own = frozen_buffer_names(partly_learned(model))
     learns = any(parameter.requires_grad for parameter in model.parameters())
     state = model.state_dict(keep_vars=True)
     return [

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from maskedconv.checkpoint.masks import mask_description
-from maskedconv.methods import METHODS, Method
+from maskedconv.methods import METHODS, method_of
 from maskedconv.schema import (
     Misfit,
     Schema,
@@ -34,11 +34,6 @@ Header = dict[str, Any]
 
 FORMAT = "maskedconv-2"
 FIRST_FORMAT = "maskedconv-1"
-
-
-def method_of(layer: Layer) -> type[Method]:
-    """The method of a layer; files of earlier versions do not name theirs."""
-    return METHODS[layer.get("method", "slice")]
 
 
 def _known_method(name: Any) -> None:

@@ -20,7 +20,7 @@ from maskedconv.checkpoint.compare import (
 from maskedconv.checkpoint.digests import fingerprint
 from maskedconv.checkpoint.file import Content
 from maskedconv.checkpoint.frozen import find_frozen
-from maskedconv.checkpoint.header import Layer, method_of
+from maskedconv.checkpoint.header import Layer
 from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checkpoint.renaming import under_names_of
 from maskedconv.checkpoint.sources import origin_in
@@ -28,12 +28,14 @@ from maskedconv.checkpoint.whole_model import (
     check_can_materialise,
     check_can_write,
     materialise,
+    names_of,
     own_module_names,
     own_names,
     partly_learned,
     state_of,
 )
 from maskedconv.conversion.restoring import Restored
+from maskedconv.methods import method_of
 from maskedconv.nn.frozen_statistics import freeze_statistics_
 from maskedconv.nn.origin import origin_of, set_origin
 from maskedconv.nn.own_hooks import owners
@@ -215,10 +217,8 @@ def _check(model: nn.Module, content: Content, path: Path, others: Mapping[str, 
     check_can_materialise(model)
     own = {key for key in found if found[key] is state[key]}
     # A seed or an origin of the layer does not speak for values that came in by other ways.
-    changed = {
-        f"{name}.{part}".lstrip(".") for name, one in layers.items() for part in changed_frozen(one)
-    }
-    return _Fit(layers, state, found, frozenset(own - changed))
+    changed = names_of(layers, changed_frozen)
+    return _Fit(layers, state, found, frozenset(own.difference(changed)))
 
 
 def _norms(model: nn.Module, content: Content, path: Path) -> list[nn.Module]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from maskedconv.checkpoint import file
-from maskedconv.checkpoint.header import method_of
+from maskedconv.methods import method_of
 
 
 def load_plain(path: str | Path) -> dict[str, Tensor]:

@@ -9,8 +9,9 @@ values are checked against the hash.
 
 from __future__ import annotations
 
+import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ from maskedconv.checkpoint.file import Content
 from maskedconv.checkpoint.frozen import frozen_keys, is_drawn_again
 from maskedconv.checkpoint.masks import check_scores_used
 from maskedconv.checkpoint.sources import Origins, describe_base, place_of
-from maskedconv.checkpoint.whole_model import frozen_norms, partly_learned, state_of
+from maskedconv.checkpoint.whole_model import (
+    frozen_buffer_names,
+    frozen_norms,
+    names_of,
+    partly_learned,
+    state_of,
+)
 from maskedconv.nn.global_threshold import refresh_thresholds
 from maskedconv.nn.origin import FileOrigin, HubOrigin, networks_of, origin_of
 from maskedconv.nn.partly_learned import PartlyLearned
@@ -104,6 +111,20 @@ def save(
     file.write(path, content)
 
 
+def file_bytes(model: nn.Module) -> int:
+    """Bytes of the file that :func:`save` writes of ``model``, without its frozen values.
+
+    Raises:
+        ValueError, RuntimeError, ModuleNotFoundError: as :func:`save`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        # Nobody will load it.
+        with warnings.catch_warnings(action="ignore"):
+            save(model, path)
+        return path.stat().st_size
+
+
 def _checked_state(model: nn.Module) -> dict[str, Tensor]:
     """The state dict, if it can be stored; ValueError otherwise."""
     state = state_of(model)
@@ -130,7 +151,7 @@ def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) 
     def is_lost(key: str) -> bool:
         return not is_drawn_again(key, content, state[key], layers, origins)
 
-    if changed := [key for key in _named(layers, changed_frozen) if is_lost(key)]:
+    if changed := [key for key in names_of(layers, changed_frozen) if is_lost(key)]:
         warnings.warn(
             f"the file leaves out {len(changed)} frozen values ({changed[0]}, ...) that have "
             "changed since their layers were made, as by a state dict, an initialiser, or an "
@@ -142,7 +163,7 @@ def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) 
     in_file = {n for n, one in layers.items() if isinstance(origin_of(one), FileOrigin | HubOrigin)}
     drawn = [
         key
-        for key in _named(layers, drawn_frozen)
+        for key in names_of(layers, drawn_frozen)
         if key not in changed and key.rpartition(".")[0] not in in_file and is_lost(key)
     ]
     if drawn:
@@ -153,7 +174,7 @@ def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) 
             "the model with seed=",
             stacklevel=3,
         )
-    buffers = set(_named(layers, lambda layer: layer.frozen_buffers()))
+    buffers = frozen_buffer_names(layers)
     lost = [key for key in content.frozen if key not in buffers and is_lost(key)]
     if lost:
         warnings.warn(
@@ -162,13 +183,6 @@ def _warn_of_lost(model: nn.Module, content: Content, state: dict[str, Tensor]) 
             "them: say where they come from by base=, or store them by frozen=True",
             stacklevel=3,
         )
-
-
-def _named(
-    layers: dict[str, PartlyLearned], parts: Callable[[PartlyLearned], Iterable[str]]
-) -> list[str]:
-    """Names in the state dict of the ``parts`` of all layers."""
-    return [f"{n}.{part}".lstrip(".") for n, one in layers.items() for part in parts(one)]
 
 
 def _described(value: Any) -> str:

@@ -31,6 +31,7 @@ from maskedconv.checkpoint.sharded_optimizer import (
 )
 from maskedconv.checkpoint.whole_model import (
     check_can_write,
+    frozen_buffer_names,
     names_left_out,
     own_names,
     partly_learned,
@@ -139,11 +140,7 @@ def load_sharded(model: Model, folder: str | Path, optimizer: Optimizer | None =
 
 def _parts(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What is stored and what is frozen, by the network's own names."""
-    keys = {
-        f"{name}.{buffer}".lstrip(".")
-        for name, layer in partly_learned(model).items()
-        for buffer in layer.frozen_buffers()
-    }
+    keys = frozen_buffer_names(partly_learned(model))
     values = model.state_dict()
     state = {name: values[key].detach() for key, name in own_names(model).items()}
     learned = {key: tensor for key, tensor in state.items() if key not in keys}

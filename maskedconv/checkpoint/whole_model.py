@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,6 +41,18 @@ def partly_learned(model: nn.Module) -> dict[str, PartlyLearned]:
     """
     names = own_module_names(model)
     return {names[key]: m for key, m in _modules(model) if isinstance(m, PartlyLearned)}
+
+
+def names_of(
+    layers: Mapping[str, PartlyLearned], parts: Callable[[PartlyLearned], Iterable[str]]
+) -> list[str]:
+    """Names in the state dict of the ``parts`` of all layers, as of :func:`partly_learned`."""
+    return [f"{n}.{part}".lstrip(".") for n, one in layers.items() for part in parts(one)]
+
+
+def frozen_buffer_names(layers: Mapping[str, PartlyLearned]) -> set[str]:
+    """As :func:`names_of`, of the frozen filters."""
+    return set(names_of(layers, lambda layer: layer.frozen_buffers()))
 
 
 def names_left_out(model: nn.Module, known: Mapping[str, object]) -> dict[str, str]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
-from maskedconv.checks import check_choice
+from maskedconv.checks import check_choice, check_int
 from maskedconv.console import say
 from maskedconv.runs.parts import Option
 from maskedconv.training.device import DEVICES
 from maskedconv.training.graph import check_graph
 from maskedconv.training.precision import is_slow, resolve_amp
+from maskedconv.training.torchrun import started
 
 if TYPE_CHECKING:
     import torch
@@ -53,24 +52,18 @@ def usage_errors(tell: Callable[[str], None] = say) -> Iterator[None]:
 def check_device(device: str, threads: int | None) -> None:
     """ValueError unless ``device`` is one of ``DEVICES`` and ``threads`` at least 1, or None."""
     check_choice("device", device, DEVICES)
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}; expected at least 1")
+    if threads is not None:
+        check_int("threads", threads, 1)
 
 
 def check_one_process() -> None:
     """ValueError under torchrun with several processes, which would all do the same runs."""
-    count = os.environ.get("WORLD_SIZE", "1")
-    if "TORCHELASTIC_RUN_ID" in os.environ and count != "1":
+    count = started().count
+    if count != 1:
         raise ValueError(
             f"torchrun started {count} processes; expected one (several runs at once: --parallel N "
             "or --engine ray; one network by several processes: python -m maskedconv.train)"
         )
-
-
-def check_checkpoint_minutes(minutes: float) -> None:
-    """ValueError unless ``minutes``, the time between two checkpoints, is finite and at least 0."""
-    if not 0 <= minutes < math.inf:
-        raise ValueError(f"checkpoint_minutes is {minutes}; expected a number, at least 0")
 
 
 def open_amp(asked: str, device: torch.device) -> str:

@@ -10,7 +10,7 @@ from typing import TypeGuard, cast
 from torch import Tensor, nn
 
 from maskedconv import slices
-from maskedconv.checks import check_number
+from maskedconv.checks import check_fraction
 from maskedconv.conversion.by_layer import values_by_layer
 from maskedconv.conversion.naming import Layers
 
@@ -27,8 +27,8 @@ class ErdosRenyiKernel:
     fraction: float
 
     def __post_init__(self) -> None:
-        if check_number("fraction", self.fraction) > 1:
-            raise ValueError(f"fraction is {self.fraction}; expected one in [0, 1]")
+        # A frozen dataclass is set this way.
+        object.__setattr__(self, "fraction", check_fraction("fraction", self.fraction))
 
     def densities(self, shapes: Sequence[tuple[int, ...]]) -> list[float]:
         """The fraction of each weight, in [0, 1], from the shapes of all weights."""

@@ -10,8 +10,7 @@ from maskedconv.conversion.carrying import carry_to_parts
 from maskedconv.conversion.convolutions import obstacles
 from maskedconv.conversion.naming import Layers
 from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
-from maskedconv.methods import METHODS
-from maskedconv.methods.method import Configuration
+from maskedconv.methods import Configuration, method_of
 from maskedconv.nn.global_threshold import unshare_threshold
 from maskedconv.nn.partly_learned import PartlyLearned
 
@@ -46,7 +45,7 @@ class Restored:
         for name, one in self._before:
             model.set_submodule(name, new[id(one)])
         for configuration in configurations.values():
-            METHODS[configuration.get("method", "slice")].attach_restored(model, configuration)
+            method_of(configuration).attach_restored(model, configuration)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,7 +65,7 @@ def _check(model: nn.Module, layers: Layers, configurations: Mapping[str, Config
             raise ValueError(
                 f"the model is a {type(one).__name__} itself; put it into an nn.Sequential"
             )
-        method = METHODS[configurations[name].get("method", "slice")]
+        method = method_of(configurations[name])
         if not isinstance(one, tuple(method.layers())):
             kinds = " or ".join(f"nn.{kind.__name__}" for kind in method.layers())
             raise ValueError(
@@ -79,6 +78,6 @@ def _check(model: nn.Module, layers: Layers, configurations: Mapping[str, Config
 
 def _make(name: str, plain: nn.Module, configuration: Configuration) -> PartlyLearned:
     try:
-        return METHODS[configuration.get("method", "slice")].restored(plain, configuration)
+        return method_of(configuration).restored(plain, configuration)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} cannot be converted: {error}") from None

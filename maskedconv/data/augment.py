@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskedconv.checks import check_int
+
 
 def random_crop_flip(
     images: Tensor, padding: int, flip: bool, generator: torch.Generator
@@ -30,8 +32,7 @@ def random_crop_flip(
 
 def draw_moves(count: int, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
     """Draw int64 [count, 3]: first row and column in the padded image, and whether to mirror."""
-    if padding < 0:
-        raise ValueError(f"padding must be at least 0 pixels, got {padding}")
+    check_int("padding", padding, 0)
     corner = torch.randint(2 * padding + 1, (count, 2), generator=generator)
     mirror = torch.randint(2, (count, 1), generator=generator)
     return torch.cat([corner, mirror if flip else torch.zeros_like(mirror)], 1)
@@ -89,5 +90,5 @@ def _scale_and_shift(
 def _check_images(images: Tensor) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ValueError(
-            f"images must be uint8 [B, C, H, W], got {images.dtype} {list(images.shape)}"
+            f"images is {images.dtype} {list(images.shape)}; expected uint8 [B, C, H, W]"
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from maskedconv.checks import check_int
 from maskedconv.data.augment import crop_flip, draw_moves, normalise
 from maskedconv.seeds import mixed_seed
 
@@ -44,8 +45,7 @@ def train_batches(
     Raises:
         ValueError: ``batch_size`` is below 1, or ``seed``, ``epoch`` or ``first_batch`` below 0.
     """
-    if first_batch < 0:
-        raise ValueError(f"first_batch must be at least 0, got {first_batch}")
+    check_int("first_batch", first_batch, 0)
     count = len(dataset.train_images)
     bounds = batch_bounds(count, batch_size, dataset.share.count)[first_batch:]
     generator = generator_of(seed, epoch)
@@ -73,8 +73,7 @@ def test_batches(
 
     If the dataset is one of several shares, these are the share's batches.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_int("batch_size", batch_size, 1)
     images, labels = dataset.test_images.split(batch_size), dataset.test_labels.split(batch_size)
     return (
         (normalise(x, dataset.mean, dataset.std, dtype), y)
@@ -87,8 +86,7 @@ def batch_bounds(count: int, batch_size: int, processes: int = 1) -> list[int]:
 
     ``processes`` share each batch; a rest of less than two examples for each joins the last batch.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_int("batch_size", batch_size, 1)
     bounds = [*range(0, count, batch_size), count]
     if len(bounds) > 2 and 0 < count % batch_size < 2 * processes:
         del bounds[-2]
@@ -98,6 +96,5 @@ def batch_bounds(count: int, batch_size: int, processes: int = 1) -> list[int]:
 def generator_of(seed: int, epoch: int) -> torch.Generator:
     """The generator of an epoch's order and augmentation."""
     for name, value in (("seed", seed), ("epoch", epoch)):
-        if value < 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
+        check_int(name, value, 0)
     return torch.Generator().manual_seed(mixed_seed(seed, epoch))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from maskedconv.checks import check_int
 from maskedconv.data import mnist
 from maskedconv.data.catalogue import NUMBER_WORDS, DatasetInfo, describe
 from maskedconv.data.errors import DataError, MissingDataError, optional_import
@@ -159,7 +160,7 @@ def _data_root(info: DatasetInfo, data_dir: str | Path | None, download: bool) -
     elif isinstance(data_dir, (str, Path)):
         root = Path(data_dir).expanduser()
     else:
-        raise TypeError(f"data_dir must be a path, got {type(data_dir).__name__}")
+        raise TypeError(f"data_dir is {data_dir!r} ({type(data_dir).__name__}); expected a path")
     if root.is_file():
         _refuse_file(root)
     if not root.is_dir() and not download:
@@ -256,12 +257,10 @@ def _refuse_file(path: Path) -> None:
 def _check_subset(subset: int | None) -> None:
     if subset is None:
         return
-    if isinstance(subset, bool) or not isinstance(subset, int):
-        raise TypeError(
-            f"subset must be an integer (images per class), got {type(subset).__name__} {subset!r}"
-        )
-    if subset < 1:
-        raise DataError(f"subset must be at least 1 image per class, got {subset}")
+    try:
+        check_int("subset", subset, 1)
+    except ValueError as error:
+        raise DataError(f"{error} image per class") from None
 
 
 def _check_subset_fits(subset: int | None, source: Source) -> None:

@@ -36,7 +36,7 @@ class _Passes(threading.local):
         self.running: list[_Pass] = []
 
     def drop_ended(self) -> None:
-        """Ends the sessions of passes that ended without :class:`End`."""
+        """Ends the sessions of passes that ended without :func:`end`."""
         while self.running and not is_running(self.running[-1].frame):
             session = self.running.pop().session
             if session:
@@ -46,33 +46,29 @@ class _Passes(threading.local):
 _PASSES = _Passes()
 
 
-class Begin:
-    """Before the forward pass."""
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if torch.compiler.is_compiling():
-            return
-        _PASSES.drop_ended()
-        session, frame = None, sys._getframe(1)
-        if _keeps(args):
-            session = Session(OPERATORS, copy_parameters=_is_sharded(module), frame=frame)
-            session.__enter__()
-        _PASSES.running.append(_Pass(module, session, frame))
+def begin(module: nn.Module, args: tuple[Any, ...]) -> None:
+    """A hook before the forward pass."""
+    if torch.compiler.is_compiling():
+        return
+    _PASSES.drop_ended()
+    session, frame = None, sys._getframe(1)
+    if _keeps(args):
+        session = Session(OPERATORS, copy_parameters=_is_sharded(module), frame=frame)
+        session.__enter__()
+    _PASSES.running.append(_Pass(module, session, frame))
 
 
-class End:
-    """After the forward pass, also after one that raised an ``Exception``."""
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
-        _PASSES.drop_ended()
-        running = _PASSES.running
-        if not running or running[-1].module is not module:
-            return
-        session = running.pop().session
-        if session:
-            session.__exit__(None, None, None)
+def end(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+    """A hook after the forward pass, also after one that raised an ``Exception``."""
+    if torch.compiler.is_compiling():
+        return
+    _PASSES.drop_ended()
+    running = _PASSES.running
+    if not running or running[-1].module is not module:
+        return
+    session = running.pop().session
+    if session:
+        session.__exit__(None, None, None)
 
 
 class Pause:
@@ -93,8 +89,8 @@ class Pause:
 
 def attach(model: nn.Module, paused: Iterable[str]) -> None:
     """Runs the model's forward pass within a session, except in the modules ``paused``."""
-    model.register_forward_pre_hook(Begin(), prepend=True)
-    model.register_forward_hook(End(), prepend=True, always_call=True)
+    model.register_forward_pre_hook(begin, prepend=True)
+    model.register_forward_hook(end, prepend=True, always_call=True)
     for name in paused:
         module = model.get_submodule(name)
         module.register_forward_pre_hook(Pause(1), prepend=True)
@@ -108,7 +104,7 @@ def detach(model: nn.Module) -> None:
 
 
 def _is_own(hook: Any) -> bool:
-    return isinstance(hook, Begin | End | Pause)
+    return hook is begin or hook is end or isinstance(hook, Pause)
 
 
 def _session() -> Session | None:

@@ -8,16 +8,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from maskedconv.conversion.naming import grouped
+from maskedconv.conversion.outside import NORMS
 from maskedconv.fusion.checking import CheckingSession, is_within
 
 _NAMED = 5
-_NORMS = (
-    nn.modules.batchnorm._NormBase,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.RMSNorm,
-    nn.LocalResponseNorm,
-)
+_NORMS = (*NORMS, nn.LocalResponseNorm)
 _WRONG = "its result, or one that is computed from it, differs when it is computed again"
 
 

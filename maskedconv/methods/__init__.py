@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from maskedconv.checks import check_choice
 from maskedconv.methods.biprop import Biprop as biprop
 from maskedconv.methods.method import Configuration, LayerFactory, Method
 from maskedconv.methods.norm_only import NormOnly as norm_only
@@ -27,11 +28,17 @@ __all__ = [
     "Method",
     "biprop",
     "make",
+    "method_of",
     "norm_only",
     "random_positions",
     "slice",
     "supermask",
 ]
+
+
+def method_of(configuration: Configuration) -> type[Method]:
+    """The method of a layer; files of earlier versions do not name it, and have slices alone."""
+    return METHODS[configuration.get("method", slice.name)]
 
 
 def make(name: str, **options: Any) -> Method:
@@ -42,8 +49,7 @@ def make(name: str, **options: Any) -> Method:
             that exist.
         TypeError, ValueError: as the method raises them; a setting is missing.
     """
-    if name not in METHODS:
-        raise ValueError(f"method is {name!r}; expected one of {', '.join(METHODS)}")
+    check_choice("method", name, tuple(METHODS))
     known = inspect.signature(METHODS[name]).parameters
     if unknown := sorted(options.keys() - known):
         listed = ", ".join(known) or "none"

@@ -17,6 +17,7 @@ from maskedconv.methods.method import Configuration, LayerFactory, Method, no_em
 from maskedconv.nn.convertible import check_exact
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.positions import AtPositions, PositionsConv2d, PositionsLinear
+from maskedconv.nn.random_weights import seeded
 from maskedconv.schema import Schema, flag, list_of
 from maskedconv.schema import count as count_schema
 
@@ -91,8 +92,7 @@ class RandomPositions(Method):
                 "the layers"
             )
         # On the CPU and with its own generator, so that the positions depend on the seed alone.
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        drawn = torch.randperm(sum(sizes), generator=generator, device="cpu")[: self.count]
+        drawn = torch.randperm(sum(sizes), generator=seeded(seed), device="cpu")[: self.count]
         start = 0
         for layer, size in zip(chosen, sizes, strict=True):
             own = drawn[(drawn >= start) & (drawn < start + size)] - start

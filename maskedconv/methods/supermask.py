@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedconv import slices
-from maskedconv.checks import check_choice
+from maskedconv.checks import check_choice, check_fraction
 from maskedconv.functional.supermask import MaskPlan, supermask_weight
 from maskedconv.methods.method import Configuration, LayerFactory, Method
 from maskedconv.nn.convertible import arguments_of, check_exact
@@ -99,8 +99,9 @@ class Supermask(Method):
     later_defaults = LATER_DEFAULTS
 
     def __post_init__(self) -> None:
-        # A frozen dataclass is set this way.
-        object.__setattr__(self, "k", slices.check_kept_fraction(self.k))
+        for name in ("k", "rerandomise_fraction"):
+            # A frozen dataclass is set this way.
+            object.__setattr__(self, name, check_fraction(name, getattr(self, name)))
         check_choice("weights", self.weights, (*WEIGHTS, "keep"))
         check_choice("threshold", self.threshold, THRESHOLDS)
         for name in ("scale", "norm_learned"):
@@ -130,11 +131,8 @@ class Supermask(Method):
         weights = "uniform" if self.weights == "keep" else self.weights
         return self._mask_settings(weights)._asdict()
 
-    def obstacle(self, plain: nn.Module) -> str | None:
-        return self._obstacle(plain)
-
     @classmethod
-    def _obstacle(cls, plain: nn.Module) -> str | None:
+    def obstacle(cls, plain: nn.Module) -> str | None:
         if plain._parameters.get("bias") is None:
             return None
         return f"it has a bias, which a {cls.name} does not have"
@@ -164,7 +162,7 @@ class Supermask(Method):
         """
         kind = next(kind for kind in cls.layers() if isinstance(plain, kind))
         check_exact(plain, kind, "the layer")
-        if reason := cls._obstacle(plain):
+        if reason := cls.obstacle(plain):
             raise ValueError(f"the layer cannot be converted: {reason}")
         weight = cast(nn.Parameter, plain.weight)
         make: Any = cls.layers()[kind]

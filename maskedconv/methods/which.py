@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maskedconv import slices
 from maskedconv.checks import check_choice
+from maskedconv.nn.random_weights import seeded
 
 PLACES = ("first", "last", "largest", "smallest", "random")
 Place = Literal["first", "last", "largest", "smallest", "random"]
@@ -70,8 +71,7 @@ def indices_of(
     if which == "last":
         return range(size - count, size)
     if which == "random":
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        return _numbers(torch.randperm(size, generator=generator, device="cpu")[:count])
+        return _numbers(torch.randperm(size, generator=seeded(seed), device="cpu")[:count])
     if isinstance(which, tuple) and all(isinstance(index, int) for index in which):
         return [int(index) for index in which]
     scores = _scores(which, weight.detach(), slice_dim)

@@ -76,20 +76,9 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
             else:
                 self._requires_grad[name] = learned
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, *arguments: Any) -> None:
         """Also takes the ``weight`` and ``bias`` of a plain convolution's state dict."""
-        arguments = (
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs,
-        )  # fmt: skip
+        state_dict, prefix, local_metadata, *_, error_msgs = arguments
         with after_pre_hooks(self, *arguments):
             if has_indices(self, state_dict, prefix, error_msgs):
                 split_plain(self, state_dict, prefix, local_metadata, error_msgs)

@@ -178,6 +178,16 @@ def plain_like(layer: nn.Conv2d, dtype: torch.dtype | None) -> nn.Conv2d:
     return nn.Conv2d(*arguments_of(layer), device="meta", dtype=dtype)  # type: ignore[misc]
 
 
+def take_attributes(layer: nn.Module, plain: nn.Module) -> None:
+    """Gives ``layer`` what the constructor of ``plain`` sets, as sizes and derived attributes.
+
+    Only this version of torch knows which these are. Parameters and all else that every module has
+    are not taken.
+    """
+    for name in vars(plain).keys() - vars(nn.Module()).keys():
+        setattr(layer, name, getattr(plain, name))
+
+
 def arguments_of(conv: nn.Conv2d) -> tuple[Any, ...]:
     """The positional arguments that make a convolution like ``conv``."""
     has_bias = getattr(conv, "has_bias", vars(conv)["_parameters"].get("bias") is not None)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from maskedconv import slices
-from maskedconv.checks import check_choice, check_int, check_number
+from maskedconv.checks import check_choice, check_fraction, check_int
 from maskedconv.nn.random_weights import WEIGHTS
 
 THRESHOLDS = ("layer", "global")
@@ -44,16 +43,19 @@ class MaskSettings(NamedTuple):
     rerandomise_fraction: float = 0.1
 
     def checked(self, *, binary: bool) -> MaskSettings:
-        """The settings with ``k`` as a float; TypeError or ValueError if one is invalid."""
+        """The settings with floats as fractions; TypeError or ValueError if one is invalid."""
         if not isinstance(self.scale, bool):
             raise TypeError(f"scale is {self.scale!r}; expected a bool")
         check_choice("weights", self.weights, WEIGHTS)
         check_choice("threshold", self.threshold, THRESHOLDS)
         self.check_options(binary=binary)
-        return self._replace(k=slices.check_kept_fraction(self.k))
+        return self._replace(
+            k=check_fraction("k", self.k),
+            rerandomise_fraction=check_fraction("rerandomise_fraction", self.rerandomise_fraction),
+        )
 
     def check_options(self, *, binary: bool) -> None:
-        """Checks ``coats`` and ``rerandomise_...``; ``weights`` may also be "keep".
+        """Checks ``coats`` and ``rerandomise_every``; ``weights`` may also be "keep".
 
         Args:
             binary: whether the weights are binary, as those of biprop.
@@ -61,18 +63,12 @@ class MaskSettings(NamedTuple):
         Raises:
             TypeError, ValueError: one is invalid, or does not fit the other settings.
         """
-        if check_int("coats", self.coats, 1) > MOST_COATS:
-            raise ValueError(f"coats is {self.coats}; expected at most {MOST_COATS}")
+        check_int("coats", self.coats, 1, MOST_COATS)
         if self.coats > 1 and binary:
             raise ValueError(f"coats is {self.coats}; expected 1 for the binary weights of biprop")
         if self.coats > 1 and self.threshold != "layer":
             raise ValueError(f"coats is {self.coats}; expected 1 under threshold='global'")
         check_int("rerandomise_every", self.rerandomise_every, 0)
-        if check_number("rerandomise_fraction", self.rerandomise_fraction) > 1:
-            raise ValueError(
-                f"rerandomise_fraction is {self.rerandomise_fraction}; expected a fraction in "
-                "[0, 1]"
-            )
         if self.rerandomise_every and self.weights in ("network", "keep"):
             raise ValueError(
                 f"rerandomise_every is {self.rerandomise_every}; expected 0 under "

@@ -12,12 +12,14 @@ from torch.nn import functional as F
 
 import maskedconv.nn.distributed  # noqa: F401 (a hook on DistributedDataParallel)
 from maskedconv import slices
+from maskedconv.checks import check_choice
 from maskedconv.functional.checks import check_input
 from maskedconv.functional.convolution import convolve
 from maskedconv.functional.filter_bank import ExecutionOptions
 from maskedconv.functional.padding import evenly_padded
 from maskedconv.nn.assembled import AssembledConv2d
-from maskedconv.nn.convertible import arguments_of, check_exact, plain_like
+from maskedconv.nn.convertible import arguments_of, check_exact, plain_like, take_attributes
+from maskedconv.nn.random_weights import seeded
 from maskedconv.nn.remembered import remember_draw, remember_frozen
 from maskedconv.ops.dispatch import check_backend
 from maskedconv.ops.geometry import Pair, filters_format, geometry_of, whole_numbers
@@ -122,8 +124,7 @@ class MaskedConv2d(AssembledConv2d):
         if plain.weight.dtype.is_complex:
             raise TypeError(f"dtype is {plain.weight.dtype}; expected a real one")
         nn.Module.__init__(self)
-        for name in vars(plain).keys() - vars(nn.Module()).keys():
-            setattr(self, name, getattr(plain, name))
+        take_attributes(self, plain)
         self.slice_dim = slices.check_slice_dim(slice_dim)
         self.frozen_mode = slices.check_frozen(frozen)
         self.weight_shape = tuple(plain.weight.shape)
@@ -185,7 +186,7 @@ class MaskedConv2d(AssembledConv2d):
         parts = (self.learned, self.frozen, self.bias_learned, self.bias_frozen)
         if all(part.is_meta for part in parts if part is not None and part.numel()):
             return
-        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+        generator = seeded(self.seed)
         weight = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
         nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
         self._write_weight(weight)
@@ -244,8 +245,7 @@ class MaskedConv2d(AssembledConv2d):
         if not isinstance(conv, nn.Conv2d):
             raise TypeError(f"conv is a {type(conv).__name__}; expected an nn.Conv2d")
         check_exact(conv, MaskedConv2d if isinstance(conv, MaskedConv2d) else nn.Conv2d, "conv")
-        if frozen not in ("keep", *slices.FROZEN_MODES):
-            raise ValueError(f"frozen is {frozen!r}; expected one of keep, random, zero")
+        check_choice("frozen", frozen, ("keep", *slices.FROZEN_MODES))
         weight, bias = conv.weight, conv.bias
         learns = [tensor is None or tensor.requires_grad for tensor in (weight, bias)]
         if isinstance(conv, MaskedConv2d):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import maskedconv.nn.distributed  # noqa: F401 (a hook on DistributedDataParallel)
 from maskedconv.nn.assembled_weight import AssembledWeight
-from maskedconv.nn.convertible import check_exact, plain_like
+from maskedconv.nn.convertible import check_exact, plain_like, take_attributes
 from maskedconv.nn.origin import NetworkOrigin, origin_of
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
 from maskedconv.nn.plain_state import after_pre_hooks
@@ -54,8 +54,7 @@ class AtPositions(AssembledWeight):
     def _take(self, plain: nn.Module) -> None:
         """Takes over attributes and values of a plain layer that no one else uses."""
         nn.Module.__init__(self)
-        for name in vars(plain).keys() - vars(nn.Module()).keys():
-            setattr(self, name, getattr(plain, name))
+        take_attributes(self, plain)
         weight, bias = (vars(plain)["_parameters"][name] for name in ("weight", "bias"))
         self.weight_shape = tuple(weight.shape)
         self.num_learned, self.seed = 0, None
@@ -110,22 +109,10 @@ class AtPositions(AssembledWeight):
         if self.positions is not None and self.values is not None:
             self.values.copy_(weight.flatten()[self.positions])
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, *arguments: Any) -> None:
         """Also takes the ``weight`` and ``bias`` of a plain layer's state dict."""
-        arguments = (
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs,
-        )  # fmt: skip
         with after_pre_hooks(self, *arguments):
-            self._take_plain(state_dict, prefix)
+            self._take_plain(*arguments[:2])
             super()._load_from_state_dict(*arguments)
         if self.positions is not None:
             record_values(self.positions)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskedconv import slices
-from maskedconv.nn.convertible import arguments_of, plain_like
+from maskedconv.nn.convertible import arguments_of, plain_like, take_attributes
 from maskedconv.nn.mask_settings import MaskSettings
 from maskedconv.nn.scored import ScoredLayer
 from maskedconv.ops.geometry import Pair
@@ -100,8 +100,7 @@ class SupermaskConv2d(ScoredLayer):
         # A plain convolution without memory checks PyTorch's arguments and derives attributes.
         plain = nn.Conv2d(*shape, device="meta")  # type: ignore[misc]
         super().__init__()
-        for name in vars(plain).keys() - vars(nn.Module()).keys():
-            setattr(self, name, getattr(plain, name))
+        take_attributes(self, plain)
         self._set_up(plain.weight.shape, settings, seed, frozen, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:

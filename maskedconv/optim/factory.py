@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
+from maskedconv.checks import check_choice
 from maskedconv.optim import OPTIMIZERS, SCHEDULES
 from maskedconv.optim.yellowfin import YellowFin
 
@@ -41,6 +42,7 @@ def make_optimizer(
     Raises:
         ValueError: there is no such optimizer, or a value is invalid for it.
     """
+    check_choice("optimizer", name, OPTIMIZERS)
     if nesterov and name != "sgd":
         raise ValueError(f"nesterov is True; expected False with optimizer {name}")
     if name == "sgd":
@@ -56,16 +58,14 @@ def make_optimizer(
             # Also for eager steps, as the two ways round differently.
             capturable=all(parameter.is_cuda for parameter in parameters),
         )
-    if name == "yellowfin":
-        return YellowFin(
-            parameters,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            window=_YELLOWFIN_WINDOW,
-            clip=_YELLOWFIN_CLIP,
-        )
-    raise ValueError(f"optimizer is {name!r}; expected one of {', '.join(OPTIMIZERS)}")
+    return YellowFin(
+        parameters,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        window=_YELLOWFIN_WINDOW,
+        clip=_YELLOWFIN_CLIP,
+    )
 
 
 def make_scheduler(
@@ -90,8 +90,7 @@ def make_scheduler(
             f"milestones is {milestones} with schedule {name}; expected epochs from 1 with step, "
             "none with cosine"
         )
-    if name not in SCHEDULES:
-        raise ValueError(f"schedule is {name!r}; expected one of {', '.join(SCHEDULES)}")
+    check_choice("schedule", name, SCHEDULES)
     if name == "cosine":
         return _cosine(optimizer, epochs, warmup)
     schedule = MultiStepLR(optimizer, list(milestones), gamma)

@@ -6,15 +6,13 @@ Every member goes on learning a part of the start; the rest is held once.
 from __future__ import annotations
 
 import statistics
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from maskedconv.checkpoint import save
+from maskedconv.checkpoint.saving import file_bytes
 from maskedconv.data import Dataset
 from maskedconv.ensemble import Ensemble
 from maskedconv.nn.partly_learned import PartlyLearned
@@ -56,7 +54,7 @@ def train_members(
         summed = summed + probabilities.double().cpu()
         model.zero_grad()
         top1 = epochs[-1]["test_top1"]
-        rows = [*rows, {"top1": top1, "history": epochs, "bytes": stored_bytes(model)}]
+        rows = [*rows, {"top1": top1, "history": epochs, "bytes": file_bytes(model)}]
         checkpoint.context = {"members": rows, "probabilities": summed}
     assert isinstance(summed, Tensor)
     right = summed.argmax(1) == dataset.test_labels.cpu()
@@ -88,11 +86,3 @@ def freeze_unlearned_(model: nn.Module) -> None:
             parameter.requires_grad for parameter in layer.parameters()
         ):
             model.set_submodule(name, layer.to_frozen())
-
-
-def stored_bytes(model: nn.Module) -> int:
-    """Bytes of the file that holds ``model`` without its frozen filters."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "member.safetensors"
-        save(model, path)
-        return path.stat().st_size

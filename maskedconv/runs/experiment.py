@@ -12,10 +12,6 @@ from maskedconv.training.config import ADAM_MOMENTUM
 
 P = TypeVar("P", bound=Preset)
 ALL_WEIGHTS = 1.0
-_OF_RECIPES = (
-    *("lr", "momentum", "weight_decay", "milestones", "gamma", "nesterov", "schedule", "warmup"),
-    "optimizer",
-)
 
 
 @dataclass(frozen=True)
@@ -43,22 +39,19 @@ def recipe_run(
     **fields: Any,
 ) -> RunConfig:
     """A run configured by the recipe of its network; ``fields`` override the recipe."""
-    from maskedconv.models import recipe
-
-    found = recipe(network.model)
-    recipe_fields = {
-        "batch_size": preset.batch_size or found.batch_size,
-        "epochs": preset.epochs_of(experiment, found.epochs),
+    found = fields_of_recipe(network.model)
+    of_preset = {
+        "batch_size": preset.batch_size or found["batch_size"],
+        "epochs": preset.epochs_of(experiment, found["epochs"]),
         "subset": preset.subset,
         "amp": preset.amp,
         "compile": preset.compile,
-        **{name: getattr(found, name) for name in _OF_RECIPES},
     }
     return RunConfig(
         model=network.model,
         learned=learned,
         options=network.options,
-        **{**recipe_fields, **fields},
+        **{**found, **of_preset, **fields},
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Self
 
+from maskedconv.checks import check_int
 from maskedconv.runs.config import Option
 
 
@@ -39,7 +40,7 @@ class Request:
         compile: whether training steps run under ``torch.compile``.
 
     Raises:
-        ValueError: ``epochs``, ``subset`` or ``seeds`` is below 1.
+        TypeError, ValueError: ``epochs``, ``subset`` or ``seeds`` is no int, or below 1.
     """
 
     preset: str
@@ -54,8 +55,8 @@ class Request:
     def __post_init__(self) -> None:
         for name in ("epochs", "subset", "seeds"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; expected at least 1")
+            if value is not None:
+                check_int(name, value, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from maskedconv.data import Task
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.execute import build_model
 from maskedconv.runs.images import Size
-from maskedconv.training.evaluation import CPU_TEST_BATCH_SIZE, GPU_TEST_BATCH_SIZE, evaluate
+from maskedconv.training.evaluation import evaluate, test_batch_size
 from maskedconv.training.loop import train
 
 # Number of timed batches, and the longest time of one; larger batches are truncated.
@@ -53,7 +53,8 @@ def measure(job: Job, device: torch.device) -> Pace:
     images = _noise(job, small, 1, device)
     each = _train(model, config, images, small, device) / small
     batch = max(small, min(batch, int(BATCH_SECONDS / each)))
-    tests = min(size.test_images, max(small, min(_test_batch(device), int(BATCH_SECONDS / each))))
+    tests = min(test_batch_size(device), int(BATCH_SECONDS / each))
+    tests = min(size.test_images, max(small, tests))
     images = _noise(job, BATCHES * batch, tests, device)
     evaluate(model, images, amp=config.amp == "bf16")
     test = _seconds(lambda: evaluate(model, images, amp=config.amp == "bf16"), device)
@@ -88,10 +89,6 @@ def _seconds(action: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - begin
-
-
-def _test_batch(device: torch.device) -> int:
-    return CPU_TEST_BATCH_SIZE if device.type == "cpu" else GPU_TEST_BATCH_SIZE
 
 
 def _noise(job: Job, train_size: int, test_size: int, device: torch.device) -> Task:

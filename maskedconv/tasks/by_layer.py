@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.tasks.norms import is_joint_norm, normalise
 from maskedconv.tasks.places import Place, Value, write
-from maskedconv.tasks.rows import Group, described, rows_of
+from maskedconv.tasks.rows import Group, described, has_rows
 
 
 class NotByLayer(Exception):
@@ -90,7 +90,7 @@ class ByLayer:
 
     def check(self, value: object, what: str) -> None:
         """NotByLayer unless ``value`` is a tensor with as many rows as the batch."""
-        if not isinstance(value, Tensor) or rows_of(value) != self._count:
+        if not has_rows(value, self._count):
             raise NotByLayer(f"{what} {described(value)} for a batch of {self._count} rows")
 
     def check_grad(self, name: str) -> None:

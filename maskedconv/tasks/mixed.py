@@ -16,7 +16,7 @@ from maskedconv.nn.global_threshold import scored_layers
 from maskedconv.tasks.agreement import disagreement
 from maskedconv.tasks.by_layer import ByLayer, NotByLayer
 from maskedconv.tasks.places import Place, Value
-from maskedconv.tasks.rows import Order, check_outputs, rows_of
+from maskedconv.tasks.rows import Order, check_outputs, has_rows
 
 Emptied = AbstractContextManager[Mapping[str, Sequence[Value]]]
 
@@ -66,10 +66,7 @@ class Mixed:
         count, outputs = len(order.places), []
         arranged = order.sort(arguments)
         for group in order.groups:
-            own = [
-                group.of(one) if isinstance(one, Tensor) and rows_of(one) == count else one
-                for one in arranged
-            ]
+            own = [group.of(one) if has_rows(one, count) else one for one in arranged]
             with self._using(group.task):
                 outputs.append(self._model(*own))
         return outputs
@@ -105,9 +102,7 @@ class Mixed:
         _check_model(self._model)
         count = len(order.places)
         more = [
-            torch.cat((one, one[order.places[-1:].to(one.device)]))
-            if isinstance(one, Tensor) and rows_of(one) == count
-            else one
+            torch.cat((one, one[order.places[-1:].to(one.device)])) if has_rows(one, count) else one
             for one in arguments
         ]
         with torch.no_grad():

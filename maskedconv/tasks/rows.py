@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -39,9 +39,7 @@ class Order(NamedTuple):
     def sort(self, arguments: Sequence[Any]) -> list[Any]:
         """``arguments`` with the rows of all tensors of N rows sorted."""
         return [
-            one[self.places.to(one.device)]
-            if isinstance(one, Tensor) and rows_of(one) == len(self.places)
-            else one
+            one[self.places.to(one.device)] if has_rows(one, len(self.places)) else one
             for one in arguments
         ]
 
@@ -94,7 +92,7 @@ def order_of(task_ids: Sequence[str] | Tensor, names: Sequence[str], count: int)
 def check_outputs(outputs: Sequence[Any], groups: Sequence[Group]) -> None:
     """TypeError unless each is a tensor with a row for each of its group."""
     for output, group in zip(outputs, groups, strict=True):
-        if not isinstance(output, Tensor) or rows_of(output) != group.size:
+        if not has_rows(output, group.size):
             raise TypeError(
                 f"the model returns {described(output)} for {group.size} rows of task "
                 f"{group.task!r}; expected a tensor with one row for each"
@@ -109,6 +107,11 @@ def described(value: object) -> str:
 def rows_of(tensor: Tensor) -> int:
     """The size of the first dimension; -1 if there is none."""
     return tensor.size(0) if tensor.dim() else -1
+
+
+def has_rows(value: object, count: int) -> TypeGuard[Tensor]:
+    """Whether ``value`` is a tensor of ``count`` rows."""
+    return isinstance(value, Tensor) and rows_of(value) == count
 
 
 def _names_of(task_ids: Sequence[str] | Tensor, names: Sequence[str]) -> list[str]:

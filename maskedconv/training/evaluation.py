@@ -73,13 +73,15 @@ def answers(
     Leaves the model in eval mode.
     """
     model.eval()
-    batch_size = batch_size or (
-        CPU_TEST_BATCH_SIZE if dataset.device.type == "cpu" else GPU_TEST_BATCH_SIZE
-    )
-    for images, labels in dataset.test_batches(batch_size):
+    for images, labels in dataset.test_batches(batch_size or test_batch_size(dataset.device)):
         with autocast(dataset.device, amp):
             logits = model(images)
         yield logits, labels
+
+
+def test_batch_size(device: torch.device) -> int:
+    """The default number of test images in a batch."""
+    return CPU_TEST_BATCH_SIZE if device.type == "cpu" else GPU_TEST_BATCH_SIZE
 
 
 def autocast(device: torch.device, enabled: bool) -> torch.autocast:

@@ -58,7 +58,10 @@ def test_cuda_without_a_gpu_exits_2(tmp_path):
 
 def test_several_processes_of_torchrun_are_refused(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
     result = call(reproduce, "fig1")
     assert result.exit_code == 2, result.output
     assert "torchrun started 2 processes; expected one" in result.stderr

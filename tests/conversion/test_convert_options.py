@@ -132,7 +132,9 @@ def test_erk_gives_each_layer_the_nearest_count():
     assert list(learned_of(model).values()) == counts
     assert counts[0] / 16 > counts[1] / 64 > counts[2] / 128 > 0
     for wrong in (1.5, -0.1, float("nan")):
-        with pytest.raises(ValueError, match=f"fraction is {wrong}"):
+        with pytest.raises(
+            ValueError, match=rf"fraction is {wrong}; expected a fraction in \[0, 1"
+        ):
             erk(wrong)
 
 

@@ -116,10 +116,10 @@ def test_subset_is_balanced_nested_and_seeded(digits):
 @pytest.mark.parametrize(
     ("subset", "error", "message"),
     [
-        (0, data.DataError, "at least 1 image per class, got 0"),
+        (0, data.DataError, "subset is 0; expected at least 1 image per class"),
         (140, data.DataError, "140 images per class.*digits has 139"),
-        (True, TypeError, "subset must be an integer"),
-        (2.0, TypeError, "subset must be an integer.*float"),
+        (True, TypeError, "subset is True .*; expected an int"),
+        (2.0, TypeError, "subset is 2.0 .float.; expected an int"),
     ],
 )
 def test_subset_is_checked(subset, error, message):
@@ -244,7 +244,7 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path):
         data.check("digits", tmp_path)
     with pytest.raises(data.DataError, match="only cifar10, cifar100 and mnist can be fetched"):
         data.check("tiny-imagenet", tmp_path, download=True)
-    with pytest.raises(TypeError, match="data_dir must be a path, got int"):
+    with pytest.raises(TypeError, match=r"data_dir is .* \(int\); expected a path"):
         data.check("cifar10", 3)
 
 

@@ -61,9 +61,9 @@ def test_normalise(dtype, channels_last):
 def test_augmentation_arguments_are_checked():
     images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     generator = torch.Generator()
-    with pytest.raises(ValueError, match="padding must be at least 0 pixels, got -1"):
+    with pytest.raises(ValueError, match="padding is -1; expected at least 0"):
         data.random_crop_flip(images, -1, True, generator)
-    with pytest.raises(ValueError, match=r"must be uint8.*float32"):
+    with pytest.raises(ValueError, match=r"images is torch.float32 .*; expected uint8"):
         data.random_crop_flip(images.float(), 1, True, generator)
     with pytest.raises(ValueError, match="3 channels, got 1 and 1"):
         data.normalise(images, (0.5,), (0.5,))
@@ -193,11 +193,11 @@ def test_batches_have_the_asked_type_and_format():
 
 def test_batch_arguments_are_checked_before_the_first_batch():
     dataset = numbered(4)
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size is 0; expected at least 1"):
         data.train_batches(dataset, 0, 0, 0)
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size is 0; expected at least 1"):
         data.test_batches(dataset, 0)
-    with pytest.raises(ValueError, match="epoch must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="epoch is -1; expected at least 0"):
         data.train_batches(dataset, 2, 0, -1)
-    with pytest.raises(ValueError, match="first_batch must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="first_batch is -1; expected at least 0"):
         data.train_batches(dataset, 2, 0, 0, first_batch=-1)

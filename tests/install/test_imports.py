@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "maskedconv"
 # Each layer may import those before it; parts of one layer do not import each other.
 LAYERS = (
-    ("slices", "schema", "io", "checks", "console", "build_notes", "tracing", "seeds"),
+    ("schema", "io", "checks", "console", "build_notes", "tracing", "seeds"),
+    ("slices",),
     ("ops",),
     ("functional",),
     ("nn",),

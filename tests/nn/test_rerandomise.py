@@ -174,6 +174,11 @@ def test_weights_that_others_may_keep():
         ({"rerandomise_every": 1.5}, TypeError, "rerandomise_every is 1.5"),
         ({"rerandomise_fraction": 1.5}, ValueError, "rerandomise_fraction is 1.5; expected a fr"),
         (
+            {"rerandomise_fraction": "1"},
+            TypeError,
+            "rerandomise_fraction is '1' .str.; expected a fr",
+        ),
+        (
             {"rerandomise_every": 1, "weights": "network"},
             ValueError,
             "rerandomise_every is 1; expected 0 under weights='network'",

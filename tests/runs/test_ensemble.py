@@ -13,8 +13,8 @@ from stopped_runs import stopped_after
 from torch.nn import functional as F
 
 from maskedconv import count_parameters, data, select_learned_
+from maskedconv.checkpoint.saving import file_bytes
 from maskedconv.models import create
-from maskedconv.runs import ensemble
 from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.ensemble import freeze_unlearned_, train_members
 from maskedconv.runs.execute import build_model, execute
@@ -78,7 +78,7 @@ def test_counts_and_files_of_table_4(learned, trained, paper):
     assert count.total == 769_162
     # Besides the learned part, a file contains BatchNorm's statistics and the description.
     learned_bytes, statistics_bytes = 4 * count.learned, 4 * 23_988
-    surplus = ensemble.stored_bytes(model) - learned_bytes
+    surplus = file_bytes(model) - learned_bytes
     assert statistics_bytes < surplus < statistics_bytes + 200_000
 
 
