@@ -18,7 +18,7 @@ from maskedconv.checks import check_int
 from maskedconv.nn.drawing import draw_learned_
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.rerandomise import rerandomises
-from maskedconv.seeds import mixed_seed
+from maskedconv.seeds import Purpose, mixed_seed
 from maskedconv.slices import check_seed
 
 
@@ -55,7 +55,7 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(copy.deepcopy(model, dict(shared)) for _ in range(members))
         if seed is not None:
             for index, member in enumerate(self.members):
-                draw_learned_(member, mixed_seed(seed, index))
+                draw_learned_(member, mixed_seed(seed, index, Purpose.MEMBER))
 
     def forward(self, *arguments: Any) -> Tensor:
         """The outputs of all members, ``[members, N, classes]`` for a classifier."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from maskedconv.nn.scored import ScoredLayer
 from maskedconv.nn.supermask import SupermaskConv2d
+from maskedconv.seeds import seed_of_32_bits
 
 
 def he_normal_(network: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -> None:
@@ -61,5 +62,5 @@ def drawn_on_cpu(seed: int | None) -> Iterator[None]:
             yield
             return
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seed_of_32_bits(seed))
             yield

@@ -38,7 +38,7 @@ from maskedconv.nn.global_threshold import (
 from maskedconv.nn.own_hooks import owners, remove_unused_hooks
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.nn.remembered import remember_frozen
-from maskedconv.seeds import mixed_seed
+from maskedconv.seeds import Purpose, mixed_seed
 from maskedconv.slices import check_seed
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -268,7 +268,7 @@ def _converted(
     for index, (name, one) in enumerate(chosen):
         if id(one) not in layers:
             try:
-                own = None if seed is None else mixed_seed(seed, index)
+                own = None if seed is None else mixed_seed(seed, index, Purpose.LAYER)
                 layers[id(one)] = by_layer[name].convert(one, own)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"{name}: {error}") from None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskedconv.checks import check_int
 from maskedconv.data.augment import crop_flip, draw_moves, normalise
-from maskedconv.seeds import mixed_seed
+from maskedconv.seeds import Purpose, mixed_seed
 
 if TYPE_CHECKING:
     from maskedconv.data.dataset import Dataset
@@ -97,4 +97,4 @@ def generator_of(seed: int, epoch: int) -> torch.Generator:
     """The generator of an epoch's order and augmentation."""
     for name, value in (("seed", seed), ("epoch", epoch)):
         check_int(name, value, 0)
-    return torch.Generator().manual_seed(mixed_seed(seed, epoch))
+    return torch.Generator().manual_seed(mixed_seed(seed, epoch, Purpose.EPOCH))

@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from maskedconv.nn.frozen_statistics import FrozenStatistics
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.seeds import seed_of_32_bits
 
 _NAMED = 4  # names that a message lists
 
@@ -53,7 +54,9 @@ def _seeded(seed: int) -> Iterator[None]:
     on_gpu = torch.cuda.is_initialized()
     with torch.random.fork_rng(range(torch.cuda.device_count()) if on_gpu else []):
         # torch.manual_seed would seed the generators of GPUs that are used later, too.
-        (torch.manual_seed if on_gpu else torch.default_generator.manual_seed)(seed)
+        (torch.manual_seed if on_gpu else torch.default_generator.manual_seed)(
+            seed_of_32_bits(seed)
+        )
         yield
 
 

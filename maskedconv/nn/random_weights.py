@@ -9,6 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from maskedconv.seeds import seed_of_32_bits
+
 Weights = Literal["signed_constant", "kaiming", "uniform", "network"]
 WEIGHTS: tuple[str, ...] = get_args(Weights)
 
@@ -42,7 +44,7 @@ def kept_gain(k: float) -> float:
 
 def seeded(seed: int | None) -> torch.Generator | None:
     """A generator on the CPU; None, for torch's own, without a seed."""
-    return None if seed is None else torch.Generator().manual_seed(seed)
+    return None if seed is None else torch.Generator().manual_seed(seed_of_32_bits(seed))
 
 
 def empty_weight(

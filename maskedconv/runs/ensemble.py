@@ -18,7 +18,7 @@ from maskedconv.ensemble import Ensemble
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.row import EnsembleOutcome, epochs_of
-from maskedconv.seeds import mixed_seed
+from maskedconv.seeds import Purpose, mixed_seed
 from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.evaluation import predict
 from maskedconv.training.history import Epoch, History
@@ -47,7 +47,7 @@ def train_members(
     ensemble.to(dataset.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for index in range(len(rows), config.members):
         model = ensemble.members[index]
-        own_seed = mixed_seed(config.seed, index)
+        own_seed = mixed_seed(config.seed, index, Purpose.EPOCH)
         torch.manual_seed(own_seed)
         epochs = epochs_of(fit(model, own_seed))
         probabilities = predict(model, dataset, amp=config.amp == "bf16")

@@ -25,7 +25,7 @@ from maskedconv.runs.peak_memory import forgetting_the_first_peak, peak, reset_p
 from maskedconv.runs.row import InferenceBytes, Row, begin_row, fail, outcome
 from maskedconv.runs.store import StoreError
 from maskedconv.runs.weights import keep_weights, start_from, weights_path
-from maskedconv.seeds import mixed_seed
+from maskedconv.seeds import Purpose, mixed_seed
 from maskedconv.selection import select_learned_
 from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.evaluation import autocast
@@ -90,7 +90,7 @@ def follow(config: RunConfig, dataset: Task, graph: str) -> None:
     """
     _check_share(config, dataset.share)
     # Each process has its own dropout.
-    torch.manual_seed(mixed_seed(config.seed, dataset.share.index))
+    torch.manual_seed(mixed_seed(config.seed, dataset.share.index, Purpose.PROCESS))
     model = build_model(config, dataset.num_classes, dataset.image_shape)
     train(model, dataset, config, graph=graph)
 

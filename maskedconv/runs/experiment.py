@@ -76,12 +76,16 @@ def fields_of_recipe(model: str, scale_schedule: bool = False, **given: Any) -> 
         momentum = 0.0 if chosen["optimizer"] == "yellowfin" else ADAM_MOMENTUM
         found |= {"nesterov": False, "momentum": momentum}
     if scale_schedule and "epochs" in chosen:
-        full, epochs = found["epochs"], chosen["epochs"]
-        found["milestones"] = scaled_milestones(found["milestones"], full, epochs)
-        found["warmup"] = round(found["warmup"] * epochs / full)
+        full = found["epochs"], found["milestones"], found["warmup"]
+        found |= scaled_schedule(*full, chosen["epochs"])
     return found | chosen
 
 
-def scaled_milestones(milestones: Sequence[int], full_epochs: int, epochs: int) -> tuple[int, ...]:
-    """``milestones`` of a run of ``full_epochs``, scaled to a run of ``epochs``."""
-    return tuple(max(1, round(epoch * epochs / full_epochs)) for epoch in milestones)
+def scaled_schedule(
+    full_epochs: int, milestones: Sequence[int], warmup: int, epochs: int
+) -> dict[str, Any]:
+    """Fields of a run of ``epochs``: milestones and warm-up of one of ``full_epochs``, scaled."""
+    return {
+        "milestones": tuple(max(1, round(one * epochs / full_epochs)) for one in milestones),
+        "warmup": round(warmup * epochs / full_epochs),
+    }

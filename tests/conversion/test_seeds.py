@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from maskedconv import Ensemble, convert_
-from maskedconv.seeds import mixed_seed
+from maskedconv import Ensemble, MaskedConv2d, convert_, models
+from maskedconv.nn import SupermaskConv2d
+from maskedconv.seeds import Purpose, mixed_seed, seed_of_32_bits
 
 
 def network():
@@ -17,8 +18,13 @@ def network():
 
 
 def test_mixed_seeds():
-    seeds = {mixed_seed(seed, index) for seed in range(-20, 20) for index in range(5)}
-    assert len(seeds) == 200
+    seeds = {
+        mixed_seed(seed, index, purpose)
+        for seed in range(-20, 20)
+        for index in range(5)
+        for purpose in Purpose
+    }
+    assert len(seeds) == 200 * len(Purpose)
     assert not seeds & set(range(20))
     assert all(0 <= seed < 2**63 for seed in seeds)
 
@@ -37,6 +43,20 @@ def test_members_of_neighbouring_seeds():
     learned = [one[0].learned for ensemble in ensembles for one in ensemble.members]
     for one, other in itertools.combinations(learned, 2):
         assert not torch.equal(one, other)
+
+
+def test_seeds_of_more_bits_than_the_generator_reads():
+    """PyTorch's generator of the CPU gives 0 and 2**32 the same numbers."""
+    seeds = [0, 7, 2**32 - 1, 2**32, 7 + 2**32, 2**63, -1, -(2**32)]
+    assert [seed_of_32_bits(seed) for seed in seeds[:3]] == seeds[:3]
+    assert len({seed_of_32_bits(seed) for seed in seeds}) == len(seeds)
+    makers = {
+        "layer": lambda seed: MaskedConv2d(2, 2, 3, learned=1, seed=seed).frozen,
+        "network": lambda seed: models.create("resnet_8", learned=0.5, seed=seed).conv1.frozen,
+        "scores": lambda seed: SupermaskConv2d(2, 2, 3, seed=seed).scores,
+    }
+    for make in makers.values():
+        assert not torch.equal(make(5), make(5 + 2**32))
 
 
 @pytest.mark.parametrize("seed", ["1", 1.0, True])

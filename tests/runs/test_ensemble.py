@@ -18,7 +18,7 @@ from maskedconv.models import create
 from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.ensemble import freeze_unlearned_, train_members
 from maskedconv.runs.execute import build_model, execute
-from maskedconv.seeds import mixed_seed
+from maskedconv.seeds import Purpose, mixed_seed
 from maskedconv.training import train
 from maskedconv.training.checkpoint import Checkpoint
 
@@ -102,7 +102,9 @@ def test_members_differ_by_seed_and_share_what_is_frozen(dataset, tmp_path):
 
     checkpoint = Checkpoint(tmp_path / "run.pt", {}, 1000)
     result = train_members(start, replace(MEMBERS, seed=7), dataset, fit, checkpoint)
-    assert [seed for seed, _ in trained] == [mixed_seed(7, member) for member in range(3)]
+    assert [seed for seed, _ in trained] == [
+        mixed_seed(7, member, Purpose.EPOCH) for member in range(3)
+    ]
     states = [model.state_dict() for _, model in trained]
     assert not any(p.grad is not None for _, model in trained for p in model.parameters())
     for name, value in start.state_dict().items():

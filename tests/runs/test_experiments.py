@@ -229,3 +229,11 @@ def test_a_folder_takes_papers_with_other_data_sets(tmp_path):
     other = papers.make_plan([papers.ITEMS["fig2"]], Request("paper", dataset="digits"))
     with pytest.raises(ValueError, match="on cifar10, cifar100, not paper on digits"):
         check_folder(store, other.preset)
+
+
+@pytest.mark.parametrize(("paper", "full"), [("bnonly", 90), ("supermask", 100)])
+@pytest.mark.parametrize("epochs", [1, 10, 45])
+def test_shorter_runs_have_a_shorter_warmup(paper, full, epochs):
+    request = Request("paper", dataset="imagenet", epochs=epochs)
+    plan = papers.make_plan([papers.ITEMS[paper]], request)
+    assert {run.warmup for runs in plan.runs.values() for run in runs} == {round(5 * epochs / full)}

@@ -38,7 +38,7 @@ from maskedconv.report.tables import (
     percent_learned,
 )
 from maskedconv.runs.config import RunConfig
-from maskedconv.runs.experiment import recipe_run, scaled_milestones
+from maskedconv.runs.experiment import recipe_run, scaled_schedule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,9 +63,9 @@ def _runs(preset: FranklePreset, where: dict[str, Any]) -> Iterator[RunConfig]:
     for network in preset.networks:
         full = recipe(network.model)
         epochs = preset.epochs_of(EXPERIMENT, full.epochs)
-        milestones = scaled_milestones(full.milestones, full.epochs, epochs)
+        schedule = scaled_schedule(full.epochs, full.milestones, full.warmup, epochs)
         for setting in SETTINGS:
-            fields = {**where, "milestones": milestones, **fields_of(setting, network)}
+            fields = {**where, **schedule, **fields_of(setting, network)}
             yield recipe_run(preset, EXPERIMENT, network, **fields)
 
 

@@ -37,7 +37,7 @@ from maskedconv.report.short_tables import one, pivot
 from maskedconv.report.style import BLACK, BLUE, ORANGE
 from maskedconv.report.tables import NOTHING, best, datasets, epochs_text, file_name
 from maskedconv.runs.config import RunConfig
-from maskedconv.runs.experiment import recipe_run
+from maskedconv.runs.experiment import recipe_run, scaled_schedule
 from maskedconv.runs.preset import Network
 
 # Without BatchNorm, learned weights need a smaller learning rate than scores.
@@ -48,10 +48,9 @@ _IMAGENET = {
     "lr": 0.256,
     "momentum": 0.875,
     "weight_decay": 3.05e-5,
-    "milestones": (),
     "schedule": "cosine",
-    "warmup": 5,
 }
+_IMAGENET_WARMUP = 5
 # The authors' configuration of ResNet-50 with a signed constant that is scaled by 1 / √k. They take
 # the rate above for the unscaled one, for Kaiming normal, and for learned weights.
 _IMAGENET_SCALED_CONSTANT_LR = 0.1
@@ -110,7 +109,8 @@ def _recipe(preset: SupermaskPreset, network: Network) -> dict[str, Any]:
     """The fields in which this paper trains ``network`` unlike the network's own source."""
     if not _on_photographs(network):
         return {}
-    return {**_IMAGENET, "epochs": preset.epochs_of(ITEM_ID, EPOCHS)}
+    epochs = preset.epochs_of(ITEM_ID, EPOCHS)
+    return {**_IMAGENET, "epochs": epochs, **scaled_schedule(EPOCHS, (), _IMAGENET_WARMUP, epochs)}
 
 
 def _on_photographs(network: Network) -> bool:

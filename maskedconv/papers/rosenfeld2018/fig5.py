@@ -33,7 +33,7 @@ from maskedconv.report.tables import (
     order,
 )
 from maskedconv.runs.config import RunConfig
-from maskedconv.runs.experiment import recipe_run, scaled_milestones
+from maskedconv.runs.experiment import recipe_run, scaled_schedule
 from maskedconv.runs.preset import Network
 
 # Section 4: full training with one filter in each layer.
@@ -66,7 +66,7 @@ def _full_runs(
     fields: dict[str, Any] = {
         "dataset": dataset,
         "seed": seed,
-        "milestones": scaled_milestones(found.milestones, found.epochs, epochs),
+        **scaled_schedule(found.epochs, found.milestones, found.warmup, epochs),
     }
     for learned, frozen in splits([*preset.full_fractions, *preset.full_counts]):
         yield recipe_run(preset, "fig5", network, learned, frozen=frozen, **fields)

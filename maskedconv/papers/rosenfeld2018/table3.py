@@ -33,7 +33,7 @@ from maskedconv.report.tables import (
     networks,
 )
 from maskedconv.runs.config import Option, RunConfig
-from maskedconv.runs.experiment import recipe_run, scaled_milestones
+from maskedconv.runs.experiment import recipe_run, scaled_schedule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,9 +67,9 @@ def runs(preset: RosenfeldPreset) -> list[RunConfig]:
             dataset=preset.tiny_dataset,
             epochs=epochs,
             subset=preset.tiny_subset,
-            milestones=scaled_milestones(TINY_MILESTONES, TINY_EPOCHS, epochs),
             keep=True,
             seed=seed,
+            **scaled_schedule(TINY_EPOCHS, TINY_MILESTONES, 0, epochs),
             **TINY_RECIPE,
         )
         for seed in range(preset.seeds)
