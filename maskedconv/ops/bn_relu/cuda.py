@@ -7,7 +7,6 @@ there before they are chosen.
 from __future__ import annotations
 
 import functools
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -56,11 +55,8 @@ def cannot_run(problem: NormProblem) -> str:
 
 def cannot_take(input: Tensor) -> str:
     """Empty when the kernels take ``input``, else the reason why not."""
-    compiled = native.module()
-    if compiled is None:
-        return native.REASON
-    if not hasattr(compiled, "bn_relu_cuda"):
-        return "maskedconv._C was built without CUDA"
+    if reason := native.why_no_cuda("bn_relu_cuda"):
+        return reason
     if input.device.type != "cuda":
         return f"its kernel is for cuda; the input is on {input.device}"
     if input.dtype not in native.TYPES:
@@ -80,7 +76,7 @@ def run(problem: NormProblem) -> Tensor:
     statistics = image_of_rows(norm.statistics, input.size(1))
     with torch.cuda.device(input.device):
         out = dense_like(input)
-        module().bn_relu_cuda(
+        native.loaded().bn_relu_cuda(
             *shape_of(input), image(input), statistics, image(out),
             multiprocessors(input.device), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
@@ -107,7 +103,7 @@ def run_backward(
         )
         coefficients = torch.empty((2, channels), dtype=torch.float32, device=input.device)
         workspace = workspace_of(input)
-        module().bn_relu_backward_cuda(
+        native.loaded().bn_relu_backward_cuda(
             *shape_of(input), image(input), image(grad), statistics,
             norm.uses_batch_stats,
             *(NO_IMAGE if one is None else image(one) for one in (grad_input, memory.summand)),
@@ -130,14 +126,6 @@ def _memory_for_input(input: Tensor, grad: Tensor, memory: BackwardMemory) -> Te
     return grad if memory.in_place and dense else dense_like(input)
 
 
-def module() -> ModuleType:
-    """The compiled module."""
-    compiled = native.module()
-    if compiled is None:
-        raise RuntimeError(native.REASON)
-    return compiled
-
-
 def shape_of(input: Tensor) -> tuple[str, int, int]:
     """Type, pixels and channels."""
     return native.TYPES[input.dtype], input.numel() // input.size(1), input.size(1)
@@ -152,7 +140,7 @@ def workspace_of(input: Tensor) -> Workspace:
     """For sums over all pixels of ``input``."""
     size = multiprocessors(input.device)
     _, pixels, channels = shape_of(input)
-    sums = module().bn_relu_cuda_sums(pixels, channels, size)
+    sums = native.loaded().bn_relu_cuda_sums(pixels, channels, size)
     words = sums + -(-channels // _TILE)
     return Workspace(torch.empty(words, dtype=torch.float32, device=input.device), sums, size)
 

@@ -38,12 +38,11 @@ def cannot_run(problem: NormProblem) -> str:
 
 def run(problem: NormProblem) -> Tensor:
     """The activation, in new dense memory."""
-    if _COMPILED is None:
-        raise RuntimeError(native.REASON)
+    compiled = _COMPILED or native.loaded()
     input = problem.input
     out = dense_like(input)
     *_, scale, shift = addresses_of_rows(problem.norm.statistics, input.size(1))
-    _COMPILED.bn_relu(*_pixels(input), scale, shift, address(out), torch.get_num_threads())
+    compiled.bn_relu(*_pixels(input), scale, shift, address(out), torch.get_num_threads())
     return out
 
 
@@ -51,8 +50,7 @@ def run_backward(
     problem: NormProblem, grad: Tensor, needs: Needs, memory: BackwardMemory = NO_MEMORY
 ) -> Gradients:
     """The gradients; see :func:`maskedconv.ops.bn_relu.bn_relu_backward` for the arguments."""
-    if _COMPILED is None:
-        raise RuntimeError(native.REASON)
+    compiled = _COMPILED or native.loaded()
     input, norm, *_ = problem
     if grad.dtype != input.dtype or pixel_pitch(grad) != grad.size(1):
         grad = grad.to(input.dtype).contiguous(memory_format=memory_format_of(input))
@@ -66,7 +64,7 @@ def run_backward(
     grad_bias = _sums(channels) if needs[2] and norm.bias is not None else None
     mean, _, inverse_deviation, scale, shift = addresses_of_rows(norm.statistics, channels)
     summand, written = memory.summand, image(grad_input)
-    _COMPILED.bn_relu_backward(
+    compiled.bn_relu_backward(
         *_pixels(input), scale, shift, address(grad), mean, inverse_deviation,
         norm.uses_batch_stats, *written, *(written if summand is grad_input else image(summand)),
         _pointer(grad_weight), _pointer(grad_bias), torch.get_num_threads(),

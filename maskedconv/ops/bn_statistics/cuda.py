@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from maskedconv.ops import native
 from maskedconv.ops.bn_relu import cuda as bn_relu
 from maskedconv.ops.bn_statistics.native import MEAN_OVER_BATCHES
 from maskedconv.ops.bn_statistics.problem import StatisticsProblem
@@ -41,12 +42,12 @@ def run(problem: StatisticsProblem) -> Tensor:
     with torch.cuda.device(input.device):
         stream = torch.cuda.current_stream().cuda_stream
         if known is not None:
-            bn_relu.module().bn_statistics_of_moments_cuda(
+            native.loaded().bn_statistics_of_moments_cuda(
                 *bn_relu.shape_of(input)[1:], known, *rest, stream
             )
             return out
         workspace = bn_relu.workspace_of(input)
-        bn_relu.module().bn_statistics_cuda(
+        native.loaded().bn_statistics_cuda(
             *bn_relu.shape_of(input), bn_relu.image(input),
             [bn_relu.NO_IMAGE if one is None else bn_relu.image(one) for one in added],
             *rest, *workspace.arguments(), stream,

@@ -42,8 +42,7 @@ def cannot_run(problem: StatisticsProblem) -> str:
 @torch.no_grad()
 def run(problem: StatisticsProblem) -> Tensor:
     """The statistics, ``[5, C]``."""
-    if _COMPILED is None:
-        raise RuntimeError(native.REASON)
+    compiled = _COMPILED or native.loaded()
     input, weight, bias, eps, running, moments, out, _, summand, total = problem
     channels = input.size(1)
     pixels = input.numel() // max(1, channels)
@@ -58,11 +57,11 @@ def run(problem: StatisticsProblem) -> Tensor:
         momentum = MEAN_OVER_BATCHES if batches is not None else 0.0
     rest = state, momentum, eps, (address(out), out.stride(0))
     if moments is None:
-        _COMPILED.bn_statistics(
+        compiled.bn_statistics(
             native.TYPES[input.dtype], image(input), pixels, channels, image(summand), image(total),
             *rest, torch.get_num_threads(),
         )  # fmt: skip
     else:
         out[:2] = moments
-        _COMPILED.bn_statistics_of_moments(pixels, channels, *rest)
+        compiled.bn_statistics_of_moments(pixels, channels, *rest)
     return out
