@@ -7,7 +7,6 @@ For a GPU on which the CUDA kernels cannot run, or are wrong. Not yet run on a G
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -62,7 +61,7 @@ def run(problem: NormProblem) -> Tensor:
     out = dense_like(input)
     pixels, channels = size_of(input)
     check_rows(norm.statistics, channels)
-    with on_device(input):
+    with triton_runtime.on_device(input):
         activation_kernel[_grid(input)](
             input, norm.statistics, out, pixels, channels, pixel_pitch(input), channels,
             norm.statistics.stride(0), **BLOCKS,
@@ -85,7 +84,7 @@ def run_backward(
         for needed, like in zip(needs[1:], norm[:2], strict=True)
     )
     problem = problem._replace(grad=grad)
-    with on_device(input):
+    with triton_runtime.on_device(input):
         coefficients = None
         if norm.uses_batch_stats or grad_weight is not None or grad_bias is not None:
             coefficients = _coefficients(problem, grad_weight, grad_bias)
@@ -153,11 +152,6 @@ def split(pixels: int) -> tuple[int, int]:
     blocks = math.ceil(pixels / BLOCKS["BLOCK_PIXELS"])
     chunk = math.ceil(blocks / PARTS) * BLOCKS["BLOCK_PIXELS"]
     return math.ceil(pixels / chunk), chunk
-
-
-def on_device(input: Tensor) -> AbstractContextManager[object]:
-    """Launches go to the device of ``input``."""
-    return torch.cuda.device(input.device) if input.is_cuda else nullcontext()
 
 
 def _grid(input: Tensor) -> tuple[int, int]:
