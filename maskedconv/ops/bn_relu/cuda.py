@@ -13,19 +13,24 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import native
-from maskedconv.ops.bn_relu.problem import NO_MEMORY, BackwardMemory, Gradients, Needs, NormProblem
-from maskedconv.ops.channels import image_of_rows
+from maskedconv.ops.bn_relu.problem import (
+    NO_MEMORY,
+    BackwardMemory,
+    Gradients,
+    Needs,
+    NormProblem,
+    in_type_of,
+    memory_for_grad,
+)
+from maskedconv.ops.channels import image, image_of_rows
 from maskedconv.ops.geometry import dense_like, memory_format_of, pixel_pitch
-from maskedconv.ops.plain import address
+from maskedconv.ops.plain import address, addresses
 
 DEVICES: tuple[str, ...] = ("cuda",)
 DETERMINISTIC = True
 _MOST_PIXELS = 2**31 - 2**24  # kMostNormPixels of csrc/bn_relu/cuda/bn_relu_cuda.h
 _MOST_CHANNELS = 2**16
 _TILE = 16  # channels, at least, for which blocks that have ended are counted
-
-Image = tuple[int, int]  # address of a tensor's first element, distance of its pixels
-NO_IMAGE = (0, 0)
 
 
 class Workspace(NamedTuple):
@@ -94,28 +99,18 @@ def run_backward(
         grad = grad.to(input.dtype).contiguous(memory_format=memory_format_of(input))
     with torch.cuda.device(input.device):
         grad_input = _memory_for_input(input, grad, memory) if needs[0] else None
-        # Of their own: autograd copies a gradient that is a view.
-        grad_weight, grad_bias = (
-            torch.empty(channels, dtype=torch.float32, device=input.device)
-            if needed and like is not None
-            else None
-            for needed, like in zip(needs[1:], norm[:2], strict=True)
-        )
+        grad_weight = memory_for_grad(norm.weight, needs[1], input)
+        grad_bias = memory_for_grad(norm.bias, needs[2], input)
         coefficients = torch.empty((2, channels), dtype=torch.float32, device=input.device)
         workspace = workspace_of(input)
         native.loaded().bn_relu_backward_cuda(
             *shape_of(input), image(input), image(grad), statistics,
             norm.uses_batch_stats,
-            *(NO_IMAGE if one is None else image(one) for one in (grad_input, memory.summand)),
-            *(0 if part is None else address(part) for part in (grad_weight, grad_bias)),
-            address(coefficients), *workspace.arguments(),
+            image(grad_input), image(memory.summand),
+            *addresses(grad_weight, grad_bias, coefficients), *workspace.arguments(),
             torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
-    grad_weight, grad_bias = (
-        None if part is None or like is None else part.to(like.dtype)
-        for part, like in zip((grad_weight, grad_bias), norm[:2], strict=True)
-    )
-    return grad_input, grad_weight, grad_bias
+    return grad_input, in_type_of(norm.weight, grad_weight), in_type_of(norm.bias, grad_bias)
 
 
 def _memory_for_input(input: Tensor, grad: Tensor, memory: BackwardMemory) -> Tensor:
@@ -129,11 +124,6 @@ def _memory_for_input(input: Tensor, grad: Tensor, memory: BackwardMemory) -> Te
 def shape_of(input: Tensor) -> tuple[str, int, int]:
     """Type, pixels and channels."""
     return native.TYPES[input.dtype], input.numel() // input.size(1), input.size(1)
-
-
-def image(tensor: Tensor) -> Image:
-    """Address, and distance of the pixels of ``[N, C, H, W]``."""
-    return address(tensor), pixel_pitch(tensor)
 
 
 def workspace_of(input: Tensor) -> Workspace:

@@ -18,6 +18,8 @@ from maskedconv.ops.bn_relu.problem import (
     Gradients,
     Needs,
     NormProblem,
+    in_type_of,
+    memory_for_grad,
 )
 from maskedconv.ops.channels import check_rows
 from maskedconv.ops.geometry import dense_like, pixel_pitch
@@ -77,12 +79,8 @@ def run_backward(
     check_rows(norm.statistics, input.size(1))
     if pixel_pitch(grad) == 0 or pixel_pitch(grad) * (grad.numel() // grad.size(1)) >= _INT32:
         grad = grad.contiguous(memory_format=torch.channels_last)
-    grad_weight, grad_bias = (
-        torch.empty(input.size(1), dtype=torch.float32, device=input.device)
-        if needed and like is not None
-        else None
-        for needed, like in zip(needs[1:], norm[:2], strict=True)
-    )
+    grad_weight = memory_for_grad(norm.weight, needs[1], input)
+    grad_bias = memory_for_grad(norm.bias, needs[2], input)
     problem = problem._replace(grad=grad)
     with triton_runtime.on_device(input):
         coefficients = None
@@ -90,11 +88,7 @@ def run_backward(
             coefficients = _coefficients(problem, grad_weight, grad_bias)
         used = coefficients if norm.uses_batch_stats else None
         grad_input = _grad_input(problem, used, memory) if needs[0] else None
-    grad_weight, grad_bias = (
-        None if part is None or like is None else part.to(like.dtype)
-        for part, like in zip((grad_weight, grad_bias), norm[:2], strict=True)
-    )
-    return grad_input, grad_weight, grad_bias
+    return grad_input, in_type_of(norm.weight, grad_weight), in_type_of(norm.bias, grad_bias)
 
 
 def _coefficients(

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import native
-from maskedconv.ops.bn_relu.native import MOST, image
+from maskedconv.ops.bn_relu.native import MOST
 from maskedconv.ops.bn_statistics.problem import StatisticsProblem
-from maskedconv.ops.channels import check_rows, of_channels
+from maskedconv.ops.channels import check_rows, image, of_channels
 from maskedconv.ops.geometry import pixel_pitch
-from maskedconv.ops.plain import address
+from maskedconv.ops.plain import address, addresses
 
 DEVICES: tuple[str, ...] = ("cpu",)
 MEAN_OVER_BATCHES = -1.0  # as momentum of the compiled kernels
@@ -50,9 +50,9 @@ def run(problem: StatisticsProblem) -> Tensor:
         out = torch.empty((5, channels), dtype=torch.float32, device="cpu")
     else:
         check_rows(out, channels)
-    affine = [of_channels(part, channels) for part in (weight, bias)]
+    weight, bias = of_channels(weight, channels), of_channels(bias, channels)
     mean, var, batches, momentum = running or (None, None, None, 0.0)
-    state = [0 if part is None else address(part) for part in (*affine, mean, var, batches)]
+    state = addresses(weight, bias, mean, var, batches)
     if momentum is None:
         momentum = MEAN_OVER_BATCHES if batches is not None else 0.0
     rest = state, momentum, eps, (address(out), out.stride(0))

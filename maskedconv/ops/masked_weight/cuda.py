@@ -24,7 +24,7 @@ from maskedconv.ops.masked_weight.problem import (
     Threshold,
     ThresholdProblem,
 )
-from maskedconv.ops.plain import address
+from maskedconv.ops.plain import address, addresses
 
 DEVICES: tuple[str, ...] = ("cuda",)
 DETERMINISTIC = True  # counts are integers, and sums are added in a fixed order
@@ -80,9 +80,8 @@ def masked_weight(problem: MaskProblem) -> Tensor:
             shape = compiled.MASKED_WEIGHT_CUDA_PARTS, 2
             parts = torch.empty(shape, dtype=torch.float64, device=out.device)
         compiled.masked_weight_cuda(
-            native.TYPES[dtype], address(weight), address(score), *layout, address(value),
-            address(first), scale, address(out), 0 if parts is None else address(parts),
-            torch.cuda.current_stream().cuda_stream,
+            native.TYPES[dtype], *addresses(weight, score), *layout, *addresses(value, first),
+            scale, *addresses(out, parts), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     return out
 

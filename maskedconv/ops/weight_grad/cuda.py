@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maskedconv.ops import native
 from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.plain import addresses
 from maskedconv.ops.weight_grad import gpu
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
@@ -79,7 +80,7 @@ def run(problem: WeightGradProblem) -> Tensor:
         workspace = out.new_empty((splits, *out.shape)) if splits > 1 else None
         prologue = gpu.prologue(problem)
         native.loaded().weight_grad_cuda(
-            *gpu.operands(problem), *gpu.addresses(*prologue, out, workspace),
+            *gpu.operands(problem), *addresses(*prologue, out, workspace),
             *gpu.limits_of(device), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     return out.permute(0, 3, 1, 2)

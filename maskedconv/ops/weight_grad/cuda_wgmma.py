@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maskedconv.ops import native
 from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.plain import addresses
 from maskedconv.ops.weight_grad import gpu
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
@@ -77,7 +78,7 @@ def run(problem: WeightGradProblem) -> Tensor:
         workspace = out.new_empty(floats) if floats else None
         counted = out.new_empty(counters, dtype=torch.int32) if counters else None
         native.loaded().weight_grad_wgmma(
-            *gpu.operands(problem), *gpu.addresses(*prologue, out, workspace, counted),
+            *gpu.operands(problem), *addresses(*prologue, out, workspace, counted),
             *limits, torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     return out.permute(0, 3, 1, 2)

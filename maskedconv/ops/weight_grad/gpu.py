@@ -66,8 +66,3 @@ def prologue(problem: WeightGradProblem) -> list[Tensor | None]:
     """
     channels = problem.shape[1]
     return [of_channels(part, channels) for part in (problem.scale, problem.shift)]
-
-
-def addresses(*tensors: Tensor | None) -> list[int]:
-    """Zero for None."""
-    return [0 if tensor is None else address(tensor) for tensor in tensors]
