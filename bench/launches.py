@@ -35,7 +35,7 @@ from bench.plain_networks import plain_forward
 from maskedconv import merge_, models
 from maskedconv.functional import bn_relu_step
 from maskedconv.nn import bn_relu_conv2d
-from maskedconv.ops import dispatch, native
+from maskedconv.ops import channels, dispatch, native, plain
 from maskedconv.ops.bn_relu import cuda as bn_relu
 from maskedconv.ops.bn_statistics import cuda as bn_statistics
 from maskedconv.ops.pack_filters import cuda as pack_filters
@@ -150,8 +150,8 @@ def pretended_gpu(ledger: Ledger, module: Any, backend: str = "cuda") -> Iterato
     ):
         own = functools.cache(getattr(kernels, name).__wrapped__)
         patches.append(mock.patch.object(kernels, name, own))
-    for kernels in (bn_statistics, bn_relu, pack_filters, gpu):
-        patches.append(mock.patch.object(kernels, "address", return_value=64))
+    for reader in (plain, channels, bn_relu, pack_filters, gpu):
+        patches.append(mock.patch.object(reader, "address", return_value=64))
     for name, kernels in backends.items():
         patches.append(_counted(ledger, module, name, kernels, "run"))
     with contextlib.ExitStack() as stack:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskedconv.nn.bits import pack_digits, threshold_of_ones
+from maskedconv.nn.bits import pack_digits, threshold_of_ones, unpack_digits
 from maskedconv.nn.scored import ScoredLayer
-from maskedconv.ops.masked_weight import pack_mask, unpack_mask
+from maskedconv.ops.masked_weight import check_bits, pack_mask, unpack_mask
 from maskedconv.schema import count, list_of, one_of, record
 
 _TYPES = {
@@ -82,5 +82,6 @@ def _unpack(bits: Tensor, shape: list[int], digits: int) -> Tensor:
         return unpack_mask(bits, shape)
     if not 1 < digits <= 8 or bits.dim() != 2 or len(bits) != digits:
         raise ValueError(f"bits is {list(bits.shape)} of {digits} digits; expected 1 to 8, as rows")
-    planes = (unpack_mask(plane, shape).to(torch.uint8) << i for i, plane in enumerate(bits))
-    return torch.stack(list(planes)).sum(0, dtype=torch.uint8)
+    for plane in bits:
+        check_bits(plane, shape)
+    return unpack_digits(bits, shape)

@@ -1,21 +1,13 @@
-"""Masks as bits, as ``ops.masked_weight.pack_mask`` packs them."""
+"""Whole numbers as bits, a mask for each binary digit (``ops.masked_weight.pack_mask``)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from maskedconv.ops.masked_weight import Threshold, pack_mask
-
-
-def unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
-    """The mask, bool, of the given shape. The bits are not checked, so the host does not wait."""
-    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
-    flat = (bits[:, None] >> places & 1).flatten()
-    return flat[: math.prod(shape)].view(*shape).bool()
+from maskedconv.ops.masked_weight import Threshold, pack_mask, unpack_bits
 
 
 def threshold_of_ones(mask: Tensor) -> Threshold:
@@ -33,7 +25,7 @@ def pack_digits(counts: Tensor, digits: int) -> Tensor:
 
 
 def unpack_digits(bits: Tensor, shape: Sequence[int]) -> Tensor:
-    """The counts that :func:`pack_digits` packed, uint8, of the given shape."""
+    """The counts that :func:`pack_digits` packed, uint8, of the given shape; nothing is checked."""
     counts = torch.zeros(tuple(shape), dtype=torch.uint8, device=bits.device)
     for digit, plane in enumerate(bits):
         counts += unpack_bits(plane, shape).to(torch.uint8) << digit

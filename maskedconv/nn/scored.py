@@ -13,13 +13,19 @@ from torch import Tensor, nn
 import maskedconv.nn.distributed  # noqa: F401 (a hook on DistributedDataParallel)
 from maskedconv import slices
 from maskedconv.functional.supermask import MaskPlan, coated_weight, supermask_weight
-from maskedconv.nn.bits import pack_digits, threshold_of_ones, unpack_bits, unpack_digits
+from maskedconv.nn.bits import pack_digits, threshold_of_ones, unpack_digits
 from maskedconv.nn.mask_settings import MaskSettings
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
 from maskedconv.nn.random_weights import draw_weights_, empty_weight, kept_gain, seeded
 from maskedconv.nn.remembered import remember_draw
 from maskedconv.nn.seen_threshold import ThresholdHolder
-from maskedconv.ops.masked_weight import Threshold, find_threshold, masked_weight, pack_mask
+from maskedconv.ops.masked_weight import (
+    Threshold,
+    find_threshold,
+    masked_weight,
+    pack_mask,
+    unpack_bits,
+)
 from maskedconv.tracing import check_not_proxy
 
 

@@ -1,4 +1,7 @@
-"""What a BatchNorm does to each channel, as kernels read it: float32, side by side."""
+"""Images as kernels read them, and what a BatchNorm does to each of their channels.
+
+The latter is float32, side by side.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,13 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from maskedconv.ops.geometry import pixel_pitch
 from maskedconv.ops.plain import address
+
+
+def image(tensor: Tensor | None) -> tuple[int, int]:
+    """Address of ``[N, C, H, W]``, and the distance of its pixels in elements; zeros for None."""
+    return (0, 0) if tensor is None else (address(tensor), pixel_pitch(tensor))
 
 
 @overload

@@ -33,6 +33,26 @@ def module() -> ModuleType | None:
     return _MODULE
 
 
+def loaded() -> ModuleType:
+    """The compiled module.
+
+    Raises:
+        RuntimeError: there is none, for the reason that the message gives.
+    """
+    found = module()
+    if found is None:
+        raise RuntimeError(REASON)
+    return found
+
+
+def why_no_cuda(function: str) -> str:
+    """The reason why the module lacks ``function`` of its CUDA part, or an empty string."""
+    found = module()
+    if found is None:
+        return REASON
+    return "" if hasattr(found, function) else "maskedconv._C was built without CUDA"
+
+
 def why_missing() -> str:
     """Why there is no module for an operator of the CPU.
 

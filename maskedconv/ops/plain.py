@@ -3,7 +3,8 @@
 PyTorch negates and conjugates lazily, stores gradients of zeros without memory, and has subclasses
 and transforms with wrapper tensors. Its operators handle all of these, but a pointer does not. The
 dispatch calls :func:`resolved` and :func:`why_not_plain` before it chooses a kernel, and every
-kernel gets its pointers from :func:`address` (except Triton, which reads them itself).
+kernel gets its pointers from :func:`address` or :func:`addresses` (except Triton, which reads them
+itself).
 """
 
 from __future__ import annotations
@@ -95,3 +96,12 @@ def address(tensor: Tensor) -> int:
             f"{list(tensor.shape)}, {tensor.dtype}, {tensor.device}; this is a bug in maskedconv"
         )
     return pointer
+
+
+def addresses(*tensors: Tensor | None) -> list[int]:
+    """Each one's :func:`address`; 0 for None.
+
+    Raises:
+        RuntimeError: as :func:`address`.
+    """
+    return [0 if tensor is None else address(tensor) for tensor in tensors]

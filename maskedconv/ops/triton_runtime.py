@@ -1,12 +1,14 @@
-"""Decides whether Triton kernels can run: on a GPU, or in Triton's interpreter on the CPU."""
+"""Decides whether Triton kernels can run, and on which device: a GPU, or a CPU when interpreted."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 INTERPRETER_VARIABLE = "TRITON_INTERPRET"
 MOST_BLOCKS = 65535  # of the second and third axis of a grid; the first has 2**31 - 1
@@ -35,6 +37,11 @@ def cannot_launch(device: torch.device) -> str:
         f"its kernel is for cuda, or for the CPU under {INTERPRETER_VARIABLE}=1; "
         f"the tensors are on {device}"
     )
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager[object]:
+    """Launches go to the device of ``tensor``."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 @functools.cache

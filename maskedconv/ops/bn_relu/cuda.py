@@ -7,26 +7,30 @@ there before they are chosen.
 from __future__ import annotations
 
 import functools
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from maskedconv.ops import native
-from maskedconv.ops.bn_relu.problem import NO_MEMORY, BackwardMemory, Gradients, Needs, NormProblem
-from maskedconv.ops.channels import image_of_rows
+from maskedconv.ops.bn_relu.problem import (
+    NO_MEMORY,
+    BackwardMemory,
+    Gradients,
+    Needs,
+    NormProblem,
+    in_type_of,
+    memory_for_grad,
+)
+from maskedconv.ops.channels import image, image_of_rows
 from maskedconv.ops.geometry import dense_like, memory_format_of, pixel_pitch
-from maskedconv.ops.plain import address
+from maskedconv.ops.plain import address, addresses
 
 DEVICES: tuple[str, ...] = ("cuda",)
 DETERMINISTIC = True
 _MOST_PIXELS = 2**31 - 2**24  # kMostNormPixels of csrc/bn_relu/cuda/bn_relu_cuda.h
 _MOST_CHANNELS = 2**16
 _TILE = 16  # channels, at least, for which blocks that have ended are counted
-
-Image = tuple[int, int]  # address of a tensor's first element, distance of its pixels
-NO_IMAGE = (0, 0)
 
 
 class Workspace(NamedTuple):
@@ -56,11 +60,8 @@ def cannot_run(problem: NormProblem) -> str:
 
 def cannot_take(input: Tensor) -> str:
     """Empty when the kernels take ``input``, else the reason why not."""
-    compiled = native.module()
-    if compiled is None:
-        return native.REASON
-    if not hasattr(compiled, "bn_relu_cuda"):
-        return "maskedconv._C was built without CUDA"
+    if reason := native.why_no_cuda("bn_relu_cuda"):
+        return reason
     if input.device.type != "cuda":
         return f"its kernel is for cuda; the input is on {input.device}"
     if input.dtype not in native.TYPES:
@@ -80,7 +81,7 @@ def run(problem: NormProblem) -> Tensor:
     statistics = image_of_rows(norm.statistics, input.size(1))
     with torch.cuda.device(input.device):
         out = dense_like(input)
-        module().bn_relu_cuda(
+        native.loaded().bn_relu_cuda(
             *shape_of(input), image(input), statistics, image(out),
             multiprocessors(input.device), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
@@ -98,28 +99,18 @@ def run_backward(
         grad = grad.to(input.dtype).contiguous(memory_format=memory_format_of(input))
     with torch.cuda.device(input.device):
         grad_input = _memory_for_input(input, grad, memory) if needs[0] else None
-        # Of their own: autograd copies a gradient that is a view.
-        grad_weight, grad_bias = (
-            torch.empty(channels, dtype=torch.float32, device=input.device)
-            if needed and like is not None
-            else None
-            for needed, like in zip(needs[1:], norm[:2], strict=True)
-        )
+        grad_weight = memory_for_grad(norm.weight, needs[1], input)
+        grad_bias = memory_for_grad(norm.bias, needs[2], input)
         coefficients = torch.empty((2, channels), dtype=torch.float32, device=input.device)
         workspace = workspace_of(input)
-        module().bn_relu_backward_cuda(
+        native.loaded().bn_relu_backward_cuda(
             *shape_of(input), image(input), image(grad), statistics,
             norm.uses_batch_stats,
-            *(NO_IMAGE if one is None else image(one) for one in (grad_input, memory.summand)),
-            *(0 if part is None else address(part) for part in (grad_weight, grad_bias)),
-            address(coefficients), *workspace.arguments(),
+            image(grad_input), image(memory.summand),
+            *addresses(grad_weight, grad_bias, coefficients), *workspace.arguments(),
             torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
-    grad_weight, grad_bias = (
-        None if part is None or like is None else part.to(like.dtype)
-        for part, like in zip((grad_weight, grad_bias), norm[:2], strict=True)
-    )
-    return grad_input, grad_weight, grad_bias
+    return grad_input, in_type_of(norm.weight, grad_weight), in_type_of(norm.bias, grad_bias)
 
 
 def _memory_for_input(input: Tensor, grad: Tensor, memory: BackwardMemory) -> Tensor:
@@ -130,29 +121,16 @@ def _memory_for_input(input: Tensor, grad: Tensor, memory: BackwardMemory) -> Te
     return grad if memory.in_place and dense else dense_like(input)
 
 
-def module() -> ModuleType:
-    """The compiled module."""
-    compiled = native.module()
-    if compiled is None:
-        raise RuntimeError(native.REASON)
-    return compiled
-
-
 def shape_of(input: Tensor) -> tuple[str, int, int]:
     """Type, pixels and channels."""
     return native.TYPES[input.dtype], input.numel() // input.size(1), input.size(1)
-
-
-def image(tensor: Tensor) -> Image:
-    """Address, and distance of the pixels of ``[N, C, H, W]``."""
-    return address(tensor), pixel_pitch(tensor)
 
 
 def workspace_of(input: Tensor) -> Workspace:
     """For sums over all pixels of ``input``."""
     size = multiprocessors(input.device)
     _, pixels, channels = shape_of(input)
-    sums = module().bn_relu_cuda_sums(pixels, channels, size)
+    sums = native.loaded().bn_relu_cuda_sums(pixels, channels, size)
     words = sums + -(-channels // _TILE)
     return Workspace(torch.empty(words, dtype=torch.float32, device=input.device), sums, size)
 

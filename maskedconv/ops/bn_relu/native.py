@@ -10,10 +10,18 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import native
-from maskedconv.ops.bn_relu.problem import NO_MEMORY, BackwardMemory, Gradients, Needs, NormProblem
-from maskedconv.ops.channels import addresses_of_rows
+from maskedconv.ops.bn_relu.problem import (
+    NO_MEMORY,
+    BackwardMemory,
+    Gradients,
+    Needs,
+    NormProblem,
+    in_type_of,
+    memory_for_grad,
+)
+from maskedconv.ops.channels import addresses_of_rows, image
 from maskedconv.ops.geometry import dense_like, memory_format_of, pixel_pitch
-from maskedconv.ops.plain import address
+from maskedconv.ops.plain import address, addresses
 
 DEVICES: tuple[str, ...] = ("cpu",)
 MOST = 2**31 - 1  # kMost of csrc/common/checks.h
@@ -38,12 +46,11 @@ def cannot_run(problem: NormProblem) -> str:
 
 def run(problem: NormProblem) -> Tensor:
     """The activation, in new dense memory."""
-    if _COMPILED is None:
-        raise RuntimeError(native.REASON)
+    compiled = _COMPILED or native.loaded()
     input = problem.input
     out = dense_like(input)
     *_, scale, shift = addresses_of_rows(problem.norm.statistics, input.size(1))
-    _COMPILED.bn_relu(*_pixels(input), scale, shift, address(out), torch.get_num_threads())
+    compiled.bn_relu(*_pixels(input), scale, shift, address(out), torch.get_num_threads())
     return out
 
 
@@ -51,8 +58,7 @@ def run_backward(
     problem: NormProblem, grad: Tensor, needs: Needs, memory: BackwardMemory = NO_MEMORY
 ) -> Gradients:
     """The gradients; see :func:`maskedconv.ops.bn_relu.bn_relu_backward` for the arguments."""
-    if _COMPILED is None:
-        raise RuntimeError(native.REASON)
+    compiled = _COMPILED or native.loaded()
     input, norm, *_ = problem
     if grad.dtype != input.dtype or pixel_pitch(grad) != grad.size(1):
         grad = grad.to(input.dtype).contiguous(memory_format=memory_format_of(input))
@@ -62,26 +68,16 @@ def run_backward(
         if grad_input is None:
             grad_input = grad if memory.in_place else dense_like(input)
     channels = input.size(1)
-    grad_weight = _sums(channels) if needs[1] and norm.weight is not None else None
-    grad_bias = _sums(channels) if needs[2] and norm.bias is not None else None
+    grad_weight = memory_for_grad(norm.weight, needs[1], input)
+    grad_bias = memory_for_grad(norm.bias, needs[2], input)
     mean, _, inverse_deviation, scale, shift = addresses_of_rows(norm.statistics, channels)
     summand, written = memory.summand, image(grad_input)
-    _COMPILED.bn_relu_backward(
+    compiled.bn_relu_backward(
         *_pixels(input), scale, shift, address(grad), mean, inverse_deviation,
         norm.uses_batch_stats, *written, *(written if summand is grad_input else image(summand)),
-        _pointer(grad_weight), _pointer(grad_bias), torch.get_num_threads(),
+        *addresses(grad_weight, grad_bias), torch.get_num_threads(),
     )  # fmt: skip
-    return grad_input, _in_type_of(grad_weight, norm.weight), _in_type_of(grad_bias, norm.bias)
-
-
-def _sums(channels: int) -> Tensor:
-    return torch.empty(channels, dtype=torch.float32, device="cpu")
-
-
-def _in_type_of(grad: Tensor | None, like: Tensor | None) -> Tensor | None:
-    if grad is None or like is None or grad.dtype is like.dtype:
-        return grad
-    return grad.to(like.dtype)
+    return grad_input, in_type_of(norm.weight, grad_weight), in_type_of(norm.bias, grad_bias)
 
 
 def _pixels(input: Tensor) -> tuple[str, int, int, int, int]:
@@ -89,12 +85,3 @@ def _pixels(input: Tensor) -> tuple[str, int, int, int, int]:
     channels = input.size(1)
     count = input.numel() // max(1, channels)
     return native.TYPES[input.dtype], address(input), pixel_pitch(input), count, channels
-
-
-def image(tensor: Tensor | None) -> tuple[int, int]:
-    """Address of the first pixel, and stride between pixels; zeros for no tensor."""
-    return (0, 0) if tensor is None else (address(tensor), pixel_pitch(tensor))
-
-
-def _pointer(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else address(tensor)

@@ -75,6 +75,28 @@ class Normalisation(NamedTuple):
         return self.statistics[3], self.statistics[4]
 
 
+def memory_for_grad(part: Tensor | None, needed: bool, input: Tensor) -> Tensor | None:
+    """Memory for the gradient of γ or β, float32, ``[C]``; None if it is not needed.
+
+    It is of its own, because autograd copies a gradient that is a view.
+
+    Args:
+        part: γ or β, or None.
+        input: of the BatchNorm.
+    """
+    if part is None or not needed:
+        return None
+    return torch.empty(input.size(1), dtype=torch.float32, device=input.device)
+
+
+def in_type_of(part: Tensor | None, grad: Tensor | None) -> Tensor | None:
+    """The gradient of γ or β in the type of this; None if there is none."""
+    # To ask is faster than a conversion that changes nothing.
+    if grad is None or part is None or grad.dtype is part.dtype:
+        return grad
+    return grad.to(part.dtype)
+
+
 class NormProblem(NamedTuple):
     """``relu(bn(input))``, or its gradients.
 

@@ -7,7 +7,6 @@ For a GPU on which the CUDA kernels cannot run, or are wrong. Not yet run on a G
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -19,6 +18,8 @@ from maskedconv.ops.bn_relu.problem import (
     Gradients,
     Needs,
     NormProblem,
+    in_type_of,
+    memory_for_grad,
 )
 from maskedconv.ops.channels import check_rows
 from maskedconv.ops.geometry import dense_like, pixel_pitch
@@ -62,7 +63,7 @@ def run(problem: NormProblem) -> Tensor:
     out = dense_like(input)
     pixels, channels = size_of(input)
     check_rows(norm.statistics, channels)
-    with on_device(input):
+    with triton_runtime.on_device(input):
         activation_kernel[_grid(input)](
             input, norm.statistics, out, pixels, channels, pixel_pitch(input), channels,
             norm.statistics.stride(0), **BLOCKS,
@@ -78,24 +79,16 @@ def run_backward(
     check_rows(norm.statistics, input.size(1))
     if pixel_pitch(grad) == 0 or pixel_pitch(grad) * (grad.numel() // grad.size(1)) >= _INT32:
         grad = grad.contiguous(memory_format=torch.channels_last)
-    grad_weight, grad_bias = (
-        torch.empty(input.size(1), dtype=torch.float32, device=input.device)
-        if needed and like is not None
-        else None
-        for needed, like in zip(needs[1:], norm[:2], strict=True)
-    )
+    grad_weight = memory_for_grad(norm.weight, needs[1], input)
+    grad_bias = memory_for_grad(norm.bias, needs[2], input)
     problem = problem._replace(grad=grad)
-    with on_device(input):
+    with triton_runtime.on_device(input):
         coefficients = None
         if norm.uses_batch_stats or grad_weight is not None or grad_bias is not None:
             coefficients = _coefficients(problem, grad_weight, grad_bias)
         used = coefficients if norm.uses_batch_stats else None
         grad_input = _grad_input(problem, used, memory) if needs[0] else None
-    grad_weight, grad_bias = (
-        None if part is None or like is None else part.to(like.dtype)
-        for part, like in zip((grad_weight, grad_bias), norm[:2], strict=True)
-    )
-    return grad_input, grad_weight, grad_bias
+    return grad_input, in_type_of(norm.weight, grad_weight), in_type_of(norm.bias, grad_bias)
 
 
 def _coefficients(
@@ -153,11 +146,6 @@ def split(pixels: int) -> tuple[int, int]:
     blocks = math.ceil(pixels / BLOCKS["BLOCK_PIXELS"])
     chunk = math.ceil(blocks / PARTS) * BLOCKS["BLOCK_PIXELS"]
     return math.ceil(pixels / chunk), chunk
-
-
-def on_device(input: Tensor) -> AbstractContextManager[object]:
-    """Launches go to the device of ``input``."""
-    return torch.cuda.device(input.device) if input.is_cuda else nullcontext()
 
 
 def _grid(input: Tensor) -> tuple[int, int]:

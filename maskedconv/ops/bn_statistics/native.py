@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import native
-from maskedconv.ops.bn_relu.native import MOST, image
+from maskedconv.ops.bn_relu.native import MOST
 from maskedconv.ops.bn_statistics.problem import StatisticsProblem
-from maskedconv.ops.channels import check_rows, of_channels
+from maskedconv.ops.channels import check_rows, image, of_channels
 from maskedconv.ops.geometry import pixel_pitch
-from maskedconv.ops.plain import address
+from maskedconv.ops.plain import address, addresses
 
 DEVICES: tuple[str, ...] = ("cpu",)
 MEAN_OVER_BATCHES = -1.0  # as momentum of the compiled kernels
@@ -42,8 +42,7 @@ def cannot_run(problem: StatisticsProblem) -> str:
 @torch.no_grad()
 def run(problem: StatisticsProblem) -> Tensor:
     """The statistics, ``[5, C]``."""
-    if _COMPILED is None:
-        raise RuntimeError(native.REASON)
+    compiled = _COMPILED or native.loaded()
     input, weight, bias, eps, running, moments, out, _, summand, total = problem
     channels = input.size(1)
     pixels = input.numel() // max(1, channels)
@@ -51,18 +50,18 @@ def run(problem: StatisticsProblem) -> Tensor:
         out = torch.empty((5, channels), dtype=torch.float32, device="cpu")
     else:
         check_rows(out, channels)
-    affine = [of_channels(part, channels) for part in (weight, bias)]
+    weight, bias = of_channels(weight, channels), of_channels(bias, channels)
     mean, var, batches, momentum = running or (None, None, None, 0.0)
-    state = [0 if part is None else address(part) for part in (*affine, mean, var, batches)]
+    state = addresses(weight, bias, mean, var, batches)
     if momentum is None:
         momentum = MEAN_OVER_BATCHES if batches is not None else 0.0
     rest = state, momentum, eps, (address(out), out.stride(0))
     if moments is None:
-        _COMPILED.bn_statistics(
+        compiled.bn_statistics(
             native.TYPES[input.dtype], image(input), pixels, channels, image(summand), image(total),
             *rest, torch.get_num_threads(),
         )  # fmt: skip
     else:
         out[:2] = moments
-        _COMPILED.bn_statistics_of_moments(pixels, channels, *rest)
+        compiled.bn_statistics_of_moments(pixels, channels, *rest)
     return out

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from maskedconv.ops import triton_runtime
 from maskedconv.ops.bn_relu import triton as bn_relu
 from maskedconv.ops.bn_statistics.problem import RunningStatistics, StatisticsProblem
 from maskedconv.ops.bn_statistics.reference import move
@@ -39,7 +40,7 @@ def run(problem: StatisticsProblem) -> Tensor:
         out = torch.empty((5, channels), dtype=torch.float32, device=input.device)
     # The mean over all batches moves by a fraction that is on the device.
     in_kernel = running is not None and running.momentum is not None
-    with bn_relu.on_device(input):
+    with triton_runtime.on_device(input):
         if moments is None:
             parts, chunk = _spread(input, problem.summand, problem.total)
         else:

@@ -11,7 +11,7 @@ from torch import Tensor
 from maskedconv.checks import check_int
 from maskedconv.ops.dispatch import Operator, dispatch
 from maskedconv.ops.masked_weight import cuda, native, reference, triton
-from maskedconv.ops.masked_weight.packed_mask import pack_mask, unpack_mask
+from maskedconv.ops.masked_weight.packed_mask import check_bits, pack_mask, unpack_bits, unpack_mask
 from maskedconv.ops.masked_weight.problem import (
     MaskProblem,
     ScoreGradProblem,
@@ -28,11 +28,13 @@ __all__ = [
     "ScoreGradProblem",
     "Threshold",
     "ThresholdProblem",
+    "check_bits",
     "find_threshold",
     "mask_weight",
     "masked_weight",
     "pack_mask",
     "score_grad",
+    "unpack_bits",
     "unpack_mask",
 ]
 

@@ -5,8 +5,6 @@ Not yet run on a GPU: ``ops/measured.py`` checks the results there before they a
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
@@ -26,7 +24,7 @@ from maskedconv.ops.masked_weight.problem import (
     Threshold,
     ThresholdProblem,
 )
-from maskedconv.ops.plain import address
+from maskedconv.ops.plain import address, addresses
 
 DEVICES: tuple[str, ...] = ("cuda",)
 DETERMINISTIC = True  # counts are integers, and sums are added in a fixed order
@@ -35,11 +33,8 @@ _MOST_ELEMENTS = 2**31 - 2**16
 
 def cannot_run(problem: AnyMaskProblem) -> str:
     """The reason why the kernels cannot take this problem, or an empty string."""
-    compiled = native.module()
-    if compiled is None:
-        return native.REASON
-    if not hasattr(compiled, "masked_weight_cuda"):
-        return "maskedconv._C was built without CUDA"
+    if reason := native.why_no_cuda("masked_weight_cuda"):
+        return reason
     first, *others = problem.tensors()
     for tensor in (first, *others):
         if tensor.device.type != "cuda" or tensor.device != first.device:
@@ -58,7 +53,7 @@ def find_threshold(problem: ThresholdProblem) -> Threshold:
     score, num_kept, _ = problem
     if num_kept == 0:
         return reference.find_threshold(problem)
-    compiled = _module()
+    compiled = native.loaded()
     with torch.cuda.device(score.device):
         score, layout = dense_copy(score)
         counted, words = compiled.find_threshold_cuda_space(score.numel())
@@ -76,7 +71,7 @@ def find_threshold(problem: ThresholdProblem) -> Threshold:
 def masked_weight(problem: MaskProblem) -> Tensor:
     """The masked weight, on PyTorch's current stream."""
     weight, score, (value, first), binary, scale, dtype, _ = problem
-    compiled = _module()
+    compiled = native.loaded()
     with torch.cuda.device(weight.device):
         out, layout = result_like(weight, dtype)
         weight, score = in_layout_of(out, weight), in_layout_of(out, score)
@@ -85,9 +80,8 @@ def masked_weight(problem: MaskProblem) -> Tensor:
             shape = compiled.MASKED_WEIGHT_CUDA_PARTS, 2
             parts = torch.empty(shape, dtype=torch.float64, device=out.device)
         compiled.masked_weight_cuda(
-            native.TYPES[dtype], address(weight), address(score), *layout, address(value),
-            address(first), scale, address(out), 0 if parts is None else address(parts),
-            torch.cuda.current_stream().cuda_stream,
+            native.TYPES[dtype], *addresses(weight, score), *layout, *addresses(value, first),
+            scale, *addresses(out, parts), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     return out
 
@@ -98,15 +92,8 @@ def score_grad(problem: ScoreGradProblem) -> Tensor:
     with torch.cuda.device(weight.device):
         out, _ = result_like(weight, dtype)
         grad, weight, score = (in_layout_of(out, tensor) for tensor in problem.tensors())
-        _module().score_grad_cuda(
+        native.loaded().score_grad_cuda(
             native.TYPES[grad.dtype], address(grad), address(weight), address(score), out.numel(),
             binary, scale, address(out), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     return out
-
-
-def _module() -> ModuleType:
-    compiled = native.module()
-    if compiled is None:
-        raise RuntimeError(native.REASON)
-    return compiled

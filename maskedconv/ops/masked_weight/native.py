@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
@@ -58,21 +56,23 @@ def find_threshold(problem: ThresholdProblem) -> Threshold:
     score, num_kept, _ = problem
     if num_kept == 0:
         return reference.find_threshold(problem)
+    compiled = _COMPILED or native.loaded()
     dense = score if score.is_contiguous() else in_layout_of(torch.empty_like(score), score)
     value = torch.empty((), dtype=torch.float32, device="cpu")
     first = torch.empty((), dtype=torch.int64, device="cpu")
     pointers = address(value), address(first)
     threads = torch.get_num_threads()
-    _module().find_threshold(address(dense), score.numel(), num_kept, *pointers, threads)
+    compiled.find_threshold(address(dense), score.numel(), num_kept, *pointers, threads)
     if not score.is_contiguous() and int(first) != 0:
         # The index is that in memory, but must be that of the row-major order.
         dense = score.contiguous()
-        _module().find_threshold(address(dense), score.numel(), num_kept, *pointers, threads)
+        compiled.find_threshold(address(dense), score.numel(), num_kept, *pointers, threads)
     return Threshold(value, first)
 
 
 def masked_weight(problem: MaskProblem) -> Tensor:
     """The masked weight."""
+    compiled = _COMPILED or native.loaded()
     weight, score, (value, first), binary, scale, dtype, _ = problem
     out = torch.empty_like(weight, dtype=dtype, requires_grad=False)
     if not out.is_contiguous() and 0 < int(first) < score.numel():
@@ -80,7 +80,7 @@ def masked_weight(problem: MaskProblem) -> Tensor:
         rows = problem._replace(weight=weight.contiguous(), score=score.contiguous())
         return out.copy_(masked_weight(rows))
     weight, score = in_layout_of(out, weight), in_layout_of(out, score)
-    _module().masked_weight(
+    compiled.masked_weight(
         native.TYPES[dtype], address(weight), address(score), weight.numel(), address(value),
         address(first), binary, scale, address(out), torch.get_num_threads(),
     )  # fmt: skip
@@ -89,17 +89,12 @@ def masked_weight(problem: MaskProblem) -> Tensor:
 
 def score_grad(problem: ScoreGradProblem) -> Tensor:
     """The gradient of the scores."""
+    compiled = _COMPILED or native.loaded()
     _, weight, _, binary, scale, dtype, _ = problem
     out = torch.empty_like(weight, dtype=dtype, requires_grad=False)
     grad, weight, score = (in_layout_of(out, tensor) for tensor in problem.tensors())
-    _module().score_grad(
+    compiled.score_grad(
         native.TYPES[grad.dtype], address(grad), address(weight), address(score), weight.numel(),
         binary, scale, address(out), torch.get_num_threads(),
     )  # fmt: skip
     return out
-
-
-def _module() -> ModuleType:
-    if _COMPILED is None:
-        raise RuntimeError(native.REASON)
-    return _COMPILED

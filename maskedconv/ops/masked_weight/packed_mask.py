@@ -27,6 +27,22 @@ def unpack_mask(bits: Tensor, shape: Sequence[int]) -> Tensor:
     """The mask that :func:`pack_mask` packed, bool, of the given shape.
 
     Raises:
+        ValueError: as :func:`check_bits`.
+    """
+    check_bits(bits, shape)
+    return unpack_bits(bits, shape)
+
+
+def unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
+    """As :func:`unpack_mask`, of bits that are not checked, so the host does not wait."""
+    flat = (bits[:, None] >> _places(bits) & 1).flatten()
+    return flat[: math.prod(shape)].view(*shape).bool()
+
+
+def check_bits(bits: Tensor, shape: Sequence[int]) -> None:
+    """Checks the bits of a mask.
+
+    Raises:
         ValueError: ``bits`` is not the packed mask of such a shape.
     """
     size = math.prod(shape)
@@ -35,10 +51,8 @@ def unpack_mask(bits: Tensor, shape: Sequence[int]) -> Tensor:
             f"bits is {list(bits.shape)} of {bits.dtype}; expected [{math.ceil(size / 8)}] of "
             f"torch.uint8 for a mask of shape {list(shape)}"
         )
-    kept = (bits[:, None] >> _places(bits) & 1).bool().flatten()
-    if bool(kept[size:].any()):
+    if size % 8 and int(bits[-1]) >> size % 8:
         raise ValueError(f"bits has set bits behind its last; expected {size} bits and zeros")
-    return kept[:size].view(*shape)
 
 
 def _places(like: Tensor) -> Tensor:

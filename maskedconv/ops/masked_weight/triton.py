@@ -7,7 +7,6 @@ run on a GPU: ``ops/measured.py`` checks the results there before they are chose
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -65,7 +64,7 @@ def find_threshold(problem: ThresholdProblem) -> Threshold:
         return reference.find_threshold(problem)
     score, layout = dense_copy(score)
     elements, shifts = score.numel(), digits_of(score.numel())
-    with _on_device(score):
+    with triton_runtime.on_device(score):
         counts = torch.zeros(len(shifts), 2**DIGIT, dtype=torch.int32, device=score.device)
         state = torch.empty(len(shifts) + 1, 2, dtype=torch.int64, device=score.device)
         value, first = score.new_empty(()), state.new_empty(())
@@ -90,7 +89,7 @@ def masked_weight(problem: MaskProblem) -> Tensor:
     weight, score = in_layout_of(out, weight), in_layout_of(out, score)
     elements, sums = out.numel(), None
     parts, chunk = split(elements)
-    with _on_device(out):
+    with triton_runtime.on_device(out):
         if binary:
             sums = torch.empty(parts, 2, dtype=torch.float64, device=out.device)
             sums_kernel[(parts,)](
@@ -111,7 +110,7 @@ def score_grad(problem: ScoreGradProblem) -> Tensor:
     _, weight, _, binary, scale, dtype, _ = problem
     out, _ = result_like(weight, dtype)
     tensors = (in_layout_of(out, tensor) for tensor in problem.tensors())
-    with _on_device(out):
+    with triton_runtime.on_device(out):
         score_grad_kernel[_grid(out)](*tensors, out, out.numel(), scale, BINARY=binary, **BLOCK)
     return out
 
@@ -146,7 +145,3 @@ def split(elements: int) -> tuple[int, int]:
 
 def _grid(tensor: Tensor) -> tuple[int]:
     return (math.ceil(tensor.numel() / BLOCK["BLOCK"]),)
-
-
-def _on_device(tensor: Tensor) -> AbstractContextManager[object]:
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

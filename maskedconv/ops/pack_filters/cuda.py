@@ -21,11 +21,9 @@ _MOST_ELEMENTS = 2**28  # from the first to the last: all indices of the kernel 
 
 def cannot_run(problem: PackProblem) -> str:
     """The reason why the kernel cannot take these filters, or an empty string."""
-    module, learned, frozen = native.module(), problem.learned, problem.frozen
-    if module is None:
-        return native.REASON
-    if not hasattr(module, "pack_filters_cuda"):
-        return "maskedconv._C was built without CUDA"
+    learned, frozen = problem.learned, problem.frozen
+    if reason := native.why_no_cuda("pack_filters_cuda"):
+        return reason
     if learned.device.type != "cuda" or frozen.device != learned.device:
         return f"its kernel is for cuda; the filters are on {learned.device} and {frozen.device}"
     if learned.dtype != torch.float32 or frozen.dtype != torch.float32:
@@ -43,16 +41,13 @@ def _span(filters: Tensor) -> int:
 
 def run(problem: PackProblem) -> Tensor:
     """The weight, on PyTorch's current stream."""
-    module = native.module()
-    if module is None:
-        raise RuntimeError(native.REASON)
     learned, frozen = problem.learned, problem.frozen
     with torch.cuda.device(learned.device):
         out = torch.empty(
             problem.shape, dtype=problem.dtype, device=learned.device,
             memory_format=problem.memory_format,
         )  # fmt: skip
-        module.pack_filters_cuda(
+        native.loaded().pack_filters_cuda(
             address(out), out.stride(), native.TYPES[problem.dtype],
             address(learned), learned.stride(), address(frozen), frozen.stride(),
             problem.shape, learned.size(problem.slice_dim), problem.slice_dim,

@@ -36,13 +36,6 @@ def cannot_run(problem: PackProblem) -> str:
 
 def run(problem: PackProblem) -> Tensor:
     """The weight, on PyTorch's current stream."""
-    if problem.learned.device.type == "cpu":
-        return _launch(problem)
-    with torch.cuda.device(problem.learned.device):
-        return _launch(problem)
-
-
-def _launch(problem: PackProblem) -> Tensor:
     from maskedconv.ops.pack_filters.triton_kernels import pack_filters_kernel
 
     learned, frozen = problem.learned, problem.frozen
@@ -53,10 +46,10 @@ def _launch(problem: PackProblem) -> Tensor:
     # Dimensions from slowest to fastest: [O, I, kH, kW] or, in channels_last, [O, kH, kW, I].
     order = (0, 1, 2, 3) if weight.is_contiguous() else (0, 2, 3, 1)
     grid = (math.ceil(weight.numel() / LAUNCH["BLOCK"]),)
-    pack_filters_kernel[grid](
-        learned, frozen, weight,
-        weight.numel(), *(weight.size(dim) for dim in order[1:]), learned.size(problem.slice_dim),
-        *(learned.stride(dim) for dim in order), *(frozen.stride(dim) for dim in order),
-        SLICE=order.index(problem.slice_dim), **LAUNCH,
-    )  # fmt: skip
+    with triton_runtime.on_device(learned):
+        pack_filters_kernel[grid](
+            learned, frozen, weight, weight.numel(), *(weight.size(dim) for dim in order[1:]),
+            learned.size(problem.slice_dim), *(learned.stride(dim) for dim in order),
+            *(frozen.stride(dim) for dim in order), SLICE=order.index(problem.slice_dim), **LAUNCH,
+        )  # fmt: skip
     return weight

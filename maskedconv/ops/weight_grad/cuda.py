@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maskedconv.ops import native
 from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.plain import addresses
 from maskedconv.ops.weight_grad import gpu
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
@@ -23,11 +24,8 @@ DETERMINISTIC = True  # sums are added in a fixed order
 def cannot_run(problem: WeightGradProblem) -> str:
     """The reason why the kernel cannot take this problem, or an empty string."""
     input, grad_output = problem.input, problem.grad_output
-    module = native.module()
-    if module is None:
-        return native.REASON
-    if not hasattr(module, "weight_grad_cuda"):
-        return "maskedconv._C was built without CUDA"
+    if reason := native.why_no_cuda("weight_grad_cuda"):
+        return reason
     if reason := gpu.why_not_on_cuda(problem):
         return reason
     if input.dtype not in native.TYPES or grad_output.dtype != input.dtype:
@@ -61,7 +59,7 @@ def _splits(
     limits: gpu.Limits,
 ) -> int:
     """The number of partial gradients that the kernel writes; 0 if it does not fit."""
-    splits = gpu.module().weight_grad_cuda_splits(
+    splits = native.loaded().weight_grad_cuda_splits(
         native.TYPES[dtype], input_shape, shape,
         geometry.stride, geometry.padding, geometry.dilation, *limits,
     )  # fmt: skip
@@ -81,8 +79,8 @@ def run(problem: WeightGradProblem) -> Tensor:
         out = gpu.new_result(problem)
         workspace = out.new_empty((splits, *out.shape)) if splits > 1 else None
         prologue = gpu.prologue(problem)
-        gpu.module().weight_grad_cuda(
-            *gpu.operands(problem), *gpu.addresses(*prologue, out, workspace),
+        native.loaded().weight_grad_cuda(
+            *gpu.operands(problem), *addresses(*prologue, out, workspace),
             *gpu.limits_of(device), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     return out.permute(0, 3, 1, 2)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maskedconv.ops import native
 from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.plain import addresses
 from maskedconv.ops.weight_grad import gpu
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
@@ -23,12 +24,9 @@ _TYPES = (torch.bfloat16, torch.float16)
 
 def why_not_built() -> str:
     """The reason why the kernel is not in the compiled module, or an empty string."""
-    module = native.module()
-    if module is None:
-        return native.REASON
-    if not hasattr(module, "weight_grad_wgmma"):
-        return "maskedconv._C was built without CUDA"
-    archs = module.build_info()["cuda_archs"]
+    if reason := native.why_no_cuda("weight_grad_wgmma"):
+        return reason
+    archs = native.loaded().build_info()["cuda_archs"]
     if not {"90", "90a"} & set(archs.split()):
         return f"maskedconv._C was built for sm {archs}, without 90"
     return ""
@@ -51,7 +49,7 @@ def cannot_run(problem: WeightGradProblem) -> str:
     if reason := outside_the_kernels(problem):
         return reason
     limits = gpu.limits_of(input.device)
-    return str(gpu.module().weight_grad_wgmma_refusal(*gpu.operands(problem), *limits))
+    return str(native.loaded().weight_grad_wgmma_refusal(*gpu.operands(problem), *limits))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -63,7 +61,7 @@ def _workspace(
     limits: gpu.Limits,
 ) -> tuple[int, int]:
     """Numbers of floats and of counters that a launch needs."""
-    floats, counters = gpu.module().weight_grad_wgmma_workspace(
+    floats, counters = native.loaded().weight_grad_wgmma_workspace(
         native.TYPES[dtype], input_shape, shape,
         geometry.stride, geometry.padding, geometry.dilation, *limits,
     )  # fmt: skip
@@ -79,8 +77,8 @@ def run(problem: WeightGradProblem) -> Tensor:
         # Of this call alone, as of ops/bn_relu/cuda.py; the launch sets the counters to 0.
         workspace = out.new_empty(floats) if floats else None
         counted = out.new_empty(counters, dtype=torch.int32) if counters else None
-        gpu.module().weight_grad_wgmma(
-            *gpu.operands(problem), *gpu.addresses(*prologue, out, workspace, counted),
+        native.loaded().weight_grad_wgmma(
+            *gpu.operands(problem), *addresses(*prologue, out, workspace, counted),
             *limits, torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     return out.permute(0, 3, 1, 2)

@@ -28,18 +28,6 @@ def limits_of(device: torch.device) -> Limits:
     return Limits(properties.multi_processor_count, properties.shared_memory_per_block_optin)
 
 
-def module() -> Any:
-    """The compiled module.
-
-    Raises:
-        RuntimeError: there is none.
-    """
-    found = native.module()
-    if found is None:
-        raise RuntimeError(native.REASON)
-    return found
-
-
 def why_not_on_cuda(problem: WeightGradProblem) -> str:
     """The reason why the tensors are not on one GPU, or an empty string."""
     input, grad_output = problem.input, problem.grad_output
@@ -78,8 +66,3 @@ def prologue(problem: WeightGradProblem) -> list[Tensor | None]:
     """
     channels = problem.shape[1]
     return [of_channels(part, channels) for part in (problem.scale, problem.shift)]
-
-
-def addresses(*tensors: Tensor | None) -> list[int]:
-    """Zero for None."""
-    return [0 if tensor is None else address(tensor) for tensor in tensors]

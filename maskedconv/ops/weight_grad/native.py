@@ -31,8 +31,7 @@ def cannot_run(problem: WeightGradProblem) -> str:
 
 def run(problem: WeightGradProblem) -> Tensor:
     """The gradient in float32, channels_last."""
-    if _COMPILED is None:
-        raise RuntimeError(native.REASON)
+    compiled = _COMPILED or native.loaded()
     input, grad_output, shape, _, geometry, scale, shift, _ = problem
     # PyTorch takes numbers faster than a shape.
     out = torch.empty(*shape, dtype=torch.float32, memory_format=torch.channels_last, device="cpu")
@@ -40,7 +39,7 @@ def run(problem: WeightGradProblem) -> Tensor:
     if scale is not None and shift is not None:
         scale, shift = of_channels(scale, shape[1]), of_channels(shift, shape[1])
         scale_at, shift_at = address(scale), address(shift)
-    _COMPILED.weight_grad(
+    compiled.weight_grad(
         native.TYPES[input.dtype],
         address(input), input.shape, input.stride(),
         address(grad_output), grad_output.shape, grad_output.stride(),

@@ -74,9 +74,7 @@ def _processors(device: torch.device) -> int:
 def run(problem: WeightGradProblem) -> Tensor:
     """The gradient in float32, channels_last."""
     problem = _without_skipped_pixels(problem)
-    if problem.input.device.type == "cpu":
-        return _launch(problem)
-    with torch.cuda.device(problem.input.device):
+    with triton_runtime.on_device(problem.input):
         return _launch(problem)
 
 
