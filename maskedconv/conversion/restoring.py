@@ -1,4 +1,4 @@
-"""Converts plain layers to those that a checkpoint describes, until the load fails or succeeds."""
+"""Replaces plain layers by those that a checkpoint describes; a load that fails puts them back."""
 
 from __future__ import annotations
 

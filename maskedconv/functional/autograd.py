@@ -1,4 +1,4 @@
-"""The one autograd.Function: a convolution whose weight gradient covers the learned slice only.
+"""The autograd.Function of a convolution whose weight gradient covers only the learned slice.
 
 A plain ``forward(ctx, ...)`` costs a few microseconds a call, a third of ``setup_context`` or of a
 registered operator with autograd. Its price: no double backward and no ``torch.func`` transforms.
@@ -79,7 +79,7 @@ class MaskedConvolution(torch.autograd.Function):
             whole_bias = joined_bias(bias, frozen_bias, input.dtype, selected)
         needs_input, needs_learned = ctx.needs_input_grad[:2]
         saved_input = None
-        # Without the call in the usual case: a step of a first layer notices it.
+        # The call is left out in the usual case; its time shows in the first layer.
         if needs_learned and slice_dim == 0 and geometry.groups == 1:
             saved_input = input
         elif needs_learned and selected is not None:

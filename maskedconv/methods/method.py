@@ -34,7 +34,7 @@ class LayerFactory:
 
 
 def no_embedding(method: str) -> Callable[..., nn.Embedding]:
-    """What makes the embeddings of a new network under a method that has none: ValueError."""
+    """A factory of embeddings for a method that has none: each call raises ValueError."""
 
     def refuse(*arguments: Any, **options: Any) -> NoReturn:
         raise ValueError(

@@ -28,7 +28,7 @@ def modes_restored(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def buffers_restored(model: nn.Module) -> Iterator[None]:
-    """Restores buffers: those that are changed in place, and those that others take the place of.
+    """Restores the values of buffers that are changed in place, and buffers that are replaced.
 
     New ones stay, as what registers them may remember that it has done so.
     """

@@ -38,7 +38,7 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
     has_bias: bool
     which: tuple[int, ...] | None
     _selected: Selected | None
-    # Of a plain layer's weight and bias, for those that are not learned here.
+    # ``requires_grad`` of the plain layer's weight and bias, for those that are no parameter here.
     _requires_grad: dict[str, bool]
 
     @property
@@ -231,8 +231,9 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
     def learns(self) -> list[bool]:
         """Whether a layer that is made of this one's weight, and of its bias, learns them.
 
-        What is assembled cannot tell: it requires no gradient without grad mode, nor if nothing of
-        it is learned here. Then the plain layer tells that this one was made of, if any.
+        The assembled tensors cannot tell: they require no gradient under ``no_grad``, or if nothing
+        of them is learned here. Without a parameter, the answer is that of the plain layer that
+        this one was made of; True if there was none.
         """
         return [
             part.requires_grad

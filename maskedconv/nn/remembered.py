@@ -1,4 +1,4 @@
-"""Notices that frozen values are no longer those that a layer was made with, or that no seed is.
+"""Remembers the frozen values a layer was made with, and whether a seed gives them again.
 
 An average of models that includes buffers moves them by rounding; so may any code that writes into
 all values of a model. Values that were drawn without a seed are nowhere else.

@@ -54,7 +54,7 @@ def _lacks(device: str) -> str:
 
 
 def _no_compiler(language: str, variable: str, names: tuple[str, ...]) -> str:
-    """ "" if one of the programs is found."""
+    """The reason why no compiler is found, or an empty string."""
     if any(shutil.which(name) for name in names):
         return ""
     return f"the {language} compiler {' or '.join(names)} is missing ({variable} names another)"

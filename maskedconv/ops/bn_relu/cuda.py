@@ -1,7 +1,6 @@
 """bn_relu on CUDA, by the kernels of csrc/bn_relu/cuda/bn_relu.cu.
 
-Forward is one launch, backward two. Not yet run on a GPU: ``ops/measured.py`` checks their results
-there before they are chosen.
+Forward is one launch, backward two.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """bn_relu by the Triton kernels of ``triton_kernels.py``: one launch forward, three backward.
 
-For a GPU on which the CUDA kernels cannot run, or are wrong. Not yet run on a GPU:
-``ops/measured.py`` checks the results there before they are chosen.
+For a GPU on which the CUDA kernels cannot run, or are wrong.
 """
 
 from __future__ import annotations

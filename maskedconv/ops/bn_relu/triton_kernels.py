@@ -1,7 +1,4 @@
-"""The Triton kernels of bn_relu: the activation, and backward in three launches.
-
-Not yet run on a GPU.
-"""
+"""The Triton kernels of bn_relu: the activation, and backward in three launches."""
 
 # Python's type hints do not describe the arguments of Triton's functions.
 # mypy: ignore-errors

@@ -1,7 +1,4 @@
-"""bn_statistics on CUDA, in one launch with or without a sum, by csrc/bn_relu/cuda/statistics.cu.
-
-Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen.
-"""
+"""bn_statistics on CUDA, in one launch with or without a sum (csrc/bn_relu/cuda/statistics.cu)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """bn_statistics by the Triton kernels of ``triton_kernels.py``, in two launches.
 
-For a GPU on which the CUDA kernel cannot run, or is wrong. Not yet run on a GPU:
-``ops/measured.py`` checks the result there before it is chosen.
+For a GPU on which the CUDA kernel cannot run, or is wrong.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The Triton kernels of bn_statistics: the spread of parts of the pixels, and their union.
-
-Not yet run on a GPU.
-"""
+"""The Triton kernels of bn_statistics: the spread of parts of the pixels, and their union."""
 
 # Python's type hints do not describe the arguments of Triton's functions.
 # mypy: ignore-errors

@@ -1,7 +1,4 @@
-"""masked_weight on CUDA, by the compiled kernels of csrc/masked_weight/cuda/.
-
-Not yet run on a GPU: ``ops/measured.py`` checks the results there before they are chosen.
-"""
+"""masked_weight on CUDA, by the compiled kernels of csrc/masked_weight/cuda/."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """masked_weight by the Triton kernels of ``triton_kernels.py``.
 
-The selection takes one launch for each digit of the key (and of the index), and one more. Not yet
-run on a GPU: ``ops/measured.py`` checks the results there before they are chosen.
+The selection takes one launch for each digit of the key (and of the index), and one more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """masked_weight in Triton: selection digit by digit, masks and score gradients.
 
-Magnitudes are compared as the bits of a float without its sign, which order like integers. Not yet
-run on a GPU.
+Magnitudes are compared as the bits of a float without its sign, which order like integers.
 """
 
 # Python's type hints do not describe the arguments of Triton's functions.

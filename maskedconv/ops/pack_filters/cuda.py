@@ -1,7 +1,4 @@
-"""pack_filters on CUDA, by the compiled kernel of csrc/pack_filters/cuda/pack_filters.cu.
-
-Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen.
-"""
+"""pack_filters on CUDA, by the compiled kernel of csrc/pack_filters/cuda/pack_filters.cu."""
 
 from __future__ import annotations
 

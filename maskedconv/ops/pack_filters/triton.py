@@ -1,7 +1,4 @@
-"""pack_filters by the Triton kernel of ``triton_kernels.py``.
-
-Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen.
-"""
+"""pack_filters by the Triton kernel of ``triton_kernels.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pack_filters in Triton: one launch, in the weight's memory order. Not yet run on a GPU."""
+"""pack_filters in Triton: one launch, in the weight's memory order."""
 
 # Python's type hints do not describe the arguments of Triton's functions.
 # mypy: ignore-errors

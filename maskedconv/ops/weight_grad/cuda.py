@@ -1,7 +1,4 @@
-"""weight_grad on CUDA, by the compiled kernel of csrc/weight_grad/cuda/weight_grad.cu.
-
-Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen.
-"""
+"""weight_grad on CUDA, by the compiled kernel of csrc/weight_grad/cuda/weight_grad.cu."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 Without padding, the gradient is ``grad [pixels, n].T @ input [pixels, C]``. Pixels at equal
 distances are the rows of a view, also in the first channels of a wider tensor, so nothing is
-copied. On the CPU it is slower than the convolution (``bench/README.md``). Not yet run on a GPU:
-``ops/measured.py`` checks its result there before it is chosen.
+copied. On the CPU it is slower than the convolution (``bench/README.md``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""weight_grad by the Triton kernels of ``triton_kernels.py``.
-
-Not yet run on a GPU: ``ops/measured.py`` checks its result there before it is chosen.
-"""
+"""weight_grad by the Triton kernels of ``triton_kernels.py``."""
 
 from __future__ import annotations
 

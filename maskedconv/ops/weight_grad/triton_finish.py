@@ -2,7 +2,7 @@
 
 The product kernels use zeros for pixels outside a tap's range. Zero times NaN or infinity is NaN,
 which would reach unrelated elements. Elements that are not finite are therefore summed again, from
-the existing products only. Not yet run on a GPU.
+the existing products only.
 """
 
 # Python's type hints do not describe the arguments of Triton's functions.

@@ -3,7 +3,7 @@
 ``dW[o, tap, c] = sum over input pixels of x[pixel, c] * grad[pixel shifted by the tap, o]`` is one
 matrix product of channels by (filters, taps) over the input's pixels. The input is read once; taps,
 stride, padding and dilation act on the few channels of the gradient. The kernel in
-``triton_finish.py`` follows. Not yet run on a GPU.
+``triton_finish.py`` follows.
 
 Each tap loads its gradients anew, mostly from the L1 cache. Only ``tl.gather`` could shift a tile,
 and compiles (Triton 3.6, sm_90) to a shuffle and a select for each row of it.
