@@ -8,31 +8,12 @@
 #include "bn_relu/bn_relu.h"
 #include "bn_relu/statistics.h"
 #include "common.h"
+#include "common/bindings.h"
 
 namespace py = pybind11;
 
 namespace maskedconv {
 namespace {
-
-template <typename T = float> const T* read(uintptr_t pointer) {
-    return reinterpret_cast<const T*>(pointer);
-}
-template <typename T = float> T* written(uintptr_t pointer) {
-    return reinterpret_cast<T*>(pointer);
-}
-
-// Calls body(T()) for the type of that name.
-template <typename F> void for_type(const Checks& checks, const std::string& type, const F& body) {
-    switch (checks.type(type, kElementTypes)) {
-    case ElementType::bfloat16:
-        return body(Bfloat16());
-    case ElementType::float16:
-        return body(Float16());
-    case ElementType::float32:
-        break;
-    }
-    body(float());
-}
 
 // The elements of a tensor: `pixels` of `channels` channels, `pitch` apart.
 int64_t check_image(const Checks& checks, const std::string& name, uintptr_t data, int64_t pixels,

@@ -3,31 +3,13 @@
 #include <string>
 
 #include "common.h"
+#include "common/bindings.h"
 #include "masked_weight/masked_weight.h"
 
 namespace py = pybind11;
 
 namespace maskedconv {
 namespace {
-
-template <typename T = float> const T* read(uintptr_t pointer) {
-    return reinterpret_cast<const T*>(pointer);
-}
-template <typename T = float> T* written(uintptr_t pointer) {
-    return reinterpret_cast<T*>(pointer);
-}
-
-// Calls body(T()) for the type of that name.
-template <typename F> void for_type(const Checks& checks, const std::string& type, const F& body) {
-    switch (checks.type(type, kElementTypes)) {
-    case ElementType::bfloat16:
-        return body(Bfloat16());
-    case ElementType::float16:
-        return body(Float16());
-    case ElementType::float32:
-        return body(float());
-    }
-}
 
 void check_elements(const Checks& checks, int64_t elements, int threads) {
     checks.between("elements", elements, 0);

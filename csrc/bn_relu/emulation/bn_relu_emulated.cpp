@@ -1,26 +1,9 @@
 // bn_relu's CUDA kernels on the CPU, as a C library: built by the tests, never installed.
 #include "bn_relu/cuda/bn_relu.cu"
 #include "bn_relu/cuda/statistics.cu"
-
-namespace {
+#include "common/emulation/attempt.h"
 
 using namespace maskedconv;
-
-std::string last_error;
-
-// 0: done; 1: see emulated_error.
-template <typename Run> int attempt(unsigned seed, Run run) {
-    try {
-        seed_emulation(seed);
-        run();
-    } catch (const std::exception& error) {
-        last_error = error.what();
-        return 1;
-    }
-    return 0;
-}
-
-} // namespace
 
 // What tests give to all functions. Pixels are `pitch` elements apart, statistics' rows `channels`.
 struct EmulatedNorm {
@@ -38,8 +21,6 @@ struct EmulatedNorm {
 };
 
 extern "C" {
-
-const char* emulated_error() { return last_error.c_str(); }
 
 int64_t emulated_sums(const EmulatedNorm* n) {
     return bn_relu_cuda_sums(n->shape(), n->multiprocessors);

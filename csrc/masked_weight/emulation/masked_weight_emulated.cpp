@@ -1,26 +1,9 @@
 // masked_weight's CUDA kernels on the CPU, as a C library: built by the tests, never installed.
+#include "common/emulation/attempt.h"
 #include "masked_weight/cuda/masked_weight.cu"
 #include "masked_weight/cuda/selection.cu"
 
-namespace {
-
 using namespace maskedconv;
-
-std::string last_error;
-
-// 0: done; 1: see emulated_error.
-template <typename Run> int attempt(unsigned seed, Run run) {
-    try {
-        seed_emulation(seed);
-        run();
-    } catch (const std::exception& error) {
-        last_error = error.what();
-        return 1;
-    }
-    return 0;
-}
-
-} // namespace
 
 // What tests give to the functions.
 struct EmulatedMask {
@@ -39,8 +22,6 @@ struct EmulatedMask {
 };
 
 extern "C" {
-
-const char* emulated_error() { return last_error.c_str(); }
 
 // The elements of `counts` and `states`.
 void emulated_space(int64_t elements, int64_t* counts, int64_t* states) {

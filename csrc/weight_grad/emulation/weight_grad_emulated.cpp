@@ -1,4 +1,5 @@
 // weight_grad's CUDA kernel on the CPU, as a C library: built by the tests, never installed.
+#include "common/emulation/attempt.h"
 #include "weight_grad/cuda/weight_grad.cu"
 #include "weight_grad/emulation/problem.h"
 
@@ -6,7 +7,6 @@ namespace {
 
 using namespace maskedconv;
 
-std::string last_error;
 int last_fast = 0;
 
 // Whether the kernel of this type takes the problem by its fast path.
@@ -22,8 +22,6 @@ extern "C" {
 
 // Elements of the last weight_grad.
 int64_t emulated_computed_again() { return computed_again; }
-
-const char* emulated_error() { return last_error.c_str(); }
 
 // Of the last weight_grad.
 int emulated_fast_path() { return last_fast; }
@@ -52,18 +50,13 @@ int emulated_weight_grad(unsigned seed, int type, const void* x, const int64_t* 
     p.scale = scale, p.shift = shift, p.out = out;
     const CudaLimits limits{multiprocessors, shared_bytes};
     const ElementType element = static_cast<ElementType>(type);
-    try {
-        seed_emulation(seed);
+    return attempt(seed, [&] {
         computed_again = 0;
         const int64_t splits = weight_grad_cuda_splits(p, element, limits);
         const int64_t elements = p.filters * p.kernel.rows * p.kernel.columns * p.channels;
         std::vector<float> workspace(splits * elements, NAN);
         weight_grad_cuda(p, element, limits, workspace.data(), 0);
         last_fast = takes_fast_path(p, element, limits);
-    } catch (const std::exception& error) {
-        last_error = error.what();
-        return 1;
-    }
-    return 0;
+    });
 }
 }

@@ -1,13 +1,12 @@
 // weight_grad by wgmma on the CPU, and its arithmetic, as a C library: built by the tests, never
 // installed.
+#include "common/emulation/attempt.h"
 #include "weight_grad/emulation/problem.h"
 #include "weight_grad/wgmma/cuda/weight_grad_wgmma_sm90a.cu"
 
 namespace {
 
 using namespace maskedconv;
-
-std::string last_error;
 
 // Launches with counters and sums that hold what other work has left.
 void run(const WeightGrad& p, ElementType type, const CudaLimits& limits) {
@@ -23,8 +22,6 @@ extern "C" {
 
 // Elements of the last run.
 int64_t emulated_computed_again() { return computed_again; }
-
-const char* emulated_error() { return last_error.c_str(); }
 
 // Rows and images of a tile, tiles, 8s of filters and 64s of channels of a block, filter groups,
 // channel blocks, blocks of a cluster, clusters, stages, bytes of a stage and of shared memory,
@@ -55,15 +52,10 @@ int emulated_weight_grad(unsigned seed, int type, const void* x, const int64_t* 
                          int shared_bytes, float* out) {
     WeightGrad p = problem_of(sizes, x, x_strides, grad, grad_strides);
     p.scale = scale, p.shift = shift, p.out = out;
-    try {
-        seed_emulation(seed);
+    return attempt(seed, [&] {
         computed_again = 0;
         run(p, static_cast<ElementType>(type), {multiprocessors, shared_bytes});
-    } catch (const std::exception& error) {
-        last_error = error.what();
-        return 1;
-    }
-    return 0;
+    });
 }
 
 // `images`: channels, columns, rows, images, and the strides of the last three; `box`: the same
