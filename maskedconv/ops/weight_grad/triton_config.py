@@ -1,7 +1,6 @@
 """Tile sizes of weight_grad's Triton kernels, as a pure function of the problem's sizes.
 
-They are derived from registers, padding and the cost of index arithmetic, not from measurements,
-because the kernels have not yet run on a GPU.
+They are derived from registers, padding and the cost of index arithmetic, not from measurements.
 """
 
 from __future__ import annotations
