@@ -138,7 +138,7 @@ def convert_(
     warn_of_none_learned(named, by_layer, 3)
     warn_of_all_frozen(named, 3)
     if rest is None:
-        warn_of_learned_rest(plan, layers.values(), 2)
+        warn_of_learned_rest(plan, layers.values(), learned is not None, 2)
     warn_of_stale_optimizers([one for _, one in chosen], "convert_", plan.freeze)
     for one in {id(one): one for _, one in chosen}.values():
         carry_to_parts(one, layers[id(one)])

@@ -121,13 +121,18 @@ class Plan:
                 yield place
 
 
-def warn_of_learned_rest(plan: Plan, layers: Iterable[PartlyLearned], stacklevel: int) -> None:
-    """Warns if what ``rest`` leaves learned is more than what the converted ``layers`` learn."""
+def warn_of_learned_rest(
+    plan: Plan, layers: Iterable[PartlyLearned], by_fraction: bool, stacklevel: int
+) -> None:
+    """Warns if what ``rest`` leaves learned is more than what the converted ``layers`` learn.
+
+    Not if a fraction or count leaves nothing to learn: that was asked for, or has another warning.
+    """
     parameters = [p for layer in layers for p in layer.parameters()]
     inside = sum(p.numel() for p in parameters if p.requires_grad)
     places = {id(place.parameter): place for place in plan.learned_rest()}.values()
     outside = sum(_size(place.parameter) for place in places)
-    if outside > inside:
+    if outside > inside and (parameters or not by_fraction):
         kinds = shortened(sorted({type(place.owner).__name__ for place in places}))
         warnings.warn(
             f"layers that convert_ did not convert learn {outside:,} values ({kinds}), more than "

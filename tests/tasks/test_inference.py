@@ -129,9 +129,8 @@ def test_in_inference_mode(model_in_mode):
         for name in ("a", "b"):
             masks.reset_scores(torch.Generator().manual_seed(ord(name)))
             masks.add(name)
-    expected = masks.infer(images())
-    tasks = two_tasks("slice")
-    answer = tasks.infer(images())
+    tasks, x = two_tasks("slice"), images()
+    expected, answer = masks.infer(x), tasks.infer(x)
     with torch.inference_mode():
-        assert masks.infer(images()) == expected
-        assert tasks.infer(images()) == answer
+        assert masks.infer(x) == expected
+        assert tasks.infer(x) == answer
