@@ -37,7 +37,8 @@ def select_learned_(model: Model, part: str | Sequence[str], *, bn_learned: bool
 
     Raises:
         ValueError: ``part`` is empty, or neither one of the names nor a pattern that matches a
-            name in ``model``; ``part`` is "bn" without ``bn_learned``. Nothing is changed then.
+            name in ``model``; ``part`` is "bn" without ``bn_learned``,
+            or the model has no BatchNorm. Nothing is changed then.
     """
     chosen = [part] if isinstance(part, str) else list(part)
     found = {name: _parameters(model, name) for name in chosen}
@@ -75,6 +76,11 @@ def _check(
         )
     if not chosen:
         raise ValueError(f"part is {part!r}; expected at least one of {present}")
+    if "bn" in chosen and not any(isinstance(one, _BatchNorm) for one in model.modules()):
+        raise ValueError(
+            f"part is {part!r}, but {type(model).__name__} has no BatchNorm; name its norms by a "
+            "pattern, such as '*norm*'"
+        )
     if "bn" in chosen and not bn_learned:
         nothing = ", which leaves nothing to learn" if set(chosen) == {"bn"} else ""
         raise ValueError(f"part is {part!r} and bn_learned is False{nothing}")

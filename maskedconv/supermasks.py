@@ -57,6 +57,8 @@ class Supermasks:
                 "weights"
             )
         self._tasks: dict[str, _Task] = {}
+        # Beside the scores, what a switch has replaced.
+        self._replaced: dict[str, Tensor] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,12 +80,17 @@ class Supermasks:
 
     @torch.no_grad()
     def switch(self, name: str) -> None:
-        """Makes the model compute what it did when the task was added. The scores stay.
+        """Makes the model compute what it did when the task was added, to use it.
+
+        The scores stay, and :meth:`release` brings the other values back that are trained with
+        them. Training before that changes neither.
 
         Raises:
             ValueError: there is no such task; the message lists those that exist.
         """
         task = self._task(name)
+        if self._replaced is None:
+            self._replaced = {key: tensor.clone() for key, tensor in self._others().items()}
         for layer, bits in zip(self._layers, task.bits, strict=True):
             layer.hold_mask(bits)
         for key, tensor in self._others().items():
@@ -112,10 +119,15 @@ class Supermasks:
         self.switch(name)
         return merged(self._model)
 
+    @torch.no_grad()
     def release(self) -> None:
-        """Makes the model use its scores again, to train them."""
+        """Makes the model what it was before :meth:`switch`, to train its scores."""
         for layer in self._layers:
             layer.hold_mask(None)
+        if self._replaced is not None:
+            for key, tensor in self._others().items():
+                tensor.copy_(self._replaced[key])
+            self._replaced = None
 
     def reset_scores(self, generator: torch.Generator | None = None) -> None:
         """Uses the scores again, and draws them anew; the frozen weights stay.

@@ -115,7 +115,7 @@ def create(
     given = {"learned": learned, "slice_dim": slice_dim, "frozen": frozen}
     if method is None:
         method = methods.slice(learned, slice_dim, check_frozen(frozen))
-    elif given != _DEFAULT_SLICE:
+    elif methods.check_method(method) and given != _DEFAULT_SLICE:
         raise ValueError(f"method is {method}; expected it without learned, slice_dim and frozen")
     asked = {"name": name, "num_classes": num_classes, **method.settings(), "seed": seed, **options}
     network = getattr(_module(family), family.network)

@@ -13,7 +13,7 @@ from bench.gpu_check.problems import errors, verdict
 from bench.gpu_check.record import NotHere
 from bench.gpu_check.shapes import Norm
 from bench.timing import quantiles
-from maskedconv.ops.agreement import NOISE, Outputs, fault_of, outputs_of
+from maskedconv.ops.agreement import NOISE, Outputs, Unwritten, fault_of, outputs_of
 from maskedconv.ops.bn_relu import BACKWARD, FORWARD, Normalisation, NormProblem
 from maskedconv.ops.bn_statistics import OF_SUM, OPERATOR, RunningStatistics, StatisticsProblem
 
@@ -109,7 +109,8 @@ def check(name: str, backend: str, device: Device) -> dict[str, Any]:
         problem = problem_of(name, shape, device.name)
         if reason := kernel.cannot_run(problem):
             raise NotHere(reason)
-        found, again = _run(kernel, problem), _run(kernel, problem)
+        with Unwritten():
+            found, again = _run(kernel, problem), _run(kernel, problem)
         if fault := _fault(name, problem, *found):
             faults[str(shape)] = fault
         pairs = zip((*found[0], *found[1]), (*again[0], *again[1]), strict=True)

@@ -54,12 +54,14 @@ def key(step: str, case: str) -> str:
 
 
 def candidate(case: str) -> str:
-    """What a case runs: the last part of its name."""
-    return case.rpartition(" | ")[2]
+    """The kernel or implementation that a case runs: of a step, eager as well as as a graph."""
+    parts = case.split(" | ")
+    return parts[-2] if parts[-1] in MODES else parts[-1]
 
 
 def steps(rehearse: bool, runs: tuple[str, ...] = ()) -> tuple[Step, ...]:
     """All steps; ``runs`` are the trainings of the last one. Those of one name are one step."""
+    peers = _compiled_steps(rehearse)
     return (
         Step("environment", 10, 8, ("versions", "copy", "matrix", "empty graph")),
         Step("numbers", 45, 20, _numbers(rehearse)),
@@ -68,8 +70,10 @@ def steps(rehearse: bool, runs: tuple[str, ...] = ()) -> tuple[Step, ...]:
         Step("profile", 20, 15, tuple(map(str, shapes.profiled(rehearse)))),
         Step("sanitize", 30, 20, SANITIZED),
         *(Step("tests", s, 180, (f"{f} | not {TRITON}",)) for f, s in GPU_TESTS.items()),
-        Step("compiled", 60, 300, _networks(rehearse)[:1]),
-        Step("steps", 0, 300, _compiled_steps(rehearse)),
+        # The peer of our step as a graph; our compiled one is next.
+        Step("steps", 60, 300, peers[:1]),
+        Step("compiled", 0, 300, _networks(rehearse)[:1]),
+        Step("steps", 0, 300, peers[1:]),
         Step("tests", 0, 180, tuple(f"{f} | {TRITON}" for f in GPU_TESTS if "/ops/" in f)),
         Step(EPOCHS, 0, 3600, runs, at_once=3),
     )
@@ -150,4 +154,5 @@ def _whole_steps(rehearse: bool) -> tuple[str, ...]:
 
 def _compiled_steps(rehearse: bool) -> tuple[str, ...]:
     """Training steps that take minutes to compile."""
-    return tuple(f"{n} | plain compiled | {m}" for n in _networks(rehearse) for m in MODES)
+    modes = MODES[::-1]  # the graph first
+    return tuple(f"{n} | plain compiled | {m}" for n in _networks(rehearse) for m in modes)

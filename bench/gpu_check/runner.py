@@ -85,7 +85,9 @@ class Worker:
         """Kills the worker and its child processes."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        # One that is stuck in the driver may not end.
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
 
 
 class Runner:

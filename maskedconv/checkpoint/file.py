@@ -124,7 +124,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     import safetensors
 
     if not path.is_file():
-        raise FileNotFoundError(f"path is {str(path)!r}; expected a file that save() wrote")
+        instead = "; load_sharded() and load_run() read folders" if path.is_dir() else ""
+        raise FileNotFoundError(
+            f"path is {str(path)!r}; expected a file that save() wrote{instead}"
+        )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -56,7 +56,9 @@ def save(
 
     Args:
         frozen: also store the frozen values. Otherwise :func:`load` needs a model that has them
-            (from the same seed, or the same backbone file).
+            (from the same seed, or the same backbone file). Filters that ``convert_`` took over are
+            taken for pretrained ones: store those of a random model, or convert it with
+            ``frozen="random"`` and a ``seed``.
         masks: of supermasks, store what their masks keep, one bit for each weight, instead of the
             scores. The loaded model has the same output. Its scores are 1 for kept weights and 0
             for the others, so that training cannot be resumed from it.
@@ -67,7 +69,7 @@ def save(
             :func:`maskedconv.checkpoint.read_notes` returns.
 
     Raises:
-        TypeError: ``notes`` are no JSON values.
+        TypeError: ``model`` is no module; ``notes`` are no JSON values.
         ValueError: ``model`` holds no parameters or buffers, or one that is no plain tensor in
             memory (of the meta device, sparse, a subclass); ``masks`` and there are none; or a
             layer uses the mask of a task (``Supermasks``), which its scores do not give, and
@@ -126,7 +128,9 @@ def file_bytes(model: nn.Module) -> int:
 
 
 def _checked_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict, if it can be stored; ValueError otherwise."""
+    """The state dict; TypeError or ValueError if it cannot be stored."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; expected the module, not its state")
     state = state_of(model)
     if not state:
         raise ValueError(f"model ({type(model).__name__}) has nothing to save")

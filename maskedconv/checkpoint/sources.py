@@ -16,6 +16,8 @@ from maskedconv.checkpoint.file import Content
 from maskedconv.nn.origin import FileOrigin, HubOrigin, NetworkOrigin, Origin, origin_of
 from maskedconv.nn.partly_learned import PartlyLearned
 
+_OF_FILES = (".pt", ".pth", ".bin", ".safetensors")
+
 
 def describe_base(base: str | Path | None, frozen: Mapping[str, str]) -> dict[str, str] | None:
     """The source ``base`` of frozen values as a header has it.
@@ -26,7 +28,10 @@ def describe_base(base: str | Path | None, frozen: Mapping[str, str]) -> dict[st
 
     Raises:
         OSError: there is no such file, or it cannot be read.
+        ValueError: a string is the name of a file.
     """
+    if isinstance(base, str) and (Path(base).suffix in _OF_FILES or Path(base).is_file()):
+        raise ValueError(f"base is {base!r}, the name of a hub's model; expected a Path for a file")
     if isinstance(base, Path):
         with base.open("rb") as file:
             return {"file": base.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -28,7 +28,7 @@ from maskedconv.conversion.outside import (
 )
 from maskedconv.conversion.stale_optimizers import warn_of_stale_optimizers
 from maskedconv.conversion.unlearned import warn_of_all_frozen, warn_of_none_learned
-from maskedconv.methods import Method
+from maskedconv.methods import Method, check_method
 from maskedconv.methods.which import Which, check_which
 from maskedconv.nn.global_threshold import (
     layers_together,
@@ -222,6 +222,7 @@ def _method(
         same = 0 if is_by_layer(learned) else cast(Fraction, learned)
         place = "first" if _is_by_layer(which) else which
         return methods.slice(same, slice_dim, frozen, cast(Which, place))
+    check_method(method)
     if learned is not None:
         raise ValueError(f"learned is {learned} and method is {method}; expected one of the two")
     if which != "first":

@@ -27,6 +27,7 @@ __all__ = [
     "LayerFactory",
     "Method",
     "biprop",
+    "check_method",
     "make",
     "method_of",
     "norm_only",
@@ -39,6 +40,20 @@ __all__ = [
 def method_of(configuration: Configuration) -> type[Method]:
     """The method of a layer; files of earlier versions do not name it, and have slices alone."""
     return METHODS[configuration.get("method", slice.name)]
+
+
+def check_method(method: object) -> Method:
+    """``method`` itself.
+
+    Raises:
+        TypeError: it is no instance of a method, but perhaps a class or a name of one.
+    """
+    if isinstance(method, Method):
+        return method
+    name = getattr(method, "name", method)
+    named = isinstance(name, str) and name in METHODS
+    call = f"methods.{name}(...)" if named else f"one of {', '.join(METHODS)}"
+    raise TypeError(f"method is {method!r}; expected an instance, such as {call}")
 
 
 def make(name: str, **options: Any) -> Method:

@@ -25,7 +25,10 @@ def main(
 
     try:
         if items and not readme:
-            raise ValueError(f"items are {' '.join(items)}; expected none without --readme")
+            given = f"items are {' '.join(items)}"
+            if Path(items[0]).is_dir():
+                raise ValueError(f"{given}; expected the folder as --out {items[0]}")
+            raise ValueError(f"{given}; expected none without --readme")
         done = report.readme_tables(out, items or ()) if readme else str(report.write(out))
     except (OSError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)

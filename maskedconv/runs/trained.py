@@ -74,6 +74,8 @@ def _find(path: Path, key: str | None) -> Path:
         if key is not None:
             raise ValueError(f"key is {key!r}; expected none with a file, {path}")
         return path
+    if not path.exists():
+        raise FileNotFoundError(f"path is {str(path)!r}; expected a folder or file that is there")
     stored = sorted(file.stem for file in weights_path(path, "").parent.glob(f"*{_SUFFIX}"))
     found = [one for one in stored if one.startswith(key or "")]
     if len(found) == 1:

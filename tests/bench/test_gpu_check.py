@@ -154,16 +154,24 @@ def test_steps_are_in_the_order_of_what_they_are_worth():
     order = [step.name for step in steps]
     assert order == [
         "environment", "numbers", "kernels", "steps", "profile", "sanitize", *["tests"] * 4,
-        "compiled", "steps", "tests", "epochs",
+        "steps", "compiled", "steps", "tests", "epochs",
     ]  # fmt: skip
     turns = [step for step, _ in command.in_turn(steps)]
-    assert turns == [*steps[:-3], *steps]
+    assert turns == [*steps[:-4], *steps]
+    (peer,) = next(step for step in turns[6:] if step.name == "steps").cases
+    assert peer == "wrn_28_10 | plain compiled | graph"
     for every in (steps, plan.steps(rehearse=True)):
         names = [plan.key(step.name, case) for step in every for case in step.cases]
         assert len(set(names)) == len(names)
     assert len(shapes.NUMBERS) >= 18
     assert {shape.prologue for shape in shapes.NUMBERS} == {True, False}
     assert any(shape.pitch for shape in shapes.NUMBERS)
+
+
+def test_modes_of_an_implementation_are_one_candidate():
+    """Behind one that hangs, as both begin with the same step."""
+    cases = ("wrn_28_10 | ours | eager", "wrn_28_10 | ours | graph", "64 @32 | cuda", "bn_relu")
+    assert list(map(plan.candidate, cases)) == ["ours", "ours", "cuda", "bn_relu"]
 
 
 def test_our_kernels_come_before_those_that_may_hang_and_those_that_are_compiled():

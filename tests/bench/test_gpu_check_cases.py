@@ -67,6 +67,21 @@ def test_case(tmp_path, step, case, names):
     assert record.answered(about.describe(True)) == {plan.key(step, case)}
 
 
+def test_a_kernel_that_writes_nothing_is_called_wrong(monkeypatch):
+    """Also if its memory still holds the right result of another one."""
+    right = numbers.BACKENDS["native"].run
+    case = f"{DENSE} | native"
+
+    def allocates(problem):
+        """Memory as it is found: NaN, or what another kernel left there."""
+        found, memory = right(problem), torch.empty_like(right(problem))
+        return memory if memory.isnan().all() else found
+
+    monkeypatch.setattr(numbers.BACKENDS["native"], "run", allocates)
+    row = worker.run_case(numbers, "numbers", case, Rehearsed(), OPTIONS)
+    assert row["status"] == "wrong"
+
+
 def test_a_kernel_that_is_wrong_by_more_than_rounding_is_called_wrong(monkeypatch):
     right = numbers.BACKENDS["native"].run
     monkeypatch.setattr(numbers.BACKENDS["native"], "run", lambda problem: right(problem) * 1.05)

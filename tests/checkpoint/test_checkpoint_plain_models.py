@@ -198,3 +198,16 @@ def test_another_module_in_place_of_a_norm_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"1 is a norm with frozen statistics .* model has Norm"):
         load(other, tmp_path / "m")
     assert type(other[0]) is nn.Conv2d
+
+
+def test_what_is_saved_and_from_where(tmp_path):
+    model = frozen_backbone()
+    with pytest.raises(TypeError, match="model is a OrderedDict; expected the module"):
+        save(model.state_dict(), tmp_path / "m")
+    (tmp_path / "there").write_bytes(b"")
+    for base in ("weights.pt", str(tmp_path / "there")):
+        with pytest.raises(ValueError, match="expected a Path for a file"):
+            save(model, tmp_path / "m", base=base)
+    with pytest.raises(FileNotFoundError, match=r"load_sharded\(\) and load_run\(\) read folders"):
+        load(model, tmp_path)
+    assert not (tmp_path / "m").exists()

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from torch import nn
 from two_convolutions import Net
 
-from maskedconv import MaskedConv2d, conversion_report, convert_, erk, merge_, methods
+from maskedconv import (
+    MaskedConv2d,
+    conversion_report,
+    convert_,
+    erk,
+    merge_,
+    methods,
+    models,
+)
 
 
 class Mixed(nn.Module):
@@ -168,3 +176,19 @@ def test_layers_of_other_dimensions_are_named():
         "up": "ConvTranspose2d", "along": "Conv1d", "volume": "Conv3d", "fc": "Linear"
     }  # fmt: skip
     assert "not converted, learned: 1 Conv3d (volume), 2 values learned, 0 frozen" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("supermask", r"expected an instance, such as methods.supermask\(...\)"),
+        (methods.norm_only, r"expected an instance, such as methods.norm_only\(...\)"),
+        ("lora", "expected an instance, such as one of slice, "),
+    ],
+    ids=["name", "class", "unknown"],
+)
+def test_what_is_no_method(method, expected):
+    with pytest.raises(TypeError, match=expected):
+        convert_(nn.Sequential(nn.Conv2d(3, 8, 3)), method=method)
+    with pytest.raises(TypeError, match=expected):
+        models.create("resnet_8", method=method)

@@ -89,3 +89,10 @@ def test_an_optimizer_moves_nothing_that_is_frozen(tmp_path):
     save(chosen, tmp_path / "file", frozen=True)
     moved = moved_by_an_old_optimizer(network(), lambda model: load(model, tmp_path / "file"))
     assert moved <= {"0.learned", "0.bias_learned", "1.weight", "1.bias"}
+
+
+def test_bn_of_a_model_without_batch_norm():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8))
+    with pytest.raises(ValueError, match="part is 'bn', but Sequential has no BatchNorm; name its"):
+        select_learned_(model, "bn")
+    assert all(parameter.requires_grad for parameter in model.parameters())

@@ -53,6 +53,34 @@ def test_tasks_are_switched_in_place(method):
     assert tasks.names == ("first", "second", "third")
 
 
+@pytest.mark.parametrize("added", [True, False])
+def test_release_brings_back_what_is_trained(added):
+    """Also values that no mask stands for, whether their task was added or not."""
+    torch.manual_seed(0)
+    model = models.create("resnet_8", method=methods.biprop(0.3, norm_learned=True), seed=0)
+    model.fc = nn.Linear(64, 10)
+    tasks, input = Supermasks(model), images()
+    train(model)
+    tasks.add("first")
+    tasks.reset_scores()
+    train(model)
+    if added:
+        tasks.add("second")
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    output = model(input)
+    for _ in range(2):
+        for name in tasks.names:
+            tasks.switch(name)
+        tasks.release()
+        after = model.state_dict()
+        assert after.keys() == before.keys()
+        assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
+        assert torch.equal(model(input), output)
+    train(model)
+    tasks.release()
+    assert not torch.equal(model.fc.weight, before["fc.weight"])
+
+
 def test_a_task_takes_a_bit_a_weight():
     model = models.create("conv2", method=methods.supermask(), seed=0, image_size=16)
     tasks = Supermasks(model)

@@ -147,10 +147,14 @@ def test_predict_names_what_it_cannot_use(folder, images, tmp_path):
 
 
 def test_predict_names_a_run_that_is_not_there(images, tmp_path):
-    for run in (tmp_path, tmp_path / "none"):
+    missing = tmp_path / "none"
+    for run, error in (
+        (tmp_path, f"{tmp_path} has no such weights"),
+        (missing, f"path is {str(missing)!r}; expected a folder or file that is there"),
+    ):
         result = call(predict, run, images)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert result.stderr.startswith(f"error: {run} has no such weights")
+        assert result.stderr.startswith(f"error: {error}")
 
 
 @pytest.mark.parametrize(("name", "why"), [("none/x.csv", "No such file"), (".", "Is a directory")])

@@ -13,6 +13,7 @@ from bench.gpu_check.device import Device
 from bench.gpu_check.problems import about_shape, by_name, errors, exact, problem_of, verdict
 from bench.gpu_check.record import NotHere
 from bench.gpu_check.shapes import Shape
+from maskedconv.ops.agreement import Unwritten
 from maskedconv.ops.pack_filters import BACKENDS as PACKERS
 from maskedconv.ops.pack_filters import PackProblem
 from maskedconv.ops.weight_grad import BACKENDS
@@ -38,7 +39,8 @@ def gradient(shape: Shape, backend: str, device: Device) -> dict[str, Any]:
     problem = problem_of(shape, device.name)
     if reason := BACKENDS[backend].cannot_run(problem):
         raise NotHere(reason)
-    first, second = (BACKENDS[backend].run(problem) for _ in range(2))
+    with Unwritten():
+        first, second = (BACKENDS[backend].run(problem) for _ in range(2))
     expected, plain = _expected(shape, device.name)
     error = errors(first, expected)
     limit = {name: 2 * plain[name] + EPS[shape.dtype] for name in error}
@@ -65,6 +67,8 @@ def packing(backend: str, device: Device) -> dict[str, Any]:
         problem = PackProblem(*parts, slice_dim, torch.bfloat16, torch.channels_last)
         if reason := PACKERS[backend].cannot_run(problem):
             raise NotHere(reason)
-        right &= torch.equal(PACKERS[backend].run(problem), whole.bfloat16())
+        with Unwritten():
+            packed = PACKERS[backend].run(problem)
+        right &= torch.equal(packed, whole.bfloat16())
     about = {"backend": backend, "shape": list(whole.shape), "dtype": "bfloat16", "n": 1}
     return {"status": "ok" if right else "wrong", **about}
