@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench import ceilings, results
 from bench.layers import CPU_LAYERS, GPU_LAYERS, Layer, numbers_of_filters, plain, tensors
-from bench.peers import IMPLEMENTATIONS
+from bench.peers import IMPLEMENTATIONS, NarrowAndPad
 from bench.results import Row, row
 from bench.timing import time_together
 from maskedconv import MaskedConv2d
@@ -51,11 +51,12 @@ def weight_gradients(
 def forward_and_backward(
     layer: Layer, learned: int, frozen: str, x: Tensor, grad: Tensor
 ) -> dict[str, Callable[[], object]]:
-    """A step of the layer by every implementation; zeroed filters have only the plain peer."""
+    """A step of the layer by every implementation of it."""
     conv = plain(layer, str(x.device), x.dtype)
     modules: dict[str, nn.Module] = {"conv2d": conv}
     if frozen == "zero":
         modules["maskedconv"] = MaskedConv2d.from_conv2d(conv, learned=learned, frozen="zero")
+        modules["narrow and pad"] = NarrowAndPad(conv, learned)
     elif learned < layer.out_channels:
         modules |= {name: make(conv, learned) for name, make in IMPLEMENTATIONS.items()}
     else:

@@ -89,6 +89,14 @@ class SlicedBackward(_SplitFilters):
         return _SlicedBackward.apply(x, self.learned, self.frozen, (self.stride, self.padding))
 
 
+class NarrowAndPad(_SplitFilters):
+    """Zeroed filters: a convolution with the learned ones, whose output is padded with zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        narrow = F.conv2d(x, self.learned, None, self.stride, self.padding)
+        return F.pad(narrow, (0, 0, 0, 0, 0, self.frozen.size(0)))
+
+
 def _conv2d(conv: nn.Conv2d, learned: int) -> nn.Module:
     return conv
 

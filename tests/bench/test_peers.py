@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.peers import IMPLEMENTATIONS
+from bench.peers import IMPLEMENTATIONS, NarrowAndPad
+from maskedconv import MaskedConv2d
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -47,3 +48,14 @@ def test_peer_under_autocast(implementation):
     assert grad.dtype == torch.float32
     scale = float(expected_grad.abs().max())
     torch.testing.assert_close(grad[:3], expected_grad[:3], rtol=0, atol=2**-5 * scale)
+
+
+def test_the_peer_of_zeroed_filters():
+    conv = nn.Conv2d(5, 16, 3, stride=2, padding=1, bias=False, dtype=torch.float64)
+    ours = MaskedConv2d.from_conv2d(conv, learned=3, frozen="zero")
+    peer, x = NarrowAndPad(conv, 3), torch.randn(2, 5, 9, 9, dtype=torch.float64)
+    out, expected = peer(x), ours(x)
+    assert torch.equal(out, expected)
+    out.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(peer.learned.grad, ours.learned.grad)
