@@ -1,5 +1,7 @@
 // For the functions that Python calls: pointers, and types by name.
 #pragma once
+#include <pybind11/pybind11.h>
+
 #include <cstdint>
 #include <string>
 
@@ -7,6 +9,9 @@
 #include "common/halves.h"
 
 namespace maskedconv {
+
+// Of a function that launches: a launch may wait, and other threads may be what it waits for.
+using WithoutGil = pybind11::call_guard<pybind11::gil_scoped_release>;
 
 template <typename T = float> const T* read(uintptr_t pointer) {
     return reinterpret_cast<const T*>(pointer);

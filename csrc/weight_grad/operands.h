@@ -13,9 +13,6 @@
 
 namespace maskedconv {
 
-constexpr int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
-
 // What an algorithm calls; the prologue is the activation of bn_relu.
 template <typename S, typename E> struct Loops {
     void (*tile)(const TileInput<E>&);

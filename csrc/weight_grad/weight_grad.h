@@ -7,6 +7,10 @@
 
 namespace maskedconv {
 
+// Of a positive b.
+constexpr int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
+
 struct Pair {
     int64_t rows;
     int64_t columns;

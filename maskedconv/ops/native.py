@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from types import ModuleType
@@ -51,6 +52,30 @@ def why_no_cuda(function: str) -> str:
     if found is None:
         return REASON
     return "" if hasattr(found, function) else "maskedconv._C was built without CUDA"
+
+
+@functools.cache
+def why_no_code_for(device: torch.device) -> str:
+    """The reason why the CUDA part has no code for that GPU, or an empty string."""
+    archs = loaded().build_info()["cuda_archs"]
+    capability = torch.cuda.get_device_capability(device)
+    if has_code_for(archs, capability):
+        return ""
+    has = ".".join(map(str, capability))
+    return f"maskedconv._C was built for sm {archs}; {device} has compute capability {has}"
+
+
+def has_code_for(archs: str, capability: tuple[int, int]) -> bool:
+    """Whether a GPU runs what was built for ``archs``, such as "80 90 100".
+
+    A GPU runs code of its major version and a minor one up to its own, and compiles the PTX of the
+    last architecture if that is not above its own.
+    """
+    built = [divmod(int(arch.rstrip("a")), 10) for arch in archs.split()]
+    major, minor = capability
+    exact = any(one[0] == major and one[1] <= minor for one in built)
+    portable = bool(built) and not archs.endswith("a") and built[-1] <= capability
+    return exact or portable
 
 
 def why_missing() -> str:

@@ -156,3 +156,33 @@ def test_reasons_on_a_gpu(monkeypatch, change, reason):
     answer = weight_grad_cuda.cannot_run(problem)
     assert reason in answer
     assert bool(reason) == bool(answer)
+
+
+@pytest.mark.parametrize(
+    ("archs", "capability", "expected"),
+    [
+        ("80 90 100", (8, 0), True),
+        ("80 90 100", (8, 9), True),
+        ("80 90 100", (7, 5), False),
+        ("80 90 100", (12, 0), True),  # by the PTX of the last one
+        ("90", (8, 0), False),
+        ("90", (9, 0), True),
+        ("90", (10, 0), True),
+        ("86", (8, 0), False),
+        ("90a", (9, 0), True),
+        ("90a", (10, 0), False),
+    ],
+)
+def test_gpus_that_run_what_was_built(monkeypatch, archs, capability, expected):
+    assert native.has_code_for(archs, capability) is expected
+    module = SimpleNamespace(build_info=lambda: {"cuda_archs": archs}, pack_filters_cuda=None)
+    monkeypatch.setattr(native, "module", lambda: module)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.Tensor, "device", torch.device("cuda", 0), raising=False)
+    native.why_no_code_for.cache_clear()
+    filters = torch.randn(2, 3, 5, 5)
+    problem = PackProblem(filters, filters, 0, torch.float16, torch.channels_last)
+    reason = pack_filters_cuda.cannot_run(problem)
+    native.why_no_code_for.cache_clear()
+    named = f"was built for sm {archs}; cuda:0 has compute capability "
+    assert (named in reason, reason == "") == (not expected, expected)

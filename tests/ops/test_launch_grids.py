@@ -172,6 +172,7 @@ def test_steps_past_the_last_pixel_are_within_32_bits(launched):
 
 def test_so_many_pixels_are_refused_before(monkeypatch):
     monkeypatch.setattr(bn_relu_cuda.native, "module", lambda: SimpleNamespace(bn_relu_cuda=None))
+    monkeypatch.setattr(bn_relu_cuda.native, "why_no_code_for", lambda _: "")
     monkeypatch.setattr(torch.Tensor, "device", torch.device("cuda", 0), raising=False)
     most = bn_relu_cuda._MOST_PIXELS
     assert bn_relu_cuda.cannot_take(images((most // 2**12, 1, 2**6, 2**6))) == ""

@@ -7,9 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+from torch._subclasses import FakeTensor, FakeTensorMode
 
 from maskedconv.ops import ranking_cache
+from maskedconv.ops.bn_relu import Normalisation, NormProblem
+from maskedconv.ops.bn_statistics import StatisticsProblem
+from maskedconv.ops.geometry import ConvGeometry
+from maskedconv.ops.masked_weight import ThresholdProblem
+from maskedconv.ops.pack_filters import PackProblem
 from maskedconv.ops.ranking_cache import Ranking, RankingCache
+from maskedconv.ops.weight_grad import WeightGradProblem
 
 BACKENDS = ("reference", "triton", "cuda")
 RANKING = Ranking(("cuda", "reference"), "timed")
@@ -125,3 +133,30 @@ def test_the_digest_follows_the_kernels(monkeypatch, tmp_path):
     ranking_cache.kernels_digest.cache_clear()
     assert ranking_cache.kernels_digest() != before
     ranking_cache.kernels_digest.cache_clear()
+
+
+def test_no_key_depends_on_the_index_of_the_gpu(monkeypatch):
+    """Processes with a GPU each share the rankings."""
+    monkeypatch.setattr(FakeTensor, "data_ptr", lambda _: 64)
+
+    def keys(device):
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            x = torch.empty(2, 8, 4, 4, device=device).to(memory_format=torch.channels_last)
+            table, filters = (
+                torch.empty(5, 8, device=device),
+                torch.empty(4, 8, 3, 3, device=device),
+            )
+        norm = Normalisation(None, None, table, 1e-5, True)
+        geometry = ConvGeometry((1, 1), (1, 1), (1, 1), 1)
+        problems = (
+            NormProblem(x, norm),
+            NormProblem(x, norm, "", x),
+            StatisticsProblem(x, None, None, 1e-5, moments=table[:2]),
+            PackProblem(filters, filters, 0, torch.bfloat16, torch.channels_last),
+            WeightGradProblem(x, x, filters.shape, 0, geometry, table[3], table[4]),
+            ThresholdProblem(filters, 3),
+        )
+        shown = f"{torch.device(device)!r}, "
+        return [repr(problem.kind()).replace(shown, "") for problem in problems]
+
+    assert keys("cuda:0") == keys("cuda:1")

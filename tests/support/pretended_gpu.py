@@ -37,6 +37,7 @@ def pretended_gpu(emulated_module, monkeypatch):
         multi_processor_count=LIMITS[0], shared_memory_per_block_optin=LIMITS[1]
     )
     monkeypatch.setattr(native, "module", lambda: emulated_module)
+    monkeypatch.setattr(native, "why_no_code_for", lambda _: "")
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)

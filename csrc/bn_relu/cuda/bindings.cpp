@@ -5,6 +5,7 @@
 
 #include "bn_relu/cuda/bn_relu_cuda.h"
 #include "common.h"
+#include "common/bindings.h"
 
 namespace py = pybind11;
 
@@ -134,10 +135,10 @@ void backward(const std::string& type, int64_t pixels, int64_t channels, Image x
 
 void bind_bn_relu_cuda(py::module_& module) {
     module.def("bn_relu_cuda_sums", &sums);
-    module.def("bn_statistics_cuda", &statistics);
-    module.def("bn_statistics_of_moments_cuda", &statistics_of_moments);
-    module.def("bn_relu_cuda", &forward);
-    module.def("bn_relu_backward_cuda", &backward);
+    module.def("bn_statistics_cuda", &statistics, WithoutGil());
+    module.def("bn_statistics_of_moments_cuda", &statistics_of_moments, WithoutGil());
+    module.def("bn_relu_cuda", &forward, WithoutGil());
+    module.def("bn_relu_backward_cuda", &backward, WithoutGil());
 }
 
 } // namespace maskedconv

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "common.h"
+#include "common/bindings.h"
 #include "masked_weight/cuda/masked_weight_cuda.h"
 
 namespace py = pybind11;
@@ -82,9 +83,9 @@ void score_grad(const std::string& type, uintptr_t grad, uintptr_t weight, uintp
 void bind_masked_weight_cuda(py::module_& module) {
     module.attr("MASKED_WEIGHT_CUDA_PARTS") = kKeptParts;
     module.def("find_threshold_cuda_space", &space);
-    module.def("find_threshold_cuda", &find_threshold);
-    module.def("masked_weight_cuda", &masked_weight);
-    module.def("score_grad_cuda", &score_grad);
+    module.def("find_threshold_cuda", &find_threshold, WithoutGil());
+    module.def("masked_weight_cuda", &masked_weight, WithoutGil());
+    module.def("score_grad_cuda", &score_grad, WithoutGil());
 }
 
 } // namespace maskedconv

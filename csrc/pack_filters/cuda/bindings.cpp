@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "common.h"
+#include "common/bindings.h"
 #include "pack_filters/cuda/pack_filters_cuda.h"
 
 namespace py = pybind11;
@@ -38,7 +39,7 @@ void pack_filters_on_cuda(uintptr_t out, Four out_strides, const std::string& ou
 } // namespace
 
 void bind_pack_filters_cuda(py::module_& module) {
-    module.def("pack_filters_cuda", &pack_filters_on_cuda);
+    module.def("pack_filters_cuda", &pack_filters_on_cuda, WithoutGil());
 }
 
 } // namespace maskedconv

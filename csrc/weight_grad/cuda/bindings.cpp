@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "common/bindings.h"
 #include "weight_grad/arguments.h"
 #include "weight_grad/cuda/weight_grad_cuda.h"
 
@@ -38,7 +39,7 @@ void weight_grad_on_cuda(const std::string& type, uintptr_t x, Four x_shape, Fou
 } // namespace
 
 void bind_weight_grad_cuda(py::module_& module) {
-    module.def("weight_grad_cuda", &weight_grad_on_cuda);
+    module.def("weight_grad_cuda", &weight_grad_on_cuda, WithoutGil());
     module.def("weight_grad_cuda_splits", &weight_grad_splits_on_cuda);
 }
 

@@ -55,8 +55,6 @@ constexpr int max_warps(int m_tiles) { return m_tiles == 2 ? 12 : 8; }
 
 constexpr int kPixelBytes = 16, kHaloBytes = 16; // entries of the tables in shared memory
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 inline int element_bytes(ElementType type) { return type == ElementType::float32 ? 4 : 2; }
 
 // Tiles that load few bytes: few unused pixels, small halo.

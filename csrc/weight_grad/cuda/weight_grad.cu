@@ -161,8 +161,6 @@ void set_steps(const WeightGradArguments& a, Copies& copies, int64_t image, int6
         (plan.images * image - (plan.row_tiles.value() - 1) * row - across) * element;
 }
 
-int64_t floor_div(int64_t a, int64_t b) { return (a - (a % b + b) % b) / b; }
-
 WeightGradArguments make_arguments(const WeightGrad& p, const Plan& plan, int element,
                                    float* sums) {
     WeightGradArguments a{};

@@ -63,6 +63,8 @@ def cannot_take(input: Tensor) -> str:
         return reason
     if input.device.type != "cuda":
         return f"its kernel is for cuda; the input is on {input.device}"
+    if reason := native.why_no_code_for(input.device):
+        return reason
     if input.dtype not in native.TYPES:
         return f"its kernel is for float32, bfloat16 and float16; the input is {input.dtype}"
     if input.numel() == 0:

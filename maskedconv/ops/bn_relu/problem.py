@@ -122,7 +122,8 @@ class NormProblem(NamedTuple):
         input, norm, _, grad = self
         device = norm.statistics.device
         if input.is_cuda:
-            return describe_cuda(*self.tensors()), norm.uses_batch_stats, device
+            same = device == input.device
+            return describe_cuda(*self.tensors()), norm.uses_batch_stats, same
         return input.device, input.dtype, input.shape, input.stride(), grad is None, device
 
     def cannot_use(self) -> str:

@@ -36,6 +36,8 @@ def cannot_run(problem: AnyMaskProblem) -> str:
     for tensor in (first, *others):
         if tensor.device.type != "cuda" or tensor.device != first.device:
             return f"its kernel is for cuda; tensors are on {first.device} and {tensor.device}"
+    if reason := native.why_no_code_for(first.device):
+        return reason
     if reason := why_not_typed(problem):
         return reason
     if first.numel() == 0:

@@ -23,6 +23,8 @@ def cannot_run(problem: PackProblem) -> str:
         return reason
     if learned.device.type != "cuda" or frozen.device != learned.device:
         return f"its kernel is for cuda; the filters are on {learned.device} and {frozen.device}"
+    if reason := native.why_no_code_for(learned.device):
+        return reason
     if learned.dtype != torch.float32 or frozen.dtype != torch.float32:
         return f"its kernel is for float32 filters; these are {learned.dtype} and {frozen.dtype}"
     if problem.dtype not in native.TYPES:

@@ -39,6 +39,8 @@ def _hardware_cannot_run(problem: WeightGradProblem) -> str:
     device = problem.input.device
     if torch.cuda.get_device_capability(device) < (8, 0):
         return f"its kernel is for compute capability 8.0 and later, which {device} does not have"
+    if reason := native.why_no_code_for(device):
+        return reason
     cudnn: Any = torch.backends.cudnn
     if problem.input.dtype == torch.float32 and cudnn.conv.fp32_precision != "tf32":
         return "its kernel computes float32 in TF32, which torch.backends.cudnn.conv forbids"

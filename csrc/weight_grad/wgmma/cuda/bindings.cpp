@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "common/bindings.h"
 #include "weight_grad/arguments.h"
 #include "weight_grad/wgmma/cuda/weight_grad_wgmma.h"
 
@@ -63,7 +64,7 @@ void weight_grad_by_wgmma(const std::string& type, uintptr_t x, Four x_shape, Fo
 } // namespace
 
 void bind_weight_grad_wgmma(py::module_& module) {
-    module.def("weight_grad_wgmma", &weight_grad_by_wgmma);
+    module.def("weight_grad_wgmma", &weight_grad_by_wgmma, WithoutGil());
     module.def("weight_grad_wgmma_refusal", &refusal_of);
     module.def("weight_grad_wgmma_workspace", &workspace_of);
 }
