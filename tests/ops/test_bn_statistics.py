@@ -258,6 +258,7 @@ def test_growing_features_compute_only_new_moments():
 def test_a_summand_that_a_kernel_of_the_gpu_cannot_read_is_refused(name, monkeypatch):
     """Else the kernel would be called faulty."""
     monkeypatch.setattr(native, "module", lambda: SimpleNamespace(bn_relu_cuda=None))
+    monkeypatch.setattr(native, "why_no_code_for", lambda _: "")
     monkeypatch.setattr(triton_runtime, "cannot_launch", lambda device: "")
     monkeypatch.setattr(torch.Tensor, "device", torch.device("cuda", 0), raising=False)
     input = images((2, 5, 4, 3))
