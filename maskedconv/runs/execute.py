@@ -56,12 +56,12 @@ def build_model(config: RunConfig, num_classes: int, image_shape: tuple[int, ...
         bn_learned=config.bn_learned,
         **options,
     )
-    if config.trained != "all":
-        select_learned_(model, config.trained_parts, bn_learned=config.bn_learned)
     named = "bn_learned is False" if not config.bn_learned else f"trained is {config.trained!r}"
     about_bn = not config.bn_learned or "bn" in config.trained_parts
     if about_bn and not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         raise ValueError(f"{named}, but {config.model} has no BatchNorm")
+    if config.trained != "all":
+        select_learned_(model, config.trained_parts, bn_learned=config.bn_learned)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"{config.label()} learns nothing; expected a parameter to learn")
     return model

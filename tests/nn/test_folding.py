@@ -227,7 +227,7 @@ def test_bytes_of_values_that_are_not_learned():
     """Inference needs them as well."""
     model = models.create("conv2", learned=0.5, width=0.125, image_size=8, seed=0)
     expected = count_inference_bytes(model)
-    for frozen in (select_learned_(model, "bn"), model.requires_grad_(False)):
+    for frozen in (select_learned_(model, "fc"), model.requires_grad_(False)):
         assert count_inference_bytes(frozen) == expected
 
 
