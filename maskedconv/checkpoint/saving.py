@@ -117,7 +117,7 @@ def file_bytes(model: nn.Module) -> int:
     """Bytes of the file that :func:`save` writes of ``model``, without its frozen values.
 
     Raises:
-        ValueError, RuntimeError, ModuleNotFoundError: as :func:`save`.
+        TypeError, ValueError, RuntimeError: as :func:`save`.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"

@@ -1,4 +1,4 @@
-"""What the compiled kernels of weight_grad for CUDA are given."""
+"""The arguments of weight_grad's kernels for GPUs."""
 
 from __future__ import annotations
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops import triton_runtime
-from maskedconv.ops.channels import of_channels
-from maskedconv.ops.weight_grad import triton_config
+from maskedconv.ops.weight_grad import gpu, triton_config
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
 DEVICES: tuple[str, ...] = ("cuda",)
@@ -94,7 +93,7 @@ def _launch(problem: WeightGradProblem) -> Tensor:
     filters, channels, *kernel = problem.shape
     taps, device = math.prod(kernel), problem.input.device
     pixels = problem.input.numel() // channels
-    prologue = [of_channels(part, channels) for part in (problem.scale, problem.shift)]
+    prologue = gpu.prologue(problem)
     config = triton_config.choose(channels, filters, taps)
     channel_blocks, columns = _blocks(problem)
     split = triton_config.split_pixels(config, channels, columns, pixels, _processors(device))
