@@ -20,6 +20,9 @@ class Ceilings(NamedTuple):
     bandwidth: float
     rate: float
 
+    def __str__(self) -> str:
+        return f"{self.bandwidth / 1e9:.0f} GB/s and {self.rate / 1e9:.0f} GFLOP/s"
+
     def milliseconds(self, moved: float, operations: float) -> float:
         """The minimum time for this number of bytes and floating-point operations."""
         return 1e3 * max(moved / self.bandwidth, operations / self.rate)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench import ceilings, results
 from bench.layers import CPU_LAYERS, GPU_LAYERS, Layer, numbers_of_filters, plain, tensors
-from bench.peers import IMPLEMENTATIONS, NarrowAndPad
+from bench.peers import IMPLEMENTATIONS, ZEROED
 from bench.results import Row, row
 from bench.timing import time_together
 from maskedconv import MaskedConv2d
@@ -56,7 +56,7 @@ def forward_and_backward(
     modules: dict[str, nn.Module] = {"conv2d": conv}
     if frozen == "zero":
         modules["maskedconv"] = MaskedConv2d.from_conv2d(conv, learned=learned, frozen="zero")
-        modules["narrow and pad"] = NarrowAndPad(conv, learned)
+        modules |= {name: make(conv, learned) for name, make in ZEROED.items()}
     elif learned < layer.out_channels:
         modules |= {name: make(conv, learned) for name, make in IMPLEMENTATIONS.items()}
     else:
@@ -73,9 +73,10 @@ def forward_and_backward(
     return {name: (lambda module=module: step(module)) for name, module in modules.items()}
 
 
-def measure(device: str, dtype: torch.dtype, layers: tuple[Layer, ...], rounds: int) -> list[Row]:
+def measure(
+    device: str, dtype: torch.dtype, layers: tuple[Layer, ...], rounds: int, best: ceilings.Ceilings
+) -> list[Row]:
     """A row for each layer and number of learned filters, operator and whole layer."""
-    best = ceilings.measure(device, dtype)
     rows: list[Row] = []
     for layer in layers:
         x, grad = tensors(layer, device, dtype)
@@ -101,8 +102,10 @@ def main() -> None:
     arguments = results.options(__doc__).parse_args()
     dtype = results.dtype_of(arguments)
     layers = GPU_LAYERS if arguments.device == "cuda" else CPU_LAYERS
-    rows = measure(arguments.device, dtype, layers, arguments.rounds)
-    results.write(arguments.device, dtype, "layers", rows)
+    best = ceilings.measure(arguments.device, dtype)
+    rows = measure(arguments.device, dtype, layers, arguments.rounds, best)
+    further = f"\nLimits of the device in this run: {best}."
+    results.write(arguments.device, dtype, "layers", rows, further, limits=best)
 
 
 if __name__ == "__main__":

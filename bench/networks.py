@@ -2,9 +2,9 @@
 
 ``python -m bench.networks`` measures forward and backward of the layer, ``nn.Conv2d`` and the
 sliced peer with the paper's batch sizes, lists the settings above the limits, and writes to
-``bench/results/``. A setting above a limit is measured again, because some of several hundred
-medians exceed a limit by chance. Its figure is then the median of all rounds. ``--brief`` measures
-one filter and four fractions.
+``bench/results/``. A setting above a limit or close below it is measured again, because some of
+several hundred medians are on the wrong side by chance. Its figure is then the median of all
+rounds. ``--brief`` measures one filter and four fractions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from bench.timing import Samples, ratio, time_together
 
 # The most that ours may take, as a multiple of each.
 LIMITS = {"conv2d": 1.05, "sliced backward": 1.03}
-FURTHER = 4  # repetitions of a measurement above a limit
+CLOSE = 0.02
+FURTHER = 4  # repetitions of a measurement above a limit or close below it
 WORST = 4
 
 BRIEF_FRACTIONS = (0.1, 0.4, 0.7, 1.0)
@@ -58,7 +59,7 @@ def measure(device: str, dtype: torch.dtype, rounds: int, brief: bool = False) -
     }
     for _ in range(FURTHER):
         # Some time later, because a disturbance may last longer than all rounds of a setting.
-        doubtful = [setting for setting in networks if _is_above(samples[setting])]
+        doubtful = [setting for setting in networks if _is_doubtful(samples[setting])]
         for setting in _with_progress(doubtful, "settings again"):
             further = _sample(setting, device, dtype, rounds)
             for name, times in further.items():
@@ -80,9 +81,9 @@ def _sample(setting: Setting, device: str, dtype: torch.dtype, rounds: int) -> S
     return time_together(functions, device, rounds)
 
 
-def _is_above(samples: Samples) -> bool:
+def _is_doubtful(samples: Samples) -> bool:
     return any(
-        ratio(samples, "maskedconv", name) > limit
+        ratio(samples, "maskedconv", name) > limit - CLOSE
         for name, limit in LIMITS.items()
         if name in samples
     )

@@ -113,3 +113,5 @@ IMPLEMENTATIONS: dict[str, Callable[[nn.Conv2d, int], nn.Module]] = {
     "two convolutions": TwoConvolutions,
     "sliced backward": SlicedBackward,
 }
+# If the filters that are not learned are zero.
+ZEROED: dict[str, Callable[[nn.Conv2d, int], nn.Module]] = {"narrow and pad": NarrowAndPad}

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from bench.ceilings import Ceilings
+from bench.commit import commit
 from bench.layers import Layer
 from bench.timing import Quantiles, Samples, quantiles, ratio
 from maskedconv import env
@@ -118,13 +120,18 @@ def write(
     rows: list[Row],
     further: str = "",
     layout: str = CHANNELS_LAST,
+    limits: Ceilings | None = None,
 ) -> None:
     """Writes ``<device>-<name>.json``, and ``.md`` with the table and ``further``; prints both.
 
-    The name includes the dtype if it is not the device's default.
+    The name includes the dtype if it is not the device's default. ``limits`` are those of the
+    device in the same run.
     """
     about = {"device": device_name(device), "dtype": str(dtype), "layout": layout}
-    record = {**about, "environment": env.collect(), "rows": rows}
+    record: dict[str, Any] = {**about, "commit": commit(), "environment": env.collect()}
+    if limits is not None:
+        record["limits"] = _short(limits._asdict())
+    record["rows"] = rows
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{_stem(device, dtype, name)}.json").write_text(as_text(record))
     write_text(device, dtype, name, f"{table(rows)}\n{further}", layout)

@@ -1,9 +1,10 @@
 """Complete training steps and their memory, for plain networks, peers and ours.
 
 ``python -m bench.steps`` measures forward, backward and a step of SGD with momentum. The peers
-replace every convolution of the plain network. The plain network and ours under ``torch.compile``
-are two more in the first setting. Peak memory is measured in a separate process; compiled code has
-none, as the compiler's own memory would count. ``--dtype bfloat16`` computes under autocast,
+replace every convolution of the plain network. All settings of a network share the same rounds, so
+that all are compared with the same times of the plain network, eager and under ``torch.compile``.
+Ours is compiled in the first setting. Peak memory is measured in separate processes; compiled code
+has none, as the compiler's own memory would count. ``--dtype bfloat16`` computes under autocast,
 ``--peers`` selects them, and ``--brief`` leaves out peak memory and all settings but the first.
 """
 
@@ -11,14 +12,14 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import results
-from bench.peers import IMPLEMENTATIONS
+from bench.peers import IMPLEMENTATIONS, ZEROED
 from bench.plain_networks import PLAIN, plain_forward
 from bench.results import Row, row
 from bench.saved_bytes import of_network
@@ -30,8 +31,12 @@ BATCH = {"cpu": 32, "cuda": 128}
 SETTINGS = ((0.1, "random"), (0.4, "random"), (0.1, "zero"), (1.0, "random"))
 COMPILED, OURS_COMPILED = "conv2d compiled", "maskedconv compiled"
 BY_COMPILER = (COMPILED, OURS_COMPILED)
-PEERS = (*(name for name in IMPLEMENTATIONS if name != "maskedconv"), *BY_COMPILER)
+# They learn everything in every setting.
+INDEPENDENT = ("conv2d", COMPILED)
+PARTLY = tuple(name for name in IMPLEMENTATIONS if name not in ("maskedconv", "conv2d"))
+PEERS = (*PARTLY, *ZEROED, *BY_COMPILER)
 STEPS_FOR_PEAK = 3
+PROCESSES_FOR_PEAK = 3
 
 
 class Setting(NamedTuple):
@@ -52,6 +57,16 @@ class Setting(NamedTuple):
         return torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
+class Run(NamedTuple):
+    """An implementation in a setting."""
+
+    name: str
+    setting: Setting
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.setting.learned} {self.setting.frozen}"
+
+
 def make(
     implementation: str, network: str, learned: float, frozen: str, device: str
 ) -> tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]:
@@ -64,7 +79,7 @@ def make(
     plain = _on(merge_(model), device)
     if implementation == COMPILED:
         return plain, torch.compile(plain_forward(network))
-    peer = IMPLEMENTATIONS[implementation]
+    peer = {**IMPLEMENTATIONS, **ZEROED}[implementation]
     for name, conv in list(plain.named_modules()):
         if isinstance(conv, nn.Conv2d):
             parent, _, child = name.rpartition(".")
@@ -109,9 +124,13 @@ def images_and_labels(device: str) -> tuple[Tensor, Tensor]:
 
 
 def peak_bytes(implementation: str, setting: Setting) -> int:
-    """Peak bytes of a few training steps, minus those before, in a separate process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_bytes, (implementation, setting))
+    """Peak bytes of a few training steps, minus those before: the median of several processes."""
+    context = multiprocessing.get_context("spawn")
+    found = []
+    for _ in range(PROCESSES_FOR_PEAK):
+        with context.Pool(1) as pool:
+            found.append(pool.apply(_peak_bytes, (implementation, setting)))
+    return sorted(found)[PROCESSES_FOR_PEAK // 2]
 
 
 def _peak_bytes(implementation: str, setting: Setting) -> int:
@@ -127,54 +146,78 @@ def _peak_bytes(implementation: str, setting: Setting) -> int:
     return torch.cuda.max_memory_allocated() if on_gpu else peak_resident() - before
 
 
-def measure(
-    device: str, dtype: torch.dtype, rounds: int, peers: tuple[str, ...], brief: bool
-) -> list[Row]:
-    """A row for each network and setting."""
-    rows: list[Row] = []
-    for network in PLAIN:
-        for learned, frozen in SETTINGS[:1] if brief else SETTINGS:
-            setting = Setting(network, learned, frozen, device, dtype)
-            names = ("maskedconv", *_peers_in(setting, peers))
-            measured = _row(setting, names, rounds)
-            if not brief:
-                eager = (name for name in names if name not in BY_COMPILER)
-                measured["peak_bytes"] = {name: peak_bytes(name, setting) for name in eager}
-            rows.append(measured)
-            print(".", end="", flush=True)
-    print()
-    return rows
-
-
-def _peers_in(setting: Setting, peers: tuple[str, ...]) -> tuple[str, ...]:
-    """The peers that are measured in a setting."""
-    if setting.frozen == "zero" or setting.learned == 1.0:
-        return ("conv2d",)
-    first = (setting.learned, setting.frozen) == SETTINGS[0]
-    return tuple(name for name in peers if first or name not in BY_COMPILER)
-
-
-def _row(setting: Setting, names: tuple[str, ...], rounds: int) -> Row:
-    steps = {name: training_step(name, setting) for name in names}
-    samples = time_together(steps, setting.device, rounds, with_python=True)
-    # The networks' memory is needed below; the compiler refers to the compiled one.
-    del steps
-    torch.compiler.reset()
-    release_freed_memory()
-    network, learned, frozen, device, _ = setting
-    return row(
-        "training step", f"{network}, batch {BATCH[device]}", learned, frozen, None, samples,
-        peak_bytes={},
-        saved_bytes={name: saved(name, setting) for name in names},
-        parameters=parameters(network, learned, frozen),
-    )  # fmt: skip
-
-
 def saved(implementation: str, setting: Setting) -> int:
     """Bytes that autograd saves for backward."""
     model, run = make(implementation, *setting[:4])
     with setting.autocast():
         return of_network(model, images_and_labels(setting.device)[0], run)
+
+
+def measure(
+    device: str, dtype: torch.dtype, rounds: int, peers: tuple[str, ...], brief: bool
+) -> list[Row]:
+    """A row for each network and setting."""
+    parts = SETTINGS[:1] if brief else SETTINGS
+    settings = [Setting(network, *part, device, dtype) for network in PLAIN for part in parts]
+    return measure_settings({one: _measured_in(one, peers) for one in settings}, rounds, brief)
+
+
+def _measured_in(setting: Setting, peers: tuple[str, ...]) -> tuple[str, ...]:
+    """The implementations that are measured in a setting: ours, the plain network, and peers."""
+    partly = () if setting.learned == 1.0 else ZEROED if setting.frozen == "zero" else PARTLY
+    first = setting[1:3] == SETTINGS[0]
+    compiled = (COMPILED, OURS_COMPILED) if first else (COMPILED,)
+    chosen = (name for name in (*partly, *compiled) if name in peers)
+    return ("maskedconv", "conv2d", *chosen)
+
+
+def measure_settings(
+    settings: dict[Setting, tuple[str, ...]], rounds: int, brief: bool
+) -> list[Row]:
+    """A row for each setting, with the implementations named: first all times, then all memory.
+
+    The settings of a network share the rounds, and each implementation is measured once if the
+    setting does not change it.
+    """
+    runs = list(dict.fromkeys(_run(name, one) for one, names in settings.items() for name in names))
+    samples: dict[Run, list[float]] = {}
+    for network in dict.fromkeys(run.setting.network for run in runs):
+        samples |= _times([run for run in runs if run.setting.network == network], rounds)
+        print(f"{network}: times measured", flush=True)
+    saved_bytes = {run: saved(*run) for run in runs}
+    eager = [run for run in runs if run.name not in BY_COMPILER]
+    peaks = {} if brief else {run: peak_bytes(*run) for run in eager}
+    return [
+        row(
+            "training step", f"{setting.network}, batch {BATCH[setting.device]}",
+            setting.learned, setting.frozen, None, _named(samples, setting, names),
+            peak_bytes=_named(peaks, setting, names),
+            saved_bytes=_named(saved_bytes, setting, names),
+            parameters=parameters(*setting[:3]),
+        )
+        for setting, names in settings.items()
+    ]  # fmt: skip
+
+
+def _run(name: str, setting: Setting) -> Run:
+    learned, frozen = SETTINGS[0] if name in INDEPENDENT else setting[1:3]
+    return Run(name, setting._replace(learned=learned, frozen=frozen))
+
+
+def _times(runs: list[Run], rounds: int) -> dict[Run, list[float]]:
+    """Milliseconds of the training steps, round by round."""
+    steps = {str(run): training_step(*run) for run in runs}
+    samples = time_together(steps, runs[0].setting.device, rounds, with_python=True)
+    # Their memory is needed by the next network; the compiler refers to the compiled ones.
+    del steps
+    torch.compiler.reset()
+    release_freed_memory()
+    return {run: samples[str(run)] for run in runs}
+
+
+def _named(values: dict[Run, Any], setting: Setting, names: tuple[str, ...]) -> dict[str, Any]:
+    runs = {name: _run(name, setting) for name in names}
+    return {name: values[run] for name, run in runs.items() if run in values}
 
 
 def parameters(network: str, learned: float, frozen: str) -> dict[str, int]:
@@ -197,7 +240,9 @@ def memory_table(rows: list[Row]) -> str:
 
 def main() -> None:
     parser = results.options(__doc__)
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
+    parser.add_argument(
+        "--peers", nargs="*", choices=PEERS, default=PEERS, help="beside conv2d; default: all"
+    )
     parser.add_argument("--brief", action="store_true", help="the first setting, and no peaks")
     arguments = parser.parse_args()
     dtype = results.dtype_of(arguments)

@@ -87,7 +87,7 @@ def _switches(tasks: Tasks, count: int) -> Iterator[str]:
         for file in files:
             tasks.save(file.name, file)
         turn = cycle(files)
-        yield _row("files by `maskedconv.load`", _times(lambda: load(tasks.model, next(turn)), 5))
+        yield _row("files by `maskedconv.load`", _times(lambda: load(tasks.model, next(turn)), 20))
 
 
 def _learned_state(tasks: Tasks, name: str) -> dict[str, Tensor]:

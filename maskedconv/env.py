@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,21 @@ def _amx(info: dict[str, Any]) -> str:
     return AMX_UNCONFIRMED if "amx" in info["isas_available"] else AMX_MISSING
 
 
+def _cpu() -> str:
+    """The processor's name; its architecture where Linux does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def _device() -> dict[str, Any]:
     import torch
 
     cuda = torch.cuda.is_available()
     return {
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": _cpu(),
         "cpu_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if cuda else "none",

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from bench.commit import ROOT
 from bench.gpu_check import about, plan
 from bench.gpu_check.plan import Step
 from bench.gpu_check.record import CUT_OFF, TIMED_OUT, Record
@@ -33,7 +34,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [*command, "--rehearse"] if rehearse else command,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                cwd=about.ROOT, start_new_session=True,
+                cwd=ROOT, start_new_session=True,
             )  # fmt: skip
         self.case, self.killed = "", CUT_OFF
         self.ready = self.since = math.inf

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.gpu_check import about
+from bench.commit import ROOT
 from bench.gpu_check.record import NotHere
 from bench.gpu_check.shapes import Shape
 
@@ -60,7 +60,7 @@ def driver(
 def output_of(command: list[str]) -> tuple[int, str]:
     """Exit status and complete output."""
     done = subprocess.run(
-        command, cwd=about.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         check=False,
     )  # fmt: skip
     print(" ".join(command), done.stdout, sep="\n", file=sys.stderr)

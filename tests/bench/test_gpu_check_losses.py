@@ -1,4 +1,4 @@
-"""bench.gpu_check after a lost GPU, and its hash of the code."""
+"""bench.gpu_check after a lost GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from bench.gpu_check import about
 from bench.gpu_check.cases import tests
 from bench.gpu_check.device import Rehearsed
 from bench.gpu_check.record import Record
@@ -64,26 +63,3 @@ def test_a_case_may_be_a_part_of_a_files_tests(tmp_path, monkeypatch, selected, 
     tests.run(f"{file} | {selected}", Rehearsed(), {"results": str(results)})
     names = [row["key"].partition("::")[2] for row in Record(results).rows()]
     assert sorted(names) == [f"test_number[{number}]" for number in numbers]
-
-
-@pytest.mark.parametrize(
-    "file",
-    [
-        "csrc/op/cuda/op.h", "csrc/op/loops.inl", "csrc/op/cuda/op.cu", "csrc/op/op.cpp",
-        "maskedconv/ops/op.py", "models/net.py", "bench/gpu_check/plan.py", "native_build.py",
-        "tests/ops/test_gpu.py",
-    ],
-)  # fmt: skip
-def test_without_git_every_source_counts(tmp_path, monkeypatch, file):
-    monkeypatch.setattr(about, "ROOT", tmp_path)
-    monkeypatch.setattr(about, "_git", lambda *_: (_ for _ in ()).throw(OSError("no git")))
-    path = tmp_path / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("one")
-    first = about._commit()
-    assert first.startswith("no git, ")
-    assert about._commit() == first
-    path.write_text("two")
-    second = about._commit()
-    path.rename(path.with_name("other" + path.suffix))
-    assert len({first, second, about._commit()}) == 3

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.gpu_check import about
+from bench.commit import ROOT
 from bench.gpu_check.device import Device
 from bench.gpu_check.pytest_rows import LOST, VARIABLE
 from bench.gpu_check.record import Record
@@ -47,9 +47,9 @@ def _pytest(case: str, device: Device, options: dict[str, Any]) -> subprocess.Co
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(WORKERS)]
     rows = f"{int(device.rehearsal)}{options['results']}"
-    paths = os.pathsep.join([str(about.ROOT), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        command, cwd=about.ROOT, env=os.environ | {VARIABLE: rows, "PYTHONPATH": paths},
+        command, cwd=ROOT, env=os.environ | {VARIABLE: rows, "PYTHONPATH": paths},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     print(done.stdout, done.stderr, file=sys.stderr)
