@@ -150,7 +150,12 @@ def saved(implementation: str, setting: Setting) -> int:
     """Bytes that autograd saves for backward."""
     model, run = make(implementation, *setting[:4])
     with setting.autocast():
-        return of_network(model, images_and_labels(setting.device)[0], run)
+        found = of_network(model, images_and_labels(setting.device)[0], run)
+    # The next network needs the memory, and the compiler refers to a compiled one.
+    del model, run
+    torch.compiler.reset()
+    release_freed_memory()
+    return found
 
 
 def measure(
