@@ -11,12 +11,12 @@ from bench.results import FOLDER, Row
 DEVICE = "cpu-x86_64-2-threads"
 HEADER = """\
 | layer | weight gradient, 1 filter: sliced / ours | p = .1: sliced / ours | step at p = .1: \
-ours / nn.Conv2d | ours / sliced | zeroed: ours / nn.Conv2d |
-|---|--:|--:|--:|--:|--:|"""
+ours / nn.Conv2d | ours / sliced | zeroed: ours / nn.Conv2d | ours / narrow |
+|---|--:|--:|--:|--:|--:|--:|"""
 STEPS_HEADER = """\
 | network, learned | step: ours / nn.Conv2d | ours / compiled nn.Conv2d | ours / sliced | \
-peak memory: ours / nn.Conv2d |
-|---|--:|--:|--:|--:|"""
+ours / narrow | peak memory: ours / nn.Conv2d |
+|---|--:|--:|--:|--:|--:|"""
 
 
 def rows_of(name: str) -> list[Row]:
@@ -51,6 +51,7 @@ def _layer_line(rows: list[Row], layer: Layer) -> str:
         ratio("forward and backward", tenth, "maskedconv", "conv2d"),
         ratio("forward and backward", tenth, "maskedconv", "sliced backward"),
         ratio("forward and backward", tenth, "maskedconv", "conv2d", "zero"),
+        ratio("forward and backward", tenth, "maskedconv", "narrow and pad", "zero"),
     ]
     # Without spaces that can break, as narrow pages would give this column a line per word.
     name = str(layer).replace("->", "→").replace(" ", "\N{NO-BREAK SPACE}")
@@ -71,13 +72,11 @@ def _step_line(row: dict[str, Any], dtype: str) -> str:
     over = row["ours_over"]["maskedconv"]
     peaks = row["peak_bytes"]  # without any by bench.steps --brief
     peak = f"{peaks['maskedconv'] / peaks['conv2d']:.2f}" if peaks else "–"
-    compiled, sliced = (
-        f"{over[name]:.2f}" if name in over else "–"
-        for name in ("conv2d compiled", "sliced backward")
-    )
+    peers = ("conv2d", "conv2d compiled", "sliced backward", "narrow and pad")
+    ratios = [f"{over[name]:.2f}" if name in over else "–" for name in peers]
     label = f"{row['layer']}, {dtype}, p = {row['learned']:g}"
     label += " zero" if row["frozen"] == "zero" else ""
-    return f"| {label} | {over['conv2d']:.2f} | {compiled} | {sliced} | {peak} |"
+    return f"| {' | '.join([label, *ratios, peak])} |"
 
 
 def tables() -> str:

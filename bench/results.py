@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import platform
 from pathlib import Path
@@ -25,6 +26,8 @@ OURS = (*dispatch.backend_names(), "maskedconv")
 CHANNELS_LAST = "channels_last"  # of a file that does not say it
 DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # by default
 Row = dict[str, Any]
+
+_commit_at_start = functools.cache(commit)
 
 
 def row(
@@ -76,6 +79,7 @@ def _line(row: Row, name: str) -> str:
 
 def options(description: str | None) -> argparse.ArgumentParser:
     """A parser of ``--device``, ``--dtype`` and ``--rounds``, the options of every measurement."""
+    _commit_at_start()  # files may change during the measurement
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
@@ -128,7 +132,7 @@ def write(
     device in the same run.
     """
     about = {"device": device_name(device), "dtype": str(dtype), "layout": layout}
-    record: dict[str, Any] = {**about, "commit": commit(), "environment": env.collect()}
+    record: dict[str, Any] = {**about, "commit": _commit_at_start(), "environment": env.collect()}
     if limits is not None:
         record["limits"] = _short(limits._asdict())
     record["rows"] = rows
