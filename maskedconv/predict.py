@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from maskedconv.checks import check_int
+from maskedconv.cli import typer
 from maskedconv.cli.options import check_device, usage_errors
 from maskedconv.io import check_replaceable
 from maskedconv.training.device import open_device

@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from maskedconv import data, papers
 from maskedconv.checks import check_choice, check_number
+from maskedconv.cli import typer
 from maskedconv.cli.listing import print_estimate, print_items
 from maskedconv.cli.options import (
     AMP_HELP,

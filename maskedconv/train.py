@@ -8,10 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from maskedconv import data
 from maskedconv.checks import check_number
+from maskedconv.cli import typer
 from maskedconv.cli.one_run import OneRun
 from maskedconv.cli.options import (
     AMP_HELP,

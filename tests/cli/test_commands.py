@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from commands import call
 
@@ -53,3 +56,20 @@ def test_test_images_of_each_class():
     result = call(train, "--model", "wrn_10_1", "--learned", "1", "--test-subset", "1000")
     assert result.exit_code == 2
     assert "test_subset is 1000" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["train", "predict", "reproduce", "report"])
+def test_without_the_extra_a_command_says_what_to_install(name):
+    # As after `pip install .` alone.
+    code = (
+        "import runpy, sys\n"
+        "for one in ('typer', 'rich', 'jinja2', 'matplotlib', 'scipy', 'platformdirs', 'sklearn',"
+        " 'torchvision', 'unicode_rbnf'):\n"
+        "    sys.modules[one] = None\n"
+        f"runpy.run_module('maskedconv.{name}', run_name='__main__')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: the commands need the packages of the extra reproduce")
+    assert "pip install 'maskedconv[reproduce]'" in result.stderr
+    assert "Traceback" not in result.stderr
