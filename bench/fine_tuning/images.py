@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from maskedconv import data
 from maskedconv.data.subsets import subset_of
 
-# As the weights were trained: values from -1 to 1.
+# The weights were trained on values from -1 to 1.
 MEAN = STD = (0.5, 0.5, 0.5)
 TEST_BATCH = 100
 
