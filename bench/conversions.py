@@ -30,7 +30,7 @@ METHODS: dict[str, Method] = {
     "slice, slice_dim=1": methods.slice(0.1, slice_dim=1),
     "norm_only": methods.norm_only(),
     "random_positions": methods.random_positions(100),
-    # All weights are kept, as they were, so that the output is that of the original.
+    # All weights are kept, as they were, so that the output equals the original's.
     "supermask": methods.supermask(1.0, weights="keep", scale=False),
     "biprop": methods.biprop(0.5),
 }
@@ -59,9 +59,9 @@ class Converted:
 
 
 def compare(name: str, method: Method) -> Converted:
-    """Converts the network by ``method``. Biprop's original is what ``merge_`` makes of it.
+    """Converts the network by ``method``, and compares it with the original.
 
-    Biprop replaces the weights by others, in the conversion already.
+    Biprop's original is the merged network, because its conversion replaces the weights.
     """
     torch.manual_seed(1)
     # This memory format has compiled gradients.
@@ -98,7 +98,7 @@ def _gradient_errors(model: nn.Module, original: nn.Module) -> Iterator[float]:
 
 
 def _gradients(layer: PartlyLearned, plain: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """Gradients of learned values, and what they are by the original's gradients."""
+    """Gradients of learned values, and the same from the original's gradients."""
     if isinstance(layer, AtPositions) and layer.values is not None:
         assert layer.positions is not None
         yield _grad(layer.values), _grad(plain.weight).flatten()[layer.positions]

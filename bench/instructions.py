@@ -1,10 +1,9 @@
-"""What the CUDA compiler made of each kernel: registers, memory, instructions, and those of loops.
+"""Machine code of each CUDA kernel: registers, memory, instructions, and those of loops.
 
 ``python -m bench.instructions`` reads the built module; ``--build`` has nvcc compile the sources
 for the architecture instead, which takes a minute. It needs cuobjdump, of the CUDA toolkit or of
-Triton's wheel, and no GPU; it says nothing of time. With ``--label NAME`` the counts are kept in
-``results/sm_*-instructions.json`` beside those of other labels, and the table beside it is written
-anew.
+Triton's wheel, and no GPU; it measures no time. With ``--label NAME`` the counts are saved in
+``results/sm_*-instructions.json`` beside those of other labels, and its table is rewritten.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import NamedTuple
 
 FOLDER = Path(__file__).parent / "results"
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
-# What a division by a number that the compiler does not know starts with, of 32 and of 64 bits.
+# First instruction of a division by a number unknown to the compiler, of 32 and of 64 bits.
 DIVISION = re.compile(r"\bMUFU\.RCP\b")
 LOCAL = re.compile(r"\b(LDL|STL)\b")
 PRODUCT = re.compile(r"\bHG?MMA\b")
@@ -35,18 +34,18 @@ COLUMNS = (
 
 
 class Counts(NamedTuple):
-    """Of one kernel.
+    """Counts of one kernel.
 
     Attributes:
-        registers: of a thread.
+        registers: registers of a thread.
         stack: bytes of a thread's stack, where spilled registers and arrays lie.
         shared: bytes of shared memory that do not depend on the launch.
         local: instructions that access the stack.
-        divisions: divisions by what is not a constant.
-        instructions: all of them.
-        main_loop: those of the loop over tiles, with the loops in it; 0: no tensor cores are used.
-        steps: those of each innermost loop that uses tensor cores, a k-step an iteration (by wgmma
-            a tile).
+        divisions: divisions by numbers that are not constant.
+        instructions: all instructions.
+        main_loop: instructions of the loop over tiles and its inner loops; 0 without tensor cores.
+        steps: instructions of each innermost loop that uses tensor cores, a k-step an iteration (by
+            wgmma a tile).
     """
 
     registers: int
@@ -81,7 +80,7 @@ def read(tool: str, option: str, architecture: str, file: Path) -> str:
 
 
 def loops_of(code: list[tuple[int, str]]) -> list[tuple[int, int]]:
-    """First and last index of each loop: where an instruction jumps back to, and that one."""
+    """First and last index of each loop: the target of a jump back, and the jump."""
     index = {address: i for i, (address, _) in enumerate(code)}
     jumps = ((i, BRANCH.search(text)) for i, (_, text) in enumerate(code))
     targets = ((index[int(jump[1], 16)], i) for i, jump in jumps if jump)
@@ -89,8 +88,8 @@ def loops_of(code: list[tuple[int, str]]) -> list[tuple[int, int]]:
     loops = [(first, last) for first, last in targets if first < last]
 
     def returns(jump: tuple[int, int]) -> bool:
-        """Whether it goes back into a loop from code that lies behind it, as the rare case of a
-        wait does; that is no loop of its own."""
+        """Whether the jump goes back into a loop from code behind it, as in the rare case of a
+        wait; this is no separate loop."""
         return any(first <= jump[0] <= last < jump[1] for first, last in loops)
 
     return [loop for loop in loops if not returns(loop)]
@@ -112,7 +111,7 @@ def count_loops(code: list[tuple[int, str]]) -> tuple[int, tuple[int, ...]]:
 
 
 def count(tool: str, architecture: str, file: Path) -> dict[str, Counts]:
-    """By the kernel's mangled name."""
+    """Counts by the kernel's mangled name."""
     usage = {
         match[1]: (int(match[2]), int(match[3]), int(match[4]))
         for match in USAGE.finditer(read(tool, "-res-usage", architecture, file))
@@ -129,7 +128,7 @@ def count(tool: str, architecture: str, file: Path) -> dict[str, Counts]:
 
 
 def readable(names: list[str]) -> list[str]:
-    """Without mangling, name spaces and arguments, where there is a c++filt."""
+    """Demangled names without namespaces and arguments; unchanged without c++filt."""
     if shutil.which("c++filt") is None:
         return names
     done = subprocess.run(
@@ -140,7 +139,7 @@ def readable(names: list[str]) -> list[str]:
 
 
 def table(labels: dict[str, dict[str, dict[str, object]]]) -> str:
-    """Markdown, one section a label."""
+    """Markdown with a section for each label."""
     lines = []
     for label, kernels in labels.items():
         lines += [f"\n### {label}\n", "| kernel | " + " | ".join(COLUMNS) + " |"]
@@ -160,7 +159,7 @@ def keep(architecture: str, label: str, kernels: dict[str, dict[str, object]]) -
     labels[label] = kernels
     path.write_text(json.dumps(labels, indent=1) + "\n")
     about = (
-        f"# What the compiler made of the kernels for sm_{architecture}\n\n"
+        f"# Machine code of the kernels for sm_{architecture}\n\n"
         "Counted in the machine code by `python -m bench.instructions`, which explains the "
         "columns; nothing was run.\n`steps`: instructions of a k-step (16 pixels; float32: 8), a "
         "number for each loop; by wgmma, of a tile of 64 pixels.\nOther kernels with a prologue "
@@ -199,7 +198,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, nargs="*", help="modules or cubins; else the built one")
     parser.add_argument("--architecture", default="90", help="compute capability, as 90 or 90a")
     parser.add_argument("--build", action="store_true", help="compile the kernels of csrc/")
-    parser.add_argument("--label", help="keeps the counts in results/ by this name")
+    parser.add_argument("--label", help="save the counts in results/ under this name")
     options = parser.parse_args()
     counts: dict[str, Counts] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -46,11 +46,11 @@ from tests.support import emulation
 
 BATCH = {"densenet_bc_100_12": 64}
 TOTAL = "all operators"
-# Of an H200: bytes and FLOPs (dense bfloat16) a second that were measured on such a GPU by others.
+# Bytes and FLOPs (dense bfloat16) a second of an H200, as measured by others.
 CEILINGS = (4.3e12, 790e12)
 STREAM = SimpleNamespace(cuda_stream=0)
 GPU = SimpleNamespace(multi_processor_count=132, shared_memory_per_block_optin=232448)
-# Operators whose backends stand for another's: what these call.
+# Operators whose backends wrap those of another operator, and the wrapped method.
 WRAPPED = {"bn_relu_backward": "run_backward", "bn_statistics_of_sum": "statistics"}
 FREE = (
     "device", "empty", "new_empty", "view", "detach", "alias", "as_strided", "set_", "lift",
@@ -59,7 +59,7 @@ FREE = (
 
 
 class Launches(NamedTuple):
-    """What one operator asks of the GPU; ``problem`` if it is one of this package."""
+    """Launches, bytes and FLOPs of one operator; ``problem`` if it is one of this package."""
 
     operator: str
     launches: int
@@ -83,10 +83,10 @@ class Ledger(TorchDispatchMode):
 
     @contextlib.contextmanager
     def operator(self, name: str, module: Any, problem: Any, *rest: Any) -> Iterator[None]:
-        """Counts the launches of an operator of this package, PyTorch's within it included.
+        """Counts the launches of an operator of this package, including PyTorch's within it.
 
         Args:
-            rest: its arguments besides ``problem``.
+            rest: the arguments besides ``problem``.
         """
         module.take_launches()
         yield
@@ -111,7 +111,7 @@ class Ledger(TorchDispatchMode):
 
 
 def _channels_last(result: Any) -> Any:
-    """In the memory format of cuDNN's results; fake convolutions do not have it."""
+    """The result in the memory format of cuDNN, which fake convolutions do not have."""
     if not isinstance(result, Tensor) or result.dim() != 4:
         return result
     return torch.empty_like(result, memory_format=torch.channels_last)
@@ -122,8 +122,8 @@ def pretended_gpu(ledger: Ledger, module: Any, backend: str = "cuda") -> Iterato
     """Makes the CUDA backends run on fake tensors; their launches go to ``ledger``.
 
     Args:
-        module: as of ``emulation.build_module``.
-        backend: the one that must run.
+        module: result of ``emulation.build_module``.
+        backend: name of the backend that must run.
     """
     module.count_launches_only(True)
     patches: list[Any] = [
@@ -143,7 +143,7 @@ def pretended_gpu(ledger: Ledger, module: Any, backend: str = "cuda") -> Iterato
         "bn_statistics": bn_statistics, "bn_relu": bn_relu, "pack_filters": pack_filters,
         "weight_grad": weight_grad,
     }  # fmt: skip
-    # What these remember of the GPU must not outlast this one.
+    # These caches of the GPU's properties must not outlast the pretended GPU.
     for kernels, name in (
         (bn_relu, "multiprocessors"),
         (gpu, "limits_of"),
@@ -188,7 +188,7 @@ def without_memory(model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def autocast() -> Iterator[None]:
-    """To bfloat16, as fake tensors take it."""
+    """Autocast of fake tensors to bfloat16."""
     torch.set_autocast_enabled("cpu", True)
     torch.set_autocast_dtype("cpu", torch.bfloat16)
     try:
@@ -205,8 +205,8 @@ def count_step(
 
     Args:
         plain: count plain modules, which learn everything.
-        module: as of ``emulation.build_module``.
-        backend: of our operators.
+        module: result of ``emulation.build_module``.
+        backend: backend of our operators.
         batch: images; 0 for the paper's number.
     """
     ledger = Ledger()
@@ -230,7 +230,7 @@ def count_step(
 
 
 def summary(entries: list[Launches]) -> list[dict[str, Any]]:
-    """A row an operator, the largest number of launches first, and their sum."""
+    """A row for each operator, by decreasing number of launches, and their sum."""
     names = dict.fromkeys(entry.operator for entry in entries)
     rows = []
     for name in [*names, TOTAL]:

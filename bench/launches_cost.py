@@ -1,4 +1,4 @@
-"""What an operator costs on a GPU: launches, bytes and FLOPs, by its arguments."""
+"""Costs of an operator on a GPU: launches, bytes and FLOPs, by its arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 def size_of(tensor: Tensor) -> int:
-    """Bytes of its elements."""
+    """Bytes of the tensor's elements."""
     return tensor.numel() * tensor.element_size()
 
 
@@ -26,14 +26,14 @@ def convolution_cost(name: str, args: Any, result: Any) -> tuple[int, int]:
 
 
 def weight_grad_flops(problem: Any) -> int:
-    """Of the learned filters, at every pixel of the output's gradient."""
+    """FLOPs of the learned filters over every pixel of the output's gradient."""
     grad = problem.grad_output
     pixels = grad.numel() // grad.size(1)
     return int(2 * pixels * problem.shape.numel())
 
 
 def bytes_of(name: str, launches: int, problem: Any, rest: tuple[Any, ...]) -> int:
-    """What the kernels of this package read and write, by what each of them does."""
+    """Bytes that an operator of this package reads and writes in its kernels."""
     size = size_of(problem[0])
     if name == "bn_relu_backward":  # each launch reads input and gradient; one writes
         *_, memory = rest

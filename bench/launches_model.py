@@ -40,16 +40,16 @@ class Range(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What the launches of one weight_grad ask for.
+    """Work of the launches of one weight_grad.
 
     Attributes:
         floor_bytes: input, learned filters' gradient and result, once each.
-        floor_flops: of the learned filters.
-        bytes: those with what several blocks read, and the sums between the two launches.
-        flops: of tensor cores, with channels and filters that fill up a product.
-        instructions: that warps issue.
-        exact: whether these are all issued.
-        share: of the multiprocessors that have work.
+        floor_flops: FLOPs of the learned filters.
+        bytes: all bytes, with reads by several blocks and the sums between the two launches.
+        flops: FLOPs of the tensor cores, with channels and filters padded to full products.
+        instructions: instructions that warps issue.
+        exact: whether all of these are issued.
+        share: fraction of the multiprocessors that have work.
     """
 
     floor_bytes: int
@@ -91,7 +91,7 @@ def is_fast(problem: Any) -> bool:
 
 
 def work_of(problem: Any, plan: dict[str, int]) -> Work:
-    """Of weight_grad's launches, by the plan of its kernel for an H200."""
+    """Work of weight_grad's launches, by the plan of its kernel for an H200."""
     counts = counts_of(plan, problem)
     filters, channels, rows, columns = problem.shape
     warps = plan["channel_warps"] * plan["column_warps"] * plan["pixel_warps"]
@@ -118,14 +118,12 @@ def work_of(problem: Any, plan: dict[str, int]) -> Work:
 
 
 def optimizer_step(parameters: int) -> Launches:
-    """SGD with momentum and weight decay in float32: of each of PyTorch's four passes over lists,
-    what it reads and writes.
-    """
+    """SGD with momentum and weight decay in float32: PyTorch's four passes over lists."""
     return Launches("optimizer", 4, (3 + 2 + 3 + 3) * 4 * parameters)
 
 
 def predict(entries: Iterable[Launches], plan: Plan) -> Range:
-    """Of all launches in a CUDA graph, without the time of Python."""
+    """Time of all launches in a CUDA graph, without Python."""
     least = most = 0.0
     for entry in entries:
         if entry.operator == "weight_grad" and entry.problem is not None:

@@ -46,7 +46,7 @@ LAYERS = (
     "48->12@32 3x3 n1", "204->48@32 1x1 n4 of 216",
 )  # fmt: skip
 NO_CASE = "no case"
-# What is counted: whose modules, and the backend of our operators.
+# Variants: whether the modules are plain, and the backend of our operators.
 VARIANTS = {"references": (False, "reference"), "kernels": (False, "cuda"), "plain": (True, "cuda")}
 
 
@@ -102,7 +102,7 @@ def measured_by(name: str, shape: Shape) -> str:
 
 
 def layer_rows(plan_of: Plan, module: Any) -> Iterator[dict[str, Any]]:
-    """Of each layer: its weight gradient, and the launches of the layer."""
+    """Rows of the layers: the weight gradient, and the launches of the layer."""
     for name in LAYERS:
         shape = by_name(shapes.TABLE, name)
         problem = meta_problem(shape)
@@ -132,7 +132,7 @@ def layer_rows(plan_of: Plan, module: Any) -> Iterator[dict[str, Any]]:
 
 
 def network_rows(plan_of: Plan, module: Any) -> Iterator[dict[str, Any]]:
-    """Of each network's training step; launches, bytes and floor are those of the gradients."""
+    """Rows of the training steps; launches, bytes and floor are without the optimizer's."""
     batch = CHECKED_BATCH["cuda"]
     for network in plan.NETWORKS:
         with torch.device("meta"):

@@ -24,8 +24,8 @@ from maskedconv.ops.masked_weight import find_threshold, masked_weight, score_gr
 
 Shape = tuple[int, int, int, int]
 KEPT = 0.3
-# [O, I, kH, kW]; fully connected layers count as 1x1 convolutions. Of shapes with as many elements
-# and the same kernel there is one.
+# [O, I, kH, kW]; fully connected layers count as 1x1 convolutions. Shapes with as many elements and
+# the same kernel are listed once.
 RESNET_50: tuple[Shape, ...] = (
     (64, 3, 7, 7), (64, 64, 1, 1), (64, 64, 3, 3), (256, 64, 1, 1), (128, 256, 1, 1),
     (128, 128, 3, 3), (512, 128, 1, 1), (512, 256, 1, 1), (256, 256, 3, 3), (1024, 256, 1, 1),

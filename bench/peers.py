@@ -90,7 +90,7 @@ class SlicedBackward(_SplitFilters):
 
 
 class NarrowAndPad(_SplitFilters):
-    """Zeroed filters: a convolution with the learned ones, whose output is padded with zeros."""
+    """Zeroed filters: a convolution with the learned ones; its output is padded with zeros."""
 
     def forward(self, x: Tensor) -> Tensor:
         narrow = F.conv2d(x, self.learned, None, self.stride, self.padding)
@@ -113,5 +113,5 @@ IMPLEMENTATIONS: dict[str, Callable[[nn.Conv2d, int], nn.Module]] = {
     "two convolutions": TwoConvolutions,
     "sliced backward": SlicedBackward,
 }
-# If the filters that are not learned are zero.
+# Peers for zeroed filters.
 ZEROED: dict[str, Callable[[nn.Conv2d, int], nn.Module]] = {"narrow and pad": NarrowAndPad}

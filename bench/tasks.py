@@ -1,4 +1,4 @@
-"""What a switch between two tasks costs, and a batch of several.
+"""Costs of a switch between two tasks, and of a batch of several.
 
 ``python -m bench.tasks`` prints Markdown tables for ResNet-50 with a tenth of its filters learned;
 ``--save`` writes them to ``results/tasks.md``.

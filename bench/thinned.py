@@ -1,4 +1,4 @@
-"""What thin() saves in evaluation: ``python -m bench.thinned`` prints a Markdown table.
+"""Savings of thin() in evaluation: ``python -m bench.thinned`` prints a Markdown table.
 
 ``--save`` writes it to ``results/thinned.md``.
 """
@@ -65,7 +65,7 @@ def _network(name: str, arguments: argparse.Namespace, steps: int) -> nn.Module:
     plain = merge_(NETWORKS[name]())
     _train(plain, arguments.batch, steps)
     with warnings.catch_warnings():
-        # The classifier is learned whole.
+        # The classifier is learned in full.
         warnings.simplefilter("ignore")
         model = convert_(plain, learned=arguments.learned, frozen="zero")
     _train(model, arguments.batch, steps)

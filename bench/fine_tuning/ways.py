@@ -32,7 +32,7 @@ FUSED = f"{SLICES}, fuse_"
 
 
 class Way(NamedTuple):
-    """What is learned, and whether BatchNorm normalises with its running statistics."""
+    """The learned part, and whether BatchNorm normalises with its running statistics."""
 
     name: str
     is_fixed: bool
@@ -52,11 +52,11 @@ class Way(NamedTuple):
 
 
 def build(way: Way, seed: int) -> nn.Module:
-    """The pretrained network, ready for training; ``seed`` draws what is new."""
+    """The pretrained network, ready for training; ``seed`` draws the new parameters."""
     torch.manual_seed(seed)
     model = BUILDERS[way.name](way.is_fixed).to(memory_format=torch.channels_last).train()
     if way.is_fixed:
-        # norm="frozen statistics" of convert_ does this, which not every way uses.
+        # norm="frozen statistics" of convert_ does this, but not every way uses convert_.
         for module in model.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
@@ -83,7 +83,7 @@ def step_of(
 
 
 def save(model: nn.Module, folder: Path) -> int:
-    """Writes what was learned to ``folder``; returns the bytes of the files that loading needs."""
+    """Writes the learned values to ``folder``; returns the bytes of the files needed to load."""
     if hasattr(model, "save_pretrained"):
         model.save_pretrained(folder)
         return sum(path.stat().st_size for path in folder.glob("adapter_*"))
@@ -143,7 +143,7 @@ def _converted(method: methods.Method, is_fixed: bool) -> nn.Module:
 
 
 def _lora(is_fixed: bool) -> nn.Module:
-    # peft stores BatchNorm's statistics only of norms that it saves whole.
+    # peft stores BatchNorm's statistics only of norms that it saves in full.
     model = backbone(CLASSES)
     targets = {
         name: module

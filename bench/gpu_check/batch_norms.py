@@ -21,7 +21,7 @@ OPERATORS = {operator.name: operator for operator in (OPERATOR, OF_SUM, FORWARD,
 REPETITIONS = {"cuda": 30, "cpu": 3}
 # How often each pixel is read or written, at least.
 PASSES = {"bn_statistics": 1, "bn_statistics_of_sum": 3, "bn_relu": 2, "bn_relu_backward": 5}
-# Of the mean deviation: one rounding of the type; sums in float32.
+# Allowance for the mean deviation: one rounding of the type; sums are in float32.
 EPS = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: NOISE, torch.int64: 0.0}
 MOMENTUM, SEEN = 0.1, 3  # batches before
 NORM_EPS = 1e-3
@@ -79,7 +79,7 @@ def _exact_statistics(problem: StatisticsProblem, total: Tensor) -> Tensor:
 
 
 def _running_of(problem: Problem, statistics: Tensor) -> tuple[Tensor, ...]:
-    """The running statistics behind a batch of these moments, and the number of batches."""
+    """The running statistics after a batch of these moments, and the number of batches."""
     count = problem.input.numel() // problem.input.size(1)
     var = statistics[1] * (count / (count - 1))
     batches = torch.tensor(SEEN + 1, device=statistics.device)
@@ -138,7 +138,7 @@ def _fault(name: str, problem: Problem, results: Outputs, running: Outputs) -> s
 
 
 def _rows(outputs: Outputs) -> list[Tensor]:
-    """The outputs; of statistics ``[5, C]`` the rows, as their sizes differ."""
+    """The outputs; statistics ``[5, C]`` by rows, as their magnitudes differ."""
     return [row for out in outputs for row in (out.unbind() if out.dim() == 2 else (out,))]
 
 

@@ -74,7 +74,7 @@ class Device:
 
 
 class _WholeDevice(CudaQueue):
-    """Waits for all streams: a case may use others, whose errors are its own."""
+    """Waits for all streams, as errors of a case may occur on other streams."""
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self._device)

@@ -1,7 +1,7 @@
 """Launches kernels without torch, for instrumentation tools.
 
 ``python -m bench.gpu_check.driver --shape JSON`` allocates CUDA memory by the driver's library and
-launches the weight gradient, or what ``--kernel`` names. ``--host`` runs the CPU kernel instead.
+launches the weight gradient or the ``--kernel``. ``--host`` runs the CPU kernel instead.
 ``--check`` compares the result with float64.
 """
 
@@ -28,7 +28,7 @@ from bench.gpu_check.plan import SANITIZED_KERNELS, UNCONFIRMED
 from bench.gpu_check.shapes import Shape
 from maskedconv import _C
 
-# Those of other operators; the others compute the weight gradient.
+# Kernels of other operators; all others compute the weight gradient.
 OTHERS = {"bn_relu": driver_norm.launch, "masked_weight": driver_mask.launch}
 MARGIN = 1e-2  # relative to the largest value, for bfloat16 and TF32 operands
 
@@ -92,7 +92,7 @@ def _call_kernel(memory: Any, operands: tuple[Any, ...], pointers: tuple[int, ..
 
 
 def _call_wgmma(memory: Any, operands: tuple[Any, ...], pointers: tuple[int, ...]) -> None:
-    """The same by the kernel for sm_90a."""
+    """Calls the kernel for sm_90a."""
     (dtype, _, x_shape), geometry = operands[:3], operands[7:]
     limits = memory.attribute(MULTIPROCESSORS), memory.attribute(SHARED_BYTES)
     floats, counters = _C.weight_grad_wgmma_workspace(dtype, x_shape, *geometry, *limits)

@@ -15,7 +15,7 @@ BINARY = (False, True)
 
 
 class Mask(NamedTuple):
-    """A weight ``[O, kH, kW, I]``, its scores, and where the scores are in row-major order.
+    """A weight ``[O, kH, kW, I]``, its scores, and their indices in row-major order.
 
     Attributes:
         layout: sizes and steps as the kernels take them, from slowest to fastest.
@@ -35,7 +35,7 @@ class Mask(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Of all kernels; the weights and gradients with and without ``binary``."""
+    """Outputs of all kernels; the weights and gradients without and with ``binary``."""
 
     value: Array
     first: Array

@@ -74,7 +74,7 @@ def rounded(values: Array, dtype: str) -> tuple[Array, Array]:
 
 
 def widened(stored: Array) -> Array:
-    """What a kernel has stored, in float64."""
+    """Values that a kernel has stored, in float64."""
     if stored.dtype == np.float32:
         return stored.astype(np.float64)
     return (stored.astype(np.uint32) << 16).view(np.float32).astype(np.float64)

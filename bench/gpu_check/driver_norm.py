@@ -22,7 +22,7 @@ ROW = 4  # bytes of a channel's number
 
 
 class Results(NamedTuple):
-    """Of all kernels: ``[5, C]``, two times ``[pixels, C]``, and ``[2, C]``: of γ and β."""
+    """Outputs of all kernels: ``[5, C]``, two ``[pixels, C]``, and ``[2, C]`` for γ and β."""
 
     statistics: Array
     activation: Array
@@ -31,7 +31,7 @@ class Results(NamedTuple):
 
 
 class Addresses(NamedTuple):
-    """Where the tensors are."""
+    """Addresses of the tensors."""
 
     x: int
     grad: int
@@ -107,7 +107,7 @@ def _on_host(size: tuple[str, int, int], pitch: int, memory: Any, at: Addresses)
 
 
 def exact(x: Array, grad: Array, affine: Array) -> Results:
-    """The same in float64, by the formulae of BatchNorm."""
+    """The outputs in float64, by the formulae of BatchNorm."""
     mean, var = x.mean(0), x.var(0)
     inverse = 1 / np.sqrt(var + EPS)
     scale = affine[0] * inverse

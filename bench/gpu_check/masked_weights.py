@@ -28,7 +28,7 @@ EPS = {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-10
 
 
 def check(backend: str, device: Device) -> dict[str, Any]:
-    """The mask must be that of a stable sort; weights and gradients, float64 but for rounding.
+    """The mask must be a stable sort's; weights and gradients may differ from float64 by rounding.
 
     Every shape is checked with scores that differ and with many that are equal.
     """

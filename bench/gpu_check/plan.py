@@ -13,12 +13,12 @@ NETWORKS = ("wrn_28_10", "densenet_bc_100_12", "wrn_28_4")
 SMALL_NETWORKS = ("wrn_10_1", "densenet_bc_16_12")
 IMPLEMENTATIONS = ("ours", "plain", "slice")
 MODES = ("eager", "graph")
-# The one that is not confirmed last.
+# The unconfirmed kernel is last.
 SANITIZED_KERNELS = ("weight_grad", "bn_relu", "masked_weight", UNCONFIRMED)
 SANITIZED = tuple(
     f"{tool} | {kernel}" for kernel in SANITIZED_KERNELS for tool in ("memcheck", "racecheck")
 )
-# Files and their seconds, those of few tests first.
+# Files and their seconds; files with few tests come first.
 GPU_TESTS = {
     "tests/ops/test_gpu_bn_relu.py": 20,
     "tests/ops/test_gpu_masked_weight.py": 15,
@@ -26,7 +26,7 @@ GPU_TESTS = {
     "tests/training/test_gpu_captured_step.py": 10,
 }
 EPOCHS = "epochs"
-# Operators of which one case checks all shapes.
+# Operators with a single case for all shapes.
 WHOLE_OPERATORS = (*shapes.NORM_OPERATORS, "pack_filters", "masked_weight")
 
 
@@ -37,7 +37,7 @@ class Step(NamedTuple):
         seconds: time limit of the step, in a check of six minutes; 0 if its cases come after all
             others, in the remaining time.
         case_seconds: time limit of each case, which only one that hangs should reach. Below
-            ``seconds`` where there are several, so that the others run behind one that hangs.
+            ``seconds`` if there are several, so that the others run behind one that hangs.
         at_once: number of processes that share the cases.
     """
 
@@ -49,18 +49,18 @@ class Step(NamedTuple):
 
 
 def key(step: str, case: str) -> str:
-    """Of a row."""
+    """Key of a row."""
     return f"{step}: {case}"
 
 
 def candidate(case: str) -> str:
-    """The kernel or implementation that a case runs: of a step, eager as well as as a graph."""
+    """The kernel or implementation that a case runs; the modes of a step do not matter."""
     parts = case.split(" | ")
     return parts[-2] if parts[-1] in MODES else parts[-1]
 
 
 def steps(rehearse: bool, runs: tuple[str, ...] = ()) -> tuple[Step, ...]:
-    """All steps; ``runs`` are the trainings of the last one. Those of one name are one step."""
+    """All steps; ``runs`` are the trainings of the last one. Entries of one name are one step."""
     peers = _compiled_steps(rehearse)
     return (
         Step("environment", 10, 8, ("versions", "copy", "matrix", "empty graph")),
@@ -105,7 +105,7 @@ def _numbers(rehearse: bool) -> tuple[str, ...]:
 
 
 def _unconfirmed(every: tuple[shapes.Shape, ...]) -> tuple[str, ...]:
-    """The cases of the kernel by wgmma: of the shapes that it takes."""
+    """The cases of the kernel by wgmma, for the shapes that it takes."""
     return tuple(f"{shape} | {UNCONFIRMED}" for shape in every if is_for_unconfirmed(shape))
 
 

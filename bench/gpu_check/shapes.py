@@ -102,7 +102,7 @@ class Norm(NamedTuple):
     """The square images that a BatchNorm gets.
 
     Attributes:
-        pitch: as of :class:`Shape`.
+        pitch: as in :class:`Shape`.
     """
 
     batch: int
@@ -117,7 +117,7 @@ class Norm(NamedTuple):
         return f"{self.batch}x{self.channels}@{self.size}{pitch}{dtype}"
 
 
-# What the layers of WRN-28-10 and DenseNet-BC-100-12 normalise.
+# Inputs of BatchNorm in the layers of WRN-28-10 and DenseNet-BC-100-12.
 TIMED_NORMS = (
     Norm(128, 160, 32),
     Norm(128, 320, 16),
@@ -148,12 +148,12 @@ def table(rehearse: bool) -> tuple[Shape, ...]:
 
 
 def norms(rehearse: bool) -> tuple[Norm, ...]:
-    """Those that are timed."""
+    """The inputs of BatchNorm that are timed."""
     return SMALL_NORMS if rehearse else TIMED_NORMS
 
 
 def checked_norms(rehearse: bool) -> tuple[Norm, ...]:
-    """Those whose numbers are compared."""
+    """The inputs of BatchNorm for the comparison of numbers."""
     return SMALL_NORMS if rehearse else CHECKED_NORMS
 
 

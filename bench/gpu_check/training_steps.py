@@ -66,9 +66,9 @@ class Training:
 
 
 def decided(step: Callable[[], object]) -> dict[str, Any]:
-    """Runs a step; the backends that it runs, with the reasons, and the warnings.
+    """Runs a step; returns its backends, with the reasons, and the warnings.
 
-    All are decided anew, so that a kernel that an earlier case has found wrong is found again.
+    Backends are chosen anew, so that a kernel that an earlier case found wrong is found again.
     """
     forget_decisions()
     with warnings.catch_warnings(record=True) as caught, recorded_decisions() as decisions:
@@ -87,8 +87,8 @@ def decided(step: Callable[[], object]) -> dict[str, Any]:
 
 
 def measure(training: Training, mode: str, device: Device) -> dict[str, Any]:
-    """What runs in a step, its time, the peak memory after warm-up, and the bytes that autograd
-    saves. The status is "wrong" if a kernel was left out because it is.
+    """The backends of a step, its time, the peak memory after warm-up, and the bytes that autograd
+    saves. The status is "wrong" if a wrong kernel was left out.
     """
     count, decisions = REPETITIONS[device.name], decided(training.step)
     if mode == "graph":

@@ -1,4 +1,4 @@
-"""Ensemble: frozen values once, learned values apart."""
+"""Ensemble: frozen values once, learned values separately."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_plain_members_are_converted_unless_a_file_does_not_fit(tmp_path):
 
 
 def test_files_that_differ_in_what_members_share(tmp_path):
-    """As of two ensembles; the last one would set the values of all members."""
+    """Files of two ensembles: the last one would set the values of all members."""
     for index, seed in enumerate([1, 2]):
         member = created(seed).members[0]
         save(member, tmp_path / f"member_{index}.safetensors", frozen=True)

@@ -18,7 +18,7 @@ def mobilenet():
     return plain
 
 
-# By name: the network, and the share of its parameters that stays, at most.
+# Networks by name, with the largest share of parameters that may stay.
 NETWORKS = {
     "resnet_14": (lambda: models.create("resnet_14"), 0.1),
     "resnet18": (lambda: models.create("resnet18", width=0.25), 0.15),

@@ -136,7 +136,7 @@ def test_behind_a_case_that_hangs_others_of_its_kernel_come_last(tmp_path):
     ids=["first", "second"],
 )
 def test_a_step_ends_with_its_time(tmp_path, cases, statuses):
-    """A case that had the whole of it counts as one that hangs."""
+    """A case that took the full time counts as one that hangs."""
     runner = Runner(tmp_path, True, {})
     runner.package = "tests.bench.gpu_check_cases"
     begin = time.monotonic()
@@ -169,7 +169,7 @@ def test_steps_are_in_the_order_of_what_they_are_worth():
 
 
 def test_modes_of_an_implementation_are_one_candidate():
-    """Behind one that hangs, as both begin with the same step."""
+    """Both begin with the same step, so that both come last if one hangs."""
     cases = ("wrn_28_10 | ours | eager", "wrn_28_10 | ours | graph", "64 @32 | cuda", "bn_relu")
     assert list(map(plan.candidate, cases)) == ["ours", "ours", "cuda", "bn_relu"]
 
@@ -187,7 +187,7 @@ def test_our_kernels_come_before_those_that_may_hang_and_those_that_are_compiled
 
 
 def test_tests_of_kernels_that_are_compiled_come_behind_all_others():
-    """So that few minutes reach the others; together they are all tests of a file."""
+    """A check of few minutes reaches the others; together they are all tests of a file."""
     files = [step for step in plan.steps(rehearse=False) if step.name == "tests"]
     assert [step.seconds > 0 for step in files] == [True] * 4 + [False]
     first = [case.partition(" | ") for step in files[:-1] for case in step.cases]

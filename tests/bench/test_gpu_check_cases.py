@@ -68,12 +68,12 @@ def test_case(tmp_path, step, case, names):
 
 
 def test_a_kernel_that_writes_nothing_is_called_wrong(monkeypatch):
-    """Also if its memory still holds the right result of another one."""
+    """Its memory may still hold the right result of another kernel."""
     right = numbers.BACKENDS["native"].run
     case = f"{DENSE} | native"
 
     def allocates(problem):
-        """Memory as it is found: NaN, or what another kernel left there."""
+        """Memory as it is found: NaN, or values that another kernel left there."""
         found, memory = right(problem), torch.empty_like(right(problem))
         return memory if memory.isnan().all() else found
 
@@ -212,7 +212,7 @@ def test_a_race_of_a_deterministic_kernel_is_called_wrong(
 
 @pytest.mark.parametrize("mode", plan.MODES)
 def test_a_step_without_a_kernel_that_is_wrong_is_called_wrong(monkeypatch, mode):
-    """Also in a later case of the process: its decisions are made anew."""
+    """So is a later step of the process, because decisions are made anew."""
     decide, wrong = dispatch._decide, [True]
 
     def with_a_wrong_kernel(operator, *arguments):

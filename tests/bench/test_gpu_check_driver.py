@@ -67,7 +67,7 @@ def test_a_wrong_mask_is_seen(monkeypatch, part):
 
 
 class EmulatedMemory(driver.HostMemory):
-    """Of a GPU whose kernels are the emulation's."""
+    """Memory of a GPU that runs the emulation's kernels."""
 
     is_gpu = True
 
@@ -83,7 +83,7 @@ def emulated(tmp_path_factory):
 @pytest.mark.skipif(emulation.compiler() is None, reason="there is no C++ compiler")
 @pytest.mark.parametrize("kernel", plan.SANITIZED_KERNELS)
 def test_every_kernel_on_an_emulated_gpu(kernel, emulated, monkeypatch):
-    """With the arguments that the sanitizer's cases give them."""
+    """The arguments are those of the sanitizer's cases."""
     for module in (driver, driver_mask, driver_norm):
         monkeypatch.setattr(module, "_C", emulated)
     unconfirmed = kernel == plan.UNCONFIRMED

@@ -10,7 +10,7 @@ from bench.gpu_check.cases import tests
 from bench.gpu_check.device import Rehearsed
 from bench.gpu_check.record import Record
 
-# A process of its own for each "GPU": the one that a test loses is that of its process.
+# Each process has its own "GPU", which a test of the process may lose.
 LOSING = """
 import os
 import pytest

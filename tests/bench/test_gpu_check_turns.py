@@ -36,20 +36,20 @@ def test_what_its_step_cut_off_runs_again_and_what_hangs_does_not(tmp_path):
     step = plan.Step("numbers", 5, 5, ("a", "b", "c"))
     command.run_all(runner, (step,), time.monotonic() + 100)
     assert runner.ran == [["a", "b", "c"], ["b"]]
-    # Last in a check that continues, as it may hang again.
+    # It comes last in a check that continues, as it may hang again.
     command.run_all(runner, (step,), time.monotonic() + 100)
     assert runner.ran[2:] == [["c", "a"]]
 
 
 def test_a_case_whose_limit_is_beyond_its_steps_end_runs_again(tmp_path):
-    """A single one, such as one that compiles: it may be slow."""
+    """A single case, such as one that compiles, may be slow."""
     runner = Scripted(tmp_path, a=["timed out", "ok"])
     command.run_all(runner, (plan.Step("compiled", 5, 300, ("a",)),), time.monotonic() + 100)
     assert runner.ran == [["a"], ["a"]]
 
 
 class Timed(Scripted):
-    """A runner with a clock of its own, whose cases take most of their step's time; one hangs.
+    """A runner with its own clock; its cases take most of their step's time, and one hangs.
 
     Attributes:
         given: the seconds of each step, when it first ran.
@@ -99,7 +99,7 @@ def timed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("step", ["environment", "numbers", "steps", "profile", "sanitize"])
 def test_behind_a_case_that_hangs_all_others_run(step, timed, tmp_path):
-    """The exit status is bad, in the check that continues as well."""
+    """The exit status is bad, also of the check that continues."""
     steps = plan.steps(rehearse=True, runs=(command.REHEARSED_RUN,))
     keys = {plan.key(one.name, case) for one in steps for case in one.cases}
     hangs = next(plan.key(step, one.cases[0]) for one in steps if one.name == step)
@@ -112,7 +112,7 @@ def test_behind_a_case_that_hangs_all_others_run(step, timed, tmp_path):
 
 
 def test_what_was_cut_off_comes_last_in_its_step(tmp_path):
-    """In the second turn, and in a check that continues, in which it may hang again."""
+    """It comes last in the second turn, and in a check that continues, as it may hang again."""
     runner = Scripted(tmp_path, a=["cut off"] * 3 + ["ok"], b=["cut off", "not here", "ok"])
     runner.record.append({"key": "numbers: a", "status": "cut off"} | ABOUT)
     step = plan.Step("numbers", 5, 1, ("a", "b"))

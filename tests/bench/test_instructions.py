@@ -89,7 +89,7 @@ def test_no_kernel_divides_but_where_it_computes_anew(counts):
 
 
 def test_a_step_of_the_fast_path_keeps_to_its_instructions(counts):
-    """Of 16 pixels of 32 channels and 9 taps of 8 filters, which are 18 products."""
+    """A step has 16 pixels of 32 channels and 9 taps of 8 filters, which are 18 products."""
     most = {"13__nv_bfloat16Li2ELb0ELb1": (62,), "13__nv_bfloat16Li2ELb1ELb1": (82, 102)}
     for kind, bounds in most.items():
         for kernel in (kernel for name, kernel in counts.items() if f"kernelI{kind}E" in name):
@@ -100,7 +100,7 @@ def test_a_step_of_the_fast_path_keeps_to_its_instructions(counts):
 
 
 def test_a_tile_by_wgmma_keeps_to_its_instructions(tmp_path_factory):
-    """Of 64 pixels of 64 channels: 9 taps of 8 and 16 filters, and 3 of 64: 12, 24, 12 products."""
+    """64 pixels, 64 channels: 9 taps of 8 and 16 filters, and 3 of 64: 12, 24, 12 products."""
     if NVCC is None or (tool := cuobjdump()) is None:
         pytest.skip("there is no nvcc or no cuobjdump")
     source = "weight_grad/wgmma/cuda/weight_grad_wgmma_sm90a.cu"

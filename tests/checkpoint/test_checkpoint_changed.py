@@ -138,7 +138,7 @@ def test_values_that_were_drawn_without_a_seed(tmp_path, name):
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_A_SEED))
 def test_values_that_are_elsewhere_too(tmp_path, name, recwarn):
-    """Drawn at first, but now those of a file, or of what the user names."""
+    """The values were drawn, but are now those of a file, or of a base that the user names."""
     make = WITHOUT_A_SEED[name]
     model = make()
     save(model, tmp_path / "frozen", frozen=True)
@@ -213,7 +213,7 @@ def test_zeros_are_not_drawn(tmp_path):
 
 
 def test_values_that_torchs_generator_gives_again(tmp_path):
-    """No seed of the file does, but a model to load into may have them."""
+    """The file has no seed for them, but a model to load into may have the same values."""
 
     def made():
         torch.manual_seed(0)
@@ -270,7 +270,7 @@ def test_a_seed_of_layers_that_were_cast(tmp_path, name, dtype):
 
 @pytest.mark.filterwarnings("error")
 def test_a_seed_does_not_stay_with_the_values_of_another_one(tmp_path):
-    """Values from a state dict, which the file then says the seed of."""
+    """The values come from a state dict, and the file names their seed."""
     first, second = (models.create("resnet_8", learned=0.25, seed=seed) for seed in (1, 2))
     save(first, tmp_path / "file")
     second.load_state_dict(first.state_dict())

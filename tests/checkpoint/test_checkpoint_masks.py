@@ -136,7 +136,7 @@ def twice(seed=0):
 
 
 def switched():
-    """Uses a mask other than that of its scores; and its output."""
+    """A model that uses another mask than that of its scores, and its output."""
     model = twice()
     tasks = Supermasks(model)
     tasks.add("task")

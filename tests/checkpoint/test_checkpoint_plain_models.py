@@ -132,7 +132,7 @@ def test_notes(tmp_path):
 
 @pytest.mark.parametrize("network", ["resnet_50", "mobilenet_v2", "densenet_121"])
 def test_size(tmp_path, network):
-    """Within 2 % and 8 KB of what is learned, statistics of norms among it."""
+    """Files are at most 2 % and 8 KB larger than learned values and statistics of norms."""
     from torchvision import models as others
 
     make = getattr(others, network.replace("_50", "50").replace("_121", "121"))
@@ -167,7 +167,7 @@ class Within(nn.Module):
 
 
 def test_norms_of_a_model_within_another_one(tmp_path):
-    """As data parallel training names it."""
+    """Data parallel training names modules like this."""
     model = convert_(plain(), learned=0.5, norm="frozen statistics", rest="learn")
     save(Within(model), tmp_path / "file")
     loaded = load(plain(), tmp_path / "file")

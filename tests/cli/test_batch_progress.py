@@ -29,7 +29,7 @@ class Clock:
 
 
 def written(stream, step):
-    """What an epoch of digits in 12 batches of 128 writes."""
+    """Output of an epoch of digits in 12 batches of 128, and its line."""
     line = EpochLine(stream, Clock(step))
     task = watched(load("digits"), line)
     batches = sum(1 for _ in task.train_batches(128, 0, 3, 1))

@@ -128,7 +128,7 @@ def test_kill_and_resume(tmp_path, finished):
     process.kill()
     process.communicate()
     kept = (tmp_path / "results.jsonl").read_bytes()
-    # As after a crash of the machine: the last row is truncated.
+    # A crash of the machine may truncate the last row.
     (tmp_path / "results.jsonl").write_bytes(kept[:-100])
     result = call(reproduce, *always, "--out", tmp_path)
     assert result.exit_code == 0, result.output

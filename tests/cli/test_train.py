@@ -30,7 +30,7 @@ def test_train_prints_its_epochs_and_keeps_the_row(tmp_path):
 
 
 def test_a_reader_that_ends_leaves_no_failed_run(tmp_path):
-    """As ``train | head -1``."""
+    """The reader ends as in ``train | head -1``."""
     small = ("--model", "wrn_10_1", "--epochs", "3", "--subset", "5", "--device", "cpu")
     process = subprocess.Popen(
         [sys.executable, "-m", "maskedconv.train", *small, "--out", str(tmp_path)],

@@ -200,7 +200,7 @@ def test_a_parameter_shared_with_the_head_stays_learned():
 @pytest.mark.parametrize("norm", ["fixed", "frozen"])
 @pytest.mark.parametrize("layers", [["hidden"], ["bn", "hidden"]])
 def test_a_head_of_modules_that_stand_elsewhere_too(layers, norm):
-    """It is learned whole under whichever name its modules come first."""
+    """It is learned in full under whichever name its modules come first."""
     model = Classifier()
     model.tail = nn.Sequential(nn.Dropout(), *(getattr(model, name) for name in layers))
     convert_(model, learned=0.5, head="tail", norm=norm, rest="freeze")

@@ -70,7 +70,7 @@ def test_a_count_prints_a_percentage():
 
 
 def moved_by_an_old_optimizer(model, freeze):
-    """Names of the values that SGD moves, whose gradients are from before ``freeze``."""
+    """Names of the values that SGD moves with gradients from before ``freeze``."""
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     sum(parameter.sum() for parameter in model.parameters()).backward()
     freeze(model)

@@ -126,7 +126,7 @@ def test_a_damaged_file_is_named(name, damage, tmp_path):
 
 
 def interrupt(folder, name, left):
-    """As if the download had ended within the file: those behind it are missing."""
+    """Leaves the files of a download that ended within this one: the later ones are missing."""
     (folder / name).write_bytes((folder / name).read_bytes()[:left])
     names = [file.name for file in mnist._files(folder.parents[1])]
     for later in names[names.index(name) + 1 :]:
@@ -150,7 +150,7 @@ def test_fetching_repairs_an_interrupted_download(name, left, given, tmp_path, m
     seen = []
 
     def fetched(root, download):
-        """As torchvision, whose files are whole if they are there."""
+        """Acts as torchvision, which takes existing files for complete."""
         assert root == str(tmp_path / "part")
         seen.append({file.name for file in folder.iterdir() if file.suffix != ".damaged"})
         for file, content in expected.items():
@@ -169,7 +169,7 @@ def test_fetching_repairs_an_interrupted_download(name, left, given, tmp_path, m
 
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
 def test_a_file_that_cannot_be_read_is_kept(name, tmp_path, monkeypatch):
-    """An error of the disk, behind a damaged file, says nothing of the content."""
+    """An error of the disk, behind a damaged file, says nothing about the content."""
     import torchvision.datasets.mnist
 
     folder = write(tmp_path)
@@ -198,7 +198,7 @@ def test_a_file_that_cannot_be_read_is_kept(name, tmp_path, monkeypatch):
     "error", [RuntimeError("no route"), KeyboardInterrupt()], ids=["net", "stop"]
 )
 def test_a_damaged_file_is_kept_until_the_new_one_is_there(error, tmp_path, monkeypatch):
-    """Of two damaged files, the download ends within the second one."""
+    """Two files are damaged, and the download ends within the second one."""
     import torchvision.datasets
 
     folder = write(tmp_path)

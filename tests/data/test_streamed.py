@@ -171,7 +171,7 @@ def test_random_boxes_lie_within_the_image(width, height, seed):
 
 
 def test_the_share_of_the_area():
-    """Of a square, uniform between 8 and 100 %, but for boxes that did not fit."""
+    """Uniform between 8 and 100 % of a square, except for boxes that did not fit."""
     random = np.random.default_rng(0)
     boxes = np.array([random_box((400, 400), random) for _ in range(4000)])
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]

@@ -194,7 +194,7 @@ def test_copies_stay_fused(copied):
 
 
 def test_several_backward_passes():
-    """Of one graph, in parts, and of a gradient."""
+    """Passes through one graph, through a part of it, and through a gradient."""
     results = []
     model = chain()
     for _ in range(2):

@@ -36,7 +36,7 @@ def gradients(wrapped: nn.Module) -> list[torch.Tensor]:
 
 
 def sharded(model: nn.Module) -> nn.Module:
-    """Each block alone, so that the parameters of a norm are freed after its block."""
+    """Shards each block separately, so that the parameters of a norm are freed after its block."""
     mesh = init_device_mesh("cpu", (1,))
     for child in model:
         fully_shard(child, mesh=mesh)

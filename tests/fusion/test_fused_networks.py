@@ -80,7 +80,7 @@ def test_same_in_double_precision(create, training):
     fuse_(model, images)
     assert model.training == training
     assert_same(run_pass(model, images), plain)
-    # Of another size than the one that it was verified with.
+    # The size differs from the one that the model was verified with.
     wide = torch.randn(2, 3, 33, 48).double().to(memory_format=torch.channels_last)
     fused = run_pass(model, wide)
     assert_same(fused, run_pass(unfused_copy(model), wide))

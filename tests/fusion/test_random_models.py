@@ -62,7 +62,7 @@ class RandomModel(nn.Module):
 @settings(max_examples=150, deadline=None)
 @given(STEPS, st.booleans(), st.booleans())
 def test_same_bits(steps, training, channels_last):
-    """Also where PyTorch itself refuses, because a tensor was changed in place."""
+    """PyTorch itself may refuse a pass, because a tensor was changed in place."""
     model = RandomModel(steps).train(training)
     images = torch.randn(2, 3, 7, 7, dtype=torch.float64)
     if channels_last:
@@ -85,7 +85,7 @@ def test_same_bits(steps, training, channels_last):
 
 
 def run_pass_unhooked(model: nn.Module, images: Tensor):
-    """With PyTorch's check of tensors that were changed in place, which hooks suspend."""
+    """A pass under PyTorch's check of tensors changed in place, which hooks suspend."""
     torch.manual_seed(1)
     output = model(images.detach().clone().requires_grad_())
     output.sum().backward()

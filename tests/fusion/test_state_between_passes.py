@@ -1,4 +1,4 @@
-"""What a model keeps between passes: buffers that these change, modes, and gradients' rounding."""
+"""State of a model between passes: buffers that they change, modes, and gradients' rounding."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_several_passes_through_a_checkpoint():
     expected = gradients(plain, plain(IMAGES))
     output = checkpoint(fused, IMAGES, use_reentrant=False)
     for _ in range(2):
-        # Of one parameter, behind which most of the graph does not run.
+        # The gradient of one parameter, for which most of the graph does not run.
         torch.autograd.grad(output.sum(), fused.last.weight, retain_graph=True)
         ours = gradients(fused, output, retain_graph=True)
         assert all(map(torch.equal, ours, expected))

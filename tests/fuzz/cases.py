@@ -23,7 +23,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One input. The defaults are the plainest one, so that a case prints as what is unusual.
+    """One input. The defaults are the plainest one, so that a printed case has only unusual fields.
 
     Attributes:
         kind: "layer" (MaskedConv2d), "fused" (BNReLUConv2d) or "network".
@@ -108,7 +108,7 @@ def draw(seed: int, index: int) -> Case:
     # Equal pixels have no variance, so that their statistics are amplified rounding errors.
     if case.layout == "expanded" and case.size == (1, 1):
         case = replace(case, layout="contiguous")
-    # Of two pixels the gradient that passes a BatchNorm is a rounding error, but for eps.
+    # With two pixels, the gradient through a BatchNorm is a rounding error, except for eps.
     two = case.kind == "fused" and case.batch * case.size[0] * case.size[1] == 2
     return replace(case, batch=3) if two else case
 
@@ -165,9 +165,9 @@ def _convolution(rng: random.Random) -> dict[str, object]:
 def _within_pytorchs_means(
     kernel: Pair, dilation: Pair, size: Pair, stride: Pair, padding: Pair
 ) -> tuple[Pair, Pair]:
-    """Stride and padding without what oneDNN gets wrong in channels_last on AVX-512 (torch 2.11).
+    """Stride and padding that oneDNN gets right in channels_last on AVX-512 (torch 2.11).
 
-    It reads beyond its memory if a window may lie in the padding alone, and of one input channel
+    It reads beyond its memory if a window may lie in the padding alone, and with one input channel
     also if unequal strides give a single column. A slice of one channel is such a convolution.
     """
     spans = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]

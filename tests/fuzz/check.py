@@ -79,7 +79,7 @@ def _plain_one_rounding_off(
 def _exact_with_moved_mean(
     case: Case, module: nn.Module, values: Tensor
 ) -> Iterator[list[Results | Exception]]:
-    """In float64, with running means that are off by some roundings of float32."""
+    """Plain modules in float64, with running means off by some roundings of float32."""
     for _ in range(PERTURBATIONS):
         plain = plain_of(case, module).double()
         for norm in plain.modules():

@@ -63,7 +63,7 @@ def differences(
 
 
 def _cancelled(expected: Tensor, exact: Results) -> bool:
-    """Whether a gradient is a sum of terms that cancel, as of filters that a norm scales again.
+    """Whether a gradient is a sum of terms that cancel, such as that of filters before a norm.
 
     Its rounding is that of the terms, which are as large as other gradients of the network.
     """
@@ -83,8 +83,8 @@ def _finite(
     """The elements to compare; a problem if others are finite than in plain modules.
 
     Plain modules in two precisions may differ: their algorithms multiply the padding or do not.
-    Zeroed filters are not computed; plain modules multiply their zeros with what is not finite.
-    A slice of kernel rows or columns is a shorter kernel, whose larger output is filled with zeros.
+    Zeroed filters are not computed; plain modules multiply their zeros with NaN and infinities.
+    A slice of kernel rows or columns is a shorter kernel; its larger output is filled with zeros.
     Beside zeroed filters, the learned ones are a smaller convolution, with another algorithm.
     A gradient that is not finite may meet padding, which the kernels leave out of the weight's.
     """

@@ -1,4 +1,4 @@
-"""What a module computes for a case: output, gradients and buffers by name."""
+"""Results of a module for a case: output, gradients and buffers by name."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NVCC = shutil.which("nvcc")
 ARCHITECTURES = (80, 90, 100)
 REGISTERS = 65536  # of a multiprocessor
-# Of the largest block that the launch bounds allow: 8 warps where one owns 4 times 16 channels.
+# Threads of the largest block by the launch bounds: 8 warps if each owns 4 times 16 channels.
 WEIGHT_GRAD_THREADS = {"2": 384, "4": 256}
 KERNEL = re.compile(
     r"Function properties for (?P<name>\S+)\s+"
@@ -27,13 +27,13 @@ pytestmark = pytest.mark.skipif(NVCC is None, reason="there is no nvcc to compil
 
 
 def compile_kernels(operator, architecture, folder):
-    """What ptxas reports of each kernel of an operator, by its mangled name."""
+    """Reports of ptxas on the kernels of an operator, by their mangled names."""
     source = ROOT / "csrc" / operator / "cuda" / f"{operator}.cu"
     return compile_source(source, architecture, folder)
 
 
 def compile_source(source, architecture, folder):
-    """The same of one source."""
+    """Reports of ptxas on the kernels of a source, by their mangled names."""
     result = subprocess.run(
         [NVCC, "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-I", ROOT / "csrc", "-Xptxas=-v",
          f"-arch=sm_{architecture}", "-cubin", source, "-o", folder / "kernels.cubin"],
@@ -90,8 +90,8 @@ def test_every_other_source_keeps_everything_in_registers(source, architecture, 
 
 
 WGMMA = ROOT / "csrc" / "weight_grad" / "wgmma" / "cuda" / "weight_grad_wgmma_sm90a.cu"
-# Taps of a row, 8s of filters of a block, and the most registers: a quarter of a multiprocessor has
-# 16384 in steps of 8 a thread, for a warp of each warpgroup and the one that copies.
+# Taps of a row, eights of filters of a block, and the most registers: a quarter of a multiprocessor
+# has 16384 in steps of 8 a thread, for a warp of each warpgroup and the one that copies.
 WGMMA_REGISTERS = {
     (1, 1): 128, (1, 2): 128, (1, 4): 128, (1, 8): 128, (3, 1): 128, (3, 2): 128, (3, 4): 255,
     (3, 8): 128, (5, 1): 168,

@@ -82,7 +82,7 @@ def test_networks():
 
 
 def test_a_network_draws_its_frozen_values_again(tmp_path):
-    """From the method's name and settings, which the checkpoint holds."""
+    """The checkpoint holds the method's name and settings."""
     arguments = {"num_classes": 4, "method": Scale(0.5)}
     model = models.create("wrn_10_1", seed=3, **arguments)
     assert model.conv1.scale.detach().unique().tolist() == [0.5]

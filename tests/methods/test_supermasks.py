@@ -55,7 +55,7 @@ def test_tasks_are_switched_in_place(method):
 
 @pytest.mark.parametrize("added", [True, False])
 def test_release_brings_back_what_is_trained(added):
-    """Also values that no mask stands for, whether their task was added or not."""
+    """This includes values that no mask stands for, whether their task was added or not."""
     torch.manual_seed(0)
     model = models.create("resnet_8", method=methods.biprop(0.3, norm_learned=True), seed=0)
     model.fc = nn.Linear(64, 10)

@@ -32,7 +32,7 @@ def test_all_parameters(layers):
 
 @pytest.mark.parametrize("layers", [18, 50])
 def test_computes_as_torchvision(layers):
-    """With the same values; ours is fused, and torchvision's is not."""
+    """Both have the same values; ours is fused, and torchvision's is not."""
     torchvision = pytest.importorskip("torchvision.models")
     ours = models.create(f"imagenet_resnet_{layers}", 10, learned=0.5, seed=0).double()
     theirs = getattr(torchvision, f"resnet{layers}")(num_classes=10).double()

@@ -1,4 +1,4 @@
-"""What the networks compute: outputs, gradients, strides, pools and dropout."""
+"""Computations of the networks: outputs, gradients, strides, pools and dropout."""
 
 from __future__ import annotations
 

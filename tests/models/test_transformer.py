@@ -152,7 +152,7 @@ def test_later_tokens_and_padding_change_nothing():
 
 
 def greedily(model, source, length):
-    """One source [S], decoded token by token with all of the network at each step."""
+    """One source [S], decoded token by token with the full network at each step."""
     said = [BOS]
     while len(said) <= length and said[-1] != EOS:
         pair = torch.full((1, 2, max(len(source), len(said))), PAD)

@@ -113,7 +113,7 @@ def test_training_follows_the_learned_filters(slice_dim):
 
 
 def test_filters_changed_before_backward_count_as_they_were():
-    """As in nn.Conv2d, for which autocast saves the casted copy."""
+    """nn.Conv2d does the same, as autocast saves the cast copy."""
     grads = []
     for layer in (layer_of(), layer_of().to_conv2d()):
         input = x.clone().requires_grad_()

@@ -84,7 +84,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("start", ["1", "same_even"])
 def test_a_geometry_set_after_construction(start, change, kind):
-    """As segmentation networks do; PyTorch reads these attributes and none derived from them."""
+    """Segmentation networks do this; PyTorch reads these attributes and none derived from them."""
     geometry = {"kernel_size": (3, 4), "padding": "same"} if start == "same_even" else {}
     layer = layer_of(**(geometry or {"kernel_size": 3, "padding": 1}))
     if kind == "plain":

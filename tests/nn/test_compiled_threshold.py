@@ -68,7 +68,7 @@ def test_a_compiled_layer():
 
 
 def test_reading_a_mask():
-    """As in a network that is not compiled: until the scores change."""
+    """A mask can be read until the scores change, as in a network that is not compiled."""
     model = network()
     eager = copy.deepcopy(model)
     x = torch.randn(2, 3, 9, 9, dtype=torch.float64)

@@ -28,7 +28,7 @@ def images():
 
 
 def assert_kept(model, before):
-    """Whether the norm is as it was, also after a forward pass in training mode."""
+    """Asserts that the norm is as it was, also after a forward pass in training mode."""
     model.train()(images())
     buffers = dict(model[1][0].named_buffers())
     assert buffers.keys() == before.keys()

@@ -41,7 +41,7 @@ def scored(model):
 
 
 def expected_masks(model):
-    """Of a stable sort of the scores of all layers."""
+    """Masks by a stable sort of the scores of all layers."""
     scores = [layer.scores.detach() for layer in scored(model)]
     joined = torch.cat([one.flatten() for one in scores])
     mask = torch.zeros(joined.numel(), dtype=torch.bool)
@@ -196,7 +196,7 @@ def test_made_in_inference_mode():
 
 
 def two_networks():
-    """In one model; none of the largest scores of both is the first one's."""
+    """Two networks in one model; all of the largest scores are the second one's."""
     model = nn.ModuleDict({"first": network(0), "second": network(1)})
     for layer in scored(model["first"]):
         layer.scores.data.mul_(0.01)

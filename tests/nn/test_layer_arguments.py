@@ -91,7 +91,7 @@ FROZEN = {"jointly": ((16, 20, 1, 1), 0, 12)} | {
 @pytest.mark.parametrize("traced", [False, True])
 @pytest.mark.parametrize("name", FROZEN)
 def test_frozen_filters_get_no_gradient(name, traced):
-    """Also where PyTorch computes the gradient of all filters, as it is the fastest."""
+    """PyTorch may compute the gradient of all filters, if that is the fastest."""
     shape, slice_dim, count = FROZEN[name]
     parts = torch.randn(shape).tensor_split([count], slice_dim)
     learned, frozen = (part.clone().requires_grad_() for part in parts)

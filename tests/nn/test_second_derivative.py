@@ -47,7 +47,7 @@ def last_layer(**options):
 
 
 def penalty(gradient):
-    """As of a Wasserstein GAN (Gulrajani et al. 2017, arXiv 1704.00028)."""
+    """Gradient penalty of a Wasserstein GAN (Gulrajani et al. 2017, arXiv 1704.00028)."""
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 

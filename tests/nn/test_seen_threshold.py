@@ -1,4 +1,4 @@
-"""One threshold for layers outside of a network, and where others take the place of scores."""
+"""One threshold for layers outside of a network, and for scores that are replaced."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def by_hand(**options):
 
 
 def stepped(model):
-    """As a training loop does it: the scores are not those of the threshold any more."""
+    """The model after a training step: the threshold is that of earlier scores."""
     update_thresholds(model)
     model(images()).square().sum().backward()
     torch.optim.SGD(model.parameters(), 3.0).step()
@@ -133,7 +133,7 @@ def test_scores_that_are_assigned():
 
 @pytest.mark.parametrize("transform", [grad, vmap], ids=["grad", "vmap"])
 def test_scores_of_another_transform(transform):
-    """Wrapped scores have no address. What one call computed is of no use in the next one."""
+    """Wrapped scores have no address, so that a threshold is not valid in the next call."""
 
     class Caller(nn.Module):
         def __init__(self):
@@ -159,7 +159,7 @@ def test_scores_of_another_transform(transform):
 
 
 def test_networks_without_a_hook_stay_apart(tmp_path):
-    """Whether or not their thresholds are those of the present scores."""
+    """Each has its own masks, whether or not its threshold is that of the present scores."""
     first = stepped(by_hand())
     first[0].scores.data.mul_(100)
     both = nn.ModuleDict({"first": first, "second": stepped(copy.deepcopy(first))})

@@ -45,7 +45,7 @@ def one_by_one(x, summand, bn, convs):
 
 
 def results(run, x, summand, layers, uses=(True, True, True)):
-    """Outputs, gradients of the operands and parameters, and buffers; ``uses``: of the outputs."""
+    """Outputs, gradients of the operands and parameters, and buffers; ``uses`` selects outputs."""
     bn, *convs = copy.deepcopy(layers)
     x, summand = (one.detach().clone().requires_grad_(one.requires_grad) for one in (x, summand))
     outputs = run(x, summand, bn, convs)
@@ -141,7 +141,7 @@ def _bn_and_convs(layers):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_types_of_the_kernels(dtype, fused):
-    """No further from float64 than the modules one by one."""
+    """Results are no further from float64 than those of the modules one by one."""
     x, summand = operands(dtype=dtype)
     layers = modules(dtype=dtype)
     doubled = [copy.deepcopy(layer).double() for layer in layers]

@@ -201,7 +201,7 @@ def test_a_change_assembles_nothing_anew(frozen, learned, monkeypatch):
 
 
 def test_repr_assembles_nothing(monkeypatch):
-    """As under FSDP2, whose shards cannot be joined with the frozen part."""
+    """Shards of FSDP2 cannot be joined with the frozen part."""
     layers = layer_of(), layer_of(bias=False)
     monkeypatch.setattr(MaskedConv2d, "_full_bias", None)
     assert ["bias=False" in repr(layer) for layer in layers] == [False, True]

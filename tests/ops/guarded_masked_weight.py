@@ -1,7 +1,7 @@
 """Runs the emulated masked_weight kernels on tensors that end, or begin, at forbidden memory.
 
-``python guarded_masked_weight.py LIBRARY`` ends by a signal where a kernel reads or writes outside
-of a tensor, or with status 1 where its numbers are wrong. With a number as a second argument, that
+``python guarded_masked_weight.py LIBRARY`` ends by a signal if a kernel reads or writes outside
+of a tensor, or with status 1 if its numbers are wrong. With a number as a second argument, that
 bound of a ``Breakable`` library is exceeded.
 """
 

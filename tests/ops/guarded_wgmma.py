@@ -1,6 +1,6 @@
 """Runs the emulated kernel by wgmma on tensors that end, or begin, at forbidden memory.
 
-``python guarded_wgmma.py LIBRARY`` ends by a signal where the kernel reads or writes outside of a
+``python guarded_wgmma.py LIBRARY`` ends by a signal if the kernel reads or writes outside of a
 tensor; with ``beyond`` as a second argument it does so itself.
 """
 

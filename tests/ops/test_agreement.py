@@ -90,7 +90,7 @@ ON_CPU = [name for name, (operator, _) in PROBLEMS.items() if "native" in operat
 
 
 def fault(operator, problem, spoil=lambda outputs: outputs, backend="reference"):
-    """Of outputs like those of ``backend`` that ``spoil`` changes in place."""
+    """Fault of the outputs of ``backend``, which ``spoil`` changes in place."""
     expected = outputs_of(operator.backends["reference"].run(problem))
     found = tuple(part.clone() for part in outputs_of(operator.backends[backend].run(problem)))
     spoil(found)
@@ -181,11 +181,11 @@ def test_gradients_are_named_where_one_is_missing(affine):
 
 
 def test_where_rounding_decides_the_relu_nothing_is_compared():
-    """Else a kernel would be called faulty for the last bit of a large gradient's argument."""
+    """Otherwise a kernel would be called faulty for the last bit of a large gradient's argument."""
     problem = norm_problem(torch.float32)
     weight, _, statistics, *_ = problem.norm
     mean = statistics[0].view(-1, 1, 1)
-    # Arguments are 0 but for rounding, of either sign.
+    # Arguments are 0 except for rounding, of either sign.
     problem.input[:4] = torch.nextafter(mean, mean + torch.randn(4, 16, 12, 12))
     var, mean = torch.var_mean(problem.input, (0, 2, 3), correction=0)
     problem.input[:4] = mean.view(-1, 1, 1)

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.usefixtures("pretended_gpu"),
 ]
 ALL = (True, True, True)
-# What is left are float32 sums, and one rounding to the type.
+# Errors of float32 sums, and of one rounding to the type.
 TOLERANCES = {torch.float32: 3e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 # [N, C, H, W] and the channels of a wider tensor that are left out.
 SHAPES = {
@@ -41,7 +41,7 @@ SHAPE_ITEMS = [pytest.param(*case, id=name) for name, case in SHAPES.items()]
 
 
 def rounded(problem, dtype):
-    """The problem with an input of values that ``dtype`` has, in the same layout."""
+    """The problem with its input rounded to ``dtype``, in the same layout."""
     norm, wide = problem.norm, problem.input._base
     input = wide.to(dtype)[:, : problem.input.size(1)]
     if norm.uses_batch_stats:
@@ -51,7 +51,7 @@ def rounded(problem, dtype):
 
 
 def close(found, expected, dtype, scale=None):
-    """``scale``: of the terms of a sum, which may cancel."""
+    """``scale``: magnitude of the terms of a sum, which may cancel."""
     scale = float(expected.abs().max()) if scale is None else float(scale)
     torch.testing.assert_close(
         found.double(), expected.double(), rtol=2 * TOLERANCES[dtype],
@@ -60,7 +60,7 @@ def close(found, expected, dtype, scale=None):
 
 
 def check_gradients(problem, grad, found, grads):
-    """Those of the input, γ and β; None is no matter of this."""
+    """Checks the gradients of the input, γ and β; None is skipped."""
     terms = grad.double().abs().sum((0, 2, 3)).max()
     scales = (None, terms, terms)
     types = (problem.input.dtype, torch.float32, torch.float32)
@@ -70,7 +70,7 @@ def check_gradients(problem, grad, found, grads):
 
 
 def check_results(problem, grad, results):
-    """Those of ``BNReluEmulation.run``, against float64."""
+    """Checks the results of ``BNReluEmulation.run`` against float64."""
     double = problem.input.double()
     affine = (None if part is None else part.double() for part in problem.norm[:2])
     running = RunningStatistics(
@@ -247,7 +247,7 @@ def test_results_repeat():
 
 
 def test_a_launch_of_many_blocks_uses_its_workspace(emulated_module):
-    """Else no test sees how blocks are joined."""
+    """Otherwise no test would see how blocks are joined."""
     assert emulated_module.bn_relu_cuda_sums(5 * 33 * 31, 12, LIMITS[0]) > 25
 
 

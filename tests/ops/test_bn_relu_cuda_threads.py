@@ -20,7 +20,7 @@ from test_bn_relu_cuda import TOLERANCES, check_results, rounded
 pytestmark = pytest.mark.skipif(
     emulation.compiler() is None, reason="there is no C++ compiler to build the emulation"
 )
-# What is written to shared memory, too: it starts as NaN.
+# Stores to shared memory count, too: it starts as NaN.
 STATEMENTS = re.compile(breakable.ORDERING.pattern[:-2] + r"|shared\[threadIdx\.x\] = part);")
 MULTIPROCESSORS = 2
 SHAPES = {  # [N, C, H, W] and the channels of a wider tensor that are left out
@@ -75,7 +75,7 @@ def test_one_pixel_or_channel_more_is_noticed(changed):
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("name", SHAPES)
 def test_any_schedule_gives_the_same_bits(kernels, name, dtype):
-    """Of threads, warps and blocks: each may be the last one, which adds up."""
+    """Schedules of threads, warps and blocks: each may be the last one, which adds up."""
     problem, grad = make(name, dtype)
     assert kernels.blocks(problem) > 2
     first = kernels.run(problem, grad, seed=1)

@@ -133,7 +133,7 @@ def test_what_the_kernel_does_not_move_is_moved_by_the_reference(changes):
 @pytest.mark.parametrize("mean", [0.0, 1e3, -3e5])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_large_means_cost_no_digits(backend, mean):
-    """As exact as PyTorch's own pass."""
+    """Errors are as small as those of PyTorch's own pass."""
     ours, plain, exact = [], [], []
     for _ in range(3):
         input = images((4, 20, 40, 40), shift=mean)
@@ -256,7 +256,7 @@ def test_growing_features_compute_only_new_moments():
 
 @pytest.mark.parametrize("name", ["cuda", "triton"])
 def test_a_summand_that_a_kernel_of_the_gpu_cannot_read_is_refused(name, monkeypatch):
-    """Else the kernel would be called faulty."""
+    """Otherwise the kernel would be called faulty."""
     monkeypatch.setattr(native, "module", lambda: SimpleNamespace(bn_relu_cuda=None))
     monkeypatch.setattr(native, "why_no_code_for", lambda _: "")
     monkeypatch.setattr(triton_runtime, "cannot_launch", lambda device: "")

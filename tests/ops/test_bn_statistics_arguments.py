@@ -93,7 +93,7 @@ def test_kernels_count_batches_by_one_int64(batches):
 
 @pytest.mark.parametrize("size", [1, 4, 9])
 def test_running_statistics_of_another_size(size):
-    """As after channels were pruned: PyTorch raises, and no kernel writes past their end."""
+    """Channels may have been pruned: PyTorch raises, and no kernel writes past their end."""
     bn = nn.BatchNorm2d(8)
     memory = torch.zeros(2, 16)
     bn.running_mean, bn.running_var = memory[0, :size], memory[1, :size]
@@ -104,7 +104,7 @@ def test_running_statistics_of_another_size(size):
 
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_batches_counted_as_floats(momentum):
-    """As after ``model.type(torch.float32)``: the count is no whole number any more."""
+    """``model.type(torch.float32)`` makes the count a float."""
     norm = nn.BatchNorm2d(5, momentum=momentum).type(torch.float32)
     plain, x = copy.deepcopy(norm), problem_of().input
     for _ in range(3):

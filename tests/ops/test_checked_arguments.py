@@ -164,7 +164,7 @@ def test_weight_grad_of_edge_shapes(kernel, padding, dtype):
 
 
 def test_the_kernel_of_weight_grad_takes_nothing_to_add_up():
-    """Also for problems that the backend leaves to the reference."""
+    """This includes problems that the backend leaves to the reference."""
     for empty in ("batch", "channels", "filters", "rows"):
         sizes = {"batch": 2, "channels": 4, "filters": 3, "rows": 5, empty: 0}
         rows = sizes["rows"]
@@ -187,7 +187,7 @@ def test_a_batch_norm_of_other_channels(name):
 
 
 def check_batch_norm_of_other_channels(name):
-    """That a backend of the operators refuses them, also where it runs on the CPU for a test."""
+    """Backends of the operators refuse them, also if they run on the CPU for a test."""
     moments = torch.zeros(3), torch.ones(3)
     norm = Normalisation.of_moments(None, None, moments, 1e-3, False)
     x = torch.randn(2, 4, 5, 5).contiguous(memory_format=torch.channels_last)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
     emulation.compiler() is None, reason="there is no C++ compiler to build the emulation"
 )
 
-# With channels that 16 bytes hold whole, the stride 1, and as many taps of 8 filters as warps take.
+# Channels fill copies of 16 bytes, the stride is 1, and taps of 8 filters fill the warps.
 FAST_CASES = {
     "160 channels, 10 filters": (2, 160, 10, (9, 7), (3, 3), (1, 1), (1, 1), (1, 1)),
     "64 channels": (3, 64, 3, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1)),
@@ -48,7 +48,7 @@ def kernel(tmp_path_factory):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", FAST_CASES)
 def test_the_fast_path(kernel, name, dtype, prologue):
-    """Of a dense input, and of the first channels of a wider one."""
+    """The input is dense, or the first channels of a wider tensor."""
     for pitch in (0, 8):
         problem = make_fast_problem(FAST_CASES[name], dtype, prologue, pitch)
         assert error_of(kernel.run(problem), problem) < TOLERANCE
@@ -77,7 +77,7 @@ def test_what_the_fast_path_does_not_take(kernel, dtype):
 
 @pytest.mark.parametrize("multiprocessors", [1, 7, 60])
 def test_many_splits(kernel, multiprocessors):
-    """Then several threads share an element of the sums."""
+    """With many splits, several threads share an element of the sums."""
     emulated = emulation.WeightGradEmulation(kernel.library, multiprocessors)
     problem = make_fast_problem((90, 40, 3, (8, 8), *CASES["3x3"][4:]), torch.bfloat16)
     assert emulated.plan(problem)["splits"] == min(2 * multiprocessors, 45)

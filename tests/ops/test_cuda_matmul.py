@@ -101,7 +101,7 @@ def test_what_it_does_not_take(shape, change, reason):
 
 @pytest.fixture
 def precisions():
-    """Those of float32 in convolutions and matrix products, which the test may change."""
+    """Precisions of float32 in convolutions and matrix products, which the test may change."""
     both = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
     before = [of.fp32_precision for of in both]
     yield both

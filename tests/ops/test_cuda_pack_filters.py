@@ -27,7 +27,7 @@ FORMATS = (torch.contiguous_format, torch.channels_last)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("slice_dim", range(4))
 def test_pack_filters(pack_filters, slice_dim, dtype, formats):
-    """Of frozen filters in channels_last; learned ones and the bank in each format."""
+    """Frozen filters are in channels_last; learned ones and the bank are in each format."""
     for shape, n in (((6, 5, 3, 4), 2), ((6, 8, 3, 4), 1), ((40, 12, 1, 3), 1), ((3, 1, 5, 8), 1)):
         check_packed(
             pack_filters, shape, n if shape[slice_dim] > n else 0, slice_dim, dtype, formats

@@ -1,6 +1,6 @@
 """On a GPU: the kernels and the layer against float64, determinism, autocast, compile, CUDA graphs.
 
-Skipped where there is none; ``make gpu-check`` runs it.
+Skipped if there is none; ``make gpu-check`` runs it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _tf32(monkeypatch, tmp_path):
 
 
 def on_gpu(problem, device="cuda"):
-    """The problem there, with tensors of the same strides."""
+    """The problem on the GPU, with tensors of the same strides."""
     moved = [strided_copy(t, device) if isinstance(t, torch.Tensor) else t for t in problem]
     return type(problem)(*moved)
 

@@ -1,6 +1,6 @@
 """On a GPU: the kernels of BatchNorm and ReLU against float64, and whether they repeat.
 
-Skipped where there is none; ``make gpu-check`` runs it.
+Skipped if there is none; ``make gpu-check`` runs it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHAPE_ITEMS = [pytest.param(*case, id=name) for name, case in SHAPES.items()]
 
 
 def on_gpu(problem, dtype):
-    """The problem on the GPU, with an input of values that ``dtype`` has."""
+    """The problem on the GPU, with its input rounded to ``dtype``."""
     norm, wide = problem.norm, problem.input._base.to(dtype).cuda()
     input = wide[:, : problem.input.size(1)]
     var, mean = torch.var_mean(input.double(), (0, 2, 3), correction=0)

@@ -1,6 +1,6 @@
 """On a GPU: the kernels of supermasks against a stable sort and float64, and whether they repeat.
 
-Skipped where there is none; ``make gpu-check`` runs it.
+Skipped if there is none; ``make gpu-check`` runs it.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def test_layouts_of_weights_stay(layout):
 
 
 def test_a_backend_that_is_forced_takes_every_layer():
-    """One of 3x3, as of the networks that are trained there."""
+    """The layer is 3x3, as in the networks that are trained on a GPU."""
     problem = make_problem(SHAPES["3x3"], 32, 6, (16, 16))
     for backend in test_gpu.FORCED:
         assert "1x1" not in BACKENDS[backend].cannot_run(problem), backend

@@ -1,5 +1,5 @@
-"""The grids of all launches for large inputs: no GPU takes more than 65535 blocks but in the first
-dimension.
+"""The grids of all launches for large inputs: no GPU takes more than 65535 blocks except in the
+first dimension.
 """
 
 from __future__ import annotations

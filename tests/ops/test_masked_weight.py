@@ -181,7 +181,7 @@ def test_every_half_is_converted_as_in_torch(backend):
 
 
 def test_a_threshold_of_several_layers(backend):
-    """Found on all scores; the index is made relative to each layer."""
+    """The threshold is found on all scores; the index is made relative to each layer."""
     parts = [(SCORES["ties"](shape)) for shape in ((4, 3, 3, 3), (7,), (5, 5))]
     whole = torch.cat([part.flatten() for part in parts])
     for num_kept in counts_of(whole):

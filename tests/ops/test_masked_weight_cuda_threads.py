@@ -21,7 +21,7 @@ from maskedconv.ops.masked_weight import MaskProblem, ThresholdProblem
 pytestmark = pytest.mark.skipif(
     emulation.compiler() is None, reason="there is no C++ compiler to build the emulation"
 )
-# What is written to shared memory, too: it starts as NaN.
+# Stores to shared memory count, too: it starts as NaN.
 STATEMENTS = re.compile(
     breakable.ORDERING.pattern[:-2]
     + r"|shared\[thread\] = part|shared\.sums\[thread\] = sum|shared\.bins\[bin\] = 0);"
@@ -83,7 +83,7 @@ def run_once(kernels, seed, scores):
 
 @pytest.mark.parametrize("scores", ["ties", "normal"])
 def test_any_schedule_gives_the_same_bits(kernels, scores):
-    """Of threads, warps and blocks."""
+    """Schedules of threads, warps and blocks."""
     first = run_once(kernels, 1, scores)
     for seed in range(2, 6):
         assert torch.equal(run_once(kernels, seed, scores), first)

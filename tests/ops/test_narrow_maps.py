@@ -1,4 +1,4 @@
-"""weight_grad on the CPU of maps of few pixels, whose rows the kernel joins."""
+"""weight_grad on the CPU for maps of few pixels: the kernel joins their rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_many_channels(kernel, size, dtype):
 
 @pytest.mark.parametrize(("channels", "filters"), [(1060, 2), (64, 350), (1030, 346)])
 def test_more_channels_and_filters_than_are_packed_at_once(channels, filters):
-    """With tiles of AMX, 1024 channels and 1024 columns, three a filter."""
+    """Tiles of AMX pack 1024 channels and 1024 columns, three a filter."""
     problem = make_problem(KERNELS["3x3"], channels, filters, (3, 5), 2, torch.bfloat16)
     check("native", problem)
 

@@ -39,7 +39,7 @@ def test_weight_grad_of_the_native_kernel(shape, channels, filters, dtype, prolo
 
 
 def test_the_exact_gradient_is_pytorchs():
-    """In float32, in which PyTorch's library skips the padding. In float64 it does not, so that
+    """In float32, PyTorch's library skips the padding. In float64 it does not, so that
     NaN and infinities reach more elements; the others are equal."""
     for problem in poisoned_problems(make_problem(SHAPES["3x3"], 16, 8, (8, 8))):
         expected = exact_weight_grad(problem)

@@ -34,7 +34,7 @@ def make_kernel(changed, multiprocessors, shared_bytes):
 
 
 def check_each(changed, kernel, problem, statements):
-    """Shows that the tests of the kernel's numbers detect a missing one."""
+    """Shows that the tests of the kernel's numbers detect a missing statement."""
     for seed in range(3):
         changed.without(-1)
         assert not goes_wrong(kernel, problem, seed)
@@ -71,7 +71,7 @@ def test_removing_any_of_them_is_noticed(changed, form):
 
 
 def test_removing_what_is_between_warpgroups_of_the_same_channels_is_noticed(changed):
-    """Three rows of the kernel, of one tile of x that all of them normalise."""
+    """Three rows of the kernel share one tile of x, which all of them normalise."""
     kernel = make_kernel(changed, 1, 160 * 1024)
     problem = make_aligned_problem((4, 8, 50, (8, 8), *CASES["3x3"][4:]), torch.bfloat16, True)
     plan = kernel.plan(problem)

@@ -81,7 +81,7 @@ def make_aligned_problem(case, dtype, prologue=False, view=0):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", CASES)
 def test_weight_grad(kernel, name, dtype, prologue):
-    """Of a dense input, and of the first channels of a wider one."""
+    """The input is dense, or the first channels of a wider tensor."""
     for view in (0, 8):
         problem = make_aligned_problem(CASES[name], dtype, prologue, view)
         assert kernel.refusal(problem) == ""

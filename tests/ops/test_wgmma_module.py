@@ -53,7 +53,7 @@ def test_from_python_to_the_kernel(emulated_module, name, batch):
 
 @pytest.mark.usefixtures("hopper")
 def test_several_clusters(monkeypatch):
-    """Then a workspace and counters are needed, which start with what is there."""
+    """Several clusters need a workspace and counters, which start uninitialised."""
     properties = SimpleNamespace(multi_processor_count=5, shared_memory_per_block_optin=227 * 1024)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     problem = make_aligned_problem((30, 72, 5, (8, 8), *CASES["3x3"][4:]), torch.float16, True)

@@ -166,7 +166,7 @@ POISONED_CASES = {
 @pytest.mark.parametrize("prologue", [False, True], ids=["plain", "bn-relu"])
 @pytest.mark.parametrize("case", POISONED_CASES)
 def test_what_is_not_finite(case, prologue, monkeypatch):
-    """It affects only the elements with it as a factor; see triton_finish.py."""
+    """Such a value affects only the elements with it as a factor; see triton_finish.py."""
     monkeypatch.setattr(weight_grad, "FINISH_BLOCK", {"BLOCK_PARTS": 4, "BLOCK": 512})
     problems = list(poisoned_problems(make_problem(POISONED_CASES[case], prologue=prologue)))
     for problem in problems[::2]:  # of each value in each operand one

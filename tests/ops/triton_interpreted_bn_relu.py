@@ -18,7 +18,7 @@ from maskedconv.ops.bn_statistics import triton as statistics
 assert triton_runtime.interpreted(), "set TRITON_INTERPRET=1 before Python starts"
 
 ALL = (True, True, True)
-# Of the largest element: roundings of float32 sums, two of a stored 16-bit number.
+# Relative to the largest element: roundings of float32 sums, two of a stored 16-bit number.
 TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2**-7, torch.float16: 2**-9}
 # More pixels than a part has, more channels than a block, a single pixel for each image.
 SHAPES = [(3, 19, 7, 5), (2, 70, 40, 60), (5, 1, 3, 4), (6, 130, 1, 1)]
@@ -47,7 +47,7 @@ def problem_of(shape, surplus, uses_batch_stats, dtype):
 
 
 def close(found, expected, dtype, scale=0.0):
-    """``scale``: of the terms of a sum, which may cancel."""
+    """``scale``: magnitude of the terms of a sum, which may cancel."""
     assert found.shape == expected.shape
     limit = max(float(expected.abs().max()), float(scale), 1.0) * TOLERANCES[dtype]
     assert_same(found.double(), expected.double(), limit)

@@ -116,7 +116,7 @@ def test_the_plans_note_on_the_images_counts_until_a_run_is_finished(tmp_path):
 
 
 def test_the_papers_network_on_fewer_images_is_not_called_another_one(tmp_path):
-    """As under the short preset."""
+    """The short preset has fewer images."""
     run = config("densenet_bc_100_12", dataset="cifar10", epochs=2, subset=500, learned=0.1)
     plan = {"fig2": [run], "table1": [replace(run, learned=1.0, trained="bn")], "table2": [run]}
     results = results_of(tmp_path, plan, lambda run: 50.0)
@@ -156,7 +156,7 @@ def test_fig5_shows_the_authors_full_runs_where_nothing_is_comparable(tmp_path):
 
 
 def test_fig5_of_fewer_epochs_shows_the_authors_full_runs(tmp_path):
-    """Not their first epochs, although one of ours equals each."""
+    """Their first epochs are not shown, although one of ours equals each."""
     run = config("wrn_28_10", dataset="cifar10", learned=0.1)
     for epochs, caption in ((30, "The authors' full runs"), (200, "Comparison")):
         runs = [replace(run, epochs=epochs), replace(run, model="densenet_bc_100_12")]

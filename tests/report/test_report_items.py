@@ -178,7 +178,7 @@ def test_curves_draw_a_shared_run_once(tmp_path):
 
 
 def test_a_figure_without_panels_is_left_out(tmp_path):
-    """As that of accuracy against k, if a single k was run."""
+    """Accuracy against k has no panel if a single k was run."""
     runs = [run for run in runs_of("supermask") if dict(run.method_options).get("k") == 0.3]
     results = results_of(tmp_path, {"supermask": runs}, lambda run: 50.0)
     text = (report_build.build(results, tmp_path).parent / "report.md").read_text()

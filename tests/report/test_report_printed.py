@@ -122,7 +122,7 @@ def test_a_printed_claim_of_two_networks_is_open_with_one_of_them(tmp_path, run,
 
 @pytest.mark.parametrize(("dataset", "title"), [("cifar10", "CIFAR-10"), ("cifar100", "CIFAR-100")])
 def test_a_printed_claim_of_two_data_sets_is_open_with_one_of_them(tmp_path, dataset, title):
-    """Also where the name of one begins with that of the other."""
+    """The name of one may begin with that of the other."""
     runs = [run for run in full_runs()["fig5"] if run.dataset == dataset]
     results = results_of(tmp_path, {"fig5": runs}, printed)
     (verdict,) = [one for one in judge(results) if one.claim.id == "one-filter-full"]

@@ -99,7 +99,7 @@ def signal_at_batch(monkeypatch, name, number, count, times=1):
 def test_an_interrupted_run_goes_on_to_the_same_bits(
     name, count, number, whole, dataset, tmp_path, monkeypatch, capfd
 ):
-    """At any point: within an epoch, at its last batch, during evaluation."""
+    """The interrupt comes within an epoch, at its last batch, or during evaluation."""
     before = signal.getsignal(number)
     monkeypatch.setattr(evaluation, "CPU_TEST_BATCH_SIZE", 10)
     with monkeypatch.context() as patch:

@@ -13,7 +13,7 @@ from maskedconv.runs.norms import BINS, describe_norms
 
 
 def test_the_scales_of_all_norms():
-    """Bins of 0.05 from -1 to 2, of which the 21st begins at 0; the outer ones take the rest."""
+    """Bins of 0.05 from -1 to 2; the 21st begins at 0, and the outer ones take the rest."""
     model = nn.Sequential(nn.BatchNorm2d(5), nn.BatchNorm2d(2, affine=False), nn.BatchNorm2d(1))
     model[0].weight.data = torch.tensor([0.009, -0.009, 0.011, -3.0, 5.0])
     found = describe_norms(model)

@@ -136,7 +136,7 @@ def test_a_row_is_read_back(few, tmp_path):
 
 
 def test_members_need_images(few, tmp_path):
-    """The start is one that a network can begin with: of weights, not of masks."""
+    """The start has weights and no masks, so that a network can begin with it."""
     plain = replace(SMALL, method="slice", method_options=(), options=(), epochs=1)
     start = replace(plain, keep=True)
     assert execute(start, few, folder=tmp_path)["status"] == "done"

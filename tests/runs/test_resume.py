@@ -27,7 +27,7 @@ def dataset():
     return killed_runs.small_dataset()
 
 
-# Of the module, so that it comes before the run that the others are compared with.
+# The scope is the module, so that this precedes the uninterrupted run.
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
     threads = torch.get_num_threads()

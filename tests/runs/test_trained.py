@@ -26,7 +26,7 @@ ARGUMENTS = ("--model", "wrn_10_1", "--learned", "1", "--epochs", "2", "--subset
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with one stored run on digits, whose images are 8×8 and grey."""
+    """A folder with one stored run on digits; the images are 8×8 and grey."""
     out = tmp_path_factory.mktemp("run")
     result = call(train, *ARGUMENTS, "--test-subset", "4", "--out", out, "--keep")
     assert result.exit_code == 0, result.output

@@ -23,7 +23,7 @@ class Breakable:
     """The emulation of a kernel's sources, changed.
 
     Attributes:
-        library: as of ``emulation.build``.
+        library: result of ``emulation.build``.
         statements: the text of each that :meth:`without` takes out.
         sources: the name of the file of each statement.
         bounds: the text of each comparison that ``library.exceed_bound`` moves by one.
@@ -43,7 +43,7 @@ class Breakable:
         self.library = emulation.build(name, folder, csrc)
 
     def without(self, i, only_partly=False):
-        """Takes statement number ``i`` out, or -1 none; ``only_partly`` the first warp keeps it."""
+        """Takes out statement ``i``, or none if -1; if ``only_partly``, the first warp keeps it."""
         self.library.remove_statement(i, only_partly)
 
     def _removable(self, match):

@@ -47,7 +47,7 @@ class _Sum(ctypes.Structure):
 
 
 class Results(NamedTuple):
-    """Of all kernels on one problem.
+    """Results of all kernels on one problem.
 
     Attributes:
         statistics, mean, var: of the input, and the running ones that they have moved from 0 and 1.
@@ -86,7 +86,7 @@ def check_gaps(images):
 
 
 class BNReluEmulation:
-    """The kernels for a GPU with so many multiprocessors.
+    """The kernels for a GPU with this number of multiprocessors.
 
     Args:
         place: gives the copy of a tensor that the kernels get, in memory of the test's choice.
@@ -112,7 +112,7 @@ class BNReluEmulation:
         )  # fmt: skip
 
     def blocks(self, problem):
-        """Of the pixels, those of the kernels that add up."""
+        """Number of blocks over the pixels, in the kernels that add up."""
         norm, *_ = self._norm(problem, None, 0)
         return self.library.emulated_sums(ctypes.byref(norm)) // (2 * norm.channels + 1)
 

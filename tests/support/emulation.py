@@ -98,7 +98,7 @@ class WeightGradEmulation:
         return dict(zip(self.PLAN, values, strict=True))
 
     def took_the_fast_path(self):
-        """Of the last run that went well."""
+        """Whether the last successful run took the fast path."""
         return bool(self.library.emulated_fast_path())
 
     @staticmethod

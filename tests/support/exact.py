@@ -1,6 +1,6 @@
-"""The weight gradient of exactly the products that there are, in float64; a strict comparison.
-
-And problems with one value that is not finite."""
+"""The weight gradient of exactly the existing products, in float64; a strict comparison; and
+problems with one value that is not finite.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def poisoned(tensor, index, value):
 
 
 def poisoned_problems(problem):
-    """With one value in a corner or at another border of the input or of a learned gradient."""
+    """Problems with one in a corner or at another border of the input or of a learned gradient."""
     for value, name in product(VALUES, ("input", "grad_output")):
         tensor = getattr(problem, name)
         rows, columns = tensor.shape[2:]

@@ -1,6 +1,6 @@
 """Compilers that only act as if: scripts that create their outputs, or refuse as real ones do.
 
-Each writes its arguments to ``<name>.log`` beside it, one call a line, arguments apart by tabs.
+Each writes its arguments to ``<name>.log`` beside it, one call a line, arguments separated by tabs.
 """
 
 from __future__ import annotations

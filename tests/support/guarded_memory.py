@@ -13,7 +13,7 @@ _held = []
 
 
 def guarded(tensor, at_end, alignment=1):
-    """A copy of ``tensor`` with its strides, whose memory ends or begins at a forbidden page.
+    """A copy of ``tensor`` with its strides; its memory ends or begins at a forbidden page.
 
     It ends up to ``alignment`` - 1 bytes before, so that it begins at a multiple of that.
     """

@@ -8,7 +8,7 @@ IDS = ["b", "a", "a", "b", "a", "b"]
 
 
 def alone(tasks, x, ids):
-    """The output of each row, of its task's rows alone."""
+    """The output of each row, computed from its task's rows alone."""
     outputs = {}
     for name in tasks.names:
         rows = [row for row, one in enumerate(ids) if one == name]

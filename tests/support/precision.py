@@ -49,7 +49,7 @@ def assert_as_exact(
         measure: the error of one result; ``rms_error`` for networks, where a ReLU that flips makes
             single values differ.
         dtype: the precision computed in, if the results are of a wider type.
-        of_seeds: the error of several seeds from that of each: the worst, or ``median`` where one
+        of_seeds: the error of several seeds from that of each: the worst, or ``median`` if one
             seed in some ten has a ReLU that flips, in plain modules as well.
     """
     results = list(zip(ours, plain, exact, strict=True))

@@ -18,7 +18,7 @@ from maskedconv.ops.bn_relu import cuda as bn_relu
 from maskedconv.ops.weight_grad import gpu
 
 LIMITS = (2, 160 * 1024)  # multiprocessors, bytes of shared memory
-# What these remember of the GPU must not outlast it.
+# These caches of the GPU's properties must not outlast it.
 _REMEMBERED = (
     (bn_relu, "multiprocessors"), (gpu, "limits_of"),
 )  # fmt: skip
@@ -26,7 +26,7 @@ _REMEMBERED = (
 
 @pytest.fixture(scope="session")
 def emulated_module(tmp_path_factory):
-    """As of ``emulation.build_module``."""
+    """Result of ``emulation.build_module``."""
     return emulation.build_module(tmp_path_factory.mktemp("module"))
 
 

@@ -18,7 +18,7 @@ from maskedconv.runs.config import RunConfig
 from maskedconv.runs.preset import Request
 
 Top1 = Callable[[RunConfig], float | None]
-# The items of one paper, whose presets `preset_of` gives.
+# The items of one paper; `preset_of` gives its presets.
 ITEMS = {item.id: item for item in PAPER.items}
 SIZES = {
     "densenet": 40_000,

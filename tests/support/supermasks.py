@@ -52,7 +52,7 @@ def kept_by_sort(score, num_kept):
 
 
 def expected_weight(weight, mask, binary, scale):
-    """In float64."""
+    """The masked weight in float64."""
     kept = torch.where(mask, weight.double(), 0.0)
     if not binary:
         return kept * scale
@@ -61,7 +61,7 @@ def expected_weight(weight, mask, binary, scale):
 
 
 def expected_grad(problem):
-    """In float64."""
+    """The gradient of the scores in float64."""
     grad, weight, score = (tensor.double() for tensor in problem.tensors())
     factor = weight.abs() if problem.binary else weight
     sign = torch.where(score.isnan(), score, score.sign())
@@ -88,7 +88,7 @@ def counts_of(score):
 
 
 def check_close(found, expected, dtype):
-    """Equal but for the roundings of float32 arithmetic and of the result."""
+    """Asserts equality except for the roundings of float32 arithmetic and of the result."""
     assert found.dtype == dtype
     relative = torch.finfo(dtype).eps + 4 * torch.finfo(torch.float32).eps
     smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps

@@ -49,7 +49,7 @@ def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def two_tasks(method: str, head: str | None = None, *, trained: bool = True) -> Tasks:
-    """Tasks "a" and "b", of which "b" is active; trained apart if they are."""
+    """Tasks "a" and "b", with "b" active; if ``trained``, each is trained separately."""
     torch.manual_seed(0)
     tasks = Tasks(convert_(network(), method=METHODS[method], rest="learn", seed=0), head=head)
     for name in "ab":

@@ -139,7 +139,7 @@ def test_every_batch_is_that_of_eager_steps(changes, recorder, dataset, capturin
 
 
 def test_adam_is_captured_where_it_counts_on_the_device(dataset, capturing, states, monkeypatch):
-    """As on CUDA; PyTorch would refuse this on a CPU."""
+    """Adam does so on CUDA; PyTorch would refuse this on a CPU."""
     monkeypatch.setattr(adam, "_get_capturable_supported_devices", lambda *arguments: ["cpu"])
 
     def on_device(*arguments, **options):
@@ -216,7 +216,7 @@ class Memory:
 
 @pytest.mark.parametrize("batches", [1, 2, 4, 5, 6, 9, 17])
 def test_a_resumed_training_is_that_of_an_uninterrupted_one(batches, dataset, capturing, states):
-    """Resumed at any place: before the capture, after it, in an epoch, in the last one."""
+    """It resumes before the capture, after it, in an epoch, or in the last one."""
     capturing(Tape)
     train(network(), dataset, config(), graph="on")
     whole = states.copy()

@@ -37,7 +37,7 @@ def graphs(monkeypatch):
 
 
 def test_a_small_network_trains_and_everything_has_plain_names(tmp_path, monkeypatch):
-    """With the real compiler."""
+    """The real compiler runs."""
     stored, write = [], Checkpoint.write
 
     def watched(self, training):
@@ -69,7 +69,7 @@ def test_a_small_network_trains_and_everything_has_plain_names(tmp_path, monkeyp
 
 
 def test_each_batch_size_has_code_of_its_own(graphs):
-    """So that rounding does not depend on the order in which a process sees them."""
+    """Rounding then does not depend on the order in which a process sees them."""
     row = execute(TINY, small_dataset())
     assert (row["status"], row["error"]) == ("done", None)
     images = [shape for graph in graphs for shape in graph if tuple(shape[1:]) == (1, 8, 8)]

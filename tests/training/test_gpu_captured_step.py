@@ -1,6 +1,6 @@
 """On a GPU: a training in a CUDA graph equals the eager one, with every optimizer that allows it.
 
-Skipped where there is none; ``make gpu-check`` runs it.
+Skipped if there is none; ``make gpu-check`` runs it.
 """
 
 from __future__ import annotations

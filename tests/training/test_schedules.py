@@ -42,7 +42,7 @@ def test_warmup_multiplies_the_steps(warmup):
 
 @pytest.mark.parametrize("warmup", [0, 1, 3, 8])
 def test_a_cosine_begins_after_the_warmup(warmup):
-    """As ``cosine_lr`` of the code of Ramanujan et al. (2019)."""
+    """``cosine_lr`` of the code of Ramanujan et al. (2019) does the same."""
     rise = [(epoch + 1) / warmup for epoch in range(warmup)]
     rest = 8 - warmup
     fall = [(1 + math.cos(math.pi * epoch / rest)) / 2 for epoch in range(rest)]

@@ -68,7 +68,7 @@ def dataset(rank=None):
 
 
 def network(method="slice", norm=None, dropout=0.0):
-    """Two convolutions, with a norm between them: of fixed statistics unless given."""
+    """Two convolutions with a norm between them, by default of fixed statistics."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         plain = nn.Sequential(

@@ -1,7 +1,7 @@
 """Step 7: the tests that need a GPU, in several processes if pytest-xdist is installed.
 
-Where a test loses the GPU, new processes run the tests that have not run. A case is a file, and the
-tests of it that pytest's option ``-k`` selects.
+If a test loses the GPU, new processes run the tests that have not run. A case is a file and the
+selection of its tests by pytest's option ``-k``.
 """
 
 from __future__ import annotations
