@@ -1,4 +1,4 @@
-"""What fuse_ saves in networks of timm and torchvision, and what it costs.
+"""Memory that fuse_ saves in networks of timm and torchvision, and the time that it costs.
 
 ``python -m bench.fused`` prints a Markdown table; ``--save`` writes it to ``results/fused.md``.
 Kept bytes do not depend on the device and are proportional to the batch size.

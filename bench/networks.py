@@ -39,12 +39,12 @@ def settings(brief: bool = False) -> dict[Setting, str]:
     found: dict[Setting, str] = {}
     for network in NETWORKS:
         for layer in layers_of(network):
-            for learned in _few_numbers(layer) if brief else numbers_of_filters(layer):
+            for learned in few_numbers(layer) if brief else numbers_of_filters(layer):
                 found.setdefault(Setting(layer, learned), network)
     return found
 
 
-def _few_numbers(layer: Layer) -> list[int]:
+def few_numbers(layer: Layer) -> list[int]:
     """One filter, and the fractions' numbers."""
     return [1, *(max(1, int(p * layer.out_channels + 1e-9)) for p in BRIEF_FRACTIONS)]
 

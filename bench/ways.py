@@ -2,7 +2,9 @@
 
 ``python -m bench.ways`` measures forward and backward of every convolution of the paper's networks
 with the compiled kernel, with PyTorch's operator on a slice, and with PyTorch's gradient of all
-filters. It lists the settings in which the dispatch does not choose the fastest one.
+filters. It lists the settings in which the dispatch does not choose the fastest one. ``--zeroed``
+measures zero filters, with fewer fractions: by the kernel, and by PyTorch's joint gradients of the
+input and the learned filters.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 
 from bench import results
 from bench.layers import NETWORKS, Layer, layers_of, numbers_of_filters, plain, tensors
+from bench.networks import few_numbers
 from bench.results import Row, row
 from bench.timing import time_together
 from maskedconv import MaskedConv2d
@@ -52,6 +55,26 @@ def steps(layer: Layer, learned: int, dtype: torch.dtype) -> dict[str, Callable[
     return {way: step_of(way) for way in WAYS}
 
 
+def zeroed_steps(layer: Layer, learned: int, dtype: torch.dtype) -> dict[str, Callable[[], None]]:
+    """Forward and backward of the layer whose other filters are zero."""
+    x, grad = tensors(layer, "cpu", dtype)
+    x.requires_grad_(layer.in_channels > 3)
+    conv = plain(layer, "cpu", dtype)
+
+    def step_of(backend: str | None) -> Callable[[], None]:
+        module = MaskedConv2d.from_conv2d(conv, learned=learned, frozen="zero")
+        module.backend = backend
+
+        def step() -> None:
+            x.grad = None
+            module.zero_grad()
+            module(x).backward(grad)
+
+        return step
+
+    return {way: step_of(backend) for way, backend in BACKENDS.items()}
+
+
 def chosen(layer: Layer, learned: int, dtype: torch.dtype) -> str:
     """The algorithm that runs."""
     shape = (learned, layer.in_channels, layer.kernel, layer.kernel)
@@ -59,17 +82,19 @@ def chosen(layer: Layer, learned: int, dtype: torch.dtype) -> str:
     return "all filters" if dtype in jointly else "kernel"
 
 
-def measure(rounds: int, dtype: torch.dtype) -> list[Row]:
+def measure(rounds: int, dtype: torch.dtype, zeroed: bool) -> list[Row]:
     """A row for each distinct layer and number of learned filters, without fully learned layers."""
+    numbers, make = (few_numbers, zeroed_steps) if zeroed else (numbers_of_filters, steps)
+    frozen = "zero" if zeroed else "random"
     layers = dict.fromkeys(layer for network in NETWORKS for layer in layers_of(network))
     rows: list[Row] = []
     for position, layer in enumerate(layers, start=1):
-        for learned in numbers_of_filters(layer):
+        for learned in numbers(layer):
             if learned == layer.out_channels:
                 continue
-            samples = time_together(steps(layer, learned, dtype), "cpu", rounds)
-            way = chosen(layer, learned, dtype)
-            rows.append(row("ways", layer, learned, "random", None, samples, chosen=way))
+            samples = time_together(make(layer, learned, dtype), "cpu", rounds)
+            way = "kernel" if zeroed else chosen(layer, learned, dtype)
+            rows.append(row("ways", layer, learned, frozen, None, samples, chosen=way))
         print(f"\r{position} of {len(layers)} layers", end="", flush=True)
     print()
     return rows
@@ -79,7 +104,7 @@ def regrets(rows: list[Row]) -> str:
     """The settings in which another algorithm is faster than the chosen one, as Markdown."""
     lines = []
     for row_ in rows:
-        times = {way: row_["ms"][way].p50 for way in WAYS}
+        times = {way: times.p50 for way, times in row_["ms"].items()}
         best = min(times, key=lambda way: times[way])
         lost = times[row_["chosen"]] / times[best] - 1
         if lost > LEAST:
@@ -90,10 +115,12 @@ def regrets(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    arguments = results.options(__doc__).parse_args()
+    parser = results.options(__doc__)
+    parser.add_argument("--zeroed", action="store_true", help="the other filters are zero")
+    arguments = parser.parse_args()
     dtype = results.dtype_of(arguments)
-    rows = measure(arguments.rounds, dtype)
-    results.write("cpu", dtype, "ways", rows, regrets(rows))
+    rows = measure(arguments.rounds, dtype, arguments.zeroed)
+    results.write("cpu", dtype, "ways-zeroed" if arguments.zeroed else "ways", rows, regrets(rows))
 
 
 if __name__ == "__main__":

