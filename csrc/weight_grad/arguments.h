@@ -1,4 +1,4 @@
-// What Python hands to weight_grad: checked, and as the kernels take it.
+// weight_grad's arguments from Python: checked, and converted for the kernels.
 #pragma once
 
 #include <string>
