@@ -21,7 +21,7 @@ int64_t pixels_ahead(const WeightGrad& p, int64_t element) {
 template <typename S, typename E> struct Plan {
     static constexpr int64_t kElement = sizeof(E), kFactor = sizeof(float); // bytes
     const WeightGrad& p;
-    int64_t channels;             // padded to whole vectors
+    int64_t channels;             // padded to full vectors
     bool copies_x;                // few channels, short rows, converting or the prologue
     int64_t overlap;              // channels that the last two vectors share if x is not copied
     std::vector<int64_t> offsets; // see TileInput

@@ -117,7 +117,7 @@ __device__ __forceinline__ bool join_blocks(const Partials& p, const NormThread&
 }
 
 // Before a launch that joins blocks. Nothing else may count there meanwhile: launches that run at
-// the same time, such as those of two captured graphs, have memory of their own.
+// the same time, as in two captured graphs, have separate memory.
 inline void clear_counters(const char* name, const NormGrid& grid, const NormWorkspace& workspace,
                            uintptr_t stream) {
     if (grid.pixel_blocks > 1)

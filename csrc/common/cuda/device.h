@@ -100,7 +100,7 @@ __device__ __forceinline__ uint32_t pack_relu_float16(float low, float high) {
     return bits;
 }
 
-// Has the compiler keep a value that it would rather compute anew, and compute nothing from it
+// Has the compiler keep a value that it would rather recompute, and compute nothing from it
 // earlier.
 __device__ __forceinline__ void keep(int& value) { asm volatile("" : "+r"(value)); }
 
