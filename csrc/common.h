@@ -1,4 +1,4 @@
-// What the host code of all operators shares. Inner loops that are compiled for an instruction set
+// Headers for the host code of all operators. Inner loops that are compiled for an instruction set
 // (tile_avx2.cpp and the like) do not include this: see common/isa.h.
 #pragma once
 

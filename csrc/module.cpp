@@ -1,4 +1,4 @@
-// maskedconv._C: raw pointers and sizes in, nothing of torch. common/checks.h says what is checked.
+// maskedconv._C: raw pointers and sizes in, nothing of torch. common/checks.h checks arguments.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -24,7 +24,7 @@ std::vector<std::string> names_of(const std::vector<Isa>& isas) {
     return names;
 }
 
-// The instruction set in use is empty where the variable is wrong; the error then says how.
+// The instruction set in use is empty if the variable is wrong; the error then says how.
 py::dict build_info() {
     py::dict info;
     info["compiler"] = MASKEDCONV_COMPILER;
@@ -49,7 +49,7 @@ py::dict build_info() {
 
 // The operators: a line for each bindings.cpp, of kernels for the CPU or for CUDA.
 static void bind_operators(py::module_& module) {
-#ifndef MASKEDCONV_EMULATION // whose module has the CUDA kernels alone
+#ifndef MASKEDCONV_EMULATION // its module has only the CUDA kernels
     BIND(bn_relu);
     BIND(masked_weight);
     BIND(weight_grad);

@@ -61,7 +61,7 @@ NormState state_of(const Checks& checks, int64_t pixels, const State& state, flo
             momentum,     eps};
 }
 
-// `summand` and `total` of address 0: the statistics are those of x itself.
+// If `summand` and `total` have address 0, the statistics are of x itself.
 void bn_statistics(const std::string& type, Image x, int64_t pixels, int64_t channels,
                    Image summand, Image total, const State& state, float momentum, float eps,
                    Image table, int threads) {
@@ -89,7 +89,7 @@ void bn_statistics(const std::string& type, Image x, int64_t pixels, int64_t cha
     });
 }
 
-// From the first two rows of the table.
+// Computes the other rows of the table from the first two.
 void bn_statistics_of_moments(int64_t pixels, int64_t channels, const State& state, float momentum,
                               float eps, Image table) {
     const Checks checks("bn_statistics_of_moments");

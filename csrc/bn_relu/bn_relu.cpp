@@ -30,11 +30,11 @@ template <typename T> NormInput<T> part(const NormInput<T>& n, int64_t begin, in
 }
 
 struct Sums {
-    std::vector<float> single;   // [what passes the ReLU, the same times (x - mean)][channel]
+    std::vector<float> single;   // [gradient past the ReLU, the same times (x - mean)][channel]
     std::vector<double> doubles; // alike
 };
 
-// Of all pixels, as Sums has them.
+// The sums over all pixels, in the order of Sums.
 template <typename T>
 std::vector<double> sum_gradient(const NormInput<T>& n, const NormBackward<T>& b, int threads) {
     const size_t size = static_cast<size_t>(2 * n.channels);
@@ -72,8 +72,9 @@ template <typename T> void bn_relu_cpu(const NormInput<T>& n, T* out, int thread
     });
 }
 
-// With g what passes the ReLU, d the inverse deviation, y = (x - mean) d and M pixels:
-//   of beta sum(g), of gamma sum(g y), of x scale (g - sum(g) / M - y sum(g y) / M).
+// With g the gradient past the ReLU, d the inverse deviation, y = (x - mean) d and M pixels, the
+// gradients are sum(g) for beta, sum(g y) for gamma, and scale (g - sum(g) / M - y sum(g y) / M)
+// for x.
 template <typename T>
 void bn_relu_backward_cpu(const NormInput<T>& n, const NormBackward<T>& b, int threads) {
     const size_t channels = static_cast<size_t>(n.channels);

@@ -9,13 +9,13 @@ namespace maskedconv {
 // out = relu(x * scale + shift), [pixel][channel].
 template <typename T> void bn_relu_cpu(const NormInput<T>& input, T* out, int threads);
 
-// Backward of relu(bn(x)), where x * scale + shift is bn(x).
+// Backward of relu(bn(x)), with bn(x) = x * scale + shift.
 template <typename T> struct NormBackward {
     const T* grad;     // of the result, [pixel][channel]
     const float* mean; // of each channel
     const float* inverse_deviation;
-    bool of_batch; // mean and deviation are those of x, so that the gradient goes through them
-    // All but what is null is written.
+    bool of_batch; // mean and deviation are computed from x, so that the gradient goes through them
+    // Null outputs are not computed.
     GradX<T> grad_x;
     float *grad_weight, *grad_bias;
 };

@@ -9,7 +9,7 @@
 namespace maskedconv {
 
 // The first `channels` of pixels that lie x_pixel apart: relu(x * scale + shift), and its backward.
-// As in PyTorch NaN passes the ReLU, and where that is closed a gradient of NaN is 0.
+// As in PyTorch, NaN passes the ReLU, and a gradient of NaN is 0 if the ReLU is closed.
 template <typename T> struct NormInput {
     const T* x;
     int64_t x_pixel;
@@ -17,7 +17,7 @@ template <typename T> struct NormInput {
     const float *scale, *shift; // of each channel
 };
 
-// The gradient of x, its pixels `pixel` apart; and what is added to it, or null.
+// The gradient of x, its pixels `pixel` apart, and a tensor that is added to it, or null.
 template <typename T> struct GradX {
     T* first;
     int64_t pixel;
@@ -39,18 +39,18 @@ template <typename T> struct MomentsInput {
 
 // Tensors are of type T, sums and products float.
 template <typename T> struct BnReluPasses {
-    // Writes the values of the first pixel to `pivot`; adds to sums[0][channel] what the values
-    // exceed it by, and to sums[1][channel] the square of that.
+    // Writes the values of the first pixel to `pivot`; adds value - pivot to sums[0][channel], and
+    // its square to sums[1][channel].
     void (*sum_moments)(const MomentsInput<T>&, float* pivot, float* sums);
     // `out` may be x, with the same pitch.
     void (*activate)(const NormInput<T>&, T* out, int64_t out_pixel);
     // The same numbers, rounded to T, as floats.
     void (*activate_to_float)(const NormInput<T>&, float* out, int64_t out_pixel);
-    // The gradient is [pixel][channel]; adds to sums[0][channel] what of it passes the ReLU, and to
-    // sums[1][channel] the same times (x - mean).
+    // The gradient is [pixel][channel]; adds the gradient past the ReLU to sums[0][channel], and
+    // the same times (x - mean) to sums[1][channel].
     void (*sum_gradient)(const NormInput<T>&, const T* grad, const float* mean, float* sums);
-    // grad_x = (what passes the ReLU - (x - mean) * factor - offset) * scale; without factor and
-    // offset where `factor` is null. It may be the gradient, unless that is what is added.
+    // grad_x = (gradient past the ReLU - (x - mean) * factor - offset) * scale; without factor and
+    // offset if `factor` is null. grad_x may be `grad`, unless `grad` is added.
     void (*input_gradient)(const NormInput<T>&, const T* grad, const float* mean,
                            const float* factor, const float* offset, GradX<T> grad_x);
 };
@@ -66,7 +66,7 @@ extern const BnReluLoops kBnReluAvx512;
 extern const BnReluLoops kBnReluAvx2;
 extern const BnReluLoops kBnReluGeneric;
 
-// Those of chosen_isa(), and its errors.
+// The passes for chosen_isa(); throws its errors.
 template <typename T> const BnReluPasses<T>& bn_relu_passes();
 
 } // namespace maskedconv

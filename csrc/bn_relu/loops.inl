@@ -5,7 +5,7 @@
 namespace maskedconv {
 namespace {
 
-// Of the shortest vectors; channels behind these are computed one by one.
+// Width of the shortest vectors; channels behind these are computed one by one.
 constexpr int kLeastWidth = 4;
 
 // Calls body(channel, width) for the channels behind the last full vector.
@@ -23,7 +23,7 @@ template <int kLanes, typename F> void for_rest(int64_t channel, int64_t channel
 }
 
 // Calls body(channel, width) for all channels of a pixel: vectors, shorter ones, and one by one.
-// The type of width is that of the values.
+// The type of width is the type of the values.
 template <typename F> void for_channels(int64_t channels, const F& body) {
     int64_t channel = 0;
     for (; channel + kWidth <= channels; channel += kWidth)
@@ -31,11 +31,11 @@ template <typename F> void for_channels(int64_t channels, const F& body) {
     for_rest<kWidth / 2>(channel, channels, body);
 }
 
-// What is read this many pixels later is prefetched: the processor does not foresee the pixels of a
-// view of wider ones.
+// Distance of prefetching, in pixels: the processor does not foresee the pixels of a view of wider
+// ones.
 constexpr int64_t kPixelsAhead = 32;
 
-// What passes the ReLU whose argument is `condition`; NaN opens it.
+// `value` if a ReLU of `condition` is open, else 0; NaN opens it.
 template <typename V> V passing(V condition, V value) {
     const V zero = {};
     return condition <= zero ? zero : value;
@@ -115,7 +115,7 @@ void sum_gradient(const NormInput<T>& input, const T* grad, const float* mean, f
         });
 }
 
-// Without the moments' part where that is zero: 0 times what is not finite would be NaN.
+// kOfBatch: with the moments' part. If it is zero, 0 times a value not finite would be NaN.
 template <bool kOfBatch, bool kAdds, typename T>
 void input_gradient_of(const NormInput<T>& input, const T* grad, const float* mean,
                        const float* factor, const float* offset, GradX<T> grad_x) {

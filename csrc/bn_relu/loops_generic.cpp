@@ -1,4 +1,4 @@
-// For any processor: vectors of 4 floats, which the compiler maps to what there is.
+// For any processor: vectors of 4 floats, which the compiler maps to its registers.
 constexpr int kWidth = 4;
 #include "bn_relu/loops.inl"
 

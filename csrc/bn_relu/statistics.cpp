@@ -24,14 +24,14 @@ template <typename T> MomentsInput<T> part(const MomentsInput<T>& in, int64_t be
     return pixels;
 }
 
-// Sums of what the values exceed a number by, and of the squares of that: [sum, squares][channel].
+// Sums of values minus a number, and of the squares of these: [sum, squares][channel].
 struct Excess {
     explicit Excess(int64_t channels)
         : pivot(static_cast<size_t>(channels)), over_pivot(2 * pivot.size()),
           over_origin(2 * pivot.size()) {}
 
-    // The excess over a value of the block itself keeps the digits of the variance where the mean
-    // is large. That of the pivot over the origin is exact enough in double precision.
+    // The excess over a value of the block itself keeps the digits of the variance if the mean is
+    // large. The excess of the pivot over the origin is exact enough in double precision.
     template <typename T> void add(const MomentsInput<T>& block, const std::vector<float>& origin) {
         std::fill(over_pivot.begin(), over_pivot.end(), 0.0f);
         bn_relu_passes<T>().sum_moments(block, pivot.data(), over_pivot.data());
@@ -55,7 +55,7 @@ template <typename T> std::vector<float> first_pixel(const MomentsInput<T>& in) 
     return one.pivot;
 }
 
-// As torch.lerp rounds.
+// Interpolates with the rounding of torch.lerp.
 float between(float from, float to, float fraction) {
     const float way = to - from;
     return fraction < 0.5f ? from + fraction * way : to - way * (1.0f - fraction);

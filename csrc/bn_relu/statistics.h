@@ -1,11 +1,11 @@
-// The statistics by which a BatchNorm in training normalises, on the CPU.
+// The statistics of a BatchNorm in training, on the CPU.
 #pragma once
 
 #include "bn_relu/loops.h"
 
 namespace maskedconv {
 
-// What a BatchNorm has and moves. All but eps and momentum may be null.
+// Parameters and running statistics of a BatchNorm. All except eps and momentum may be null.
 struct NormState {
     const float *weight, *bias;        // of each channel
     float *running_mean, *running_var; // both or neither

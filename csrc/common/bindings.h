@@ -10,7 +10,7 @@
 
 namespace maskedconv {
 
-// Of a function that launches: a launch may wait, and other threads may be what it waits for.
+// For functions that launch: a launch may wait for other threads, which may need the GIL.
 using WithoutGil = pybind11::call_guard<pybind11::gil_scoped_release>;
 
 template <typename T = float> const T* read(uintptr_t pointer) {

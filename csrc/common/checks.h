@@ -1,6 +1,6 @@
-// What the module is given, checked before a kernel touches it: std::invalid_argument names the
-// operator and the argument. Memory is not known here: a tensor's shape and strides are taken to
-// fit what its pointer points at, as PyTorch sees to.
+// Checks of the module's arguments before a kernel runs: std::invalid_argument names the operator
+// and the argument. The size of the memory is not known here: a tensor's shape and strides are
+// assumed to fit it, as PyTorch ensures.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ class Checks {
         throw std::invalid_argument(std::string(operation_) + ": " + what);
     }
 
-    // Sizes, and what steps over pixels: products of two of them fit 64 bits.
+    // For sizes and for steps between pixels: products of two of them fit 64 bits.
     void between(const char* name, int64_t value, int64_t least, int64_t most = kMost) const {
         if (value < least || value > most)
             refuse(std::string(name) + " is " + std::to_string(value) + "; expected " +
@@ -39,7 +39,7 @@ class Checks {
                    " elements");
     }
 
-    // Its number of elements.
+    // Returns the number of elements.
     int64_t tensor(const char* name, uintptr_t data, const Four& shape, const Four& strides) const {
         int64_t elements = 1, span = 1;
         for (const int64_t size : shape)

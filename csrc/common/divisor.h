@@ -5,8 +5,8 @@
 
 namespace maskedconv {
 
-// Of dividends below 2^31. multiplier = 2^(31 + shift) / value, rounded up, where 2^shift is the
-// first power of two that is not below value: it exceeds the exact quotient by less than
+// For dividends below 2^31. multiplier = 2^(31 + shift) / value, rounded up; 2^shift is the first
+// power of two that is not below value. The multiplier exceeds the exact quotient by less than
 // 2^-(31 + shift) * value <= 2^-31 for each unit of the dividend, which is too little to reach the
 // next integer.
 class Divisor {

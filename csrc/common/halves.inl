@@ -1,5 +1,5 @@
-// 16-bit floats in memory, vectors of float in registers. To the nearest, of two as near to the
-// even one; NaN stays NaN. The source that includes this sets kWidth before.
+// 16-bit floats in memory, vectors of float in registers. Rounding is to nearest, ties to even;
+// NaN stays NaN. The source that includes this sets kWidth before.
 #pragma once
 
 #include <type_traits>
@@ -108,7 +108,7 @@ template <typename V> BitsOf<V> narrowed(Float16, V value) {
     using B = BitsOf<V>;
     const B bits = bits_of(value), magnitude = bits & 0x7fffffffu;
     const B infinite = B{} + 0x7c00u, nan = B{} + 0x7e00u;
-    // The last bits of numbers from .5 on are worth 2^-24, as those of subnormal ones.
+    // The last bits of numbers from .5 on are worth 2^-24, as in subnormal halves.
     const B subnormal = bits_of(value_of<B>(magnitude) + 0.5f) - 0x3f000000u;
     const B normal = without_last<B>(magnitude - kBias, 13);
     const B finite = magnitude < (113u << 23) ? subnormal : normal;
@@ -148,7 +148,7 @@ template <typename V> V load(const Float16* p) { return load_half<V>(p); }
 template <typename V> void store(Bfloat16* p, V value) { store_half(p, value); }
 template <typename V> void store(Float16* p, V value) { store_half(p, value); }
 
-// As a tensor of T would hold it.
+// The value rounded to T.
 template <typename T, typename V> V rounded_to(V value) {
     if constexpr (std::is_same_v<T, float>)
         return value;

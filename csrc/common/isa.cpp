@@ -70,7 +70,7 @@ bool processor_has(Isa isa) {
     return isa == Isa::generic;
 }
 
-// `is`: what the variable is, for the error.
+// `is`: the start of the error, with the variable and its value.
 Isa isa_named(const std::string& name, const std::string& is) {
     for (const Isa isa : kIsas)
         if (name == name_of(isa))

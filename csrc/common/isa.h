@@ -1,4 +1,4 @@
-// Instruction sets, and which one's loops are called.
+// Instruction sets, and the choice of the loops for one.
 //
 // The inner loops of an operator stand in a file `.inl` in an anonymous namespace, and a source for
 // each instruction set includes it: loops_avx2.cpp is compiled for AVX2. Such a source must not
@@ -22,14 +22,14 @@ const char* name_of(Isa isa);
 std::vector<Isa> built_isas();
 std::vector<Isa> available_isas();
 
-// The one that MASKEDCONV_ISA names, read at the first call; where it is not set or empty, the
-// widest that there is up to avx512_bf16: no processor has confirmed the loops for amx. Throws
-// std::invalid_argument where it names no instruction set, std::runtime_error where the module, the
-// processor or (of the tiles of amx, which a process has to ask for) the system does not have it.
+// The one that MASKEDCONV_ISA names, read at the first call; if it is not set or empty, the widest
+// available one up to avx512_bf16: no processor has confirmed the loops for amx. Throws
+// std::invalid_argument if it names no instruction set, std::runtime_error if the module or the
+// processor does not have it, or the system does not permit a process the tiles of amx.
 Isa chosen_isa();
 
-// Of an operator's loops for several instruction sets, the narrowest first: those for the chosen
-// one, or for the widest below it. `Loops` has a member `isa`.
+// The loops for the chosen instruction set, or for the widest below it. `sets` are an operator's
+// loops, the narrowest first; `Loops` has a member `isa`.
 template <typename Loops> const Loops& chosen_loops(std::initializer_list<const Loops*> sets) {
     const Isa chosen = chosen_isa();
     const Loops* found = *sets.begin();

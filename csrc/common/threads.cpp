@@ -21,7 +21,7 @@ struct Library {
     bool of_torch = false;
 };
 
-// Other packages bring OpenMP runtimes, too; PyTorch's own lies in its folder, where there is one.
+// Other packages bring OpenMP runtimes, too; PyTorch's own, if it has one, lies in its folder.
 int remember_openmp(dl_phdr_info* info, size_t, void* data) {
     const std::string path = info->dlpi_name;
     const std::string name = path.substr(path.rfind('/') + 1);

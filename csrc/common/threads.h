@@ -9,9 +9,9 @@
 
 namespace maskedconv {
 
-// Calls body(thread, threads) once on each of at most `threads` threads, with the number of threads
-// that there really are; on the calling thread alone where no OpenMP runtime is loaded. Throws what
-// `body` threw on any thread, the first of several exceptions, when all threads are done.
+// Calls body(thread, count) once on each of at most `threads` threads, with their actual number;
+// on the calling thread alone if no OpenMP runtime is loaded. When all threads are done, rethrows
+// the first exception of `body` on any of them.
 void parallel(int threads, const std::function<void(int, int)>& body);
 
 // Calls body(share, begin, end) for as many shares of [0, size) as threads are asked for. With

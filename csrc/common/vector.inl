@@ -8,7 +8,7 @@
 namespace maskedconv {
 namespace {
 
-// So many floats side by side, and integers of the same number.
+// kLanes floats side by side, and as many integers.
 template <int kLanes> struct Lanes {
     typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
     typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(uint32_t))));
@@ -18,7 +18,7 @@ template <int kLanes> struct Lanes {
 
 typedef Lanes<kWidth>::Floats Vector;
 
-// V is Vector, a shorter one, or float for what is left over.
+// V is Vector, a shorter one, or float for the rest.
 template <typename V = Vector> V load(const float* p) {
     V v;
     std::memcpy(&v, p, sizeof v);

@@ -13,21 +13,21 @@ namespace maskedconv {
 constexpr uint32_t kInfinityKey = 0x7f800000;
 constexpr uint32_t kNanKey = 0x7fc00000;
 
-// Elements side by side. Those whose score has a key above `limit` are kept.
+// Elements side by side. An element is kept if its score's key is above `limit`.
 struct MaskedElements {
     const float *weight, *score;
     int64_t elements;
     int32_t limit;
 };
 
-// The elements of a block whose sums are in single precision nowhere.
+// A sum over kept elements; no part of it is in single precision.
 struct KeptSum {
     double magnitudes; // of the kept weights; NaN with a score of NaN
     int64_t count;
 };
 
-// The masked weight as type T: where kept, weight * factor, or if `binary` sign(weight) * factor; 0
-// elsewhere; NaN where the score is.
+// The masked weight as type T: weight * factor, or if `binary` sign(weight) * factor, for kept
+// elements, else 0; NaN if the score is.
 template <typename T> using MaskLoop = void (*)(const MaskedElements&, float factor, T* out);
 // Elements side by side.
 template <typename T> struct ScoreGrad {
@@ -36,7 +36,7 @@ template <typename T> struct ScoreGrad {
     int64_t elements;
     float scale;
 };
-// out = grad * (weight * sign(score) * scale), of |weight| if `binary`; NaN where the score is.
+// out = grad * (weight * sign(score) * scale), with |weight| if `binary`; NaN if the score is.
 template <typename T> using ScoreGradLoop = void (*)(const ScoreGrad<T>&, float* out);
 
 // One for each type and for binary or not.
@@ -58,7 +58,7 @@ extern const MaskedWeightLoops kMaskedWeightAvx512;
 extern const MaskedWeightLoops kMaskedWeightAvx2;
 extern const MaskedWeightLoops kMaskedWeightGeneric;
 
-// Those of chosen_isa(), and its errors.
+// The loops for chosen_isa(); throws its errors.
 const MaskedWeightLoops& masked_weight_loops();
 
 } // namespace maskedconv

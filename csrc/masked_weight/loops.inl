@@ -32,7 +32,7 @@ template <typename F> void for_elements(int64_t elements, const F& body) {
         body(i, float());
 }
 
-// The sign as PyTorch's: 0 of zeros and NaN.
+// The sign as in PyTorch: 0 for zeros and NaN.
 template <typename V> V sign(V value) {
     const V zero = {};
     const V one = zero + 1.0f;

@@ -1,4 +1,4 @@
-// Compiled with -mavx2 -mfma: registers of 8 floats.
+// Compiled with -mavx2 -mfma -mf16c: registers of 8 floats.
 constexpr int kWidth = 8;
 #include "masked_weight/loops.inl"
 

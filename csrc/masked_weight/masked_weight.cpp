@@ -14,8 +14,8 @@ template <> const MaskedWeightPasses<float>& passes() { return masked_weight_loo
 template <> const MaskedWeightPasses<Bfloat16>& passes() { return masked_weight_loops().bfloat16; }
 template <> const MaskedWeightPasses<Float16>& passes() { return masked_weight_loops().float16; }
 
-// Calls body(elements, first) for the two parts of [begin, end): before the first tie that is kept,
-// only larger keys are kept, from there on also equal ones. A key of NaN is above either limit.
+// Calls body(elements, first) for the two parts of [begin, end): only larger keys are kept before
+// the first kept tie, and also equal ones from there on. A key of NaN is above either limit.
 template <typename F>
 void for_parts(const MaskedWeight& p, int64_t begin, int64_t end, const F& body) {
     int32_t key;

@@ -6,7 +6,7 @@
 
 namespace maskedconv {
 
-// Scores are kept whose magnitude is above `value`, and those that equal it from index `first` on.
+// Keeps scores with a magnitude above `value`, and scores of that magnitude from index `first` on.
 // NaN counts as the largest magnitude.
 struct ScoreThreshold {
     float value;
@@ -34,7 +34,7 @@ template <typename T> void masked_weight_cpu(const MaskedWeight& problem, T* out
 template <typename T>
 void score_grad_cpu(const ScoreGrad<T>& problem, bool binary, float* out, int threads);
 
-// Of `threads`, as many as are worth their start.
+// The number of threads, at most `threads`, that are worth their start.
 int threads_for(int64_t elements, int threads);
 
 } // namespace maskedconv

@@ -9,7 +9,7 @@
 namespace maskedconv {
 namespace {
 
-// Keys are of 31 bits. A level looks at so many of them, from `shift` on.
+// Keys have 31 bits. A level looks at `bits` of them, from `shift` on.
 struct Digit {
     int shift, bits;
 
@@ -26,7 +26,7 @@ inline uint32_t key_of(const float* score) {
 }
 inline uint32_t key_of(const uint32_t* key) { return *key; }
 
-// Of the keys of every share, [share][bin].
+// Number of keys, [share][bin].
 using Counts = std::vector<std::vector<int64_t>>;
 
 // Neighbouring keys are counted in different copies: to count one waits for the last of its bin.
@@ -45,7 +45,7 @@ void count(const Source* keys, int64_t size, Digit digit, std::vector<int64_t>& 
             bins[bin] += copies[bin * kCopies + static_cast<size_t>(copy)];
 }
 
-// The bin of the key at `rank` of the ascending order; `rank` becomes that within the bin.
+// The bin of the key at `rank` of the ascending order; `rank` becomes its rank within the bin.
 size_t find_bin(const Counts& counts, int64_t& rank) {
     for (size_t bin = 0;; ++bin) {
         int64_t size = 0;
@@ -96,7 +96,7 @@ Keys copy_keys(const float* score, int64_t size) {
     return keys;
 }
 
-// The key at `rank` of the ascending order; `rank` becomes that among equal keys. Few keys are
+// The key at `rank` of the ascending order; `rank` becomes its rank among equal keys. Few keys are
 // partitioned, many are narrowed down by their digits.
 uint32_t find_key(const float* score, int64_t elements, int64_t& rank, int threads) {
     constexpr int64_t kFew = 1024;
@@ -115,7 +115,7 @@ uint32_t find_key(const float* score, int64_t elements, int64_t& rank, int threa
     return key;
 }
 
-// The index of the score with that key that `before` others come before.
+// The index of the score with that key that comes after `before` others with it.
 int64_t find_tie(const float* score, int64_t elements, uint32_t key, int64_t before) {
     constexpr int64_t kBlock = 1024; // counted without a branch
     int64_t first = 0;
@@ -136,7 +136,7 @@ int64_t find_tie(const float* score, int64_t elements, uint32_t key, int64_t bef
 } // namespace
 
 int threads_for(int64_t elements, int threads) {
-    constexpr int64_t kOfOne = 1 << 15; // as of PyTorch's element-wise operators
+    constexpr int64_t kOfOne = 1 << 15; // as in PyTorch's element-wise operators
     return static_cast<int>(std::clamp<int64_t>(elements / kOfOne, 1, threads));
 }
 

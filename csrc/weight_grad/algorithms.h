@@ -1,4 +1,4 @@
-// The algorithms of weight_grad on the CPU, and what they share: images are divided among threads.
+// The algorithms of weight_grad on the CPU, and how they divide images among threads.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@ namespace maskedconv {
 template <typename S, typename E>
 void weight_grad_by_taps(const WeightGrad& problem, int threads, const Loops<S, E>& loops);
 
-// One tap after another: slower, and of no products but those that there are.
+// One tap after another: slower, and without products of zero padding.
 template <typename S, typename E>
 void weight_grad_exactly(const WeightGrad& problem, int threads, const Loops<S, E>& loops);
 

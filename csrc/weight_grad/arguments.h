@@ -1,4 +1,4 @@
-// What Python hands to weight_grad: checked, and as the kernels take it.
+// weight_grad's arguments from Python: checked, and converted for the kernels.
 #pragma once
 
 #include <string>
@@ -14,7 +14,7 @@ inline int64_t output_size(int64_t input, int64_t kernel, int64_t stride, int64_
     return room < 0 ? 0 : room / stride + 1;
 }
 
-// Sizes alone. Filters are those of `shape`, [n, C, kH, kW]; x is [N, C, H, W].
+// Only sizes. `shape` is the filters', [n, C, kH, kW]; x is [N, C, H, W].
 inline WeightGrad weight_grad_sizes(const Checks& checks, Four x_shape, Four shape, Two stride,
                                     Two padding, Two dilation) {
     for (size_t dim = 0; dim < 4; ++dim) {
@@ -45,8 +45,7 @@ inline void check_not_empty(const Checks& checks, const WeightGrad& p) {
             checks.refuse("there is nothing to add up");
 }
 
-// Shapes and strides are those of the tensors; filters are the first channels of `grad`,
-// [N, O, Ho, Wo].
+// Shapes and strides are the tensors'; filters are the first channels of `grad`, [N, O, Ho, Wo].
 inline void set_operands(const Checks& checks, WeightGrad& p, uintptr_t x, Four x_shape,
                          Four x_strides, uintptr_t grad, Four grad_shape, Four grad_strides) {
     const int64_t elements = checks.tensor("x", x, x_shape, x_strides);

@@ -8,8 +8,8 @@
 namespace maskedconv {
 namespace {
 
-// How far to prefetch x, which else waits for the memory: further, where a tile takes only a part
-// of a pixel's channels at once. What may still be in a cache is only slowed down by it.
+// Distance at which x is prefetched, in pixels: longer if a tile takes only a part of a pixel's
+// channels at once, 0 if x may still be in a cache, as prefetching then only costs time.
 int64_t pixels_ahead(const WeightGrad& p, int64_t element) {
     constexpr int64_t kCachedBytes = 6'000'000;
     if (p.batch * p.input.rows * p.input.columns * p.channels * element < kCachedBytes)
@@ -17,16 +17,16 @@ int64_t pixels_ahead(const WeightGrad& p, int64_t element) {
     return p.channels > 4 * kLane ? 256 : 64;
 }
 
-// What is the same for every image of a problem.
+// The parameters that all images of a problem share.
 template <typename S, typename E> struct Plan {
     static constexpr int64_t kElement = sizeof(E), kFactor = sizeof(float); // bytes
     const WeightGrad& p;
-    int64_t channels;             // padded to whole vectors
+    int64_t channels;             // padded to full vectors
     bool copies_x;                // few channels, short rows, converting or the prologue
-    int64_t overlap;              // of the last vectors with those before, where x is not copied
+    int64_t overlap;              // channels that the last two vectors share if x is not copied
     std::vector<int64_t> offsets; // see TileInput
     bool joint_columns;           // taps of one kernel row are neighbours in the packed gradient
-    PackedRows grad_rows;         // of which the margins are zeros
+    PackedRows grad_rows;         // with margins of zeros
     bool copies_grad;             // several taps or converting: it goes through a buffer, too
     int64_t block_rows;           // of x
     int64_t images;               // at once
@@ -47,8 +47,8 @@ template <typename S, typename E> struct Plan {
         copies_grad = !read_once || !Gradient<S, E>::is_readable(p);
         const int64_t row = std::max<int64_t>(1, channels * p.input.columns * kElement);
         block_rows = std::max<int64_t>(1, std::min(kCacheBytes / row, p.input.rows));
-        // Each pass loads and stores all sums: if they do not fit the cache, that is what takes the
-        // time, and a pass takes more images, of whose gradient a block reads only a part.
+        // Each pass loads and stores all sums. If they do not fit the cache, this dominates the
+        // time: a pass then takes more images, and a block reads only a part of their gradient.
         const bool fit = sums() * kFactor <= kCacheBytes;
         const int64_t grad = fit ? grad_image() * kFactor : 0;
         images = block_rows < p.input.rows ? 1 : images_at_once(p, row * p.input.rows + grad);
@@ -56,7 +56,7 @@ template <typename S, typename E> struct Plan {
 
     int64_t sums() const { return p.filters * p.kernel.rows * p.kernel.columns * channels; }
 
-    // From an input pixel to the first of the output's pixels that its taps meet.
+    // Offset from an input pixel to the first output pixel that its taps meet.
     int64_t first_tap() const { return p.padding.columns - (p.kernel.columns - 1); }
 
   private:
@@ -218,7 +218,7 @@ template <typename S, typename E> void run(const Plan<S, E>& plan, int threads) 
                });
 }
 
-// One tap without padding: the same as of the pixels that it reads, without a stride.
+// One tap without padding: the same problem on the pixels that it reads, with stride 1.
 WeightGrad without_stride(WeightGrad p) {
     const bool one_tap = p.kernel.rows == 1 && p.kernel.columns == 1;
     if (!one_tap || p.padding.rows > 0 || p.padding.columns > 0)

@@ -6,17 +6,17 @@
 namespace maskedconv {
 
 // Rows of `pixels` pixels of `taps` parts each: part t of pixel w is the output's pixel
-// w + shift + t, or zeros where there is none.
+// w + shift + t, or zeros if there is none.
 struct PackedRows {
     int64_t pixels;
     int64_t taps = 1;
     int64_t shift = 0;
 };
 
-// Read where it is, or packed: [image][output row][pixel][part][filter].
+// The gradient, read in place or packed: [image][output row][pixel][part][filter].
 template <typename S, typename E> class Gradient {
   public:
-    // Whether a tile can read the gradient where it is.
+    // Whether a tile can read the gradient in place.
     static bool is_readable(const WeightGrad& p) {
         return std::is_same_v<S, float> && p.grad_channel == 1;
     }
@@ -25,7 +25,7 @@ template <typename S, typename E> class Gradient {
         : p_(p), loops_(loops), rows_(rows), pixel_(rows.taps * p.filters),
           row_(rows.pixels * pixel_) {}
 
-    // Of `images` images at once.
+    // Allocates the buffers for `images` images.
     void allocate(int64_t images) {
         const size_t size = static_cast<size_t>(images * image());
         if constexpr (!kPairs)
@@ -36,7 +36,7 @@ template <typename S, typename E> class Gradient {
             gathered_.resize(static_cast<size_t>(p_.output.columns * p_.filters));
     }
 
-    // Of `count` images from `image` on.
+    // Points `tile` at the gradient of `count` images from `image` on.
     void set(TileInput<E>& tile, int64_t image, int64_t count) {
         const S* grad = static_cast<const S*>(p_.grad_output) + image * p_.grad_image;
         if (packed_.empty() && factors_.empty())
@@ -57,8 +57,8 @@ template <typename S, typename E> class Gradient {
     PackedRows rows_;
     int64_t pixel_, row_;        // elements
     std::vector<S> packed_;      // unless it is paired in one pass
-    std::vector<float> factors_; // see TileInput; packed_ itself where S is float
-    std::vector<S> gathered_;    // a row whose filters do not lie side by side
+    std::vector<float> factors_; // see TileInput; empty if S is float: packed_ has them
+    std::vector<S> gathered_;    // a row, if filters do not lie side by side
 
     void set_as_it_lies(TileInput<E>& tile, const S* grad) const {
         if constexpr (std::is_same_v<S, float>)
@@ -68,14 +68,14 @@ template <typename S, typename E> class Gradient {
         tile.grad_ahead = kPixelsAhead * p_.grad_pixel;
     }
 
-    // An image, to `to` elements behind the first.
+    // Packs an image, starting at element `to`.
     void pack(const S* from, int64_t to) {
         for (int64_t row = 0; row < p_.output.rows; ++row, from += p_.grad_row, to += row_)
             for (int64_t tap = 0; tap < rows_.taps; ++tap)
                 pack_part(from, to + tap * p_.filters, rows_.shift + tap);
     }
 
-    // One part of a row's pixels, those for which there is one.
+    // Packs one part of a row, for the pixels that have an output pixel.
     void pack_part(const S* from, int64_t to, int64_t shift) {
         const int64_t first = std::max<int64_t>(0, -shift);
         const int64_t pixels = std::min(rows_.pixels, p_.output.columns - shift) - first;
@@ -96,7 +96,7 @@ template <typename S, typename E> class Gradient {
                 to.first[filter] = from[filter * p_.grad_channel];
     }
 
-    // The pixel in front of the first, of zeros or the last of another row, has that as its next.
+    // The pixel before the first, a zero or the last of another row, gets the first as its next.
     void pair_pixels(const S* from, int64_t to, int64_t count) {
         Pixels<const S> pixels{from, p_.grad_pixel};
         if (p_.grad_channel != 1) {

@@ -13,11 +13,11 @@
 
 namespace maskedconv {
 
-// What an algorithm calls; the prologue is the activation of bn_relu.
+// Functions that an algorithm calls; the prologue is the activation of bn_relu.
 template <typename S, typename E> struct Loops {
     void (*tile)(const TileInput<E>&);
     void (*activate)(const NormInput<S>&, E* out, int64_t out_pixel);
-    Widen<S> widen; // null for floats; where E is Bfloat16, it pairs each pixel with the next
+    Widen<S> widen; // null for floats; if E is Bfloat16, it pairs each pixel with the next
 };
 
 template <typename T> void copy(const T* from, T* to, int64_t count) {
@@ -60,8 +60,8 @@ void copy_pixels(Pixels<const T> from, Pixels<T> to, int64_t pixels, int64_t cha
 
 constexpr int64_t kCopiedAtOnce = 4;
 
-// Each copy but those of the last pixels goes on into the channels that come next in `to`, which
-// are copied later.
+// Each copy, except at the last pixels, runs on into the next channels of `to`, which are copied
+// later.
 template <int kChannels, typename T>
 void interleave_of(const std::vector<const T*>& rows, int64_t from_pixel, T* to, int64_t pixels) {
     constexpr int kCopied = ceil_div(kChannels, kCopiedAtOnce) * kCopiedAtOnce;

@@ -16,7 +16,7 @@ inline __m256i halves_at(const Bfloat16* x) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
 }
 
-// Of 16 channels: a pixel's in the lower halves, the next pixel's in the upper ones.
+// 16 channels: a pixel's in the lower halves, the next pixel's in the upper ones.
 inline __m512i two_pixels(const Bfloat16* x, int64_t pitch) {
     constexpr __mmask8 kAll = 0xff; // gcc warns of the unmasked forms
     const __m512i both = _mm512_maskz_inserti64x4(kAll, _mm512_castsi256_si512(halves_at(x)),

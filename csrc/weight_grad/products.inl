@@ -10,7 +10,7 @@ struct FloatProducts {
     using Operand = Vector;
     static constexpr int kPixels = 1;
 
-    // For several uses gcc would read it from memory for each, unless it is loaded once.
+    // kOnce: for several uses; gcc would otherwise read it from memory for each.
     template <bool kOnce>
     static Vector load(std::integral_constant<int, 1>, const float* x, int64_t) {
         Vector v = maskedconv::load(x);

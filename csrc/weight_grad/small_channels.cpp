@@ -1,9 +1,9 @@
 // For few channels, as of a first layer's images, all taps count as channels:
 //   dW[f, r, s, c] = sum over output pixels of grad[f, ...] * window[s, r, c].
-// x is copied to strips, with its zero padding, in which the channels of a window lie side by side:
-// those of one row of the window, where a strip is a row of x; or those of the whole window, where
-// a strip has all rows that belong to one row of the output. The second costs more copying, and
-// leaves fewer lanes of the vectors empty.
+// x is copied to strips, with its zero padding, in which the channels of a window lie side by side.
+// If a strip is a row of x, these are the channels of one row of the window; if a strip has all
+// rows for one row of the output, the channels of the full window. The second costs more copying
+// and leaves fewer lanes of the vectors empty.
 #include "weight_grad/algorithms.h"
 
 namespace maskedconv {
@@ -12,13 +12,13 @@ namespace {
 // Vectors multiplied and added while kCopiedAtOnce channels of a pixel are copied.
 constexpr int64_t kProductsOfACopy = 4;
 
-// What is the same for every image of a problem.
+// The parameters that all images of a problem share.
 template <typename S, typename E> struct Plan {
     const WeightGrad& p;
     int64_t joint;                // rows of x in a strip
     int64_t strips, strip_step;   // of an image, and rows of x from one to the next
     int64_t columns;              // pixels of a strip's rows
-    int64_t channels;             // of the window, in whole vectors
+    int64_t channels;             // of the window, in full vectors
     std::vector<int64_t> offsets; // see TileInput
     bool copies_grad;             // into a buffer
     int64_t images;               // at once
@@ -47,13 +47,13 @@ template <typename S, typename E> struct Plan {
     int64_t image() const { return strips * strip(); }
     int64_t gradient() const { return p.output.rows * p.output.columns * p.filters; }
 
-    // Where a filter's sum of a tap's first channel is.
+    // Index of a filter's sum for the first channel of a tap.
     int64_t position(int64_t filter, int64_t r, int64_t s) const {
         return filter * channels + r / joint * part() + (s * joint + r % joint) * p.channels;
     }
 
   private:
-    // Of the window, in whole vectors: its channels that lie side by side.
+    // Channels of the window that lie side by side, in full vectors.
     int64_t part() const { return whole_vectors(joint * p.kernel.columns * p.channels); }
 
     static int64_t whole_vectors(int64_t floats) { return ceil_div(floats, kLane) * kLane; }
@@ -70,7 +70,7 @@ template <typename S, typename E> struct Plan {
         return products > kProductsOfACopy * pixels * ceil_div(p.channels, kCopiedAtOnce);
     }
 
-    // As far as windows of all output pixels reach, and the image.
+    // Extent that covers the windows of all output pixels and the image.
     static int64_t extent(int64_t input, int64_t padding, int64_t output, int64_t stride,
                           int64_t reach) {
         return std::max(padding + input, (output - 1) * stride + reach + 1);

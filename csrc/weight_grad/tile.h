@@ -18,7 +18,7 @@ namespace maskedconv {
 template <typename E> struct TileInput {
     const E* x;
     int64_t x_image, x_row, x_pixel;
-    int64_t x_ahead; // elements from a pixel to the one to prefetch; 0 for what is in a cache
+    int64_t x_ahead; // elements from a pixel to the one to prefetch; 0 if x is in a cache
     const float* grad;
     int64_t grad_image, grad_row, grad_pixel;
     int64_t grad_ahead;

@@ -17,8 +17,8 @@ constexpr int kUnderWay = kAccumulators * 2 / 3;
 // Steps of P::kPixels pixels that a register adds up, or the row's rest more: see sums.h.
 constexpr int64_t kRun = 128;
 
-// kVectors vectors of channels times kColumns columns, accumulated in registers; where these are
-// few, of every kSplit-th step in registers of its own. Inlined, gcc keeps some sums in memory.
+// kVectors vectors of channels times kColumns columns, accumulated in registers. If these are few,
+// kSplit successive steps have separate registers. Inlined, gcc keeps some sums in memory.
 template <typename P, int kVectors, int kColumns>
 __attribute__((noinline)) void block(const TileInput<typename P::Element>& t, int64_t channel,
                                      int64_t column) {
@@ -129,7 +129,7 @@ template <typename E> TileInput<E> with_longest_rows(TileInput<E> t) {
 // Columns in as few blocks as fit the registers, of sizes as even as possible.
 template <typename P> void tile(const TileInput<typename P::Element>& input) {
     const auto t = with_longest_rows(input);
-    // Three vectors in one block rather than in two, where there are several of columns anyway.
+    // Three vectors in one block rather than two, if the columns need several blocks anyway.
     const bool three = t.channels == 3 * kWidth && t.columns > kMostColumns;
     const int64_t most = three ? kAccumulators / 3 : kMostColumns;
     const int64_t blocks = (t.columns + most - 1) / most;

@@ -1,5 +1,5 @@
-// Compiled with -mavx512f -mavx512bw. The instructions of AMX are written as such, so that every
-// compiler whose assembler knows them will do. No processor has confirmed this source: see isa.cpp.
+// Compiled with -mavx512f -mavx512bw. AMX is written in inline assembly, so that a compiler needs
+// no support for it beyond its assembler. No processor has confirmed this source: see isa.cpp.
 constexpr int kWidth = 16;
 constexpr int kAccumulators = 24;
 constexpr int kMostColumns = 12;

@@ -1,6 +1,6 @@
 // The products of weight_grad by tiles: sums[column][channel] of 16 columns and 16 channels are
 // the product of the gradient, [column][pixel], and x, [pixel][channel], both of pairs of pixels.
-// Included by a source that sets what tile.inl asks for. Tiles has the operations of AMX:
+// Included by a source that sets the constants of tile.inl. Tiles has the operations of AMX:
 //   configure(TileConfig), load<t>(from, bytes from row to row), store<t>(to, bytes),
 //   multiply<c, a, b>(): c += a b, and release().
 #include "weight_grad/tile.inl"

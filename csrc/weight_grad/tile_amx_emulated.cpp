@@ -1,6 +1,6 @@
 // Compiled as tile_amx.cpp is. The tiles of AMX in plain C++, for the tests on other processors,
 // from the operations in Intel's Software Developer's Manual, volume 2, "TDPBF16PS" and
-// "LDTILECFG". What is an exception there ends the process.
+// "LDTILECFG". Conditions that raise an exception there end the process.
 constexpr int kWidth = 16;
 constexpr int kAccumulators = 24;
 constexpr int kMostColumns = 12;

@@ -49,7 +49,7 @@ struct PairProducts {
 // How far to prefetch: the pixels' other channels lie between.
 constexpr int64_t kPixelsAhead = 64;
 
-// At most 16 channels, those of `mask`.
+// Pairs the channels in `mask`, at most 16.
 void pair_channels(Pixels<const Bfloat16> from, Pixels<float> to, int64_t pixels, __mmask32 mask) {
     const auto load = [&](const Bfloat16* x) {
         const __m512i loaded = _mm512_maskz_loadu_epi16(mask, x);

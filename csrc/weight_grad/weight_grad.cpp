@@ -35,8 +35,8 @@ bool run(const WeightGrad& p, int threads, const Loops<S, E>& loops) {
         weight_grad_small_channels(p, threads, loops);
     else
         weight_grad_by_taps(p, threads, loops);
-    // These algorithms multiply zeros, too, which turn what is not finite into NaN where it does
-    // not belong.
+    // These algorithms also multiply by zeros: a value that is not finite then turns elements that
+    // it is not a factor of into NaN.
     if (all_finite(p.out, p.filters * p.kernel.rows * p.kernel.columns * p.channels))
         return false;
     weight_grad_exactly(p, threads, loops);
@@ -44,7 +44,7 @@ bool run(const WeightGrad& p, int threads, const Loops<S, E>& loops) {
 }
 
 #if defined(__x86_64__)
-// Null where the chosen instruction set has no products of pairs.
+// Null if the chosen instruction set has no products of pairs.
 void (*tile_for_pairs())(const TileInput<Bfloat16>&) {
     switch (chosen_isa()) {
     case Isa::amx:

@@ -7,7 +7,7 @@
 
 namespace maskedconv {
 
-// Of a positive b.
+// Quotients rounded down and up; b is positive.
 constexpr int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 
@@ -29,7 +29,7 @@ struct WeightGrad {
     // Prologue: x is read as relu(x * scale[c] + shift[c]); null for none.
     const float* scale;
     const float* shift;
-    // [filters, kernel.rows, kernel.columns, channels], written whole.
+    // [filters, kernel.rows, kernel.columns, channels], every element written.
     float* out;
 };
 
@@ -38,7 +38,7 @@ struct WeightGrad {
 // order: the same result each time for the same number of threads. A value that is not finite
 // reaches the elements that it is a factor of, and no others.
 //
-// Whether it was computed once more, as a result was not finite.
+// Returns whether it was computed again, because an element was not finite.
 bool weight_grad_cpu(const WeightGrad& problem, int threads);
 
 } // namespace maskedconv

@@ -73,7 +73,7 @@ NormParameters parameters_of(const Checks& checks, const NormShape& shape,
             eps};
 }
 
-// `sum`: summand and total; of address 0 there is none.
+// `sum`: summand and total, with address 0 for none.
 void statistics(const std::string& type, int64_t pixels, int64_t channels, Image x,
                 std::array<Image, 2> sum, std::array<uintptr_t, 5> parameters, float momentum,
                 float eps, Image out, uintptr_t sums, uintptr_t counters, int multiprocessors,

@@ -46,7 +46,7 @@ struct BackwardArguments {
     Partials partials;
 };
 
-// `grad` where the ReLU is open. A NaN opens it, as in PyTorch.
+// Sets `grad` to 0 if the ReLU is closed. NaN opens it, as in PyTorch.
 template <int kWidth>
 __device__ __forceinline__ void mask(const float (&x)[kWidth], const float (&scale)[kWidth],
                                      const float (&shift)[kWidth], float (&grad)[kWidth]) {

@@ -14,7 +14,7 @@ struct Pixels {
     int64_t pitch;
 };
 
-// So that a thread's step past the last pixel is within 32 bits: it is of a grid of 8 blocks of 256
+// A thread's step past the last pixel stays within 32 bits: a grid has up to 8 blocks of 256
 // threads for each multiprocessor.
 constexpr int64_t kMostMultiprocessors = 8192;
 constexpr int64_t kMostNormPixels = (int64_t{1} << 31) - kMostMultiprocessors * 8 * 256;
@@ -25,7 +25,7 @@ struct NormShape {
     ElementType type;
 };
 
-// Of each channel, [5, channels] with rows `statistics_pitch` elements apart: mean, biased
+// Statistics of each channel, [5, channels] with rows `pitch` elements apart: mean, biased
 // variance, 1 / sqrt(variance + eps), scale and shift; x * scale + shift is the normalised input.
 struct NormStatistics {
     float* data;
@@ -41,8 +41,8 @@ struct NormParameters {
     float eps;
 };
 
-// What the kernels that add up need besides: `sums` of bn_relu_cuda_sums floats, and `counters`,
-// an integer for each 16 channels, of any values: they are set to 0 before a launch.
+// Workspace of the kernels that add up: `sums` of bn_relu_cuda_sums floats, and `counters`, an
+// integer for each 16 channels, of any values: they are set to 0 before a launch.
 struct NormWorkspace {
     float* sums;
     unsigned* counters;
@@ -64,7 +64,7 @@ void bn_statistics_cuda(const NormShape& shape, const Pixels& x, const NormSum& 
                         const NormParameters& parameters, const NormStatistics& statistics,
                         const NormWorkspace& workspace, uintptr_t stream);
 
-// The same of moments that are known: `moments` has two rows, mean and biased variance.
+// The same from known moments: `moments` has two rows, mean and biased variance.
 void bn_statistics_of_moments_cuda(const NormShape& shape, const NormStatistics& moments,
                                    const NormParameters& parameters,
                                    const NormStatistics& statistics, uintptr_t stream);
@@ -73,16 +73,16 @@ void bn_statistics_of_moments_cuda(const NormShape& shape, const NormStatistics&
 void bn_relu_cuda(const NormShape& shape, const Pixels& x, const NormStatistics& statistics,
                   const Pixels& out, int multiprocessors, uintptr_t stream);
 
-// The gradients of relu(bn(x)) from `grad`, that of the result. Null is not computed.
+// The gradients of relu(bn(x)) from `grad`, the result's gradient. Null is not computed.
 struct NormGradients {
     Pixels grad_x; // may be `grad`
     Pixels added;  // to grad_x, which it may be; null adds nothing
     float *grad_weight, *grad_bias;
-    bool uses_batch_stats; // the statistics are those of x, and the gradient goes through them
+    bool uses_batch_stats; // the statistics are computed from x, and the gradient goes through them
     float* coefficients;   // [2, channels], written and read
 };
 
-// One launch for the sums over all pixels where they are needed, one for grad_x.
+// One launch for the sums over all pixels if they are needed, one for grad_x.
 void bn_relu_backward_cuda(const NormShape& shape, const Pixels& x, const Pixels& grad,
                            const NormStatistics& statistics, const NormGradients& gradients,
                            const NormWorkspace& workspace, uintptr_t stream);

@@ -1,4 +1,4 @@
-// Sums over all pixels in one launch: the block that ends last adds up what the others have left.
+// Sums over all pixels in one launch: the block that ends last adds up the sums of all blocks.
 #pragma once
 
 #include "bn_relu/cuda/vectors.h"
@@ -6,7 +6,7 @@
 namespace maskedconv {
 
 // Two numbers for each channel of a vector, and how the numbers of two sets of pixels are joined.
-// `count` is that of the pixels.
+// `count` is the number of pixels.
 template <int kWidth> struct Sums {
     float count = 0.0f;
     float first[kWidth] = {}, second[kWidth] = {};
@@ -39,8 +39,8 @@ template <int kWidth> struct Spread {
     }
 };
 
-// Joins the rows of a block; row 0 has the result. Each round writes where the one before did not
-// read, so that a barrier between reading and writing is not needed; calls have one between them.
+// Joins the rows of a block; row 0 has the result. No round overwrites values that the previous
+// one reads, so that one barrier a round is enough; between two calls there is a barrier.
 template <typename Part>
 __device__ __forceinline__ void join_rows(const NormThread& t, Part& part, Part* shared) {
     for (int half = t.rows / 2; half > 0; half /= 2) {
@@ -86,7 +86,7 @@ __device__ __forceinline__ Part<kWidth> found(const Partials& p, const NormThrea
 
 // Whether this block is the last of its channels to come here; all its threads learn it.
 __device__ __forceinline__ bool ends_last(const Partials& p, bool* shared) {
-    __threadfence(); // what this thread has left is there for all before the count is
+    __threadfence(); // this thread's sums are visible to all before the count is
     __syncthreads();
     if (threadIdx.x == 0) {
         *shared = atomicAdd(p.counters + blockIdx.y, 1u) == gridDim.x - 1;
@@ -117,7 +117,7 @@ __device__ __forceinline__ bool join_blocks(const Partials& p, const NormThread&
 }
 
 // Before a launch that joins blocks. Nothing else may count there meanwhile: launches that run at
-// the same time, such as those of two captured graphs, have memory of their own.
+// the same time, as in two captured graphs, have separate memory.
 inline void clear_counters(const char* name, const NormGrid& grid, const NormWorkspace& workspace,
                            uintptr_t stream) {
     if (grid.pixel_blocks > 1)

@@ -14,7 +14,7 @@ struct StatisticsArguments {
     Partials partials;
 };
 
-// The values whose statistics these are. A sum is written, and then taken as its type rounds it.
+// The values that the statistics are of. A sum is written, and then used as rounded to its type.
 template <typename T, int kWidth, bool kSum>
 __device__ __forceinline__ void load_values(const StatisticsArguments& a, int64_t pixel,
                                             int channel, float (&to)[kWidth]) {
@@ -28,8 +28,8 @@ __device__ __forceinline__ void load_values(const StatisticsArguments& a, int64_
     }
 }
 
-// Of this thread's pixels. Values are taken relative to its first, so that a large mean costs no
-// digits of the variance.
+// The spread of this thread's pixels. Values are taken relative to its first, so that a large mean
+// costs no digits of the variance.
 template <typename T, int kWidth, bool kSum>
 __device__ __forceinline__ Spread<kWidth> spread_of(const StatisticsArguments& a,
                                                     const NormThread& t) {
@@ -40,7 +40,7 @@ __device__ __forceinline__ Spread<kWidth> spread_of(const StatisticsArguments& a
     float pivot[kWidth], value[kWidth];
     load_values<T, kWidth, kSum>(a, pixel, t.channel, pivot);
     int count = 1;
-    // As without the pragma, but for ptxas 13.0, which then spills of bfloat16 on sm_80.
+    // The default factor; without the pragma, ptxas 13.0 spills registers for bfloat16 on sm_80.
 #pragma unroll 4
     for (pixel += t.step(); pixel < a.pixels; pixel += t.step(), ++count) {
         load_values<T, kWidth, kSum>(a, pixel, t.channel, value);

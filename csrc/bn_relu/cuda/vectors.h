@@ -11,7 +11,7 @@ namespace maskedconv {
 
 constexpr int kNormThreads = 256;
 constexpr int kTileChannels = 64; // at most, of a block
-// Blocks for each multiprocessor, at most: that leave sums to be added up, and that do not.
+// Most blocks for each multiprocessor, in kernels that add up and in others.
 constexpr int kSumWaves = 4, kElementWaves = 8;
 static_assert(kMostNormPixels + kMostMultiprocessors * kElementWaves * kNormThreads - 1 <=
               INT32_MAX);
@@ -67,7 +67,7 @@ struct NormGrid {
     }
 };
 
-// Where a thread stands.
+// A thread's position in the grid.
 struct NormThread {
     int lane, row, rows, channel;
 

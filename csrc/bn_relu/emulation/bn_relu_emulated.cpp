@@ -5,7 +5,7 @@
 
 using namespace maskedconv;
 
-// What tests give to all functions. Pixels are `pitch` elements apart, statistics' rows `channels`.
+// Arguments of all functions. Pixels are `pitch` elements apart, statistics' rows `channels`.
 struct EmulatedNorm {
     unsigned seed;
     int type, channels, multiprocessors;

@@ -100,7 +100,7 @@ __device__ __forceinline__ uint32_t pack_relu_float16(float low, float high) {
     return bits;
 }
 
-// Has the compiler keep a value that it would rather compute anew, and compute nothing from it
+// Has the compiler keep a value that it would rather recompute, and compute nothing from it
 // earlier.
 __device__ __forceinline__ void keep(int& value) { asm volatile("" : "+r"(value)); }
 
@@ -110,7 +110,7 @@ __device__ __forceinline__ uint32_t round_to_tf32(float value) {
     return bits;
 }
 
-// In any order, to a sum that no thread reads before the next barrier or launch.
+// Adds in any order, to a sum that no thread reads before the next barrier or launch.
 __device__ __forceinline__ void add_atomically(unsigned* to, unsigned value) {
     atomicAdd(to, value);
 }
@@ -123,7 +123,7 @@ inline void check_cuda(cudaError_t error, const char* what) {
         throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
-// Zeros for the work behind it on `stream`; a node of its own in a captured graph.
+// Zeros memory for later work on `stream`; a separate node in a captured graph.
 inline void set_to_zero(const char* name, void* memory, int64_t bytes, uintptr_t stream) {
     check_cuda(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes),
                                reinterpret_cast<cudaStream_t>(stream)),

@@ -14,7 +14,7 @@ __device__ __forceinline__ float to_float32(__nv_bfloat16 value) {
 }
 __device__ __forceinline__ float to_float32(__half value) { return __half2float(value); }
 
-// To nearest, ties to even.
+// Rounds to nearest, ties to even.
 template <typename T> __device__ __forceinline__ T from_float32(float value);
 template <> __device__ __forceinline__ float from_float32(float value) { return value; }
 template <> __device__ __forceinline__ __nv_bfloat16 from_float32(float value) {
@@ -34,7 +34,7 @@ template <> __device__ __forceinline__ float2 unpack<__half>(uint32_t bits) {
             __half2float(__ushort_as_half(static_cast<uint16_t>(bits >> 16)))};
 }
 
-// The same the other way, of values that are rounded and then 0 where they are negative.
+// Rounds two values and packs them; negative ones become 0.
 template <typename T> __device__ __forceinline__ uint32_t pack_relu(float low, float high);
 template <> __device__ __forceinline__ uint32_t pack_relu<__nv_bfloat16>(float low, float high) {
     return pack_relu_bfloat16(low, high);

@@ -12,7 +12,7 @@
 
 namespace maskedconv {
 
-// Where a box begins; coordinates may lie outside of the images, whose elements there are zeros.
+// The start of a box; coordinates may lie outside of the images, where elements are zeros.
 struct BoxPlace {
     int channel, column, row, image;
 };
@@ -103,13 +103,13 @@ __device__ __forceinline__ void store_operand(void* to, const uint32_t (&from)[2
                  : "memory");
 }
 
-// After a thread has written what products or copies read or overwrite: those are of another proxy.
-// Their thread comes after a barrier.
+// After a thread has written memory that products or copies, which use another proxy, read or
+// overwrite. A barrier follows before their thread issues them.
 __device__ __forceinline__ void proxy_fence() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-// A barrier of some warps of the block, of so many threads; `number`: 1 to 15.
+// A barrier of some warps of the block, with `threads` threads; `number`: 1 to 15.
 __device__ __forceinline__ void sync_warps(int number, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
 }
@@ -138,7 +138,7 @@ template <int kCount> __device__ __forceinline__ void pin(float (&values)[kCount
 }
 
 // sum [64, N] += a [64, 16] b [16, N], b in shared memory, MN-major. A lane of warp w of the
-// warpgroup has rows of 16 w on: fragments as those of mma.m16n8k16 (PTX ISA, "Register
+// warpgroup has rows from 16 w on, in the fragments of mma.m16n8k16 (PTX ISA, "Register
 // Fragments").
 #define MASKEDCONV_WGMMA(name, shape, registers, operands, ...)                                    \
     __device__ __forceinline__ void name(float (&sum)[registers], const uint32_t (&a)[4],          \
@@ -199,7 +199,7 @@ __device__ __forceinline__ void cluster_sync() {
                      : "memory");
 }
 
-// What lies at the same place in the shared memory of block number `rank` of the cluster.
+// The value at the same place in the shared memory of block number `rank` of the cluster.
 __device__ __forceinline__ float load_from_cluster(const float* here, int rank) {
     float value;
     asm volatile("{\n"

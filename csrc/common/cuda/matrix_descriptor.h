@@ -1,8 +1,8 @@
-// How wgmma is told where an operand lies in shared memory, and how TMA swizzles what it writes.
+// How wgmma's descriptors locate an operand in shared memory, and how TMA swizzles it.
 // Arithmetic alone, no CUDA.
 //
 // PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions": "Matrix Descriptor Format" (the
-// bits), "Shared Memory Matrix Layout" and "Strides" (what the two offsets mean), in the form that
+// bits), "Shared Memory Matrix Layout" and "Strides" (meaning of both offsets), in the form that
 // is MN-major and not swizzled ("Interleave"). There a core matrix is 8 (k) x 8 (m or n) 16-bit
 // elements in 128 bytes: 8 rows of 16 bytes, one for each k. The leading dimension byte offset goes
 // from 8 of k to the next 8 (in the words of "Strides": from the first 8 columns to the next), the
@@ -52,20 +52,20 @@ MASKEDCONV_BOTH constexpr uint64_t swizzled_descriptor(const MatrixPlace& place)
            encode_offset(place.k_step) << 32 | uint64_t{1} << 62;
 }
 
-// Where element [k][mn] of the operand lies; `k_step` is from 8 to the next 8, `mn_step` too.
+// Address of element [k][mn] of the operand; `k_step` and `mn_step` are from 8 to the next 8.
 MASKEDCONV_BOTH constexpr uint32_t element_address(const MatrixPlace& place, int k, int mn) {
     return place.start + static_cast<uint32_t>(k / 8) * place.k_step +
            static_cast<uint32_t>(mn / 8) * place.mn_step +
            static_cast<uint32_t>(k % 8) * kCoreRowBytes + static_cast<uint32_t>(mn % 8) * 2;
 }
 
-// Of 8 chunks of 16 bytes in each 128, chunk c of the r-th 128 bytes (of 1024 that are aligned to
+// Each 128 bytes have 8 chunks of 16. Chunk c of the r-th 128 bytes (of 1024 that are aligned to
 // their size) lies in place of chunk c ^ r: PTX ISA, "Swizzling Modes", 128 bytes.
 MASKEDCONV_BOTH constexpr uint32_t swizzle128(uint32_t address) {
     return address ^ (address >> 3 & 0x70);
 }
 
-// Where element [k][mn] of a swizzled operand lies; `mn_step` is from 64 to the next 64.
+// Address of element [k][mn] of a swizzled operand; `mn_step` is from 64 to the next 64.
 MASKEDCONV_BOTH constexpr uint32_t swizzled_address(const MatrixPlace& place, int k, int mn) {
     return swizzle128(place.start + static_cast<uint32_t>(k / 8) * place.k_step +
                       static_cast<uint32_t>(mn / 64) * place.mn_step +

@@ -1,4 +1,4 @@
-// What a tensor map of the Tensor Memory Accelerator (TMA) is made of. Host code, no CUDA.
+// The contents of a tensor map of the Tensor Memory Accelerator (TMA). Host code, no CUDA.
 //
 // Rules: CUDA driver API, "cuTensorMapEncodeTiled".
 #pragma once
@@ -16,7 +16,7 @@ struct Images {
     int64_t column_stride, row_stride, image_stride;
 };
 
-// In elements: what one copy brings.
+// Size of one copy, in elements.
 struct Box {
     int64_t channels, columns, rows, images;
 };
@@ -25,7 +25,7 @@ enum class Swizzle { none, bytes128 };
 
 constexpr int kMapSizes = 4; // channels, columns, rows, images
 
-// What cuTensorMapEncodeTiled is given; `steps` are bytes to the next column, row and image.
+// Arguments of cuTensorMapEncodeTiled; `steps` are bytes to the next column, row and image.
 struct TensorMapArguments {
     const void* address;
     uint64_t sizes[kMapSizes], steps[kMapSizes - 1];
@@ -37,7 +37,7 @@ constexpr int kMapElement = 2;    // bytes of an element
 constexpr int kMapAlignment = 16; // bytes of the address and of each step
 constexpr int kMostBox = 256;     // elements of a size of the box
 
-// Of what is not refused. A size of 1 is never stepped over, but its step must keep to the rules.
+// For maps that are not refused. The step of a size of 1 is not used, but must keep to the rules.
 inline TensorMapArguments tensor_map_arguments(const Images& from, const Box& box,
                                                Swizzle swizzle) {
     const int64_t sizes[] = {from.channels, from.columns, from.rows, from.images};

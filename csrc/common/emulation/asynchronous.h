@@ -1,5 +1,5 @@
-// What goes on beside the threads of a block: barriers that count arrivals and bytes, and products
-// of warpgroups.
+// Asynchronous work of a block: barriers that count arrivals and bytes, and products of
+// warpgroups.
 #pragma once
 
 #include <cstdint>
@@ -77,10 +77,10 @@ struct SumRegisters {
 };
 
 // The products of one warp's rows. Registers of sums are NaN from a product to the wait for it, and
-// what is written there meanwhile is lost; operands are read as late as at the wait.
+// values written there meanwhile are lost; operands are read as late as at the wait.
 class WarpProducts {
   public:
-    // `compute(sums)`: with the sums that the registers of `to` stand for.
+    // `compute(sums)`; `sums` maps the registers of `to` to the sums that they hold.
     using Compute = std::function<void(const std::function<float*(float*)>&)>;
 
     void registers_written() { fenced_ = false; }

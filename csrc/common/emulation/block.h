@@ -40,7 +40,7 @@ struct Fiber {
     std::vector<PendingCopy> open;                // not committed
 };
 
-// What the lanes of a warp bring to a warp instruction; the last to arrive executes it for all.
+// Operands of a warp instruction, by lane; the last lane to arrive executes it for all.
 struct WarpExchange {
     std::string instruction;
     int arrived = 0;
@@ -76,14 +76,14 @@ class Block {
     void barrier() { pause(Waiting::barrier); }
     void fence() { fibers_[current_].fenced = true; }
 
-    // Of a thread that tells other blocks what this one has left in global memory.
+    // Called by a thread that counts this block as having written its values to global memory.
     void check_left() const {
         if (!all_fenced_)
             throw std::runtime_error("emulation: a block is counted although not each of its "
                                      "threads passed a fence before the last barrier");
     }
 
-    // Of a thread that reads what other blocks have left.
+    // Called by a thread that reads values that other blocks have written.
     void check_fenced() const {
         if (!fibers_[current_].fenced)
             throw std::runtime_error("emulation: other blocks' memory is read without a fence "
@@ -123,7 +123,7 @@ class Block {
         }
     }
 
-    // What the hardware does at some time: at once, or where no thread of the block can go on.
+    // Runs an effect of the hardware at once, or when no thread of the block can continue.
     void happens_later(std::function<void()> effect) {
         if (random_() & 1)
             return effect();

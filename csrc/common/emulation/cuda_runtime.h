@@ -21,7 +21,7 @@ struct float2 {
     float x, y;
 };
 
-// Of the thread that runs; fibers share one thread of the host.
+// Indices of the running thread; fibers share one thread of the host.
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 inline uint32_t __float_as_uint(float value) {

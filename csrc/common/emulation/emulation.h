@@ -1,13 +1,13 @@
-// Runs CUDA kernels on the CPU, to test them where there is no GPU: the host's side of
+// Runs CUDA kernels on the CPU, to test them without a GPU: the host's side of
 // common/cuda/device.h and the parts of CUDA C++ that the kernels use.
 //
 // Each thread of a block is a fiber. A seed chooses the order in which blocks and warps run (each
 // warp to its next barrier or warp instruction, in an order drawn anew at each barrier; some blocks
 // are under way at a time) and, for each asynchronous copy, whether it lands at once or only at the
 // wait for it: until then its target holds NaN. Shared memory starts as NaN. A barrier or a warp
-// instruction that some threads never reach is an error. Of the memory model one rule is checked:
-// what blocks leave for each other needs a fence on both sides. Nothing is said of speed, or of how
-// real hardware lays out fragments: those are the layouts of the PTX manual, as read here.
+// instruction that some threads never reach is an error. One rule of the memory model is checked:
+// values that blocks leave for each other need a fence on both sides. The emulation shows nothing
+// about speed or real hardware's fragments: their layouts are the PTX manual's, as read here.
 #pragma once
 
 #include "block.h"
@@ -38,13 +38,13 @@ inline void __syncthreads() { emulation::block->barrier(); }
 inline void __threadfence() { emulation::block->fence(); }
 inline void keep(int&) {}
 
-// The kernels read by this what other blocks have left, and by nothing else.
+// Kernels use this, and nothing else, to read values of other blocks.
 inline float __ldcg(const float* from) {
     emulation::block->check_fenced();
     return *from;
 }
 
-// The kernels count by this the blocks that have left their sums.
+// Kernels use this to count the blocks that have written their sums.
 inline unsigned atomicAdd(unsigned* to, unsigned value) {
     emulation::block->check_left();
     *to += value;

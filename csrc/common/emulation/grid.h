@@ -15,7 +15,7 @@ inline std::vector<dim3> places_of(const dim3& grid) {
     return places;
 }
 
-// Blocks that are under way together, by rank, and their common barrier.
+// Blocks that run at the same time, by rank, and their common barrier.
 struct Cluster {
     std::vector<std::unique_ptr<Block>> blocks;
     size_t arrived = 0;
@@ -26,7 +26,7 @@ struct Cluster {
                            [](const auto& block) { return block->has_ended(); });
     }
 
-    // Of the thread that runs.
+    // Called by the running thread.
     void barrier() {
         const unsigned before = barriers;
         if (++arrived == blocks.size() * block->threads())

@@ -1,10 +1,10 @@
 // The instructions of common/cuda/hopper.h on the CPU, as the PTX ISA documents them and as read
-// here: that hardware does the same is not shown by this.
+// here. This does not show that hardware does the same.
 //
-// A copy lands, and the bytes of its barrier come, at once or where no thread of the block can go
-// on; until then its target is NaN. A product reads its operands at once or as late as at the wait.
-// Of the memory model this checks the fence of products, that of new barriers, and that between
-// what threads have written (store_operand) and products; proxies are not told apart otherwise.
+// A copy lands, and its bytes reach its barrier, at once or when no thread of the block can
+// continue; until then its target is NaN. A product reads its operands at once or as late as at the
+// wait. Three fences of the memory model are checked: before products, after new barriers, and
+// between writes of threads (store_operand) and products. Proxies are not distinguished otherwise.
 #pragma once
 
 #include "products.h"
@@ -23,7 +23,7 @@ inline TransactionBarrier& barrier_at(const Barrier* barrier) {
     return found->second;
 }
 
-// The elements of a box, swizzled where the map says so; those outside of the images are zeros.
+// The elements of a box, swizzled if the map says so; elements outside of the images are zeros.
 class BoxCopy {
   public:
     BoxCopy(unsigned char* to, const TensorMap& map, const BoxPlace& at)

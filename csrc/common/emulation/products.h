@@ -21,7 +21,7 @@ inline float from_float16(uint16_t bits) {
     return static_cast<float>(value);
 }
 
-// NaN where the writes of a thread are not fenced: products are of another proxy.
+// NaN if the write of a thread is not fenced: products use another proxy.
 inline float shared_element(uint32_t address, ToFloat to_float) {
     const unsigned char* from = block->shared() + (address - kSharedStart);
     block->check_shared(from, kMapElement);
@@ -58,7 +58,7 @@ class SharedOperand {
     bool swizzled_;
 };
 
-// `registers`: the lane's fragment of a, or null where a descriptor says where a is.
+// `registers`: the lane's fragment of a, or null if the descriptor `a` locates it.
 struct ProductOperands {
     const uint32_t* registers;
     uint64_t a, b;

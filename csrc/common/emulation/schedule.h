@@ -1,4 +1,4 @@
-// In which order the threads of a block run: the last part of block.h.
+// The order in which the threads of a block run: the last part of block.h.
 #pragma once
 
 #include "block.h"
@@ -43,7 +43,7 @@ inline void Block::pause(Waiting reason) {
     swapcontext(&fiber.context, &scheduler_);
 }
 
-// False where threads wait for what another block may still do.
+// False if threads wait for an event that another block may still cause.
 inline bool Block::release_barrier() {
     const auto waits = [](Waiting reason) {
         return [=](const Fiber& fiber) { return fiber.waiting == reason; };
@@ -62,7 +62,7 @@ inline bool Block::release_barrier() {
     return true;
 }
 
-// The first thread that may run does, until it waits; false where none may.
+// Runs the first thread that can run until it waits; false if none can.
 inline bool Block::run_one() {
     const auto next = std::find_if(order_.begin(), order_.end(), [&](int thread) {
         const Fiber& fiber = fibers_[thread];
@@ -102,7 +102,7 @@ inline void Block::check_nothing_is_under_way() const {
 }
 
 inline Progress Block::run_some() {
-    // Until another block's turn comes: now and then so long that a block is far ahead of others.
+    // Average steps until another block's turn: sometimes so many that a block gets far ahead.
     const unsigned on_average = random_() % 8 == 0 ? 4096 : 16;
     block = this, blockIdx = place_;
     Progress progress = Progress::none;

@@ -92,8 +92,7 @@ inline void mma_tf32(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b
     });
 }
 
-// To the nearest of 10 bits of mantissa, ties away from zero; NaN becomes the one that hardware
-// has.
+// Rounds to nearest at 10 bits of mantissa, ties away from zero; NaN becomes the hardware's NaN.
 inline uint32_t round_to_tf32(float value) {
     const uint32_t bits = __float_as_uint(value);
     if (std::isnan(value))
@@ -101,7 +100,7 @@ inline uint32_t round_to_tf32(float value) {
     return std::isfinite(value) ? (bits + 0x1000u) & 0xffffe000u : bits;
 }
 
-// NaN becomes the one that hardware has.
+// NaN becomes the hardware's NaN.
 inline uint32_t pack_relu_bfloat16(float low, float high) {
     const auto half = [](float value) -> uint32_t {
         const uint32_t bits = __float_as_uint(value);

@@ -1,4 +1,4 @@
-// Which scores are kept, for a kernel.
+// The test for kept scores in a kernel.
 #pragma once
 
 #include "common/cuda/elements.h"
@@ -10,7 +10,7 @@ namespace maskedconv {
 constexpr int kMaskThreads = 256;
 // Magnitudes as the bits of a float without its sign, which order like integers.
 constexpr uint32_t kInfinityKey = 0x7f800000;
-constexpr uint32_t kNanKey = 0x7fc00000; // of all NaN, the largest
+constexpr uint32_t kNanKey = 0x7fc00000; // for every NaN, the largest
 
 __device__ __forceinline__ uint32_t key_of(float score) {
     const uint32_t key = __float_as_uint(score) & 0x7fffffffu;
@@ -19,7 +19,7 @@ __device__ __forceinline__ uint32_t key_of(float score) {
 
 // Row-major indices of elements in memory order.
 struct RowMajor {
-    Divisor sizes[3]; // of all dimensions but the first, the fastest first
+    Divisor sizes[3]; // of all dimensions except the slowest, the fastest first
     int steps[4];     // the fastest first
     bool same;        // as the memory order
 
@@ -50,13 +50,13 @@ struct KeptScores {
     RowMajor row_major;
 };
 
-// For one element after the other.
+// Whether a score is kept, one element at a time.
 class KeptTest {
   public:
     __device__ __forceinline__ explicit KeptTest(const KeptScores& scores)
         : scores_(scores), key_(key_of(*scores.value)), first_(*scores.first) {}
 
-    // NaN is kept: what it yields is NaN.
+    // NaN is kept, so that the result is NaN.
     __device__ __forceinline__ bool operator()(float score, int element) const {
         const uint32_t key = key_of(score);
         if (key == key_ && key != kNanKey)

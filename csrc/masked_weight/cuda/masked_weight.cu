@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kMaskThreads) sums_kernel(const MaskLaunch a) 
         a.tensors.parts[blockIdx.x] = part;
 }
 
-// What the weight or its sign is multiplied by.
+// Factor of the weight or its sign.
 __device__ __forceinline__ float factor_of(const MaskLaunch& a) {
     if (a.tensors.parts == nullptr)
         return static_cast<float>(a.scale);
@@ -133,7 +133,7 @@ dim3 grid_of(int64_t elements, int width) {
     return dim3(static_cast<unsigned>((elements + of_block - 1) / of_block));
 }
 
-// Calls body(T()) for the type of that name.
+// Calls body(T()) for the element type.
 template <typename F> void for_type(ElementType type, const F& body) {
     if (type == ElementType::bfloat16)
         body(__nv_bfloat16());

@@ -1,5 +1,5 @@
 // masked_weight on CUDA: float32 weights and scores. All launches go to `stream` (a cudaStream_t)
-// of the current device, and the host waits for none; std::runtime_error where one fails.
+// of the current device, and the host waits for none; std::runtime_error if one fails.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace maskedconv {
 
-// Elements that lie side by side. Dimensions go from slowest to fastest in memory; `steps` is what
-// an index of each adds to the row-major index.
+// Elements that lie side by side. Dimensions go from slowest to fastest in memory; `steps` are the
+// dimensions' strides in the row-major index.
 struct MaskMemory {
     int64_t elements;
     Four sizes, steps;
@@ -58,7 +58,7 @@ struct ScoreGradTensors {
     float* out;
 };
 
-// NaN where the score is.
+// Writes NaN if the score is NaN.
 void score_grad_cuda(const ScoreGradTensors& tensors, int64_t elements, bool binary, float scale,
                      ElementType type, uintptr_t stream);
 

@@ -15,7 +15,7 @@ constexpr int kMostLevels = kKeyLevels + 3; // indices of 31 bits
 constexpr int kScoresOfThread = 16;         // at least
 constexpr int kBlocks = 1024;               // at most
 
-// Of the scores whose first digits are known: these digits, and the rank of the wanted one.
+// The first digits of the wanted score, and its rank among the scores with these digits.
 struct SelectionState {
     unsigned key, index, rank;
 };
@@ -37,7 +37,7 @@ struct SelectLaunch {
     DeviceThreshold threshold;
 };
 
-// Of one block.
+// Shared memory of a block.
 struct SelectShared {
     unsigned bins[kBins];
     unsigned sums[kMaskThreads];

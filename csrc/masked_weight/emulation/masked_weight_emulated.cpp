@@ -5,7 +5,7 @@
 
 using namespace maskedconv;
 
-// What tests give to the functions.
+// Arguments of the functions.
 struct EmulatedMask {
     unsigned seed;
     int type;

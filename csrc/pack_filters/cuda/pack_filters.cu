@@ -1,5 +1,5 @@
 // pack_filters on CUDA: one launch, one thread an element of the bank or four of them, in the
-// bank's memory order. Indices are of 32 bits, and nothing is divided but by products.
+// bank's memory order. Indices have 32 bits, and divisions are replaced by products.
 #include <algorithm>
 #include <climits>
 
@@ -11,7 +11,7 @@ namespace maskedconv {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWide = 4; // elements of a thread, where they lie side by side
+constexpr int kWide = 4; // elements of a thread, if they lie side by side
 
 // Elements that are loaded or stored at once.
 template <typename T, int kWidth> struct alignas(sizeof(T) * kWidth) Vector {
@@ -19,8 +19,8 @@ template <typename T, int kWidth> struct alignas(sizeof(T) * kWidth) Vector {
 };
 
 // Dimensions are in the bank's memory order, the fastest first; `first` is the element of index 0,
-// which a part that begins later has before its data. Strides of the first dimension are those from
-// one thread's elements to the next.
+// which a part that begins later has before its data. The first dimension's strides are from one
+// thread's elements to the next.
 struct Strided {
     int first, strides[4];
 };
@@ -29,7 +29,7 @@ struct PackLaunch {
     void* bank;
     const float *learned, *frozen;
     Strided bank_layout, learned_layout, frozen_layout;
-    Divisor sizes[3]; // of all dimensions but the last
+    Divisor sizes[3]; // of all dimensions except the last
     int slice;        // which one is sliced
     int num_learned, threads;
     int width; // elements of a thread
@@ -87,8 +87,8 @@ bool is_wide(const FilterBank& bank, const Order& order, const void* data, const
     return wide;
 }
 
-// `begin`: the index at which the data begin, of the sliced dimension. Throws std::runtime_error
-// where 32 bits do not hold an index.
+// `begin`: the index of the sliced dimension at which the data begin. Throws std::runtime_error if
+// 32 bits do not hold an index.
 Strided strided(const FilterBank& bank, const Order& order, const Four& strides, int width,
                 int64_t begin, int slice_dim) {
     const int64_t first = -begin * strides[slice_dim];

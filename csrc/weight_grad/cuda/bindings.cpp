@@ -10,7 +10,7 @@ namespace py = pybind11;
 namespace maskedconv {
 namespace {
 
-// Of the GPU: its multiprocessors, and the bytes of shared memory that a block may have.
+// `multiprocessors` of the GPU, and `shared_bytes`, the most shared memory of a block.
 int weight_grad_splits_on_cuda(const std::string& type, Four x_shape, Four shape, Two stride,
                                Two padding, Two dilation, int multiprocessors, int shared_bytes) {
     const Checks checks("weight_grad_cuda_splits");

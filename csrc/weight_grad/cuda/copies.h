@@ -1,5 +1,5 @@
 // How weight_grad's tiles are copied to shared memory: a thread keeps its column of channels, so
-// that from copy to copy it adds what is the same for all.
+// that all its copies are the same steps apart.
 #pragma once
 
 #include "weight_grad/cuda/tiles.h"
@@ -34,7 +34,7 @@ template <typename T, int kBytes> __device__ __forceinline__ int present_bytes(i
     return (left < 0 ? 0 : left < kElements ? left : kElements) * kSize;
 }
 
-// kWhole: one column a thread, of which no copy is of less than kBytes.
+// kWhole: one column a thread, all copies of kBytes.
 template <typename T, int kBytes, bool kWhole>
 __device__ __forceinline__ void load_x(const WeightGradArguments& a, const SharedTiles<T>& shared,
                                        const TileWalk& walk, const Column& column,
@@ -65,8 +65,8 @@ __device__ __forceinline__ void load_x(const WeightGradArguments& a, const Share
             load_column(chunk);
 }
 
-// Where a pixel of the halo is in grad_output, in bytes from `walk.grad`; for tiles that start
-// anywhere. -1 where there is none.
+// Offset of a pixel of the halo in grad_output, in bytes from `walk.grad`, or -1 if grad_output
+// does not have it; for tiles that start anywhere.
 __device__ __forceinline__ int64_t divided_by_stride(const WeightGradArguments& a, int row,
                                                      int column, int64_t image, int size) {
     const Plan& plan = a.plan;

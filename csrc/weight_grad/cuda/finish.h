@@ -1,8 +1,8 @@
-// The last kernel of weight_grad: adds up the blocks' sums, and computes anew what is not finite.
+// The last kernel of weight_grad: adds up the blocks' sums, and recomputes those not finite.
 //
-// The products before it have zeros for pixels that a tap does not meet, and 0 times what is not
-// finite is NaN: that would reach elements that it is no factor of. Such an element is added up
-// once more, of the products that there are. Where all is finite this costs one comparison.
+// The products before it have zeros for pixels that a tap does not meet, and 0 times a value that
+// is not finite is NaN, in elements that the value is not a factor of. Such an element is added up
+// again, without these zeros. If all sums are finite, this costs one comparison.
 #pragma once
 
 #include "weight_grad/cuda/fragments.h"
@@ -12,7 +12,7 @@ namespace maskedconv {
 
 struct FinishArguments {
     WeightGrad problem;
-    const float* sums; // [splits, elements]; may be problem.out where there is one split
+    const float* sums; // [splits, elements]; may be problem.out if there is one split
     int64_t elements;
     int splits, groups;
 };

@@ -43,7 +43,7 @@ template <typename T> struct Fragments {
         return column < kColumns ? column : kColumns - 1;
     }
 
-    // Where a lane points in x, of 16 channels of which the first is given.
+    // Offset of a lane's row from a step's first pixel and first of 16 channels, in elements of x.
     static __device__ __forceinline__ int x_element(int pitch, int lane) {
         const int pixel = (lane & 7) + (lane >> 4) * 8, channel = (lane >> 3 & 1) * 8;
         return pixel * pitch + channel;
@@ -53,10 +53,10 @@ template <typename T> struct Fragments {
         load_matrices_transposed(to, x);
     }
 
-    // To what the product takes; 16-bit elements are it.
+    // Rounds to the type of the product's operands; 16-bit elements need none.
     static __device__ __forceinline__ void round(uint32_t (&)[4]) {}
 
-    // At least the columns whose bit of `met` is set.
+    // Loads at least the columns with their bit set in `met`.
     static __device__ __forceinline__ void load_grad(uint32_t (&to)[kColumns][2],
                                                      const T* const (&rows)[kGradRows],
                                                      const int (&shift)[kShifts], unsigned met) {
@@ -72,7 +72,7 @@ template <typename T> struct Fragments {
             load_matrices_transposed(to[kColumns - 1], bytes_behind(rows[0], shift[kShifts - 1]));
     }
 
-    // x = relu(x * scale + shift), and if kMask 0 where the pixel's bit of `inside` is 0. A lane
+    // x = relu(x * scale + shift), and if kMask 0 for pixels with a 0 bit in `inside`. A lane
     // has the channels lane / 4 (scale[0]) and lane / 4 + 8 (scale[1]).
     template <bool kMask>
     static __device__ __forceinline__ void normalise(uint32_t (&x)[4], const float (&scale)[2],

@@ -50,7 +50,7 @@ struct Plan {
     }
 };
 
-// The largest block of a kernel whose warps own `m_tiles` 16s of channels: registers allow no more.
+// The most warps of a block if each owns `m_tiles` 16s of channels: registers allow no more.
 constexpr int max_warps(int m_tiles) { return m_tiles == 2 ? 12 : 8; }
 
 constexpr int kPixelBytes = 16, kHaloBytes = 16; // entries of the tables in shared memory
@@ -89,8 +89,8 @@ inline void choose_tile(const WeightGrad& p, Plan& plan) {
     plan.phase_rows = row_step, plan.phase_columns = column_step;
 }
 
-// Shared memory of a block, in bytes: of tables and tiles, and in place of the tiles the sums of
-// one of the warps that share a position.
+// Shared memory of a block, in bytes: tables and tiles, and later, in place of the tiles, the sums
+// of one of the warps that share a position.
 inline int64_t shared_bytes(const Plan& plan, ElementType type) {
     const int64_t halo = plan.halo(), tables = kTilePixels * kPixelBytes + halo * kHaloBytes;
     const int64_t stage = kTilePixels * plan.x_pitch() + halo * plan.grad_pitch();
@@ -140,7 +140,7 @@ inline void set_divisors(const WeightGrad& p, Plan& plan) {
     plan.stride_rows = Divisor(p.stride.rows), plan.stride_columns = Divisor(p.stride.columns);
 }
 
-// How many blocks share the tiles; none, where a grid does not hold them. With two tiles or more a
+// How many blocks share the tiles; none if a grid does not hold them. With two tiles or more, a
 // block loads while it multiplies.
 inline void choose_splits(Plan& plan, int multiprocessors) {
     constexpr int64_t kMinTiles = 2; // of a split
@@ -175,7 +175,7 @@ inline Plan plan_weight_grad(const WeightGrad& p, ElementType type, int multipro
     set_divisors(p, plan);
     // Warps of 64 channels load less from shared memory, if that does not leave more channels idle.
     plan.m_tiles = ceil_div(p.channels, 64) * 64 == ceil_div(p.channels, 32) * 32 ? 4 : 2;
-    // Where there are few tiles, blocks of fewer channels: more multiprocessors have work.
+    // If there are few tiles, blocks have fewer channels: more multiprocessors have work.
     for (int channel_warps = max_warps(plan.m_tiles);; channel_warps = plan.channel_warps / 2) {
         if (!choose_block(p, type, std::min<int64_t>(kTwoBlocks, shared_limit), channel_warps,
                           plan) &&

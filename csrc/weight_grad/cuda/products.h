@@ -1,4 +1,4 @@
-// weight_grad's products: what a warp adds up, and how it adds up its share of a tile.
+// weight_grad's products: the sums of a warp, and how it adds up its share of a tile.
 #pragma once
 
 #include "weight_grad/cuda/fragments.h"
@@ -6,7 +6,7 @@
 
 namespace maskedconv {
 
-// What one warp adds up: kM * 16 channels of kColumns columns, over its share of the pixels.
+// Sums of one warp: kM * 16 channels of kColumns columns, over its share of the pixels.
 struct Warp {
     int lane, pixel_rank, position;
     int local_channel;               // in the tile of x
@@ -27,11 +27,11 @@ struct Warp {
     }
 };
 
-// Where the columns of a warp find grad_output, and which of them a step of 16 pixels meets.
+// Offsets of a warp's columns in grad_output, and the columns that each step of 16 pixels meets.
 template <typename T, bool kFull> struct Columns {
     using F = Fragments<T>;
     int shift[F::kShifts]; // bytes from a pixel's halo entry, of the columns this lane points to
-    uint64_t met;          // bit 16 step + j: column j; not set if kFull, where each meets all
+    uint64_t met;          // bit 16 step + j: column j; unused if kFull: each step meets all
 
     __device__ __forceinline__ Columns(const WeightGradArguments& a, const Warp& warp,
                                        const TilePixel* pixels)

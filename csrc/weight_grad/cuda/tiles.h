@@ -1,7 +1,7 @@
-// weight_grad's tiles in shared memory: which pixels they hold, and where those are.
+// weight_grad's tiles in shared memory: which pixels they hold, and their offsets.
 //
-// Nothing is divided for a tile: tables hold what is the same in each, and a walk steps from tile
-// to tile.
+// A tile needs no division: tables hold the offsets that all tiles share, and a walk steps from
+// tile to tile.
 #pragma once
 
 #include "common/cuda/device.h"
@@ -19,27 +19,27 @@ struct Copies {
     int64_t next_column, next_row, next_images;
 };
 
-// What the kernel is given.
+// Arguments of the kernel.
 struct WeightGradArguments {
     WeightGrad problem;
     Plan plan;
     Copies x, grad;
-    // Of the halo of the first tile: output pixel, and rows and columns of the input beyond it.
+    // Start of the first tile's halo: output pixel, and input rows and columns beyond it.
     int out_row, out_column, rest_rows, rest_columns;
     int out_rows, out_columns; // from a tile to the next
     float* sums;               // [splits, filters, kernel rows, kernel columns, channels]
 };
 
 // An input pixel of a tile, relative to its first one. `place` is image, row and column, 8 bits
-// each, of which the highest is 0: tiles have 64 pixels.
+// each, the highest of them 0: tiles have 64 pixels.
 struct TilePixel {
     int64_t offset; // in x, in bytes
     uint32_t place;
-    int halo; // where the grad_output of the last tap is, in bytes
+    int halo; // offset of the last tap's grad_output, in bytes
 };
 
-// A pixel of the halo: of grad_output, relative to the first output pixel of the tile's halo; or
-// where tiles do not start at multiples of the stride, of grad_output spread out to the input's
+// A pixel of the halo: of grad_output, relative to the first output pixel of the tile's halo; or,
+// if tiles do not start at multiples of the stride, of grad_output spread out to the input's
 // resolution. image -1: a zero between the pixels of grad_output.
 struct HaloPixel {
     int64_t offset; // in grad_output, in bytes
@@ -54,8 +54,8 @@ constexpr uint32_t kUnused = 0x7f7f7f; // the place of no pixel
 __device__ __forceinline__ int place_row(uint32_t place) { return place >> 8 & 0xff; }
 __device__ __forceinline__ int place_column(uint32_t place) { return place >> 16; }
 
-// `limit` has the last image, row and column that there are. Where a part of the place is beyond,
-// the difference borrows its guard.
+// `limit` has the last image, row and column. If a part of the place is beyond its limit, the
+// difference borrows its guard.
 __device__ __forceinline__ bool inside(uint32_t limit, uint32_t place) {
     return ((limit - place) & kGuards) == kGuards;
 }

@@ -2,8 +2,9 @@
 //
 //   sum[channel, (tap, filter)] += x[pixel, channel] * grad_output[pixel shifted by tap, filter]
 //
-// x is read once; taps, strides and padding only decide where in a small part of grad_output a
-// pixel looks. Blocks add up their own tiles of pixels, a second kernel finishes their sums.
+// x is read once; taps, strides and padding only determine which pixels of a small part of
+// grad_output a pixel meets. Blocks add up their own tiles of pixels, a second kernel finishes
+// their sums.
 #include <initializer_list>
 
 #include "weight_grad/cuda/copies.h"
@@ -68,8 +69,8 @@ __device__ __forceinline__ int next_stage(int stage) {
     return stage == kStages - 1 ? 0 : stage + 1;
 }
 
-// kFast: copies of x and grad_output are of 16 bytes, those of x of whole ones; the stride is 1;
-// and each column of each warp is there.
+// kFast: x and grad_output are copied by 16 bytes, which the channels of x fill; the stride is 1;
+// and all columns of each warp exist.
 template <typename T, int kM, bool kPrologue, bool kFast>
 __global__ void __launch_bounds__(max_warps(kM) * 32)
     weight_grad_kernel(const WeightGradArguments a) {

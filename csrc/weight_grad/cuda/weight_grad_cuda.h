@@ -5,15 +5,15 @@
 
 namespace maskedconv {
 
-// What the choice of tiles needs to know of the GPU.
+// Properties of the GPU that determine the tiles.
 struct CudaLimits {
     int multiprocessors;
     int shared_bytes; // that one block may have
 };
 
-// How many float32 sums of the size of the gradient the kernel writes before adding them up: the
-// workspace is that many times as large, and needs none for one. 0: there is no room for the
-// problem in shared memory.
+// How many float32 sums of the size of the gradient the kernel writes before adding them up. The
+// workspace holds all of them; one needs no workspace. 0: the problem is too large for shared
+// memory, a grid or 32-bit indices.
 int weight_grad_cuda_splits(const WeightGrad& problem, ElementType type, const CudaLimits& limits);
 
 // Launches on `stream` (a cudaStream_t) of the current device; throws std::runtime_error.

@@ -23,7 +23,7 @@ extern "C" {
 // Elements of the last weight_grad.
 int64_t emulated_computed_again() { return computed_again; }
 
-// Of the last weight_grad.
+// Whether the last weight_grad took the fast path.
 int emulated_fast_path() { return last_fast; }
 
 int emulated_quotient(int64_t divisor, int dividend) { return Divisor(divisor).quotient(dividend); }

@@ -10,8 +10,8 @@ namespace py = pybind11;
 namespace maskedconv {
 namespace {
 
-// Of the GPU: its multiprocessors, and the bytes of shared memory that a block may have. The reason
-// why the kernel does not take the problem, or an empty text.
+// Why the kernel does not take the problem, or an empty text, on a GPU of `multiprocessors` whose
+// blocks may have `shared_bytes` of shared memory.
 std::string refusal_of(const std::string& type, uintptr_t x, Four x_shape, Four x_strides,
                        uintptr_t grad, Four grad_shape, Four grad_strides, Four shape, Two stride,
                        Two padding, Two dilation, int multiprocessors, int shared_bytes) {
@@ -23,7 +23,7 @@ std::string refusal_of(const std::string& type, uintptr_t x, Four x_shape, Four 
                                      {multiprocessors, shared_bytes});
 }
 
-// Floats and counters that a launch needs besides.
+// Floats and counters of a launch's workspace.
 std::pair<int64_t, int64_t> workspace_of(const std::string& type, Four x_shape, Four shape,
                                          Two stride, Two padding, Two dilation, int multiprocessors,
                                          int shared_bytes) {

@@ -7,7 +7,7 @@
 namespace maskedconv {
 namespace wgmma {
 
-// What the kernel is given.
+// Arguments of the kernel.
 struct Arguments {
     TensorMap x, grad;
     WeightGrad problem;
@@ -16,7 +16,7 @@ struct Arguments {
     unsigned* counters; // [positions, blocks of a cluster], zeros before
 };
 
-// Shared memory of a block: stages, which its sums take the place of, and barriers.
+// Shared memory of a block: stages, later overwritten by its sums, and barriers.
 struct SharedStages {
     const Plan& plan;
     unsigned char* memory;
@@ -29,7 +29,7 @@ struct SharedStages {
     __device__ unsigned char* grad(int stage, int filter_block) const {
         return x(stage, plan.groups) + filter_block * plan.halo_bytes;
     }
-    // Has a tile arrived; have all warps released it.
+    // full: a tile has arrived; empty: all warps have released it.
     __device__ Barrier* full(int stage) const {
         return reinterpret_cast<Barrier*>(memory + plan.barriers) + stage;
     }
@@ -37,7 +37,7 @@ struct SharedStages {
     __device__ float* sums() const { return reinterpret_cast<float*>(memory); }
 };
 
-// The stage whose turn it is, and the parity of its barriers' phase.
+// The current stage, and the parity of its barriers' phase.
 struct Turn {
     int stage = 0;
     uint32_t parity = 0;

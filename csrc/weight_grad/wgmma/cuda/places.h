@@ -1,4 +1,4 @@
-// Where things are: tiles in the images, operands in shared memory, sums in registers and in the
+// Positions of tiles in the images, operands in shared memory, and sums in registers and in the
 // gradient. Arithmetic alone, for the kernel and for the tests.
 #pragma once
 
@@ -29,7 +29,7 @@ MASKEDCONV_BOTH TileRange tiles_of(const Plan& plan, int block) {
             plan.tiles_per_block + (block < plan.longer_blocks)};
 }
 
-// The pixel of grad_output at which a tile's halo begins: the one that the last tap meets.
+// The first pixel of a tile's halo in grad_output: the one that the last tap meets.
 struct HaloOrigin {
     int row, column; // relative to the tile's first pixel
 };
@@ -39,13 +39,13 @@ MASKEDCONV_BOTH HaloOrigin halo_origin(const WeightGrad& p) {
             static_cast<int>(p.padding.columns - (p.kernel.columns - 1) * p.dilation.columns)};
 }
 
-// Where a pixel's channel lies, in bytes from the swizzled tile.
+// Offset of a pixel's channel from the swizzled tile, in bytes.
 MASKEDCONV_BOTH uint32_t channel_offset(int pixel, int channel) {
     return swizzle128(static_cast<uint32_t>(pixel * kPixelBytes + channel * kMapElement));
 }
 
-// Where a lane points for a step's 16 pixels x 16 channels (ldmatrix, transposed), in bytes from
-// the swizzled tile: pixels 0 to 7 or 8 to 15, channels 0 to 7 or 8 to 15.
+// Offset of a lane's row for a step's 16 pixels x 16 channels (ldmatrix, transposed) from the
+// swizzled tile, in bytes: pixels 0 to 7 or 8 to 15, channels 0 to 7 or 8 to 15.
 MASKEDCONV_BOTH uint32_t x_offset(int step, int warp, int lane) {
     const int pixel = step * 16 + (lane & 7) + (lane >> 4) * 8;
     return channel_offset(pixel, warp * 16 + (lane >> 3 & 1) * 8);
@@ -54,28 +54,28 @@ MASKEDCONV_BOTH uint32_t x_offset(int step, int warp, int lane) {
 // Rows of the tile that a step multiplies: this one and the next, of one image.
 MASKEDCONV_BOTH int first_row(const Plan& plan, int step) { return step * 2 & (plan.rows - 1); }
 
-// Where a step's operand of the gradient begins, in bytes from the halo of its 8 filters, for the
-// last tap of each column; `up`: how many taps before the last one.
+// Offset of a step's operand of the gradient from the halo of its 8 filters, in bytes, for the last
+// tap of a row of the kernel; `up`: the number of rows between that row and the last.
 MASKEDCONV_BOTH int halo_offset(const Plan& plan, int step, int up, int dilation_rows) {
     const int image = step * 2 >> plan.row_bits;
     const int row = image * plan.halo_rows + first_row(plan, step) + up * dilation_rows;
     return row * plan.halo_columns * kCoreRowBytes;
 }
 
-// The operand that begins at `start`: the next 8 pixels are those of the next row, the next 8
-// columns are the tap before, whose pixels lie `dilation` further.
+// The operand that begins at `start`: the next 8 pixels are the next row, the next 8 columns the
+// previous tap, with pixels that lie `dilation_columns` further.
 MASKEDCONV_BOTH MatrixPlace halo_operand(const Plan& plan, uint32_t start, int dilation_columns) {
     return {start, static_cast<uint32_t>(plan.halo_columns * kCoreRowBytes),
             static_cast<uint32_t>(dilation_columns * kCoreRowBytes)};
 }
 
-// From the last tap of a row to that which is `left` before it.
+// Offset from the last tap of a row to the tap that is `left` before it, in bytes.
 MASKEDCONV_BOTH int tap_offset(int left, int dilation_columns) {
     return left * dilation_columns * kCoreRowBytes;
 }
 
-// Swapped, the gradient is the other operand: the next 8 rows are the next 8 filters. `start`: of
-// one tap.
+// Swapped, the gradient is the other operand: the next 8 rows are the next 8 filters. `start`
+// belongs to one tap.
 MASKEDCONV_BOTH MatrixPlace filters_operand(const Plan& plan, uint32_t start) {
     return {start, static_cast<uint32_t>(plan.halo_columns * kCoreRowBytes),
             static_cast<uint32_t>(plan.halo_bytes)};
@@ -97,8 +97,8 @@ struct SumPlace {
     int filter, row, column, channel;
 };
 
-// Of sum number i of a block, [64s of channels, 8s of filters, taps up, taps left, filter,
-// channel]; swapped, all filters are one part.
+// The element of sum number i of a block, in the order [64s of channels, 8s of filters, taps up,
+// taps left, filter, channel]; swapped, all filters are one part.
 template <int kSide, int kFilterBlocks> MASKEDCONV_BOTH SumPlace sum_place(int i) {
     constexpr int kColumns = columns_of(kSide, kFilterBlocks);
     constexpr int kPart = is_swapped(kFilterBlocks) ? kSwappedFilters : kFilters;
@@ -109,7 +109,7 @@ template <int kSide, int kFilterBlocks> MASKEDCONV_BOTH SumPlace sum_place(int i
             i / (kGroupChannels * kColumns) * kGroupChannels + i % kGroupChannels};
 }
 
-// Where it lies in shared memory, in floats.
+// Offset of sum number i in shared memory, in floats.
 MASKEDCONV_BOTH int sum_offset(int i) {
     return i / kGroupChannels * kSumPitch + i % kGroupChannels;
 }

@@ -13,7 +13,7 @@
 namespace maskedconv {
 namespace wgmma {
 
-// A tile: `images` x `rows` rows of 8 pixels, whose row is one core matrix for each 8 filters.
+// A tile: `images` x `rows` rows of 8 pixels. A row is one core matrix for each 8 filters.
 constexpr int kTileColumns = 8;
 constexpr int kTileRows = 8; // of all its images
 constexpr int kTilePixels = kTileRows * kTileColumns;
@@ -21,7 +21,7 @@ constexpr int kGroupChannels = 64;                        // rows, or swapped co
 constexpr int kPixelBytes = kGroupChannels * kMapElement; // in shared memory, swizzled
 constexpr int kXBytes = kTilePixels * kPixelBytes;        // of 64 channels
 constexpr int kFilters = 8;                               // of a core matrix
-constexpr int kSwizzleBytes = 1024, kCopyBytes = 128;     // what targets of copies are aligned to
+constexpr int kSwizzleBytes = 1024, kCopyBytes = 128;     // alignment of the targets of copies
 constexpr int kSumPitch = kGroupChannels + 4; // floats; keeps a warp's in different banks
 constexpr int kMostStages = 6, kLeastStages = 2;
 constexpr int kBarrierBytes = 2 * kMostStages * static_cast<int>(sizeof(uint64_t));
@@ -45,14 +45,14 @@ constexpr bool can_swap(int64_t side) { return side != 5; }
 constexpr int warpgroups_of(int side, int filter_blocks) {
     return is_swapped(filter_blocks) ? side : 1;
 }
-// 64s of channels of a block whose sums leave room in the registers: of a quarter of a
-// multiprocessor, which has as many warps of a block as it has warpgroups, and in one quarter that
-// which copies.
+// The most 64s of channels of a block: its sums must leave room in the registers. A quarter of a
+// multiprocessor runs one warp of each of the block's warpgroups, and one quarter also the warp
+// that copies.
 constexpr int most_groups(int side, int filter_blocks) {
     const int columns = columns_of(side, filter_blocks);
     return is_swapped(filter_blocks) ? 3 / side : columns <= 144 ? 3 : columns <= 200 ? 2 : 1;
 }
-constexpr int threads_of(int warpgroups) { return warpgroups * 128 + 32; } // and that which copies
+constexpr int threads_of(int warpgroups) { return warpgroups * 128 + 32; } // and the copying warp
 constexpr int most_threads(int side, int filter_blocks) {
     return threads_of(most_groups(side, filter_blocks) * warpgroups_of(side, filter_blocks));
 }
@@ -68,9 +68,9 @@ struct Plan {
     int cluster, clusters;               // blocks of a cluster; clusters that share the tiles
     int tiles_per_block, longer_blocks;  // so many blocks, the first ones, have one tile more
     int stages, halo_bytes, stage_bytes; // halo_bytes: of 8 filters
-    int barriers, shared_bytes;          // where the barriers are; 0: does not fit
+    int barriers, shared_bytes;          // offset of the barriers; 0: does not fit
 
-    // On a multiprocessor: two small ones have room.
+    // Blocks on a multiprocessor: two if they are small.
     constexpr int resident() const { return groups == 1 && filter_blocks < 4 ? 2 : 1; }
     constexpr int positions() const { return channel_blocks * filter_groups; }
     constexpr int copied_bytes() const { // of a tile
@@ -118,7 +118,7 @@ inline void choose_tile(const WeightGrad& p, Plan& plan) {
     plan.halo_bytes = round_up(box_bytes(grad_box(plan)), kCopyBytes);
 }
 
-// All filters in one block where registers allow it: x is then read once.
+// All filters in one block if registers allow it: x is then read once.
 inline void choose_block(const WeightGrad& p, Plan& plan) {
     const int side = p.kernel.rows;
     const int64_t filter_blocks = ceil_div(p.filters, kFilters);
@@ -152,7 +152,7 @@ inline void choose_clusters(Plan& plan, int multiprocessors) {
     const int64_t wanted =
         std::max<int64_t>(1, int64_t{multiprocessors} * plan.resident() / plan.positions());
     const int blocks = std::min<int64_t>(wanted, ceil_div(plan.tiles, 2));
-    plan.cluster = kMostCluster; // or fewer, where more than an eighth of the blocks would be lost
+    plan.cluster = kMostCluster; // or fewer, if more than an eighth of the blocks would be lost
     while (blocks % plan.cluster * 8 > blocks)
         plan.cluster /= 2;
     plan.clusters = blocks / plan.cluster;
@@ -160,7 +160,7 @@ inline void choose_clusters(Plan& plan, int multiprocessors) {
     plan.longer_blocks = plan.tiles % (plan.cluster * plan.clusters);
 }
 
-// Of what sizes_refusal takes.
+// The plan of a problem that sizes_refusal accepts.
 inline Plan make_plan(const WeightGrad& p, const CudaLimits& limits) {
     Plan plan{};
     choose_tile(p, plan);
@@ -201,7 +201,7 @@ inline const char* sizes_refusal(const WeightGrad& p, ElementType type, const Cu
     return "";
 }
 
-// The same of where the tensors lie.
+// Why the kernel does not take tensors of this layout, or an empty text.
 inline const char* layout_refusal(const WeightGrad& p, const CudaLimits& limits) {
     const Plan plan = make_plan(p, limits);
     if (p.grad_channel != 1 && p.filters > 1)

@@ -1,5 +1,5 @@
-// A warpgroup's products: 64 channels of x, in registers, times what its pixels meet of the
-// gradient, in shared memory. Horizontal taps are columns of one product, by the steps of its
+// A warpgroup's products: 64 channels of x, in registers, times the gradient that its pixels meet,
+// in shared memory. Horizontal taps are columns of one product, by the steps of its
 // descriptor; a vertical tap is another start. So nothing is copied for a tap.
 #pragma once
 
@@ -20,7 +20,7 @@ __device__ __forceinline__ void multiply(float (&sum)[kCount], const uint32_t (&
         wgmma_bfloat16(sum, x, grad);
 }
 
-// A thread's place: its warp in the warpgroup, and that in the block.
+// A thread's place: its lane, its warp in the warpgroup, and its warpgroup in the block.
 struct Worker {
     int lane, warp, group;
 
@@ -75,8 +75,8 @@ template <typename T, int kSide, int kFilterBlocks, bool kPrologue> struct Produ
                         x[step % 2], affine.scale, affine.shift,
                         pixels_inside(a.problem, a.plan, place, step), worker.lane);
                 multiply_step(a, shared, turn.stage, step, x[step % 2]);
-                // Those of the step before have ended: its x may be written again, and after a
-                // tile's last step its stage.
+                // The previous step's products have ended: its x may be overwritten, and after a
+                // tile's last step also its stage.
                 products_wait<1>();
                 if (step == 0 && i > 0 && worker.lane == 0)
                     barrier_arrive(shared.empty(before));

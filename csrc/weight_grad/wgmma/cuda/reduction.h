@@ -1,6 +1,6 @@
-// The sums of all blocks in one launch, in a fixed order: a cluster adds up those of its blocks,
-// each block a part of them; of the blocks with the same part the one that ends last adds up what
-// the clusters have left.
+// The sums of all blocks in one launch, in a fixed order: a cluster adds up its blocks' sums, each
+// block a part of them. Of the blocks with the same part, the one that ends last adds up the sums
+// of the clusters.
 #pragma once
 
 #include "weight_grad/cuda/finish.h"
@@ -44,7 +44,7 @@ __device__ __forceinline__ float sum_of_clusters(const Arguments& a, const Part&
 
 // Whether this block is the last with its part; all its threads learn it.
 __device__ __forceinline__ bool ends_last(const Arguments& a, const Part& part, bool* shared) {
-    __threadfence(); // what this thread has left is there for all before the count is
+    __threadfence(); // this thread's sums are visible to all before the count is
     __syncthreads();
     if (threadIdx.x == 0) {
         unsigned* counter = a.counters + part.position * a.plan.cluster + part.rank;
@@ -55,7 +55,7 @@ __device__ __forceinline__ bool ends_last(const Arguments& a, const Part& part, 
     return *shared;
 }
 
-// Writes an element of the gradient. One that is not finite is computed anew: see finish.h.
+// Writes an element of the gradient. If it is not finite, it is computed again: see finish.h.
 template <typename T, int kSide, int kFilterBlocks>
 __device__ __forceinline__ void write_element(const Arguments& a, int i, float sum) {
     const WeightGrad& p = a.problem;
@@ -80,7 +80,7 @@ __device__ __forceinline__ void add_blocks(const Arguments& a, const SharedStage
     const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
     const bool alone = a.plan.clusters == 1;
     const int cluster = static_cast<int>(blockIdx.x) / a.plan.cluster;
-    cluster_sync(); // all blocks have theirs in shared memory
+    cluster_sync(); // all blocks have their sums in shared memory
 #pragma unroll 1
     for (int i = part.first + thread; i < part.first + part.count; i += threads) {
         const float sum = sum_of_cluster(shared, i);

@@ -1,7 +1,7 @@
 // The same products with the roles swapped, for many filters: 64 filters of the gradient times 64
-// channels of x, both in shared memory, where a tap is another start of the gradient's operand. Of
-// 64 channels a warpgroup has one row of the kernel. BatchNorm and ReLU are computed in the tile of
-// x, before the products.
+// channels of x, both in shared memory. A tap is another start of the gradient's operand. Each
+// warpgroup has 64 channels and one row of the kernel. BatchNorm and ReLU are computed in the tile
+// of x, before the products.
 #pragma once
 
 #include "weight_grad/wgmma/cuda/products.h"
@@ -46,7 +46,7 @@ template <typename T, int kSide> struct Normalised {
         }
     }
 
-    // For the products, of all threads; `x` has arrived.
+    // Called by all threads before the products, when `x` has arrived.
     __device__ __forceinline__ void compute(const Arguments& a, unsigned char* x,
                                             const TilePlace& place) const {
         const bool column_inside =
@@ -102,7 +102,7 @@ struct Products<T, kSide, kSwappedBlocks, kPrologue> {
             prologue.compute(a, x, tile_place(a.plan, range.first + i)); // beside older products
             multiply_tile(a, shared_address(shared.grad(turn.stage, 0)), shared_address(x),
                           share.up);
-            products_wait<1>(); // those of the tile before have ended
+            products_wait<1>(); // the previous tile's have ended
             if (i > 0 && worker.lane == 0)
                 barrier_arrive(shared.empty(before));
             before = turn.stage;

@@ -6,15 +6,15 @@
 
 namespace maskedconv {
 
-// Why the kernel does not take the problem, or an empty text; of `sizes`, addresses and strides are
+// Why the kernel does not take the problem, or an empty text. Addresses and strides of `sizes` are
 // not read.
 const char* weight_grad_wgmma_sizes_refusal(const WeightGrad& sizes, ElementType type,
                                             const CudaLimits& limits);
 const char* weight_grad_wgmma_refusal(const WeightGrad& problem, ElementType type,
                                       const CudaLimits& limits);
 
-// What a launch needs besides: floats, and counters of any values, which it sets to 0, no more than
-// the GPU has multiprocessors.
+// Workspace of a launch: floats, and counters of any values, which it sets to 0. There are no more
+// counters than multiprocessors.
 struct WgmmaWorkspace {
     int64_t floats, counters;
 };

@@ -3,9 +3,10 @@
 //   sum[channel, (tap, filter)] += x[pixel, channel] * grad_output[pixel shifted by tap, filter]
 //
 // One warp has tiles of x and of the gradient copied, zeros around the images included; one to
-// three warpgroups multiply 64 channels each (products.h), or of many filters 64 with 64 channels
-// and one row of the kernel each (swapped.h). Not confirmed on a GPU: tests hold the arithmetic of
-// its layouts, and run it as the PTX ISA documents the instructions (common/emulation/hopper.h).
+// three warpgroups multiply 64 channels each (products.h), or, for many filters, 64 filters by 64
+// channels for one row of the kernel each (swapped.h). Not confirmed on a GPU: tests check the
+// arithmetic of its layouts, and run it as the PTX ISA documents the instructions
+// (common/emulation/hopper.h).
 #include "weight_grad/wgmma/cuda/products.h"
 #include "weight_grad/wgmma/cuda/reduction.h"
 #include "weight_grad/wgmma/cuda/swapped.h"
@@ -28,7 +29,7 @@ __global__ void __launch_bounds__(most_threads(kSide, kFilterBlocks))
         products.add_tiles(a, shared, worker);
     else if (worker.lane == 0)
         copy_tiles(a, shared);
-    __syncthreads(); // all have done with the stages, where the sums go
+    __syncthreads(); // all are done with the stages, which the sums overwrite
     if (multiplies)
         products.store(shared, worker);
     add_blocks<T, kSide, kFilterBlocks>(a, shared);

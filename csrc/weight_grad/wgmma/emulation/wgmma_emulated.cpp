@@ -8,7 +8,7 @@ namespace {
 
 using namespace maskedconv;
 
-// Launches with counters and sums that hold what other work has left.
+// Launches with counters and sums that hold arbitrary values.
 void run(const WeightGrad& p, ElementType type, const CudaLimits& limits) {
     const WgmmaWorkspace workspace = weight_grad_wgmma_workspace(p, limits);
     std::vector<float> floats(workspace.floats, NAN);
@@ -59,7 +59,7 @@ int emulated_weight_grad(unsigned seed, int type, const void* x, const int64_t* 
 }
 
 // `images`: channels, columns, rows, images, and the strides of the last three; `box`: the same
-// sizes. `out`: what the driver is given, sizes, steps and box. The rule that is broken, if any.
+// sizes. `out`: the driver's arguments, sizes, steps and box. Returns the broken rule, if any.
 const char* emulated_tensor_map(const void* data, const int64_t* images, const int64_t* box,
                                 int swizzled, int64_t* out) {
     const Images from{data,      images[0], images[1], images[2],
@@ -107,8 +107,8 @@ void emulated_tile_place(const int64_t* sizes, int tile, int64_t* place) {
     std::copy(std::begin(values), std::end(values), place);
 }
 
-// Where the gradient that a step's pixel k and column `column` of a product meet is, in bytes from
-// the halo.
+// Offset of the gradient that pixel k of a step meets in column `column` of a product, in bytes
+// from the halo.
 uint32_t emulated_halo_address(const int64_t* sizes, int step, int up, int k, int column) {
     const WeightGrad p = problem_of(sizes);
     const wgmma::Plan plan = wgmma::make_plan(p, {1, 1 << 20});
@@ -116,8 +116,8 @@ uint32_t emulated_halo_address(const int64_t* sizes, int step, int up, int k, in
     return element_address(wgmma::halo_operand(plan, start, p.dilation.columns), k, column);
 }
 
-// Swapped: where the gradient is that a step's pixel k and a filter meet, of the tap that is so
-// many before the last; then where that pixel's channel is in the tile of x.
+// Swapped: offset of the gradient that pixel k of a step meets for a filter and the tap `up` and
+// `left` before the last; then the offset of a channel of that pixel in the tile of x.
 uint32_t emulated_filters_address(const int64_t* sizes, int step, int up, int left, int k,
                                   int filter) {
     const WeightGrad p = problem_of(sizes);
