@@ -91,7 +91,7 @@ def expected_values(
 def packed_values(
     model: nn.Module, optimizer: Optimizer | None, values: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """The state dict of ``optimizer`` with its own ``values``; empty without an optimizer.
+    """The state dict of ``optimizer``, with the ``values`` that belong to it; empty if None.
 
     Raises:
         ValueError: parameters of one group have different settings in the folder.

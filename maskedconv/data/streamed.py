@@ -42,8 +42,8 @@ class StreamedImages(Classification):
     """Images of any size in files, as batches of 224×224 pixels on ``device``.
 
     A training image is a random part of the file's, 8 to 100 % of the area at a ratio of 3/4 to
-    4/3, mirrored at random; a test image is the centre of the file's image with a shorter side of
-    256 pixels. Threads read ahead of the training. The parts depend on seed and epoch only.
+    4/3, mirrored at random; a test image is the centre of the file's, resized to a shorter side
+    of 256 pixels. Threads read ahead of the training. The parts depend on seed and epoch only.
     """
 
     name: str

@@ -127,7 +127,7 @@ def _hook_obstacle(layer: nn.Module) -> str | None:
 
 
 def _attribute_obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
-    """An attribute that the constructor's arguments do not give, or that hides a method."""
+    """An attribute that differs from the constructor's arguments, or hides a method."""
     if isinstance(layer, nn.Conv2d) and (reason := _geometry_obstacle(layer, kind)):
         return reason
     if isinstance(layer, nn.Embedding) and (reason := _embedding_obstacle(layer)):
