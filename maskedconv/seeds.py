@@ -25,7 +25,7 @@ def mixed_seed(seed: int, index: int, purpose: Purpose) -> int:
     Args:
         index: which of them, at least 0.
     """
-    # Of a negative seed, what torch.manual_seed makes of it.
+    # A negative seed counts as torch.manual_seed counts it.
     words = [seed if seed >= 0 else seed % 2**64, index, purpose]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]) >> 1
 

@@ -57,7 +57,7 @@ class Supermasks:
                 "weights"
             )
         self._tasks: dict[str, _Task] = {}
-        # Beside the scores, what a switch has replaced.
+        # Values other than scores that a switch has replaced.
         self._replaced: dict[str, Tensor] | None = None
 
     @property

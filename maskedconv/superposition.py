@@ -1,8 +1,8 @@
-"""Which task an input is of, by one gradient step over the mixture of all tasks.
+"""Infers the task of an input by one gradient step over the mixture of all tasks.
 
 Source: Wortsman et al. 2020, *Supermasks in Superposition* (arXiv 2006.14769), section 3.2. The
-mask is there a sum of the tasks' masks with coefficients α, at first all equal. The coefficient
-whose growth lowers the entropy of the output the most names the task.
+mask is there a sum of the tasks' masks with coefficients α, at first all equal. The task
+is the one whose coefficient lowers the entropy of the output the most as it grows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Plain = Callable[[], nn.Module]
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` in evaluation, whose layers are plain and have its present weights.
+    """A copy of ``model`` in evaluation mode; its layers are plain, with the present weights.
 
     Raises:
         ValueError: a layer cannot be merged.
@@ -53,7 +53,7 @@ def infer(tasks: Mapping[str, Plain], *arguments: Any) -> str:
 def entropy_gradient(tasks: Sequence[Plain], *arguments: Any) -> Tensor:
     """The gradient of the entropy of the output by the coefficient of each task, ``[tasks]``.
 
-    Each weight is the mean of the tasks' weights: of supermasks, the frozen weight times the mean
+    Each weight is the mean of the tasks' weights: for supermasks, the frozen weight times the mean
     of the masks. So is every other floating-point value; the gradient by running statistics is
     left out. The entropy is the mean over the batch, of the softmax over the last dimension.
 

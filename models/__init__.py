@@ -47,7 +47,7 @@ def recipe(name: str) -> Recipe:
 def options(name: str) -> frozenset[str]:
     """The ``options`` that :func:`create` takes for ``name``, besides ``bn_learned``.
 
-    ``init``, which every network takes, is among them where it makes a difference.
+    ``init``, which every network takes, is among them if it makes a difference.
 
     Raises:
         ValueError: there is no such network.
@@ -144,7 +144,7 @@ def resolve_init(name: str, init: str, *, split: bool) -> str:
 
     Args:
         split: whether a part of the convolutions is learned. The authors used the plain network
-            where everything is.
+            if everything is.
 
     Raises:
         ValueError: there is no such network, or ``init`` is "default" and it has no such option.
@@ -162,7 +162,7 @@ def _module(family: Family) -> Any:
 
 
 def _options(network: type) -> set[str]:
-    """Those of the data, and the keyword-only arguments that have defaults.
+    """The options of the data, and the keyword-only arguments that have defaults.
 
     The other arguments come from the network's name.
     """

@@ -1,4 +1,4 @@
-"""What training costs: the numbers, and their table."""
+"""The costs of training: the numbers, and their table."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Summary:
     Attributes:
         layers: those with costs, in the model's order.
         total: of the model.
-        full: of the merged model, all of which is learned, by the same measurements and without
+        full: of the merged model, which learns everything, by the same measurements and without
             :func:`maskedconv.fuse_`.
     """
 

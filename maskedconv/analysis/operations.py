@@ -38,7 +38,7 @@ def operations_by_module(model: nn.Module, arguments: Arguments) -> Counter[str]
 
 
 class _Attributed(TorchDispatchMode):
-    """Adds what a counter counts to the module that it belongs to."""
+    """Attributes the operations that a counter counts to modules."""
 
     def __init__(self, counter: FlopCounterMode, running: list[str]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def _tracked(model: nn.Module, running: list[str]) -> Iterator[None]:
     for name, module in model.named_modules():
 
         def enter(_: nn.Module, inputs: Any, name: str = name) -> None:
-            # What the calling module has done so far.
+            # Nodes that the calling module has created so far.
             _mark(inputs, running[-1])
             running.append(name)
 

@@ -17,7 +17,7 @@ from maskedconv.nn.partly_learned import PartlyLearned
 
 
 def configuration_of(layer: PartlyLearned) -> Layer:
-    """What a header says of a layer, except where its values come from."""
+    """The entry of a layer in a header, without the origin of its values."""
     return {
         "method": layer.method,
         **layer.configuration(),

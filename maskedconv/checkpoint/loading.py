@@ -61,7 +61,7 @@ class _Fit(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """A file that was found to fit a model, whose plain layers are converted already."""
+    """A file that fits a model; the plain layers of the model are converted already."""
 
     model: nn.Module
     path: Path
@@ -251,7 +251,7 @@ def _check_frozen(content: Content, fit: _Fit, path: Path) -> None:
 
 
 def _take_origins(content: Content, fit: _Fit, path: Path) -> None:
-    """Records what the frozen values are, and where they come from unless the model knew it."""
+    """Records the frozen values, and their origin unless the model knew it."""
     for each in fit.layers.values():
         remember_frozen(each)
     for key in content.frozen:

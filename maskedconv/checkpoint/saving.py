@@ -2,9 +2,8 @@
 
 One safetensors file holds the learned parameters, every buffer of other layers (BatchNorm
 statistics included), and the configuration of the masked layers. It names the norms that keep
-their statistics. For frozen values it stores where
-they come from and their SHA-256. Random generators may change between releases, so regenerated
-values are checked against the hash.
+their statistics. For frozen values it stores their origin and SHA-256. Random generators may
+change between releases, so regenerated values are checked against the hash.
 """
 
 from __future__ import annotations

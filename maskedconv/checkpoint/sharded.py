@@ -51,7 +51,7 @@ _schema = record(
 
 
 def save_sharded(model: nn.Module, folder: str | Path, optimizer: Optimizer | None = None) -> None:
-    """Writes ``model``, of which each process may hold its shards, as with ``fully_shard``.
+    """Writes ``model``; each process may hold its shards alone, as with ``fully_shard``.
 
     All processes of the default group call it with the same folder, which they share; without a
     group it writes the whole model. A folder whose writing was cut off is refused when it is read.
@@ -139,7 +139,7 @@ def load_sharded(model: Model, folder: str | Path, optimizer: Optimizer | None =
 
 
 def _parts(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What is stored and what is frozen, by the network's own names."""
+    """The stored and the frozen tensors, by the network's own names."""
     keys = frozen_buffer_names(partly_learned(model))
     values = model.state_dict()
     state = {name: values[key].detach() for key, name in own_names(model).items()}

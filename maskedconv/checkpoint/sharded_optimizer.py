@@ -91,7 +91,7 @@ def expected_values(
 def packed_values(
     model: nn.Module, optimizer: Optimizer | None, values: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """The state dict of ``optimizer`` with those of ``values`` that are its; empty without one.
+    """The state dict of ``optimizer``, with the ``values`` that belong to it; empty if None.
 
     Raises:
         ValueError: parameters of one group have different settings in the folder.
@@ -164,7 +164,7 @@ def _memory(entry: Any, parameter: Tensor) -> Tensor | None:
 
 
 def _split(key: str, parameters: Mapping[str, Any], folder: Path) -> tuple[str, str, str]:
-    """State or settings, the parameter's name, and what it is of that parameter."""
+    """State or settings, the parameter's name, and the name of the value."""
     part = _STATE if key.startswith(_STATE) else _SETTINGS
     words = key.removeprefix(part).split(".")
     # No parameter's name is the start of another one's.
@@ -188,7 +188,7 @@ def _joint_settings(
 
 
 def _placed(value: Any, own: Any) -> Any:
-    """``value`` where the optimizer has its own, as a CUDA graph reads the rate on the device."""
+    """``value`` on the device of the optimizer's own, as a CUDA graph reads the rate there."""
     if isinstance(own, Tensor):
         return torch.as_tensor(value, dtype=own.dtype, device=own.device)
     return value

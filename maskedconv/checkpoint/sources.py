@@ -1,4 +1,4 @@
-"""Where a checkpoint says that frozen values come from."""
+"""The sources of frozen values that a checkpoint names."""
 
 from __future__ import annotations
 

@@ -100,12 +100,12 @@ def check_can_materialise(model: nn.Module) -> None:
 
 
 def check_can_write(state: Mapping[str, Tensor], path: Path) -> None:
-    """ValueError for a tensor whose elements share memory, which no value can be copied to.
+    """ValueError for a tensor whose elements share memory: no value can be copied to it.
 
     PyTorch finds that out after it has loaded other values.
 
     Args:
-        path: what would be loaded.
+        path: the file that would be loaded.
     """
     for key, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_meta or not tensor.numel():
@@ -118,7 +118,7 @@ def check_can_write(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def materialise(model: nn.Module) -> None:
-    """Gives what is on the meta device memory on the CPU, of any values.
+    """Gives tensors on the meta device memory on the CPU, with any values.
 
     Parameters that several modules share stay shared.
     """

@@ -62,7 +62,7 @@ class EpochLine:
             self._shown = False
 
     def _write(self, text: str) -> None:
-        # Within a batch, an error would be that of the training.
+        # Within a batch, an error would count as one of the training.
         with suppress(OSError):
             self._stream.write(text)
             self._stream.flush()

@@ -43,7 +43,7 @@ def print_items(plan: Plan, every_run: bool) -> None:
 
 
 def _width(texts: Iterable[str]) -> int:
-    """Of a column with a gap of two behind it."""
+    """Width of a column with a gap of two behind it."""
     return 2 + max(len(text) for text in (*texts, "total"))
 
 

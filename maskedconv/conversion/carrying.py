@@ -20,7 +20,7 @@ def carry_to_parts(plain: nn.Module, layer: PartlyLearned) -> None:
 def carry_to_plain(layer: PartlyLearned, plain: nn.Module) -> None:
     """Moves everything from a layer to the plain one that replaces it."""
     _carry_module(layer, plain)
-    # They are about frozen values, of which the plain layer has none.
+    # They are about frozen values, and the plain layer has none.
     set_origin(plain, None)
     forget_frozen(plain)
     for part in layer.learned_parts():

@@ -17,7 +17,7 @@ _CONVERTED = "it is converted already; merge_ makes it plain again"
 
 
 class Selection(NamedTuple):
-    """What the user selects.
+    """The user's selection of layers.
 
     Attributes:
         include, exclude: patterns of names; None includes every layer and excludes none.

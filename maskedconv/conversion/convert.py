@@ -1,4 +1,4 @@
-"""Whole models: nn.Conv2d (and what else a method takes) to its layers and back, in place."""
+"""Converts nn.Conv2d, and other layers that a method takes, to its layers and back, in place."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def convert_(
 
     Args:
         learned: of every layer, as for :class:`MaskedConv2d`; or of each layer: a dictionary of
-            shell patterns of names, of which the first that matches gives the value; a function
+            shell patterns of names (the first that matches gives the value); a function
             ``(module, name) -> value``; or :func:`maskedconv.erk`.
         slice_dim: of every layer, as for :class:`MaskedConv2d`.
         frozen: what happens to the filters that are not learned: ``"keep"`` their values,
@@ -100,7 +100,7 @@ def convert_(
             batch. ``"fixed"`` freezes γ and β. ``"frozen statistics"`` leaves γ and β as they are,
             and normalises with the running statistics in training too, without changing them;
             ``model.train()`` does not undo it. ``"frozen"`` is both.
-        head: patterns of module names, with all that is inside them. They are learned whole, even
+        head: patterns of module names, with all that is inside them. They are learned in full, even
             if they were frozen, and neither converted nor affected by ``norm`` and ``rest``.
         rest: all other parameters, such as those of ``nn.Linear``, of layers that are not included,
             and of layers that are left alone. ``"learn"`` leaves them as they are, ``"freeze"``
@@ -198,7 +198,7 @@ def _left_with(
     reasons: dict[int, str] = {}
     for layers, _ in layers_together(model):
         kept = [names[id(layer)] for layer in layers if names[id(layer)] in left]
-        # Without its other layers, the threshold of what is left would be another one.
+        # Without the other layers, the threshold of the remaining ones would be another one.
         reason = f"its network has one threshold, and {kept[0]} is left alone" if kept else ""
         reasons |= {id(layer): reason for layer in layers if reason}
     return {
@@ -218,7 +218,7 @@ def _method(
     if method is None:
         if learned is None:
             raise TypeError("learned is missing; expected a fraction, a count, or a method")
-        # Where each layer has its own part, `_by_layer` sets it.
+        # If layers have parts of their own, `_by_layer` sets them.
         same = 0 if is_by_layer(learned) else cast(Fraction, learned)
         place = "first" if _is_by_layer(which) else which
         return methods.slice(same, slice_dim, frozen, cast(Which, place))

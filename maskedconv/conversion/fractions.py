@@ -36,7 +36,7 @@ class ErdosRenyiKernel:
         scores = [sum(shape) / size for shape, size in zip(shapes, sizes, strict=True)]
         dense: set[int] = set()
         while True:
-            # Layers that would exceed their size are learned whole; the others share what is left.
+            # Layers that would exceed their size are learned in full; the others share the rest.
             others = [i for i in range(len(shapes)) if i not in dense]
             left = self.fraction * sum(sizes) - sum(sizes[i] for i in dense)
             scale = left / max(sum(scores[i] * sizes[i] for i in others), 1)

@@ -1,4 +1,4 @@
-"""Parameters outside the converted layers: those of norms, of the head, and of the rest."""
+"""Parameters outside the converted layers: of norms, of the head, and of the rest."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Plan:
 def warn_of_learned_rest(
     plan: Plan, layers: Iterable[PartlyLearned], by_fraction: bool, stacklevel: int
 ) -> None:
-    """Warns if what ``rest`` leaves learned is more than what the converted ``layers`` learn.
+    """Warns if ``rest`` leaves more values learned than the converted ``layers`` learn.
 
     Not if a fraction or count leaves nothing to learn: that was asked for, or has another warning.
     """

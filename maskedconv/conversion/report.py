@@ -1,4 +1,4 @@
-"""What of a model is converted, and what of the rest is learned."""
+"""The report of a conversion: converted layers, and what all others learn."""
 
 from __future__ import annotations
 

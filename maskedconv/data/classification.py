@@ -14,9 +14,9 @@ class Classification:
         return F.cross_entropy(outputs, targets)
 
     def terms(self, targets: Tensor) -> int:
-        """Number of images, whose mean the loss is."""
+        """Number of images that the loss averages."""
         return len(targets)
 
     def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Number [] of images whose largest logit is that of their label."""
+        """Number [] of images whose label has the largest logit."""
         return (outputs.argmax(1) == targets).sum()

@@ -82,7 +82,7 @@ class Dataset(Classification):
         return dataclasses.replace(self, **moved)
 
     def shared(self, share: Share) -> Dataset:
-        """The same dataset, of which this process computes ``share``."""
+        """The same dataset; this process computes ``share`` of it."""
         return dataclasses.replace(self, share=share)
 
     def train_batches(

@@ -131,7 +131,7 @@ def _read_file(file: Path, count: int) -> npt.NDArray[np.int64]:
     except OSError as error:
         error.filename = error.filename or str(file)
         raise
-    # What a damaged file raises: a wrong beginning (AssertionError, TypeError, KeyError), a size
+    # Errors of a damaged file: a wrong beginning (AssertionError, TypeError, KeyError), a size
     # that does not fit (ValueError, RuntimeError), none (IndexError).
     except (AssertionError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise DataError(f"{file} is truncated or damaged: {error}") from error

@@ -42,8 +42,8 @@ class StreamedImages(Classification):
     """Images of any size in files, as batches of 224×224 pixels on ``device``.
 
     A training image is a random part of the file's, 8 to 100 % of the area at a ratio of 3/4 to
-    4/3, mirrored at random; a test image is the centre of it, of which the shorter side has 256
-    pixels. Threads read ahead of the training. The parts depend on seed and epoch only.
+    4/3, mirrored at random; a test image is the centre of the file's, resized to a shorter side
+    of 256 pixels. Threads read ahead of the training. The parts depend on seed and epoch only.
     """
 
     name: str
@@ -96,7 +96,7 @@ class StreamedImages(Classification):
         return dataclasses.replace(self, device=torch.device(device))
 
     def shared(self, share: Share) -> StreamedImages:
-        """The same images, of which this process reads and computes ``share``."""
+        """The same images; this process reads and computes ``share`` of them."""
         return dataclasses.replace(self, share=share)
 
     @property
@@ -177,7 +177,7 @@ class StreamedImages(Classification):
 
 
 def _read_ahead(chosen: Sequence[Sequence[int]], read: Read) -> Iterator[Tensor]:
-    """What ``read`` gives of the indices of each batch, stacked."""
+    """The results of ``read`` for the indices of each batch, stacked."""
     waiting: deque[list[Future[Tensor]]] = deque()
     left = iter(chosen)
     pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))

@@ -42,5 +42,5 @@ def checked_subset(
 
 
 def fewer_test_images(note: str, count: int, whole: int) -> str:
-    """The note of a data set of which only ``count`` of ``whole`` test images are used."""
+    """The note of a data set that uses only ``count`` of its ``whole`` test images."""
     return f"{note}; {count:,} of {whole:,} test images"

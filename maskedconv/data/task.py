@@ -72,7 +72,7 @@ class Task(Protocol):
         """Mean loss [] of a batch."""
 
     def terms(self, targets: Tensor) -> Tensor | int:
-        """Number [] of terms of a batch, whose mean the loss is."""
+        """Number [] of terms of a batch that the loss averages."""
 
     def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Number [] of examples of a batch that are right."""

@@ -86,7 +86,7 @@ class TranslationSet:
         return dataclasses.replace(self, **moved)
 
     def shared(self, share: Share) -> TranslationSet:
-        """The same data, of which this process computes ``share``."""
+        """The same data; this process computes ``share`` of it."""
         return dataclasses.replace(self, share=share)
 
     @property
@@ -126,7 +126,7 @@ class TranslationSet:
         return F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), ignore_index=PAD)
 
     def terms(self, targets: Tensor) -> Tensor:
-        """Number [] of tokens, without padding, whose mean the loss is."""
+        """Number [] of tokens, without padding, that the loss averages."""
         return (targets != PAD).sum()
 
     def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def is_plain_norm(norm: nn.Module, input: Tensor) -> TypeGuard[nn.BatchNorm2d]:
 
 
 def is_plain_norm_of(norm: nn.Module, channels: int) -> bool:
-    """Whether ``norm`` is a BatchNorm of so many channels, of which nothing else is called."""
+    """Whether ``norm`` is a BatchNorm of so many channels without hooks or patched methods."""
     return _is_batch_norm(norm) and not is_intercepted(norm) and norm.num_features == channels
 
 

@@ -23,7 +23,7 @@ class _Sign(torch.autograd.Function):
 
 
 def binary_sign(input: Tensor) -> Tensor:
-    """``sign(input)``, whose gradient is ``2 (1 - |input|)`` for ``|input| < 1``, and 0 beyond.
+    """``sign(input)`` with gradient ``2 (1 - |input|)`` for ``|input| < 1``, and 0 beyond.
 
     Source: Diffenderfer & Kailkhura 2021 (arXiv 2103.09377), after Liu et al. 2018, *Bi-Real Net*
     (arXiv 1808.00278).

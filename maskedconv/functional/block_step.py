@@ -76,7 +76,7 @@ UNIT_TENSORS, KEPT = len(UnitTensors._fields), len(Kept._fields)
 
 
 class SavedBlock(NamedTuple):
-    """What backward needs of a block, whose features are ``[N, C', H, W]``."""
+    """A block as backward needs it; its features are ``[N, C', H, W]``."""
 
     plan: BlockPlan
     units: Sequence[UnitTensors]
@@ -110,7 +110,7 @@ def units_of(tensors: Sequence[Tensor | None]) -> list[UnitTensors]:
 
 
 def of_batch(units: Sequence[UnitTensors], kept: Sequence[Kept]) -> list[Tensor]:
-    """The statistics that are those of the batch."""
+    """The statistics of units that normalise by the batch."""
     return [each.statistics for unit, each in zip(units, kept, strict=True) if unit.fixed is None]
 
 
@@ -139,7 +139,7 @@ def run(
     units: Sequence[UnitTensors],
     running: Sequence[RunningStatistics | None],
 ) -> tuple[Tensor, list[Kept]]:
-    """All features ``[N, C', H, W]``, and what backward needs; moves the running statistics."""
+    """All features ``[N, C', H, W]``, and tensors for backward; moves the running statistics."""
     features = GrowingFeatures(input, input.size(1) + sum(growths(plan, units)))
     kept: list[Kept] = []
     each = zip(units, running, strict=True)
@@ -170,7 +170,7 @@ def gradients(
         index -= len(layer)
         grad_value, before = grad[:, first:], _Sum(grad[:, :first])
         if grad is grad_output:
-            # That of another consumer of the features may be the same tensor.
+            # Another consumer of the features may have the same tensor as its gradient.
             before = _Sum(channel_buffer(block.features, first)[:, :first], before.added_to)
         for place in reversed(range(len(layer))):
             sum_before = before if place == 0 else None

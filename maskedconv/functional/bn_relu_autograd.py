@@ -1,6 +1,6 @@
 """The autograd.Functions of BatchNorm and ReLU, alone or with the convolutions behind them.
 
-They keep the BatchNorm's input and what has one number a channel. Not differentiable twice, no
+They save the BatchNorm's input and tensors of one number a channel. Not differentiable twice, no
 ``torch.func`` transforms.
 """
 
@@ -137,7 +137,7 @@ class SumBatchNormReLUConvolutions(torch.autograd.Function):
 
 
 def _filter_needs(needed: Sequence[bool], step: Step) -> tuple[FilterNeeds, ...]:
-    """Of the filters' tensors, those of one convolution after the other."""
+    """The needed gradients of the filters, one convolution after the other."""
     return tuple(
         FilterNeeds(needed[TENSORS * i], needed[TENSORS * i + 2]) for i in range(len(step.convs))
     )

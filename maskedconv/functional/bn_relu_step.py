@@ -254,7 +254,7 @@ class Backward:
     def _weight_grad_with_prologue(self, grad_output: Tensor, conv: Convolution) -> Tensor | None:
         """The weight gradient by a kernel that computes the activation while it loads the input.
 
-        None if no kernel does, or where the input is a view of a wider tensor and the activation is
+        None if no kernel does, or if the input is a view of a wider tensor and the activation is
         computed anyway, in dense memory: that is faster to read.
         """
         (bank, plan), input = conv, self.input

@@ -108,6 +108,6 @@ class _DenseBlock(torch.autograd.Function):
 
 
 def _needs(needed: Sequence[bool]) -> BlockNeeds:
-    """From those of the input and of all tensors."""
+    """The needs of a block, from the flags of the input and of all tensors."""
     own = [needed[i : i + UNIT_TENSORS] for i in range(1, len(needed), UNIT_TENSORS)]
     return BlockNeeds(needed[0], [UnitNeeds(each[0], each[1], each[3], each[5]) for each in own])

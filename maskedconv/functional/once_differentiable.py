@@ -43,7 +43,7 @@ def once_differentiable(layer: str) -> Callable[[Backward], Backward]:
 
 
 def _raising(grads: tuple[Tensor | None, ...], message: str) -> tuple[Tensor | None, ...]:
-    """The same values, of which each raises when it is differentiated.
+    """The same values; each raises when it is differentiated.
 
     Raises:
         RuntimeError: at once for a batch of gradients (``is_grads_batched``, ``vectorize``).

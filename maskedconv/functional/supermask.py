@@ -19,7 +19,7 @@ class MaskPlan(NamedTuple):
         num_kept: number of weights that are kept, by the threshold of these scores alone.
         binary: False for ``weight * mask`` (edge-popup), True for ``sign(weight) * alpha * mask``
             with the mean magnitude ``alpha`` of the kept weights (biprop).
-        threshold: replaces that of ``num_kept``: of the scores of several layers together.
+        threshold: of the scores of several layers jointly; replaces that of ``num_kept``.
         inner: numbers of weights that further masks of the same scores keep, each within the one
             before. The weight is multiplied by the number of masks that keep it (Okoshi et al.
             2022). Not with ``binary`` or ``threshold``.
@@ -47,7 +47,7 @@ class MaskPlan(NamedTuple):
 
 
 class _MaskedWeight(torch.autograd.Function):
-    """Keeps the frozen weight and the scores for backward, both of which exist anyway."""
+    """Saves the frozen weight and the scores for backward; both exist anyway."""
 
     @staticmethod
     def forward(
@@ -75,9 +75,9 @@ def supermask_weight(
     sign(score)``. This holds for biprop too: its mask is multiplied by ``sign(weight)``, and its
     gradient by ``|weight|``. Not differentiable twice.
 
-    Of n nested masks m_i, the weight is ``weight * sum(m_i)``. Each mask passes its gradient to the
-    magnitude of every score, so the sum over i is ``n * grad * weight * sign(score)``, as in the
-    public code of Okoshi et al. 2022, *Multicoated Supermasks Enhance Hidden Networks*.
+    With n nested masks m_i, the weight is ``weight * sum(m_i)``. Each mask passes its gradient to
+    the magnitude of every score, so the sum over i is ``n * grad * weight * sign(score)``, as in
+    the public code of Okoshi et al. 2022, *Multicoated Supermasks Enhance Hidden Networks*.
 
     Source: Ramanujan et al. 2019 (arXiv 1911.13299), section 3, and the public code of both papers,
     which takes the magnitude of the scores; Diffenderfer & Kailkhura 2021 (arXiv 2103.09377).

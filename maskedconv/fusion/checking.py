@@ -113,7 +113,7 @@ def is_within(name: str, modules: frozenset[str]) -> bool:
 
 
 def is_close(value: Tensor, expected: Tensor) -> bool:
-    """Whether two tensors are equal but for the order of sums in a parallel reduction."""
+    """Whether two tensors are equal except for the order of sums in a parallel reduction."""
     if torch.equal(value, expected):
         return True
     bound = _TOLERANCE * torch.finfo(expected.dtype).eps * expected.abs().amax()

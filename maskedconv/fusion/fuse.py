@@ -42,10 +42,10 @@ def fuse_(model: nn.Module, *inputs: Any) -> FusionReport:
     :func:`unfuse_` first. Copies and pickled models stay fused.
 
     Args:
-        inputs: what the model is called with, for example images ``[N, C, H, W]``.
+        inputs: arguments of the model, for example images ``[N, C, H, W]``.
 
     Returns:
-        A report of it, whose ``str`` is for reading.
+        A report; its ``str`` is for reading.
 
     Raises:
         ValueError: no input is given; no output depends on a parameter that is learned; or the
@@ -121,7 +121,7 @@ def _examine(
 
 
 def _disagreement(model: nn.Module, inputs: Sequence[Any], plain: Mapping[bool, Trial]) -> str:
-    """What differs between the fused model and the plain one; empty if nothing does."""
+    """The difference between the fused model and the plain one, as text; empty if none."""
     for training, expected in plain.items():
         try:
             fused = _run(model, inputs, training, model)

@@ -1,4 +1,4 @@
-"""What `fuse_` found in a model."""
+"""The report of `fuse_`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def left_alone(model: nn.Module, session: CheckingSession, wrong: frozenset[str]
 
     Args:
         session: of a pass in training.
-        wrong: modules that are excluded, because what they compute is not the same again.
+        wrong: modules that are excluded, because their results differ when they are computed again.
     """
     reasons = dict.fromkeys(sorted(wrong), _WRONG)
     for name, module in model.named_modules():

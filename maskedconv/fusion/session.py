@@ -1,4 +1,4 @@
-"""A forward pass that keeps for backward only what is not cheap to compute again."""
+"""A forward pass that keeps for backward only tensors that are not cheap to compute again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from maskedconv.fusion.unwinding import is_running, remove_hooks, remove_mode
 
 # A tensor that is smaller than the result by this factor is kept in any case.
 SMALL = 8
-# So many sums or concatenations, one of the other, are computed again; a residual network keeps
+# At most so many sums or concatenations of a chain are computed again; a residual network keeps
 # the result behind every second block, so that backward does not compute all blocks again at once.
 _JOINS = 2
 
@@ -51,7 +51,7 @@ class Session(TorchFunctionMode):
     A recorded tensor that anything else changes in place has another version, and is kept.
 
     Args:
-        operators: by the function of PyTorch, what runs it and records its result.
+        operators: for each function of PyTorch, one that runs it and records its result.
         copy_parameters: whether copies of norms' parameters are kept, because their memory is
             freed after the forward pass (FSDP2).
         frame: of the call of the model. Nothing is recorded after its end, even if the session has
@@ -101,7 +101,7 @@ class Session(TorchFunctionMode):
         return self._is_over
 
     def _end(self) -> None:
-        # What was saved for backward has the session, and the frame has the model's result.
+        # Tensors saved for backward refer to the session, and the frame to the model's result.
         self._is_over, self._frame = True, None
         self._entries.clear()
 
@@ -189,11 +189,11 @@ class Session(TorchFunctionMode):
             self._enter(result, recipe)
 
     def unpack(self, saved: Kept | Use | Deferred) -> Tensor:
-        """What autograd saved."""
+        """The tensor that autograd saved."""
         return saved.use()
 
     def saved(self, source: Recomputed, geometry: Geometry | None, tensor: Tensor) -> Use:
-        """What autograd holds instead of ``tensor``."""
+        """The object that autograd holds instead of ``tensor``."""
         return Use(source, geometry)
 
     def keeps(self, tensor: Tensor) -> None:

@@ -54,7 +54,7 @@ class Source(Protocol):
     def value(self) -> Tensor: ...
 
     def labels(self) -> set[str]:
-        """The modules that computed it, and what it is computed from."""
+        """The modules that computed it and its sources."""
         ...
 
     @property
@@ -146,7 +146,7 @@ class Recomputed:
     The first use in a backward pass computes it, and the last one frees it.
 
     Args:
-        compute: what computes it.
+        compute: the function that computes it.
         sources: the tensors that it is computed from.
         geometry: of the result of the forward pass; dense, with a storage of its own.
         joins: as of :class:`Source`.
@@ -187,7 +187,7 @@ class Recomputed:
         return self._held.get(self._computed)
 
     def _all_held(self) -> Iterator[_Held]:
-        """What has one use more or less together with this."""
+        """This value and the unpacked tensors that it needs: a use counts for each of them."""
         yield self._held
         for kept in self.unpacked:
             yield kept.held
@@ -227,7 +227,7 @@ class View:
 
 
 class Use:
-    """What autograd holds instead of a tensor that is recomputed, or of a view of one.
+    """The object that autograd holds instead of a recomputed tensor, or of a view of one.
 
     Args:
         geometry: of the view; None for all of it.
@@ -243,7 +243,7 @@ class Use:
 
 
 class Deferred:
-    """What autograd holds of a result until it is known whether it is recomputed."""
+    """The object that autograd holds until it is known whether a result is recomputed."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor: Tensor | None = tensor

@@ -69,11 +69,11 @@ class KeptBytes:
 
 
 def difference(trial: Trial, plain: Trial) -> str:
-    """Where a trial differs from that of the plain model; empty if nowhere.
+    """The part of a trial that differs from the plain model's; empty if none does.
 
     On the CPU the bits are equal. The tolerance is for a GPU, whose sums may have another order. It
-    is relative to the tensor itself, and of gradients to the largest one: that of a bias before a
-    BatchNorm is zero but for rounding.
+    is relative to the tensor itself, and for gradients to the largest one: the gradient of a bias
+    before a BatchNorm is zero except for rounding.
     """
     for part in ("outputs", "gradients", "buffers"):
         ours, others = getattr(trial, part), getattr(plain, part)

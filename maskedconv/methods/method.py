@@ -119,7 +119,7 @@ class Method(ABC):
     def restored(cls, plain: Any, configuration: Configuration) -> PartlyLearned:
         """A layer of this configuration in place of ``plain``, to load a checkpoint into.
 
-        Its frozen values are those of ``plain``, its learned ones of any value.
+        Its frozen values are those of ``plain``; its learned ones are arbitrary.
 
         Args:
             plain: of a type in :meth:`layers`.
@@ -139,7 +139,7 @@ class Method(ABC):
 
         Args:
             layers: each once, in the model's order.
-            seed: of what is drawn; None for torch's own generator.
+            seed: of the draws; None for torch's own generator.
 
         Raises:
             ValueError: the settings do not fit the layers.

@@ -213,7 +213,7 @@ class Supermask(Method):
 def _without_bias(
     layer: type[ScoredLayer], settings: dict[str, Any], *arguments: Any, **options: Any
 ) -> ScoredLayer:
-    """A layer with the arguments of a plain one, of which ``bias`` is ignored."""
+    """A layer with the arguments of a plain one; ``bias`` is ignored."""
     return layer(*arguments, **{**options, "bias": False}, **settings)
 
 

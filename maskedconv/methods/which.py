@@ -19,7 +19,7 @@ Which = Place | Sequence[int] | Sequence[float] | Tensor
 """A name, the learned indices (ints), or a score of each slice (floats)."""
 
 Chosen = str | tuple[int, ...] | tuple[float, ...]
-"""What :func:`check_which` makes of it."""
+"""The result of :func:`check_which`."""
 
 
 def check_which(which: object) -> Chosen:
@@ -52,10 +52,10 @@ def indices_of(
 ) -> Sequence[int] | None:
     """The indices of ``slice_dim`` that are learned; None for the first ones.
 
-    Of slices with equal norms or scores, the first ones are taken.
+    Ties between norms or scores go to the first slices.
 
     Args:
-        which: of :func:`check_which`.
+        which: a result of :func:`check_which`.
         weight: ``[O, I / groups, kH, kW]``, for norms.
         learned: as for ``MaskedConv2d``.
         seed: for "random"; None for torch's own generator.

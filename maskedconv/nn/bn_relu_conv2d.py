@@ -201,7 +201,7 @@ def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
 def _arguments(
     input: Tensor, norm: Normalisation, convs: Sequence[Convolution]
 ) -> tuple[BNReLUPlan | Tensor | None, ...]:
-    """Those of the Function."""
+    """The arguments of the Function."""
     plans = tuple((plan, bank.slice_dim, bank.zeros) for bank, plan in convs)
     plan = BNReLUPlan(norm.eps, norm.uses_batch_stats, plans)
     filters = (tensor for bank, _ in convs for tensor in bank.tensors())

@@ -127,7 +127,7 @@ def _hook_obstacle(layer: nn.Module) -> str | None:
 
 
 def _attribute_obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
-    """An attribute that differs from what the constructor's arguments give, or hides a method."""
+    """An attribute that differs from the constructor's arguments, or hides a method."""
     if isinstance(layer, nn.Conv2d) and (reason := _geometry_obstacle(layer, kind)):
         return reason
     if isinstance(layer, nn.Embedding) and (reason := _embedding_obstacle(layer)):
@@ -179,7 +179,7 @@ def plain_like(layer: nn.Conv2d, dtype: torch.dtype | None) -> nn.Conv2d:
 
 
 def take_attributes(layer: nn.Module, plain: nn.Module) -> None:
-    """Gives ``layer`` what the constructor of ``plain`` sets, as sizes and derived attributes.
+    """Gives ``layer`` the attributes that the constructor of ``plain`` sets, such as sizes.
 
     Only this version of torch knows which these are. Parameters and all else that every module has
     are not taken.

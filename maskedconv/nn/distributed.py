@@ -22,8 +22,8 @@ _HANDLE = "_frozen_filters_handle"
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a DTensor, of which this process holds its shard alone, as under FSDP2."""
-    # Not by its class, whose import takes time that no other user of the layers needs.
+    """Whether it is a DTensor, as under FSDP2; this process then holds its shard alone."""
+    # An import of the class would take time, and most users of the layers do not need it.
     return hasattr(tensor, "full_tensor")
 
 

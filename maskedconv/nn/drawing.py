@@ -1,4 +1,4 @@
-"""Draws what a model learns anew, from one seed; frozen values stay."""
+"""Draws the learned values of a model anew, from one seed; frozen values stay."""
 
 from __future__ import annotations
 
@@ -99,17 +99,20 @@ def _reset(module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
     after = _values(other)
     for key in values.keys() & after.keys():
         old, new = values[key], after[key]
-        # What is still NaN was not set.
+        # Elements that are still NaN were not set.
         unset = new.isnan() if old.requires_grad else torch.zeros_like(new, dtype=torch.bool)
         if old.shape != new.shape or (unset.all() and new.numel()):
             continue
-        # A buffer may be a view whose elements share memory, which nothing can be written to.
+        # A buffer may be a view whose elements share memory; nothing can be written to it.
         if old.requires_grad or not torch.equal(old, new):
             yield old, torch.where(unset, old, new)
 
 
 def _values(module: nn.Module) -> dict[str, Tensor]:
-    """What is learned outside of partly learned layers, by name."""
+    """Learned parameters and buffers outside of partly learned layers, by name.
+
+    No buffers of modules with frozen parameters or statistics.
+    """
     found: dict[str, Tensor] = {}
     for name, part in module.named_modules():
         if not isinstance(part, PartlyLearned):

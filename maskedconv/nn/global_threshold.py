@@ -48,7 +48,7 @@ def update_thresholds(network: nn.Module) -> None:
     """Computes the threshold of the present scores, for all layers with ``threshold="global"``.
 
     Exactly ``size - int((1 - k) * size)`` of the ``size`` weights of these layers together are
-    kept. Of equal scores, those of later layers are kept, and the later ones within a layer.
+    kept. Ties between scores go to later layers, and to later weights within a layer.
     Networks within ``network`` that :func:`share_threshold` was called for have one each.
 
     Raises:
@@ -61,7 +61,7 @@ def update_thresholds(network: nn.Module) -> None:
 
 @torch.no_grad()
 def refresh_thresholds(model: nn.Module) -> None:
-    """Before masks are read outside of a forward pass: computes the thresholds that are shared.
+    """Computes the shared thresholds, for masks that are read outside of a forward pass.
 
     As :func:`update_thresholds`, of each network that :func:`layers_together` finds. A part of a
     network has no threshold of its own: its layers keep what they hold.
@@ -78,8 +78,8 @@ def layers_together(model: nn.Module) -> list[tuple[list[ScoredLayer], bool]]:
     """The layers of ``model`` that have one threshold, network by network.
 
     A network is one that :func:`share_threshold` was called for, with its present layers. Other
-    layers are together that :func:`update_thresholds` was last called for at once. Those that it
-    was never called for are one network, unless they are beside such others: they may be a part.
+    layers form a network if the last call of :func:`update_thresholds` was the same for all of
+    them. Layers without a call form one, or a part of one if the model has layers with a call.
 
     Returns:
         The layers of each, and whether these are all layers of their network.

@@ -87,9 +87,9 @@ class PartlyLearned(nn.Module):
         return {}
 
     def values_replaced(self) -> None:
-        """Called after other tensors took the place of its learned ones, as those of another task.
+        """Called after other tensors took the place of its learned ones, such as another task's.
 
-        What was derived from them is forgotten here.
+        Values that were derived from them are dropped here.
         """
 
     def check_indices(self) -> None:

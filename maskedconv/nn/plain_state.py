@@ -94,7 +94,7 @@ def split_plain(
             continue
         forget_frozen(layer)
         del state_dict[prefix + entry.name]
-        # Without the graph of a Parameter, which only what is learned may have.
+        # Without the graph of a Parameter, which only learned values may have.
         full = full.detach()
         sizes = (entry.learned, entry.shape[entry.dim] - entry.learned)
         if entry.dim == layer.slice_dim:

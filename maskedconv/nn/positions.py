@@ -30,7 +30,7 @@ class AtPositions(AssembledWeight):
     """A layer that learns the values at ``positions`` of its weight. Its bias is frozen.
 
     Gradient, optimizer state and checkpoint hold those values alone. PyTorch computes the full
-    gradient of the weight, of which the positions are gathered, so this saves no time. The layer
+    gradient of the weight, and the positions are gathered from it, so this saves no time. The layer
     starts without positions; see :meth:`learn_`.
 
     Attributes:
@@ -146,7 +146,7 @@ class AtPositions(AssembledWeight):
         )
 
     def frozen_buffers(self) -> tuple[str, ...]:
-        # Where no network draws the positions again, they are a part of what is learned.
+        # Positions that no network draws again count as learned.
         drawn = isinstance(origin_of(self), NetworkOrigin)
         return ("frozen", "positions", "bias") if drawn else ("frozen", "bias")
 

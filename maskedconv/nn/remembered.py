@@ -79,7 +79,7 @@ def with_records(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 
 def remember_frozen(layer: PartlyLearned) -> None:
-    """Records what the frozen values are now, by a sum for each tensor."""
+    """Records the present frozen values, by a sum for each tensor."""
     vars(layer)[_SUMS] = _sums(layer)
 
 

@@ -26,7 +26,7 @@ _LIBRARY.define("scores_state(Tensor scores) -> Tensor")
 
 @dataclass(eq=False)
 class ThresholdGroup:
-    """The layers that were given one threshold together; each of them has this same object.
+    """The layers that were given one joint threshold; all of them have this object.
 
     Copies and pickles of a network have one of their own.
 
@@ -41,12 +41,12 @@ class SeenThreshold(NamedTuple):
     """The threshold of a network for a layer, and the scores that it belongs to.
 
     A copy or a pickle of a layer has scores of its own, so that None takes its place there. The
-    layer forgets it where others take the place of its scores. Changes through ``.data`` that leave
+    layer drops it when its scores are replaced. Changes through ``.data`` that leave
     these in their memory are not noticed.
 
     Attributes:
         threshold: of the network.
-        state: of the scores that it was computed of; in compiled code a tensor.
+        state: of the scores that it was computed from; in compiled code a tensor.
     """
 
     threshold: Threshold
@@ -54,14 +54,14 @@ class SeenThreshold(NamedTuple):
 
     @staticmethod
     def of(threshold: Threshold, scores: Tensor) -> SeenThreshold:
-        """Of the present ``scores``."""
+        """``threshold`` with the state of the present ``scores``."""
         if torch.compiler.is_compiling():
             # While a graph is recorded, its tensors have versions of their own.
             return SeenThreshold(threshold, torch.ops.maskedconv.scores_state(scores))
         return SeenThreshold(threshold, _state_of(scores))
 
     def belongs_to(self, scores: Tensor) -> bool:
-        """Whether ``scores`` are those that the threshold was computed of."""
+        """Whether ``scores`` are those that the threshold was computed from."""
         if isinstance(self.state, Tensor):
             return self.state.tolist() == _numbers_of(scores)
         return self.state == _state_of(scores)
@@ -77,8 +77,7 @@ class ThresholdHolder(PartlyLearned):
     """A layer with scores, which may hold the threshold of its network.
 
     Attributes:
-        threshold_group: of the layers that have one threshold with it; None as long as nothing has
-            said which they are.
+        threshold_group: of the layers that have one threshold with it; None until they are known.
     """
 
     scores: nn.Parameter
@@ -134,14 +133,14 @@ def _nothing() -> None:
 
 def _state_of(scores: Tensor) -> _State:
     version, address = version_and_address(scores)
-    # What a transform of torch.func or FakeTensorMode computes is of no use after it. Without any
+    # Results of a torch.func transform or FakeTensorMode are of no use after it. Without any
     # mode, FakeTensorMode is not looked for: this runs for each layer in each forward pass.
     passing = is_transformed() or bool(active_modes() and detect_fake_mode() is not None)
     return version, address, passing, None if address else WeakIdRef(scores)
 
 
 def _numbers_of(scores: Tensor) -> list[int]:
-    """What a tensor can hold of the state."""
+    """The part of the state that a tensor can hold."""
     return [int(one) for one in _state_of(scores)[:3]]
 
 

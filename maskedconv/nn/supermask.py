@@ -1,4 +1,4 @@
-"""SupermaskConv2d and SupermaskLinear: a random weight of which a learned mask keeps a part."""
+"""SupermaskConv2d and SupermaskLinear: a learned mask keeps a part of a random weight."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SupermaskConv2d(ScoredLayer):
         seed: draws weight and scores from this seed alone; None uses torch's global generator.
         frozen: a weight ``[O, I / groups, kH, kW]`` to use instead of a random one; ``seed`` then
             draws the scores alone. A tensor without a gradient is not copied: several layers may
-            share it. Of a Parameter, each layer has a tensor of its own in the same memory.
+            share it. For a Parameter, each layer has a tensor of its own in the same memory.
         device, dtype: of weight and scores; None for those of ``frozen`` if it is given.
 
     Input ``[N, C, H, W]`` or ``[C, H, W]``, output as ``nn.Conv2d``. The gradient of the

@@ -1,4 +1,4 @@
-"""SupermaskEmbedding: a random embedding of which a learned mask keeps a part."""
+"""SupermaskEmbedding: a learned mask keeps a part of a random embedding."""
 
 from __future__ import annotations
 

@@ -71,13 +71,13 @@ class _Source:
 
     @torch.no_grad()
     def refresh(self, *, compare: bool) -> None:
-        """Takes over what the parts have become since, as by a step of an optimizer.
+        """Takes over the present values of the parts, as after a step of an optimizer.
 
         Versions cannot tell whether they have changed, as ``.data`` leaves no trace in them.
 
         Args:
             compare: copies only values that differ. It takes several times as long as a copy, but a
-                copy of equal values counts as a change of what autograd has saved.
+                copy of equal values counts as a change of a saved tensor.
         """
         if self.whole.is_meta:
             return
@@ -118,7 +118,7 @@ class _WrittenThrough(Tensor):
             raise _refusal(name)
         with torch._C.DisableTorchFunctionSubclass():
             if func in _COPIES:
-                # Of the values alone: not of the layer that they are written to.
+                # A copy of the values alone, without the layer that they are written to.
                 args = (_detached_copy(args[0]), *args[1:])
             watched = _marked((args, kwargs))
             in_place = _is_in_place(name, kwargs)
@@ -235,17 +235,17 @@ def written_through(
 ) -> Tensor:
     """The tensor of ``read``, such that in-place changes to it or its views are written back.
 
-    Before a change it takes over what the layer's parts have become since. Setting ``.data`` writes
+    Before a change it takes over the present values of the layer's parts. Setting ``.data`` writes
     the values, and gives the layer their memory format. Whatever would be lost raises RuntimeError:
     setting ``.grad`` or ``requires_grad``, hooks, other memory, a change by a function that PyTorch
     does not name as one in place. NumPy gets a view that cannot be written.
 
     In compiled code, while a graph is exported or traced, and for tensors without values
-    (FakeTensor) it is what ``read`` returns, to be read only: nothing there sees a change in place.
+    (FakeTensor) it is the result of ``read``, to be read only: no change in place is noticed there.
 
     Args:
         read: assembles parts of ``layer``, of any shape, in memory of its own.
-        now: pairs of a view of what ``read`` returned earlier, and the values of the parts there.
+        now: pairs of a view of an earlier result of ``read``, and the values of the parts there.
             The views make up all of it; the values are of any type and device.
         write: copies values to the parts.
 

@@ -70,8 +70,8 @@ class Operator:
             of an earlier kernel of the table: on CUDA they are tried only where that one cannot run
             or is wrong.
         reference_on_cpu: no kernel runs on the CPU without being asked for.
-        timed_reference: what the caller runs where the reference is chosen, if that is more than
-            the reference.
+        timed_reference: the function that the caller runs if the reference is chosen, if it does
+            more than the reference.
         timed_problem: gives the problem to time, if running the one at hand has effects.
         compare: how the outputs of a kernel are compared with the reference's.
     """

@@ -43,7 +43,7 @@ def is_plain(tensor: Tensor) -> bool:
 
 
 def version_and_address(tensor: Tensor) -> tuple[int, int]:
-    """What changes when the values do, except through ``.data``; 0 for what it does not have.
+    """Version and address; they change with the values, except through ``.data``. 0 if missing.
 
     Another tensor may get the address when this one is gone. Works under an active
     TorchDispatchMode, too.

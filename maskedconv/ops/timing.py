@@ -42,7 +42,7 @@ class CudaQueue:
             torch.cuda._sleep(int(milliseconds * _CYCLES_A_MILLISECOND))
 
     def synchronize(self) -> None:
-        # Of this stream alone: on another one a collective operation may wait for another rank.
+        # This stream alone: on another one a collective operation may wait for another rank.
         torch.cuda.current_stream(self._device).synchronize()
 
     def is_capturing(self) -> bool:

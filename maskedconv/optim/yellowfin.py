@@ -22,7 +22,7 @@ _SLOW_START_WINDOWS = 10
 # Beyond these the root of the cubic is 1 or 0 to machine precision.
 _SMALLEST_P, _LARGEST_P = 1e-30, 1e30
 _TUNER = "tuner"
-# Settings of the measurement, which is of all groups together.
+# Settings of the measurement, which all groups share.
 _SHARED_SETTINGS = ("beta", "window", "clip")
 
 
@@ -268,7 +268,7 @@ def single_step(
 
 
 def _dtype_of_state(parameter: Tensor) -> torch.dtype:
-    """That of the parameter, but float32 at least."""
+    """The type of the parameter, at least float32."""
     return torch.promote_types(parameter.dtype, torch.float32)
 
 

@@ -41,13 +41,13 @@ class Claim:
     """A claim of a paper.
 
     Attributes:
-        cases: finds the cases in the settings of the claim's item. It is called with all of them,
-            whose accuracy may be unknown, and with the finished ones alone.
+        cases: finds the cases in the settings of the claim's item. It is called with all of them
+            (accuracies may be unknown), and with the finished ones alone.
         printed: whether the cases compare with a printed number. Then only runs with the same
             network, images and epochs make cases.
         named: the names of the cases that the text names. One that is not among the cases is an
             undecided case.
-        families: the same for families of networks, of which any case will do.
+        families: the same for families of networks; any case of a family will do.
     """
 
     id: str

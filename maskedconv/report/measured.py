@@ -41,7 +41,7 @@ class Measured:
 
     @property
     def known(self) -> bool:
-        """Whether the value is a number; False for what is computed from ``UNKNOWN``."""
+        """Whether the value is a number; False for values computed from ``UNKNOWN``."""
         return math.isfinite(self.value)
 
     def __abs__(self) -> Measured:
@@ -73,7 +73,7 @@ class Measured:
         return self - Measured(threshold)
 
     def _of(self, seeds: Sequence[int]) -> Measured:
-        """What it would be of these of its seeds alone."""
+        """The same measurement over ``seeds`` alone."""
         if not self.by_seed or len(seeds) == len(self.by_seed):
             return self
         by_seed = {seed: self.by_seed[seed] for seed in seeds}

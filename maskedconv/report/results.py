@@ -145,7 +145,7 @@ class SeedGroup:
 
     @property
     def independent_tests(self) -> int | None:
-        """The number of test examples, of which translations of one number count as one."""
+        """The number of test examples; translations of one number count as one."""
         related = data.describe(self.config.dataset).related
         return None if self.test_images is None else self.test_images // related
 

@@ -1,4 +1,4 @@
-"""Where runs are executed: in processes of this machine, or as tasks of a Ray cluster.
+"""The engine of runs: processes of this machine, or tasks of a Ray cluster.
 
 Imports neither torch nor ray.
 """

@@ -24,7 +24,7 @@ def disagreement(
 
     Args:
         found, expected: of each group.
-        used: values of all kinds, of which the tensors count.
+        used: values of all kinds; only tensors count.
     """
     kinds = [one for one in (*used, *expected) if isinstance(one, Tensor)]
     allowed = math.sqrt(max(map(_epsilon, kinds)))

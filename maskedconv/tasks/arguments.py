@@ -21,7 +21,7 @@ def check_head(head: nn.Module, tasks: nn.Module, replaced: nn.Module | None) ->
     """TypeError or ValueError for a head that no new task can have.
 
     Args:
-        tasks: the module of all tasks, of which none may have a part of ``head``.
+        tasks: the module of all tasks; none of them may have a part of ``head``.
         replaced: a module whose place ``head`` takes; it may have such parts.
     """
     if not isinstance(head, nn.Module):

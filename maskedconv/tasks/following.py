@@ -89,7 +89,7 @@ class Following(OwnHooks):
         if owner is None or not self._tasks_differ() or current_pass() != NO_PASS:
             return
         task = str(owner.active)
-        # What the model returns as it got it belongs to another forward pass.
+        # Inputs that the model returns unchanged belong to another forward pass.
         before = list(_nodes((arguments, options)))
         for node in _nodes(output):
             if not any(node is other for other in before):

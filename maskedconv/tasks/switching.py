@@ -1,4 +1,4 @@
-"""A model of which one of several tasks is active, switched by reference."""
+"""A model with several tasks, one of them active, switched by reference."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Switching(nn.Module):
         self._prepare()
 
     def _prepare(self) -> None:
-        """Makes what a copy or pickle does not have."""
+        """Makes the attributes that a copy or pickle does not have."""
         self._lock = threading.RLock()
         self._user: int | None = None  # the thread that is within using()
         self._is_empty = False  # whether the model has no values of any task
@@ -180,7 +180,7 @@ class Switching(nn.Module):
                 self._active = None
 
     def nbytes(self, name: str) -> int:
-        """Bytes in memory of what a task has for itself.
+        """Bytes in memory of a task's own values.
 
         Raises:
             ValueError: there is no such task.
@@ -190,7 +190,7 @@ class Switching(nn.Module):
             return count_bytes(self._present() if name == self._active else stored.values())
 
     def named_modules(self, *arguments: Any, **options: Any) -> Any:
-        """As ``nn.Module``, for which the values of the active task are those of the model now."""
+        """As ``nn.Module``, after the model's values are stored as those of the active task."""
         self._store_present()
         return super().named_modules(*arguments, **options)
 

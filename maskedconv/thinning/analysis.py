@@ -159,7 +159,7 @@ class Analysis(fx.Interpreter):
     def _joined(self, n: fx.Node, result: Tensor) -> Channels | None:
         """The channels of a concatenation."""
         dimension, sources = argument(n, 1, "dim"), argument(n, 0, "tensors")
-        # Either may be a result of the forward pass, such as a part of what chunk() returns.
+        # Either may be a result of the forward pass, such as a part of the result of chunk().
         if not isinstance(dimension, int) or not isinstance(sources, (list, tuple)):
             return None
         if dimension % result.dim() != 1:
@@ -226,7 +226,7 @@ class Analysis(fx.Interpreter):
                 self.groups.keep(read.result.ids[:1], read.name)
 
     def _keep_carriers(self) -> None:
-        """Of the constants before a padded convolution, one stays for all."""
+        """Keeps one constant channel for all before a padded convolution."""
         for read in self.reads:
             if read.source is None or not shows_border(read.layer) or read.layer.groups > 1:
                 continue

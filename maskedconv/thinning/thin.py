@@ -49,10 +49,10 @@ def thin(model: nn.Module, *inputs: Any) -> tuple[nn.Module, ThinReport]:
     the last of its layer; ``report.kept`` counts these. ``model`` itself does not change.
 
     Args:
-        inputs: what the model is called with, such as ``[N, C, H, W]``; outputs are compared.
+        inputs: arguments of the model, such as ``[N, C, H, W]``; outputs are compared.
 
     Returns:
-        A plain network of the same class in evaluation mode, and what was removed.
+        A plain network of the same class in evaluation mode, and a report of the removed channels.
 
     Raises:
         ValueError: ``inputs`` are missing, torch.fx cannot trace the model, its output is not one

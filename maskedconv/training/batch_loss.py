@@ -10,14 +10,14 @@ from maskedconv.data import Task
 class BatchLoss:
     """The loss of a batch, computed by all processes that share it.
 
-    Outputs are those of the share's examples, targets are of the whole batch.
+    Outputs are of the share's examples, targets of the full batch.
     """
 
     def __init__(self, dataset: Task) -> None:
         self._dataset = dataset
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """A value [], whose mean over the processes is the mean loss of the batch.
+        """A value []; its mean over the processes is the mean loss of the batch.
 
         DistributedDataParallel computes this mean of the gradients.
         """

@@ -22,7 +22,7 @@ class Recorder(Protocol):
         """Runs ``function`` as before a capture; returns where it waited for the device, or ""."""
 
     def record(self, function: Callable[[], object]) -> Callable[[], None]:
-        """Captures ``function`` without executing it; returns what replays the capture."""
+        """Captures ``function`` without executing it; returns a function that replays it."""
 
 
 class CapturedStep:

@@ -31,7 +31,7 @@ class CudaGraphs:
         return waits[0] if waits else ""
 
     def record(self, function: Callable[[], object]) -> Callable[[], None]:
-        """Captures ``function`` without executing it; returns what replays the capture."""
+        """Captures ``function`` without executing it; returns a function that replays it."""
         graph = torch.cuda.CUDAGraph()
         # The outer context restores the stream after an error as well; torch.cuda.graph does not.
         with self._aside(), torch.cuda.graph(graph, stream=self._stream):

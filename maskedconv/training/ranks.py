@@ -31,7 +31,7 @@ class Ranks(Protocol):
     """All processes of a training; each calls the same methods in the same order."""
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """``model``, whose gradients become the means over the processes in backward."""
+        """``model``; its gradients become the means over the processes in backward."""
 
     def any(self, wish: bool) -> bool:
         """Whether a process has the wish."""
@@ -119,7 +119,7 @@ class Group:
 
 
 def ranks_of(share: Share) -> Ranks:
-    """The processes of which each computes such a share.
+    """The processes that compute such shares.
 
     Raises:
         ValueError: the process group is none of as many processes.

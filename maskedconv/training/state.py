@@ -63,7 +63,7 @@ class Position:
         }
 
     def state_of_other(self) -> dict[str, Any]:
-        """What differs between the processes of a training, as tensors and JSON values.
+        """The state that differs between the processes of a training: tensors and JSON values.
 
         Together with the :meth:`state` of the first process, it restores another one.
         """

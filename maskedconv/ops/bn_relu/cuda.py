@@ -35,7 +35,7 @@ _TILE = 16  # channels, at least, for which blocks that have ended are counted
 class Workspace(NamedTuple):
     """Memory in which blocks leave sums for the last one, and the GPU's size.
 
-    Each call has memory of its own, whose counters it sets to 0. So nothing is shared by launches
+    Each call has memory of its own, and sets its counters to 0. So nothing is shared by launches
     on two streams, or by two CUDA graphs, and no graph depends on the replay of another.
 
     Attributes:

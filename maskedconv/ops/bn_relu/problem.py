@@ -38,7 +38,7 @@ class Normalisation(NamedTuple):
         eps: float,
         uses_batch_stats: bool,
     ) -> Normalisation:
-        """That of mean and biased variance, both ``[C]``, float32 (float64 for double)."""
+        """The normalisation by mean and biased variance, ``[C]``, float32 (float64 for double)."""
         mean, var = moments
         inverse_deviation = (var + eps).rsqrt()
         scale = inverse_deviation

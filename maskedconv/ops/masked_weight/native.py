@@ -64,7 +64,7 @@ def find_threshold(problem: ThresholdProblem) -> Threshold:
     threads = torch.get_num_threads()
     compiled.find_threshold(address(dense), score.numel(), num_kept, *pointers, threads)
     if not score.is_contiguous() and int(first) != 0:
-        # The index is that in memory, but must be that of the row-major order.
+        # The index is the one in memory, but must be the row-major one.
         dense = score.contiguous()
         compiled.find_threshold(address(dense), score.numel(), num_kept, *pointers, threads)
     return Threshold(value, first)

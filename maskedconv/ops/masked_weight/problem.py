@@ -96,7 +96,7 @@ class MaskProblem(NamedTuple):
         return self._replace(weight=weight, score=score, threshold=Threshold(value, first))
 
     def stand_in(self, random: Callable[[Tensor], Tensor]) -> MaskProblem:
-        """The same problem with values of ``random``, of which a part is kept."""
+        """The same problem with values of ``random``; a part of them is kept."""
         value, first = self.threshold
         threshold = Threshold(torch.full_like(value, 0.5), torch.zeros_like(first))
         weight, score = random(self.weight), random(self.score)

@@ -28,7 +28,7 @@ def find_threshold(problem: ThresholdProblem) -> Threshold:
     magnitude = score.detach().abs().flatten()
     value = _select(magnitude, score.numel() - num_kept)
     above, equal = _compare(magnitude, value)
-    # The ties before `first` are dropped. Their number is less than that of all ties.
+    # The ties before `first` are dropped. They are fewer than all ties.
     ties = equal.cumsum(0)
     dropped = ties[-1] - (num_kept - above.sum())
     first = (ties <= dropped).sum()
@@ -84,7 +84,7 @@ def _select(magnitude: Tensor, index: int) -> Tensor:
 
 
 def _compare(magnitude: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Where ``magnitude`` is above ``value``, and where it equals it; NaN is the largest."""
+    """Masks of ``magnitude`` above ``value``, and equal to it; NaN is the largest."""
     undefined, value_undefined = magnitude.isnan(), value.isnan()
     above = (magnitude > value) | (undefined & ~value_undefined)
     return above, (magnitude == value) | (undefined & value_undefined)

@@ -74,7 +74,7 @@ def run(problem: WeightGradProblem) -> Tensor:
     floats, counters = _workspace(input.dtype, input.shape, problem.shape, problem.geometry, limits)
     with torch.cuda.device(input.device):
         out, prologue = gpu.new_result(problem), gpu.prologue(problem)
-        # Of this call alone, as of ops/bn_relu/cuda.py; the launch sets the counters to 0.
+        # Memory of this call alone, as in ops/bn_relu/cuda.py; the launch sets the counters to 0.
         workspace = out.new_empty(floats) if floats else None
         counted = out.new_empty(counters, dtype=torch.int32) if counters else None
         native.loaded().weight_grad_wgmma(

@@ -23,7 +23,7 @@ class Limits(NamedTuple):
 
 @functools.cache
 def limits_of(device: torch.device) -> Limits:
-    """Those of ``device``."""
+    """The limits of ``device``."""
     properties: Any = torch.cuda.get_device_properties(device)
     return Limits(properties.multi_processor_count, properties.shared_memory_per_block_optin)
 

@@ -88,7 +88,7 @@ def _run(
 
 
 def kind(config: RunConfig) -> str:
-    """What a run learns, as text."""
+    """The variant of a run, as text."""
     if is_reference(config):
         return LEARNED
     if config.method == "supermask":

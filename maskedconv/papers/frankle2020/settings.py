@@ -1,4 +1,4 @@
-"""What the networks learn, and how a run is recognised. Does not import torch."""
+"""The learned parts of the networks, and their runs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _IMAGENET = {18: 9_600, 34: 17_024, 50: 53_120, 101: 105_344, 200: 176_000}
 
 @dataclass(frozen=True)
 class Setting:
-    """One choice of what is learned.
+    """One choice of the learned part.
 
     Attributes:
         fields: of the run's configuration; ``method_options`` are added for the control.
@@ -64,7 +64,7 @@ def _norm_parameters_of(network: Network) -> int:
 
 
 def norm_parameters(depth: int, width: int) -> int:
-    """How many γ and β a ResNet has: those of the first layer, the blocks, and two shortcuts."""
+    """The number of γ and β of a ResNet: first layer, blocks, and two shortcuts."""
     first, middle, last = (width * channels for channels in _CHANNELS)
     blocks = (depth - 2) // 6
     return 2 * (first + 2 * blocks * (first + middle + last) + middle + last)

@@ -124,7 +124,7 @@ def _learned(preset: SupermaskPreset, network: Network, dataset: str, seed: int)
 
 
 def kind(config: RunConfig) -> str:
-    """What a run learns, as text."""
+    """The learned values of a run, as text."""
     if is_reference(config):
         return "weights"
     return f"scores, {_NAMES[str(method_option(config, 'weights'))]}"

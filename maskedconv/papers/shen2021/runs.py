@@ -76,7 +76,7 @@ def _folded(network: Network) -> Network:
 
 
 def kind(config: RunConfig) -> str:
-    """What is learned: one of ``KINDS``."""
+    """The kind of a run, one of ``KINDS``."""
     if config.lr == UNTRAINED_LR:
         return UNTRAINED
     if config.method == "slice":
