@@ -14,9 +14,11 @@ HEADER = """\
 ours / nn.Conv2d | ours / sliced | zeroed: ours / nn.Conv2d | ours / narrow |
 |---|--:|--:|--:|--:|--:|--:|"""
 STEPS_HEADER = """\
-| network, learned | step: ours / nn.Conv2d | ours / compiled nn.Conv2d | ours / sliced | \
-ours / narrow | peak memory: ours / nn.Conv2d |
-|---|--:|--:|--:|--:|--:|"""
+| network, {batch} | step: ours / nn.Conv2d | ours / compiled nn.Conv2d | \
+ours / sliced or narrow | peak memory: ours / nn.Conv2d |
+|---|--:|--:|--:|--:|"""
+# The best plain implementation, in settings in which it is measured.
+BEST_PLAIN = ("sliced backward", "narrow and pad")
 
 
 def rows_of(name: str) -> list[Row]:
@@ -53,30 +55,37 @@ def _layer_line(rows: list[Row], layer: Layer) -> str:
         ratio("forward and backward", tenth, "maskedconv", "conv2d", "zero"),
         ratio("forward and backward", tenth, "maskedconv", "narrow and pad", "zero"),
     ]
-    # Without spaces that can break, as narrow pages would give this column a line per word.
-    name = str(layer).replace("->", "→").replace(" ", "\N{NO-BREAK SPACE}")
+    name = _unbroken(str(layer).replace("->", "→"))
     return f"| {name} | {' | '.join(cells)} |"
+
+
+def _unbroken(label: str) -> str:
+    """The label without spaces that can break: narrow pages would give it a line per word."""
+    return label.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def step_table() -> str:
     """A row for each network and setting."""
-    lines = [
-        _step_line(row, dtype)
+    rows = [
+        (row, dtype)
         for dtype, name in (("float32", "steps"), ("bfloat16", "steps-bfloat16"))
         for row in rows_of(name)
     ]
-    return "\n".join([STEPS_HEADER, *lines])
+    (batch,) = {row["layer"].partition(", ")[2] for row, _ in rows}
+    lines = [_step_line(row, dtype) for row, dtype in rows]
+    return "\n".join([STEPS_HEADER.format(batch=batch), *lines])
 
 
 def _step_line(row: dict[str, Any], dtype: str) -> str:
     over = row["ours_over"]["maskedconv"]
     peaks = row["peak_bytes"]  # without any by bench.steps --brief
     peak = f"{peaks['maskedconv'] / peaks['conv2d']:.2f}" if peaks else "–"
-    peers = ("conv2d", "conv2d compiled", "sliced backward", "narrow and pad")
+    best_plain = next((name for name in BEST_PLAIN if name in over), "")
+    peers = ("conv2d", "conv2d compiled", best_plain)
     ratios = [f"{over[name]:.2f}" if name in over else "–" for name in peers]
-    label = f"{row['layer']}, {dtype}, p = {row['learned']:g}"
-    label += " zero" if row["frozen"] == "zero" else ""
-    return f"| {' | '.join([label, *ratios, peak])} |"
+    label = f"{row['layer'].partition(', ')[0]}, {dtype}, p = {row['learned']:g}"
+    label += ", zeroed" if row["frozen"] == "zero" else ""
+    return f"| {' | '.join([_unbroken(label), *ratios, peak])} |"
 
 
 def tables() -> str:
