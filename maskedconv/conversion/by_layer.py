@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from maskedconv.conversion.naming import Layers, matches, shortened
+from maskedconv.conversion.naming import Layers, matches, remedy, shortened
 
 Value = TypeVar("Value")
 Check = Callable[[Any], Value]
@@ -50,6 +50,7 @@ def _by_pattern(
         if not named:
             raise ValueError(
                 f"{argument} has {pattern!r}, which matches no layer that is converted"
+                + remedy(pattern, (name for name, _ in chosen))
             )
         for name in named:
             found.setdefault(name, checked)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import nn
 
 from maskedconv.conversion.convolutions import obstacles, partly_learned_layers, plain_layers
-from maskedconv.conversion.naming import Layers, grouped, matches
+from maskedconv.conversion.naming import Layers, grouped, matches, remedy
 from maskedconv.conversion.outside import Outside
 from maskedconv.methods import Method
 
@@ -95,7 +95,9 @@ def _check_patterns(selection: Selection, known: Sequence[str], kinds: str) -> N
     for argument in ("include", "exclude"):
         for pattern in getattr(selection, argument) or ():
             if not any(matches(name, [pattern]) for name in known):
-                raise ValueError(f"{argument} has {pattern!r}, which matches no {kinds}")
+                raise ValueError(
+                    f"{argument} has {pattern!r}, which matches no {kinds}{remedy(pattern, known)}"
+                )
 
 
 def _check_included(selection: Selection, selected: list[str], left: dict[str, str]) -> None:

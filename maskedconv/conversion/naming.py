@@ -32,6 +32,16 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
+def remedy(pattern: str, names: Iterable[str]) -> str:
+    """The end of an error about a pattern that matches none of ``names``.
+
+    It says how the layers of a module are named if the pattern is the name of one.
+    """
+    if any(name.startswith(f"{pattern}.") for name in names):
+        return f"; {f'{pattern}.*'!r} matches those in {pattern}"
+    return ""
+
+
 def grouped(reasons: Mapping[str, str]) -> str:
     """``reasons`` in one line: each reason once, with the names of some layers that have it."""
     names: defaultdict[str, list[str]] = defaultdict(list)

@@ -192,3 +192,18 @@ def test_what_is_no_method(method, expected):
         convert_(nn.Sequential(nn.Conv2d(3, 8, 3)), method=method)
     with pytest.raises(TypeError, match=expected):
         models.create("resnet_8", method=method)
+
+
+@pytest.mark.parametrize("argument", ["exclude", "include", "learned", "which"])
+def test_the_name_of_a_module_is_answered_by_the_pattern_for_its_layers(argument):
+    model = nn.ModuleDict(
+        {"layer1": nn.Sequential(nn.Conv2d(3, 4, 1)), "layer10": nn.Conv2d(3, 4, 1)}
+    )
+    value = {"layer1": "last", "*": "first"} if argument == "which" else {"layer1": 1, "*": 2}
+    options = {argument: value if argument in ("learned", "which") else "layer1"}
+    with pytest.raises(
+        ValueError, match=r"'layer1', which .*; 'layer1\.\*' matches those in layer1$"
+    ):
+        convert_(model, **{"learned": 1, **options})
+    with pytest.raises(ValueError, match=r"include has 'layer', which matches no nn\.Conv2d$"):
+        convert_(model, learned=1, include="layer")
