@@ -19,7 +19,10 @@ LEAST_EPOCHS = 5  # of fewer, a curve shows little more than a table
 
 
 def build(results: Results, folder: Path) -> list[Block]:
-    """A figure for each item and data set; shared runs are drawn once. Empty without figures."""
+    """A figure for each item and data set; shared runs are drawn once. Empty without figures.
+
+    Planned settings without a run are left out.
+    """
     blocks: list[Block] = [
         Text(
             "Test accuracy by epoch. Darker lines learn more; dashed lines have a zeroed rest. One "
@@ -30,7 +33,7 @@ def build(results: Results, folder: Path) -> list[Block]:
     for item in (item for item in results.items if item.curves):
         chosen = [s for s in results.seed_groups(item.id) if s.config.key not in drawn]
         drawn |= {setting.config.key for setting in chosen}
-        long = [setting for setting in chosen if setting.config.epochs >= LEAST_EPOCHS]
+        long = [one for one in chosen if one.config.epochs >= LEAST_EPOCHS and _has_curve(one)]
         for dataset, here in datasets(long).items():
             top, label = top_of(here), dataset_title(dataset)
             pictures = [
@@ -81,6 +84,10 @@ def curves_panel(settings: list[SeedGroup], top: float) -> Draw:
         legend(axes, columns=4)
 
     return panel
+
+
+def _has_curve(setting: SeedGroup) -> bool:
+    return any(run.history for run in setting.runs)
 
 
 def _number(value: float | None) -> float:

@@ -177,6 +177,23 @@ def test_curves_draw_a_shared_run_once(tmp_path):
     ]
 
 
+def test_a_planned_run_has_no_curve(tmp_path, monkeypatch):
+    drawn = []
+
+    def panel(settings, top):
+        drawn.extend(setting.config.learned for setting in settings)
+        return lambda axes: None
+
+    monkeypatch.setattr(curves, "curves_panel", panel)
+    runs = [config("wrn_10_1", learned=learned) for learned in (0.1, 0.4)]
+    curves.build(
+        load(write_folder(tmp_path / "some", {"fig1": runs}, small_top1, skip=1)), tmp_path
+    )
+    assert drawn == [0.1]
+    none = load(write_folder(tmp_path / "none", {"fig1": runs}, small_top1, skip=2))
+    assert curves.build(none, tmp_path) == []
+
+
 def test_a_figure_without_panels_is_left_out(tmp_path):
     """Accuracy against k has no panel if a single k was run."""
     runs = [run for run in runs_of("supermask") if dict(run.method_options).get("k") == 0.3]
