@@ -74,7 +74,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
     """Panels and tables, with the paper's numbers."""
     blocks: list[Block] = [
         Text(
-            "Only one part of the network is learned, and BatchNorm's affine parameters. The rest "
+            "BatchNorm's affine parameters and one part of the network are learned. The rest "
             f"is frozen at its random values. Accuracy after {epochs_text(settings)}."
         )
     ]
