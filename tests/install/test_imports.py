@@ -32,8 +32,8 @@ LAYERS = (
     ("__main__",),
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
-# The package itself is the report's command, and passes the papers down.
-UPWARD = {("report", "papers")}
+# The package itself is the report's command: it takes typer from cli, and passes the papers down.
+UPWARD = {("report", "cli"), ("report", "papers")}
 
 
 def files_of(part):
