@@ -7,7 +7,6 @@ Kept bytes do not depend on the device and are proportional to the batch size.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import platform
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,6 +17,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from bench.peaks import median_peak
 from bench.results import FOLDER
 from bench.saved_bytes import saved_bytes
 from bench.timing import ratio, time_together
@@ -72,13 +72,8 @@ def step(model: nn.Module, images: Tensor) -> None:
 
 
 def peak(setting: Setting, is_fused: bool) -> int:
-    """Bytes that a training step adds to a process of its own: the median of three."""
-    context = multiprocessing.get_context("spawn")
-    found = []
-    for _ in range(3):
-        with context.Pool(1) as pool:
-            found.append(pool.apply(_peak, (setting, is_fused)))
-    return sorted(found)[1]
+    """Bytes that a training step adds to a process: the median of several processes."""
+    return median_peak(_peak, setting, is_fused)
 
 
 def _peak(setting: Setting, is_fused: bool) -> int:

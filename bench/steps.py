@@ -10,7 +10,6 @@ has none, as the compiler's own memory would count. ``--dtype bfloat16`` compute
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import results
+from bench.peaks import median_peak
 from bench.peers import IMPLEMENTATIONS, ZEROED
 from bench.plain_networks import PLAIN, plain_forward
 from bench.results import Row, row
@@ -36,7 +36,6 @@ INDEPENDENT = ("conv2d", COMPILED)
 PARTLY = tuple(name for name in IMPLEMENTATIONS if name not in ("maskedconv", "conv2d"))
 PEERS = (*PARTLY, *ZEROED, *BY_COMPILER)
 STEPS_FOR_PEAK = 3
-PROCESSES_FOR_PEAK = 3
 
 
 class Setting(NamedTuple):
@@ -125,12 +124,7 @@ def images_and_labels(device: str) -> tuple[Tensor, Tensor]:
 
 def peak_bytes(implementation: str, setting: Setting) -> int:
     """Peak bytes of a few training steps, minus those before: the median of several processes."""
-    context = multiprocessing.get_context("spawn")
-    found = []
-    for _ in range(PROCESSES_FOR_PEAK):
-        with context.Pool(1) as pool:
-            found.append(pool.apply(_peak_bytes, (implementation, setting)))
-    return sorted(found)[PROCESSES_FOR_PEAK // 2]
+    return median_peak(_peak_bytes, implementation, setting)
 
 
 def _peak_bytes(implementation: str, setting: Setting) -> int:
