@@ -28,14 +28,18 @@ WAYS = (*BACKENDS, "all filters")
 LEAST = 0.02  # fraction of the time; a smaller loss is not worth a rule
 
 
-def steps(layer: Layer, learned: int, dtype: torch.dtype) -> dict[str, Callable[[], None]]:
-    """Forward and backward with each algorithm."""
+def steps(
+    layer: Layer, learned: int, dtype: torch.dtype, zeroed: bool
+) -> dict[str, Callable[[], None]]:
+    """Forward and backward with each algorithm; without all filters if some are zero."""
     x, grad = tensors(layer, "cpu", dtype)
     x.requires_grad_(layer.in_channels > 3)
     conv = plain(layer, "cpu", dtype)
 
     def step_of(way: str) -> Callable[[], None]:
-        module = MaskedConv2d.from_conv2d(conv, learned=learned)
+        module = MaskedConv2d.from_conv2d(
+            conv, learned=learned, frozen="zero" if zeroed else "keep"
+        )
         module.backend = BACKENDS.get(way)
 
         def forward() -> Tensor:
@@ -52,27 +56,7 @@ def steps(layer: Layer, learned: int, dtype: torch.dtype) -> dict[str, Callable[
 
         return step
 
-    return {way: step_of(way) for way in WAYS}
-
-
-def zeroed_steps(layer: Layer, learned: int, dtype: torch.dtype) -> dict[str, Callable[[], None]]:
-    """Forward and backward of the layer whose other filters are zero."""
-    x, grad = tensors(layer, "cpu", dtype)
-    x.requires_grad_(layer.in_channels > 3)
-    conv = plain(layer, "cpu", dtype)
-
-    def step_of(backend: str | None) -> Callable[[], None]:
-        module = MaskedConv2d.from_conv2d(conv, learned=learned, frozen="zero")
-        module.backend = backend
-
-        def step() -> None:
-            x.grad = None
-            module.zero_grad()
-            module(x).backward(grad)
-
-        return step
-
-    return {way: step_of(backend) for way, backend in BACKENDS.items()}
+    return {way: step_of(way) for way in (BACKENDS if zeroed else WAYS)}
 
 
 def chosen(layer: Layer, learned: int, dtype: torch.dtype) -> str:
@@ -84,7 +68,7 @@ def chosen(layer: Layer, learned: int, dtype: torch.dtype) -> str:
 
 def measure(rounds: int, dtype: torch.dtype, zeroed: bool) -> list[Row]:
     """A row for each distinct layer and number of learned filters, without fully learned layers."""
-    numbers, make = (few_numbers, zeroed_steps) if zeroed else (numbers_of_filters, steps)
+    numbers = few_numbers if zeroed else numbers_of_filters
     frozen = "zero" if zeroed else "random"
     layers = dict.fromkeys(layer for network in NETWORKS for layer in layers_of(network))
     rows: list[Row] = []
@@ -92,7 +76,7 @@ def measure(rounds: int, dtype: torch.dtype, zeroed: bool) -> list[Row]:
         for learned in numbers(layer):
             if learned == layer.out_channels:
                 continue
-            samples = time_together(make(layer, learned, dtype), "cpu", rounds)
+            samples = time_together(steps(layer, learned, dtype, zeroed), "cpu", rounds)
             way = "kernel" if zeroed else chosen(layer, learned, dtype)
             rows.append(row("ways", layer, learned, frozen, None, samples, chosen=way))
         print(f"\r{position} of {len(layers)} layers", end="", flush=True)
