@@ -11,20 +11,23 @@ from bench.results import FOLDER, Row
 DEVICE = "cpu-x86_64-2-threads"
 HEADER = """\
 | layer | weight gradient, 1 filter: sliced / ours | p = .1: sliced / ours | step at p = .1: \
-ours / nn.Conv2d | ours / sliced | zeroed: ours / nn.Conv2d | ours / narrow |
+ours / nn.Conv2d | ours / fastest peer | zeroed: ours / nn.Conv2d | ours / fastest peer |
 |---|--:|--:|--:|--:|--:|--:|"""
 STEPS_HEADER = """\
 | network, {batch} | step: ours / nn.Conv2d | ours / compiled nn.Conv2d | \
-ours / sliced or narrow | peak memory: ours / nn.Conv2d |
+ours / fastest peer | peak memory: ours / nn.Conv2d |
 |---|--:|--:|--:|--:|"""
-# The best plain implementation, in settings in which it is measured.
-BEST_PLAIN = ("sliced backward", "narrow and pad")
 
 
 def rows_of(name: str) -> list[Row]:
     """The committed measurements with this name."""
     record = json.loads((FOLDER / f"{DEVICE}-{name}.json").read_text())
     return list(record["rows"])
+
+
+def fastest_peer(over: dict[str, float]) -> float:
+    """Time of this package over that of the fastest other implementation."""
+    return max(ratio for name, ratio in over.items() if not name.startswith("maskedconv"))
 
 
 def layer_table() -> str:
@@ -36,24 +39,22 @@ def layer_table() -> str:
 def _layer_line(rows: list[Row], layer: Layer) -> str:
     tenth = max(1, int(0.1 * layer.out_channels))
 
-    def ratio(what: str, learned: int, over: str, under: str, frozen: str = "random") -> str:
-        found = next(
-            row
+    def ours_over(what: str, learned: int, frozen: str = "random") -> dict[str, dict[str, float]]:
+        return next(
+            row["ours_over"]
             for row in rows
             if (row["what"], row["layer"], row["learned"], row["frozen"])
             == (what, str(layer), learned, frozen)
         )
-        if under in found["ours_over"]:
-            return f"{1 / found['ours_over'][under][over]:.2f}"
-        return f"{found['ours_over'][over][under]:.2f}"
 
+    gradients = [ours_over("weight gradient", learned) for learned in (1, tenth)]
+    steps = [
+        ours_over("forward and backward", tenth, frozen)["maskedconv"]
+        for frozen in ("random", "zero")
+    ]
     cells = [
-        ratio("weight gradient", 1, "sliced backward", "native"),
-        ratio("weight gradient", tenth, "sliced backward", "native"),
-        ratio("forward and backward", tenth, "maskedconv", "conv2d"),
-        ratio("forward and backward", tenth, "maskedconv", "sliced backward"),
-        ratio("forward and backward", tenth, "maskedconv", "conv2d", "zero"),
-        ratio("forward and backward", tenth, "maskedconv", "narrow and pad", "zero"),
+        *(f"{1 / one['native']['sliced backward']:.2f}" for one in gradients),
+        *(f"{ratio:.2f}" for over in steps for ratio in (over["conv2d"], fastest_peer(over))),
     ]
     name = _unbroken(str(layer).replace("->", "→"))
     return f"| {name} | {' | '.join(cells)} |"
@@ -80,12 +81,10 @@ def _step_line(row: dict[str, Any], dtype: str) -> str:
     over = row["ours_over"]["maskedconv"]
     peaks = row["peak_bytes"]  # without any by bench.steps --brief
     peak = f"{peaks['maskedconv'] / peaks['conv2d']:.2f}" if peaks else "–"
-    best_plain = next((name for name in BEST_PLAIN if name in over), "")
-    peers = ("conv2d", "conv2d compiled", best_plain)
-    ratios = [f"{over[name]:.2f}" if name in over else "–" for name in peers]
+    ratios = [over["conv2d"], over["conv2d compiled"], fastest_peer(over)]
     label = f"{row['layer'].partition(', ')[0]}, {dtype}, p = {row['learned']:g}"
     label += ", zeroed" if row["frozen"] == "zero" else ""
-    return f"| {' | '.join([_unbroken(label), *ratios, peak])} |"
+    return f"| {' | '.join([_unbroken(label), *(f'{ratio:.2f}' for ratio in ratios), peak])} |"
 
 
 def tables() -> str:
