@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from maskedconv.report.results import Run, SeedGroup, Stat
+from maskedconv.report.results import Run, SeedGroup, Stat, signed
 
 SEED_SPREAD = 0.5  # smallest standard deviation between seeds, in points
 
@@ -122,6 +122,21 @@ def exceeds(difference: Measured, by: float = 0.0) -> bool | None:
     if not difference.known or nearest <= difference.spread:
         return None
     return difference.value >= by
+
+
+def at_most(difference: Measured, limit: float) -> bool | None:
+    """Whether ``difference`` is at most ``limit``; None if undecided, as for :func:`exceeds`."""
+    return exceeds(Measured(limit) - difference)
+
+
+def near(ours: Measured, printed: float, within: float) -> bool | None:
+    """Whether our accuracy is within ``within`` points of the printed one; None if undecided."""
+    return at_most(abs(ours.over(printed)), within)
+
+
+def beside_printed(ours: Measured, printed: float) -> str:
+    """Our and the printed accuracy as text."""
+    return f"{ours} against the printed {printed:g} % ({signed(ours.value - printed)})"
 
 
 def all_of(*outcomes: bool | None) -> bool | None:

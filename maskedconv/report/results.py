@@ -291,11 +291,6 @@ def split_label(learned: float | int) -> str:
     return "all" if learned == 1.0 else f"p = {learned:g}"
 
 
-def setting_order(config: RunConfig) -> tuple[bool, float | int]:
-    """Sort key: numbers of slices first, then fractions, both ascending."""
-    return isinstance(config.learned, float), config.learned
-
-
 def signed(number: float, digits: int = 1) -> str:
     """A difference with its sign: ``+1.5`` or ``−0.2``, with U+2212 as minus."""
     return f"{number:+.{digits}f}".replace("-", "−")

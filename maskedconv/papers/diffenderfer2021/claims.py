@@ -13,7 +13,14 @@ from maskedconv.papers.diffenderfer2021.printed import (
 )
 from maskedconv.report.claims import Case, Claim
 from maskedconv.report.masks import kept_fraction, method_option
-from maskedconv.report.measured import Measured, accuracy, exceeds
+from maskedconv.report.measured import (
+    Measured,
+    accuracy,
+    at_most,
+    beside_printed,
+    exceeds,
+    near,
+)
 from maskedconv.report.results import (
     SeedGroup,
     dataset_title,
@@ -54,7 +61,7 @@ def close_to_learned(settings: list[SeedGroup]) -> Iterator[Case]:
                 f"learned minus binary: {signed(gap.value)} points at "
                 f"k = {kept_fraction(setting.config):g}"
             )
-            yield Case(name, exceeds(Measured(CLEAR - gap.value, gap.spread)), evidence)
+            yield Case(name, at_most(gap, CLEAR), evidence)
 
 
 def binary_activations(settings: list[SeedGroup]) -> Iterator[Case]:
@@ -68,7 +75,7 @@ def binary_activations(settings: list[SeedGroup]) -> Iterator[Case]:
         if (reference := learned.get(where)) is not None:
             gap = reference - top1
             evidence = f"{top1}, learned weights {reference}: {signed(gap.value)} points"
-            yield Case(name, exceeds(Measured(CLEAR - gap.value, gap.spread)), evidence)
+            yield Case(name, at_most(gap, CLEAR), evidence)
 
 
 def learned_norm(settings: list[SeedGroup]) -> Iterator[Case]:
@@ -90,9 +97,8 @@ def printed(settings: list[SeedGroup]) -> Iterator[Case]:
         setting = run_of(number, settings)
         top1 = accuracy(setting)
         if top1 is not None:
-            off = abs(top1.value - number.top1)
-            evidence = f"{top1} against the printed {number.top1:g} %"
-            yield Case(number.network, exceeds(Measured(CLEAR - off, top1.spread)), evidence)
+            holds = near(top1, number.top1, CLEAR)
+            yield Case(number.network, holds, beside_printed(top1, number.top1))
 
 
 CLAIMS = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskedconv.papers.rosenfeld2018.author_runs import author_runs, comparison
-from maskedconv.papers.rosenfeld2018.criteria import CLEAR, SMALL, by_network, learns_little, named
+from maskedconv.papers.rosenfeld2018.criteria import CLEAR, SMALL, by_network, learns_little
 from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
 from maskedconv.papers.rosenfeld2018.printed import always, comparable
 from maskedconv.papers.rosenfeld2018.runs import splits
@@ -36,6 +36,7 @@ from maskedconv.report.tables import (
     datasets,
     epochs_text,
     file_name,
+    named,
     networks,
     one_network,
     order,

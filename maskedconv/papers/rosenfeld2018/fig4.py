@@ -24,14 +24,19 @@ from maskedconv.report.document import Block, Figure, Picture, Table, Text
 from maskedconv.report.drawing import draw, top_of
 from maskedconv.report.item import Item
 from maskedconv.report.learned import Mark, learned_panel
-from maskedconv.report.measured import Measured, accuracy, all_of, exceeds, mean
+from maskedconv.report.measured import (
+    Measured,
+    accuracy,
+    all_of,
+    exceeds,
+    mean,
+)
 from maskedconv.report.results import (
     SeedGroup,
     dataset_title,
     is_reference,
     sentence,
     setting_label,
-    setting_order,
     signed,
 )
 from maskedconv.report.style import BLUE, ORANGE
@@ -43,6 +48,7 @@ from maskedconv.report.tables import (
     epochs_text,
     file_name,
     networks,
+    setting_order,
 )
 from maskedconv.runs.config import RunConfig
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from maskedconv import data
-from maskedconv.papers.rosenfeld2018.criteria import by_network, named
+from maskedconv.papers.rosenfeld2018.criteria import by_network
 from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
 from maskedconv.papers.rosenfeld2018.printed import always, comparable
 from maskedconv.report.claims import Case, Claim
@@ -18,7 +18,13 @@ from maskedconv.report.document import Block, Figure, Table, Text
 from maskedconv.report.drawing import Draw, PointStyle, accuracy_axis, draw, legend, points, top_of
 from maskedconv.report.item import Item
 from maskedconv.report.measured import accuracy, exceeds
-from maskedconv.report.results import SeedGroup, Stat, dataset_title, network_label, sentence
+from maskedconv.report.results import (
+    SeedGroup,
+    Stat,
+    dataset_title,
+    network_label,
+    sentence,
+)
 from maskedconv.report.short_tables import beside, ordered
 from maskedconv.report.style import BLUE, ORANGE
 from maskedconv.report.tables import (
@@ -30,6 +36,7 @@ from maskedconv.report.tables import (
     epochs_text,
     file_name,
     last,
+    named,
     networks,
 )
 from maskedconv.runs.config import Option, RunConfig

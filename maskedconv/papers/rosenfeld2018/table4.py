@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from maskedconv.papers.rosenfeld2018.ensembles import (
     all_parameters,
     better,
-    by_network,
     kind,
     sharing_keeps_gain,
     stored,
@@ -20,12 +19,7 @@ from maskedconv.report.claims import Claim
 from maskedconv.report.document import Block, Figure, Table, Text
 from maskedconv.report.drawing import Draw, draw, legend
 from maskedconv.report.item import Item
-from maskedconv.report.results import (
-    SeedGroup,
-    dataset_title,
-    network_label,
-    signed,
-)
+from maskedconv.report.results import SeedGroup, dataset_title, network_label, signed
 from maskedconv.report.short_tables import short
 from maskedconv.report.style import BLACK, BLUE, GREY, RED
 from maskedconv.report.tables import (
@@ -37,6 +31,7 @@ from maskedconv.report.tables import (
     epochs_text,
     file_name,
     last,
+    networks_at_any_rate,
 )
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.experiment import recipe_run
@@ -112,7 +107,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         ),
     ]
     for dataset, here in datasets(ensembles).items():
-        for name, group in by_network(here).items():
+        for name, group in networks_at_any_rate(here).items():
             where = f"{name} on {dataset_title(dataset)}"
             start = next((s for s in starts if network_label(s.config) == name), None)
             blocks += [
@@ -254,7 +249,7 @@ def short_tables(settings: list[SeedGroup]) -> list[Table]:
     """The tables for a README."""
     found = []
     ensembles = [setting for setting in settings if setting.config.members]
-    for name, group in by_network(ensembles).items():
+    for name, group in networks_at_any_rate(ensembles).items():
         rows = []
         for shared, setting in better(group).items():
             theirs, sizes = TABLE4.get(shared), stored(setting)
