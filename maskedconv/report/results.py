@@ -5,6 +5,7 @@ All accuracies are top-1 on the test images, in percent.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -292,7 +293,9 @@ def split_label(learned: float | int) -> str:
 
 
 def signed(number: float, digits: int = 1) -> str:
-    """A difference with its sign: ``+1.5`` or ``−0.2``, with U+2212 as minus."""
+    """A difference with its sign: ``+1.5``, ``−0.2`` (U+2212), or ``unknown`` if not finite."""
+    if not math.isfinite(number):
+        return "unknown"
     return f"{number:+.{digits}f}".replace("-", "−")
 
 

@@ -20,6 +20,7 @@ from maskedconv.report.measured import (
     exceeds,
     is_finished,
     near,
+    over_common_seeds,
 )
 from maskedconv.report.results import SeedGroup, dataset_title, network_label, signed
 from maskedconv.report.tables import datasets, named
@@ -53,8 +54,9 @@ def above_random(groups: list[SeedGroup]) -> Iterator[Case]:
     for group, top1 in _only_bn(groups):
         other = control.get(named(group.config))
         if other is not None:
-            evidence = f"BN {top1}, random positions {other}"
-            yield Case(named(group.config), exceeds(top1 - other, CLEAR), evidence)
+            ours, other = over_common_seeds(top1, other)
+            evidence = f"BN {ours}, random positions {other}"
+            yield Case(named(group.config), exceeds(ours - other, CLEAR), evidence)
 
 
 def deeper(groups: list[SeedGroup]) -> Iterator[Case]:

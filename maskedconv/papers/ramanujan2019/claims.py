@@ -12,6 +12,7 @@ from maskedconv.report.measured import (
     all_of,
     at_most,
     exceeds,
+    over_common_seeds,
 )
 from maskedconv.report.results import SeedGroup, dataset_title, is_reference, signed
 from maskedconv.report.tables import datasets, named, networks_at_any_rate
@@ -54,7 +55,7 @@ def middle(settings: list[SeedGroup]) -> Iterator[Case]:
         if len(found) < 3 or HALF not in found:
             continue
         low, high = min(found), max(found)
-        half, *ends = found[HALF], found[low], found[high]
+        half, *ends = over_common_seeds(found[HALF], found[low], found[high])
         evidence = f"k = {HALF}: {half}; k = {low:g}: {ends[0]}; k = {high:g}: {ends[1]}"
         yield Case(name, all_of(*(exceeds(half - end) for end in ends)), evidence)
 
@@ -65,6 +66,7 @@ def constant(settings: list[SeedGroup]) -> Iterator[Case]:
         for k in sorted(constants.keys() & normals.keys()):
             ours, other = accuracy(constants[k]), accuracy(normals[k])
             if ours is not None and other is not None:
+                ours, other = over_common_seeds(ours, other)
                 evidence = f"signed constant {ours}, Kaiming normal {other}"
                 yield Case(f"{name}, k = {k:g}", exceeds(ours - other), evidence)
 
@@ -90,7 +92,7 @@ def _gaps(settings: list[SeedGroup]) -> Iterator[tuple[str, dict[float, Measured
 def width(settings: list[SeedGroup]) -> Iterator[Case]:
     for name, gaps in _gaps(settings):
         low, high = min(gaps), max(gaps)
-        narrow, wide = gaps[low], gaps[high]
+        narrow, wide = over_common_seeds(gaps[low], gaps[high])
         evidence = (
             f"learned minus supermask: {signed(narrow.value)} points at width {low:g}, "
             f"{signed(wide.value)} at width {high:g}"

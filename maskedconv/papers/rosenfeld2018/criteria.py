@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from maskedconv.report.claims import Case
-from maskedconv.report.measured import Measured, exceeds, mean
+from maskedconv.report.measured import Measured, exceeds, mean, over_common_seeds
 from maskedconv.report.results import (
     SeedGroup,
     family,
@@ -50,7 +50,8 @@ def with_rest(settings: list[SeedGroup], frozen: str) -> dict[float | int | str,
 
 def on_average(setting: SeedGroup, gaps: dict[str, Measured]) -> Case:
     """The case of a network: its mean difference must be at least ``CLEAR``."""
-    found = mean(list(gaps.values()))
-    each = ", ".join(f"{name}: {signed(gap.value)}" for name, gap in gaps.items())
+    same = over_common_seeds(*gaps.values())
+    found = mean(same)
+    each = ", ".join(f"{name}: {signed(gap.value)}" for name, gap in zip(gaps, same, strict=True))
     evidence = f"mean {signed(found.value)} points ({each})"
     return Case(named(setting.config), exceeds(found, CLEAR), evidence)

@@ -14,6 +14,7 @@ from maskedconv.report.measured import (
     exceeds,
     is_finished,
     measured,
+    over_common_seeds,
 )
 from maskedconv.report.results import SeedGroup, signed
 from maskedconv.report.tables import datasets, named, networks_at_any_rate
@@ -83,6 +84,7 @@ def sharing_keeps_gain(settings: list[SeedGroup]) -> Iterator[Case]:
                 _gain([s for s in here if kind(s.config) == name]) for name in ("share 0.6", "full")
             )
             if shared is not None and whole is not None:
+                shared, whole = over_common_seeds(shared, whole)
                 yield Case(
                     named(here[0].config),
                     all_of(exceeds(whole), exceeds(shared - whole / 2)),

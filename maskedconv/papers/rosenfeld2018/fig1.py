@@ -36,6 +36,7 @@ from maskedconv.report.measured import (
     exceeds,
     mean,
     near,
+    over_common_seeds,
 )
 from maskedconv.report.results import (
     SeedGroup,
@@ -154,7 +155,7 @@ def gap_closes(settings: list[SeedGroup]) -> Iterator[Case]:
         if len(gaps) < 2 or min(gaps) > SMALL or max(gaps) < MUCH:
             continue
         small, large = min(gaps), max(gaps)
-        gap, rest = gaps[small], gaps[large]
+        gap, rest = over_common_seeds(gaps[small], gaps[large])
         yield Case(
             named(group[0].config),
             all_of(exceeds(gap), exceeds(gap / 2 - abs(rest))),
@@ -198,10 +199,11 @@ def bn_networks_win(settings: list[SeedGroup]) -> Iterator[Case]:
     for where, accuracies in with_bn.items():
         if where in plain:
             average = mean(accuracies, independent=True)
+            average, best = over_common_seeds(average, plain[where])
             yield Case(
                 ", ".join(where),
-                exceeds(average - plain[where], CLEAR),
-                f"with BatchNorm {average} on average, without at best {plain[where]}",
+                exceeds(average - best, CLEAR),
+                f"with BatchNorm {average} on average, without at best {best}",
             )
 
 

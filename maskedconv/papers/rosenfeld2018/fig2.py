@@ -25,7 +25,7 @@ from maskedconv.report.drawing import (
     top_of,
 )
 from maskedconv.report.item import Item
-from maskedconv.report.measured import accuracy, exceeds
+from maskedconv.report.measured import accuracy, exceeds, over_common_seeds
 from maskedconv.report.results import SeedGroup, dataset_title, setting_label, signed, split_label
 from maskedconv.report.short_tables import label, ordered, pivot, random_zeroed, with_zeroed
 from maskedconv.report.style import DIM_MARKS
@@ -201,6 +201,7 @@ def filters_beat_channels(settings: list[SeedGroup]) -> Iterator[Case]:
             label = setting_label(setting.config)
             ours, theirs = accuracy(setting), accuracy(channels.get(label))
             if setting.config.slice_dim == 0 and ours is not None and theirs is not None:
+                ours, theirs = over_common_seeds(ours, theirs)
                 gap = ours - theirs
                 yield Case(
                     f"{named(setting.config)}, {label}",

@@ -30,6 +30,7 @@ from maskedconv.report.measured import (
     all_of,
     exceeds,
     mean,
+    over_common_seeds,
 )
 from maskedconv.report.results import (
     SeedGroup,
@@ -178,11 +179,12 @@ def bn_helps(settings: list[SeedGroup]) -> Iterator[Case]:
         many = {p: gains for p in fractions if (gains := _gains(_learning(p, group)))}
         if few and many:
             largest = max(many)
-            case = on_average(group[0], few)
-            more = mean(list(many[largest].values()))
+            same = over_common_seeds(*few.values(), *many[largest].values())
+            little, more = same[: len(few)], mean(same[len(few) :])
+            case = on_average(group[0], dict(zip(few, little, strict=True)))
             yield Case(
                 case.name,
-                all_of(case.holds, exceeds(mean(list(few.values())) - more)),
+                all_of(case.holds, exceeds(mean(little) - more)),
                 f"{case.evidence}; at p = {largest:g} {signed(more.value)}",
             )
 

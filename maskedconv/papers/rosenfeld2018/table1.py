@@ -13,7 +13,7 @@ from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Table, Text
 from maskedconv.report.drawing import Draw, PointStyle, accuracy_axis, draw, legend, points, top_of
 from maskedconv.report.item import Item
-from maskedconv.report.measured import Measured, accuracy, exceeds
+from maskedconv.report.measured import Measured, accuracy, exceeds, over_common_seeds
 from maskedconv.report.results import (
     SeedGroup,
     dataset_title,
@@ -200,7 +200,7 @@ def block_beats_fc(settings: list[SeedGroup]) -> Iterator[Case]:
         blocks = {part: top1[part] for part in ("block2", "block3") if part in top1}
         if "fc" in top1 and blocks:
             part = max(blocks, key=lambda name: blocks[name].value)
-            block, fc = blocks[part], top1["fc"]
+            block, fc = over_common_seeds(blocks[part], top1["fc"])
             yield Case(
                 named(setting.config), exceeds(block - fc, CLEAR), f"{part} {block}, fc {fc}"
             )

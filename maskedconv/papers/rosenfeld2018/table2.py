@@ -20,6 +20,7 @@ from maskedconv.report.measured import (
     beside_printed,
     exceeds,
     near,
+    over_common_seeds,
 )
 from maskedconv.report.results import (
     SeedGroup,
@@ -138,7 +139,7 @@ def tenth_full(settings: list[SeedGroup]) -> Iterator[Case]:
         tops = [top1 for setting in needed if (top1 := accuracy(setting)) is not None]
         found = [theirs for s in needed if (theirs := _comparable(s)) is not None]
         if len(tops) == len(found) == 3:
-            random, zero, every = tops
+            random, zero, every = over_common_seeds(*tops)
             gap, theirs = every - random, found[2] - found[0]
             yield Case(
                 named(group[0].config),

@@ -17,7 +17,7 @@ from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Table, Text
 from maskedconv.report.drawing import Draw, PointStyle, accuracy_axis, draw, legend, points, top_of
 from maskedconv.report.item import Item
-from maskedconv.report.measured import accuracy, exceeds
+from maskedconv.report.measured import accuracy, exceeds, over_common_seeds
 from maskedconv.report.results import (
     SeedGroup,
     Stat,
@@ -231,7 +231,7 @@ def rises_with_fraction(settings: list[SeedGroup]) -> Iterator[Case]:
             if isinstance(setting.config.learned, float) and (top1 := accuracy(setting)) is not None
         }
         for small, large in pairwise(sorted(known)):
-            less, more = known[small], known[large]
+            less, more = over_common_seeds(known[small], known[large])
             yield Case(
                 f"{named(group[0].config)}, {100 * small:g} % to {100 * large:g} %",
                 exceeds(more - less),
