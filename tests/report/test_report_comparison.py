@@ -143,6 +143,12 @@ def test_table2_beside_the_paper(tmp_path):
     (table,) = blocks_of(table2.build, results, "table2", tmp_path, Table)
     assert table.columns[-2:] == ("paper", "difference")
     assert [row[-2:] for row in table.rows] == [["91.53", "+0.47"], ["96.10 †", "−4.10"]]
+    # The table is on CIFAR-10, and so are the authors' runs beside other images.
+    other = results_of(
+        tmp_path / "b", {"table2": [replace(reference, dataset="cifar100")]}, lambda run: 81.0
+    )
+    (table,) = blocks_of(table2.build, other, "table2", tmp_path, Table)
+    assert table.rows[0][-2:] == ["96.10 †", "wrn_28_10, CIFAR-10"]
 
 
 def test_fig5_shows_the_authors_full_runs_where_nothing_is_comparable(tmp_path):
