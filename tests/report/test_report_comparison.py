@@ -20,7 +20,7 @@ from maskedconv.papers.rosenfeld2018 import (
 from maskedconv.papers.rosenfeld2018.author_runs import comparison
 from maskedconv.papers.rosenfeld2018.table1 import table1_table
 from maskedconv.report.build import notice
-from maskedconv.report.document import Table
+from maskedconv.report.document import Table, Text
 
 
 def test_the_authors_runs_are_read_whole():
@@ -180,3 +180,21 @@ def test_table4_beside_the_paper(tmp_path):
     (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (table,) = blocks_of(table4.build, load(out), "table4", tmp_path, Table)
     assert table.rows[0][-2:] == ["71 / 73.54", "−1.0 / −0.5"]
+
+
+def test_table4_says_nothing_of_a_start_without_a_number(tmp_path):
+    start = config("densenet_bc_16_12", keep=True)
+    run = replace(start, keep=False, start=start.key, members=5, learned=0.4)
+    other = replace(start, dataset="cifar10")
+    out = write_folder(tmp_path, {"table4": [other, start, run]}, small_top1)
+    for rows, number in (
+        ([row(start, 60.0), row(other, 50.0)], "59.75 %"),
+        ([row(start, None), row(other, 50.0)], None),
+        ([row(other, 50.0)], None),
+    ):
+        lines = [*rows, row(run, 70.0)]
+        (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        texts = blocks_of(table4.build, load(out), "table4", tmp_path, Text)
+        found = [text.text for text in texts if "the start reached" in text.text]
+        assert len(found) == (number is not None)
+        assert all(text.endswith(f"the start reached {number}.") for text in found)
