@@ -89,13 +89,20 @@ def file_name(*parts: str) -> str:
 
 
 def cell(setting: SeedGroup | None, stat: Stat | None, text: Callable[[Stat], str] = str) -> str:
-    """A number for a table as ``text``, with the seeds that failed, or the reason for none."""
+    """A number for a table as ``text``, or the reason for none.
+
+    It names the seeds that failed. Those that were not run are named beside several others; the
+    number of a single seed is known by its missing ``±``.
+    """
     if setting is None or not any(run.row for run in setting.runs):
         return NOTHING
     if stat is None:
         return "diverged" if _diverged(setting) else "failed"
-    failed = len(setting.failures)
-    return text(stat) + (f" ({failed} of {len(setting.runs)} failed)" if failed else "")
+    planned, failed = len(setting.runs), len(setting.failures)
+    missing = sum(run.row is None for run in setting.runs) if stat.n > 1 else 0
+    lost = [(failed, "failed"), (missing, "not run")]
+    reasons = ", ".join(f"{number} of {planned} {reason}" for number, reason in lost if number)
+    return text(stat) + (f" ({reasons})" if reasons else "")
 
 
 def _diverged(setting: SeedGroup) -> bool:
