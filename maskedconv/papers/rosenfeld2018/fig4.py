@@ -48,6 +48,7 @@ from maskedconv.report.tables import (
     difference,
     epochs_text,
     file_name,
+    last,
     networks,
     setting_order,
 )
@@ -132,22 +133,26 @@ def bn_table(settings: list[SeedGroup]) -> Table:
                         best(learned),
                         best(fixed),
                         difference(learned.best if learned else None, fixed_mean),
+                        last(learned),
+                        last(fixed),
                     ]
                 )
     return Table(
-        f"{sentence(dataset_title(settings[0].config.dataset))}: top-1, %, best epoch",
+        f"{sentence(dataset_title(settings[0].config.dataset))}: top-1, %",
         (
             "network",
             "rest",
             "learned",
             "parameters, with BN",
             "without",
-            "top-1, with BN",
+            "best, with BN",
             "without",
             "difference",
+            "last, with BN",
+            "without",
         ),
         rows,
-        frozenset(range(3, 8)),
+        frozenset(range(3, 10)),
         grouped=True,
     )
 
