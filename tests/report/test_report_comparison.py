@@ -8,7 +8,9 @@ from dataclasses import replace
 from report_samples import blocks_of, config, load, results_of, row, small_top1, write_folder
 
 from maskedconv.papers.rosenfeld2018 import (
+    PAPER,
     author_runs,
+    fig1,
     fig2,
     fig5,
     printed,
@@ -198,3 +200,15 @@ def test_table4_says_nothing_of_a_start_without_a_number(tmp_path):
         found = [text.text for text in texts if "the start reached" in text.text]
         assert len(found) == (number is not None)
         assert all(text.endswith(f"the start reached {number}.") for text in found)
+
+
+def test_what_the_authors_code_does_otherwise_is_said_where_it_is_compared(tmp_path):
+    runs = [config("densenet_bc_16_12", learned=0.1)]
+    results = results_of(tmp_path, {"fig1": runs, "fig2": runs}, lambda run: 50.0)
+    for item, build in (("fig1", fig1.build), ("fig2", fig2.build)):
+        text = " ".join(t.text for t in blocks_of(build, results, item, tmp_path, Text))
+        assert author_runs.SPLIT_DENSENET in text
+    assert author_runs.LAST_CHANNELS in text
+    notes = " ".join(PAPER.notes)
+    assert author_runs.SPLIT_DENSENET in notes
+    assert author_runs.LAST_CHANNELS in notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from maskedconv.papers.rosenfeld2018.author_runs import comparison
+from maskedconv.papers.rosenfeld2018.author_runs import SPLIT_DENSENET, comparison
 from maskedconv.papers.rosenfeld2018.criteria import (
     CLEAR,
     FAR,
@@ -84,7 +84,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         Text(
             "All convolutions except AlexNet's use He initialisation here, unless the "
             "configuration below says otherwise. The split convolutions of WRN and VGG in the "
-            "authors' code start smaller by about √6."
+            f"authors' code start smaller by about √6. {SPLIT_DENSENET}"
         ),
         Text(
             "In the paper, AlexNet and VGG-19 without BatchNorm hardly train at the learning rate "
