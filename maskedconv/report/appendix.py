@@ -38,7 +38,8 @@ def _notes(results: Results) -> list[Block]:
         "Accuracy is top-1 on the test images in percent. It is the accuracy of "
         "the best epoch. The best epoch is chosen on the same test images, so the value is "
         "slightly optimistic; most tables and results.csv give the accuracy of the last epoch as "
-        "well. ± is the sample standard deviation over seeds.",
+        "well. ± is the sample standard deviation over seeds; an accuracy of ours without it is "
+        "that of one seed.",
         *(note for paper in results.papers for note in paper.notes),
     ]
     rows = [run.row for run in results.runs().values() if run.row]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from maskedconv.io import replace_file
 from maskedconv.report.document import Picture
-from maskedconv.report.results import SeedGroup, Stat, setting_label, setting_order
+from maskedconv.report.results import SeedGroup, Stat, setting_label
 from maskedconv.report.style import GREY, PANEL, figure_style
+from maskedconv.report.tables import setting_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

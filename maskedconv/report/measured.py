@@ -7,10 +7,10 @@ and the deviation between seeds. The latter is the pooled standard deviation of 
 several seeds in the same results, but at least ``SEED_SPREAD`` points. Several seeds have their
 sample standard deviation, but at least the spread of one run: a few seeds may agree by chance.
 
-Settings of one seed start from the same values and see the same images in the same order. So two
-settings are compared over the seeds that both have; the spread of the difference is the root of the
-sum of squares. The spread of a mean of several settings of a network is the mean of their spreads,
-as their errors may be the same one.
+Settings of one seed start from the same values and see the same images in the same order. So
+settings are compared, and their mean is taken, over the seeds that all of them have. The spread of
+a difference is the root of the sum of squares. The spread of a mean of several settings of a
+network is the mean of their spreads, as their errors may be the same one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from maskedconv.report.results import Run, SeedGroup, Stat
+from maskedconv.report.results import Run, SeedGroup, Stat, signed
 
 SEED_SPREAD = 0.5  # smallest standard deviation between seeds, in points
 
@@ -48,8 +48,8 @@ class Measured:
         return self if self.value >= 0 else _ZERO - self
 
     def __sub__(self, other: Measured) -> Measured:
-        seeds = _common(*(one for one in (self, other) if one.by_seed))
-        if not seeds and self.by_seed and other.by_seed:
+        seeds = _common((self, other))
+        if seeds is None:
             return UNKNOWN
         one, two = self._of(seeds), other._of(seeds)
         return Measured(
@@ -90,26 +90,41 @@ _ZERO = Measured(0.0)
 
 
 def mean(numbers: Sequence[Measured], *, independent: bool = False) -> Measured:
-    """The mean of several settings.
+    """The mean of several settings over the seeds that all of them have.
+
+    It is unknown if they have no seed in common, or if one of them is unknown.
 
     Args:
         independent: whether their errors are independent, as those of different networks. The
             errors of several settings of one network may be the same one.
     """
-    by_seed = {seed: fmean(one.by_seed[seed] for one in numbers) for seed in _common(*numbers)}
-    # fsum raises an error for the sum of two infinities of opposite sign.
-    value = sum(number.value for number in numbers) / len(numbers)
+    seeds = _common(numbers)
+    if seeds is None or not all(number.known for number in numbers):
+        return UNKNOWN
+    same = over_common_seeds(*numbers)
+    by_seed = {seed: fmean(one.by_seed.get(seed, one.value) for one in same) for seed in seeds}
     total = (lambda spreads: math.hypot(*spreads)) if independent else sum
     spread, one_run = (
-        total([getattr(number, name) for number in numbers]) / len(numbers)
-        for name in ("spread", "one_run")
+        total([getattr(one, name) for one in same]) / len(same) for name in ("spread", "one_run")
     )
-    return Measured(value, spread, one_run, by_seed)
+    return Measured(fmean(one.value for one in same), spread, one_run, by_seed)
 
 
-def _common(*numbers: Measured) -> list[int]:
-    """The seeds that all of them have."""
-    return sorted(set.intersection(*(set(one.by_seed) for one in numbers))) if numbers else []
+def over_common_seeds(*numbers: Measured) -> tuple[Measured, ...]:
+    """The same numbers over the seeds that all of them have, so that their difference is theirs.
+
+    A number without seeds stays as it is. So do all of them if they have no seed in common; their
+    difference is then unknown.
+    """
+    seeds = _common(numbers)
+    return numbers if seeds is None else tuple(number._of(seeds) for number in numbers)
+
+
+def _common(numbers: Iterable[Measured]) -> list[int] | None:
+    """The seeds of all numbers that have seeds; None if these have none in common."""
+    found = [set(number.by_seed) for number in numbers if number.by_seed]
+    seeds = sorted(set.intersection(*found)) if found else []
+    return None if found and not seeds else seeds
 
 
 def exceeds(difference: Measured, by: float = 0.0) -> bool | None:
@@ -122,6 +137,21 @@ def exceeds(difference: Measured, by: float = 0.0) -> bool | None:
     if not difference.known or nearest <= difference.spread:
         return None
     return difference.value >= by
+
+
+def at_most(difference: Measured, limit: float) -> bool | None:
+    """Whether ``difference`` is at most ``limit``; None if undecided, as for :func:`exceeds`."""
+    return exceeds(Measured(limit) - difference)
+
+
+def near(ours: Measured, printed: float, within: float) -> bool | None:
+    """Whether our accuracy is within ``within`` points of the printed one; None if undecided."""
+    return at_most(abs(ours.over(printed)), within)
+
+
+def beside_printed(ours: Measured, printed: float) -> str:
+    """Our and the printed accuracy as text."""
+    return f"{ours} against the printed {printed:g} % ({signed(ours.value - printed)})"
 
 
 def all_of(*outcomes: bool | None) -> bool | None:

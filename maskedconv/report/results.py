@@ -5,6 +5,7 @@ All accuracies are top-1 on the test images, in percent.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -291,13 +292,10 @@ def split_label(learned: float | int) -> str:
     return "all" if learned == 1.0 else f"p = {learned:g}"
 
 
-def setting_order(config: RunConfig) -> tuple[bool, float | int]:
-    """Sort key: numbers of slices first, then fractions, both ascending."""
-    return isinstance(config.learned, float), config.learned
-
-
 def signed(number: float, digits: int = 1) -> str:
-    """A difference with its sign: ``+1.5`` or ``−0.2``, with U+2212 as minus."""
+    """A difference with its sign: ``+1.5``, ``−0.2`` (U+2212), or ``unknown`` if not finite."""
+    if not math.isfinite(number):
+        return "unknown"
     return f"{number:+.{digits}f}".replace("-", "−")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from maskedconv.report.document import Table
-from maskedconv.report.results import SeedGroup, Stat, dataset_title, setting_label, setting_order
-from maskedconv.report.tables import NOTHING, cell, datasets, networks
+from maskedconv.report.results import SeedGroup, Stat, dataset_title, setting_label
+from maskedconv.report.tables import NOTHING, cell, datasets, networks, setting_order
 
 
 def pivot(

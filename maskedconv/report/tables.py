@@ -8,14 +8,20 @@ from maskedconv.report.document import Block, Text
 from maskedconv.report.results import (
     SeedGroup,
     Stat,
+    dataset_title,
     network_label,
     setting_label,
-    setting_order,
     signed,
 )
+from maskedconv.runs.config import RunConfig
 from maskedconv.slices import SLICE_DIMS
 
 NOTHING = "–"
+
+
+def named(config: RunConfig) -> str:
+    """Network and data set as text."""
+    return f"{network_label(config)}, {dataset_title(config.dataset)}"
 
 
 def networks(settings: Iterable[SeedGroup]) -> dict[str, list[SeedGroup]]:
@@ -30,6 +36,14 @@ def networks(settings: Iterable[SeedGroup]) -> dict[str, list[SeedGroup]]:
         if len(rates[name]) > 1:
             name += f", lr {setting.config.lr:g}"
         grouped.setdefault(name, []).append(setting)
+    return grouped
+
+
+def networks_at_any_rate(settings: Iterable[SeedGroup]) -> dict[str, list[SeedGroup]]:
+    """Settings by network, whatever their learning rate."""
+    grouped: dict[str, list[SeedGroup]] = {}
+    for setting in settings:
+        grouped.setdefault(network_label(setting.config), []).append(setting)
     return grouped
 
 
@@ -75,13 +89,20 @@ def file_name(*parts: str) -> str:
 
 
 def cell(setting: SeedGroup | None, stat: Stat | None, text: Callable[[Stat], str] = str) -> str:
-    """A number for a table as ``text``, with the seeds that failed, or the reason for none."""
+    """A number for a table as ``text``, or the reason for none.
+
+    It names the seeds that failed. Those that were not run are named beside several others; the
+    number of a single seed is known by its missing ``±``.
+    """
     if setting is None or not any(run.row for run in setting.runs):
         return NOTHING
     if stat is None:
         return "diverged" if _diverged(setting) else "failed"
-    failed = len(setting.failures)
-    return text(stat) + (f" ({failed} of {len(setting.runs)} failed)" if failed else "")
+    planned, failed = len(setting.runs), len(setting.failures)
+    missing = sum(run.row is None for run in setting.runs) if stat.n > 1 else 0
+    lost = [(failed, "failed"), (missing, "not run")]
+    reasons = ", ".join(f"{number} of {planned} {reason}" for number, reason in lost if number)
+    return text(stat) + (f" ({reasons})" if reasons else "")
 
 
 def _diverged(setting: SeedGroup) -> bool:
@@ -112,6 +133,11 @@ def percent_learned(setting: SeedGroup) -> str:
     """Percentage of learned parameters."""
     learned, total = setting.learned_parameters, setting.total_parameters
     return f"{100 * learned / total:.1f}" if learned is not None and total else NOTHING
+
+
+def setting_order(config: RunConfig) -> tuple[bool, float | int]:
+    """Sort key: numbers of slices first, then fractions, both ascending."""
+    return isinstance(config.learned, float), config.learned
 
 
 def order(setting: SeedGroup) -> tuple[int, bool, float | int]:

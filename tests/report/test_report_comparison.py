@@ -8,7 +8,9 @@ from dataclasses import replace
 from report_samples import blocks_of, config, load, results_of, row, small_top1, write_folder
 
 from maskedconv.papers.rosenfeld2018 import (
+    PAPER,
     author_runs,
+    fig1,
     fig2,
     fig5,
     printed,
@@ -20,7 +22,7 @@ from maskedconv.papers.rosenfeld2018 import (
 from maskedconv.papers.rosenfeld2018.author_runs import comparison
 from maskedconv.papers.rosenfeld2018.table1 import table1_table
 from maskedconv.report.build import notice
-from maskedconv.report.document import Table
+from maskedconv.report.document import Table, Text
 
 
 def test_the_authors_runs_are_read_whole():
@@ -143,6 +145,12 @@ def test_table2_beside_the_paper(tmp_path):
     (table,) = blocks_of(table2.build, results, "table2", tmp_path, Table)
     assert table.columns[-2:] == ("paper", "difference")
     assert [row[-2:] for row in table.rows] == [["91.53", "+0.47"], ["96.10 †", "−4.10"]]
+    # The table is on CIFAR-10, and so are the authors' runs beside other images.
+    other = results_of(
+        tmp_path / "b", {"table2": [replace(reference, dataset="cifar100")]}, lambda run: 81.0
+    )
+    (table,) = blocks_of(table2.build, other, "table2", tmp_path, Table)
+    assert table.rows[0][-2:] == ["96.10 †", "wrn_28_10, CIFAR-10"]
 
 
 def test_fig5_shows_the_authors_full_runs_where_nothing_is_comparable(tmp_path):
@@ -174,3 +182,33 @@ def test_table4_beside_the_paper(tmp_path):
     (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (table,) = blocks_of(table4.build, load(out), "table4", tmp_path, Table)
     assert table.rows[0][-2:] == ["71 / 73.54", "−1.0 / −0.5"]
+
+
+def test_table4_says_nothing_of_a_start_without_a_number(tmp_path):
+    start = config("densenet_bc_16_12", keep=True)
+    run = replace(start, keep=False, start=start.key, members=5, learned=0.4)
+    other = replace(start, dataset="cifar10")
+    out = write_folder(tmp_path, {"table4": [other, start, run]}, small_top1)
+    for rows, number in (
+        ([row(start, 60.0), row(other, 50.0)], "59.75 %"),
+        ([row(start, None), row(other, 50.0)], None),
+        ([row(other, 50.0)], None),
+    ):
+        lines = [*rows, row(run, 70.0)]
+        (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        texts = blocks_of(table4.build, load(out), "table4", tmp_path, Text)
+        found = [text.text for text in texts if "the start reached" in text.text]
+        assert len(found) == (number is not None)
+        assert all(text.endswith(f"the start reached {number}.") for text in found)
+
+
+def test_what_the_authors_code_does_otherwise_is_said_where_it_is_compared(tmp_path):
+    runs = [config("densenet_bc_16_12", learned=0.1)]
+    results = results_of(tmp_path, {"fig1": runs, "fig2": runs}, lambda run: 50.0)
+    for item, build in (("fig1", fig1.build), ("fig2", fig2.build)):
+        text = " ".join(t.text for t in blocks_of(build, results, item, tmp_path, Text))
+        assert author_runs.SPLIT_DENSENET in text
+    assert author_runs.LAST_CHANNELS in text
+    notes = " ".join(PAPER.notes)
+    assert author_runs.SPLIT_DENSENET in notes
+    assert author_runs.LAST_CHANNELS in notes

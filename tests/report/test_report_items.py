@@ -19,7 +19,7 @@ from report_samples import (
     write_folder,
 )
 
-from maskedconv.papers.rosenfeld2018 import fig4, fig6, table3, table4
+from maskedconv.papers.rosenfeld2018 import fig2, fig4, fig6, table3, table4
 from maskedconv.papers.rosenfeld2018.ensembles import all_parameters, stored
 from maskedconv.report import build as report_build
 from maskedconv.report import curves
@@ -83,7 +83,8 @@ def test_fig4_puts_bn_learned_beside_bn_fixed(tmp_path):
     runs = [config("wrn_10_1", learned=0.1, bn_learned=bn) for bn in (True, False)]
     results = results_of(tmp_path, {"fig4": runs}, lambda run: 60.0 if run.bn_learned else 45.5)
     table = fig4.bn_table(results.seed_groups("fig4"))
-    assert [row[5:] for row in table.rows] == [["60.00", "45.50", "+14.50"]]
+    assert [row[5:] for row in table.rows] == [["60.00", "45.50", "+14.50", "59.75", "45.25"]]
+    assert len(table.rows[0]) == len(table.columns)
 
 
 def test_fig6_averages_the_layers_of_the_seeds(tmp_path):
@@ -201,3 +202,13 @@ def test_a_figure_without_panels_is_left_out(tmp_path):
     text = (report_build.build(results, tmp_path).parent / "report.md").read_text()
     assert "top-1" in text
     assert "accuracy against" not in text
+
+
+@pytest.mark.parametrize(("epochs", "cells"), [(1, ["60.00"]), (2, ["60.00", "59.75"])])
+def test_fig2_gives_the_last_epoch_if_there_are_several(tmp_path, epochs, cells):
+    run = config(learned=0.1, epochs=epochs)
+    results = results_of(tmp_path, {"fig2": [run]}, lambda run: 60.0)
+    (table,) = blocks_of(fig2.build, results, "fig2", tmp_path, Table)
+    assert table.rows[0][3 : 3 + 2 * len(cells)] == [*cells, *["–"] * len(cells)]
+    assert table.numeric == frozenset(range(2, len(table.columns)))
+    assert len(table.rows[0]) == len(table.columns)

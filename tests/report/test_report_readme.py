@@ -64,3 +64,20 @@ def test_readme_on_the_command_line(tmp_path):
     refused = run("table1")
     assert refused.returncode == 2
     assert "--readme" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("tops", "text"),
+    [
+        ([50.0], "50.0"),
+        ([50.0, 52.0], "51.0 ± 1.4 (2 of 4 not run)"),
+        ([50.0, 52.0, None], "51.0 ± 1.4 (1 of 4 failed, 1 of 4 not run)"),
+        ([50.0, 52.0, 50.0, 52.0], "51.0 ± 1.2"),
+    ],
+)
+def test_seeds_that_were_not_run_are_said_beside_several_others(tmp_path, tops, text):
+    """A single seed has no ±, as the notes say."""
+    runs = [config("wrn_10_1", seed=seed) for seed in range(4)]
+    out = write_folder(tmp_path, {"fig1": runs}, lambda run: tops[run.seed], skip=4 - len(tops))
+    (setting,) = load(out).seed_groups("fig1")
+    assert short.one(setting) == text

@@ -33,7 +33,13 @@ from maskedconv.report.results import (
 )
 from maskedconv.report.short_tables import one, pivot
 from maskedconv.report.style import BLUE, GREEN, ORANGE, PINK, RED, SKY
-from maskedconv.report.tables import best, datasets, epochs_text, file_name
+from maskedconv.report.tables import (
+    best,
+    datasets,
+    epochs_text,
+    file_name,
+    networks_at_any_rate,
+)
 from maskedconv.runs.config import Option, RunConfig
 from maskedconv.runs.experiment import recipe_run
 from maskedconv.runs.preset import Network
@@ -125,11 +131,8 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
 
 def _pictures(folder: Path, settings: list[SeedGroup]) -> list[Picture]:
     top, dataset = top_of(settings), settings[0].config.dataset
-    groups: dict[str, list[SeedGroup]] = {}
-    for setting in settings:
-        groups.setdefault(network_label(setting.config), []).append(setting)
     pictures = []
-    for name, group in groups.items():
+    for name, group in networks_at_any_rate(settings).items():
         series = [
             (style, found)
             for label, style in STYLES.items()

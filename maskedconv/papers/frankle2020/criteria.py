@@ -14,21 +14,21 @@ from maskedconv.report.measured import (
     Measured,
     accuracy,
     all_of,
+    at_most,
+    beside_printed,
     binomial,
     exceeds,
     is_finished,
+    near,
+    over_common_seeds,
 )
 from maskedconv.report.results import SeedGroup, dataset_title, network_label, signed
-from maskedconv.report.tables import datasets
+from maskedconv.report.tables import datasets, named
 
 FAR = 3.0  # times chance: far above chance; times the number before training: many more
 CLEAR = 2.0  # points by which one accuracy must exceed another
 DEEPEST, TOP1 = "resnet_866", 82.0  # the abstract
 THIRD = (25.0, 42.0)  # percent that count as about a third
-
-
-def _named(group: SeedGroup) -> str:
-    return f"{network_label(group.config)}, {dataset_title(group.config.dataset)}"
 
 
 def _only_bn(groups: list[SeedGroup]) -> Iterator[tuple[SeedGroup, Measured]]:
@@ -42,20 +42,21 @@ def above_chance(groups: list[SeedGroup]) -> Iterator[Case]:
     for group, top1 in _only_bn(groups):
         if group.chance is not None:
             evidence = f"{top1} against {group.chance:g} % by chance"
-            yield Case(_named(group), exceeds(top1.over(FAR * group.chance)), evidence)
+            yield Case(named(group.config), exceeds(top1.over(FAR * group.chance)), evidence)
 
 
 def above_random(groups: list[SeedGroup]) -> Iterator[Case]:
     control = {
-        _named(group): accuracy(group)
+        named(group.config): accuracy(group)
         for group in groups
         if setting_of(group.config).name == RANDOM
     }
     for group, top1 in _only_bn(groups):
-        other = control.get(_named(group))
+        other = control.get(named(group.config))
         if other is not None:
-            evidence = f"BN {top1}, random positions {other}"
-            yield Case(_named(group), exceeds(top1 - other, CLEAR), evidence)
+            ours, other = over_common_seeds(top1, other)
+            evidence = f"BN {ours}, random positions {other}"
+            yield Case(named(group.config), exceeds(ours - other, CLEAR), evidence)
 
 
 def deeper(groups: list[SeedGroup]) -> Iterator[Case]:
@@ -84,15 +85,15 @@ def disables(groups: list[SeedGroup]) -> Iterator[Case]:
         if before is not None and after is not None:
             many = Measured(FAR * before.value, FAR * before.spread)
             evidence = f"{after} after training, {before} before"
-            yield Case(_named(group), exceeds(after - many), evidence)
+            yield Case(named(group.config), exceeds(after - many), evidence)
 
 
 def a_third(groups: list[SeedGroup]) -> Iterator[Case]:
     for group in _deepest(groups):
         if (share := _small(group, "after")) is not None:
             low, high = THIRD
-            inside = exceeds(share.over(low)), exceeds(Measured(high) - share)
-            yield Case(_named(group), all_of(*inside), str(share))
+            inside = exceeds(share.over(low)), at_most(share, high)
+            yield Case(named(group.config), all_of(*inside), str(share))
 
 
 def _small(group: SeedGroup, when: Literal["before", "after"]) -> Measured | None:
@@ -107,9 +108,8 @@ def _small(group: SeedGroup, when: Literal["before", "after"]) -> Measured | Non
 def printed_accuracy(groups: list[SeedGroup]) -> Iterator[Case]:
     for group in _deepest(groups):
         if (top1 := accuracy(group)) is not None:
-            off = abs(top1.value - TOP1)
-            holds = exceeds(Measured(CLEAR - off, top1.spread))
-            yield Case(_named(group), holds, f"{top1} against the printed {TOP1:g} %")
+            holds = near(top1, TOP1, CLEAR)
+            yield Case(named(group.config), holds, beside_printed(top1, TOP1))
 
 
 def _deepest(groups: list[SeedGroup]) -> Iterator[SeedGroup]:

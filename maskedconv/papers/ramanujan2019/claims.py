@@ -6,15 +6,16 @@ from collections.abc import Iterator
 
 from maskedconv.report.claims import Case, Claim
 from maskedconv.report.masks import kept_fraction, method_option, width_of
-from maskedconv.report.measured import Measured, accuracy, all_of, exceeds
-from maskedconv.report.results import (
-    SeedGroup,
-    dataset_title,
-    is_reference,
-    network_label,
-    signed,
+from maskedconv.report.measured import (
+    Measured,
+    accuracy,
+    all_of,
+    at_most,
+    exceeds,
+    over_common_seeds,
 )
-from maskedconv.report.tables import datasets
+from maskedconv.report.results import SeedGroup, dataset_title, is_reference, signed
+from maskedconv.report.tables import datasets, named, networks_at_any_rate
 
 FAR = 3.0  # times chance: far above chance
 CLEAR = 2.0  # points by which one accuracy must exceed another
@@ -26,17 +27,14 @@ def _groups(settings: list[SeedGroup]) -> Iterator[tuple[str, dict[str, dict[flo
 
     Networks whose weights are learned are under "learned", with the fraction 1.
     """
-    for dataset, here in datasets(settings).items():
-        by_name: dict[str, list[SeedGroup]] = {}
-        for setting in here:
-            by_name.setdefault(network_label(setting.config), []).append(setting)
-        for name, group in by_name.items():
+    for here in datasets(settings).values():
+        for group in networks_at_any_rate(here).values():
             kinds: dict[str, dict[float, SeedGroup]] = {}
             for setting in group:
                 learned = is_reference(setting.config)
                 kind = "learned" if learned else str(method_option(setting.config, "weights"))
                 kinds.setdefault(kind, {})[kept_fraction(setting.config)] = setting
-            yield f"{name}, {dataset_title(dataset)}", kinds
+            yield named(group[0].config), kinds
 
 
 def untrained(settings: list[SeedGroup]) -> Iterator[Case]:
@@ -56,13 +54,10 @@ def middle(settings: list[SeedGroup]) -> Iterator[Case]:
         }
         if len(found) < 3 or HALF not in found:
             continue
-        ends = found[min(found)], found[max(found)]
-        evidence = f"k = {HALF}: {found[HALF]}; k = {min(found):g}: {ends[0]}; "
-        yield Case(
-            name,
-            all_of(*(exceeds(found[HALF] - end) for end in ends)),
-            f"{evidence}k = {max(found):g}: {ends[1]}",
-        )
+        low, high = min(found), max(found)
+        half, *ends = over_common_seeds(found[HALF], found[low], found[high])
+        evidence = f"k = {HALF}: {half}; k = {low:g}: {ends[0]}; k = {high:g}: {ends[1]}"
+        yield Case(name, all_of(*(exceeds(half - end) for end in ends)), evidence)
 
 
 def constant(settings: list[SeedGroup]) -> Iterator[Case]:
@@ -71,6 +66,7 @@ def constant(settings: list[SeedGroup]) -> Iterator[Case]:
         for k in sorted(constants.keys() & normals.keys()):
             ours, other = accuracy(constants[k]), accuracy(normals[k])
             if ours is not None and other is not None:
+                ours, other = over_common_seeds(ours, other)
                 evidence = f"signed constant {ours}, Kaiming normal {other}"
                 yield Case(f"{name}, k = {k:g}", exceeds(ours - other), evidence)
 
@@ -96,11 +92,12 @@ def _gaps(settings: list[SeedGroup]) -> Iterator[tuple[str, dict[float, Measured
 def width(settings: list[SeedGroup]) -> Iterator[Case]:
     for name, gaps in _gaps(settings):
         low, high = min(gaps), max(gaps)
+        narrow, wide = over_common_seeds(gaps[low], gaps[high])
         evidence = (
-            f"learned minus supermask: {signed(gaps[low].value)} points at width {low:g}, "
-            f"{signed(gaps[high].value)} at width {high:g}"
+            f"learned minus supermask: {signed(narrow.value)} points at width {low:g}, "
+            f"{signed(wide.value)} at width {high:g}"
         )
-        yield Case(name, exceeds(gaps[low] - gaps[high]), evidence)
+        yield Case(name, exceeds(narrow - wide), evidence)
 
 
 def matches(settings: list[SeedGroup]) -> Iterator[Case]:
@@ -108,7 +105,7 @@ def matches(settings: list[SeedGroup]) -> Iterator[Case]:
         high = max(gaps)
         gap = gaps[high]
         evidence = f"learned minus supermask: {signed(gap.value)} points at width {high:g}"
-        yield Case(name, exceeds(Measured(CLEAR - gap.value, gap.spread)), evidence)
+        yield Case(name, at_most(gap, CLEAR), evidence)
 
 
 CLAIMS = (

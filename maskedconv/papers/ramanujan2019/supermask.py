@@ -35,7 +35,14 @@ from maskedconv.report.results import (
 )
 from maskedconv.report.short_tables import one, pivot
 from maskedconv.report.style import BLACK, BLUE, ORANGE
-from maskedconv.report.tables import NOTHING, best, datasets, epochs_text, file_name
+from maskedconv.report.tables import (
+    NOTHING,
+    best,
+    datasets,
+    epochs_text,
+    file_name,
+    networks_at_any_rate,
+)
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.experiment import recipe_run, scaled_schedule
 from maskedconv.runs.preset import Network
@@ -161,7 +168,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
 def _by_fraction(folder: Path, settings: list[SeedGroup]) -> list[Picture]:
     top, dataset = top_of(settings), settings[0].config.dataset
     pictures = []
-    for name, group in _networks(settings).items():
+    for name, group in networks_at_any_rate(settings).items():
         fractions = {kept_fraction(s.config) for s in group if not is_reference(s.config)}
         if len(fractions) < 2:
             continue
@@ -194,14 +201,6 @@ def _by_width(folder: Path, settings: list[SeedGroup]) -> list[Picture]:
             draw(folder, file_name(ITEM_ID, dataset, model, "width"), model, alt, panel)
         )
     return pictures
-
-
-def _networks(settings: list[SeedGroup]) -> dict[str, list[SeedGroup]]:
-    """Settings by network, whatever their learning rate."""
-    found: dict[str, list[SeedGroup]] = {}
-    for setting in settings:
-        found.setdefault(network_label(setting.config), []).append(setting)
-    return found
 
 
 def _by_model(settings: list[SeedGroup]) -> dict[str, list[SeedGroup]]:

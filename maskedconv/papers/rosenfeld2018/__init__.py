@@ -14,6 +14,7 @@ from maskedconv.papers.rosenfeld2018 import (
     table3,
     table4,
 )
+from maskedconv.papers.rosenfeld2018.author_runs import LAST_CHANNELS, SPLIT_DENSENET
 from maskedconv.papers.rosenfeld2018.presets import PRESETS, remarks
 from maskedconv.report.item import Paper, Source
 
@@ -22,10 +23,13 @@ _NOTES = (
     "Parameters are the learned ones (the paper's effective parameters). They include "
     "BatchNorm's affine parameters and the classifier, but no frozen filters.",
     "The paper's text learns the first filters of a layer, the authors' code the last ones. "
-    "This package learns the first ones. The counts are the same.",
+    "This package learns the first ones. The counts are the same. Filters are drawn independently, "
+    "so that the first and the last ones are equal in distribution. The input channels of DenseNet "
+    f"are not. {LAST_CHANNELS}",
     "All networks except AlexNet use He initialisation. In the authors' code, the split "
-    "convolutions of WRN and VGG keep PyTorch's default, which is smaller by about √6. This may "
-    "explain differences to their figure 1. The configuration below names the initialisation.",
+    "convolutions of WRN and VGG keep PyTorch's default, which is smaller by about √6. "
+    f"{SPLIT_DENSENET} This may explain differences to their figures 1 and 2. The configuration "
+    "below names the initialisation.",
     "The commands stored with the authors' code train every WRN with a dropout of 0.3. Here only "
     "figure 5's WRN-28-10 that learns everything has it.",
     "In the paper, AlexNet and VGG-19 without BatchNorm hardly train at the learning rate of 0.1. "

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from maskedconv.report.claims import Case
-from maskedconv.report.measured import Measured, exceeds, mean
+from maskedconv.report.measured import Measured, exceeds, mean, over_common_seeds
 from maskedconv.report.results import (
     SeedGroup,
-    dataset_title,
     family,
     network_label,
     setting_label,
     signed,
 )
+from maskedconv.report.tables import named
 from maskedconv.runs.config import RunConfig
 
 FAR = 3.0  # times chance: far above chance
@@ -25,11 +25,6 @@ LINEAR_R2 = 0.8
 WITH_BN = ("densenet", "wrn", "vgg19_bn")
 WITHOUT_BN = ("vgg19", "alexnet")
 HIGH_LR = 0.1
-
-
-def named(config: RunConfig) -> str:
-    """Network and data set as text."""
-    return f"{network_label(config)}, {dataset_title(config.dataset)}"
 
 
 def by_network(settings: list[SeedGroup], families: tuple[str, ...]) -> Iterator[list[SeedGroup]]:
@@ -55,18 +50,8 @@ def with_rest(settings: list[SeedGroup], frozen: str) -> dict[float | int | str,
 
 def on_average(setting: SeedGroup, gaps: dict[str, Measured]) -> Case:
     """The case of a network: its mean difference must be at least ``CLEAR``."""
-    found = mean(list(gaps.values()))
-    each = ", ".join(f"{name}: {signed(gap.value)}" for name, gap in gaps.items())
+    same = over_common_seeds(*gaps.values())
+    found = mean(same)
+    each = ", ".join(f"{name}: {signed(gap.value)}" for name, gap in zip(gaps, same, strict=True))
     evidence = f"mean {signed(found.value)} points ({each})"
     return Case(named(setting.config), exceeds(found, CLEAR), evidence)
-
-
-def near_printed(ours: Measured, printed: float) -> bool | None:
-    """Whether our accuracy is close to the printed one."""
-    off = abs(ours.value - printed)
-    return exceeds(Measured(CLEAR - off, ours.spread))
-
-
-def beside_printed(ours: Measured, printed: float) -> str:
-    """Our and the printed accuracy as text."""
-    return f"{ours} against the printed {printed:g} % ({signed(ours.value - printed)})"

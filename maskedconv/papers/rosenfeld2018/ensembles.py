@@ -7,8 +7,17 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from maskedconv.report.claims import Case
-from maskedconv.report.measured import UNKNOWN, Measured, all_of, exceeds, is_finished, measured
-from maskedconv.report.results import SeedGroup, dataset_title, network_label, signed
+from maskedconv.report.measured import (
+    UNKNOWN,
+    Measured,
+    all_of,
+    exceeds,
+    is_finished,
+    measured,
+    over_common_seeds,
+)
+from maskedconv.report.results import SeedGroup, signed
+from maskedconv.report.tables import datasets, named, networks_at_any_rate
 from maskedconv.runs.config import RunConfig
 
 
@@ -22,14 +31,6 @@ class Stored:
     @property
     def total(self) -> float:
         return self.shared + self.members
-
-
-def by_network(settings: list[SeedGroup]) -> dict[str, list[SeedGroup]]:
-    """Ensembles by network, without the learning rate, which differs for Adam and SGD."""
-    grouped: dict[str, list[SeedGroup]] = {}
-    for setting in settings:
-        grouped.setdefault(network_label(setting.config), []).append(setting)
-    return grouped
 
 
 def kind(config: RunConfig) -> str:
@@ -76,15 +77,16 @@ def all_parameters(setting: SeedGroup) -> int | None:
 
 def sharing_keeps_gain(settings: list[SeedGroup]) -> Iterator[Case]:
     found = [setting for setting in settings if setting.config.members]
-    for name, group in by_network(found).items():
-        for dataset in dict.fromkeys(setting.config.dataset for setting in group):
-            here = [s for s in group if s.config.dataset == dataset]
+    # The learning rates of Adam and SGD differ.
+    for group in networks_at_any_rate(found).values():
+        for here in datasets(group).values():
             shared, whole = (
                 _gain([s for s in here if kind(s.config) == name]) for name in ("share 0.6", "full")
             )
             if shared is not None and whole is not None:
+                shared, whole = over_common_seeds(shared, whole)
                 yield Case(
-                    f"{name}, {dataset_title(dataset)}",
+                    named(here[0].config),
                     all_of(exceeds(whole), exceeds(shared - whole / 2)),
                     f"sharing 60 % gains {signed(shared.value, 2)} points, sharing nothing "
                     f"{signed(whole.value, 2)}",

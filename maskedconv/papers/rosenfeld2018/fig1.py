@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from maskedconv.papers.rosenfeld2018.author_runs import comparison
+from maskedconv.papers.rosenfeld2018.author_runs import SPLIT_DENSENET, comparison
 from maskedconv.papers.rosenfeld2018.criteria import (
     CLEAR,
     FAR,
@@ -15,11 +15,8 @@ from maskedconv.papers.rosenfeld2018.criteria import (
     SMALL,
     WITH_BN,
     WITHOUT_BN,
-    beside_printed,
     by_network,
     learns_little,
-    named,
-    near_printed,
     on_average,
     with_rest,
 )
@@ -30,7 +27,17 @@ from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Table, Text
 from maskedconv.report.item import Item
 from maskedconv.report.learned import learned_pictures, learned_table
-from maskedconv.report.measured import Measured, accuracy, all_of, exceeds, mean
+from maskedconv.report.measured import (
+    Measured,
+    accuracy,
+    all_of,
+    at_most,
+    beside_printed,
+    exceeds,
+    mean,
+    near,
+    over_common_seeds,
+)
 from maskedconv.report.results import (
     SeedGroup,
     dataset_title,
@@ -41,7 +48,7 @@ from maskedconv.report.results import (
     signed,
 )
 from maskedconv.report.short_tables import learned_tables
-from maskedconv.report.tables import datasets, epochs_text
+from maskedconv.report.tables import datasets, epochs_text, named
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.experiment import ALL_WEIGHTS, recipe_run
 
@@ -77,7 +84,7 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         Text(
             "All convolutions except AlexNet's use He initialisation here, unless the "
             "configuration below says otherwise. The split convolutions of WRN and VGG in the "
-            "authors' code start smaller by about √6."
+            f"authors' code start smaller by about √6. {SPLIT_DENSENET}"
         ),
         Text(
             "In the paper, AlexNet and VGG-19 without BatchNorm hardly train at the learning rate "
@@ -119,7 +126,7 @@ def one_filter_zeroed(settings: list[SeedGroup]) -> Iterator[Case]:
         if setting is None or top1 is None:
             continue
         if comparable(setting, "wrn_28_4", "cifar10", EPOCHS):
-            holds = near_printed(top1, ZEROED_TOP1)
+            holds = near(top1, ZEROED_TOP1, CLEAR)
             yield Case(named(setting.config), holds, beside_printed(top1, ZEROED_TOP1))
 
 
@@ -148,7 +155,7 @@ def gap_closes(settings: list[SeedGroup]) -> Iterator[Case]:
         if len(gaps) < 2 or min(gaps) > SMALL or max(gaps) < MUCH:
             continue
         small, large = min(gaps), max(gaps)
-        gap, rest = gaps[small], gaps[large]
+        gap, rest = over_common_seeds(gaps[small], gaps[large])
         yield Case(
             named(group[0].config),
             all_of(exceeds(gap), exceeds(gap / 2 - abs(rest))),
@@ -170,7 +177,7 @@ def stays_at_chance(name: str, little: bool) -> Callable[[list[SeedGroup]], Iter
                     continue
                 yield Case(
                     f"{named(config)}, {setting_label(config)} {config.frozen}",
-                    exceeds(Measured(NEAR * chance) - top1),
+                    at_most(top1, NEAR * chance),
                     f"{top1} against {chance:g} % by chance{context}",
                 )
 
@@ -192,10 +199,11 @@ def bn_networks_win(settings: list[SeedGroup]) -> Iterator[Case]:
     for where, accuracies in with_bn.items():
         if where in plain:
             average = mean(accuracies, independent=True)
+            average, best = over_common_seeds(average, plain[where])
             yield Case(
                 ", ".join(where),
-                exceeds(average - plain[where], CLEAR),
-                f"with BatchNorm {average} on average, without at best {plain[where]}",
+                exceeds(average - best, CLEAR),
+                f"with BatchNorm {average} on average, without at best {best}",
             )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskedconv.papers.rosenfeld2018 import fig1
-from maskedconv.papers.rosenfeld2018.criteria import LINEAR_R2, WITH_BN, by_network, named
+from maskedconv.papers.rosenfeld2018.criteria import LINEAR_R2, WITH_BN, by_network
 from maskedconv.papers.rosenfeld2018.printed import always
 from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Picture, Table, Text
@@ -22,12 +22,11 @@ from maskedconv.report.results import (
     dataset_title,
     family,
     is_reference,
-    network_label,
     sentence,
     signed,
 )
 from maskedconv.report.style import FAMILY_MARKS, GREY
-from maskedconv.report.tables import datasets, file_name, networks
+from maskedconv.report.tables import datasets, file_name, named, networks, networks_at_any_rate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,12 +77,9 @@ def _fig3_picture(folder: Path, dataset: str, name: str, panel: Draw) -> Picture
 
 
 def _at_highest_rate(settings: list[SeedGroup]) -> list[list[SeedGroup]]:
-    by_network: dict[str, list[SeedGroup]] = {}
-    for setting in settings:
-        by_network.setdefault(network_label(setting.config), []).append(setting)
     return [
         [s for s in group if s.config.lr == max(other.config.lr for other in group)]
-        for group in by_network.values()
+        for group in networks_at_any_rate(settings).values()
     ]
 
 

@@ -24,14 +24,20 @@ from maskedconv.report.document import Block, Figure, Picture, Table, Text
 from maskedconv.report.drawing import draw, top_of
 from maskedconv.report.item import Item
 from maskedconv.report.learned import Mark, learned_panel
-from maskedconv.report.measured import Measured, accuracy, all_of, exceeds, mean
+from maskedconv.report.measured import (
+    Measured,
+    accuracy,
+    all_of,
+    exceeds,
+    mean,
+    over_common_seeds,
+)
 from maskedconv.report.results import (
     SeedGroup,
     dataset_title,
     is_reference,
     sentence,
     setting_label,
-    setting_order,
     signed,
 )
 from maskedconv.report.style import BLUE, ORANGE
@@ -42,7 +48,9 @@ from maskedconv.report.tables import (
     difference,
     epochs_text,
     file_name,
+    last,
     networks,
+    setting_order,
 )
 from maskedconv.runs.config import RunConfig
 
@@ -125,22 +133,26 @@ def bn_table(settings: list[SeedGroup]) -> Table:
                         best(learned),
                         best(fixed),
                         difference(learned.best if learned else None, fixed_mean),
+                        last(learned),
+                        last(fixed),
                     ]
                 )
     return Table(
-        f"{sentence(dataset_title(settings[0].config.dataset))}: top-1, %, best epoch",
+        f"{sentence(dataset_title(settings[0].config.dataset))}: top-1, %",
         (
             "network",
             "rest",
             "learned",
             "parameters, with BN",
             "without",
-            "top-1, with BN",
+            "best, with BN",
             "without",
             "difference",
+            "last, with BN",
+            "without",
         ),
         rows,
-        frozenset(range(3, 8)),
+        frozenset(range(3, 10)),
         grouped=True,
     )
 
@@ -172,11 +184,12 @@ def bn_helps(settings: list[SeedGroup]) -> Iterator[Case]:
         many = {p: gains for p in fractions if (gains := _gains(_learning(p, group)))}
         if few and many:
             largest = max(many)
-            case = on_average(group[0], few)
-            more = mean(list(many[largest].values()))
+            same = over_common_seeds(*few.values(), *many[largest].values())
+            little, more = same[: len(few)], mean(same[len(few) :])
+            case = on_average(group[0], dict(zip(few, little, strict=True)))
             yield Case(
                 case.name,
-                all_of(case.holds, exceeds(mean(list(few.values())) - more)),
+                all_of(case.holds, exceeds(mean(little) - more)),
                 f"{case.evidence}; at p = {largest:g} {signed(more.value)}",
             )
 

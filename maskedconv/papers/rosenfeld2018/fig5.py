@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from maskedconv.papers.rosenfeld2018.author_runs import compare, comparison, full_run
-from maskedconv.papers.rosenfeld2018.criteria import (
-    CLEAR,
-    beside_printed,
-    by_network,
-    named,
-    near_printed,
-    with_rest,
-)
+from maskedconv.papers.rosenfeld2018.criteria import CLEAR, by_network, with_rest
 from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
 from maskedconv.papers.rosenfeld2018.printed import comparable, full_epochs
 from maskedconv.papers.rosenfeld2018.runs import splits
@@ -22,7 +15,7 @@ from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Table, Text
 from maskedconv.report.item import Item
 from maskedconv.report.learned import learned_pictures, learned_table
-from maskedconv.report.measured import accuracy
+from maskedconv.report.measured import accuracy, beside_printed, near
 from maskedconv.report.results import SeedGroup, dataset_title, sentence, setting_label
 from maskedconv.report.short_tables import learned_tables
 from maskedconv.report.tables import (
@@ -30,6 +23,7 @@ from maskedconv.report.tables import (
     best,
     datasets,
     epochs_text,
+    named,
     order,
 )
 from maskedconv.runs.config import RunConfig
@@ -141,7 +135,7 @@ def one_filter_full(settings: list[SeedGroup]) -> Iterator[Case]:
             if comparable(setting, model, dataset, full_epochs(setting.config)):
                 yield Case(
                     named(setting.config),
-                    near_printed(top1, printed),
+                    near(top1, printed, CLEAR),
                     beside_printed(top1, printed),
                 )
 

@@ -10,15 +10,21 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from maskedconv import data
-from maskedconv.papers.rosenfeld2018.criteria import by_network, named
+from maskedconv.papers.rosenfeld2018.criteria import by_network
 from maskedconv.papers.rosenfeld2018.presets import RosenfeldPreset
 from maskedconv.papers.rosenfeld2018.printed import always, comparable
 from maskedconv.report.claims import Case, Claim
 from maskedconv.report.document import Block, Figure, Table, Text
 from maskedconv.report.drawing import Draw, PointStyle, accuracy_axis, draw, legend, points, top_of
 from maskedconv.report.item import Item
-from maskedconv.report.measured import accuracy, exceeds
-from maskedconv.report.results import SeedGroup, Stat, dataset_title, network_label, sentence
+from maskedconv.report.measured import accuracy, exceeds, over_common_seeds
+from maskedconv.report.results import (
+    SeedGroup,
+    Stat,
+    dataset_title,
+    network_label,
+    sentence,
+)
 from maskedconv.report.short_tables import beside, ordered
 from maskedconv.report.style import BLUE, ORANGE
 from maskedconv.report.tables import (
@@ -30,6 +36,7 @@ from maskedconv.report.tables import (
     epochs_text,
     file_name,
     last,
+    named,
     networks,
 )
 from maskedconv.runs.config import Option, RunConfig
@@ -224,7 +231,7 @@ def rises_with_fraction(settings: list[SeedGroup]) -> Iterator[Case]:
             if isinstance(setting.config.learned, float) and (top1 := accuracy(setting)) is not None
         }
         for small, large in pairwise(sorted(known)):
-            less, more = known[small], known[large]
+            less, more = over_common_seeds(known[small], known[large])
             yield Case(
                 f"{named(group[0].config)}, {100 * small:g} % to {100 * large:g} %",
                 exceeds(more - less),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from maskedconv.papers.rosenfeld2018.ensembles import (
     all_parameters,
     better,
-    by_network,
     kind,
     sharing_keeps_gain,
     stored,
@@ -20,12 +19,7 @@ from maskedconv.report.claims import Claim
 from maskedconv.report.document import Block, Figure, Table, Text
 from maskedconv.report.drawing import Draw, draw, legend
 from maskedconv.report.item import Item
-from maskedconv.report.results import (
-    SeedGroup,
-    dataset_title,
-    network_label,
-    signed,
-)
+from maskedconv.report.results import SeedGroup, dataset_title, signed
 from maskedconv.report.short_tables import short
 from maskedconv.report.style import BLACK, BLUE, GREY, RED
 from maskedconv.report.tables import (
@@ -36,7 +30,8 @@ from maskedconv.report.tables import (
     difference,
     epochs_text,
     file_name,
-    last,
+    named,
+    networks_at_any_rate,
 )
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.experiment import recipe_run
@@ -112,14 +107,12 @@ def build(settings: list[SeedGroup], folder: Path) -> list[Block]:
         ),
     ]
     for dataset, here in datasets(ensembles).items():
-        for name, group in by_network(here).items():
+        for name, group in networks_at_any_rate(here).items():
             where = f"{name} on {dataset_title(dataset)}"
-            start = next((s for s in starts if network_label(s.config) == name), None)
-            blocks += [
-                Text(f"{where}: the start reached {last(start)} %."),
-                _figure(group, where, dataset, folder),
-                _table(group, where),
-            ]
+            start = next((s for s in starts if named(s.config) == named(group[0].config)), None)
+            if start is not None and start.last is not None:
+                blocks.append(Text(f"{where}: the start reached {start.last} %."))
+            blocks += [_figure(group, where, dataset, folder), _table(group, where)]
     return blocks
 
 
@@ -254,7 +247,7 @@ def short_tables(settings: list[SeedGroup]) -> list[Table]:
     """The tables for a README."""
     found = []
     ensembles = [setting for setting in settings if setting.config.members]
-    for name, group in by_network(ensembles).items():
+    for name, group in networks_at_any_rate(ensembles).items():
         rows = []
         for shared, setting in better(group).items():
             theirs, sizes = TABLE4.get(shared), stored(setting)
