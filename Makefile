@@ -1,4 +1,4 @@
-# The two commands: `make reproduce` and `make test`. Both set up what they need by themselves.
+# `make reproduce` and `make test` set up what they need by themselves. CONTRIBUTING.md lists other targets.
 #
 #   PYTHON=...     interpreter for the virtual environment (CPython 3.11 or newer)
 #   VENV=...       where that environment is

@@ -1,8 +1,8 @@
 """Builds the package; its native module ``maskedconv._C`` is C++17 and CUDA, without torch headers.
 
 Environment variables:
-    MASKEDCONV_NATIVE  auto (default): build it where that works; 1: fail where not; 0: no.
-    MASKEDCONV_CUDA    auto (default): with CUDA where that works; 1: fail where not; 0: no.
+    MASKEDCONV_NATIVE  auto (default): build it if possible; 1: fail if not possible; 0: omit it.
+    MASKEDCONV_CUDA    auto (default): with CUDA if possible; 1: fail if not possible; 0: without.
     MASKEDCONV_SANITIZE  1: with the address and undefined-behaviour sanitizers (make sanitize).
     MASKEDCONV_ARCHS   CUDA architectures, default "80 90 100"; the last one also as PTX.
     CXX, CUDA_HOME     the compilers to use; CXX may have a launcher or options: "ccache g++".

@@ -23,15 +23,18 @@ EPOCHS, BATCH = 3, 20
 
 def backbone(num_classes: int) -> nn.Module:
     torch.manual_seed(0)
-    return torchvision.models.resnet18(num_classes=num_classes)
+    model = torchvision.models.resnet18(num_classes=num_classes)
+    return model.to(memory_format=torch.channels_last)
 
 
 def resized(images: Tensor) -> Tensor:
-    """Images [N, 1 or 3, H, W] as [N, 3, 32, 32], which the ResNet takes."""
-    return F.interpolate(images, (32, 32)).expand(-1, 3, -1, -1)
+    """Images [N, 1 or 3, H, W] as [N, 3, 32, 32], in channels_last: the kernels need it."""
+    larger = F.interpolate(images, (32, 32)).expand(-1, 3, -1, -1)
+    return larger.contiguous(memory_format=torch.channels_last)
 
 
 def train(model: nn.Module, data: maskedconv.data.Dataset) -> None:
+    # After convert_, which makes new parameters.
     learned = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(learned, lr=0.01, momentum=0.9, weight_decay=5e-4)
     for epoch in range(EPOCHS):

@@ -13,8 +13,10 @@ import maskedconv
 
 def main() -> None:
     torch.manual_seed(0)
-    images = torch.randn(4, 3, 64, 64)
+    # The kernels need channels_last.
+    images = torch.randn(4, 3, 64, 64).to(memory_format=torch.channels_last)
     model = torchvision.models.mobilenet_v2(num_classes=10)
+    model = model.to(memory_format=torch.channels_last)
     fused = maskedconv.fuse_(model, images)
     print(fused)
     maskedconv.convert_(model, learned=0.1, rest="freeze", head="classifier")

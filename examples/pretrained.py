@@ -28,12 +28,13 @@ def backbone(num_classes: int) -> nn.Module:
     names = model.state_dict().keys()  # other names for the same layers in the same order
     model.load_state_dict(dict(zip(names, stored.values(), strict=True)))
     model.reset_classifier(num_classes)
-    return model
+    return model.to(memory_format=torch.channels_last)
 
 
 def enlarged(images: Tensor) -> Tensor:
-    """Digits [N, 1, 8, 8] as [N, 3, 64, 64]."""
-    return F.interpolate(images, scale_factor=8.0, mode="bilinear").expand(-1, 3, -1, -1)
+    """Digits [N, 1, 8, 8] as [N, 3, 64, 64], in channels_last: the kernels need it."""
+    larger = F.interpolate(images, scale_factor=8.0, mode="bilinear").expand(-1, 3, -1, -1)
+    return larger.contiguous(memory_format=torch.channels_last)
 
 
 def train(model: nn.Module, digits: maskedconv.data.Dataset) -> None:
@@ -57,7 +58,7 @@ def main() -> None:
     torch.manual_seed(0)
     digits = maskedconv.data.load("digits", subset=30)
     model = backbone(digits.num_classes)
-    # The frozen filters were made for the stored statistics: keep these. The classifier is new.
+    # The frozen filters were trained with the stored statistics: keep these. The classifier is new.
     # conv_stem and some conv_dw are timm's Conv2dSame, a subclass, which convert_ leaves alone.
     maskedconv.convert_(
         model,
