@@ -76,7 +76,7 @@ def make_scheduler(
     gamma: float,
     warmup: int = 0,
 ) -> LRScheduler:
-    """The schedule ``name``, stepped once an epoch; see ``maskedconv.training.TrainingConfig``.
+    """The schedule ``name``, stepped once an epoch; see ``training.config.TrainingConfig``.
 
     In epoch e of the first ``warmup`` ones, the learning rate of "step" is e / (warmup + 1) of the
     schedule's. That of "cosine" is e / warmup, and the cosine is over the epochs that remain, as in

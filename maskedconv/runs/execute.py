@@ -142,7 +142,7 @@ def execute(
         folder: the output folder for weights and checkpoints, from which an interrupted run
             resumes. Call ``remove_checkpoint`` when the row is on disk.
         checkpoint_seconds: time between two checkpoints.
-        graph: "auto", "on" or "off", see :func:`maskedconv.training.train`.
+        graph: "auto", "on" or "off", see :func:`maskedconv.training.loop.train`.
 
     Raises:
         ValueError: the run needs a folder, and there is none; ``graph`` is "on", and the device or

@@ -15,7 +15,7 @@ from maskedconv.training.history import History
 
 
 class EpochRow(TypedDict):
-    """A :class:`maskedconv.training.Epoch`, with None for numbers that are not finite."""
+    """A :class:`maskedconv.training.history.Epoch`, with None for numbers that are not finite."""
 
     epoch: int
     train_loss: float | None

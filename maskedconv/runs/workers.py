@@ -36,7 +36,7 @@ class WorkerError(RuntimeError):
 @dataclass(frozen=True)
 class WorkerConfig:
     """The options of a worker: output folder, device, threads, seconds between checkpoints, and
-    ``graph`` of :func:`maskedconv.training.train`.
+    ``graph`` of :func:`maskedconv.training.loop.train`.
     """
 
     out: Path

@@ -20,7 +20,7 @@ def make_step(position: Position, config: TrainingConfig, graph: str, dataset: T
     """The step that trains ``position.model``, with all processes that share ``dataset``.
 
     Args:
-        graph: "auto", "on" or "off", see :func:`maskedconv.training.train`.
+        graph: "auto", "on" or "off", see :func:`maskedconv.training.loop.train`.
     """
     optimizer, device, share = position.optimizer, position.device, dataset.share
     model = ranks_of(share).parallel(position.model)

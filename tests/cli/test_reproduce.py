@@ -14,7 +14,7 @@ from commands import SMALL_RUNS, call, keys, start, time_nothing, wait_for_rows
 
 from maskedconv import papers, reproduce
 from maskedconv.runs import RunConfig, Store, execute
-from maskedconv.training import Diverged, History
+from maskedconv.training.history import Diverged, History
 
 # One run at a time, in the process of the command.
 SMALL = (*SMALL_ARGUMENTS, "--parallel", "1")

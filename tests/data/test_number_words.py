@@ -20,7 +20,9 @@ from maskedconv.data.number_words import (
 )
 from maskedconv.data.translation import TranslationSet
 from maskedconv.models.tokens import BOS, EOS, PAD
-from maskedconv.training import TrainingConfig, evaluate, train
+from maskedconv.training.config import TrainingConfig
+from maskedconv.training.evaluation import evaluate
+from maskedconv.training.loop import train
 
 SAMPLES = {
     "en": {0: "zero", 21: "twenty-one", 300: "three hundred", 999: "nine hundred ninety-nine"},

@@ -19,8 +19,8 @@ from maskedconv.runs.checkpoints import checkpoint_path
 from maskedconv.runs.ensemble import freeze_unlearned_, train_members
 from maskedconv.runs.execute import build_model, execute
 from maskedconv.seeds import Purpose, mixed_seed
-from maskedconv.training import train
 from maskedconv.training.checkpoint import Checkpoint
+from maskedconv.training.loop import train
 
 START = replace(SMALL, learned=1.0, epochs=1)
 MEMBERS = replace(START, keep=False, start=START.key, members=3, learned=0.25, epochs=2)

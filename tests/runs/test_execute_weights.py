@@ -14,7 +14,7 @@ from maskedconv import MaskedConv2d, load, save, select_learned_
 from maskedconv.checkpoint import load_plain
 from maskedconv.runs.execute import build_model, execute
 from maskedconv.runs.weights import describe_first_layer, describe_layers, start_from
-from maskedconv.training import evaluate
+from maskedconv.training.evaluation import evaluate
 
 SHAPE = (1, 8, 8)
 

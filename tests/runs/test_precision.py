@@ -11,14 +11,14 @@ from commands import SMALL, call, keys
 from report_samples import config, row, write_folder
 from torch import nn
 
-from maskedconv import data, reproduce, train, training
+from maskedconv import data, reproduce, train
 from maskedconv.report import write
 from maskedconv.runs import RunConfig, Store, ensemble
 from maskedconv.runs.estimate import estimate
 from maskedconv.runs.execute import execute
 from maskedconv.runs.images import Size
 from maskedconv.runs.workers import Workers
-from maskedconv.training import loop, precision
+from maskedconv.training import history, loop, precision
 from maskedconv.training.checkpoint import Checkpoint
 from maskedconv.training.precision import is_slow, resolve_amp
 
@@ -124,10 +124,10 @@ def test_an_ensembles_answers_are_in_its_precision(monkeypatch, tmp_path):
 
     monkeypatch.setattr(ensemble, "predict", predict)
     run = config(start="0" * 16, members=2, amp="bf16")
-    epoch = training.Epoch(1, 1.0, 1.0, 1.0, 1.0, 1.0, 0.1)
+    epoch = history.Epoch(1, 1.0, 1.0, 1.0, 1.0, 1.0, 0.1)
     checkpoint = Checkpoint(tmp_path / "c.pt", {}, 1e9)
     digits = data.load("digits", subset=2)
-    fit = lambda model, seed: training.History([epoch])  # noqa: E731
+    fit = lambda model, seed: history.History([epoch])  # noqa: E731
     ensemble.train_members(nn.Linear(1, 1), run, digits, fit, checkpoint)
     assert asked == [True, True]
 
@@ -144,7 +144,7 @@ def test_a_training_is_in_the_precision_of_its_configuration(monkeypatch):
     digits = data.load("digits", subset=2)
     for amp in ("bf16", "off"):
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-        training.train(model, digits, config(epochs=1, batch_size=16, amp=amp))
+        loop.train(model, digits, config(epochs=1, batch_size=16, amp=amp))
     assert asked == [True, False]
 
 

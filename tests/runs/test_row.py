@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maskedconv.runs.row import outcome
-from maskedconv.training import Epoch, History
+from maskedconv.training.history import Epoch, History
 
 
 def test_a_row_has_the_last_and_the_first_best_epoch():

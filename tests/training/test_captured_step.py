@@ -17,8 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from maskedconv import MaskedConv2d
 from maskedconv.data import Dataset
 from maskedconv.optim import factory
-from maskedconv.training import Diverged, TrainingConfig, loop, train
+from maskedconv.training import loop
 from maskedconv.training.captured_step import WARM_UP
+from maskedconv.training.config import TrainingConfig
+from maskedconv.training.history import Diverged
+from maskedconv.training.loop import train
 
 IMAGES, BATCH, FULL = 44, 8, 5  # 5 batches of 8, and one of 4
 SETTINGS = {

@@ -15,8 +15,8 @@ from torch import nn
 
 from maskedconv.ops import dispatch, ranking_cache
 from maskedconv.runs.execute import execute
-from maskedconv.training import train
 from maskedconv.training.cuda_graphs import CudaGraphs
+from maskedconv.training.loop import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -9,8 +9,9 @@ import torch
 
 from maskedconv.data.share import WHOLE
 from maskedconv.optim import CAPTURABLE, OPTIMIZERS
-from maskedconv.training import TrainingConfig, train
+from maskedconv.training.config import TrainingConfig
 from maskedconv.training.graph import check_graph
+from maskedconv.training.loop import train
 
 
 def test_the_others_are_capturable():

@@ -21,9 +21,12 @@ from maskedconv import convert_, methods
 from maskedconv.data import Dataset
 from maskedconv.data.share import Share
 from maskedconv.nn.frozen_statistics import freeze_statistics_
-from maskedconv.training import Diverged, TrainingConfig, evaluate, train
 from maskedconv.training.checkpoint import Checkpoint
+from maskedconv.training.config import TrainingConfig
+from maskedconv.training.evaluation import evaluate
+from maskedconv.training.history import Diverged
 from maskedconv.training.interrupts import noted
+from maskedconv.training.loop import train
 
 COUNT = 3
 # 80 images: ten batches of 8 cannot be split evenly, and batches of 37 leave one of 6 images, two

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from maskedconv.optim import make_scheduler
-from maskedconv.training import TrainingConfig, train
+from maskedconv.training.config import TrainingConfig
+from maskedconv.training.loop import train
 from maskedconv.training.state import Position
 
 

@@ -11,7 +11,10 @@ from torch.nn import functional as F
 
 from maskedconv import MaskedConv2d, data
 from maskedconv.data import Dataset
-from maskedconv.training import Diverged, Epoch, History, TrainingConfig, evaluate, predict, train
+from maskedconv.training.config import TrainingConfig
+from maskedconv.training.evaluation import evaluate, predict
+from maskedconv.training.history import Diverged, Epoch, History
+from maskedconv.training.loop import train
 
 
 @pytest.fixture(scope="module")
