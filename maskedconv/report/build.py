@@ -90,6 +90,8 @@ def notice(results: Results) -> str:
     """The report's first line: whether its numbers are comparable with the paper's."""
     preset = results.plan.get("preset")
     data = _datasets(results)
+    if results.precision not in ("", "float32"):
+        data += f", in {results.precision}"
     if not results.papers:
         return f"Single runs of maskedconv.train on {data}."
     if preset == "quick":
@@ -105,13 +107,14 @@ def notice(results: Results) -> str:
 
 
 def _cuts(results: Results) -> list[str]:
-    cuts = []
-    if any(
-        setting.config.epochs < item.printed_epochs(setting.config)
+    longer = [
+        setting.config.epochs - printed
         for item in results.items
         for setting in results.seed_groups(item.id)
-    ):
-        cuts.append("trained for fewer epochs")
+        if (printed := item.printed_epochs(setting.config))
+    ]
+    cuts = ["trained for fewer epochs"] if min(longer, default=0) < 0 else []
+    cuts += ["trained for more epochs"] if max(longer, default=0) > 0 else []
     subsets = {run.config.subset for run in results.runs().values() if run.config.subset}
     if not all(s.whole_data or s.config.subset for s in results.all_seed_groups()):
         cuts.append("on a part of the images")

@@ -5,8 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from report_samples import blocks_of, config, load, results_of, row, small_top1, write_folder
+import pytest
+from report_samples import (
+    blocks_of,
+    config,
+    load,
+    results_of,
+    row,
+    runs_of,
+    small_top1,
+    write_folder,
+)
 
+from maskedconv.papers import ITEMS as ALL_ITEMS
 from maskedconv.papers.rosenfeld2018 import (
     author_runs,
     fig2,
@@ -93,6 +104,45 @@ def test_an_excerpt_of_the_images_is_not_compared(tmp_path):
     (part,) = load(out).seed_groups("table3")
     assert not printed.comparable(part, "wrn_28_4", "tiny-imagenet", 45)
     assert "part of the images" in notice(load(out))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "This is the paper's preset: its networks, settings and epochs on CIFAR-10."),
+        (
+            {"amp": "bf16", "compile": True},
+            "This is the paper's preset: its networks, settings and epochs on CIFAR-10, in "
+            "bfloat16 (autocast), compiled.",
+        ),
+        (
+            {"epochs": 20},
+            "The paper preset: the paper's networks on CIFAR-10, trained for more epochs. Numbers "
+            "compare with the paper's only where a table gives a difference.",
+        ),
+        (
+            {"epochs": 2, "subset": 500},
+            "The paper preset: the paper's networks on CIFAR-10, trained for fewer epochs, on 500 "
+            "training images per class. Numbers compare with the paper's only where a table gives "
+            "a difference.",
+        ),
+    ],
+    ids=["equal", "another precision", "longer", "shorter"],
+)
+def test_notice_of_the_larger_presets(tmp_path, changes, expected):
+    run = replace(config("wrn_28_4", dataset="cifar10", epochs=10), **changes)
+    results = results_of(tmp_path, {"table1": [run]}, lambda run: 50.0, preset="paper")
+    assert notice(results) == expected
+
+
+@pytest.mark.parametrize("item", sorted(ALL_ITEMS))
+def test_the_papers_preset_has_the_printed_epochs(item):
+    """The first line would call its runs longer or shorter otherwise."""
+    runs = runs_of(item, "paper")
+    known = {
+        (run.epochs, printed) for run in runs if (printed := ALL_ITEMS[item].printed_epochs(run))
+    }
+    assert all(ours == printed for ours, printed in known)
 
 
 def test_table3_is_compared_only_if_all_its_runs_are_whole(tmp_path):
