@@ -17,6 +17,8 @@ from report_samples import (
     write_folder,
 )
 
+from maskedconv import report
+from maskedconv.data.catalogue import JPEG_COPY
 from maskedconv.papers import ITEMS as ALL_ITEMS
 from maskedconv.papers.rosenfeld2018 import (
     author_runs,
@@ -143,6 +145,27 @@ def test_the_papers_preset_has_the_printed_epochs(item):
         (run.epochs, printed) for run in runs if (printed := ALL_ITEMS[item].printed_epochs(run))
     }
     assert all(ours == printed for ours, printed in known)
+
+
+@pytest.mark.parametrize("copy", ["", f" {JPEG_COPY}"], ids=["original", "copy"])
+def test_a_jpeg_copy_is_named_beside_printed_numbers(tmp_path, copy):
+    """It is compared, but the paper's images are the original ones."""
+    one = config("wrn_28_10", dataset="cifar10", epochs=200, learned=1)
+    runs = [one, replace(one, learned=0.1)]
+    out = write_folder(tmp_path, {"fig5": runs}, lambda run: 70.0, preset="paper")
+    found = [json.dumps(row(run, 70.0, data_note=f"CIFAR-10{copy}: a note")) for run in runs]
+    (out / "results.jsonl").write_text("".join(f"{line}\n" for line in found))
+    report.write(out)
+    lines = (out / "report.md").read_text().splitlines()
+    assert lines[0] == (
+        f"**This is the paper's preset: its networks, settings and epochs on CIFAR-10{copy}.**"
+    )
+    assert f"- Data: CIFAR-10{copy}" in lines
+    captions = [line for line in lines if line.startswith("Comparison with the runs")]
+    evidence = [line for line in lines if "against the printed 69 %" in line]
+    assert len(captions) == len(evidence) == 1
+    assert captions[0].endswith("Ours: CIFAR-10 from a JPEG copy.") is bool(copy)
+    assert evidence[0].endswith("; ours from a JPEG copy") is bool(copy)
 
 
 def test_table3_is_compared_only_if_all_its_runs_are_whole(tmp_path):
