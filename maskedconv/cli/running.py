@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from maskedconv.cli.listing import tell_untimed
 from maskedconv.cli.options import INTERRUPTED, SOME_FAILED
 from maskedconv.cli.progress import ConsoleObserver
 from maskedconv.console import say
@@ -112,6 +113,7 @@ def _time_left(
     from maskedconv.runs.estimate import coarse_estimate, total_seconds
 
     say("timing some batches of each network ...")
+    tell_untimed(pending)
     sizes = {key: size_of(dataset) for key, dataset in datasets.items()}
     workers = Workers(at_once, worker_config.device, worker_config.threads)
     return TimeLeft(pending, coarse_estimate(pending, sizes, workers), at_once, total_seconds)
