@@ -11,7 +11,7 @@ from maskedconv.runs.config import RunConfig
 from maskedconv.runs.images import DataKey, Size, data_key
 from maskedconv.runs.planning import Plan, all_runs, trained_runs
 from maskedconv.runs.same import trained_for
-from maskedconv.runs.sequential import unique
+from maskedconv.runs.sequential import unfinished, unique
 from maskedconv.runs.store import Loaded, Store
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def print_estimate(
     configs = all_runs(chosen)
     trained = trained_runs(store, chosen, plan, loaded)
     needed = unique(trained[run.key] for run in configs)
-    pending = [run for run in needed if not loaded.finished(run.key)]
+    pending = unfinished(needed, store, loaded)
     say("timing some batches of each kind of run ...")
     seconds = estimate(pending, sizes, workers)
     tell_untimed(pending)
