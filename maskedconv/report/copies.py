@@ -8,9 +8,10 @@ from dataclasses import replace
 from maskedconv.data.catalogue import JPEG_COPY
 from maskedconv.report.document import Block, Table
 from maskedconv.report.results import SeedGroup, dataset_title
+from maskedconv.report.tables import NOTHING
 
-# Beginnings of the columns of a table that has numbers of others beside ours.
-_BESIDE_OTHERS = ("difference", "ours", "authors")
+# Columns of a table that has comparable numbers of others beside ours, up to their comma.
+_COMPARING = ("paper", "authors", "theirs", "ours")
 
 
 def copied(settings: Iterable[SeedGroup]) -> list[str]:
@@ -20,7 +21,7 @@ def copied(settings: Iterable[SeedGroup]) -> list[str]:
 
 
 def with_copies(block: Block, settings: Sequence[SeedGroup]) -> Block:
-    """The block; a table of ours and others' numbers gets a caption that names our copies.
+    """The block; the caption of a table of ours and others' numbers then names our copies.
 
     Args:
         settings: of the section that the block belongs to.
@@ -28,7 +29,8 @@ def with_copies(block: Block, settings: Sequence[SeedGroup]) -> Block:
     names = " and ".join(map(dataset_title, copied(settings)))
     if not names or not isinstance(block, Table):
         return block
-    if not any(column.startswith(_BESIDE_OTHERS) for column in block.columns):
+    places = [i for i, one in enumerate(block.columns) if one.partition(",")[0] in _COMPARING]
+    if all(row[place] == NOTHING for row in block.rows for place in places):
         return block
     caption, ours = block.caption, f"ours: {names} {JPEG_COPY}"
     told = f"{caption} O{ours[1:]}." if caption.endswith(".") else f"{caption}; {ours}"

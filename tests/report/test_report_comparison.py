@@ -33,6 +33,7 @@ from maskedconv.papers.rosenfeld2018 import (
 from maskedconv.papers.rosenfeld2018.author_runs import comparison
 from maskedconv.papers.rosenfeld2018.table1 import table1_table
 from maskedconv.report.build import notice
+from maskedconv.report.copies import with_copies
 from maskedconv.report.document import Table
 
 
@@ -145,6 +146,28 @@ def test_the_papers_preset_has_the_printed_epochs(item):
         (run.epochs, printed) for run in runs if (printed := ALL_ITEMS[item].printed_epochs(run))
     }
     assert all(ours == printed for ours, printed in known)
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells", "named"),
+    [
+        (("network", "paper", "difference"), ("a", "70.00", "+1.00"), True),
+        (("network", "paper, mean / ensemble"), ("a", "71 / 73"), True),
+        (("network", "paper (not comparable)"), ("a", "70.00"), False),
+        # Of two of ours.
+        (("network", "with BN", "difference"), ("a", "70.00", "+1.00"), False),
+        # Of a data set that was not run.
+        (("network", "signed constant, paper", "ours"), ("a", "70.00", "–"), False),
+    ],
+    ids=["paper", "several", "not comparable", "ours alone", "not run"],
+)
+def test_captions_of_comparable_tables_name_a_jpeg_copy(tmp_path, columns, cells, named):
+    run = config("wrn_28_10", dataset="cifar10")
+    notes = {"cifar10": f"CIFAR-10 {JPEG_COPY}"}
+    results = results_of(tmp_path, {"fig5": [run]}, lambda run: 70.0, skip=1, data_notes=notes)
+    told = with_copies(Table("Top-1, %", columns, [cells]), results.seed_groups("fig5"))
+    expected = "Top-1, %; ours: CIFAR-10 from a JPEG copy" if named else "Top-1, %"
+    assert told.caption == expected
 
 
 @pytest.mark.parametrize("copy", ["", f" {JPEG_COPY}"], ids=["original", "copy"])
