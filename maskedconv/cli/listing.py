@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from maskedconv import data
 from maskedconv.console import duration, say
 from maskedconv.runs.config import RunConfig
 from maskedconv.runs.images import DataKey, Size, data_key
 from maskedconv.runs.planning import Plan, all_runs, trained_runs
 from maskedconv.runs.same import trained_for
-from maskedconv.runs.sequential import unique
+from maskedconv.runs.sequential import unfinished, unique
 from maskedconv.runs.store import Loaded, Store
 
 if TYPE_CHECKING:
@@ -65,9 +66,10 @@ def print_estimate(
     configs = all_runs(chosen)
     trained = trained_runs(store, chosen, plan, loaded)
     needed = unique(trained[run.key] for run in configs)
-    pending = [run for run in needed if not loaded.finished(run.key)]
+    pending = unfinished(needed, store, loaded)
     say("timing some batches of each kind of run ...")
     seconds = estimate(pending, sizes, workers)
+    tell_untimed(pending)
     # Parallel runs were also timed in parallel, on the same GPU.
     speed_up = workers.count
     if speed_up > 1:
@@ -86,6 +88,13 @@ def print_estimate(
                 print(f"  {_amount([run], sizes, seconds[run.key])}  {run.label()}")
     total = total_seconds(pending, seconds, workers.count)
     print(f"{'total':{first}}{len(configs):6}{_amount(pending, sizes, total)}")
+
+
+def tell_untimed(runs: Iterable[RunConfig]) -> None:
+    """Says which estimated times are too short: the timed batches are in memory."""
+    names = dict.fromkeys(run.dataset for run in runs if data.describe(run.dataset).streamed)
+    if names:
+        say(f"note: the times leave out reading and decoding the images of {' and '.join(names)}")
 
 
 def _amount(runs: list[RunConfig], sizes: Sizes, seconds: float) -> str:

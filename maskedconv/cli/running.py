@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from maskedconv.cli.listing import tell_untimed
 from maskedconv.cli.options import INTERRUPTED, SOME_FAILED
 from maskedconv.cli.progress import ConsoleObserver
 from maskedconv.console import say
@@ -15,7 +16,7 @@ from maskedconv.runs.engine import Engine
 from maskedconv.runs.images import DataKey, data_key, size_of
 from maskedconv.runs.parallel import run_parallel
 from maskedconv.runs.row import Row
-from maskedconv.runs.sequential import Observer, run_all
+from maskedconv.runs.sequential import Observer, run_all, unfinished
 from maskedconv.runs.store import StoreError
 from maskedconv.runs.time_left import TimeLeft
 from maskedconv.runs.workers import WorkerConfig, WorkerError, Workers
@@ -43,8 +44,12 @@ def run_missing(
     """
     store = Store(worker_config.out)
     loaded = store.load()
-    rows = {run.key: row for run in configs if (row := loaded.finished(run.key))}
-    pending = [run for run in configs if run.key not in rows]
+    pending = unfinished(configs, store, loaded)
+    left = {run.key for run in pending}
+    rows = {run.key: loaded.rows[run.key] for run in configs if run.key not in left}
+    for run in pending:
+        if loaded.finished(run.key):
+            say(f"note: {run.label()} is done again: others start from its weights, which are gone")
     if rows:
         say(f"{len(rows)} of {len(configs)} runs are finished in {store.out}")
     try:
@@ -88,7 +93,7 @@ def _tell_interrupted(configs: list[RunConfig], store: Store) -> None:
     from maskedconv.runs.checkpoints import has_checkpoint
 
     loaded = store.load()
-    left = [run for run in configs if loaded.finished(run.key) is None]
+    left = unfinished(configs, store, loaded)
     begun = sum(has_checkpoint(store.out, run) for run in left)
     say(
         f"interrupted: {len(configs) - len(left)} of {len(configs)} runs are finished in "
@@ -112,6 +117,7 @@ def _time_left(
     from maskedconv.runs.estimate import coarse_estimate, total_seconds
 
     say("timing some batches of each network ...")
+    tell_untimed(pending)
     sizes = {key: size_of(dataset) for key, dataset in datasets.items()}
     workers = Workers(at_once, worker_config.device, worker_config.threads)
     return TimeLeft(pending, coarse_estimate(pending, sizes, workers), at_once, total_seconds)

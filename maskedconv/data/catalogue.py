@@ -14,6 +14,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # The beginning of the names of the translation tasks; the numbers below the rest of it.
 NUMBER_WORDS = "number-words-"
+# In the note on a data set whose published arrays were replaced by JPEG files.
+JPEG_COPY = "from a JPEG copy"
 
 
 @dataclass(frozen=True)

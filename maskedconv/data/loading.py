@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from maskedconv.data import mnist
-from maskedconv.data.catalogue import NUMBER_WORDS, DatasetInfo
+from maskedconv.data.catalogue import JPEG_COPY, NUMBER_WORDS, DatasetInfo
 from maskedconv.data.dataset import Dataset, take_subset
 from maskedconv.data.decode import decode_listing
 from maskedconv.data.errors import DataError, MissingDataError, optional_import, say
@@ -153,7 +153,7 @@ def _listing_note(info: DatasetInfo, listing: Listing) -> str:
     if info.name in ARRAYS:
         lossy = any(path.suffix.lower() in (".jpg", ".jpeg") for path in paths)
         note += (
-            " from a JPEG copy: compression costs a little accuracy"
+            f" {JPEG_COPY}: compression costs a little accuracy"
             if lossy
             else (" from a folder of image files")
         )

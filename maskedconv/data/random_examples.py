@@ -1,4 +1,7 @@
-"""Random examples in the form of a data set, to time a training without the data."""
+"""Random examples in the form of a data set, to time a training without the data.
+
+They are in memory, also those of a data set whose images are read during training.
+"""
 
 from __future__ import annotations
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from maskedconv.console import duration
+from maskedconv.data.catalogue import JPEG_COPY
 from maskedconv.io import replace_file
 from maskedconv.report import appendix, single_runs
 from maskedconv.report.claims import judge
+from maskedconv.report.copies import copied, with_copies
 from maskedconv.report.document import Block, Document, Figure, Scorecard, Section, Text
 from maskedconv.report.item import Paper
 from maskedconv.report.loading import RUNS
@@ -81,8 +83,10 @@ def _items(results: Results, paper: Paper[Any], folder: Path) -> Iterator[Sectio
     for item in paper.items:
         if item.id in results.experiments:
             title = f"{item.reference}: {results.title(item.id)}"
-            blocks = item.build(results.seed_groups(item.id), folder)
+            settings = results.seed_groups(item.id)
+            blocks = item.build(settings, folder)
             drawn = [one for one in blocks if not isinstance(one, Figure) or one.pictures]
+            drawn = [with_copies(one, settings) for one in drawn]
             yield Section(item.id, title, drawn)
 
 
@@ -90,6 +94,8 @@ def notice(results: Results) -> str:
     """The report's first line: whether its numbers are comparable with the paper's."""
     preset = results.plan.get("preset")
     data = _datasets(results)
+    if results.precision not in ("", "float32"):
+        data += f", in {results.precision}"
     if not results.papers:
         return f"Single runs of maskedconv.train on {data}."
     if preset == "quick":
@@ -105,13 +111,14 @@ def notice(results: Results) -> str:
 
 
 def _cuts(results: Results) -> list[str]:
-    cuts = []
-    if any(
-        setting.config.epochs < item.printed_epochs(setting.config)
+    longer = [
+        setting.config.epochs - printed
         for item in results.items
         for setting in results.seed_groups(item.id)
-    ):
-        cuts.append("trained for fewer epochs")
+        if (printed := item.printed_epochs(setting.config))
+    ]
+    cuts = ["trained for fewer epochs"] if min(longer, default=0) < 0 else []
+    cuts += ["trained for more epochs"] if max(longer, default=0) > 0 else []
     subsets = {run.config.subset for run in results.runs().values() if run.config.subset}
     if not all(s.whole_data or s.config.subset for s in results.all_seed_groups()):
         cuts.append("on a part of the images")
@@ -123,7 +130,11 @@ def _cuts(results: Results) -> list[str]:
 def _datasets(results: Results) -> str:
     names = dict.fromkeys(run.config.dataset for run in results.runs().values())
     texts = {"digits": "scikit-learn's 8×8 handwritten digits"}
-    return " and ".join(texts.get(name, dataset_title(name)) for name in names) or "no data"
+    copies = copied(results.all_seed_groups())
+    titles = (
+        texts.get(name, dataset_title(name)) + f" {JPEG_COPY}" * (name in copies) for name in names
+    )
+    return " and ".join(titles) or "no data"
 
 
 def _criteria(results: Results) -> str:

@@ -11,9 +11,11 @@ setting that it compares has no finished run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from maskedconv.data.catalogue import JPEG_COPY
+from maskedconv.report.copies import copied
 from maskedconv.report.measured import NOT_RUN, is_finished
 from maskedconv.report.results import SeedGroup, dataset_title, family
 
@@ -104,6 +106,8 @@ def judge_one(claim: Claim, experiment: str, settings: list[SeedGroup]) -> Verdi
     if not told:
         return Verdict(claim, experiment, "not run")
     cases = tuple(_checked(case, told) for case in claim.cases(settings))
+    if claim.printed:
+        cases = tuple(_naming_copies(claim, cases, finished))
     cases += tuple(_not_planned(claim, cases))
     held, fell = _count(cases, True), _count(cases, False)
     if held and fell:
@@ -113,6 +117,18 @@ def judge_one(claim: Claim, experiment: str, settings: list[SeedGroup]) -> Verdi
     else:
         status = "reproduced" if held else "not"
     return Verdict(claim, experiment, status, cases, tuple(_data(claim, finished)))
+
+
+def _naming_copies(
+    claim: Claim, cases: tuple[Case, ...], finished: list[SeedGroup]
+) -> Iterator[Case]:
+    """The cases; the evidence of those from a JPEG copy of the data set says so."""
+    names = copied(finished)
+    of_copies = [setting for setting in finished if setting.config.dataset in names]
+    found = {case.name for case in claim.cases(of_copies)}
+    for case in cases:
+        told = f"{case.evidence}; ours {JPEG_COPY}"
+        yield replace(case, evidence=told) if case.name in found else case
 
 
 def _not_planned(claim: Claim, cases: tuple[Case, ...]) -> Iterator[Case]:

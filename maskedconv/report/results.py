@@ -134,12 +134,12 @@ class SeedGroup:
     @property
     def whole_data(self) -> bool:
         """Whether the runs use all images of the data set, according to the notes."""
-        return self.config.subset is None and not any(map(_EXCERPT.search, self._notes))
+        return self.config.subset is None and not any(map(_EXCERPT.search, self.notes))
 
     @property
     def test_images(self) -> int | None:
         """The number of test images; None if it is not known."""
-        for note in self._notes:
+        for note in self.notes:
             if found := _TEST_IMAGES.search(note):
                 return int(found[1].replace(",", ""))
         return data.describe(self.config.dataset).test_size
@@ -189,7 +189,8 @@ class SeedGroup:
         return Stat.of(number for number in values if number is not None)
 
     @property
-    def _notes(self) -> list[str]:
+    def notes(self) -> list[str]:
+        """The notes on the data of the finished runs, or else the plan's."""
         return [str(row.get("data_note") or "") for row in self.rows] or [self.planned_note]
 
     def _first(self, value: Callable[[Row], int | None]) -> int | None:

@@ -59,6 +59,8 @@ _RC: dict[Any, Any] = {
     "figure.constrained_layout.w_pad": 0.07,
     "hatch.linewidth": 0.7,
     "lines.linewidth": 1.6,
+    # Names of classes and networks are from outside, and a $ in them is no formula.
+    "text.parse_math": False,
     "svg.fonttype": "path",
     # A fixed salt makes the SVG files deterministic.
     "svg.hashsalt": "maskedconv",

@@ -177,6 +177,9 @@ def execute(
         name = type(error).__name__
         fail(row, str(error) or name, name, history)
     seconds = time.perf_counter() - start if checkpoint is None else checkpoint.seconds
+    spans = None if checkpoint is None else checkpoint.spans
+    if spans is not None and len(spans) > 1:
+        row["spans"] = spans
     row.update(
         {
             "seconds": round(seconds, 3),

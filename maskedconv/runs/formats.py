@@ -105,6 +105,7 @@ _row: Schema = record(
         **dict.fromkeys(("best_epoch", "peak_memory_bytes"), optional(count)),
         **_parameters,
         "seconds": optional(number),
+        "spans": list_of(record({"started": text, "seconds": number})),
         "history": _history,
         "versions": mapping_of(text),
         "weights": text,

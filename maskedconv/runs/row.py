@@ -11,7 +11,7 @@ from typing import Any, NotRequired, TypedDict, cast
 from maskedconv.runs import formats
 from maskedconv.runs.config import RunConfig
 from maskedconv.schema import read_json
-from maskedconv.training.history import History
+from maskedconv.training.history import History, Span
 
 
 class EpochRow(TypedDict):
@@ -133,7 +133,8 @@ class InferenceBytes(TypedDict):
 class Row(TypedDict):
     """The row of a run, one line of ``results.jsonl``. ``status`` is "done" or "failed".
 
-    ``measured`` has further results of the data set, in percent.
+    ``measured`` has further results of the data set, in percent. ``spans`` are the parts of
+    ``seconds`` by process, if there were several; ``started`` is the start of the last one.
     """
 
     key: str
@@ -152,6 +153,7 @@ class Row(TypedDict):
     learned_parameters: NotRequired[int]
     total_parameters: NotRequired[int]
     seconds: NotRequired[float]
+    spans: NotRequired[list[Span]]
     peak_memory_bytes: NotRequired[int]
     device: NotRequired[str]
     versions: NotRequired[dict[str, str]]

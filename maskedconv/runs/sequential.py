@@ -41,6 +41,19 @@ def unique(configs: Iterable[RunConfig]) -> list[RunConfig]:
     return list({config.key: config for config in configs}.values())
 
 
+def unfinished(configs: Iterable[RunConfig], store: Store, loaded: Loaded) -> list[RunConfig]:
+    """The runs that are to be executed, in order.
+
+    Among them is a finished run whose weights are no longer in the folder, if another one of them
+    starts from it.
+    """
+    runs = list(configs)
+    left = {run.key for run in runs if loaded.finished(run.key) is None}
+    starts = {run.start for run in runs if run.key in left}
+    left |= {run.key for run in runs if run.key in starts and _lacks_weights(run, store, loaded)}
+    return [run for run in runs if run.key in left]
+
+
 def run_all(
     configs: Iterable[RunConfig],
     store: Store,
@@ -52,9 +65,10 @@ def run_all(
 ) -> dict[str, Row]:
     """Executes every run that ``store`` lacks; returns the row of every run, by key.
 
-    A run that starts from the weights of another comes after it. If another process is doing a run,
-    this function waits for it, and does the run itself if that process dies. A failed run has a
-    row, too. ``graph`` is that of :func:`maskedconv.runs.execute.execute`.
+    A run that starts from the weights of another comes after it. A run that keeps its weights is
+    done again if they are not there. If another process is doing a run, this function waits for it,
+    and does the run itself if that process dies. A failed run has a row, too. ``graph`` is that of
+    :func:`maskedconv.runs.execute.execute`.
 
     Raises:
         StoreError: a row, a checkpoint or a file of weights cannot be written.
@@ -94,10 +108,10 @@ def attempt(
     """
     with store.claim(config.key) as mine:
         loaded = store.load()
-        row = loaded.finished(config.key)
+        row = None if _lacks_weights(config, store, loaded) else loaded.finished(config.key)
         if row is not None or not mine:
             return row
-        if reason := _start_lacks(config, loaded):
+        if reason := _start_lacks(config, store, loaded):
             row = not_run(config, reason, "StartFailed")
             store.append(row)
             return row
@@ -114,15 +128,27 @@ def not_run(config: RunConfig, error: str, error_type: str) -> Row:
     return row
 
 
-def _start_lacks(config: RunConfig, loaded: Loaded) -> str:
+def _lacks_weights(config: RunConfig, store: Store, loaded: Loaded) -> bool:
+    """Whether the run is done, and the weights that it keeps are not in the folder."""
+    from maskedconv.runs.weights import weights_path
+
+    row = loaded.rows.get(config.key)
+    done = config.keep and row is not None and row["status"] == "done"
+    return done and not weights_path(store.out, config.key).exists()
+
+
+def _start_lacks(config: RunConfig, store: Store, loaded: Loaded) -> str:
     if not config.start:
         return ""
     start = loaded.rows.get(config.start)
     if start is None:
         return f"its start {config.start} has not been run"
-    if start["status"] == "done":
-        return ""
-    return f"its start {RunConfig.from_json(start['config']).label()} failed: {start['error']}"
+    kept = RunConfig.from_json(start["config"])
+    if start["status"] != "done":
+        return f"its start {kept.label()} failed: {start['error']}"
+    if _lacks_weights(kept, store, loaded):
+        return f"the weights of its start {kept.label()} are not in {store.out}"
+    return ""
 
 
 def _run_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
 import sys
@@ -14,6 +15,7 @@ import torch
 
 from maskedconv.io import StoreError, remove_partial_files, replacing
 from maskedconv.training import interrupts
+from maskedconv.training.history import Span
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 State = dict[str, Any]
@@ -45,12 +47,24 @@ class Checkpoint:
         self.context: State = found.get("context", {})
         self._training: State | None = found.get("training")
         self._seconds_before: float = found.get("seconds", 0.0)
+        # Files of older versions have the seconds alone.
+        self._spans_before: list[Span] | None = found.get("spans", None if found else [])
+        self._date = datetime.datetime.now(datetime.UTC)
         self._started = self._written = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Wall time of the run in seconds; includes earlier processes up to their last write."""
         return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def spans(self) -> list[Span] | None:
+        """The parts of ``seconds`` by process, this one last; None if the file does not say."""
+        if self._spans_before is None:
+            return None
+        seconds = round(time.monotonic() - self._started, 3)
+        started = self._date.isoformat(timespec="seconds")
+        return [*self._spans_before, {"started": started, "seconds": seconds}]
 
     @property
     def stored_epochs(self) -> int:
@@ -74,7 +88,8 @@ class Checkpoint:
             KeyboardInterrupt: it is written, and a stop was requested.
         """
         buffer = io.BytesIO()
-        state = {"context": self.context, "training": training, "seconds": self.seconds}
+        times = {"seconds": self.seconds, "spans": self.spans}
+        state = {"context": self.context, "training": training, **times}
         torch.save({"identity": self._identity, **state}, buffer)
         content = buffer.getbuffer()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,13 @@ class Epoch:
     test_top1: float
     seconds: float
     lr: float
+
+
+class Span(TypedDict):
+    """The part of one process in a run: its start (UTC, ISO 8601), and seconds from then on."""
+
+    started: str
+    seconds: float
 
 
 @dataclass

@@ -217,6 +217,16 @@ def test_list_and_dry_run_write_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("dataset", "told"), [("digits", False), ("imagenet", True)])
+def test_dry_run_says_that_reading_is_not_timed(tmp_path, monkeypatch, dataset, told):
+    time_nothing(monkeypatch)
+    options = ("--dataset", dataset, "--match", "resnet_18" if told else "resnet_8")
+    result = call(reproduce, "bnonly", "--dry-run", *options, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    said = "the times leave out reading and decoding the images of imagenet"
+    assert (said in result.stderr) is told
+
+
 def test_dry_run_needs_no_images_and_leaves_out_what_is_done(finished, tmp_path, monkeypatch):
     time_nothing(monkeypatch)
     out, _ = finished

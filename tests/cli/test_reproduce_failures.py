@@ -15,7 +15,8 @@ from report_samples import preset_of
 from maskedconv import reproduce
 from maskedconv.papers import ITEMS
 from maskedconv.runs import Store, execute
-from maskedconv.runs.sequential import run_all
+from maskedconv.runs.sequential import run_all, unfinished
+from maskedconv.runs.weights import weights_path
 
 ONE_BY_ONE = (*SMALL, "--parallel", "1", "--threads", "1")
 
@@ -76,6 +77,14 @@ class Quiet:
     def waiting(self, runs): ...
 
 
+def kept_row(config, folder):
+    """The row of a finished run, whose weights are in ``folder`` if it keeps them."""
+    if config.keep:
+        weights_path(folder, config.key).parent.mkdir(exist_ok=True)
+        weights_path(folder, config.key).touch()
+    return report_samples.row(config, 50.0)
+
+
 def test_runs_whose_start_failed(tmp_path, monkeypatch):
     """They fail with this reason, and are tried again when the start exists."""
     start_, *ensembles = ITEMS["table4"].runs(preset_of("quick"))
@@ -85,7 +94,7 @@ def test_runs_whose_start_failed(tmp_path, monkeypatch):
     def execute_(config, dataset, on_epoch, **options):
         done.append(config.key)
         failed = {"status": "failed", "error": "out of memory", "error_type": "MemoryError"}
-        return report_samples.row(config, 50.0) | (failed if len(done) == 1 else {})
+        return kept_row(config, tmp_path) | (failed if len(done) == 1 else {})
 
     monkeypatch.setattr(execute, "execute", execute_)
     store = Store(tmp_path)
@@ -102,6 +111,48 @@ def test_runs_whose_start_failed(tmp_path, monkeypatch):
     orphan = replace(ensembles[0], start="0" * 16)
     rows = run_all([orphan], store, lambda _: None, Quiet())
     assert rows[orphan.key]["error"] == "its start 0000000000000000 has not been run"
+
+
+def test_a_start_whose_weights_are_gone_is_done_again(tmp_path, monkeypatch):
+    time_nothing(monkeypatch)
+    start_, ensemble, *_ = configs = ITEMS["table4"].runs(preset_of("quick"))
+    store, done = Store(tmp_path), []
+    store.prepare()
+    store.append(kept_row(start_, tmp_path))
+
+    def execute_(config, dataset, on_epoch, **options):
+        done.append(config.key)
+        return kept_row(config, tmp_path)
+
+    def to_do():
+        dry = call(reproduce, "table4", "--dry-run", "--parallel", "1", "--out", tmp_path)
+        return int(dry.stdout.splitlines()[-1].split()[2])
+
+    assert to_do() == len(configs) - 1
+    weights_path(tmp_path, start_.key).unlink()
+    assert to_do() == len(configs)
+    rows = run_all([ensemble], store, lambda _: pytest.fail("it cannot begin"), Quiet())
+    said = f"the weights of its start {start_.label()} are not in {tmp_path}"
+    assert rows[ensemble.key]["error"] == said
+
+    monkeypatch.setattr(execute, "execute", execute_)
+    run_all([ensemble, start_], store, lambda _: None, Quiet())
+    assert done == [start_.key, ensemble.key]
+    assert to_do() == len(configs) - 2
+    # No run that is left starts from it.
+    weights_path(tmp_path, start_.key).unlink()
+    assert unfinished([start_, ensemble], store, store.load()) == []
+    # As train --keep, which asks for the weights themselves.
+    run_all([start_], store, lambda _: None, Quiet())
+    assert done == [start_.key, ensemble.key, start_.key]
+
+
+def test_a_start_that_diverged_is_not_done_again(tmp_path):
+    start_, ensemble, *_ = ITEMS["table4"].runs(preset_of("quick"))
+    store = Store(tmp_path)
+    store.prepare()
+    store.append(report_samples.row(start_, None))
+    assert unfinished([start_, ensemble], store, store.load()) == [ensemble]
 
 
 def test_missing_data_says_how_to_go_without(tmp_path):

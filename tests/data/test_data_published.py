@@ -15,6 +15,7 @@ import pytest
 from image_files import damage, write_folder, write_image
 
 from maskedconv import data
+from maskedconv.data.catalogue import JPEG_COPY
 from maskedconv.data.listing import list_tiny_imagenet
 
 CIFAR_CLASSES = [
@@ -35,7 +36,7 @@ def test_cifar_from_jpegs_says_so(tmp_path):
     assert dataset.mean == (0.4914, 0.4822, 0.4465)
     assert dataset.std == (0.2023, 0.1994, 0.2010)
     assert (dataset.crop_padding, dataset.flip) == (4, True)
-    assert "JPEG" in dataset.note
+    assert f"CIFAR-10 {JPEG_COPY}" in dataset.note
     assert "30 of 50,000 training images" in dataset.note
 
 

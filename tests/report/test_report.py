@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from report_samples import config, load, results_of, row, small_plan, small_top1
 
 from maskedconv import report, reproduce
 from maskedconv.report.appendix import FLAGS, only
-from maskedconv.report.build import notice
 from maskedconv.report.fits import fit_line
 from maskedconv.report.results import Stat, setting_label
 from maskedconv.report.tables import cell
@@ -227,16 +225,6 @@ def test_command_line(folder, tmp_path):
     assert missing.returncode == 2
     assert "plan.json" in missing.stderr
     assert "Traceback" not in missing.stderr
-
-
-def test_notice_of_the_larger_presets(tmp_path):
-    run = config("wrn_28_4", dataset="cifar10", epochs=10)
-    whole = results_of(tmp_path / "a", {"table1": [run]}, small_top1, preset="paper")
-    assert notice(whole).startswith("This is the paper's preset")
-    cut = replace(run, epochs=2, subset=500)
-    less = results_of(tmp_path / "b", {"table1": [cut]}, small_top1, preset="paper")
-    assert "fewer epochs" in notice(less)
-    assert "500 training images per class" in notice(less)
 
 
 def test_fit_recovers_a_known_line_and_its_interval():

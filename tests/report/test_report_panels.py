@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import matplotlib.figure
+import pytest
 from report_samples import config, results_of
 
 from maskedconv.papers.rosenfeld2018 import fig2, fig3, fig4, table1, table3
 from maskedconv.report import curves
+from maskedconv.report.drawing import draw
 from maskedconv.report.learned import learned_panel
+from maskedconv.report.single_runs import confusion_panel
 
 TOP = 60.0
 
@@ -28,6 +31,13 @@ def settings_of(tmp_path, item, top1, field, values):
     runs = [config("wrn_10_1", **{"learned": 0.1, field: value}) for value in values]
     by_key = {run.key: accuracy for run, accuracy in zip(runs, top1, strict=True)}
     return results_of(tmp_path, {item: runs}, lambda run: by_key[run.key]).seed_groups(item)
+
+
+@pytest.mark.parametrize("names", [["cash$_$", "b"], ["a", "$x^$"]], ids=["one", "other"])
+def test_names_of_classes_are_drawn_as_they_are(tmp_path, names):
+    """Text between two signs of $ is a formula to matplotlib, and an error if it is none."""
+    panel = confusion_panel([[3, 1], [0, 4]], names)
+    assert draw(tmp_path, "confusion", f"{names}", "Test images by class.", panel).svg
 
 
 def test_a_curve_is_of_the_test_accuracy(tmp_path):

@@ -83,6 +83,15 @@ def test_the_runs_of_the_preset():
         assert len({run.key for run in runs}) == len({run.label() for run in runs}) == len(runs)
 
 
+@pytest.mark.parametrize(
+    ("preset", "milestones"), [("paper", (80, 120)), ("quick", (5, 8)), ("short", (5, 8))]
+)
+def test_the_trained_resnet_lowers_its_rate(preset, milestones):
+    found = {kind(run): run for run in runs_of(preset) if not translates(run)}
+    assert found[TRAINED].milestones == milestones
+    assert {found[name].schedule for name in (OWN, SHARED)} == {"cosine"}
+
+
 def test_options_of_the_command_line_are_for_the_images():
     runs = runs_of("short", dataset="digits", subset=7, epochs=2)
     assert {(run.dataset, run.subset) for run in runs} == {

@@ -18,6 +18,7 @@ from maskedconv.data import Dataset
 from maskedconv.runs import RunConfig
 from maskedconv.runs.checkpoints import checkpoint_path, remove_checkpoint
 from maskedconv.runs.execute import execute
+from maskedconv.runs.row import read_row, write_row
 from maskedconv.runs.store import StoreError
 from maskedconv.training.checkpoint import Checkpoint
 
@@ -129,6 +130,32 @@ def test_the_time_before_counts(dataset, tmp_path, monkeypatch):
     row = execute(SMALL, dataset, folder=tmp_path)
     # Only the row was missing.
     assert row["seconds"] > spent > 0
+
+
+def test_a_row_has_the_times_of_every_process(dataset, uninterrupted, tmp_path, monkeypatch):
+    for writes in (2, 3):
+        interrupt(monkeypatch, SMALL, dataset, tmp_path, writes)
+    row = execute(SMALL, dataset, folder=tmp_path)
+    assert len(row["spans"]) == 3
+    assert row["spans"][-1]["started"] >= row["started"]
+    assert sum(span["seconds"] for span in row["spans"]) == pytest.approx(row["seconds"], abs=0.01)
+    assert read_row(write_row(row), "line 1")["spans"] == row["spans"]
+    assert "spans" not in uninterrupted[1]
+
+
+def test_a_checkpoint_of_an_older_version_has_no_times_of_processes(
+    dataset, tmp_path, monkeypatch, uninterrupted
+):
+    interrupt(monkeypatch, SMALL, dataset, tmp_path, 3)
+    read = Checkpoint._read
+
+    def older(self):
+        return {name: value for name, value in read(self).items() if name != "spans"}
+
+    monkeypatch.setattr(Checkpoint, "_read", older)
+    row = execute(SMALL, dataset, folder=tmp_path)
+    assert "spans" not in row
+    assert_same_results(*uninterrupted, tmp_path, row)
 
 
 def damage(path):

@@ -11,7 +11,7 @@ from typing import Any
 from maskedconv.runs import Store
 
 # Fields that are of the process and its time, not of the result.
-_OF_THE_PROCESS = ("started", "seconds", "peak_memory_bytes")
+_OF_THE_PROCESS = ("started", "seconds", "spans", "peak_memory_bytes")
 
 
 def kill_one_midway(out: Path, after: int, seconds: float = 300.0) -> str:

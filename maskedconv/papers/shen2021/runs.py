@@ -6,7 +6,7 @@ from typing import Any
 
 from maskedconv.papers.shen2021.presets import IMAGES, KEPT, WORDS, ShenPreset
 from maskedconv.runs.config import RunConfig
-from maskedconv.runs.experiment import recipe_run
+from maskedconv.runs.experiment import recipe_run, scaled_schedule
 from maskedconv.runs.preset import Network
 from maskedconv.training.config import ADAM_MOMENTUM
 
@@ -20,7 +20,8 @@ KINDS = {
 WEIGHTS_LR, SCORES_LR = 1e-3, 1e-2
 # Adam changes a float32 score by at most about its learning rate: none of them by a single bit.
 UNTRAINED_LR = 1e-30
-# Ramanujan et al. 2019 (arXiv 1911.13299): the settings of their CIFAR networks.
+# Schedule and weight decay of the ResNet-18 on CIFAR-10 in the code of Ramanujan et al. 2019 (arXiv
+# 1911.13299), which has batches of 256.
 _IMAGE_SCORES = {"weight_decay": 5e-4, "milestones": (), "schedule": "cosine"}
 
 
@@ -57,11 +58,16 @@ def _translations(preset: ShenPreset, seed: int) -> list[RunConfig]:
 
 
 def _images(preset: ShenPreset, seed: int) -> list[RunConfig]:
+    from maskedconv.models import recipe
+
     network, masks = preset.resnet, {**_masks(KEPT, "signed_constant"), **_IMAGE_SCORES}
+    full = recipe(network.model)
+    epochs = preset.epochs_of(IMAGES, full.epochs)
+    steps = scaled_schedule(full.epochs, full.milestones, full.warmup, epochs)
     return [
         recipe_run(preset, IMAGES, chosen, dataset=dataset, seed=seed, **fields)
         for dataset in preset.datasets
-        for chosen, fields in ((network, {}), (network, masks), (_folded(network), masks))
+        for chosen, fields in ((network, steps), (network, masks), (_folded(network), masks))
     ]
 
 
