@@ -13,6 +13,22 @@ from test_weight_grad import SHAPES, make_problem
 from maskedconv.ops.weight_grad import BACKENDS
 
 
+@pytest.fixture(scope="module")
+def step_runs():
+    """Gradients of the network of the GPU's tests, here on the CPU."""
+    runs = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model, x, labels = test_gpu.wrn("cpu", batch=8)
+        others = (
+            test_gpu.gradients_by_plain_modules(model, x, labels, dtype)
+            for dtype in (torch.float32, torch.float64)
+        )
+        test_gpu.training_step(model, x, labels)
+        runs.append((test_gpu.gradients(model), *others))
+    return runs
+
+
 def tensors(problem):
     return [part for part in problem if isinstance(part, torch.Tensor)]
 
@@ -45,3 +61,13 @@ def test_a_backend_that_is_forced_takes_every_layer():
     for backend in test_gpu.FORCED:
         assert "1x1" not in BACKENDS[backend].cannot_run(problem), backend
     assert set(test_gpu.KERNELS) - set(test_gpu.FORCED) == {"matmul"}
+
+
+@pytest.mark.parametrize("spoil", [torch.zeros_like, torch.neg], ids=["zero", "sign"])
+def test_a_wrong_gradient_of_a_step_is_found(spoil, step_runs):
+    """The comparison that judges a step on a GPU, for every tensor."""
+    test_gpu.assert_gradients_as_exact(step_runs)
+    for name in step_runs[0][0]:
+        wrong = [({**ours, name: spoil(ours[name])}, *others) for ours, *others in step_runs]
+        with pytest.raises(AssertionError, match=name):
+            test_gpu.assert_gradients_as_exact(wrong)
