@@ -4,6 +4,7 @@
 #   VENV=...       where that environment is
 #   CONSTRAINTS=... the versions in it; for the newest PyTorch beside the default one:
 #                  make test CONSTRAINTS=constraints/torch-2.14.txt VENV=.venv-2.14
+#   EXTRAS=...     what the tests' environment has, when it is made; all,ray for the tests of Ray
 #   ARGS=...       options for the command, e.g. make reproduce ARGS="fig2 --epochs 1",
 #                  make test ARGS="-n 0 tests/nn/test_layer.py" in one process,
 #                  make test ARGS="-p randomly" in a random order
@@ -11,6 +12,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints/torch-2.11.txt
+EXTRAS ?= all
 ARGS ?=
 OMP_NUM_THREADS ?= 1
 BIN := $(VENV)/bin
@@ -101,7 +103,7 @@ $(VENV)/installed: $(SOURCES) | $(VENV)/bin/python
 
 $(VENV)/installed-test: $(SOURCES) | $(VENV)/bin/python
 	@echo "installing into $(VENV) (about 6 GB with PyTorch's CUDA libraries; minutes the first time)"
-	MASKEDCONV_NATIVE=1 $(INSTALL) -e '.[all]'
+	MASKEDCONV_NATIVE=1 $(INSTALL) -e '.[$(EXTRAS)]'
 	@$(LEFT_OUT)
 	@touch $(VENV)/installed $@
 
