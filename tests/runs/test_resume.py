@@ -13,6 +13,7 @@ import pytest
 import torch
 from killed_runs import OPTIMIZERS, SMALL
 from safetensors.torch import load_file
+from stopped_runs import stopped_after
 
 from maskedconv.data import Dataset
 from maskedconv.runs import RunConfig
@@ -80,23 +81,9 @@ def test_killed_at_random_moments(name, killed, dataset, tmp_path):
     assert_same_results(tmp_path, row, folder, again)
 
 
-def stop_after(monkeypatch, writes):
-    """Ends the process after the ``writes``-th write of the checkpoint."""
-    write, left = Checkpoint.write, iter(range(writes - 1, -1, -1))
-
-    def write_and_stop(self, training):
-        write(self, training)
-        if next(left) == 0:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoint, "write", write_and_stop)
-
-
 def interrupt(monkeypatch, config, dataset, folder, writes):
-    with monkeypatch.context() as patched:
-        stop_after(patched, writes)
-        with pytest.raises(KeyboardInterrupt):
-            execute(config, dataset, folder=folder, checkpoint_seconds=0)
+    with stopped_after(monkeypatch, writes):
+        execute(config, dataset, folder=folder, checkpoint_seconds=0)
 
 
 # In an epoch of 10 batches, a write follows 9 batches and the end of the epoch.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import signal
-from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +15,7 @@ import torch
 from killed_runs import small_dataset
 from precision import assert_as_exact, rms_error
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from two_processes import in_processes
+from two_processes import Traffic, in_processes
 
 from maskedconv import convert_, methods
 from maskedconv.data import Dataset
@@ -112,20 +109,6 @@ def moved(images, config, dtype):
 
 def without_time(history):
     return [replace(epoch, seconds=0.0) for epoch in history.epochs]
-
-
-class Traffic(TorchDispatchMode):
-    """Counts the bytes of each collective."""
-
-    def __init__(self):
-        super().__init__()
-        self.bytes = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "c10d":
-            tensors = [t for t in tree_leaves(args[0]) if isinstance(t, torch.Tensor)]
-            self.bytes[func._opname] += sum(t.nbytes for t in tensors)
-        return func(*args, **(kwargs or {}))
 
 
 def signalled(images, method, batch):
