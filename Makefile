@@ -46,7 +46,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m bench.networks
 
 # The native module with the address and undefined-behaviour sanitizers, in a copy of the package,
-# with each instruction set that this processor has.
+# with each instruction set that this processor has. The tests find bench/ behind the copy.
 SANITIZED_TESTS := ops/test_weight_grad ops/test_narrow_maps ops/test_bn_relu \
 	ops/test_bn_statistics ops/test_not_finite ops/test_checked_arguments nn/test_layer nn/test_layer_costs
 # The sanitizer catches C++ exceptions in libstdc++, which python does not load by itself.
@@ -61,7 +61,7 @@ sanitize: $(VENV)/installed-test
 		$(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized
 	cd build/sanitized && for isa in $(SANITIZED_ISAS); do \
 		LD_PRELOAD="$(SANITIZER_LIBRARIES)" ASAN_OPTIONS=detect_leaks=0 \
-		MASKEDCONV_ISA=$$isa PYTHONPATH=. $(abspath $(BIN))/python -m pytest -q \
+		MASKEDCONV_ISA=$$isa PYTHONPATH=.:$(CURDIR) $(abspath $(BIN))/python -m pytest -q \
 		-p no:cacheprovider $(SANITIZED_TESTS:%=../../tests/%.py) || exit 1; done
 
 # With an interpreter that has the package and the tests' requirements; no environment is made.
