@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 import test_gpu
 import torch
+from cpu_backends import cpu_backends
 from network_problems import NETWORK_SHAPES, network_problem
 from strides import strided_copy
 from supermasks import LAYOUTS
 from test_weight_grad import SHAPES, make_problem
 
+from maskedconv.ops.bn_relu import BACKENDS as BN_RELU
+from maskedconv.ops.bn_statistics import BACKENDS as BN_STATISTICS
+from maskedconv.ops.masked_weight import BACKENDS as MASKED_WEIGHT
 from maskedconv.ops.weight_grad import BACKENDS
 
 
@@ -71,3 +75,12 @@ def test_a_wrong_gradient_of_a_step_is_found(spoil, step_runs):
         wrong = [({**ours, name: spoil(ours[name])}, *others) for ours, *others in step_runs]
         with pytest.raises(AssertionError, match=name):
             test_gpu.assert_gradients_as_exact(wrong)
+
+
+def test_every_backend_is_tested_on_the_cpu_or_a_gpu():
+    """No GPU has confirmed the kernel by wgmma; its emulation and ``bench.gpu_check`` run it."""
+    on_cpu = cpu_backends(BACKENDS)
+    assert on_cpu == ["reference", "native"]
+    assert {*on_cpu, *test_gpu.KERNELS, "cuda_wgmma"} == BACKENDS.keys()
+    for backends in (BN_RELU, BN_STATISTICS, MASKED_WEIGHT):
+        assert {*cpu_backends(backends), "cuda", "triton"} == backends.keys()
