@@ -11,7 +11,5 @@ def cpu_backends(backends: Mapping[str, Any]) -> list[str]:
 
     ``test_gpu*.py`` have the others, which take no tensor of the CPU.
     """
-    on_cpu = (
-        name for name, backend in backends.items() if "cpu" in getattr(backend, "DEVICES", ())
-    )
-    return ["reference", *on_cpu]
+    kernels = {name: backend for name, backend in backends.items() if name != "reference"}
+    return ["reference", *(name for name, kernel in kernels.items() if "cpu" in kernel.DEVICES)]
