@@ -4,6 +4,7 @@
 #   VENV=...       where that environment is
 #   CONSTRAINTS=... the versions in it; for the newest PyTorch beside the default one:
 #                  make test CONSTRAINTS=constraints/torch-2.14.txt VENV=.venv-2.14
+#   EXTRAS=...     what the tests' environment has, when it is made; all,ray for the tests of Ray
 #   ARGS=...       options for the command, e.g. make reproduce ARGS="fig2 --epochs 1",
 #                  make test ARGS="-n 0 tests/nn/test_layer.py" in one process,
 #                  make test ARGS="-p randomly" in a random order
@@ -11,6 +12,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints/torch-2.11.txt
+EXTRAS ?= all
 ARGS ?=
 OMP_NUM_THREADS ?= 1
 BIN := $(VENV)/bin
@@ -44,7 +46,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m bench.networks
 
 # The native module with the address and undefined-behaviour sanitizers, in a copy of the package,
-# with each instruction set that this processor has.
+# with each instruction set that this processor has. The tests find bench/ behind the copy.
 SANITIZED_TESTS := ops/test_weight_grad ops/test_narrow_maps ops/test_bn_relu \
 	ops/test_bn_statistics ops/test_not_finite ops/test_checked_arguments nn/test_layer nn/test_layer_costs
 # The sanitizer catches C++ exceptions in libstdc++, which python does not load by itself.
@@ -59,7 +61,7 @@ sanitize: $(VENV)/installed-test
 		$(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized
 	cd build/sanitized && for isa in $(SANITIZED_ISAS); do \
 		LD_PRELOAD="$(SANITIZER_LIBRARIES)" ASAN_OPTIONS=detect_leaks=0 \
-		MASKEDCONV_ISA=$$isa PYTHONPATH=. $(abspath $(BIN))/python -m pytest -q \
+		MASKEDCONV_ISA=$$isa PYTHONPATH=.:$(CURDIR) $(abspath $(BIN))/python -m pytest -q \
 		-p no:cacheprovider $(SANITIZED_TESTS:%=../../tests/%.py) || exit 1; done
 
 # With an interpreter that has the package and the tests' requirements; no environment is made.
@@ -101,7 +103,7 @@ $(VENV)/installed: $(SOURCES) | $(VENV)/bin/python
 
 $(VENV)/installed-test: $(SOURCES) | $(VENV)/bin/python
 	@echo "installing into $(VENV) (about 6 GB with PyTorch's CUDA libraries; minutes the first time)"
-	MASKEDCONV_NATIVE=1 $(INSTALL) -e '.[all]'
+	MASKEDCONV_NATIVE=1 $(INSTALL) -e '.[$(EXTRAS)]'
 	@$(LEFT_OUT)
 	@touch $(VENV)/installed $@
 

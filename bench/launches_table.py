@@ -85,11 +85,9 @@ def count_layer(shape: Shape, variant: str, module: Any) -> list[Launches]:
             torch.empty_strided(t.shape, t.stride(), dtype=t.dtype) for t in problem.tensors()
         )
         with ledger:
-            for _ in range(2):  # the first step makes what the others find
-                ledger.entries.clear()
-                with autocast():
-                    out = layer(input.requires_grad_())
-                torch.autograd.grad(out, [input, *layer.parameters()], grad)
+            with autocast():
+                out = layer(input.requires_grad_())
+            torch.autograd.grad(out, [input, *layer.parameters()], grad)
     return ledger.entries
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -58,7 +57,6 @@ def test_a_case_that_ends_the_process_is_reported(tmp_path):
         "    seen.touch()\n"
         "    os._exit(9)\n"
     )
-    start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", "--minutes", "10", "--cases", "1"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True,
@@ -67,7 +65,7 @@ def test_a_case_that_ends_the_process_is_reported(tmp_path):
     assert done.returncode == 1, done.stderr
     assert "the process ended with 9" in done.stdout
     assert repr(draw(0, 0)) in done.stdout
-    assert time.monotonic() - start < 300
+    assert done.stdout.endswith("0 passed, 1 failed\n")  # of one case, as was asked for
 
 
 def test_an_input_at_its_mean_may_pass_the_relu_or_not():

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import children_of, is_running, wait_until
 
 from bench.gpu_check import __main__ as command
 from bench.gpu_check import about, author_epochs, plan, shapes, summary, tools
@@ -52,19 +53,19 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys, tmp_path):
 
 def test_order_and_what_did_not_fit_and_a_kill_and_resume(tmp_path):
     steps = ("environment", "numbers", "sanitize")
-    started = rehearse(tmp_path, "--minutes", "5", "--steps", *steps)
+    started = rehearse(tmp_path, "--minutes", "60", "--steps", *steps)
     results = tmp_path / "results.jsonl"
-    until = time.monotonic() + 200
-    while not results.exists() or len(results.read_text().splitlines()) < 6:
-        assert time.monotonic() < until, started.kill() or started.communicate()[0]
-        time.sleep(0.01)
+    wait_until(lambda: results.exists() and results.read_text().count("\n") >= 6, started)
+    os.kill(started.pid, signal.SIGSTOP)  # it starts no more workers
+    workers = children_of(started)
     os.kill(started.pid, signal.SIGKILL)
     started.communicate()
-    time.sleep(1)  # the worker ends when its standard input is closed
+    # A worker ends when its standard input is closed.
+    wait_until(lambda: not any(map(is_running, workers)))
     first = rows_of(tmp_path)
     with results.open("a") as file:
         file.write('{"key": "numbers: half a li')
-    time.sleep(1)
+    assert workers
     assert keys(first) == planned(*steps)[: len(first)]
 
     again = rehearse(tmp_path, "--minutes", "0", "--steps", *steps)
@@ -78,8 +79,8 @@ def test_order_and_what_did_not_fit_and_a_kill_and_resume(tmp_path):
     assert len(end["missing"]) >= 2
     assert all(key in output for key in end["missing"])
 
-    rest = rehearse(tmp_path, "--minutes", "5", "--resume", "--steps", *steps)
-    output = rest.communicate(timeout=300)[0]
+    rest = rehearse(tmp_path, "--minutes", "60", "--resume", "--steps", *steps)
+    output = rest.communicate(timeout=600)[0]
     assert rest.returncode == 0, output
     rows = Record(results).rows()
     # A partial line is ignored; a case whose tool was missing the first time is tried again.
@@ -136,15 +137,16 @@ def test_behind_a_case_that_hangs_others_of_its_kernel_come_last(tmp_path):
     ids=["first", "second"],
 )
 def test_a_step_ends_with_its_time(tmp_path, cases, statuses):
-    """A case that took the full time counts as one that hangs."""
+    """A case that took the full time counts as one that hangs.
+
+    No other limit ends a case here, and one that hangs is "ok" after ten minutes.
+    """
     runner = Runner(tmp_path, True, {})
     runner.package = "tests.bench.gpu_check_cases"
-    begin = time.monotonic()
     try:
-        runner.run(plan.Step("faulty", 5, 600, tuple(cases)), cases, begin + 600)
+        runner.run(plan.Step("faulty", 5, 3600, tuple(cases)), cases, time.monotonic() + 3600)
     finally:
         runner.close()
-    assert time.monotonic() - begin < 200
     assert "faulty: hangs" not in runner.answered()
     assert [row["status"] for row in rows_of(tmp_path)] == statuses
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
-from commands import SMALL, SMALL_RUNS, keys, start, wait_for_rows
+from commands import (
+    SMALL,
+    SMALL_RUNS,
+    children_of,
+    is_running,
+    keys,
+    start,
+    wait_for_rows,
+    wait_until,
+)
 from report_samples import preset_of
 
 from maskedconv.papers import ITEMS
@@ -19,10 +27,9 @@ RUNS = ITEMS["table1"].runs(preset_of("quick", epochs=40, subset=5))
 
 def workers_of(process):
     """The worker processes of a command."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [
-        int(child)
-        for child in children
+        child
+        for child in children_of(process)
         if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
 
@@ -60,8 +67,5 @@ def test_processes_end_with_a_killed_command(tmp_path):
     assert workers
     process.kill()
     process.communicate()
-    end = time.monotonic() + 300
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: not any(map(is_running, workers)))
     assert {row["status"] for row in Store(tmp_path).load().rows.values()} == {"done"}

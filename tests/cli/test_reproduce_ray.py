@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from commands import SMALL, SMALL_RUNS, call, keys, start
+from commands import SMALL, SMALL_RUNS, call, keys, start, wait_until
 from killed_workers import kill_one_midway, results
 
 from maskedconv import reproduce
@@ -63,11 +63,7 @@ def test_interrupted_tasks_save_their_runs(tmp_path):
 
 def wait_until_locked(out, process):
     """Waits until two runs are in progress."""
-    end = time.monotonic() + 120
-    while len(list((out / ".claims").glob("*.lock"))) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: len(list((out / ".claims").glob("*.lock"))) >= 2, process)
     # The claim comes before the training.
     time.sleep(1)
 

@@ -6,12 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from commands import call
+from commands import call, wait_until
 from killed_workers import results
 from safetensors.torch import load_file
 
@@ -49,9 +48,7 @@ def started_and_saved(command, out):
     """The processes of the command, after they have written a checkpoint."""
     before = written(out)
     process = started(*command)
-    while written(out) == before:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
+    wait_until(lambda: written(out) != before, process)
     return process
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from commands import call
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file
+from stopped_runs import stopped_after
 from torch import nn
 
-from maskedconv import data
+from maskedconv import data, load_run, predict, train
 from maskedconv.data import DataError
 from maskedconv.data.share import Share
 from maskedconv.data.streamed import SIZE, random_box
+from maskedconv.runs import RunConfig
+from maskedconv.runs.execute import execute
 
 SIZES = [(300, 260), (250, 400), (224, 224), (90, 120)]
 
@@ -113,6 +120,45 @@ def test_training_images_are_parts_of_which_half_are_mirrored(tmp_path):
     areas = (width * height).abs()
     assert 0.06 < areas.min() < 0.3
     assert 0.7 < areas.max() <= 1
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    """The folder of a run on the photographs that keeps its weights, and its row."""
+    out = tmp_path_factory.mktemp("run")
+    arguments = ("--model", "resnet_8", "--learned", "0.5", "--epochs", "2", "--batch-size", "3")
+    result = call(
+        train, *arguments, "--dataset", "photos", "--data-dir", folder, "--out", out, "--keep"
+    )
+    assert result.exit_code == 0, result.output
+    return out, json.loads((out / "results.jsonl").read_text())
+
+
+def test_a_run_is_stored_and_predicts(run, folder, tmp_path):
+    out, row = run
+    assert row["status"] == "done"
+    assert row["measured"] == {"top5": 100.0}  # of two classes
+    assert load_run(out).classes == ("bird", "car")
+    table = tmp_path / "predictions.csv"
+    result = call(predict, out, folder / "val", "--csv", table)
+    assert result.exit_code == 0, result.output
+    right = [line["predicted"] == line["class"] for line in csv.DictReader(table.open())]
+    assert len(right) == 6
+    assert 100 * sum(right) / 6 == pytest.approx(row["last_top1"])
+
+
+def test_a_stopped_run_resumes(run, photos, tmp_path, monkeypatch):
+    """After the second of three batches of an epoch."""
+    out, row = run
+    config = RunConfig.from_json(row["config"])
+    with stopped_after(monkeypatch, 2):
+        execute(config, photos, folder=tmp_path, checkpoint_seconds=0)
+    again = execute(config, photos, folder=tmp_path)
+    for epoch, its in zip(row["history"], again["history"], strict=True):
+        assert {**epoch, "seconds": 0} == {**its, "seconds": 0}
+    values, others = (load_file(one / row["weights"]) for one in (out, tmp_path))
+    assert values.keys() == others.keys()
+    assert all(torch.equal(value, others[name]) for name, value in values.items())
 
 
 def test_accuracy(photos):

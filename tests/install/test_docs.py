@@ -1,4 +1,4 @@
-"""The pages of docs/: links, navigation, and the snippets of the how-to pages."""
+"""The pages of docs/ and the READMEs: links, navigation, and snippets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from commands import call
 
 import maskedconv
@@ -16,20 +17,58 @@ from maskedconv.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("how-to/*.md")])
+ROOT_PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md")
+FILES = (*(ROOT / name for name in ROOT_PAGES), *DOCS.glob("*.md"), *DOCS.glob("how-to/*.md"))
+PAGES = sorted(str(file.relative_to(ROOT)) for file in FILES)
+# Pages whose snippets other tests run.
+RUN_ELSEWHERE = {
+    "docs/how-to/convert.md",  # conversion/test_how_to.py, without warnings
+    "docs/how-to/export.md",  # analysis/test_export.py, with small networks: exporters are slow
+    "docs/how-to/train.md",  # below, with the run that the page trains
+}
 HOOKS = SimpleNamespace(**runpy.run_path(str(DOCS / "site_hooks.py")))
 
 
+def text_of(page):
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
 def snippets(page):
-    text = (DOCS / "how-to" / page).read_text(encoding="utf-8")
-    return "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
-        if not target.startswith(("https://", "#")):
-            assert (page.parent / target.split("#")[0]).exists(), target
+def promised(code):
+    """What comments behind ``print`` say that it prints, with a number or dots that stand for some.
+
+    As patterns: dots match anything.
+    """
+    said = re.findall(r"print\(.*\)\s+# (.*(?:\d|\.\.\.).*)", code)
+    return [".*".join(map(re.escape, line.split("..."))) for line in said]
+
+
+def anchors(path):
+    """The names of a page's headings, as GitHub and the site make them."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in headings}
+
+
+def broken(page, link):
+    """Whether the link of a page leads to no file, or to no heading of it."""
+    file, _, anchor = link.partition("#")
+    path = ROOT / page if not file else (ROOT / page).parent / file
+    return not path.exists() or (bool(anchor) and anchor not in anchors(path))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", text_of(page))
+    assert [one for one in links if not one.startswith("https://") and broken(page, one)] == []
+
+
+@pytest.mark.parametrize("link", ["#no-heading", "docs/none.md", "docs/how-to/which.md#none"])
+def test_broken_links_are_found(link):
+    assert broken("README.md", link)
 
 
 def test_the_api_has_every_public_name():
@@ -77,23 +116,40 @@ def test_roles_of_docstrings_become_links():
     assert not re.search(r":class:|:func:|::", found)
 
 
-@pytest.mark.parametrize("page", ["fine-tune.md", "supermasks.md", "tasks.md", "which.md"])
+def test_promises_are_told_from_other_comments():
+    code = "print(a)  # how many\nprint(b)  # a 1 ... b\nprint(c)  # trainable: ...\n"
+    assert promised(code) == [r"a\ 1\ .*\ b", r"trainable:\ .*"]
+
+
+@pytest.fixture
+def _one_process(monkeypatch):
+    """What torchrun tells its only process. A group that a snippet makes ends with the test."""
+    for name, value in (("RANK", 0), ("WORLD_SIZE", 1), ("MASTER_ADDR", "localhost")):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_PORT", "0")
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_one_process")
+@pytest.mark.parametrize("page", [p for p in PAGES if snippets(p) and p not in RUN_ELSEWHERE])
 def test_snippets_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code = snippets(page)
     exec(code, {})
     printed = capsys.readouterr().out
-    assert printed
-    for promised in re.findall(r"print\(.*\)  # (.* parameters learned .*)", code):
-        assert promised in printed
+    assert bool(printed) == ("print(" in code)
+    for pattern in promised(code):
+        assert re.search(pattern, printed), pattern
 
 
 def test_the_trained_run_of_the_page_is_used_in_python(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    page = (DOCS / "how-to" / "train.md").read_text(encoding="utf-8")
-    command = re.search(r"^python -m maskedconv\.train (.*\\\n.*)$", page, re.MULTILINE)[1]
+    page = "docs/how-to/train.md"
+    command = re.search(r"^python -m maskedconv\.train (.*\\\n.*)$", text_of(page), re.MULTILINE)[1]
     arguments = command.replace("\\\n", "").replace("--epochs 20", "--epochs 1").split()
     result = call(train, *arguments, "--subset", "5", "--threads", "1")
     assert result.exit_code == 0, result.output
-    exec(snippets("train.md"), {})
+    exec(snippets(page), {})
     assert "wrn_10_1 1\n" in capsys.readouterr().out

@@ -9,6 +9,7 @@ import signal
 import time
 
 import pytest
+from commands import wait_until
 
 from maskedconv.io import check_replaceable, remove_partial_files, replace_file, replacing
 
@@ -90,8 +91,7 @@ def test_what_killed_writers_leave_is_removed(tmp_path):
     (tmp_path / ".file2.0.partial").touch()
     writer = multiprocessing.get_context("fork").Process(target=_write_and_wait, args=(path,))
     writer.start()
-    while len(list(tmp_path.iterdir())) < 3:
-        time.sleep(0.01)
+    wait_until(lambda: len(list(tmp_path.iterdir())) >= 3)
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
     assert path.read_bytes() == b"old"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from bn_relu_layers import FORMATS, MODES, compare, images, layer_of, norm_of
 
+from bench.saved_bytes import saved_bytes
 from maskedconv.nn import MaskedConv2d, bn_relu_convs
 
 
@@ -49,20 +50,6 @@ def test_a_kernel_that_can_recomputes_the_activation_itself(monkeypatch, request
         assert problems[0].scale is not None
 
 
-def kept(forward):
-    """Storages that autograd keeps for backward: data pointer to bytes."""
-    storages = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = forward()
-    return storages, out
-
-
 # Bytes of the five numbers that are kept for each of 6 channels.
 STATISTICS = 5 * 6 * 8
 
@@ -72,27 +59,21 @@ STATISTICS = 5 * 6 * 8
 def test_only_the_input_and_small_tensors_are_kept(slice_dim, frozen, memory_format):
     layer = layer_of(slice_dim=slice_dim, frozen=frozen).to(memory_format=memory_format)
     x = images(4, 6, 16, 16, memory_format=memory_format).requires_grad_()
-    storages, _ = kept(lambda: layer(x))
-    own = {t.untyped_storage().data_ptr() for t in (*layer.parameters(), *layer.buffers())}
-    new = {pointer: size for pointer, size in storages.items() if pointer not in own}
+    own = [*layer.parameters(), *layer.buffers()]
+    kept, beside_input = (saved_bytes(lambda: layer(x), known) for known in (own, [*own, x]))
     if (slice_dim, frozen) == (1, "zero"):
-        # Less than that: 2 of 6 channels, copied.
-        assert x.untyped_storage().data_ptr() not in new
-        assert sum(new.values()) <= x.nbytes * 2 / 6 + STATISTICS
+        # Less than the input: 2 of 6 channels, copied.
+        assert kept == beside_input <= x.nbytes * 2 / 6 + STATISTICS
     else:
-        assert new.pop(x.untyped_storage().data_ptr()) == x.nbytes
-        assert sum(new.values()) <= STATISTICS
+        assert kept == x.nbytes + beside_input
+        assert beside_input <= STATISTICS
 
 
 def test_two_convolutions_keep_the_input_once():
     bn, x = norm_of(), images(4, 6, 16, 16).requires_grad_()
     convs = [MaskedConv2d(6, 8, k, learned=3, dtype=torch.float64) for k in (1, 3)]
-    own = {p.data_ptr() for m in (bn, *convs) for p in (*m.parameters(), *m.buffers())}
-    storages, _ = kept(lambda: bn_relu_convs(x, bn, convs))
-    assert (
-        sum(size for pointer, size in storages.items() if pointer not in own)
-        <= x.nbytes + STATISTICS
-    )
+    own = [tensor for m in (bn, *convs) for tensor in (*m.parameters(), *m.buffers())]
+    assert saved_bytes(lambda: bn_relu_convs(x, bn, convs), own) <= x.nbytes + STATISTICS
 
 
 def test_the_activation_is_not_even_alive_behind_the_forward_pass():

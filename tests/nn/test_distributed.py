@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-from collections import Counter
 from contextlib import nullcontext
 
 import pytest
@@ -13,8 +12,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from two_processes import Traffic
 
 from maskedconv import MaskedConv2d, methods
 from maskedconv.nn.positions import PositionsConv2d
@@ -102,20 +100,6 @@ def test_two_processes_learn_what_one_would(wrap, tmp_path):
 
 
 # Bytes that DistributedDataParallel and FSDP2 send.
-
-
-class Traffic(TorchDispatchMode):
-    """Counts the bytes of each collective."""
-
-    def __init__(self):
-        super().__init__()
-        self.bytes = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "c10d":
-            tensors = [t for t in tree_leaves(args[0]) if isinstance(t, torch.Tensor)]
-            self.bytes[func._opname] += sum(t.nbytes for t in tensors)
-        return func(*args, **(kwargs or {}))
 
 
 def bigger_network(seed):

@@ -5,29 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bench.saved_bytes import saved_bytes
 from maskedconv.nn import MaskedConv2d
 
 
-def saved_bytes(module, x):
-    """Bytes of unique storages that autograd saves for backward, without parameters."""
-    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = module(x)
-    return sum(kept.values()), out
+def kept_by(module, x):
+    """Bytes that a forward pass keeps for backward, without parameters and buffers."""
+    return saved_bytes(lambda: module(x), [*module.parameters(), *module.buffers()])
 
 
 def conv_bytes(layer, x):
     """nn.Conv2d saves the input and the weight."""
-    kept, _ = saved_bytes(layer.to_conv2d(), x)
-    return kept + layer.weight.nbytes
+    return kept_by(layer.to_conv2d(), x) + layer.weight.nbytes
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
@@ -39,8 +28,7 @@ def test_saved_for_backward_never_exceeds_conv2d(learned, slice_dim, frozen, mem
         16, 24, 3, padding=1, learned=learned, slice_dim=slice_dim, frozen=frozen
     ).to(memory_format=memory_format)
     x = torch.randn(4, 16, 12, 12).to(memory_format=memory_format).requires_grad_()
-    kept, _ = saved_bytes(layer, x)
-    assert kept <= conv_bytes(layer, x)
+    assert kept_by(layer, x) <= conv_bytes(layer, x)
 
 
 @pytest.mark.parametrize("frozen", ["random", "zero"])
@@ -48,8 +36,8 @@ def test_saved_for_backward_never_exceeds_conv2d(learned, slice_dim, frozen, mem
 def test_input_channels_keep_their_share_of_the_input(frozen, memory_format):
     layer = MaskedConv2d(16, 24, 3, padding=1, learned=4, slice_dim=1, frozen=frozen)
     x = torch.randn(4, 16, 12, 12).to(memory_format=memory_format)
-    kept, _ = saved_bytes(layer, x)  # no gradient of x is asked for: no bank is kept
-    assert kept == x.nbytes * 4 // 16
+    # No gradient of x is asked for: no bank is kept.
+    assert kept_by(layer, x) == x.nbytes * 4 // 16
 
 
 @pytest.mark.parametrize("frozen", ["random", "zero"])
@@ -57,10 +45,9 @@ def test_input_channels_keep_their_share_of_the_input(frozen, memory_format):
 def test_nothing_learned_keeps_nothing_of_the_input(slice_dim, frozen):
     layer = MaskedConv2d(16, 24, 3, padding=1, learned=0, slice_dim=slice_dim, frozen=frozen)
     x = torch.randn(4, 16, 12, 12, requires_grad=True)
-    kept, _ = saved_bytes(layer, x)
-    assert kept == 0
+    assert kept_by(layer, x) == 0
     frozen_later = MaskedConv2d(16, 24, 3, padding=1, learned=1.0).requires_grad_(False)
-    assert saved_bytes(frozen_later, x)[0] == 0
+    assert kept_by(frozen_later, x) == 0
 
 
 @pytest.mark.parametrize("slice_dim", [0, 1, 2, 3])

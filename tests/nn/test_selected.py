@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from bench.saved_bytes import saved_bytes
 from maskedconv import MaskedConv2d
 
 
@@ -162,32 +161,13 @@ def test_backward_keeps_no_more_than_the_first_slice_does(dim: int, channels_las
     input = torch.randn(2, 4, 8, 8)
     if channels_last:
         input = input.to(memory_format=torch.channels_last)
-    kept = []
-    for one in (layer, first):
-        with _recorded() as sizes:
-            one(input)
-        kept.append(sum(sizes))
-    assert kept[0] == kept[1]
-
-
-@contextmanager
-def _recorded() -> Iterator[list[int]]:
-    """Bytes of the storages that autograd saves in the context."""
-    sizes: list[int] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        sizes.append(tensor.untyped_storage().nbytes())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield sizes
+    ours, plain = (saved_bytes(lambda one=one: one(input), ()) for one in (layer, first))
+    assert ours == plain
 
 
 def test_a_depthwise_convolution_keeps_the_chosen_channels() -> None:
     layer = MaskedConv2d(8, 8, 3, groups=8, learned=2, which=[2, 5], bias=False)
-    with _recorded() as sizes:
-        layer(torch.randn(2, 8, 9, 9))
-    assert sum(sizes) == 4 * 2 * 2 * 9 * 9
+    assert saved_bytes(lambda: layer(torch.randn(2, 8, 9, 9)), ()) == 4 * 2 * 2 * 9 * 9
 
 
 def test_trains_after_inference_mode() -> None:

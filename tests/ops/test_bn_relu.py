@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cpu_backends import cpu_backends
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from precision import assert_as_exact
@@ -75,12 +76,12 @@ def close(value, expected):
 @pytest.mark.parametrize("affine", [False, True], ids=["plain", "affine"])
 @pytest.mark.parametrize("surplus", [0, 5], ids=["dense", "view"])
 @pytest.mark.parametrize("shape", [(3, 19, 7, 5), (2, 64, 8, 8), (5, 1, 3, 4), (6, 21, 1, 1)])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends(BACKENDS))
 def test_equals_autograd(backend, shape, surplus, affine, uses_batch_stats, in_place):
     check(backend, make_problem(shape, surplus, affine, uses_batch_stats), in_place=in_place)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends(BACKENDS))
 @pytest.mark.parametrize(
     "needs", [(True, False, False), (False, True, True), (False, False, True), (False,) * 3]
 )
@@ -89,7 +90,7 @@ def test_what_is_not_needed_is_none(backend, needs, uses_batch_stats):
     check(backend, make_problem((2, 9, 4, 4), uses_batch_stats=uses_batch_stats), needs)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends(BACKENDS))
 def test_no_pixels(backend):
     problem = make_problem((2, 5, 3, 3))
     problem = problem._replace(input=problem.input[:0])
@@ -128,7 +129,7 @@ def plain_results(problem, grad):
 @pytest.mark.parametrize("uses_batch_stats", [False, True], ids=["constants", "batch"])
 @pytest.mark.parametrize("surplus", [0, 5], ids=["dense", "view"])
 @pytest.mark.parametrize("shape", [(3, 19, 7, 5), (2, 64, 8, 8), (5, 1, 3, 4), (6, 21, 1, 1)])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends(BACKENDS))
 def test_low_precision_is_as_exact_as_plain_modules(
     backend, shape, surplus, uses_batch_stats, dtype
 ):
@@ -180,7 +181,7 @@ def test_rounding_to_16_bits_is_pytorchs(dtype):
 
 @pytest.mark.parametrize("uses_batch_stats", [False, True], ids=["constants", "batch"])
 @pytest.mark.parametrize("surplus", [0, 5], ids=["dense", "view"])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends(BACKENDS))
 def test_the_gradient_is_added_to_other_memory(backend, surplus, uses_batch_stats):
     problem = make_problem((3, 19, 7, 5), surplus, uses_batch_stats=uses_batch_stats)
     if reason := BACKENDS[backend].cannot_run(problem):
@@ -200,7 +201,7 @@ def test_the_gradient_is_added_to_other_memory(backend, surplus, uses_batch_stat
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("surplus", [0, 5], ids=["dense", "view"])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends(BACKENDS))
 def test_another_gradient_is_added_and_stays(backend, surplus, dtype):
     problem = make_problem((3, 19, 7, 5), surplus)
     problem = problem._replace(input=problem.input._base.to(dtype)[:, :19])

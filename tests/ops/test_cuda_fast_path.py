@@ -57,7 +57,10 @@ def test_the_fast_path(kernel, name, dtype, prologue):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_what_the_fast_path_does_not_take(kernel, dtype):
-    """One thing is missing each time; all but the last copy 16 bytes still."""
+    """One condition is missing each time.
+
+    In the first three cases both operands are copied by 16 bytes, in the others one by fewer.
+    """
     case = FAST_CASES["64 channels"]
     others = {
         "channels end within 16 bytes": make_fast_problem((3, 62, *case[2:]), dtype, pitch=2),

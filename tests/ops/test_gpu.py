@@ -6,16 +6,18 @@ Skipped if there is none; ``make gpu-check`` runs it.
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from network_problems import NETWORK_SHAPES, network_problem
-from precision import assert_as_exact
+from precision import assert_as_exact, rms_error
 from strides import strided_copy
 from test_weight_grad import SHAPES, expected_of, make_problem
 from torch.nn import functional as F
 
-from maskedconv import MaskedConv2d, explain, models
+from bench.plain_networks import plain_wrn
+from maskedconv import MaskedConv2d, explain, merge_, models
 from maskedconv.ops import dispatch, ranking_cache
 from maskedconv.ops.pack_filters import BACKENDS as PACKERS
 from maskedconv.ops.pack_filters import PackProblem
@@ -126,29 +128,70 @@ def test_the_default_is_checked_and_timed(monkeypatch, recwarn):
     assert not [str(warning.message) for warning in recwarn if "kernel" in str(warning.message)]
 
 
-def training_step(model, x, labels):
-    with torch.autocast("cuda", dtype=torch.bfloat16):
-        loss = F.cross_entropy(model(x), labels)
-    loss.backward()
-    return loss.detach()
-
-
-def wrn():
-    model = models.create("wrn_10_2", learned=0.1, seed=0).cuda()
-    x = torch.randn(32, 3, 32, 32, device="cuda").to(memory_format=torch.channels_last)
-    labels = torch.randint(10, (32,), device="cuda")
+def wrn(device="cuda", batch=32):
+    """The network, its images and their labels."""
+    model = models.create("wrn_10_2", learned=0.1, seed=0).to(device)
+    x = torch.randn(batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    labels = torch.randint(10, (batch,), device=device)
     return model.to(memory_format=torch.channels_last), x, labels
 
 
+def training_step(forward, x, labels):
+    """In bfloat16, unless the images are in float64."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=x.dtype != torch.float64):
+        loss = F.cross_entropy(forward(x), labels)
+    loss.backward()
+
+
+def gradients(model):
+    """Copies of the gradients, by name."""
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def gradients_by_plain_modules(model, x, labels, dtype):
+    """Gradients that ``model`` is to have after a step, computed by PyTorch's modules."""
+    plain = merge_(copy.deepcopy(model)).to(dtype)
+    plain.zero_grad()
+    training_step(partial(plain_wrn, plain), x.to(dtype), labels)
+    whole = gradients(plain)
+    return {
+        name: whole[name.replace(".learned", ".weight")][: len(parameter)]
+        for name, parameter in model.named_parameters()
+    }
+
+
+def assert_gradients_as_exact(runs):
+    """Of each run: gradients of the network, of plain modules, and of these in float64."""
+    for name in runs[0][0]:
+        results = ([run[i][name] for run in runs] for i in range(3))
+        assert_as_exact(*results, name, measure=rms_error, dtype=torch.bfloat16)
+
+
 def test_a_compiled_training_step():
-    model, x, labels = wrn()
-    other = copy.deepcopy(model)
-    loss = training_step(model, x, labels)
-    compiled = training_step(torch.compile(other, fullgraph=True), x, labels)
-    torch.testing.assert_close(compiled, loss, rtol=2e-2, atol=2e-2)
-    assert all(p.grad is not None for p in other.parameters())
+    model, *_ = wrn()
+    compiled, runs = torch.compile(model, fullgraph=True), []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        _, x, labels = wrn()
+        others = (
+            gradients_by_plain_modules(model, x, labels, dtype)
+            for dtype in (torch.float32, torch.float64)
+        )
+        model.zero_grad()
+        training_step(compiled, x, labels)
+        runs.append((gradients(model), *others))
+    assert_gradients_as_exact(runs)
 
 
+@pytest.fixture
+def _repeating():
+    """PyTorch's algorithms repeat to the bit, as the kernels do."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_repeating")
 @pytest.mark.parametrize("backend", FORCED)
 def test_a_captured_training_step(backend, monkeypatch):
     monkeypatch.setenv("MASKEDCONV_BACKEND", backend)
@@ -165,8 +208,8 @@ def test_a_captured_training_step(backend, monkeypatch):
     with torch.cuda.graph(graph):
         training_step(model, x, labels)
     graph.replay()
-    captured = {name: p.grad.clone() for name, p in model.named_parameters()}
+    captured = gradients(model)
     model.zero_grad(set_to_none=True)
     training_step(model, x, labels)
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(captured[name], parameter.grad, rtol=2e-2, atol=1e-2)
+    for name, grad in gradients(model).items():
+        assert torch.equal(captured[name], grad), name

@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 import torch
+from cpu_backends import cpu_backends
 from exact import NAN, VALUES, assert_same, exact_weight_grad, poisoned, poisoned_problems
 from test_bn_relu import ALL, EPS, expected_of
 from test_weight_grad import DTYPES, SHAPES, make_problem
@@ -73,7 +74,7 @@ def norm_problem(where, value, uses_batch_stats):
     ("where", "uses_batch_stats"),
     [*product(("input", "grad", "weight", "bias"), (False, True)), ("mean", False), ("var", False)],
 )
-@pytest.mark.parametrize("backend", BN_RELU)
+@pytest.mark.parametrize("backend", cpu_backends(BN_RELU))
 def test_bn_relu(backend, where, uses_batch_stats, value):
     problem, grad = norm_problem(where, value, uses_batch_stats)
     if reason := BN_RELU[backend].cannot_run(problem):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cpu_backends import cpu_backends
 from free_memory import fill_free_memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,7 +108,7 @@ def check(name, problem):
 @pytest.mark.parametrize("prologue", [False, True], ids=["plain", "bn-relu"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends(BACKENDS))
 def test_equals_autograd(backend, shape, dtype, prologue):
     check(backend, make_problem(SHAPES[shape], 20, 5, (13, 15), dtype=dtype, prologue=prologue))
 
@@ -115,7 +116,7 @@ def test_equals_autograd(backend, shape, dtype, prologue):
 @pytest.mark.parametrize("filters", [1, 2, 3, 4, 7, 12, 13, 33])
 @pytest.mark.parametrize("channels", [1, 3, 16, 24, 65])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", cpu_backends(BACKENDS))
 def test_any_number_of_filters_and_channels(backend, dtype, filters, channels):
     check(backend, make_problem(SHAPES["3x3"], channels, filters, (9, 8), batch=3, dtype=dtype))
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 import report_samples
 import torch
-from commands import SMALL, SMALL_RUNS, call
+from commands import SMALL, SMALL_RUNS, call, wait_until
 from report_samples import preset_of
 
 from maskedconv import data, reproduce
@@ -133,10 +132,7 @@ def test_run_of_another_runner_is_asked_for_again(store):
         assert mine
         datasets = {("digits", 5): digits()}
         rows = threads.submit(run_parallel, [config], datasets, observer, worker_config, 2, 0.05)
-        end = time.monotonic() + 300
-        while observer.waits < 2:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_until(lambda: observer.waits >= 2)
         store.append(report_samples.row(config, 50.0, elsewhere=True))
         assert rows.result(30)[config.key]["elsewhere"]
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from killed_runs import OPTIMIZERS, SMALL
 from safetensors.torch import load_file
+from stopped_runs import stopped_after
 
 from maskedconv.data import Dataset
 from maskedconv.runs import RunConfig
@@ -46,7 +47,7 @@ def uninterrupted(dataset, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """Folder of runs that were killed at random moments, and the number of kills of each."""
+    """Folder of runs that were killed at drawn moments, and the number of kills of each."""
     folder = tmp_path_factory.mktemp("killed")
     command = [sys.executable, killed_runs.__file__, folder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -71,7 +72,7 @@ def assert_same_results(folder, row, other_folder, other):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_killed_at_random_moments(name, killed, dataset, tmp_path):
+def test_killed_at_drawn_moments(name, killed, dataset, tmp_path):
     folder, kills = killed
     config = replace(SMALL, **OPTIMIZERS[name])
     row = execute(config, dataset, folder=tmp_path)
@@ -81,23 +82,9 @@ def test_killed_at_random_moments(name, killed, dataset, tmp_path):
     assert_same_results(tmp_path, row, folder, again)
 
 
-def stop_after(monkeypatch, writes):
-    """Ends the process after the ``writes``-th write of the checkpoint."""
-    write, left = Checkpoint.write, iter(range(writes - 1, -1, -1))
-
-    def write_and_stop(self, training):
-        write(self, training)
-        if next(left) == 0:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoint, "write", write_and_stop)
-
-
 def interrupt(monkeypatch, config, dataset, folder, writes):
-    with monkeypatch.context() as patched:
-        stop_after(patched, writes)
-        with pytest.raises(KeyboardInterrupt):
-            execute(config, dataset, folder=folder, checkpoint_seconds=0)
+    with stopped_after(monkeypatch, writes):
+        execute(config, dataset, folder=folder, checkpoint_seconds=0)
 
 
 # In an epoch of 10 batches, a write follows 9 batches and the end of the epoch.

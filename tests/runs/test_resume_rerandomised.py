@@ -8,11 +8,11 @@ import killed_runs
 import pytest
 import torch
 from safetensors.torch import load_file
+from stopped_runs import stopped_after
 
 from maskedconv.nn.rerandomise import rerandomise_
 from maskedconv.runs.execute import execute
 from maskedconv.training import loop
-from maskedconv.training.checkpoint import Checkpoint
 
 # 30 training steps.
 CONFIG = replace(
@@ -54,17 +54,8 @@ def weights(run):
 
 @pytest.mark.parametrize("writes", [3, 4, 13])
 def test_a_stopped_run_resumes_bit_for_bit(writes, dataset, uninterrupted, tmp_path, monkeypatch):
-    write, left = Checkpoint.write, iter(range(writes - 1, -1, -1))
-
-    def write_and_stop(self, training):
-        write(self, training)
-        if next(left) == 0:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpoint, "write", write_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            execute_in(tmp_path, CONFIG, dataset, checkpoint_seconds=0)
+    with stopped_after(monkeypatch, writes):
+        execute_in(tmp_path, CONFIG, dataset, checkpoint_seconds=0)
     resumed = weights(execute_in(tmp_path, CONFIG, dataset))
     assert resumed.keys() == uninterrupted.keys()
     assert all(torch.equal(resumed[name], value) for name, value in uninterrupted.items())

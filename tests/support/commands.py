@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import typer
 from typer.testing import CliRunner
@@ -43,13 +44,35 @@ def start(*arguments, before_start=None):
     )  # fmt: skip
 
 
+def wait_until(condition, process=None, seconds=300):
+    """Waits until ``condition()`` holds.
+
+    The test fails if ``process`` ends before, or after ``seconds``.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.01)
+
+
 def wait_for_rows(out, count, process):
     """Waits until ``process`` has finished this number of runs."""
-    end = time.monotonic() + 300
-    while len(Store(out).load().rows) < count:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: len(Store(out).load().rows) >= count, process)
+
+
+def children_of(process):
+    """The ids of the processes that a process has started, by any of its threads."""
+    lists = Path(f"/proc/{process.pid}/task").glob("*/children")
+    return [int(child) for children in lists for child in children.read_text().split()]
+
+
+def is_running(pid):
+    """Whether a process has not ended; one that nobody has waited for has."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def time_nothing(monkeypatch):

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bench.saved_bytes import saved_bytes
+
 
 class Pass(NamedTuple):
     output: Tensor
@@ -24,16 +26,14 @@ def run_pass(model: nn.Module, images: Tensor) -> Pass:
     before = {name: one.clone() for name, one in model.named_buffers()}
     model.zero_grad()
     images = images.detach().clone().requires_grad_()
-    own = {one.untyped_storage().data_ptr() for one in [*model.parameters(), *model.buffers()]}
-    saved: dict[int, Tensor] = {}
+    outputs = []
 
-    def pack(tensor: Tensor) -> Tensor:
-        saved.setdefault(tensor.untyped_storage().data_ptr(), tensor)
-        return tensor
+    def forward() -> Tensor:
+        outputs.append(model(images))
+        return outputs[0]
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = model(images)
-    kept = sum(one.untyped_storage().nbytes() for at, one in saved.items() if at not in own)
+    kept = saved_bytes(forward, [*model.parameters(), *model.buffers()])
+    (output,) = outputs
     (output * torch.randn_like(output)).sum().backward()
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     gradients["images"] = images.grad

@@ -1,25 +1,29 @@
-"""Small runs for the tests; as a script, runs that are killed at random moments until one is done.
+"""Small runs for the tests; as a script, runs that are killed again and again until one is done.
 
-``python killed_runs.py FOLDER``: forks a process for a run, kills it, and so on; prints a JSON
-object of optimizer to how often it was killed.
+``python killed_runs.py FOLDER``: forks a process for a run, which kills itself at a checkpoint, and
+so on; prints a JSON object of optimizer to how often it was killed. A seed draws the moments.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import random
 import signal
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import torch
 
 from maskedconv.data import Dataset
 from maskedconv.runs import RunConfig
 from maskedconv.runs.execute import execute
+from maskedconv.training.checkpoint import Checkpoint
+
+MOST_WRITES = 12
 
 SMALL = RunConfig(
     model="wrn_10_1",
@@ -69,22 +73,48 @@ def small_dataset() -> Dataset:
     )
 
 
+def die(*_: object) -> None:
+    """Kills this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(write: int, moment: str) -> None:
+    """Has this process kill itself before, amid or behind that write of a checkpoint, from 1."""
+    plain, numbers = Checkpoint.write, itertools.count(1)
+
+    def counted(checkpoint: Checkpoint, training: dict[str, Any]) -> None:
+        if next(numbers) < write:
+            plain(checkpoint, training)
+            return
+        if moment == "before":
+            die()
+        if moment == "amid":
+            os.fsync = die  # the new file is written, but not in its place
+        plain(checkpoint, training)
+        die()
+
+    Checkpoint.write = counted  # type: ignore[method-assign]
+
+
 def kill_until_done(config: RunConfig, dataset: Dataset, folder: Path) -> int:
-    """Runs ``config`` in processes that die at random moments; returns their number."""
-    kills = 0
+    """Runs ``config`` in processes that die at drawn moments; returns their number.
+
+    A run has 30 writes, and a process makes at most ``MOST_WRITES``; two are killed at least.
+    """
+    kills, draw = 0, Random(0)
     while True:
+        write, moment = draw.randint(1, MOST_WRITES), draw.choice(("before", "amid", "behind"))
         child = os.fork()
         if child == 0:
+            die_at(write, moment)
             row = execute(config, dataset, folder=folder, checkpoint_seconds=0)
             os._exit(0 if row["status"] == "done" else 1)
-        # Later each time, so that it finishes on a slow machine, too.
-        time.sleep(random.uniform(0.02, 0.06 + 0.03 * kills))
-        os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
             assert os.WEXITSTATUS(status) == 0
             return kills
         kills += 1
+        assert kills < 100, "the processes make no progress"
 
 
 if __name__ == "__main__":

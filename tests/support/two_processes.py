@@ -1,14 +1,17 @@
-"""Runs a function in the processes of a gloo group, and gathers its results."""
+"""Runs a function in the processes of a gloo group; counts what they send."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 def in_two_processes(work: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
@@ -32,3 +35,21 @@ def _begin(
     dist.barrier()
     # PyTorch's teardown of a group may abort or hang if the other process is gone.
     os._exit(0)
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes of each collective of this process.
+
+    Attributes:
+        bytes: by the collective's name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "c10d":
+            tensors = [t for t in tree_leaves(args[0]) if isinstance(t, torch.Tensor)]
+            self.bytes[func._opname] += sum(t.nbytes for t in tensors)
+        return func(*args, **(kwargs or {}))

@@ -9,10 +9,10 @@ from functools import partial
 import pytest
 import recorders
 import torch
+from host_reads import HostReads
 from recorders import Rerun, Tape, take_the_place
 from torch import nn
 from torch.optim import Adam, adam
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskedconv import MaskedConv2d
 from maskedconv.data import Dataset
@@ -244,19 +244,9 @@ def test_divergence_is_found_in_the_same_epoch(dataset, capturing):
     assert len(caught.value.history.epochs) == 2
 
 
-class Waits(TorchDispatchMode):
-    """Counts the operators that make the host wait for a device."""
-
-    count = 0
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        self.count += operator is torch.ops.aten._local_scalar_dense.default
-        return operator(*args, **(kwargs or {}))
-
-
 def test_no_step_waits_for_the_device(dataset, capturing):
     def waits(graph, epochs):
-        with Waits() as counted:
+        with HostReads() as counted:
             train(network(), dataset, config(epochs=epochs), graph=graph)
         return counted.count
 

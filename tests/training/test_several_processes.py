@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 import os
 import signal
-from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from killed_runs import small_dataset
+from precision import assert_as_exact, rms_error
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from two_processes import in_processes
+from two_processes import Traffic, in_processes
 
 from maskedconv import convert_, methods
 from maskedconv.data import Dataset
@@ -35,6 +35,7 @@ CONFIG = TrainingConfig(
     epochs=2, batch_size=8, lr=0.05, momentum=0.9, weight_decay=1e-3, milestones=(1,), gamma=0.1,
     seed=3, processes=COUNT,
 )  # fmt: skip
+BF16 = replace(CONFIG, amp="bf16")
 CONFIGS = {
     "sgd": CONFIG,
     "short last batch": replace(CONFIG, batch_size=37),
@@ -51,6 +52,7 @@ METHODS = {
 CASES = {
     **{name: ("slice", config) for name, config in CONFIGS.items()},
     **{f"sgd, {name}": (name, CONFIG) for name in METHODS if name != "slice"},
+    "compiled": ("slice", replace(CONFIG, compile=True)),
 }
 
 
@@ -93,26 +95,23 @@ def fixed_norm():
 def trained(method, config, images, **options):
     """State and history of a network after training."""
     model = network(method, **options)
-    history = train(model, images, config)
+    # The graphs of torch.compile run as they are: generating code for them would take longer.
+    with patch.object(torch, "compile", partial(torch.compile, backend="eager")):
+        history = train(model, images, config)
     return copy.deepcopy(model.state_dict()), without_time(history)
+
+
+def moved(images, config, dtype):
+    """How far training moves all learned values, as one vector."""
+    model = network().to(dtype)
+    start = copy.deepcopy(model)
+    train(model, images, config)
+    pairs = zip(model.parameters(), start.parameters(), strict=True)
+    return torch.cat([(after - before).detach().flatten() for after, before in pairs])
 
 
 def without_time(history):
     return [replace(epoch, seconds=0.0) for epoch in history.epochs]
-
-
-class Traffic(TorchDispatchMode):
-    """Counts the bytes of each collective."""
-
-    def __init__(self):
-        super().__init__()
-        self.bytes = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "c10d":
-            tensors = [t for t in tree_leaves(args[0]) if isinstance(t, torch.Tensor)]
-            self.bytes[func._opname] += sum(t.nbytes for t in tensors)
-        return func(*args, **(kwargs or {}))
 
 
 def signalled(images, method, batch):
@@ -170,6 +169,7 @@ def work(rank, folder):
     return {
         "cases": {name: trained(*case, dataset(rank)) for name, case in CASES.items()},
         "first": first,
+        "bf16": moved(small_dataset().shared(Share(rank, COUNT)), BF16, torch.float32),
         "traffic": traffic.bytes,
         "resumed": interrupted_twice(rank, Path(folder)),
         "diverged": diverged(rank),
@@ -202,6 +202,16 @@ def test_as_one_process(results, name):
     alone = trained(*CASES[name], dataset())
     for result in results:
         assert_same(result["cases"][name], alone)
+
+
+def test_in_bfloat16_as_near_to_float64_as_one_process(results):
+    alone, exact = (
+        moved(small_dataset(), BF16, torch.float32),
+        moved(dataset(), CONFIG, torch.double),
+    )
+    for found in (alone, *(result["bf16"] for result in results)):
+        assert rms_error(found, exact) > 100 * torch.finfo(torch.float32).eps  # autocast rounds
+        assert_as_exact([found], [alone], [exact], measure=rms_error, dtype=torch.bfloat16)
 
 
 def test_all_processes_hold_the_same_bits(results):

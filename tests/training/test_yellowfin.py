@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from host_reads import HostReads
+from quadratics import noisy_quadratic
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskedconv import MaskedConv2d, YellowFin
 from maskedconv.optim.yellowfin import single_step
@@ -126,12 +127,6 @@ def test_every_step_is_the_papers():
         np.testing.assert_allclose(torch.cat(parts).detach(), position, rtol=1e-7, atol=1e-9)
 
 
-def noisy_quadratic(point, step):
-    curvatures = torch.tensor([1.0, 3.0, 10.0, 30.0])
-    noise = torch.randn(4, generator=torch.Generator().manual_seed(step))
-    return curvatures * point.detach() + 0.1 * noise
-
-
 def test_solves_a_regression_without_being_told_a_rate():
     """Squared error is a likelihood, for which squared gradients do measure curvature."""
     inputs = torch.randn(512, 4) * torch.tensor([0.5, 1.0, 1.5, 2.0])
@@ -166,20 +161,10 @@ def test_what_is_frozen_does_not_move_and_does_not_count():
     assert set(optimizer.state) == {layer.learned, "tuner"}
 
 
-class Readings(TorchDispatchMode):
-    """Counts the transfers of values from the device to the host."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
-
-
 def test_a_step_does_not_wait_for_the_device():
     point = nn.Parameter(torch.ones(4))
     optimizer = YellowFin([point], clip=1.0, weight_decay=0.1)
-    with Readings() as readings:
+    with HostReads() as readings:
         for step in range(3):
             point.grad = noisy_quadratic(point, step)
             optimizer.step()

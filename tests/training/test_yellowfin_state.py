@@ -8,18 +8,13 @@ import pickle
 
 import pytest
 import torch
+from quadratics import noisy_quadratic
 from torch import nn
 
 from maskedconv import YellowFin
 from maskedconv.optim.factory import make_optimizer
 
 LOW_PRECISION = [torch.bfloat16, torch.float16]
-
-
-def noisy_quadratic(point, step):
-    curvatures = torch.tensor([1.0, 3.0, 10.0, 30.0])
-    noise = torch.randn(4, generator=torch.Generator().manual_seed(step))
-    return curvatures * point.detach() + 0.1 * noise
 
 
 def test_state_dict_goes_on_exactly():
