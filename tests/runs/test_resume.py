@@ -45,7 +45,7 @@ def uninterrupted(dataset, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """Folder of runs that were killed at random moments, and the number of kills of each."""
+    """Folder of runs that were killed at drawn moments, and the number of kills of each."""
     folder = tmp_path_factory.mktemp("killed")
     command = [sys.executable, killed_runs.__file__, folder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -70,7 +70,7 @@ def assert_same_results(folder, row, other_folder, other):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_killed_at_random_moments(name, killed, dataset, tmp_path):
+def test_killed_at_drawn_moments(name, killed, dataset, tmp_path):
     folder, kills = killed
     config = replace(SMALL, **OPTIMIZERS[name])
     row = execute(config, dataset, folder=tmp_path)

@@ -1,7 +1,8 @@
-"""Small runs for the tests; as a script, runs that are killed at random moments until one is done.
+"""Small runs for the tests; as a script, runs that are killed at drawn moments until one is done.
 
-``python killed_runs.py FOLDER``: forks a process for a run, kills it, and so on; prints a JSON
-object of optimizer to how often it was killed.
+``python killed_runs.py FOLDER``: forks a process for a run, which kills itself, and so on; prints a
+JSON object of optimizer to how often its runs were killed. A moment is a number of calls of
+functions, so that the same ones are drawn each time, on any machine.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import os
 import random
 import signal
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import torch
 
 from maskedconv.data import Dataset
 from maskedconv.runs import RunConfig
+from maskedconv.runs.checkpoints import remove_checkpoint
 from maskedconv.runs.execute import execute
 
 SMALL = RunConfig(
@@ -69,17 +71,42 @@ def small_dataset() -> Dataset:
     )
 
 
+class Calls:
+    """Counts calls of functions, given to ``sys.setprofile``; call ``last`` ends the process."""
+
+    def __init__(self, last: int | None = None) -> None:
+        self.count, self._last = 0, last
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        if event in ("call", "c_call"):
+            self.count += 1
+            if self.count == self._last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def calls_of(config: RunConfig, dataset: Dataset, folder: Path) -> int:
+    """The number of calls of a run without imports, which happen in a first run."""
+    for _ in range(2):
+        remove_checkpoint(folder, config)
+        calls = Calls()
+        sys.setprofile(calls)
+        execute(config, dataset, folder=folder, checkpoint_seconds=0)
+        sys.setprofile(None)
+    return calls.count
+
+
 def kill_until_done(config: RunConfig, dataset: Dataset, folder: Path) -> int:
-    """Runs ``config`` in processes that die at random moments; returns their number."""
+    """Runs ``config`` in processes that die at drawn moments; returns their number."""
+    draw, calls = random.Random(0), calls_of(replace(config, keep=False), dataset, folder)
     kills = 0
     while True:
+        # The first two die in any case. The moments come later each time, so that a run ends.
+        last = draw.randint(1, calls // 3 + kills * calls // 20)
         child = os.fork()
         if child == 0:
+            sys.setprofile(Calls(last))
             row = execute(config, dataset, folder=folder, checkpoint_seconds=0)
             os._exit(0 if row["status"] == "done" else 1)
-        # Later each time, so that it finishes on a slow machine, too.
-        time.sleep(random.uniform(0.02, 0.06 + 0.03 * kills))
-        os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
             assert os.WEXITSTATUS(status) == 0
@@ -91,8 +118,6 @@ if __name__ == "__main__":
     # A process with threads cannot fork.
     torch.set_num_threads(1)
     images, out = small_dataset(), Path(sys.argv[1])
-    # Lazy imports happen before the processes are created.
-    execute(replace(SMALL, keep=False), images, folder=out)
     kills = {
         name: kill_until_done(replace(SMALL, **changes), images, out)
         for name, changes in OPTIMIZERS.items()
