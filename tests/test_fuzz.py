@@ -48,6 +48,16 @@ def test_a_planted_fault_is_found_and_shrunk(monkeypatch):
     assert shrink(case, lambda plainer: bool(check(plainer))) == Case(seed=1)
 
 
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-3), ("float64", 1e-9)])
+def test_a_small_planted_fault_of_a_network_is_found(dtype, error, monkeypatch):
+    case = Case(seed=1, kind="network", batch=3, channels=3, size=(8, 8), dtype=dtype)
+    assert check(case) == ""
+    right = reference.run
+    for backend in BACKENDS.values():
+        monkeypatch.setattr(backend, "run", lambda problem: right(problem) * (1 + error))
+    assert f".weight: error {error:.3g}, plain modules" in check(case)
+
+
 def test_a_case_that_ends_the_process_is_reported(tmp_path):
     """The first worker dies but plain modules do not: the fuzzer reports the case, status 1."""
     (tmp_path / "sitecustomize.py").write_text(

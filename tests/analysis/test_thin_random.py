@@ -79,7 +79,7 @@ def networks(draw):
     return prepare_(nn.Sequential(*steps, *head), draw(st.integers(0, 2**31))).double().eval()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(networks())
 def test_other_images_of_other_sizes(model):
     thinned, report = thin(model, torch.randn(1, 3, 7, 7))

@@ -6,7 +6,6 @@ import json
 import time
 
 import pytest
-import torch
 from commands import SMALL, SMALL_RUNS, call, keys, start, wait_until
 from killed_workers import kill_one_midway, results
 
@@ -31,11 +30,7 @@ def test_run_of_a_killed_worker_is_resumed_and_none_is_done_twice(tmp_path):
     # Each run that is done removes its checkpoint, the resumed one too.
     assert not list((out / ".checkpoints").iterdir())
 
-    threads = torch.get_num_threads()
-    try:
-        in_turn = call(reproduce, *RUNS, "--parallel", "1", "--out", sequence)
-    finally:
-        torch.set_num_threads(threads)
+    in_turn = call(reproduce, *RUNS, "--parallel", "1", "--out", sequence)
     assert in_turn.exit_code == 0, in_turn.output
     assert results(out) == results(sequence)
 

@@ -190,7 +190,7 @@ def test_a_subset_of_the_training_images(folder):
     assert set(smaller.listing.train.paths) < set(chosen.listing.train.paths)
 
 
-def test_a_damaged_file_is_named(folder, tmp_path):
+def test_a_damaged_file_is_named(tmp_path):
     for split in ("train", "val"):
         (tmp_path / split / "a").mkdir(parents=True)
         (tmp_path / split / "a" / "broken.jpg").write_bytes(b"no image")

@@ -59,6 +59,7 @@ def test_activations(activation):
         nn.InstanceNorm2d(8),
         nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
         nn.LayerNorm([8, 12, 12]),
+        nn.RMSNorm([8, 12, 12]),
     ],
     ids=repr,
 )
@@ -264,6 +265,14 @@ def test_graphs_are_recorded_as_before():
     compiled = torch.compile(model, backend="eager")
     assert_same(run_pass(model, IMAGES), plain)
     assert torch.equal(compiled(IMAGES).detach(), plain.output)
+
+
+def test_a_fused_model_is_scripted_only_after_unfuse():
+    model = chain().eval()
+    fuse_(model, IMAGES)
+    with pytest.raises(RuntimeError, match="attached"):
+        torch.jit.script(model)
+    assert torch.equal(torch.jit.script(unfuse_(model))(IMAGES), model(IMAGES))
 
 
 def test_the_model_is_as_before():

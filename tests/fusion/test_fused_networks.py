@@ -24,17 +24,17 @@ from maskedconv import (
     unfuse_,
 )
 
-# Largest share of the plain network's kept bytes.
+# Largest share of the plain network's kept bytes. The bytes do not vary: the counted share + .02.
 NETWORKS = {
-    "torchvision resnet18": (torchvision.models.resnet18, 0.7),
-    "torchvision resnet50": (torchvision.models.resnet50, 0.8),
-    "timm resnet50": (lambda: timm.create_model("resnet50"), 0.8),
-    "torchvision densenet121": (torchvision.models.densenet121, 0.35),
-    "timm densenet121": (lambda: timm.create_model("densenet121"), 0.35),
-    "torchvision mobilenet_v2": (torchvision.models.mobilenet_v2, 0.5),
-    "timm efficientnet_b0": (lambda: timm.create_model("efficientnet_b0"), 0.5),
-    "timm convnext_atto": (lambda: timm.create_model("convnext_atto"), 0.7),
-    "timm vit_tiny": (lambda: timm.create_model("vit_tiny_patch16_224", img_size=64), 0.75),
+    "torchvision resnet18": (torchvision.models.resnet18, 0.61),
+    "torchvision resnet50": (torchvision.models.resnet50, 0.66),
+    "timm resnet50": (lambda: timm.create_model("resnet50"), 0.66),
+    "torchvision densenet121": (torchvision.models.densenet121, 0.275),
+    "timm densenet121": (lambda: timm.create_model("densenet121"), 0.275),
+    "torchvision mobilenet_v2": (torchvision.models.mobilenet_v2, 0.38),
+    "timm efficientnet_b0": (lambda: timm.create_model("efficientnet_b0"), 0.35),
+    "timm convnext_atto": (lambda: timm.create_model("convnext_atto"), 0.535),
+    "timm vit_tiny": (lambda: timm.create_model("vit_tiny_patch16_224", img_size=64), 0.66),
 }
 METHODS = {
     "slice": methods.slice(0.25),
@@ -102,7 +102,7 @@ def test_every_method(method, order):
         fuse_(model, images)
     fused = run_pass(model, images)
     assert_same(fused, plain)
-    assert fused.kept < 0.8 * plain.kept
+    assert fused.kept <= 0.56 * plain.kept  # most with a slice of input channels: .544
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -110,12 +110,19 @@ def test_frozen_bits_stay(method):
     model, images = convert_(resnet(), method=METHODS[method], seed=0), torch.randn(2, 3, 40, 40)
     fuse_(model, images.double())
     running = ("running_mean", "running_var", "num_batches_tracked")
-    frozen = {n: b.clone() for n, b in model.named_buffers() if not n.endswith(running)}
+    frozen = {
+        name: (buffer, buffer.clone(), buffer._version)
+        for name, buffer in model.named_buffers()
+        if not name.endswith(running)
+    }
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    run_pass(model, images.double())
+    # Not run_pass, which restores the buffers.
+    model(images.double()).square().sum().backward()
     optimizer.step()
-    for name, value in frozen.items():
-        assert torch.equal(value, model.get_buffer(name)), name
+    for name, (buffer, value, version) in frozen.items():
+        assert model.get_buffer(name) is buffer, name
+        assert torch.equal(buffer, value), name
+        assert buffer._version == version, name
 
 
 def test_keys_and_checkpoints(tmp_path):

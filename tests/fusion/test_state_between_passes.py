@@ -56,6 +56,7 @@ def test_buffers_that_a_pass_adds_stay():
     model, x = network(Remembering()), torch.randn(2, 3, 12, 12)
     fuse_(model, x)
     model(x)
+    assert "2.mask" in dict(model.named_buffers())
 
 
 @pytest.mark.parametrize("training", [False, True])

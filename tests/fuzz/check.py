@@ -36,7 +36,13 @@ def check(case: Case) -> str:
     assert not isinstance(expected, Exception)
     assert not isinstance(again, Exception)
     problems = dict(differences(case, ours, again, theirs, expected))
-    if problems:
+    if case.kind == "network" and problems:
+        for once, _ in _other_plain_networks(case, module, values):
+            if not isinstance(once, Exception):
+                # A flipped ReLU excuses an error of its own size, and no larger one.
+                found = dict(differences(case, ours, again, once, expected))
+                problems = {name: told for name, told in problems.items() if name in found}
+    elif problems:
         for name in _wrong_in_plain_modules(case, module, values, theirs, expected):
             problems.pop(name, None)
     return next((f"{name}: {problem}" for name, problem in problems.items()), "")
@@ -50,15 +56,12 @@ def _twice(case: Case, module: nn.Module, values: Tensor, layout: str) -> list[R
 def _wrong_in_plain_modules(
     case: Case, module: nn.Module, values: Tensor, theirs: Results, expected: Results
 ) -> set[str]:
-    """The tensors that plain modules get as wrong, in another memory format or one rounding off.
+    """The tensors that plain modules get as wrong, in another memory format or with another mean.
 
     PyTorch's convolutions have faults of their own in channels_last, which a layer shares with
-    nn.Conv2d. In a network, a rounding of the input may open a ReLU, and so may one of float32
-    where an input of 16 bits equals the running mean.
+    nn.Conv2d. A rounding of float32 may open a ReLU if an input of 16 bits equals the running mean.
     """
     others = _plain_in_channels_last(case, module, values)
-    if case.kind == "network":
-        others = itertools.chain(others, _plain_one_rounding_off(case, module, values))
     if case.kind == "fused":
         others = itertools.chain(others, _exact_with_moved_mean(case, module, values))
     wrong: set[str] = set()
@@ -68,12 +71,15 @@ def _wrong_in_plain_modules(
     return wrong
 
 
-def _plain_one_rounding_off(
+def _other_plain_networks(
     case: Case, module: nn.Module, values: Tensor
 ) -> Iterator[list[Results | Exception]]:
+    """In another memory format, or one rounding off, which may open a ReLU as ours may."""
+    yield from _plain_in_channels_last(case, module, values)
     for _ in range(PERTURBATIONS):
-        step = torch.randn_like(values) * torch.finfo(dtype_of(case)).eps
-        yield _twice(case, plain_of(case, module), values * (1 + step), "contiguous")
+        moved = values.to(dtype_of(case))
+        moved = moved * (1 + torch.randn_like(moved) * torch.finfo(moved.dtype).eps)
+        yield _twice(case, plain_of(case, module), moved, "contiguous")
 
 
 def _exact_with_moved_mean(

@@ -245,7 +245,7 @@ def test_contradicting_and_unknown_wishes(build):
     check_refused(build(MASKEDCONV_CUDA="yes"), "'yes'; expected auto, 0 or 1")
 
 
-def test_the_real_notes_reach_env(tmp_path, monkeypatch):
+def test_the_real_notes_reach_env(tmp_path):
     from maskedconv import build_notes, env
 
     reason = "/usr/bin/nvcc does not know sm_100"

@@ -55,7 +55,7 @@ def test_exactly_the_count_is_learned():
 
 
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5), data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_positions_are_drawn_without_replacement_over_all_layers(sizes, data):
     count = data.draw(st.integers(1, sum(sizes)))
     layers = [PositionsLinear(size, 1, bias=False) for size in sizes]

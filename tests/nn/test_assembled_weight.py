@@ -59,7 +59,7 @@ def test_changes_in_place(slice_dim, frozen):
             conv.weight *= 3
             conv.weight[1:3] -= 1
             conv.weight.unbind(1)[2].mul_(2)
-            conv.weight.T.mul_(0.5) if False else conv.weight.mT.mul_(0.5)
+            conv.weight.mT.mul_(0.5)
             conv.bias.clamp_(max=2.1)
             torch.nn.init.trunc_normal_(conv.weight, generator=torch.Generator().manual_seed(1))
             torch.add(conv.weight, 1, out=conv.weight.detach())

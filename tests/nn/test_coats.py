@@ -43,7 +43,7 @@ def test_sizes_of_nested_masks(k, coats, size):
         assert exact <= number < exact + 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     levels=st.lists(st.integers(-3, 3), min_size=1, max_size=60),
     k=fractions,

@@ -168,7 +168,7 @@ def test_gradcheck(slice_dim, frozen, groups):
     torch.autograd.gradcheck(lambda x, *_: layer(x), (x, layer.learned, layer.bias_learned))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_shape(data):
     draw = data.draw

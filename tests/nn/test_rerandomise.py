@@ -30,7 +30,7 @@ def frozen_of(model):
     return [model[index].frozen.clone() for index in (0, 2)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     k=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
     fraction=st.sampled_from([0.0, 0.1, 0.5, 1.0]),

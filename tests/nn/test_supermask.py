@@ -95,7 +95,7 @@ def test_random_weights(dtype):
     assert 0.9 * bound < constant.scores.abs().max() <= bound
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     levels=st.lists(st.integers(-3, 3), min_size=1, max_size=60),
     k=st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0]),

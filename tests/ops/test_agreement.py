@@ -10,7 +10,7 @@ import test_bn_relu
 import test_weight_grad
 import torch
 
-from maskedconv.ops import agreement
+from maskedconv.ops import agreement, native
 from maskedconv.ops.agreement import TOLERANCE, fault_of, outputs_of
 from maskedconv.ops.bn_relu import BACKWARD, FORWARD, NormProblem
 from maskedconv.ops.bn_statistics import OF_SUM, OPERATOR, StatisticsProblem
@@ -87,6 +87,7 @@ PROBLEMS = {
     ),
 }  # fmt: skip
 ON_CPU = [name for name, (operator, _) in PROBLEMS.items() if "native" in operator.backends]
+COMPILED = pytest.mark.skipif(native.module() is None, reason=native.REASON)
 
 
 def fault(operator, problem, spoil=lambda outputs: outputs, backend="reference"):
@@ -166,6 +167,7 @@ def test_large_sums_do_not_hide_the_inputs_gradient():
     assert "in grad_bias" in fault(BACKWARD, problem, lambda found: found[2].zero_())
 
 
+@COMPILED
 @pytest.mark.parametrize("affine", [(True, False), (False, True), (False, False)])
 def test_gradients_are_named_where_one_is_missing(affine):
     problem = norm_problem(torch.float32)
@@ -180,6 +182,7 @@ def test_gradients_are_named_where_one_is_missing(affine):
         assert f"in {name}" in fault(BACKWARD, problem, lambda f, p=place + 1: f[p].zero_())
 
 
+@COMPILED
 def test_where_rounding_decides_the_relu_nothing_is_compared():
     """Otherwise a kernel would be called faulty for the last bit of a large gradient's argument."""
     problem = norm_problem(torch.float32)
@@ -209,6 +212,7 @@ def test_a_missing_row_of_pixels_is_noticed(missing):
     assert fault(WEIGHT_GRAD, problem, lambda found: found[0].copy_(partial))
 
 
+@COMPILED
 def test_one_filter_may_be_small_beside_another():
     problem = weight_problem(torch.float32)
     problem.grad_output[:, 0] *= 1e4

@@ -40,7 +40,7 @@ def test_every_cast_and_format(slice_dim, source, target, memory_format):
         assert torch.equal(packed, whole.to(target))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     shape=st.tuples(*[st.integers(1, 7)] * 4),
     slice_dim=st.integers(0, 3),

@@ -212,7 +212,7 @@ def test_a_plan_with_a_run_that_is_none_is_an_error(tmp_path):
         report.write(out)
 
 
-def test_command_line(folder, tmp_path):
+def test_command_line(tmp_path):
     def run(out: Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "maskedconv.report", "--out", str(out)]
         return subprocess.run(command, capture_output=True, text=True, check=False)

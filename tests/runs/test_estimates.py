@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,9 +96,25 @@ def test_members_of_an_ensemble_answer_once_more(paces):
     assert found[members.key] - 1 == pytest.approx(3 * (found[run.key] - 1) + 3 * 300 * 2e-3)
 
 
-def test_several_at_once_are_timed_at_once():
+measure_here = estimating._measure_here
+
+
+def measured_together(job):
+    """Times a network in a worker process once another one is about to do so as well."""
+    folder, end = Path(os.environ["TIMED_IN"]), time.monotonic() + 120
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < 2:
+        assert time.monotonic() < end, "the networks are timed one after another"
+        time.sleep(0.01)
+    return measure_here(job)
+
+
+def test_several_at_once_are_timed_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("TIMED_IN", str(tmp_path))
+    monkeypatch.setattr(estimating, "_measure_here", measured_together)
     runs = [config("wrn_10_1", learned=p, batch_size=16) for p in (0.25, 1.0)]
     found = estimate(runs, SIZES, Workers(2, "cpu", 1))
+    assert len(list(tmp_path.iterdir())) == 2
     assert all(seconds > 0 for seconds in found.values())
 
 

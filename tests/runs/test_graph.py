@@ -39,10 +39,7 @@ def dataset():
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def results(row, folder):
@@ -165,7 +162,7 @@ def test_workers_pass_it_to_their_runs(tmp_path, monkeypatch):
     assert asked == ["on"]
 
 
-def test_a_folder_is_compiled_or_not(tmp_path, monkeypatch):
+def test_a_folder_is_compiled_or_not(tmp_path):
     """Figures share runs, so that a mixture would go unnoticed."""
     arguments = (*FIG6, "--parallel", "1", "--out", tmp_path)
     assert call(reproduce, *arguments).exit_code == 0

@@ -23,6 +23,7 @@ from maskedconv.runs.parallel import run_parallel
 from maskedconv.runs.sequential import run_all
 from maskedconv.runs.workers import WorkerConfig
 from maskedconv.training import evaluation, interrupts
+from maskedconv.training.checkpoint import Checkpoint
 
 RUN = replace(killed_runs.SMALL, epochs=2, keep=False)
 HERE = os.getpid
@@ -167,7 +168,7 @@ def test_the_checkpoint_stays_until_the_row_is_written(whole, dataset, tmp_path,
     assert do(tmp_path, dataset) == whole
 
 
-def test_a_run_that_another_command_has_just_finished(dataset, tmp_path, monkeypatch):
+def test_a_run_that_another_command_has_just_finished(tmp_path, monkeypatch):
     """The other one writes its row and lets the run go right before it is claimed here."""
     claim = Store.claim
 
@@ -195,7 +196,7 @@ def test_what_is_ignored_stays_so():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_runs_at_once_are_saved_too(number, whole, dataset, tmp_path, capfd):
+def test_runs_at_once_are_saved_too(number, dataset, tmp_path, monkeypatch, capfd):
     long = replace(RUN, epochs=400)
     store = Store(tmp_path)
     store.prepare()
@@ -205,9 +206,18 @@ def test_runs_at_once_are_saved_too(number, whole, dataset, tmp_path, capfd):
         run_parallel([long], {data_key(long): dataset}, observer, worker_config, 2)
     assert "saving the runs in progress" in capfd.readouterr().err
     assert has_checkpoint(tmp_path, long)
+    stored, take = [], Checkpoint.take
+
+    def taken(self):
+        stored.append(self.stored_epochs)
+        return take(self)
+
+    monkeypatch.setattr(Checkpoint, "take", taken)
+    # Finished epochs are told again when a run resumes.
     epochs, told = [], Quiet(lambda epoch: epochs.append(epoch) or os.kill(HERE(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         run_all([long], store, lambda _: dataset, told, checkpoint_seconds=1e9)
+    assert stored[0] >= 1
     assert epochs[:1] == [1]
 
 

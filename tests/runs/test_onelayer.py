@@ -112,7 +112,6 @@ def test_nothing_is_learned_in_the_untrained_run(few):
 
 @pytest.mark.parametrize("writes", [1, 7, 8, 17])
 def test_a_stopped_run_goes_on_to_the_same_bits(writes, few, tmp_path, monkeypatch):
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     config = replace(SMALL, keep=True)
     for name in ("whole", "parts"):
@@ -121,7 +120,6 @@ def test_a_stopped_run_goes_on_to_the_same_bits(writes, few, tmp_path, monkeypat
     with stopped_after(monkeypatch, writes):
         execute(config, few, folder=tmp_path / "parts", checkpoint_seconds=0)
     again = execute(config, few, folder=tmp_path / "parts")
-    torch.set_num_threads(threads)
     assert whole["status"] == again["status"] == "done"
     for name in ("last_top1", "measured", "inference_bytes", "layers"):
         assert whole[name] == again[name]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import pytest
 import report_samples
-import torch
 from commands import SMALL, SMALL_RUNS, call, wait_until
 from report_samples import preset_of
 
@@ -36,14 +35,10 @@ def results(out):
 
 
 def test_results_are_those_of_a_sequence(tmp_path):
-    threads = torch.get_num_threads()
-    try:
-        at_once = call(reproduce, *TWO, "--out", tmp_path / "two")
-        in_turn = call(
-            reproduce, *SMALL, "--parallel", "1", "--threads", "1", "--out", tmp_path / "one"
-        )
-    finally:
-        torch.set_num_threads(threads)
+    at_once = call(reproduce, *TWO, "--out", tmp_path / "two")
+    in_turn = call(
+        reproduce, *SMALL, "--parallel", "1", "--threads", "1", "--out", tmp_path / "one"
+    )
     assert (at_once.exit_code, in_turn.exit_code) == (0, 0), at_once.output
     assert results(tmp_path / "two") == results(tmp_path / "one")
     assert len(results(tmp_path / "two")) == SMALL_RUNS

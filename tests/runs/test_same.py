@@ -139,7 +139,7 @@ def test_the_report_shows_them_as_one(figure2):
     assert all(found["status"] == "done" for found in rows)
 
 
-def test_a_folder_from_before_is_read_and_kept(figure2, tmp_path):
+def test_a_folder_from_before_is_read_and_kept(tmp_path):
     """In such a folder, each equal run has its own row, and the plan has no equal runs."""
     runs = ITEMS["fig2"].runs(preset_of("quick", epochs=1, subset=2))
     store = Store(tmp_path)

@@ -134,7 +134,7 @@ def test_images_beside_the_class_folders_are_named(folder, images, tmp_path):
     assert call(predict, folder, one).stderr.endswith(f"ignored in {one}: 1 hidden (.hidden)\n")
 
 
-def test_predict_names_what_it_cannot_use(folder, images, tmp_path):
+def test_predict_names_what_it_cannot_use(folder, tmp_path):
     (tmp_path / "cats").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "cats" / "a.png")
     for root, words in ((tmp_path, "has the name of no class"), (tmp_path / "none", "a folder")):

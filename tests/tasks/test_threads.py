@@ -84,7 +84,8 @@ def test_a_backward_pass_waits_for_a_batch_of_several_tasks():
         assert emptied.wait(60)
         hook.remove()
         backward = pool.submit(loss.backward)
-        time.sleep(0.1)
+        with pytest.raises(TimeoutError):
+            backward.result(timeout=0.1)
         go_on.set()
         batch.result(timeout=60)
         backward.result(timeout=60)
