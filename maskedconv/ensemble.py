@@ -174,7 +174,7 @@ def _saved(folder: str | Path) -> list[int]:
 
 def _frozen(model: nn.Module) -> dict[str, Tensor]:
     """The tensor of every frozen value, by its name."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         own = [(key, p) for key, p in module.named_parameters(recurse=False) if not p.requires_grad]
         if isinstance(module, PartlyLearned) and not rerandomises(module):

@@ -18,6 +18,7 @@ from maskedconv.tasks.by_layer import ByLayer, NotByLayer
 from maskedconv.tasks.places import Place, Value
 from maskedconv.tasks.rows import Order, check_outputs, has_rows
 
+
 class Owner(Protocol):
     """The tasks of a model."""
 

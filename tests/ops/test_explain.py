@@ -59,7 +59,8 @@ class Tokens(nn.Module):
 
 @pytest.mark.parametrize("learned", [True, False])
 def test_inputs_without_a_gradient(learned):
-    choices = maskedconv.explain(Tokens().requires_grad_(learned), torch.zeros(2, 6, 6, dtype=torch.int64))
+    tokens = torch.zeros(2, 6, 6, dtype=torch.int64)
+    choices = maskedconv.explain(Tokens().requires_grad_(learned), tokens)
     assert ("weight_grad" in [one.operator for one in choices]) is learned
 
 
