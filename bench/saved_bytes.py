@@ -14,24 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.plain_networks import PLAIN, plain_forward
+from maskedconv.nn.saved_storages import saved_storages
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 def saved_bytes(forward: Callable[[], Tensor], own: Iterable[Tensor]) -> int:
     """Bytes of the storages that ``forward`` saves for backward, except those of ``own``."""
-    known = {tensor.untyped_storage().data_ptr() for tensor in own}
-    # The tensors are kept alive, so that no address is reused.
-    saved: dict[int, Tensor] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        saved.setdefault(tensor.untyped_storage().data_ptr(), tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    saved: list[int] = []
+    with saved_storages(own, lambda tensor: saved.append(tensor.untyped_storage().nbytes())):
         forward()
-    kept = (tensor for pointer, tensor in saved.items() if pointer not in known)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept)
+    return sum(saved)
 
 
 def of_network(

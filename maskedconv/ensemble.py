@@ -51,7 +51,7 @@ class Ensemble(nn.Module):
         super().__init__()
         check_int("members", members, 1)
         check_seed(seed)
-        shared = {id(tensor): tensor for _, _, tensor in _frozen(model)}
+        shared = {id(tensor): tensor for tensor in _frozen(model).values()}
         self.members = nn.ModuleList(copy.deepcopy(model, dict(shared)) for _ in range(members))
         if seed is not None:
             for index, member in enumerate(self.members):
@@ -111,13 +111,15 @@ class Ensemble(nn.Module):
         held = {id(tensor) for _, _, tensor in _entries(self.members[0])}
         for index, member in enumerate(self.members):
             # The first file has what the members share, and not what one of them froze later.
-            alone = any(id(tensor) not in held for _, _, tensor in _frozen(member))
+            alone = any(id(tensor) not in held for tensor in _frozen(member).values())
             whole = index == 0 or alone
             base = None if whole else first
             save(member, _file(folder, index), frozen=whole, masks=masks, base=base)
 
     def load(self, folder: str | Path) -> Self:
         """Loads the files of :meth:`save` into the members. A failed load changes nothing.
+
+        Equal values that are frozen in the files, and were learned in plain members, become shared.
 
         Raises:
             ValueError, OSError: as :func:`maskedconv.load`; there is another number of files; or
@@ -126,8 +128,21 @@ class Ensemble(nn.Module):
         found = len(_saved(folder))
         if found != len(self.members):
             raise ValueError(f"{folder} has {found} members; expected {len(self.members)}")
+        before = [tensor for member in self.members for tensor in _frozen(member).values()]
         load_together(list(self.members), [_file(folder, i) for i in range(found)])
+        self._share({id(tensor) for tensor in before})
         return self
+
+    def _share(self, known: set[int]) -> None:
+        """Makes one tensor of equal frozen values of the members, except those with these ids."""
+        shared: dict[tuple[Any, ...], Tensor] = {}
+        for member in self.members:
+            for name, tensor in _frozen(member).items():
+                if id(tensor) not in known:
+                    one = shared.setdefault((name, tensor.dtype, tensor.device), tensor)
+                    if torch.equal(one, tensor):
+                        path, _, key = name.rpartition(".")
+                        setattr(member.get_submodule(path), key, one)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = list(_entries(self.members))
@@ -157,12 +172,12 @@ def _saved(folder: str | Path) -> list[int]:
     return [int(i) for path, i in indices if i.isdecimal() and path == _file(folder, int(i))]
 
 
-def _frozen(model: nn.Module) -> list[tuple[str, str, Tensor]]:
-    """Module, name in it, and tensor of every frozen value."""
-    found = []
+def _frozen(model: nn.Module) -> dict[str, Tensor]:
+    """The tensor of every frozen value, by its name."""
+    found: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         own = [(key, p) for key, p in module.named_parameters(recurse=False) if not p.requires_grad]
         if isinstance(module, PartlyLearned) and not rerandomises(module):
             own += [(key, getattr(module, key)) for key in module.frozen_buffers()]
-        found += [(name, key, tensor) for key, tensor in own if tensor is not None]
+        found |= {f"{name}.{key}": tensor for key, tensor in own if tensor is not None}
     return found

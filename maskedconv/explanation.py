@@ -29,8 +29,8 @@ def explain(layer: nn.Module, input: Tensor) -> Explanation:
     Args:
         layer: a MaskedConv2d, or any module that holds some.
         input: what it would be called with; ``[N, C, H, W]``. Only its shape, type, device and
-            memory format matter: its gradient is asked for, as within a network, and the gradient
-            of each tensor that the layer returns is one like it.
+            memory format matter: its gradient is asked for, as within a network, unless its type
+            has none. The gradient of each tensor that the layer returns is one like it.
 
     Returns:
         The decision for each operator, with the reasons why other backends cannot run.
@@ -41,7 +41,8 @@ def explain(layer: nn.Module, input: Tensor) -> Explanation:
     """
     restored = randomness_restored(layer, input)
     with recorded_decisions() as decisions, torch.enable_grad(), restored:
-        results = tree_leaves(copy.deepcopy(layer)(input.detach().requires_grad_()))
+        own = input.detach().requires_grad_(input.is_floating_point() or input.is_complex())
+        results = tree_leaves(copy.deepcopy(layer)(own))
         outputs = [one for one in results if isinstance(one, Tensor) and one.requires_grad]
         torch.autograd.backward(outputs, [torch.ones_like(one) for one in outputs])
     return Explanation(decisions)

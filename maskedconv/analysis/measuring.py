@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.saved_storages import saved_storages
 
 Arguments = tuple[Any, ...]
 
@@ -68,23 +69,15 @@ def kept_by_module(model: nn.Module, arguments: Arguments) -> Kept:
 
     A storage counts for the module that keeps it first.
     """
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, tuple[str, Tensor]] = {}
+    kept: list[tuple[str, Tensor]] = []
     running = [""]
-
-    def pack(tensor: Tensor) -> Tensor:
-        address = tensor.untyped_storage().data_ptr()
-        if address not in own:
-            # The tensor is held, so that no other storage gets its address.
-            kept.setdefault(address, (running[-1], tensor))
-        return tensor
-
-    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    with _called(model, running), torch.enable_grad(), hooks:
+    own = (*model.parameters(), *model.buffers())
+    saved = saved_storages(own, lambda tensor: kept.append((running[-1], tensor)))
+    with _called(model, running), torch.enable_grad(), saved:
         model(*arguments)
     weights = _assembled_weights(model)
     found = Kept(Counter(), Counter())
-    for name, tensor in kept.values():
+    for name, tensor in kept:
         same = any(_is_same(tensor, weight) for weight in weights.get(tensor.shape, ()))
         (found.packed if same else found.activations)[name] += tensor.untyped_storage().nbytes()
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from maskedconv.conversion.carrying import carry_to_parts
@@ -35,7 +36,9 @@ class Restored:
         self._model = model
         plain = {name: model.get_submodule(name) for name in configurations}
         _check(model, list(plain.items()), configurations)
-        new = {id(one): _make(name, one, configurations[name]) for name, one in plain.items()}
+        # Some layers draw values that the file replaces. They can be trained in any case.
+        with torch.random.fork_rng([]), torch.inference_mode(False):
+            new = {id(one): _make(name, one, configurations[name]) for name, one in plain.items()}
         everywhere = model.named_modules(remove_duplicate=False)
         self._before = [(name, one) for name, one in everywhere if id(one) in new]
         if plain:

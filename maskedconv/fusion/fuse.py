@@ -13,7 +13,7 @@ from maskedconv.fusion.attached import attach, detach
 from maskedconv.fusion.checking import CheckingSession
 from maskedconv.fusion.report import FusionReport, left_alone
 from maskedconv.fusion.trial import Trial, difference, try_model
-from maskedconv.nn.as_before import modes_restored
+from maskedconv.nn.as_before import modes_restored, uncompiled
 
 Model = TypeVar("Model", bound=nn.Module)
 # Excluding modules may show that further ones differ.
@@ -37,6 +37,9 @@ def fuse_(model: nn.Module, *inputs: Any) -> FusionReport:
     what is left. These passes keep what the plain model keeps, so ``inputs`` should be small. They
     change neither buffers, nor ``grad``, nor the state of random numbers.
 
+    Only a call of ``model`` itself keeps less, and not one of a part (``model.features(x)``) or of
+    ``model.forward(x)``: modules that are called by themselves are fused by themselves.
+
     Without gradients, under ``torch.compile`` (which decides itself what to compute again),
     ``torch.func``, export, and tracing, the model runs as before. ``torch.jit.script`` needs
     :func:`unfuse_` first. Copies and pickled models stay fused.
@@ -53,7 +56,8 @@ def fuse_(model: nn.Module, *inputs: Any) -> FusionReport:
     """
     _check(model, inputs)
     unfuse_(model)
-    with modes_restored(model):
+    # Under the compiler, functions are not seen one by one.
+    with modes_restored(model), uncompiled(model):
         report = _fused(model, inputs)
     if report.left_alone:
         warnings.warn(report.warning(), stacklevel=2)

@@ -68,8 +68,10 @@ class Session(TorchFunctionMode):
         super().__init__()
         self._frame, self._is_over = frame, False
         self._copy_parameters = copy_parameters
-        # The module that runs, and whether results are recorded: hooks of modules set them.
-        self.label, self.paused = "", 0
+        # The module that runs, if a subclass sets it.
+        self.label = ""
+        # How many modules run in which nothing is recorded: hooks of them count.
+        self.paused = 0
         self._operators = operators
         self._entries: dict[int, _Entry] = {}
         # Storage and version of each argument of the function that runs.
@@ -114,6 +116,9 @@ class Session(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if torch.compiler.is_compiling():
+            # A compiled part of the model decides itself what to compute again.
+            return func(*args, **(kwargs or {}))
         run = self._operators.get(func)
         if run is None or self.paused or not torch.is_grad_enabled() or self.is_over():
             return func(*args, **(kwargs or {}))

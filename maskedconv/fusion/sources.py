@@ -104,7 +104,9 @@ class Kept:
         self.geometry = Geometry.of(tensor)
         self._version = tensor._version
         self._outer = outer
-        self._packed = tensor if outer is None else outer[0](tensor)
+        # The operation that computed the tensor may save it. Its graph would hold itself by the
+        # ``grad_fn``, and PyTorch frees such a graph only in a backward pass.
+        self._packed = tensor.detach() if outer is None else outer[0](tensor)
         self.held = _Held()
 
     @property

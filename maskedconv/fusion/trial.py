@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from maskedconv.fusion.checking import storage_of
 from maskedconv.nn.as_before import buffers_restored, randomness_restored
+from maskedconv.nn.saved_storages import saved_storages
 
 _SEED = 0
 
@@ -44,28 +44,14 @@ def try_model(model: nn.Module, inputs: Sequence[Any], run: Callable[..., Any]) 
     """
     with buffers_restored(model), torch.enable_grad(), randomness_restored(model):
         torch.manual_seed(_SEED)
-        kept = KeptBytes(model)
-        with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
+        kept: list[int] = []
+        own = [*model.parameters(), *model.buffers()]
+        with saved_storages(own, lambda one: kept.append(one.untyped_storage().nbytes())):
             results = run(*inputs)
         outputs = [one for one in tree_leaves(results) if isinstance(one, Tensor)]
         gradients = _gradients(model, outputs)
         buffers = [one.clone() for one in model.buffers()]
-    return Trial([one.detach() for one in outputs], gradients, buffers, kept.total)
-
-
-class KeptBytes:
-    """Counts the bytes of unique storages, except those of the model's own tensors."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._known = {storage_of(one) for one in [*model.parameters(), *model.buffers()]}
-        self.total = 0
-
-    def pack(self, tensor: Tensor) -> Tensor:
-        # The graph keeps the storage alive, so that no address is reused.
-        if storage_of(tensor) not in self._known:
-            self._known.add(storage_of(tensor))
-            self.total += tensor.untyped_storage().nbytes()
-        return tensor
+    return Trial([one.detach() for one in outputs], gradients, buffers, sum(kept))
 
 
 def difference(trial: Trial, plain: Trial) -> str:

@@ -44,6 +44,21 @@ def buffers_restored(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Runs modules that were compiled in place, by ``module.compile()``, as they are written."""
+    calls = [(module, module._compiled_call_impl) for module in model.modules()]
+    try:
+        for module, call in calls:
+            if call is not None:
+                module._compiled_call_impl = None
+        yield
+    finally:
+        for module, call in calls:
+            if call is not None:
+                module._compiled_call_impl = call
+
+
 def randomness_restored(model: nn.Module, *tensors: Tensor) -> AbstractContextManager[None]:
     """Restores torch's generators, on the CPU and on the GPUs of the model and ``tensors``."""
     devices = {one.device for one in [*model.parameters(), *model.buffers(), *tensors]}

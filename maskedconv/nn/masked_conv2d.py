@@ -250,11 +250,15 @@ class MaskedConv2d(AssembledConv2d):
         learns = [tensor is None or tensor.requires_grad for tensor in (weight, bias)]
         if isinstance(conv, MaskedConv2d):
             learns = conv.learns()
+        draws = frozen == "random"
         layer = cls(
             *arguments_of(conv), learned=learned, slice_dim=slice_dim,
             frozen="zero" if frozen == "zero" else "random", which=which, seed=seed,
-            device=weight.device, dtype=weight.dtype,
+            device=weight.device if draws else "meta", dtype=weight.dtype,
         )  # fmt: skip
+        if not draws:
+            # On the meta device nothing was drawn, and all values are those of `conv`.
+            layer = layer.to_empty(device=weight.device)
         layer._write_weight(weight, frozen == "keep")
         if bias is not None:
             layer._write_bias(bias, frozen == "keep")

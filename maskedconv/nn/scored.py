@@ -201,8 +201,12 @@ class ScoredLayer(ThresholdHolder):
 
         The scores do not change, and get no gradient meanwhile. Only the bits are copied.
         """
-        if bits is None or self.held_mask is None:
-            self.held_mask = None if bits is None else bits.to(self.frozen.device, copy=True)
+        if bits is None:
+            self.held_mask = None
+        elif self.held_mask is None:
+            # A tensor of inference mode could not be changed outside of it.
+            with torch.inference_mode(False):
+                self.held_mask = bits.to(self.frozen.device, copy=True)
         else:
             self.held_mask.copy_(bits)
 

@@ -6,6 +6,8 @@ from collections.abc import Container, Iterator
 
 from torch import Tensor, nn
 
+from maskedconv.tasks.places import Place
+
 
 def check_name(name: str, known: Container[str]) -> None:
     """TypeError or ValueError for a name that no new task can have."""
@@ -17,16 +19,20 @@ def check_name(name: str, known: Container[str]) -> None:
         raise ValueError(f"name is {name!r}, which exists; expected a new one, or remove it")
 
 
-def check_head(head: nn.Module, tasks: nn.Module, replaced: nn.Module | None) -> None:
+def check_head(head: nn.Module, tasks: nn.Module, place: Place | None, *, first: bool) -> None:
     """TypeError or ValueError for a head that no new task can have.
 
     Args:
         tasks: the module of all tasks; none of them may have a part of ``head``.
-        replaced: a module whose place ``head`` takes; it may have such parts.
+        place: of the heads in the model; None if tasks have none.
+        first: whether the task is the first one. Its head takes the place of the model's, and may
+            have parts of it.
     """
+    if place is None:
+        raise ValueError("head is given; expected None, as Tasks was made without head=")
     if not isinstance(head, nn.Module):
         raise TypeError(f"head is a {type(head).__name__}; expected a module")
-    allowed = set() if replaced is None else {id(one) for _, one in _parts(replaced)}
+    allowed = {id(one) for _, one in _parts(place.value)} if first else set()
     others = {id(one): name for name, one in _parts(tasks)}
     for _, one in _parts(head):
         if id(one) in others and id(one) not in allowed:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,35 +18,36 @@ from maskedconv.tasks.by_layer import ByLayer, NotByLayer
 from maskedconv.tasks.places import Place, Value
 from maskedconv.tasks.rows import Order, check_outputs, has_rows
 
-Emptied = AbstractContextManager[Mapping[str, Sequence[Value]]]
+
+class Owner(Protocol):
+    """The tasks of a model."""
+
+    def _emptied(self) -> AbstractContextManager[Mapping[str, Sequence[Value]]]:
+        """Context in which the places of the model are empty; gives the values of all tasks."""
+
+    def _switched(self, name: str) -> AbstractContextManager[None]:
+        """Context in which a task is active."""
 
 
 class Mixed:
     """Computes the outputs of batches, and remembers what it found out about the model.
 
+    It does not hold the tasks, which hold it: they are to be freed as soon as nothing else does.
+
     Args:
         places: of the model.
-        emptied: context in which they are empty; it gives the values of all tasks.
-        using: context in which a task is active.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        places: Sequence[Place],
-        emptied: Callable[[], Emptied],
-        using: Callable[[str], AbstractContextManager[None]],
-    ) -> None:
+    def __init__(self, model: nn.Module, places: Sequence[Place]) -> None:
         self._model, self._places = model, places
-        self._emptied, self._using = emptied, using
         self._reason = ""
         self._known: set[tuple[int, ...]] = set()
 
-    def outputs(self, arguments: Sequence[Any], order: Order) -> list[Tensor]:
+    def outputs(self, owner: Owner, arguments: Sequence[Any], order: Order) -> list[Tensor]:
         """The output of each group."""
-        outputs, reason = self._by_layer(arguments, order)
+        outputs, reason = self._by_layer(owner, arguments, order)
         if outputs is None:
-            outputs = self._one_by_one(arguments, order)
+            outputs = self._one_by_one(owner, arguments, order)
             # An input that is wrong has failed again by now.
             self._remember(reason)
         check_outputs(outputs, order.groups)
@@ -62,35 +63,37 @@ class Mixed:
                 stacklevel=7,
             )
 
-    def _one_by_one(self, arguments: Sequence[Any], order: Order) -> list[Tensor]:
+    def _one_by_one(self, owner: Owner, arguments: Sequence[Any], order: Order) -> list[Tensor]:
         count, outputs = len(order.places), []
         arranged = order.sort(arguments)
         for group in order.groups:
             own = [group.of(one) if has_rows(one, count) else one for one in arranged]
-            with self._using(group.task):
+            with owner._switched(group.task):
                 outputs.append(self._model(*own))
         return outputs
 
-    def _by_layer(self, arguments: Sequence[Any], order: Order) -> tuple[list[Tensor] | None, str]:
+    def _by_layer(
+        self, owner: Owner, arguments: Sequence[Any], order: Order
+    ) -> tuple[list[Tensor] | None, str]:
         """The outputs, or None if they cannot be computed so, and why if it is a fault."""
         training = any(module.training for module in self._model.modules())
         if len(order.groups) == 1 or training or self._reason or _keeps_otherwise():
             return None, ""
         try:
-            self._verify(arguments, order)
-            return self._run(arguments, order), ""
+            self._verify(owner, arguments, order)
+            return self._run(owner, arguments, order), ""
         except torch.OutOfMemoryError:
             return None, ""
         # Whatever fails where a layer has no values: the tasks one by one show if it is an error.
         except Exception as error:
             return None, str(error) or type(error).__name__
 
-    def _run(self, arguments: Sequence[Any], order: Order) -> list[Tensor]:
-        with self._emptied() as values:
+    def _run(self, owner: Owner, arguments: Sequence[Any], order: Order) -> list[Tensor]:
+        with owner._emptied() as values:
             run = ByLayer(self._places, values, order.groups)
             return run.run(self._model, order.sort(arguments))
 
-    def _verify(self, arguments: Sequence[Any], order: Order) -> None:
+    def _verify(self, owner: Owner, arguments: Sequence[Any], order: Order) -> None:
         """Runs a batch of one row more by layer and one by one, for the first batch of each shape.
 
         A tensor that has as many rows as the batch in both has the rows in its first dimension.
@@ -106,14 +109,15 @@ class Mixed:
             for one in arguments
         ]
         with torch.no_grad():
-            outputs = self._compare(more, order.with_one_more())
+            outputs = self._compare(owner, more, order.with_one_more())
         # Equal rows do not show that a model mixes them; nor do equal outputs, as of zero heads.
         if _vary([first]) and _vary(outputs):
             self._known.add(shape)
 
-    def _compare(self, arguments: Sequence[Any], order: Order) -> list[Tensor]:
+    def _compare(self, owner: Owner, arguments: Sequence[Any], order: Order) -> list[Tensor]:
         """The outputs; NotByLayer if those by layer are not those of each task's rows alone."""
-        found, expected = self._run(arguments, order), self._one_by_one(arguments, order)
+        found = self._run(owner, arguments, order)
+        expected = self._one_by_one(owner, arguments, order)
         check_outputs(expected, order.groups)
         used = (*arguments, *self._model.parameters(), *self._model.buffers())
         if differs := disagreement(found, expected, order.groups, used):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -59,10 +61,27 @@ def find_places(model: nn.Module, head: str | None) -> list[Place]:
     return places
 
 
+def check_not_taken(places: Iterable[Place], others: Iterable[Iterable[Place]]) -> None:
+    """ValueError if one of the ``places`` is among those of ``others``, which other tasks fill."""
+    taken = {(place.owner, place.kind, place.key) for other in others for place in other}
+    for place in places:
+        if (place.owner, place.kind, place.key) in taken:
+            raise ValueError(
+                f"{place.name} of the model has the values of another Tasks; expected a model "
+                "without one: copy.deepcopy(model), or delete that one first (del tasks)"
+            )
+
+
 def write(places: Sequence[Place], values: Iterable[Value]) -> None:
     """Puts ``values`` into the places, by reference."""
     for (owner, _, kind, key), value in zip(places, values, strict=True):
         getattr(owner, kind)[key] = value
+
+
+@torch.inference_mode(False)
+def copies_of(values: list[Value]) -> list[Value]:
+    """Copies that can be trained, also if they are made in inference mode."""
+    return copy.deepcopy(values)
 
 
 def _own_places(module: nn.Module, path: str) -> list[Place]:

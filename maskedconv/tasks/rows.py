@@ -66,7 +66,7 @@ def order_of(task_ids: Sequence[str] | Tensor, names: Sequence[str], count: int)
 
     Args:
         task_ids: a name for each row, or a tensor of indices of ``names``.
-        names: of all tasks; groups have their order.
+        names: of all tasks; groups have their order. Without rows, the first has a group of none.
         count: of rows.
 
     Raises:
@@ -86,7 +86,9 @@ def order_of(task_ids: Sequence[str] | Tensor, names: Sequence[str], count: int)
         if rows:
             groups.append(Group(name, len(places), len(places) + len(rows)))
         places += rows
-    return Order(torch.tensor(places), groups)
+    if not given:
+        groups = [Group(name, 0, 0) for name in names[:1]]
+    return Order(torch.tensor(places, dtype=torch.int64), groups)
 
 
 def check_outputs(outputs: Sequence[Any], groups: Sequence[Group]) -> None:

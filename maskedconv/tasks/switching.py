@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
-import threading
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from maskedconv.nn.drawing import draw_learned_
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.tasks.arguments import check_head, check_name
-from maskedconv.tasks.following import NO_PASS, Following, current_pass
+from maskedconv.tasks.following import Following
 from maskedconv.tasks.names import entry_names
-from maskedconv.tasks.places import Value, find_places, write
+from maskedconv.tasks.places import Value, check_not_taken, copies_of, find_places, write
 from maskedconv.tasks.stored import Stored, check_alike, count_bytes, make_stored, take_mode
+from maskedconv.tasks.turns import Turns
+
+# All that exist: two over one module would each store the other's values as its own.
+_EXISTING: weakref.WeakSet[Switching] = weakref.WeakSet()
 
 
 class Switching(nn.Module):
@@ -32,6 +35,7 @@ class Switching(nn.Module):
         super().__init__()
         self._head = head
         self._places = find_places(model, head)
+        check_not_taken(self._places, [one._places for one in _EXISTING])
         self._layers = [one for one in model.modules() if isinstance(one, PartlyLearned)]
         self._stored: dict[str, Stored] = {}
         self._active: str | None = None
@@ -44,18 +48,28 @@ class Switching(nn.Module):
 
     def _prepare(self) -> None:
         """Makes the attributes that a copy or pickle does not have."""
-        self._lock = threading.RLock()
-        self._user: int | None = None  # the thread that is within using()
+        self._turns = Turns()
         self._is_empty = False  # whether the model has no values of any task
         self._following.attach(self)
+        _EXISTING.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"_lock", "_user", "_is_empty"}
-        return {key: value for key, value in vars(self).items() if key not in own}
+        with self._alone():
+            if self._is_empty:
+                raise RuntimeError("a batch of several tasks runs; expected a copy after it")
+            state = vars(self).items()
+            return {key: one for key, one in state if key not in ("_turns", "_is_empty")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._prepare()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """As without this method, but no other thread changes the tasks meanwhile."""
+        other = memo[id(self)] = type(self).__new__(type(self))
+        with self._alone():
+            other.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return other
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,6 +95,7 @@ class Switching(nn.Module):
             TypeError, ValueError: an argument is not one of these, the task exists, ``head`` has a
                 part of another task or of the model, or the values cannot be drawn anew. The tasks
                 are then as before.
+            RuntimeError: another thread is within :meth:`using`.
         """
         copied = bool(self._stored) or seed is not None
         with self._alone(), self._added(name, head, copied=copied):
@@ -96,12 +111,12 @@ class Switching(nn.Module):
             RuntimeError: another thread is within :meth:`using`.
         """
         with self._alone():
-            self._check_user()
+            self._turns.check()
             self._switch(name)
 
     def _switch_in_backward(self, name: str) -> bool:
         """Makes a task active that may not exist any more; says whether it does."""
-        with self._lock:
+        with self._turns.alone(always=True):
             if exists := name in self._stored:
                 self._switch(name)
             return exists
@@ -116,15 +131,9 @@ class Switching(nn.Module):
             self._active = name
         self._following.switched()
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> AbstractContextManager[None]:
         """Context that other threads wait for."""
-        # A backward pass may have a thread of its own, for which the one that called it waits.
-        if torch.compiler.is_compiling() or current_pass() != NO_PASS:
-            yield
-        else:
-            with self._lock:
-                yield
+        return self._turns.alone()
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:
@@ -136,45 +145,40 @@ class Switching(nn.Module):
             ValueError: as :meth:`set`.
             RuntimeError: another thread is within such a context.
         """
-        with self._alone():
-            self._check_user()
-            user, self._user = self._user, threading.get_ident()
-        try:
-            with self._switched(name):
-                yield
-        finally:
-            self._user = user
-
-    def _check_user(self) -> None:
-        if self._user not in (None, threading.get_ident()) and current_pass() == NO_PASS:
-            raise RuntimeError(
-                "another thread is within using(); expected one thread at a time, or task_ids= in "
-                "each call"
-            )
+        with self._turns.of_this_thread(), self._switched(name):
+            yield
 
     @contextmanager
     def _switched(self, name: str) -> Iterator[None]:
         """As :meth:`using`, within a call that other threads wait for."""
         with self._alone():
-            before = self._active
+            # There is one, or the switch fails.
+            before = str(self._active)
             self._switch(name)
+            self._turns.returns.append(before)
         try:
             yield
         finally:
             with self._alone():
-                # There was one, or the switch would have failed.
-                self._switch(before or name)
+                self._turns.returns.pop()
+                self._switch(before)
 
     def remove(self, name: str) -> None:
         """Removes a task. After the last one, the model keeps its values.
 
         Raises:
-            ValueError: there is no such task; or it is active, and others exist.
+            ValueError: there is no such task; or it is active, and others exist; or a block of
+                :meth:`using` makes it active again at its end.
         """
         with self._alone():
             self._task(name)
             if name == self._active and len(self._stored) > 1:
                 raise ValueError(f"task {name!r} is active; expected another, so set one first")
+            if name in self._turns.returns:
+                raise ValueError(
+                    f"task {name!r} is made active again at the end of using(); expected another, "
+                    "or a call after that"
+                )
             self._forget(name)
             if name == self._active:
                 self._active = None
@@ -267,9 +271,13 @@ class Switching(nn.Module):
     @contextmanager
     def _added(self, name: str, head: nn.Module | None, *, copied: bool) -> Iterator[None]:
         """Adds a task with the present values, and removes it if the context fails."""
-        self._check_new(name, head)
+        self._turns.check()
+        check_name(name, self._stored)
+        if head is not None:
+            place = self._places[0] if self._head else None
+            check_head(head, self, place, first=not self._stored)
         present, before = self._present(), self._active
-        values = copy.deepcopy(present) if copied else list(present)
+        values = copies_of(present) if copied else list(present)
         if head is not None:
             values[0] = head
         if before is not None:
@@ -289,12 +297,3 @@ class Switching(nn.Module):
 
     def _forget(self, name: str) -> None:
         del self._stored[name], self.tasks._modules[name]
-
-    def _check_new(self, name: str, head: nn.Module | None) -> None:
-        check_name(name, self._stored)
-        if head is None:
-            return
-        if self._head is None:
-            raise ValueError("head is given; expected None, as Tasks was made without head=")
-        # The first task's head takes the place of the model's.
-        check_head(head, self, None if self._stored else self._places[0].value)

@@ -52,13 +52,13 @@ class Tasks(Switching):
     Raises:
         TypeError, ValueError: there is no such head, or other modules use parts of it. The model
             draws frozen weights anew in training (``rerandomise_every``), is wrapped by
-            DistributedDataParallel, has an extra state, or holds a learned value that is no plain
-            entry of its module, as ``nn.LSTM`` does.
+            DistributedDataParallel, has an extra state, holds a learned value that is no plain
+            entry of its module, as ``nn.LSTM`` does, or has the values of another ``Tasks``.
     """
 
     def __init__(self, model: nn.Module, *, head: str | None = None) -> None:
         super().__init__(model, head=head)
-        self._mixed = Mixed(model, self._places, self._emptied, self._switched)
+        self._mixed = Mixed(model, self._places)
 
     def save(self, name: str, path: str | Path, **options: Any) -> None:
         """Writes one task to a file, without the frozen values, as :func:`maskedconv.save`.
@@ -84,6 +84,7 @@ class Tasks(Switching):
         Raises:
             ValueError, OSError: as :func:`maskedconv.load`; the task exists; or the frozen values
                 or the layers of the file are not those of the model. The tasks are then as before.
+            RuntimeError: another thread is within :meth:`using`.
         """
         with self._alone(), self._added(name, head, copied=bool(self.names)):
             # The copy of a task with a held mask would go on using it.
@@ -117,7 +118,7 @@ class Tasks(Switching):
 
         Raises:
             TypeError, ValueError: ``task_ids`` do not fit, or the model returns no tensor of N
-                rows, or tensors of different sizes; see :meth:`rows`.
+                rows, or tensors of different sizes; see :meth:`rows`; or there are no tasks.
             RuntimeError: a backward pass computes the whole model again, and nothing says for
                 which task, as under ``checkpoint(model, x, use_reentrant=True)``.
         """
@@ -173,8 +174,10 @@ class Tasks(Switching):
         self, arguments: Sequence[Any], task_ids: Sequence[str] | Tensor
     ) -> tuple[list[Tensor], Order]:
         first = arguments[0] if arguments else None
-        if not isinstance(first, Tensor) or rows_of(first) < 1:
+        if not isinstance(first, Tensor) or rows_of(first) < 0:
             raise TypeError("task_ids is given; expected a tensor [N, ...] as the first argument")
+        if not self.names:
+            raise ValueError("there are no tasks; expected at least one")
         with self._alone():
             order = order_of(task_ids, self.names, rows_of(first))
-            return self._mixed.outputs(arguments, order), order
+            return self._mixed.outputs(self, arguments, order), order

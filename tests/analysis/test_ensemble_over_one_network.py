@@ -206,6 +206,27 @@ def test_plain_members_are_converted_unless_a_file_does_not_fit(tmp_path):
     assert list(map(type, other.modules())) == kinds
 
 
+@pytest.mark.parametrize("rest", ["learn", "freeze"])
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_plain_members_share_what_is_frozen_in_their_files(tmp_path, name, rest):
+    model = convert_(network(), method=METHODS[name], rest=rest, seed=0)
+    seed = None if name == "random_positions" else 1
+    ensemble, x = Ensemble(model, 3, seed=seed).eval(), torch.randn(2, 3, 6, 6)
+    ensemble.save(tmp_path)
+    loaded = Ensemble(network(), 3).load(tmp_path).eval()
+    assert torch.equal(loaded(x), ensemble(x))
+    assert count_values(loaded) == count_values(ensemble)
+    # Values that a member froze by itself stay its own.
+    for member in loaded.members[:2]:
+        member.requires_grad_(False)
+    before = count_values(loaded)
+    assert count_values(loaded.load(tmp_path)) == before
+
+
+def count_values(ensemble):
+    return sum(one.numel() for one in (*ensemble.parameters(), *ensemble.buffers()))
+
+
 def test_files_that_differ_in_what_members_share(tmp_path):
     """Files of two ensembles: the last one would set the values of all members."""
     for index, seed in enumerate([1, 2]):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import collections
 import copy
 import dataclasses
+import gc
 import io
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from maskedconv import convert_, count_parameters, fuse_, methods, models, save, summary
 
@@ -136,6 +139,31 @@ def test_the_model_stays_as_it_is():
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(random, torch.get_rng_state())
+
+
+class Recorded(nn.Module):
+    """Remembers the memory of its results."""
+
+    results: ClassVar[list[StorageWeakRef]] = []
+
+    def forward(self, x):
+        result = torch.sigmoid(x)
+        self.results.append(StorageWeakRef(result.untyped_storage()))
+        return result
+
+
+def test_nothing_outlasts_the_call():
+    """Sigmoid saves its own result, here also of a part that is not in the output."""
+
+    class Model(nn.Sequential):
+        def forward(self, x):
+            return self[1](self[0](x)), self[1](self[0](x)).detach()
+
+    Recorded.results.clear()
+    summary(Model(nn.Conv2d(3, 4, 3), Recorded()), torch.randn(2, 3, 6, 6))
+    gc.collect()
+    assert Recorded.results
+    assert all(one.expired() for one in Recorded.results)
 
 
 def test_shared_layers_count_once():

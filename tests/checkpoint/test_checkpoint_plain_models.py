@@ -52,11 +52,21 @@ def test_a_plain_model_is_converted(tmp_path, method, frozen):
     save(model, tmp_path / "m", frozen=frozen)
     # Without frozen values in the file, the same backbone with the same biases is needed.
     other = plain(seed=1 if frozen else 0)
-    images = torch.randn(2, 3, 8, 8)
+    images, random = torch.randn(2, 3, 8, 8), torch.get_rng_state()
     load(other, tmp_path / "m")
+    assert torch.equal(torch.get_rng_state(), random)
     assert [type(m) for m in other.modules()] == [type(m) for m in model.modules()]
     assert equal(other.state_dict(), model.state_dict())
     assert torch.equal(other(images), model(images))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_a_plain_model_is_converted_in_inference_mode(tmp_path, method):
+    save(converted(method), tmp_path / "m", frozen=True)
+    other = plain(seed=1)
+    with torch.inference_mode():
+        load(other, tmp_path / "m")
+    other.train()(torch.randn(2, 3, 8, 8)).sum().backward()
 
 
 def test_a_failed_load_leaves_a_plain_model_as_it_is(tmp_path):

@@ -45,6 +45,16 @@ def test_members_of_neighbouring_seeds():
         assert not torch.equal(one, other)
 
 
+@pytest.mark.parametrize("frozen", ["keep", "zero"])
+def test_a_conversion_without_new_values_draws_none(frozen):
+    model, before = network(), torch.get_rng_state()
+    weight = model[0].weight.detach().clone()
+    convert_(model, learned=0.25, frozen=frozen)
+    assert torch.equal(torch.get_rng_state(), before)
+    weight[2:] *= frozen == "keep"
+    assert torch.equal(model[0].weight, weight)
+
+
 def test_seeds_of_more_bits_than_the_generator_reads():
     """PyTorch's generator of the CPU gives 0 and 2**32 the same numbers."""
     seeds = [0, 7, 2**32 - 1, 2**32, 7 + 2**32, 2**63, -1, -(2**32)]

@@ -1,4 +1,4 @@
-"""A forward pass that ends by an exception for which PyTorch calls no hooks."""
+"""A pass that is not run to its end, as by an exception for which PyTorch calls no hooks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from fused_passes import assert_same, run_pass
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
@@ -39,6 +40,20 @@ def test_a_pass_without_backward_keeps_nothing():
     for _ in range(3):
         left.append(weakref.ref(model(IMAGES)))
     assert [one() for one in left] == [None] * 3
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("last", [nn.ReLU, nn.Sigmoid, nn.Softmax2d])
+def test_a_graph_that_is_left_keeps_nothing(last, backward):
+    """The last operation saves its own result, which nothing computes again."""
+    model = nn.Sequential(Network(), last())
+    fuse_(model, IMAGES)
+    result = model(IMAGES)
+    if backward:
+        result.sum().backward(retain_graph=True)
+    left = StorageWeakRef(result.untyped_storage())
+    del result
+    assert left.expired()
 
 
 def fused():

@@ -103,6 +103,21 @@ def test_switching_copies_into_the_same_memory():
     assert model.fc[0].held_mask is None
 
 
+def test_a_switch_in_inference_mode():
+    model = models.create("conv2", method=methods.supermask(), seed=0, image_size=16)
+    tasks = Supermasks(model)
+    with torch.inference_mode():
+        tasks.add("first")
+        tasks.switch("first")
+    tasks.reset_scores()
+    tasks.add("second")
+    with torch.inference_mode():
+        tasks.switch("first")
+    tasks.switch("second")
+    tasks.release()
+    train(model, 1)
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r"model \(Linear\) has no supermask layers"):
         Supermasks(nn.Linear(2, 2))

@@ -48,6 +48,22 @@ def test_a_forced_backend_is_named(monkeypatch):
         maskedconv.explain(layer_of(slice_dim=1), x)
 
 
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.conv = nn.Embedding(4, 8), layer_of()
+
+    def forward(self, x):
+        return self.conv(self.embedding(x).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_inputs_without_a_gradient(learned):
+    tokens = torch.zeros(2, 6, 6, dtype=torch.int64)
+    choices = maskedconv.explain(Tokens().requires_grad_(learned), tokens)
+    assert ("weight_grad" in [one.operator for one in choices]) is learned
+
+
 def test_nothing_to_choose_and_nothing_changed():
     plain = nn.Conv2d(8, 12, 3)
     assert "nothing to choose" in str(maskedconv.explain(plain, x))

@@ -102,7 +102,7 @@ def test_heads_of_different_sizes():
     assert [len(row) for row in tasks.rows(x, task_ids=ids)] == [7, 5, 7, 5, 5, 5]
     with pytest.raises(ValueError, match=r"differ in size \({'a': \[5\], 'b': \[5\], 'c': \[7\]}"):
         tasks(x, task_ids=ids)
-    with_softmax = Tasks(nn.Sequential(tasks.model, nn.Softmax(1)), head="0.5")
+    with_softmax = Tasks(nn.Sequential(copy.deepcopy(tasks.model), nn.Softmax(1)), head="0.5")
     for name, size in (("a", 5), ("c", 7)):
         with_softmax.add(name, head=nn.Linear(64, size, dtype=torch.float64))
     ids = ["c", "a", "c", "a", "a", "a"]
@@ -203,13 +203,25 @@ def test_wrong_task_ids(ids, error, message):
         two_tasks("slice", trained=False)(images(6), task_ids=ids)
 
 
+@pytest.mark.parametrize("ids", [[], torch.tensor([], dtype=torch.int64)], ids=["names", "indices"])
+def test_an_empty_batch(ids):
+    tasks, x = two_tasks("slice"), images(0)
+    assert tasks(x, task_ids=ids).shape == (0, 5)
+    assert tasks.rows(x, task_ids=ids) == []
+    assert tasks.active == "b"
+    with pytest.raises(ValueError, match="task_ids has 1 entries; expected one for each of 0 rows"):
+        tasks(x, task_ids=["a"])
+    with pytest.raises(ValueError, match="there are no tasks"):
+        Tasks(convert_(nn.Sequential(nn.Conv2d(3, 4, 3)), learned=1))(x, task_ids=ids)
+
+
 def test_wrong_inputs_and_outputs():
     tasks = two_tasks("slice", trained=False)
     with pytest.raises(TypeError, match="expected a tensor"):
         tasks(task_ids=[])
     with pytest.raises(TypeError, match="factor is given with task_ids"):
         tasks(images(6), task_ids=IDS, factor=1)
-    pooled = Tasks(nn.Sequential(tasks.model, nn.Flatten(0)))
+    pooled = Tasks(nn.Sequential(copy.deepcopy(tasks.model), nn.Flatten(0)))
     pooled.add("a")
     with pytest.raises(TypeError, match=r"returns \[30\] for 6 rows of task 'a'"):
         pooled(images(6), task_ids=["a"] * 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -38,6 +39,33 @@ class _Twice(nn.Module):
 def test_models_that_are_refused(model, head, message):
     with pytest.raises(ValueError, match=message):
         Tasks(model, head=head)
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_a_model_has_one_tasks(part):
+    tasks, x = two_tasks("slice"), images()
+    out = tasks(x)
+    for model in (tasks.model[3:] if part else tasks.model, nn.Sequential(tasks)):
+        with pytest.raises(ValueError, match=r"learned of the model has the values of another"):
+            Tasks(model)
+    assert torch.equal(tasks(x), out)
+    Tasks(copy.deepcopy(tasks.model)).add("c")
+
+
+@pytest.mark.parametrize("act", [merge_, Tasks], ids=["merge_", "Tasks"])
+def test_a_model_is_free_without_its_tasks(act):
+    """At once, and not when the garbage collector runs."""
+    tasks, x = two_tasks("slice"), images(6)
+    with torch.no_grad():
+        tasks(x, task_ids=["a", "b"] * 3)
+    model, out = tasks.model, tasks(x)
+    gc.disable()
+    try:
+        del tasks
+        act(model)
+    finally:
+        gc.enable()
+    torch.testing.assert_close(model(x), out)
 
 
 def test_redrawn_weights_are_refused():

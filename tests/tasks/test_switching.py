@@ -169,11 +169,31 @@ def test_adding_and_removing():
         tasks.remove("b")
     with tasks.using("a"):
         assert tasks.active == "a"
+        with pytest.raises(ValueError, match="'b' is made active again at the end of using"):
+            tasks.remove("b")
     assert tasks.active == "b"
     tasks.remove("a")
+    with tasks.using("b"), pytest.raises(ValueError, match="made active again at the end of using"):
+        tasks.remove("b")
     tasks.remove("b")
     assert (tasks.names, tasks.active) == ((), None)
     assert tasks.state_dict().keys() == {f"model.{key}" for key in tasks.model.state_dict()}
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_tasks_of_inference_mode_can_be_trained(method, tmp_path):
+    tasks = two_tasks(method, "5")
+    tasks.save("a", tmp_path / "a")
+    with torch.inference_mode():
+        tasks.add("c")
+        tasks.load("d", tmp_path / "a")
+        if method != "random_positions":
+            tasks.add("e", seed=1)
+        tasks(images())
+    assert not any(one.is_inference() for one in (*tasks.parameters(), *tasks.buffers()))
+    for name in tasks.names[2:]:
+        tasks.set(name)
+        train(tasks, optimizer_of(tasks.model))
 
 
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - {"random_positions"}))

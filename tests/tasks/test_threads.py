@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -43,12 +45,19 @@ def test_one_at_a_time(act):
     assert tasks.active == "b"
 
 
-def test_using_is_for_one_thread():
+def test_using_is_for_one_thread(tmp_path):
     tasks = two_tasks("slice")
+    tasks.save("a", tmp_path / "file")
     tasks.set("b")
     with ThreadPoolExecutor(1) as pool:
         with tasks.using("a"), tasks.using("a"):
-            for act in (lambda: tasks.using("b").__enter__(), lambda: tasks.set("b")):
+            acts = {
+                "using": lambda: tasks.using("b").__enter__(),
+                "set": lambda: tasks.set("b"),
+                "add": lambda: tasks.add("c"),
+                "load": lambda: tasks.load("c", tmp_path / "file"),
+            }
+            for act in acts.values():
                 with pytest.raises(RuntimeError, match="another thread is within using"):
                     pool.submit(act).result(timeout=60)
             assert tasks.active == "a"
@@ -92,6 +101,52 @@ def test_a_backward_pass_waits_for_a_batch_of_several_tasks():
     after = tasks.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_a_copy_waits_for_a_batch_of_several_tasks(copied):
+    tasks, x = two_tasks("slice"), images(6)
+    expected = [tasks.state_dict(), tasks.model.state_dict()]
+    emptied, go_on = Event(), Event()
+
+    def pause(*_):
+        emptied.set()
+        assert go_on.wait(60)
+
+    hook = tasks.model[2].register_forward_hook(pause)
+    with ThreadPoolExecutor(2) as pool:
+        batch = pool.submit(torch.inference_mode()(rows), tasks, x, BATCHES[2])
+        assert emptied.wait(60)
+        # A hook of this test cannot be pickled.
+        hook.remove()
+        found = pool.submit(copied, tasks)
+        time.sleep(0.1)
+        go_on.set()
+        batch.result(timeout=60)
+        other = found.result(timeout=60)
+    other = pickle.loads(other) if copied is pickle.dumps else other
+    for one, before in zip((other, other.model), expected, strict=True):
+        state = one.state_dict()
+        assert state.keys() == before.keys()
+        assert all(torch.equal(value, before[key]) for key, value in state.items())
+
+
+def test_no_copy_is_made_within_a_batch_of_several_tasks():
+    tasks, x = two_tasks("slice"), images(6)
+    errors = []
+
+    def copied(*_):
+        try:
+            copy.deepcopy(tasks)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    hook = tasks.model[2].register_forward_hook(copied)
+    with torch.inference_mode():
+        rows(tasks, x, BATCHES[2])
+    hook.remove()
+    assert errors
+    assert "a batch of several tasks runs; expected a copy after it" in errors[0]
 
 
 def test_a_backward_pass_in_another_thread_does_not_wait():
