@@ -258,6 +258,7 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
 
     @torch.no_grad()
     def _write_weight(self, weight: Tensor, frozen: bool = True) -> None:
+        self.check_stored("learned", "weight")
         weight = self.learned_first(weight, self.slice_dim)
         self.learned.copy_(weight.narrow(self.slice_dim, 0, self.num_learned))
         if frozen and self.frozen is not None:
@@ -265,6 +266,7 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
 
     @torch.no_grad()
     def _write_bias(self, bias: Tensor, frozen: bool = True) -> None:
+        self.check_stored("bias_learned", "bias")
         count = 0
         if self.slice_dim == 0:
             bias = self.learned_first(bias, 0)

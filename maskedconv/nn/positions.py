@@ -120,6 +120,7 @@ class AtPositions(AssembledWeight):
 
     @torch.no_grad()
     def _write_weight(self, weight: Tensor) -> None:
+        self.check_stored("values", "weight")
         self.frozen.copy_(weight)
         if self.positions is not None and self.values is not None:
             self.values.copy_(weight.flatten()[self.positions])

@@ -112,6 +112,7 @@ class ScoredLayer(ThresholdHolder):
         """
         if self.scores.is_meta:
             return
+        self.check_stored("scores", "scores")
         generator = seeded(self._scores_seed)
         # Used or not: the scores would be the weight if they were the first values of its seed.
         weight = None if generator is None else self.draw_weight(generator)
