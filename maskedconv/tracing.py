@@ -5,16 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.fx import Proxy
 
 
 def is_transformed() -> bool:
     """True within ``torch.func``'s transforms: ``vmap``, ``grad``, ``jvp`` and so on.
 
-    They do not support an autograd.Function of a plain ``forward(ctx, ...)``. False while
-    torch.compile traces.
+    They do not support an autograd.Function of a plain ``forward(ctx, ...)``, and torch.compile,
+    which traces them too, takes its results for constants there.
     """
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    return torch._C._are_functorch_transforms_active()
+
+
+def is_forward_mode() -> bool:
+    """True within ``torch.autograd.forward_ad.dual_level``, for which a Function needs a ``jvp``.
+
+    Operators that are not differentiable, such as those on a detached tensor, drop tangents.
+    """
+    return forward_ad._current_level >= 0
 
 
 def check_not_proxy(layer: Any, input: Any) -> None:
@@ -32,7 +41,7 @@ def is_traced(input: Any) -> bool:
     """True while ``torch.fx``, ``torch.jit.trace``, ``torch.export`` or ONNX export records.
 
     Such a graph may be loaded without this package. ``torch.compile`` is not included, because it
-    compiles for this process only. True under ``torch.func``'s transforms as well.
+    compiles for this process only. True under ``torch.func``'s transforms as well, compiled or not.
 
     Args:
         input: the input of the called module; ``torch.fx`` passes a Proxy.
@@ -40,7 +49,7 @@ def is_traced(input: Any) -> bool:
     if torch.compiler.is_compiling():
         # The private flag, because torch.compile replaces is_exporting() by True in any case
         # (torch 2.11, torch/_dynamo/variables/torch.py, tracing_state_functions).
-        return torch.compiler._is_exporting_flag
-    if isinstance(input, Proxy) or torch._C._is_tracing():
-        return True
-    return torch._C._are_functorch_transforms_active()
+        recorded = torch.compiler._is_exporting_flag
+    else:
+        recorded = isinstance(input, Proxy) or torch._C._is_tracing()
+    return recorded or is_transformed()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.tracing import is_transformed
+from maskedconv.tracing import is_forward_mode, is_transformed
 
 
 class _Sign(torch.autograd.Function):
@@ -28,11 +28,13 @@ def binary_sign(input: Tensor) -> Tensor:
     Source: Diffenderfer & Kailkhura 2021 (arXiv 2103.09377), after Liu et al. 2018, *Bi-Real Net*
     (arXiv 1808.00278).
     """
-    return _by_operators(input) if is_transformed() else _Sign.apply(input)
+    if is_transformed() or is_forward_mode():
+        return _by_operators(input)
+    return _Sign.apply(input)
 
 
 def _by_operators(input: Tensor) -> Tensor:
-    """The same by PyTorch's operators, which ``torch.func`` can transform."""
+    """The same by PyTorch's operators, for ``torch.func`` and forward-mode AD."""
     inside = input.clamp(-1, 1)
     smooth = 2 * inside - inside * inside.abs()
     return input.sign() + (smooth - smooth.detach())

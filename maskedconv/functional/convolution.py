@@ -19,6 +19,7 @@ from maskedconv.ops.geometry import ConvGeometry, Pair, geometry_of, whole_numbe
 from maskedconv.ops.weight_grad.jointly import types_faster_jointly
 from maskedconv.tracing import is_traced
 
+_HALF = (torch.bfloat16, torch.float16)
 _JOINTLY = Decision("weight_grad", "reference", "all filters along with the input's gradient", {})
 
 
@@ -99,7 +100,7 @@ def convolve(
     """
     learned, frozen, bias, frozen_bias, slice_dim, zeros, selected = bank
     if not input.is_cpu or input.dtype is not learned.dtype or torch.is_autocast_enabled("cpu"):
-        input = _cast_input(input, learned)
+        input = _cast_input(input, bank)
     if input.dim() == 3:
         return convolve(input.unsqueeze(0), bank, geometry, options).squeeze(0)
     backend = settled(options.backend)
@@ -144,16 +145,30 @@ def casts(input: Tensor, learned: Tensor) -> bool:
     return input.is_floating_point() and torch.float64 not in (input.dtype, learned.dtype)
 
 
-def _cast_input(input: Tensor, learned: Tensor) -> Tensor:
+def fits(input: Tensor, bank: FilterBank) -> bool:
+    """Whether a convolution of ``input`` computes in its type, which the filters then follow.
+
+    Zeros have no type. Frozen filters alone follow an input in half precision: FSDP2 converts the
+    parameters and inputs for its mixed precision, and no buffers.
+    """
+    own = bank.dtype
+    if own is None:
+        return input.is_floating_point()
+    alone = bank.frozen is not None and bank.learned.numel() == 0
+    return input.dtype == own or (alone and input.dtype in _HALF)
+
+
+def _cast_input(input: Tensor, bank: FilterBank) -> Tensor:
     """The input in the type that the convolution computes in; the filters follow it."""
     device = input.device.type
     # The meta device has no autocast, and asking for it is an error.
     autocast = device != "meta" and torch.is_autocast_enabled(device)
-    if autocast and casts(input, learned):
+    if autocast and casts(input, bank.learned):
         return input.to(torch.get_autocast_dtype(device))
-    if input.dtype != learned.dtype:
+    if not fits(input, bank):
+        own = bank.dtype or bank.learned.dtype
         raise TypeError(
-            f"input is {input.dtype}, but the filters are {learned.dtype}; expected the same type "
+            f"input is {input.dtype}, but the filters are {own}; expected the same type "
             "(or an autocast region)"
         )
     return input

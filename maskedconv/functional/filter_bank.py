@@ -54,6 +54,15 @@ class FilterBank(NamedTuple):
         return self.learned, self.frozen, self.bias, self.frozen_bias
 
     @property
+    def dtype(self) -> torch.dtype | None:
+        """The type of the filters, of the learned ones if there are any; None of zeros alone."""
+        if self.learned.numel():
+            return self.learned.dtype
+        # An empty tensor may have another type than what was loaded beside it.
+        own = self.bias if self.frozen is None else self.frozen
+        return None if own is None else own.dtype
+
+    @property
     def shape(self) -> list[int]:
         """The shape of the full weight, ``[O, C / groups, kH, kW]``."""
         shape, dim = list(self.learned.shape), self.slice_dim

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maskedconv.functional.once_differentiable import once_differentiable
 from maskedconv.ops.masked_weight import Threshold, find_threshold, masked_weight, score_grad
-from maskedconv.tracing import is_transformed
+from maskedconv.tracing import is_forward_mode, is_transformed
 
 
 class MaskPlan(NamedTuple):
@@ -87,7 +87,7 @@ def supermask_weight(
         dtype: of the result; None for that of ``weight``.
     """
     dtype = dtype or weight.dtype
-    if is_transformed():
+    if is_transformed() or is_forward_mode():
         return _straight_through(scores, weight, plan, dtype)
     if scores.requires_grad and torch.is_grad_enabled():
         return _MaskedWeight.apply(scores, weight, plan, dtype)
@@ -95,7 +95,7 @@ def supermask_weight(
 
 
 def _straight_through(scores: Tensor, weight: Tensor, plan: MaskPlan, dtype: torch.dtype) -> Tensor:
-    """The masked weight by PyTorch's operators, which ``torch.func`` can transform."""
+    """The masked weight by PyTorch's operators, for ``torch.func`` and forward-mode AD."""
     masked = plan.apply(scores.detach(), weight, dtype)
     passed = scores.abs() * weight.detach() * (1 + len(plan.inner))
     return masked + (passed - passed.detach()).to(dtype)

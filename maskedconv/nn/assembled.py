@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import nan, prod
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from maskedconv import slices
 from maskedconv.functional.filter_bank import FilterBank
 from maskedconv.functional.selected import Selected, places_of, selected_on
 from maskedconv.nn.assembled_weight import AssembledWeight
+from maskedconv.nn.nothing_learned import moving_nothing, nothing_like
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
 from maskedconv.nn.plain_state import after_pre_hooks, has_indices, split_plain
 from maskedconv.nn.written_through import Now, written_through
@@ -83,6 +84,13 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
             if has_indices(self, state_dict, prefix, error_msgs):
                 split_plain(self, state_dict, prefix, local_metadata, error_msgs)
                 super()._load_from_state_dict(*arguments)
+        values = self.bias_learned if self.frozen is None else self.frozen
+        if not self.num_learned and values is not None:
+            # Assigned values may be of another device and type.
+            self.learned = nothing_like(self.learned, values)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(moving_nothing(fn), recurse)
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
@@ -250,6 +258,7 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
 
     @torch.no_grad()
     def _write_weight(self, weight: Tensor, frozen: bool = True) -> None:
+        self.check_stored("learned", "weight")
         weight = self.learned_first(weight, self.slice_dim)
         self.learned.copy_(weight.narrow(self.slice_dim, 0, self.num_learned))
         if frozen and self.frozen is not None:
@@ -257,6 +266,7 @@ class AssembledConv2d(AssembledWeight, nn.Conv2d):
 
     @torch.no_grad()
     def _write_bias(self, bias: Tensor, frozen: bool = True) -> None:
+        self.check_stored("bias_learned", "bias")
         count = 0
         if self.slice_dim == 0:
             bias = self.learned_first(bias, 0)

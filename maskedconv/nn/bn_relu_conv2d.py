@@ -26,7 +26,7 @@ from maskedconv.functional.bn_relu_autograd import (
     SumBatchNormReLUConvolutions,
 )
 from maskedconv.functional.bn_relu_step import BNReLUPlan, Convolution, StepPlan
-from maskedconv.functional.convolution import casts
+from maskedconv.functional.convolution import casts, fits
 from maskedconv.functional.filter_bank import FilterBank
 from maskedconv.functional.padding import padding_of
 from maskedconv.functional.zeroed import convolve_zeroed
@@ -183,7 +183,7 @@ def _together(input: Tensor, convs: Sequence[nn.Module]) -> list[Convolution]:
 def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
     """``conv`` of the activation, in one step if the convolution allows that."""
     bank = _filter_bank(conv, input.size(1))
-    dtype = None if bank is None else _compute_type(input, bank.learned)
+    dtype = None if bank is None else _compute_type(input, bank)
     if bank is None or dtype is None:
         return conv(_activate(input, norm))
     whole = _plan(conv, bank, dtype)
@@ -211,7 +211,7 @@ def _arguments(
 def convolution_of(conv: nn.Module, input: Tensor, channels: int) -> Convolution | None:
     """``conv`` as part of a step for an input like ``input`` with ``channels``; else None."""
     bank = _filter_bank(conv, channels)
-    dtype = None if bank is None else _compute_type(input, bank.learned)
+    dtype = None if bank is None else _compute_type(input, bank)
     if bank is None or dtype is None or (bank.zeros and bank.slice_dim != 0):
         return None
     return Convolution(bank, _plan(conv, bank, dtype))
@@ -249,10 +249,10 @@ def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:
     return bank if bank.selected is None else None
 
 
-def _compute_type(input: Tensor, learned: Tensor) -> torch.dtype | None:
+def _compute_type(input: Tensor, bank: FilterBank) -> torch.dtype | None:
     """The type that the convolution computes in: autocast's, or the common one; else None."""
     device = input.device.type
     # The meta device has no autocast, and asking for it is an error.
-    if device != "meta" and torch.is_autocast_enabled(device) and casts(input, learned):
+    if device != "meta" and torch.is_autocast_enabled(device) and casts(input, bank.learned):
         return torch.get_autocast_dtype(device)
-    return input.dtype if input.dtype == learned.dtype else None
+    return input.dtype if fits(input, bank) else None

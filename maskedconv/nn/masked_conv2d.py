@@ -197,7 +197,8 @@ class MaskedConv2d(AssembledConv2d):
         remember_draw(self, self.seed)
 
     def forward(self, input: Tensor) -> Tensor:
-        if is_traced(input) or "_conv_forward" in self.__dict__:
+        own = type(self)._conv_forward is not nn.Conv2d._conv_forward
+        if own or "_conv_forward" in self.__dict__ or is_traced(input):
             return self._conv_forward(input, self._full_weight(), self._full_bias())
         if input.dim() != 4 or input.size(1) != self.in_channels:
             check_input(input, self.in_channels, self.groups)
@@ -228,7 +229,7 @@ class MaskedConv2d(AssembledConv2d):
         which: Sequence[int] | None = None,
         seed: int | None = None,
     ) -> MaskedConv2d:
-        """A layer with the geometry, device, dtype and mode of ``conv``.
+        """A layer with the geometry, device, dtype and mode of ``conv``, and its backend if any.
 
         The learned slice starts at ``conv``'s values. The rest keeps them too (``"keep"``), is
         drawn anew from ``seed`` (``"random"``), or is dropped (``"zero"``). The learned
@@ -239,22 +240,21 @@ class MaskedConv2d(AssembledConv2d):
             TypeError: ``conv`` is not an ``nn.Conv2d``.
             ValueError: ``conv`` is more than a plain one: a subclass, parametrized, pruned, with
                 gradient hooks; or ``frozen`` is none of the three.
-            TypeError, ValueError: as :class:`MaskedConv2d`, for ``learned``, ``slice_dim``,
-                ``which`` or ``seed``.
+            TypeError, ValueError: as the class, of ``learned``, ``slice_dim``, ``which``, ``seed``.
         """
         if not isinstance(conv, nn.Conv2d):
             raise TypeError(f"conv is a {type(conv).__name__}; expected an nn.Conv2d")
         check_exact(conv, MaskedConv2d if isinstance(conv, MaskedConv2d) else nn.Conv2d, "conv")
         check_choice("frozen", frozen, ("keep", *slices.FROZEN_MODES))
         weight, bias = conv.weight, conv.bias
-        learns = [tensor is None or tensor.requires_grad for tensor in (weight, bias)]
+        learns, backend = [part is None or part.requires_grad for part in (weight, bias)], None
         if isinstance(conv, MaskedConv2d):
-            learns = conv.learns()
+            learns, backend = conv.learns(), conv.backend
         draws = frozen == "random"
         layer = cls(
             *arguments_of(conv), learned=learned, slice_dim=slice_dim,
             frozen="zero" if frozen == "zero" else "random", which=which, seed=seed,
-            device=weight.device if draws else "meta", dtype=weight.dtype,
+            backend=backend, device=weight.device if draws else "meta", dtype=weight.dtype,
         )  # fmt: skip
         if not draws:
             # On the meta device nothing was drawn, and all values are those of `conv`.
@@ -276,7 +276,7 @@ class MaskedConv2d(AssembledConv2d):
         )  # fmt: skip
 
     def to_frozen(self) -> MaskedConv2d:
-        return MaskedConv2d.from_conv2d(self.to_conv2d(), learned=0, slice_dim=self.slice_dim)
+        return MaskedConv2d.from_conv2d(self, learned=0, slice_dim=self.slice_dim)
 
     def to_plain(self) -> nn.Conv2d:
         return self.to_conv2d()
@@ -295,10 +295,10 @@ class MaskedConv2d(AssembledConv2d):
         check_exact(self, MaskedConv2d, "the layer")
         weight = self.weight
         conv = plain_like(self, weight.dtype)
-        learns = self.learns()
-        for i, (name, full) in enumerate((("weight", weight), ("bias", self.bias))):
+        parts = ("weight", weight), ("bias", self.bias)
+        for (name, full), learns in zip(parts, self.learns(), strict=True):
             if full is not None:
                 values = full.detach().as_subclass(Tensor).clone()
-                setattr(conv, name, nn.Parameter(values, requires_grad=learns[i]))
+                setattr(conv, name, nn.Parameter(values, requires_grad=learns))
         conv = conv.to(memory_format=filters_format(self.learned, self.frozen))  # type: ignore[call-overload]
         return conv.train(self.training)

@@ -95,6 +95,19 @@ class PartlyLearned(nn.Module):
     def check_indices(self) -> None:
         """RuntimeError if something has changed in place which values of the weight are learned."""
 
+    def check_stored(self, part: str, of: str) -> None:
+        """RuntimeError if ``part`` is computed, so that values that are written to it are lost.
+
+        Args:
+            of: what is to be written.
+        """
+        if part not in self._parameters and part not in self._buffers:
+            raise RuntimeError(
+                f"{part} of a {type(self).__name__} is parametrized or pruned, so that values of "
+                f"{of} that are written there would be lost; expected a Parameter: remove the "
+                "parametrization or the pruning before, and apply it again after"
+            )
+
     def frozen_output(self, input: Tensor) -> Tensor | None:
         """The output channels for ``input`` of frozen values alone; None if there are none.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -84,11 +84,26 @@ class AtPositions(AssembledWeight):
         if self.positions is None or self.values is None:
             return self.frozen
         self.check_indices()
-        if self.frozen.dim() == 4 and is_channels_last_weight(self.frozen):
+        frozen = self.frozen
+        if not is_traced(self.values):  # A Proxy of torch.fx has no type.
+            frozen = frozen.to(self.values.dtype)
+        if frozen.dim() == 4 and is_channels_last_weight(frozen):
             places = torch.unravel_index(self.positions, self.weight_shape)
-            return self.frozen.index_put(places, self.values)
-        flat = self.frozen.flatten().index_copy(0, self.positions, self.values)
+            return frozen.index_put(places, self.values)
+        flat = frozen.flatten().index_copy(0, self.positions, self.values)
         return flat.view(self.weight_shape)
+
+    def _parts_for(self, input: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias in the type of the learned values, which FSDP2's mixed precision sets.
+
+        Frozen values alone follow an input in half precision, as FSDP2 converts no buffers.
+        """
+        weight, bias = self._full_weight(), cast(Tensor | None, self.bias)
+        if is_traced(input):
+            return weight, bias
+        if self.values is None and input.dtype in (torch.bfloat16, torch.float16):
+            weight = weight.to(input.dtype)
+        return weight, None if bias is None else bias.to(weight.dtype)
 
     def check_indices(self) -> None:
         if self.positions is None or torch.compiler.is_compiling() or is_traced(None):
@@ -105,6 +120,7 @@ class AtPositions(AssembledWeight):
 
     @torch.no_grad()
     def _write_weight(self, weight: Tensor) -> None:
+        self.check_stored("values", "weight")
         self.frozen.copy_(weight)
         if self.positions is not None and self.values is not None:
             self.values.copy_(weight.flatten()[self.positions])
@@ -213,7 +229,7 @@ class PositionsConv2d(AtPositions, nn.Conv2d):
         self._take(nn.Conv2d(*arguments, **keywords))
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, self._full_weight(), self.bias)
+        return self._conv_forward(input, *self._parts_for(input))
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
@@ -231,7 +247,7 @@ class PositionsLinear(AtPositions, nn.Linear):
         self._take(nn.Linear(*arguments, **keywords))
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self._full_weight(), self.bias)
+        return F.linear(input, *self._parts_for(input))
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:

@@ -18,7 +18,7 @@ from maskedconv.nn.mask_settings import MaskSettings
 from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
 from maskedconv.nn.random_weights import draw_weights_, empty_weight, kept_gain, seeded
 from maskedconv.nn.remembered import remember_draw
-from maskedconv.nn.seen_threshold import ThresholdHolder
+from maskedconv.nn.shared_weight import SharedWeight
 from maskedconv.ops.masked_weight import (
     Threshold,
     find_threshold,
@@ -29,7 +29,7 @@ from maskedconv.ops.masked_weight import (
 from maskedconv.tracing import check_not_proxy
 
 
-class ScoredLayer(ThresholdHolder):
+class ScoredLayer(SharedWeight):
     """Uses the frozen weights with the largest scores; only the scores are learned.
 
     The learned parameters of such a layer are its scores, one for each weight. The number of
@@ -51,7 +51,6 @@ class ScoredLayer(ThresholdHolder):
     has_bias: ClassVar[bool] = False
 
     scores: nn.Parameter
-    frozen: Tensor
     held_mask: Tensor | None
     settings: MaskSettings
 
@@ -112,6 +111,7 @@ class ScoredLayer(ThresholdHolder):
         """
         if self.scores.is_meta:
             return
+        self.check_stored("scores", "scores")
         generator = seeded(self._scores_seed)
         # Used or not: the scores would be the weight if they were the first values of its seed.
         weight = None if generator is None else self.draw_weight(generator)
@@ -126,10 +126,6 @@ class ScoredLayer(ThresholdHolder):
         """A new random weight of its settings, on the CPU."""
         drawn = torch.empty(self.weight_shape, dtype=self.dtype, device="cpu")
         return draw_weights_(drawn, self.settings.weights, self.gain(), generator)
-
-    def share_frozen(self, other: ScoredLayer) -> None:
-        """Uses the frozen weight of ``other``, with its seed; the scores keep their own."""
-        self.frozen, self.seed, self._is_given = other.frozen, other.seed, True
 
     @torch.no_grad()
     def reset_scores(self, generator: torch.Generator | None = None) -> None:
@@ -154,16 +150,6 @@ class ScoredLayer(ThresholdHolder):
     def gain(self) -> float:
         """The factor of weights that are drawn: 1 / √k under ``scale``."""
         return kept_gain(self.settings.k) if self.settings.scale else 1.0
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """As ``nn.Module`` does, but the frozen weight stays the same tensor, as parameters do."""
-        before = self.frozen
-        super()._apply(fn, recurse)
-        after = self.frozen
-        if torch._has_compatible_shallow_copy_type(before, after):
-            before.data = after
-            self.frozen = before
-        return self
 
     def _plan(self) -> MaskPlan:
         """How the weight is masked."""

@@ -1,4 +1,7 @@
-"""Two processes that train one network, by every method: DDP and FSDP2, in float64."""
+"""Two processes that train one network, by every method: DDP and FSDP2, in float64.
+
+FSDP2 in mixed precision, too.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import in_two_processes
 
@@ -110,10 +113,24 @@ def one_step(rank, method, way):
     return gradients(model), frozen(model), sum(sizes)
 
 
+def in_mixed_precision(rank, method):
+    """Output and gradients of a float32 network that FSDP2 computes in bfloat16."""
+    model = network(method).float()
+    for norm in (one for one in model if isinstance(one, nn.BatchNorm2d)):
+        # PyTorch's own takes no parameters and statistics of different types.
+        norm.running_mean, norm.running_var = (b.bfloat16() for b in list(norm.buffers())[:2])
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)), mp_policy=policy)
+    output = model(images().float()[2 * rank : 2 * rank + 2])
+    output.float().square().mean().backward()
+    return output.detach(), gradients(model)
+
+
 def work(rank):
     found = {
         (way, name): one_step(rank, method, way) for way in WAYS for name, method in METHODS.items()
     }
+    found |= {("mixed", name): in_mixed_precision(rank, method) for name, method in METHODS.items()}
     layer = fully_shard(SupermaskConv2d(2, 2, 1, bias=False, rerandomise_every=1))
     with pytest.raises(ValueError, match=r"rerandomise_every is 1; expected 0 under FSDP2"):
         rerandomise_(layer, 1, 0)
@@ -141,3 +158,23 @@ def test_step_is_that_of_the_whole_batch(results, way, name):
         assert all(torch.equal(kept[key], value) for key, value in start.items())
         if way == "ddp":
             assert sent == sum(p.nbytes for p in alone.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_mixed_precision_of_fsdp2(results, name):
+    """It converts parameters and inputs, and no frozen values."""
+    alone = network(METHODS[name]).float()
+    # The scores are rounded before they are compared.
+    for parameter in alone.parameters():
+        parameter.data = parameter.bfloat16().float()
+    expected = alone(images().float()).split(2)
+    backward(alone, images().float())
+    for (output, found), own in zip((one["mixed", name] for one in results), expected, strict=True):
+        assert output.dtype == torch.bfloat16
+        assert _distance(output, own) < 0.1
+        assert found.keys() == gradients(alone).keys()
+        assert all(_distance(found[key], one) < 0.1 for key, one in gradients(alone).items())
+
+
+def _distance(found, expected):
+    return (found - expected).norm() / expected.norm()

@@ -205,6 +205,25 @@ def test_autocast(slice_dim, frozen, dtype):
         assert_as_exact(*results, name, dtype=dtype)
 
 
+def test_a_subclass_with_its_own_convolution():
+    """As weight standardisation overrides ``_conv_forward``."""
+
+    def of(base):
+        class Doubled(base):
+            def _conv_forward(self, input, weight, bias):
+                return super()._conv_forward(input, 2 * weight, bias)
+
+        return Doubled
+
+    layer = of(MaskedConv2d)(4, 6, 3, learned=2)
+    plain = of(nn.Conv2d)(4, 6, 3)
+    x = torch.randn(2, 4, 5, 5)
+    with torch.no_grad():
+        plain.weight.copy_(layer.weight)
+        plain.bias.copy_(layer.bias)
+    torch.testing.assert_close(layer(x), plain(x))
+
+
 @pytest.mark.parametrize(("slice_dim", "frozen"), MODES)
 def test_compile_fullgraph(slice_dim, frozen):
     layer = layer_of(slice_dim, frozen)

@@ -251,6 +251,35 @@ def test_a_reset_leaves_layers_folded(seeds):
     assert again == [seed is not None for seed in seeds]
 
 
+@pytest.mark.parametrize("seed", [None, 0])
+@pytest.mark.parametrize("start", ["cpu", "meta"])
+def test_folded_layers_from_the_meta_device(start, seed, tmp_path, recwarn):
+    with torch.device(start):
+        model = made("resnet_14", seed=seed)
+    groups = sorted(map(sorted, sharing(model)))
+    assert len(groups) < len(scored(model))
+    for move in (lambda: model.to("meta"), lambda: model.to_empty(device="cpu")):
+        move()
+        assert sorted(map(sorted, sharing(model))) == groups
+    layers = scored(model).values()
+    with torch.no_grad():
+        for layer in layers:
+            layer.frozen.fill_(torch.nan)  # what uninitialised memory may be
+    for layer in layers:
+        layer.reset_parameters()
+    assert all(layer.frozen.isfinite().all() for layer in layers)
+    save(model, tmp_path / "file")
+    assert not any("changed since" in str(one.message) for one in recwarn)
+
+
+def test_a_given_weight_without_values_is_drawn():
+    layer = SupermaskLinear(4, 4, frozen=torch.ones(4, 4)).to("meta").to_empty(device="cpu")
+    with torch.no_grad():
+        layer.frozen.fill_(torch.nan)
+    layer.reset_parameters()
+    assert layer.frozen.isfinite().all()
+
+
 @pytest.mark.parametrize("weights", ["network", "uniform"])
 def test_scores_are_not_the_weight_of_their_seed(weights):
     """Their first mask would be that of the largest weights."""

@@ -201,6 +201,15 @@ def test_functional_takes_parts():
     torch.testing.assert_close(masked_conv2d(x, learned, stride=2, zeros=4), expected)
 
 
+def test_a_layer_made_of_another_keeps_its_backend():
+    layer = MaskedConv2d(4, 6, 3, learned=2, backend="reference")
+    others = [layer.to_frozen(), layer.drawn_from(1), MaskedConv2d.from_conv2d(layer, learned=3)]
+    assert {other.backend for other in others} == {"reference"}
+    assert MaskedConv2d.from_conv2d(nn.Conv2d(4, 6, 3), learned=3).backend is None
+    assert torch.equal(others[0].weight, layer.weight)
+    assert not list(others[0].parameters())
+
+
 def test_isinstance_of_conv2d():
     layer = layer_of(kernel_size=3)
     assert isinstance(layer, nn.Conv2d)

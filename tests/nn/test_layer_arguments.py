@@ -55,6 +55,20 @@ def test_bad_input():
         MaskedConv2d(4, 6, 3, padding=1, learned=2, seed="a")
 
 
+def test_type_of_the_input_of_a_layer_that_learns_nothing():
+    """Zeros have no type. Frozen filters follow half precision, as under FSDP2, and no other."""
+    x = torch.randn(1, 4, 8, 8, dtype=torch.float64)
+    layer = MaskedConv2d(4, 6, 3, learned=0)
+    with pytest.raises(TypeError, match=r"input is torch.float64, but the filters are torch.float"):
+        layer(x)
+    for dtype in (torch.bfloat16, torch.float16):
+        assert torch.equal(layer(x.to(dtype)), layer.to_conv2d().to(dtype)(x.to(dtype)))
+    zeros = MaskedConv2d(4, 6, 3, learned=0, frozen="zero")
+    assert zeros(x).dtype == torch.float64
+    with pytest.raises(TypeError, match=r"input is torch.int64, but the filters are torch.float32"):
+        zeros(x.long())
+
+
 def test_complex_filters_are_refused():
     with pytest.raises(TypeError, match=r"dtype is torch.complex64; expected a real"):
         MaskedConv2d(4, 6, 3, learned=2, dtype=torch.complex64)

@@ -104,6 +104,32 @@ def test_assigned_state_dict(slice_dim, plain):
     assert torch.equal(layer.frozen, start.frozen)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("frozen", ["random", "zero"])
+@pytest.mark.parametrize("slice_dim", [0, 1])
+def test_assigned_to_a_layer_that_learns_nothing(slice_dim, frozen, dtype):
+    """What is not learned has no values, and takes the type and place of those that are there."""
+    options = {"learned": 0, "frozen": frozen, "slice_dim": slice_dim}
+    start = MaskedConv2d(4, 6, 3, **options).to(dtype)
+    x = torch.randn(2, 4, 5, 5, dtype=dtype)
+    with torch.device("meta"):
+        layer = MaskedConv2d(4, 6, 3, **options)
+    layer.load_state_dict(start.state_dict(), assign=True)
+    for moved in (layer, layer.to("cpu")):
+        assert moved(x).dtype == dtype
+        assert torch.equal(moved(x), start(x))
+    assert layer.learned.device == x.device
+    assert layer.double()(x.double()).dtype == layer.learned.dtype == torch.float64
+
+
+def test_what_has_values_is_not_moved_off_the_meta_device():
+    for learned in (0, 2):
+        with torch.device("meta"):
+            layer = layer_of(learned)
+        with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+            layer.to("cpu")
+
+
 @pytest.mark.parametrize("how", ["device", "parameters", "all"])
 def test_a_network_without_values_loads_a_checkpoint(how, tmp_path):
     """The file contains the learned part; frozen filters are drawn again from the seed."""

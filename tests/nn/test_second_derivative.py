@@ -10,6 +10,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from maskedconv import convert_, merge_
 from maskedconv.functional.binary import binary_sign
@@ -56,58 +57,70 @@ def input_gradient(network, **options):
     return torch.autograd.grad(network(x).sum(), x, **options)[0]
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_of_the_last_layer(name):
-    network = last_layer(**LAYERS[name])
-    gradient = input_gradient(network, create_graph=True)
-    assert torch.equal(gradient, input_gradient(network))
-    with pytest.raises(RuntimeError, match=REFUSED):
-        penalty(gradient).backward()
-
-
-def step(x):
-    return BNReLUConv2d(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)).double()(x)
-
-
-def shared_step(x):
+def function_of(name):
+    """A function of one tensor that a step without a second derivative computes, and the tensor."""
+    if name == "scores":
+        network = last_layer(method=supermask(0.5))
+        key, start = "1.0.scores", network[1][0].scores
+        return lambda scores: functional_call(network, {key: scores}, (images(),)), start
+    if name == "learned":
+        network = last_layer(learned=0.5)
+        key, start = "1.0.learned", network[1][0].learned
+        return lambda learned: functional_call(network, {key: learned}, (images(),)), start
+    if name in LAYERS:
+        return last_layer(**LAYERS[name]), images()
+    norm = nn.BatchNorm2d(3).double()
+    steps = {
+        "bn_relu": lambda x: bn_relu(x, norm),
+        "BNReLUConv2d": BNReLUConv2d(norm, nn.Conv2d(3, 4, 3).double()),
+        "sum_bn_relu_convs": lambda x: sum_bn_relu_convs(x, x.detach(), norm, convs)[1],
+        "a dense block": make_block(),
+    }
     convs = [MaskedConv2d(3, 4, 3, learned=2).double() for _ in range(2)]
-    total, *outputs = sum_bn_relu_convs(x, x.detach(), nn.BatchNorm2d(3).double(), convs)
-    return total.sum() + sum(output.sum() for output in outputs)
+    return steps[name], images(6 if name == "a dense block" else 3)
 
 
-@pytest.mark.parametrize(
-    "compute",
-    [step, shared_step, lambda x: bn_relu(x, nn.BatchNorm2d(3).double())],
-    ids=["BNReLUConv2d", "sum_bn_relu_convs", "bn_relu"],
-)
-def test_of_a_step(compute):
-    x = images()
-    (gradient,) = torch.autograd.grad(compute(x).sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match=REFUSED):
-        penalty(gradient).backward()
+def by_penalty(compute, x):
+    penalty(gradient_of(compute, x)).backward()
 
 
-def test_of_a_dense_block():
-    x = images(6)
-    (gradient,) = torch.autograd.grad(make_block()(x).sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="of a dense block is not supported"):
-        penalty(gradient).backward()
+def by_the_inputs_of_grad(compute, x):
+    """PyTorch takes a tensor that no path leads to for one without a gradient."""
+    return torch.autograd.grad(gradient_of(compute, x).sum(), x, allow_unused=True)
 
 
-@pytest.mark.parametrize(
-    ("options", "name", "kind"),
-    [
-        ({"learned": 0.5}, "learned", "MaskedConv2d"),
-        ({"method": supermask(0.5)}, "scores", "a supermask"),
-    ],
-    ids=["first filters", "supermask"],
-)
-def test_of_a_parameter(options, name, kind):
-    network = last_layer(**options)
-    values = getattr(network[1][0], name)
-    (gradient,) = torch.autograd.grad(network(images()).sum(), values, create_graph=True)
-    with pytest.raises(RuntimeError, match=f"of {kind} is not supported"):
-        gradient.square().sum().backward()
+def by_the_inputs_of_backward(compute, x):
+    (penalty(gradient_of(compute, x)) + compute(x).sum()).backward(inputs=[x])
+
+
+def by_hessian(compute, x):
+    return torch.autograd.functional.hessian(lambda x: compute(x).square().sum(), x)
+
+
+def by_jvp(compute, x):
+    """Two passes of backward."""
+    return torch.autograd.functional.jvp(compute, x, torch.ones_like(x))
+
+
+def gradient_of(compute, x):
+    return torch.autograd.grad(compute(x).square().sum(), x, create_graph=True)[0]
+
+
+WAYS = [by_penalty, by_the_inputs_of_grad, by_the_inputs_of_backward, by_hessian, by_jvp]
+MESSAGES = {
+    **dict.fromkeys((*LAYERS, "learned"), "MaskedConv2d"),
+    **{name: name for name in ("a dense block", "BNReLUConv2d", "sum_bn_relu_convs")},
+    "bn_relu": "BatchNorm and ReLU in one step",
+    "scores": "a supermask",
+}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("name", sorted(MESSAGES))
+def test_is_refused(name, way):
+    compute, start = function_of(name)
+    with pytest.raises(RuntimeError, match=f"the second derivative of {MESSAGES[name]} is not su"):
+        way(compute, start)
 
 
 @pytest.mark.parametrize("options", [*LAYERS.values(), *DIFFERENTIABLE.values()], ids=str)

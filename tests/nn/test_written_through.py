@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize, prune
 
-from maskedconv.nn import MaskedConv2d
+from maskedconv.nn import MaskedConv2d, SupermaskLinear
+from maskedconv.nn.positions import PositionsLinear
 
 
 def layer_of(**options):
@@ -205,3 +207,43 @@ def test_repr_assembles_nothing(monkeypatch):
     layers = layer_of(), layer_of(bias=False)
     monkeypatch.setattr(MaskedConv2d, "_full_bias", None)
     assert ["bias=False" in repr(layer) for layer in layers] == [False, True]
+
+
+def parametrized(layer, name):
+    parametrize.register_parametrization(layer, name, nn.Softplus(), unsafe=True)
+
+
+def pruned(layer, name):
+    prune.l1_unstructured(layer, name, 0.5)
+
+
+@pytest.mark.parametrize("change", [parametrized, pruned], ids=["parametrized", "pruned"])
+@pytest.mark.parametrize("part", ["learned", "bias_learned"])
+def test_a_computed_part_is_not_half_written(part, change):
+    """Its values would be lost, and the frozen ones be new."""
+    layer = layer_of()
+    change(layer, part)
+    whole = "bias" if part == "bias_learned" else "weight"
+    before = copy.deepcopy(layer.state_dict())
+    for write in (nn.init.zeros_, lambda one: one.data[-1].fill_(7)):
+        with pytest.raises(RuntimeError, match=f"{part} of a .*, so that values of {whole} that"):
+            write(getattr(layer, whole))
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+    other = getattr(layer, "weight" if whole == "bias" else "bias")
+    nn.init.ones_(other)
+    assert (getattr(layer, "weight" if whole == "bias" else "bias") == 1).all()
+
+
+def test_other_computed_parts_are_not_half_written():
+    layer = PositionsLinear(4, 3)
+    layer.learn_(torch.tensor([1, 5, 7]))
+    prune.l1_unstructured(layer, "values", 0.5)
+    masked = SupermaskLinear(4, 3)
+    prune.l1_unstructured(masked, "scores", 0.5)
+    frozen = layer.frozen.clone(), masked.frozen.clone()
+    with pytest.raises(RuntimeError, match="values of a PositionsLinear is parametrized or pruned"):
+        nn.init.zeros_(layer.weight)
+    with pytest.raises(RuntimeError, match="scores of a SupermaskLinear is parametrized or pruned"):
+        masked.reset_parameters()
+    assert torch.equal(layer.frozen, frozen[0])
+    assert torch.equal(masked.frozen, frozen[1])
