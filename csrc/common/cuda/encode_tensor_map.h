@@ -2,9 +2,8 @@
 #pragma once
 
 #include <cuda.h>
-#include <cuda_runtime.h>
 
-#include "common/cuda/device.h"
+#include "common/cuda/launch.h"
 #include "common/cuda/tensor_map.h"
 
 namespace maskedconv {
