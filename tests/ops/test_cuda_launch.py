@@ -43,3 +43,7 @@ def test_a_launch_with_more_shared_memory_than_there_is_fails(host, clusters):
     """Shows that the test above would see it."""
     name = b"clusters" if clusters else b"blocks"
     assert host.launch_between(clusters, MOST + 1, MOST) == name + b": invalid argument"
+
+
+def test_a_tensor_map_is_encoded_as_the_first_work_of_a_thread(host):
+    assert host.encode_first() == b""

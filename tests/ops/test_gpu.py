@@ -101,6 +101,15 @@ def test_two_threads_launch_one_kernel_with_different_shared_memory():
             assert torch.equal(found, right)
 
 
+def test_cuda_wgmma_is_the_first_work_of_a_thread():
+    problem = on_gpu(make_problem(SHAPES["3x3"], 64, 5, (16, 16), 8, dtype=torch.bfloat16))
+    # The allocator keeps the memory of this result, and asks CUDA for none in the thread.
+    expected = run("cuda_wgmma", problem).cpu()
+    with ThreadPoolExecutor(1) as threads:
+        found = threads.submit(BACKENDS["cuda_wgmma"].run, problem).result()
+    assert torch.equal(found.cpu(), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("slice_dim", range(4))
