@@ -25,7 +25,9 @@ def host(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     loaded = ctypes.CDLL(str(library))
     loaded.launch_between.argtypes = (ctypes.c_bool, ctypes.c_int, ctypes.c_int)
-    loaded.launch_between.restype = loaded.encode_first.restype = ctypes.c_char_p
+    loaded.error_of_kernel.argtypes = (ctypes.c_bool,)
+    for function in (loaded.launch_between, loaded.error_of_kernel, loaded.encode_first):
+        function.restype = ctypes.c_char_p
     return loaded
 
 
@@ -43,6 +45,11 @@ def test_a_launch_with_more_shared_memory_than_there_is_fails(host, clusters):
     """Shows that the test above would see it."""
     name = b"clusters" if clusters else b"blocks"
     assert host.launch_between(clusters, MOST + 1, MOST) == name + b": invalid argument"
+
+
+def test_the_error_of_a_kernel_that_the_driver_refuses(host):
+    assert host.error_of_kernel(True) == b"invalid argument"
+    assert host.error_of_kernel(False) == b""
 
 
 def test_a_tensor_map_is_encoded_as_the_first_work_of_a_thread(host):

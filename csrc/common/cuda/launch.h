@@ -24,6 +24,13 @@ inline void check_cuda(cudaError_t error, const char* what) {
         throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
+// The error with which the runtime refuses a kernel on the current device, or an empty text.
+inline std::string kernel_error(const void* kernel) {
+    cudaFuncAttributes attributes;
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+    return error == cudaSuccess ? "" : cudaGetErrorString(error);
+}
+
 // Zeros memory for later work on `stream`; a separate node in a captured graph.
 inline void set_to_zero(const char* name, void* memory, int64_t bytes, uintptr_t stream) {
     check_cuda(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes),

@@ -156,4 +156,8 @@ void pack_filters_cuda(const FilterBank& bank, const FilterPart& learned, const 
         launch_pack<float>(a, stream);
 }
 
+std::string pack_filters_cuda_error() {
+    return kernel_error(reinterpret_cast<const void*>(&pack_filters_kernel<float, 1>));
+}
+
 } // namespace maskedconv

@@ -29,6 +29,7 @@ struct cudaLaunchAttribute {
         Size clusterDim;
     } val;
 };
+struct cudaFuncAttributes {};
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
     size_t dynamicSmemBytes;
@@ -43,6 +44,7 @@ constexpr int kSharedBytes = 227 * 1024;
 inline std::map<const void*, int> allowed;   // bytes of shared memory, by kernel
 inline std::function<void()> another_thread; // runs once, just before the next launch
 inline thread_local bool has_context = false;
+inline bool refuses_kernels = false;
 
 inline cudaError_t launch(const void* kernel, size_t bytes) {
     if (another_thread)
@@ -65,6 +67,9 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, int, int) {
 inline cudaError_t cudaFuncSetAttribute(const void* kernel, int, int bytes) {
     host::allowed[kernel] = bytes;
     return bytes <= host::kSharedBytes ? cudaSuccess : cudaErrorInvalidValue;
+}
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void*) {
+    return host::refuses_kernels ? cudaErrorInvalidValue : cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void*, int, size_t, cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaLaunchKernel(const void* kernel, dim3, dim3, void**, size_t bytes,

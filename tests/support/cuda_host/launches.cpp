@@ -43,6 +43,13 @@ const char* launch_between(bool clusters, int bytes, int others) {
     return error_of([=] { launch_one(clusters, bytes); });
 }
 
+// The error of a kernel that the driver refuses, or takes.
+const char* error_of_kernel(bool refused) {
+    host::refuses_kernels = refused;
+    error = kernel_error(reinterpret_cast<const void*>(&kernel));
+    return error.c_str();
+}
+
 // Encodes a map as the first work of a thread.
 const char* encode_first() {
     std::thread([] {
