@@ -47,10 +47,10 @@ NormWorkspace workspace_of(const Checks& checks, uintptr_t sums, uintptr_t count
     return {floats(sums), reinterpret_cast<unsigned*>(counters), multiprocessors};
 }
 
-int64_t sums(int64_t pixels, int64_t channels, int multiprocessors) {
-    const Checks checks("bn_relu_cuda_sums");
+Two workspace(int64_t pixels, int64_t channels, int multiprocessors) {
+    const Checks checks("bn_relu_cuda_workspace");
     checks.between("multiprocessors", multiprocessors, 1, kMostMultiprocessors);
-    return bn_relu_cuda_sums(shape_of(checks, "float32", pixels, channels), multiprocessors);
+    return bn_relu_cuda_workspace(shape_of(checks, "float32", pixels, channels), multiprocessors);
 }
 
 // `parameters`: weight, bias, running mean, running variance, and the number of batches.
@@ -134,7 +134,7 @@ void backward(const std::string& type, int64_t pixels, int64_t channels, Image x
 } // namespace
 
 void bind_bn_relu_cuda(py::module_& module) {
-    module.def("bn_relu_cuda_sums", &sums);
+    module.def("bn_relu_cuda_workspace", &workspace);
     module.def("bn_statistics_cuda", &statistics, WithoutGil());
     module.def("bn_statistics_of_moments_cuda", &statistics_of_moments, WithoutGil());
     module.def("bn_relu_cuda", &forward, WithoutGil());

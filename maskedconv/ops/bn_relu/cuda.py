@@ -29,7 +29,6 @@ DEVICES: tuple[str, ...] = ("cuda",)
 DETERMINISTIC = True
 _MOST_PIXELS = 2**31 - 2**24  # kMostNormPixels of csrc/bn_relu/cuda/bn_relu_cuda.h
 _MOST_CHANNELS = 2**16
-_TILE = 16  # channels, at least, for which blocks that have ended are counted
 
 
 class Workspace(NamedTuple):
@@ -131,9 +130,9 @@ def workspace_of(input: Tensor) -> Workspace:
     """For sums over all pixels of ``input``."""
     size = multiprocessors(input.device)
     _, pixels, channels = shape_of(input)
-    sums = native.loaded().bn_relu_cuda_sums(pixels, channels, size)
-    words = sums + -(-channels // _TILE)
-    return Workspace(torch.empty(words, dtype=torch.float32, device=input.device), sums, size)
+    sums, counters = native.loaded().bn_relu_cuda_workspace(pixels, channels, size)
+    memory = torch.empty(sums + counters, dtype=torch.float32, device=input.device)
+    return Workspace(memory, sums, size)
 
 
 @functools.cache
