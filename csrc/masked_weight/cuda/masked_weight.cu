@@ -66,6 +66,7 @@ __global__ void __launch_bounds__(kMaskThreads) sums_kernel(const MaskLaunch a) 
 __device__ __forceinline__ float factor_of(const MaskLaunch& a) {
     if (a.tensors.parts == nullptr)
         return static_cast<float>(a.scale);
+    static_assert(kKeptParts <= kMaskThreads, "each part has a thread");
     const int part = static_cast<int>(threadIdx.x);
     const KeptPart sum = sum_of_block(part < a.num_parts ? a.tensors.parts[part] : KeptPart{0, 0});
     return static_cast<float>(sum.magnitudes / (sum.count < 1 ? 1 : sum.count) * a.scale);
