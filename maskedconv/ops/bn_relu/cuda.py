@@ -5,13 +5,12 @@ Forward is one launch, backward two.
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from maskedconv.ops import native
+from maskedconv.ops import devices, native
 from maskedconv.ops.bn_relu.problem import (
     NO_MEMORY,
     BackwardMemory,
@@ -135,8 +134,6 @@ def workspace_of(input: Tensor) -> Workspace:
     return Workspace(memory, sums, size)
 
 
-@functools.cache
 def multiprocessors(device: torch.device) -> int:
     """How many the GPU has."""
-    properties: Any = torch.cuda.get_device_properties(device)
-    return int(properties.multi_processor_count)
+    return int(devices.properties_of(device).multi_processor_count)
