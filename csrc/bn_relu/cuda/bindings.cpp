@@ -59,9 +59,8 @@ NormParameters parameters_of(const Checks& checks, const NormShape& shape,
                              float eps) {
     const auto [weight, bias, mean, var, batches] = parameters;
     if ((mean == 0) != (var == 0))
-        checks.refuse("running mean and variance are given both or neither");
-    if (mean != 0 && shape.pixels < 2)
-        checks.refuse("one pixel has no variance");
+        checks.refuse("running mean and variance: one is null; expected both or none");
+    checks.between("pixels", shape.pixels, mean != 0 ? 2 : 1, kMostNormPixels);
     if (mean != 0 && momentum < 0.0f)
         checks.memory("batches", batches, 1);
     return {floats(weight),
