@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import json
 import os
 import tempfile
@@ -35,7 +34,7 @@ from bench.plain_networks import plain_forward
 from maskedconv import merge_, models
 from maskedconv.functional import bn_relu_step
 from maskedconv.nn import bn_relu_conv2d
-from maskedconv.ops import channels, dispatch, native, plain
+from maskedconv.ops import channels, devices, dispatch, native, plain
 from maskedconv.ops.bn_relu import cuda as bn_relu
 from maskedconv.ops.bn_statistics import cuda as bn_statistics
 from maskedconv.ops.pack_filters import cuda as pack_filters
@@ -137,19 +136,12 @@ def pretended_gpu(ledger: Ledger, module: Any, backend: str = "cuda") -> Iterato
         mock.patch.object(weight_grad, "cannot_run", outside_the_kernels),
         mock.patch.object(torch.cuda, "device", return_value=contextlib.nullcontext()),
         mock.patch.object(torch.cuda, "current_stream", return_value=STREAM),
-        mock.patch.object(torch.cuda, "get_device_properties", return_value=GPU),
+        mock.patch.object(devices, "properties_of", return_value=GPU),
     ]
     backends = {
         "bn_statistics": bn_statistics, "bn_relu": bn_relu, "pack_filters": pack_filters,
         "weight_grad": weight_grad,
     }  # fmt: skip
-    # These caches of the GPU's properties must not outlast the pretended GPU.
-    for kernels, name in (
-        (bn_relu, "multiprocessors"),
-        (gpu, "limits_of"),
-    ):
-        own = functools.cache(getattr(kernels, name).__wrapped__)
-        patches.append(mock.patch.object(kernels, name, own))
     for reader in (plain, channels, bn_relu, pack_filters, gpu):
         patches.append(mock.patch.object(reader, "address", return_value=64))
     for name, kernels in backends.items():

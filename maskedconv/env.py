@@ -51,7 +51,18 @@ def _cuda(archs: str, left_out: dict[str, str]) -> str:
     reason = left_out.get("cuda", "")
     if not archs:
         return f"not built: {reason or 'the installation recorded no reason'}"
-    return f"built for sm {archs}{f' ({reason})' if reason else ''}; {NOT_RUN}"
+    return f"built for sm {archs}{f' ({reason})' if reason else ''}; {_refused() or NOT_RUN}"
+
+
+def _refused() -> str:
+    """The reason why the current GPU does not run the CUDA part; empty without a reason or GPU."""
+    import torch
+
+    from maskedconv.ops import native
+
+    if not torch.cuda.is_available():
+        return ""
+    return native.why_no_code_for(torch.device("cuda", torch.cuda.current_device()))
 
 
 def _instruction_set() -> dict[str, str]:

@@ -73,10 +73,9 @@ def launch(shape: Shape, memory: Any, check: bool) -> float:
 def _on_gpu(size: tuple[str, int, int], pitch: int, memory: Any, at: Addresses) -> None:
     _, pixels, channels = size
     processors = memory.attribute(MULTIPROCESSORS)
-    sums = memory.upload(
-        np.full(_C.bn_relu_cuda_sums(pixels, channels, processors), np.nan, np.float32)
-    )
-    counters = memory.upload(np.full(-(-channels // 16), 7, np.uint32))
+    num_sums, num_counters = _C.bn_relu_cuda_workspace(pixels, channels, processors)
+    sums = memory.upload(np.full(num_sums, np.nan, np.float32))
+    counters = memory.upload(np.full(num_counters, 7, np.uint32))
     coefficients = memory.upload(np.full((2, channels), np.nan, np.float32))
     x, rows = (at.x, pitch), (at.statistics, channels)
     state = [at.affine, at.affine + ROW * channels, 0, 0, 0]

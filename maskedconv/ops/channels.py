@@ -1,6 +1,6 @@
-"""Images as kernels read them, and what a BatchNorm does to each of their channels.
+"""Images as kernels read them, and a BatchNorm's numbers for their channels.
 
-The latter is float32, side by side.
+The latter are float32, side by side.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from maskedconv.ops.geometry import pixel_pitch
 from maskedconv.ops.plain import address
+
+STATISTICS = 5  # rows of a table of statistics: see Normalisation of ops/bn_relu/problem.py
 
 
 def image(tensor: Tensor | None) -> tuple[int, int]:
@@ -33,7 +35,7 @@ def of_channels(part: Tensor | None, channels: int) -> Tensor | None:
         return None
     if part.shape != (channels,):
         raise ValueError(
-            f"what a BatchNorm does to a channel is {list(part.shape)}; expected [{channels}]"
+            f"a BatchNorm's numbers have the shape {list(part.shape)}; expected [{channels}]"
         )
     # To ask is faster than a conversion that changes nothing.
     if part.dtype is torch.float32 and part.is_contiguous():
@@ -41,23 +43,22 @@ def of_channels(part: Tensor | None, channels: int) -> Tensor | None:
     return part.detach().to(torch.float32).contiguous()
 
 
-def check_rows(table: Tensor, channels: int) -> None:
-    """Checks a table ``[R, C]`` of one number a channel in each row.
+def check_rows(table: Tensor, channels: int, rows: int = STATISTICS) -> None:
+    """Checks a table ``[rows, C]`` of one number a channel in each row.
 
     Raises:
-        ValueError: it is of another number of channels, of another type, or with gaps in a row.
+        ValueError: it is of another shape, of another type, or with gaps in a row.
     """
-    rows, columns = table.shape
     apart = channels > 1 and table.stride(1) != 1
-    if columns != channels or table.dtype != torch.float32 or apart:
+    if table.shape != (rows, channels) or table.dtype != torch.float32 or apart:
         raise ValueError(
-            f"what a BatchNorm does to a channel is {list(table.shape)} of {table.dtype}, strides "
+            f"a BatchNorm's numbers have the shape {list(table.shape)}, {table.dtype}, strides "
             f"{list(table.stride())}; expected [{rows}, {channels}] of float32, side by side"
         )
 
 
 def addresses_of_rows(table: Tensor, channels: int) -> list[int]:
-    """Addresses of the rows of such a table.
+    """Addresses of the rows of a table of statistics.
 
     Raises:
         ValueError: as :func:`check_rows`.
@@ -67,11 +68,11 @@ def addresses_of_rows(table: Tensor, channels: int) -> list[int]:
     return [first + row * step for row in range(table.size(0))]
 
 
-def image_of_rows(table: Tensor, channels: int) -> tuple[int, int]:
+def image_of_rows(table: Tensor, channels: int, rows: int = STATISTICS) -> tuple[int, int]:
     """Address of such a table, and the distance of its rows in elements.
 
     Raises:
         ValueError: as :func:`check_rows`.
     """
-    check_rows(table, channels)
+    check_rows(table, channels, rows)
     return address(table), table.stride(0)

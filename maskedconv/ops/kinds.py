@@ -23,7 +23,7 @@ def norm_elsewhere(parts: Iterable[Tensor | None], input: Tensor) -> str:
     on_cpu = input.is_cpu  # faster to ask than to compare devices
     for part in parts:
         if part is not None and not (part.is_cpu if on_cpu else part.device == input.device):
-            return f"the input is on {input.device}, what belongs to its norm on {part.device}"
+            return f"the input is on {input.device}, a tensor of its norm on {part.device}"
     return ""
 
 

@@ -52,8 +52,8 @@ def ranking(
     Backends are timed once for each kind of problem. Under ``torch.use_deterministic_algorithms``
     nothing is timed: the kernels that are ``DETERMINISTIC`` come in the order of the table, then
     the reference. A kernel that names another as ``INSTEAD_OF`` is not tried where that one runs
-    and is right. Only the reference is returned during the capture of a CUDA graph if the kind was
-    not timed before, and in this process where memory does not suffice for comparisons.
+    and is right. Only the reference is returned during the capture of a CUDA graph unless the kind
+    was timed before, and in this process where memory does not suffice for comparisons.
 
     Args:
         problem: a :class:`maskedconv.ops.dispatch.Problem`.
@@ -67,24 +67,22 @@ def ranking(
         RuntimeError: a kernel left the GPU unusable for this process.
     """
     device = problem.tensors()[0].device
+    cache = None if torch.are_deterministic_algorithms_enabled() else cache_for(device)
+    # The index of a device differs between processes.
+    key = repr((operator, problem.kind())).replace(f"{device!r}, ", "")
+    if cache is not None and (found := cache.find(key, backends)) is not None:
+        return found
     queue = CudaQueue(device)
     if queue.is_capturing():
         return UNMEASURED
     try:
-        if torch.are_deterministic_algorithms_enabled():
-            return _fixed(_Check(operator, backends, problem, compare, queue))
-        cache = cache_for(device)
-        # The index of a device differs between processes.
-        key = repr((operator, problem.kind())).replace(f"{device!r}, ", "")
-        found = cache.find(key, backends)
-        if found is None:
-            check = _Check(operator, backends, problem, compare, queue)
-            found = _measure(check, otherwise)
-            if not check.excluded:
-                found = cache.add(key, found, backends)
+        check = _Check(operator, backends, problem, compare, queue)
+        if cache is None:
+            return _fixed(check)
+        timed = _measure(check, otherwise)
     except torch.OutOfMemoryError:
         return Ranking(("reference",), "memory did not suffice to compare kernels with it")
-    return found
+    return timed if check.excluded else cache.add(key, timed, backends)
 
 
 class _Check:

@@ -56,13 +56,20 @@ def why_no_cuda(function: str) -> str:
 
 @functools.cache
 def why_no_code_for(device: torch.device) -> str:
-    """The reason why the CUDA part has no code for that GPU, or an empty string."""
+    """The reason why that GPU does not run the CUDA part, or an empty string.
+
+    The module may have no code for it, or the driver may be too old for the CUDA version of the
+    build. The latter is asked about one kernel for all, as they are built alike.
+    """
     archs = loaded().build_info()["cuda_archs"]
     capability = torch.cuda.get_device_capability(device)
-    if has_code_for(archs, capability):
-        return ""
-    has = ".".join(map(str, capability))
-    return f"maskedconv._C was built for sm {archs}; {device} has compute capability {has}"
+    if not has_code_for(archs, capability):
+        has = ".".join(map(str, capability))
+        return f"maskedconv._C was built for sm {archs}; {device} has compute capability {has}"
+    with torch.cuda.device(device):
+        # It has the smallest source: the driver may have to compile it.
+        error = loaded().pack_filters_cuda_error()
+    return f"CUDA does not load the kernels of maskedconv._C on {device}: {error}" if error else ""
 
 
 def has_code_for(archs: str, capability: tuple[int, int]) -> bool:

@@ -32,7 +32,8 @@ SHAPES = {  # [N, C, H, W] and the channels of a wider tensor that are left out
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory):
-    return breakable.Breakable("bn_relu", tmp_path_factory.mktemp("breakable"), STATEMENTS)
+    folder = tmp_path_factory.mktemp("breakable")
+    return breakable.Breakable("bn_relu", folder, STATEMENTS, common=["last_block.h"])
 
 
 @pytest.fixture

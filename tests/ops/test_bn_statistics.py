@@ -263,7 +263,7 @@ def test_a_summand_that_a_kernel_of_the_gpu_cannot_read_is_refused(name, monkeyp
     for summand, reason in (
         (images((2, 5, 4, 3), surplus=3), ""),
         (torch.randn(2, 5, 4, 3), "channels"),
-        (images((2, 5, 4, 3), torch.bfloat16), "what is added to it torch.bfloat16"),
+        (images((2, 5, 4, 3), torch.bfloat16), "a tensor of its sum torch.bfloat16"),
     ):
         found = BACKENDS[name].cannot_run(problem._replace(summand=summand))
         assert reason in found

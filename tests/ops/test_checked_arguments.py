@@ -191,7 +191,7 @@ def check_batch_norm_of_other_channels(name):
     moments = torch.zeros(3), torch.ones(3)
     norm = Normalisation.of_moments(None, None, moments, 1e-3, False)
     x = torch.randn(2, 4, 5, 5).contiguous(memory_format=torch.channels_last)
-    message = r"what a BatchNorm does to a channel is \[([25], )?3\].*; expected \[([25], )?4\]"
+    message = r"a BatchNorm's numbers have the shape \[([25], )?3\].*; expected \[([25], )?4\]"
     with pytest.raises(ValueError, match=message):
         BN_RELU[name].run(NormProblem(x, norm))
     with pytest.raises(ValueError, match=message):
@@ -202,6 +202,10 @@ def check_batch_norm_of_other_channels(name):
     )  # fmt: skip
     with pytest.raises(ValueError, match=message):
         WEIGHT_GRAD[name].run(problem)
+    for rows in (4, 6):
+        other = norm._replace(statistics=torch.zeros(rows, 4))
+        with pytest.raises(ValueError, match=rf"the shape \[{rows}, 4\].*; expected \[5, 4\]"):
+            BN_RELU[name].run(NormProblem(x, other))
     batches = torch.tensor(7)
     problem = StatisticsProblem(x, None, None, 0.1, RunningStatistics(None, None, batches, None))
     for changed in (

@@ -229,5 +229,5 @@ def test_a_problem_without_room_is_said_to_have_none(kernel):
     case = (1, 4, 3, (90, 90), (3, 3), (1, 1), (80, 80), (80, 80))
     problem = make_problem(case, torch.float32)
     assert kernel.plan(problem)["splits"] == 0
-    with pytest.raises(RuntimeError, match="no room in shared memory"):
+    with pytest.raises(RuntimeError, match="does not fit into shared memory"):
         kernel.run(problem)

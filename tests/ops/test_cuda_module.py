@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from itertools import product
 from types import SimpleNamespace
 
@@ -12,11 +14,13 @@ from exact import edge_views
 from pretended_gpu import LIMITS
 from test_cuda_emulation import CASES, TOLERANCE, error_of, make_problem
 
+from maskedconv import env
 from maskedconv.ops import native
 from maskedconv.ops.geometry import ConvGeometry
 from maskedconv.ops.pack_filters import cuda as pack_filters_cuda
 from maskedconv.ops.pack_filters.problem import PackProblem
 from maskedconv.ops.weight_grad import cuda as weight_grad_cuda
+from maskedconv.ops.weight_grad import cuda_wgmma
 
 pytestmark = pytest.mark.skipif(
     emulation.compiler() is None, reason="there is no C++ compiler to build the emulation"
@@ -158,6 +162,27 @@ def test_reasons_on_a_gpu(monkeypatch, change, reason):
     assert bool(reason) == bool(answer)
 
 
+def pretend(monkeypatch, archs, capability, error=""):
+    """A GPU of the capability, and a module that was built for ``archs``.
+
+    Returns:
+        A list with an element for each time that the driver was asked, which answers ``error``.
+    """
+    asked = []
+    module = SimpleNamespace(
+        build_info=lambda: {"cuda_archs": archs}, pack_filters_cuda=None,
+        weight_grad_wgmma=None, pack_filters_cuda_error=lambda: asked.append(archs) or error,
+    )  # fmt: skip
+    monkeypatch.setattr(native, "module", lambda: module)
+    monkeypatch.setattr(
+        native, "why_no_code_for", functools.cache(native.why_no_code_for.__wrapped__)
+    )
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.Tensor, "device", torch.device("cuda", 0), raising=False)
+    return asked
+
+
 @pytest.mark.parametrize(
     ("archs", "capability", "expected"),
     [
@@ -175,14 +200,38 @@ def test_reasons_on_a_gpu(monkeypatch, change, reason):
 )
 def test_gpus_that_run_what_was_built(monkeypatch, archs, capability, expected):
     assert native.has_code_for(archs, capability) is expected
-    module = SimpleNamespace(build_info=lambda: {"cuda_archs": archs}, pack_filters_cuda=None)
-    monkeypatch.setattr(native, "module", lambda: module)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    monkeypatch.setattr(torch.Tensor, "device", torch.device("cuda", 0), raising=False)
-    native.why_no_code_for.cache_clear()
+    pretend(monkeypatch, archs, capability)
     filters = torch.randn(2, 3, 5, 5)
     problem = PackProblem(filters, filters, 0, torch.float16, torch.channels_last)
     reason = pack_filters_cuda.cannot_run(problem)
-    native.why_no_code_for.cache_clear()
     named = f"was built for sm {archs}; cuda:0 has compute capability "
     assert (named in reason, reason == "") == (not expected, expected)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "",
+        "CUDA driver version is insufficient for CUDA runtime version",
+        "the provided PTX was compiled with an unsupported toolchain.",
+    ],
+)
+def test_a_driver_that_refuses_the_kernels(monkeypatch, error):
+    """Each backend says so, and the driver is asked once."""
+    asked = pretend(monkeypatch, "80 90", (9, 0), error)
+    filters = torch.randn(2, 3, 5, 5)
+    problem = PackProblem(filters, filters, 0, torch.float16, torch.channels_last)
+    reason = f"CUDA does not load the kernels of maskedconv._C on cuda:0: {error}" if error else ""
+    for _ in range(2):
+        assert pack_filters_cuda.cannot_run(problem) == reason
+    products = make_problem(CASES["3x3"], torch.bfloat16)
+    if error:
+        assert cuda_wgmma.cannot_run(products) == reason
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert env._cuda("80 90", {}) == f"built for sm 80 90; {reason or env.NOT_RUN}"
+    assert len(asked) == 1
+
+
+def test_nothing_refuses_emulated_kernels(emulated_module):
+    assert emulated_module.pack_filters_cuda_error() == ""

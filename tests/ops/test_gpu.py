@@ -6,6 +6,7 @@ Skipped if there is none; ``make gpu-check`` runs it.
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -84,6 +85,31 @@ def test_weight_grad_in_the_networks(backend, name, dtype, prologue):
 def test_two_runs_are_equal_to_the_bit(backend):
     problem = on_gpu(make_problem(SHAPES["3x3"], 160, 16, (32, 32), 32, dtype=torch.bfloat16))
     assert torch.equal(run(backend, problem), run(backend, problem))
+
+
+def test_two_threads_launch_one_kernel_with_different_shared_memory():
+    """It takes 53 KiB for 40 filters and 72 KiB for 64."""
+    problems = [
+        on_gpu(make_problem(SHAPES["3x3"], 64, filters, (16, 16), 8, dtype=torch.bfloat16))
+        for filters in (40, 64)
+    ]
+    expected = [run("cuda", problem) for problem in problems]
+
+    def run_often(problem):
+        return [BACKENDS["cuda"].run(problem) for _ in range(500)][-1]
+
+    with ThreadPoolExecutor(2) as threads:
+        for found, right in zip(threads.map(run_often, problems), expected, strict=True):
+            assert torch.equal(found, right)
+
+
+def test_cuda_wgmma_is_the_first_work_of_a_thread():
+    problem = on_gpu(make_problem(SHAPES["3x3"], 64, 5, (16, 16), 8, dtype=torch.bfloat16))
+    # The allocator keeps the memory of this result, and asks CUDA for none in the thread.
+    expected = run("cuda_wgmma", problem).cpu()
+    with ThreadPoolExecutor(1) as threads:
+        found = threads.submit(BACKENDS["cuda_wgmma"].run, problem).result()
+    assert torch.equal(found.cpu(), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

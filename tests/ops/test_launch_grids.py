@@ -163,11 +163,11 @@ def test_compiled_bn_relu(launched, shape):
 @needs_compiler
 def test_steps_past_the_last_pixel_are_within_32_bits(launched):
     most = bn_relu_cuda._MOST_PIXELS
-    assert launched.bn_relu_cuda_sums(most, 16, 132) > 0
+    assert launched.bn_relu_cuda_workspace(most, 16, 132)[0] > 0
     with pytest.raises(ValueError, match="pixels is 2130706433; expected 1 to 2130706432"):
-        launched.bn_relu_cuda_sums(most + 1, 16, 132)
+        launched.bn_relu_cuda_workspace(most + 1, 16, 132)
     with pytest.raises(ValueError, match="multiprocessors is 8193; expected 1 to 8192"):
-        launched.bn_relu_cuda_sums(most, 16, 8193)
+        launched.bn_relu_cuda_workspace(most, 16, 8193)
 
 
 def test_so_many_pixels_are_refused_before(monkeypatch):

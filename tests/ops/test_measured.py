@@ -16,8 +16,7 @@ from test_weight_grad import SHAPES, expected_of, make_problem
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from maskedconv.ops import dispatch, measured, timing
-from maskedconv.ops.dispatch import Operator
+from maskedconv.ops import measured, timing
 from maskedconv.ops.kinds import describe_cuda
 from maskedconv.ops.ranking_cache import RankingCache
 
@@ -167,50 +166,6 @@ def test_stand_ins_have_the_strides_and_alignment_of_the_problem():
     assert other.data_ptr() % 16 == tensor.data_ptr() % 16
     assert other.std() > 0.5
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_nothing_is_timed_while_a_graph_is_captured(rank, monkeypatch):
-    backends = {"reference": Backend(3.0), "cuda": Backend(1.0)}
-    monkeypatch.setattr(SimulatedQueue, "capturing", True)
-    assert rank(backends) is measured.UNMEASURED
-    assert backends["cuda"].runs == 0
-
-
-class OnGpu(Tensor):
-    """A tensor that claims to be on a GPU."""
-
-    is_cuda = True
-    device = torch.device("cuda")
-
-
-@pytest.fixture
-def operator(simulation):
-    backends = {"reference": Backend(3.0), "cuda": Backend(1.0)}
-    for backend in backends.values():
-        backend.simulation = simulation
-    yield Operator("double", backends)
-    del dispatch._operators["double"]
-    dispatch.forget_decisions()
-
-
-def test_a_decision_outlasts_the_capture_of_a_graph_and_one_made_in_it_does_not(
-    operator, monkeypatch
-):
-    problem = Problem(torch.arange(1.0, 5).as_subclass(OnGpu))
-    monkeypatch.setattr(SimulatedQueue, "capturing", True)
-    assert dispatch.chosen_backend(operator, problem) is operator.backends["reference"]
-    monkeypatch.setattr(SimulatedQueue, "capturing", False)
-    assert dispatch.chosen_backend(operator, problem) is operator.backends["cuda"]
-    runs = operator.backends["cuda"].runs
-    assert runs > 0
-    monkeypatch.setattr(SimulatedQueue, "capturing", True)
-    assert dispatch.chosen_backend(operator, problem) is operator.backends["cuda"]
-    assert operator.backends["cuda"].runs == runs
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert dispatch.chosen_backend(operator, problem) is operator.backends["reference"]
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 def test_a_later_process_takes_the_same_ranking_untimed(rank):

@@ -25,7 +25,7 @@ ORDERING = re.compile(
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("breakable")
-    return breakable.Breakable("weight_grad/wgmma", folder, ORDERING)
+    return breakable.Breakable("weight_grad/wgmma", folder, ORDERING, common=["last_block.h"])
 
 
 def make_kernel(changed, multiprocessors, shared_bytes):

@@ -22,6 +22,9 @@ namespace maskedconv {
 class Breakable:
     """The emulation of a kernel's sources, changed.
 
+    Args:
+        common: names of headers of ``csrc/common/cuda`` to change as well.
+
     Attributes:
         library: result of ``emulation.build``.
         statements: the text of each that :meth:`without` takes out.
@@ -29,11 +32,12 @@ class Breakable:
         bounds: the text of each comparison that ``library.exceed_bound`` moves by one.
     """
 
-    def __init__(self, name, folder, statements=ORDERING, bounds=BOUND):
+    def __init__(self, name, folder, statements=ORDERING, bounds=BOUND, common=()):
         csrc = folder / "csrc"
         shutil.copytree(emulation.ROOT / "csrc", csrc)
         self.statements, self.sources, self.bounds = [], [], []
-        for source in sorted((csrc / name / "cuda").iterdir()):
+        headers = [csrc / "common" / "cuda" / header for header in common]
+        for source in [*sorted((csrc / name / "cuda").iterdir()), *headers]:
             text = statements.sub(self._removable, source.read_text())
             self.sources += [source.name] * (len(self.statements) - len(self.sources))
             source.write_text(bounds.sub(self._movable, text))

@@ -12,7 +12,6 @@ from strides import strided_copy
 from maskedconv.ops.geometry import pixel_pitch
 
 EPS, MOMENTUM = 1e-3, 0.1
-COUNTED_CHANNELS = 16  # of a tile, at least
 
 
 class _Pixels(ctypes.Structure):
@@ -96,7 +95,6 @@ class BNReluEmulation:
     def __init__(self, library, multiprocessors=2, place=strided_copy):
         self.library, self.multiprocessors, self.place = library, multiprocessors, place
         library.emulated_error.restype = ctypes.c_char_p
-        library.emulated_sums.restype = ctypes.c_int64
 
     def run(self, problem, grad, seed=0):
         """Results; RuntimeError if a kernel failed."""
@@ -114,7 +112,13 @@ class BNReluEmulation:
     def blocks(self, problem):
         """Number of blocks over the pixels, in the kernels that add up."""
         norm, *_ = self._norm(problem, None, 0)
-        return self.library.emulated_sums(ctypes.byref(norm)) // (2 * norm.channels + 1)
+        return self._workspace(norm)[0] // (2 * norm.channels + 1)
+
+    def _workspace(self, norm):
+        """The numbers of sums and of counters."""
+        sizes = ctypes.c_int64(), ctypes.c_int64()
+        self.library.emulated_workspace(*map(ctypes.byref, (norm, *sizes)))
+        return [size.value for size in sizes]
 
     def _new(self, *shape):
         return self.place(torch.full(shape, torch.nan))
@@ -124,9 +128,10 @@ class BNReluEmulation:
         x = self.place(problem.input)
         channels, pixels = x.size(1), x.numel() // x.size(1)
         norm = _Norm(seed, TYPES[x.dtype], channels, self.multiprocessors, pixels)
-        sums = self._new(self.library.emulated_sums(ctypes.byref(norm)))
-        tiles = -(-channels // COUNTED_CHANNELS)
-        counters = self.place(torch.full((tiles,), 7, dtype=torch.int32))  # left by other work
+        num_sums, num_counters = self._workspace(norm)
+        sums = self._new(num_sums)
+        counters = torch.full((num_counters,), 7, dtype=torch.int32)  # left by other work
+        counters = self.place(counters)
         norm.x = _pixels(x)
         norm.statistics = pointer(statistics)
         norm.sums, norm.counters = pointer(sums), pointer(counters)

@@ -6,22 +6,15 @@ Their kernels are those of the emulation (csrc/common/emulation).
 from __future__ import annotations
 
 import contextlib
-import functools
 from types import SimpleNamespace
 
 import emulation
 import pytest
 import torch
 
-from maskedconv.ops import native
-from maskedconv.ops.bn_relu import cuda as bn_relu
-from maskedconv.ops.weight_grad import gpu
+from maskedconv.ops import devices, native
 
 LIMITS = (2, 160 * 1024)  # multiprocessors, bytes of shared memory
-# These caches of the GPU's properties must not outlast it.
-_REMEMBERED = (
-    (bn_relu, "multiprocessors"), (gpu, "limits_of"),
-)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +34,8 @@ def pretended_gpu(emulated_module, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    for backend, name in _REMEMBERED:
-        own = functools.cache(getattr(backend, name).__wrapped__)
-        monkeypatch.setattr(backend, name, own)
+    # What is remembered of a GPU must not outlast it.
+    monkeypatch.setattr(devices, "properties_of", devices.properties_of.__wrapped__)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

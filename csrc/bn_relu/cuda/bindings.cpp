@@ -47,10 +47,10 @@ NormWorkspace workspace_of(const Checks& checks, uintptr_t sums, uintptr_t count
     return {floats(sums), reinterpret_cast<unsigned*>(counters), multiprocessors};
 }
 
-int64_t sums(int64_t pixels, int64_t channels, int multiprocessors) {
-    const Checks checks("bn_relu_cuda_sums");
+Two workspace(int64_t pixels, int64_t channels, int multiprocessors) {
+    const Checks checks("bn_relu_cuda_workspace");
     checks.between("multiprocessors", multiprocessors, 1, kMostMultiprocessors);
-    return bn_relu_cuda_sums(shape_of(checks, "float32", pixels, channels), multiprocessors);
+    return bn_relu_cuda_workspace(shape_of(checks, "float32", pixels, channels), multiprocessors);
 }
 
 // `parameters`: weight, bias, running mean, running variance, and the number of batches.
@@ -59,9 +59,8 @@ NormParameters parameters_of(const Checks& checks, const NormShape& shape,
                              float eps) {
     const auto [weight, bias, mean, var, batches] = parameters;
     if ((mean == 0) != (var == 0))
-        checks.refuse("running mean and variance are given both or neither");
-    if (mean != 0 && shape.pixels < 2)
-        checks.refuse("one pixel has no variance");
+        checks.refuse("running mean and variance: one is null; expected both or none");
+    checks.between("pixels", shape.pixels, mean != 0 ? 2 : 1, kMostNormPixels);
     if (mean != 0 && momentum < 0.0f)
         checks.memory("batches", batches, 1);
     return {floats(weight),
@@ -134,7 +133,7 @@ void backward(const std::string& type, int64_t pixels, int64_t channels, Image x
 } // namespace
 
 void bind_bn_relu_cuda(py::module_& module) {
-    module.def("bn_relu_cuda_sums", &sums);
+    module.def("bn_relu_cuda_workspace", &workspace);
     module.def("bn_statistics_cuda", &statistics, WithoutGil());
     module.def("bn_statistics_of_moments_cuda", &statistics_of_moments, WithoutGil());
     module.def("bn_relu_cuda", &forward, WithoutGil());

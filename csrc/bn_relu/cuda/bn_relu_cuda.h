@@ -41,15 +41,16 @@ struct NormParameters {
     float eps;
 };
 
-// Workspace of the kernels that add up: `sums` of bn_relu_cuda_sums floats, and `counters`, an
-// integer for each 16 channels, of any values: they are set to 0 before a launch.
+// Workspace of the kernels that add up, of bn_relu_cuda_workspace elements. The counters may have
+// any values: they are set to 0 before a launch.
 struct NormWorkspace {
     float* sums;
     unsigned* counters;
     int multiprocessors;
 };
 
-int64_t bn_relu_cuda_sums(const NormShape& shape, int multiprocessors);
+// The elements of `sums` and of `counters`.
+Two bn_relu_cuda_workspace(const NormShape& shape, int multiprocessors);
 
 // The functions below launch on `stream` (a cudaStream_t) of the current device; they throw
 // std::runtime_error.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bn_relu/cuda/vectors.h"
+#include "common/cuda/last_block.h"
 
 namespace maskedconv {
 
@@ -84,18 +85,6 @@ __device__ __forceinline__ Part<kWidth> found(const Partials& p, const NormThrea
     return part;
 }
 
-// Whether this block is the last of its channels to come here; all its threads learn it.
-__device__ __forceinline__ bool ends_last(const Partials& p, bool* shared) {
-    __threadfence(); // this thread's sums are visible to all before the count is
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        *shared = atomicAdd(p.counters + blockIdx.y, 1u) == gridDim.x - 1;
-    }
-    __syncthreads();
-    __threadfence();
-    return *shared;
-}
-
 // All pixels' numbers, in row 0 of the one block for which this is true.
 template <int kWidth, template <int> class Part>
 __device__ __forceinline__ bool join_blocks(const Partials& p, const NormThread& t,
@@ -106,7 +95,8 @@ __device__ __forceinline__ bool join_blocks(const Partials& p, const NormThread&
     if (gridDim.x > 1) {
         if (active && t.row == 0)
             leave<kWidth, Part>(p, t, part);
-        if (!ends_last(p, reinterpret_cast<bool*>(shared + kNormThreads)))
+        if (!ends_last(p.counters + blockIdx.y, gridDim.x,
+                       reinterpret_cast<bool*>(shared + kNormThreads)))
             return false;
         part = Part<kWidth>();
         for (int block = t.row; active && block < static_cast<int>(gridDim.x); block += t.rows)

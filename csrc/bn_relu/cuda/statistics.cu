@@ -115,14 +115,15 @@ __global__ void __launch_bounds__(kNormThreads)
 
 } // namespace
 
-int64_t bn_relu_cuda_sums(const NormShape& shape, int multiprocessors) {
-    int64_t most = 0;
+Two bn_relu_cuda_workspace(const NormShape& shape, int multiprocessors) {
+    int64_t blocks = 0, tiles = 0;
     for (int width = 1; width <= 8; width *= 2)
         if (shape.channels % width == 0) {
             const NormGrid grid = norm_grid(shape, width, multiprocessors, kSumWaves);
-            most = std::max<int64_t>(most, grid.pixel_blocks);
+            blocks = std::max<int64_t>(blocks, grid.pixel_blocks);
+            tiles = std::max<int64_t>(tiles, grid.channel_tiles);
         }
-    return most * (2 * int64_t{shape.channels} + 1);
+    return {blocks * (2 * int64_t{shape.channels} + 1), tiles};
 }
 
 void bn_statistics_cuda(const NormShape& shape, const Pixels& x, const NormSum& sum,

@@ -16,34 +16,20 @@ constexpr int kSumWaves = 4, kElementWaves = 8;
 static_assert(kMostNormPixels + kMostMultiprocessors * kElementWaves * kNormThreads - 1 <=
               INT32_MAX);
 
-template <int kBytes> struct alignas(kBytes) Packed {
-    unsigned char bytes[kBytes];
-};
-
-// One access to memory; the address is a multiple of its bytes.
 template <typename T, int kWidth>
 __device__ __forceinline__ void load_vector(const void* data, int64_t offset, float (&to)[kWidth]) {
-    using Access = Packed<sizeof(T) * kWidth>;
-    union {
-        Access packed;
-        T elements[kWidth];
-    } read;
-    read.packed = *reinterpret_cast<const Access*>(static_cast<const T*>(data) + offset);
+    const auto read = load<kWidth>(static_cast<const T*>(data) + offset);
     for (int i = 0; i < kWidth; ++i)
-        to[i] = to_float32(read.elements[i]);
+        to[i] = to_float32(read.values[i]);
 }
 
 template <typename T, int kWidth>
 __device__ __forceinline__ void store_vector(void* data, int64_t offset,
                                              const float (&values)[kWidth]) {
-    using Access = Packed<sizeof(T) * kWidth>;
-    union {
-        Access packed;
-        T elements[kWidth];
-    } written;
+    Vector<T, kWidth> written;
     for (int i = 0; i < kWidth; ++i)
-        written.elements[i] = from_float32<T>(values[i]);
-    *reinterpret_cast<Access*>(static_cast<T*>(data) + offset) = written.packed;
+        written.values[i] = from_float32<T>(values[i]);
+    store(static_cast<T*>(data) + offset, written);
 }
 
 // The numbers of a vector's channels; zeros without a row.
@@ -116,7 +102,7 @@ inline NormGrid norm_grid(const NormShape& shape, int width, int multiprocessors
 
 // Calls `act` with the element type and the width as template arguments.
 template <typename Act> void for_width(const NormShape& shape, int width, Act act) {
-    const auto for_type = [&](auto element) {
+    for_element(shape.type, [&](auto element) {
         using T = decltype(element);
         if constexpr (sizeof(T) == 2) {
             if (width == 8)
@@ -127,12 +113,7 @@ template <typename Act> void for_width(const NormShape& shape, int width, Act ac
         if (width == 2)
             return act(element, std::integral_constant<int, 2>());
         return act(element, std::integral_constant<int, 1>());
-    };
-    if (shape.type == ElementType::float32)
-        return for_type(float{});
-    if (shape.type == ElementType::bfloat16)
-        return for_type(__nv_bfloat16{});
-    return for_type(__half{});
+    });
 }
 
 } // namespace maskedconv

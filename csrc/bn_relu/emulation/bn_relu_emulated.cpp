@@ -22,8 +22,10 @@ struct EmulatedNorm {
 
 extern "C" {
 
-int64_t emulated_sums(const EmulatedNorm* n) {
-    return bn_relu_cuda_sums(n->shape(), n->multiprocessors);
+// The elements of `sums` and `counters`.
+void emulated_workspace(const EmulatedNorm* n, int64_t* sums, int64_t* counters) {
+    const Two elements = bn_relu_cuda_workspace(n->shape(), n->multiprocessors);
+    *sums = elements[0], *counters = elements[1];
 }
 
 int emulated_statistics(const EmulatedNorm* n, const NormSum* sum,

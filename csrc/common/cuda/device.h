@@ -1,15 +1,14 @@
-// The instructions that the kernels use beyond plain CUDA C++, and how a kernel is launched.
+// The instructions that the kernels use beyond plain CUDA C++.
 // Under MASKEDCONV_EMULATION the same names run on the CPU (common/emulation).
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
-#include <string>
+
+#include "common/cuda/launch.h"
 
 #ifdef MASKEDCONV_EMULATION
 #include "common/emulation/emulation.h"
 #else
-#include <cuda_runtime.h>
 
 namespace maskedconv {
 
@@ -117,34 +116,6 @@ __device__ __forceinline__ void add_atomically(unsigned* to, unsigned value) {
 
 // For tests, which then see that a sum of finite products was not finite.
 __device__ __forceinline__ void count_computed_again() {}
-
-inline void check_cuda(cudaError_t error, const char* what) {
-    if (error != cudaSuccess)
-        throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
-}
-
-// Zeros memory for later work on `stream`; a separate node in a captured graph.
-inline void set_to_zero(const char* name, void* memory, int64_t bytes, uintptr_t stream) {
-    check_cuda(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes),
-                               reinterpret_cast<cudaStream_t>(stream)),
-               name);
-}
-
-// Launches on `stream` (a cudaStream_t) of the current device; throws std::runtime_error.
-template <typename Arguments>
-void launch(const char* name, void (*kernel)(Arguments), dim3 grid, int threads, int shared_bytes,
-            uintptr_t stream, Arguments arguments) {
-    constexpr int kAlwaysAllowed = 48 * 1024;
-    const auto function = reinterpret_cast<const void*>(kernel);
-    if (shared_bytes > kAlwaysAllowed)
-        check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        shared_bytes),
-                   name);
-    void* pointers[] = {&arguments};
-    check_cuda(cudaLaunchKernel(function, grid, dim3(threads), pointers, shared_bytes,
-                                reinterpret_cast<cudaStream_t>(stream)),
-               name);
-}
 
 } // namespace maskedconv
 #endif

@@ -1,10 +1,11 @@
-// float32 and the 16-bit element types, each into the other.
+// float32 and the 16-bit element types: each into the other, several at once, and by their name.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include "common/cuda/device.h"
+#include "common/types.h"
 
 namespace maskedconv {
 
@@ -41,6 +42,30 @@ template <> __device__ __forceinline__ uint32_t pack_relu<__nv_bfloat16>(float l
 }
 template <> __device__ __forceinline__ uint32_t pack_relu<__half>(float low, float high) {
     return pack_relu_float16(low, high);
+}
+
+// Elements that are loaded or stored at once: their address is a multiple of all their bytes.
+template <typename T, int kWidth> struct alignas(sizeof(T) * kWidth) Vector {
+    T values[kWidth];
+};
+
+template <int kWidth, typename T> __device__ __forceinline__ Vector<T, kWidth> load(const T* data) {
+    return *reinterpret_cast<const Vector<T, kWidth>*>(data);
+}
+
+template <int kWidth, typename T>
+__device__ __forceinline__ void store(T* data, const Vector<T, kWidth>& vector) {
+    *reinterpret_cast<Vector<T, kWidth>*>(data) = vector;
+}
+
+// Calls body(T()) for the element type.
+template <typename F> void for_element(ElementType type, const F& body) {
+    if (type == ElementType::bfloat16)
+        body(__nv_bfloat16());
+    else if (type == ElementType::float16)
+        body(__half());
+    else
+        body(float());
 }
 
 } // namespace maskedconv

@@ -2,9 +2,8 @@
 #pragma once
 
 #include <cuda.h>
-#include <cuda_runtime.h>
 
-#include "common/cuda/device.h"
+#include "common/cuda/launch.h"
 #include "common/cuda/tensor_map.h"
 
 namespace maskedconv {
@@ -27,8 +26,17 @@ inline auto find_encoder() {
     return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found);
 }
 
+// The driver encodes only in a thread that has a context. PyTorch may have given it none, as in a
+// thread of autograd; to set the device gives it one, and is allowed while a graph is captured.
+inline void ensure_context() {
+    int device;
+    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+    check_cuda(cudaSetDevice(device), "cudaSetDevice");
+}
+
 inline TensorMap encode_tensor_map(const TensorMapArguments& a) {
     static const auto encode = find_encoder();
+    ensure_context();
     const cuuint32_t every[kMapSizes] = {1, 1, 1, 1};
     const auto swizzle =
         a.swizzle == Swizzle::none ? CU_TENSOR_MAP_SWIZZLE_NONE : CU_TENSOR_MAP_SWIZZLE_128B;

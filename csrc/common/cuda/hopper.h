@@ -1,5 +1,5 @@
-// The instructions of sm_90a that kernels use, and how clusters of blocks are launched: barriers in
-// shared memory, copies by the Tensor Memory Accelerator (TMA), products of warpgroups.
+// The instructions of sm_90a that kernels use: barriers in shared memory, copies by the Tensor
+// Memory Accelerator (TMA), products of warpgroups.
 // Under MASKEDCONV_EMULATION the same names run on the CPU (common/emulation/hopper.h).
 //
 // Sources: PTX ISA, "mbarrier", "cp.async.bulk.tensor", "Asynchronous Warpgroup Level Matrix
@@ -15,13 +15,6 @@ namespace maskedconv {
 // The start of a box; coordinates may lie outside of the images, where elements are zeros.
 struct BoxPlace {
     int channel, column, row, image;
-};
-
-struct ClusterLaunch {
-    dim3 grid;
-    int cluster; // blocks side by side in the grid that form one
-    int threads, shared_bytes;
-    uintptr_t stream; // a cudaStream_t of the current device
 };
 
 using Barrier = uint64_t; // in shared memory
@@ -211,25 +204,6 @@ __device__ __forceinline__ float load_from_cluster(const float* here, int rank) 
                  : "r"(shared_address(here)), "r"(rank)
                  : "memory");
     return value;
-}
-
-template <typename Arguments>
-void launch_clusters(const char* name, void (*kernel)(Arguments), const ClusterLaunch& how,
-                     Arguments arguments) {
-    const auto function = reinterpret_cast<const void*>(kernel);
-    check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    how.shared_bytes),
-               name);
-    cudaLaunchAttribute cluster{};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim = {static_cast<unsigned>(how.cluster), 1, 1};
-    cudaLaunchConfig_t config{};
-    config.gridDim = how.grid, config.blockDim = dim3(how.threads);
-    config.dynamicSmemBytes = how.shared_bytes;
-    config.stream = reinterpret_cast<cudaStream_t>(how.stream);
-    config.attrs = &cluster, config.numAttrs = 1;
-    void* pointers[] = {&arguments};
-    check_cuda(cudaLaunchKernelExC(&config, function, pointers), name);
 }
 
 } // namespace maskedconv

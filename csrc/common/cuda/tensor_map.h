@@ -67,7 +67,7 @@ inline const char* tensor_map_refusal(const Images& from, const Box& box, Swizzl
             return "a size is not within 1 to 2^32";
     for (const int64_t stride : {from.column_stride, from.row_stride, from.image_stride})
         if (stride < 0 || stride >= kMostStep / kMapElement)
-            return "pixels, rows or images lie 2^40 bytes apart";
+            return "its pixels, rows or images are 2^40 bytes or more apart";
     const TensorMapArguments a = tensor_map_arguments(from, box, swizzle);
     uint64_t extent = a.sizes[0] * kMapElement;
     for (int i = 0; i < kMapSizes - 1; ++i) {
@@ -76,16 +76,16 @@ inline const char* tensor_map_refusal(const Images& from, const Box& box, Swizzl
         if (a.steps[i] < extent)
             return "its pixels, rows and images do not lie one behind the other";
         if (a.steps[i] >= kMostStep)
-            return "pixels, rows or images lie 2^40 bytes apart";
+            return "its pixels, rows or images are 2^40 bytes or more apart";
         extent = a.steps[i] * a.sizes[i + 1];
     }
     for (const int64_t size : {box.channels, box.columns, box.rows, box.images})
         if (size < 1 || size > kMostBox)
-            return "a part of it is not within 1 to 256 elements wide";
+            return "a size of its copies is not within 1 to 256";
     if (box.channels * kMapElement % kMapAlignment != 0)
-        return "a pixel's part is not a multiple of 16 bytes";
+        return "the bytes of a copied pixel are not a multiple of 16";
     if (swizzle == Swizzle::bytes128 && box.channels * kMapElement > 128)
-        return "a pixel's part is larger than what is swizzled";
+        return "a copied pixel has more than 128 bytes";
     return "";
 }
 

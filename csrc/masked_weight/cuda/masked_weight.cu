@@ -8,16 +8,6 @@ namespace {
 
 constexpr int kWide = 4; // elements of a thread, if their number is a multiple
 
-// Elements that are loaded or stored at once.
-template <typename T, int kWidth> struct alignas(sizeof(T) * kWidth) Vector {
-    T values[kWidth];
-};
-
-template <int kWidth, typename T>
-__device__ __forceinline__ Vector<T, kWidth> load(const T* data, int element) {
-    return *reinterpret_cast<const Vector<T, kWidth>*>(data + element);
-}
-
 struct MaskLaunch {
     MaskTensors tensors;
     KeptScores scores;
@@ -66,6 +56,7 @@ __global__ void __launch_bounds__(kMaskThreads) sums_kernel(const MaskLaunch a) 
 __device__ __forceinline__ float factor_of(const MaskLaunch& a) {
     if (a.tensors.parts == nullptr)
         return static_cast<float>(a.scale);
+    static_assert(kKeptParts <= kMaskThreads, "each part has a thread");
     const int part = static_cast<int>(threadIdx.x);
     const KeptPart sum = sum_of_block(part < a.num_parts ? a.tensors.parts[part] : KeptPart{0, 0});
     return static_cast<float>(sum.magnitudes / (sum.count < 1 ? 1 : sum.count) * a.scale);
@@ -83,8 +74,8 @@ __global__ void __launch_bounds__(kMaskThreads) mask_kernel(const MaskLaunch a) 
         return;
     const int element = static_cast<int>(first);
     const KeptTest is_kept(a.scores);
-    const auto weight = load<kWidth>(a.tensors.weight, element);
-    const auto score = load<kWidth>(a.tensors.score, element);
+    const auto weight = load<kWidth>(a.tensors.weight + element);
+    const auto score = load<kWidth>(a.tensors.score + element);
     Vector<T, kWidth> out;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
@@ -93,7 +84,7 @@ __global__ void __launch_bounds__(kMaskThreads) mask_kernel(const MaskLaunch a) 
         value = key_of(score.values[i]) == kNanKey ? not_a_number() : value;
         out.values[i] = from_float32<T>(is_kept(score.values[i], element + i) ? value : 0.0f);
     }
-    *reinterpret_cast<Vector<T, kWidth>*>(static_cast<T*>(a.tensors.out) + element) = out;
+    store(static_cast<T*>(a.tensors.out) + element, out);
 }
 
 struct GradLaunch {
@@ -109,9 +100,9 @@ __global__ void __launch_bounds__(kMaskThreads) score_grad_kernel(const GradLaun
     if (first >= a.elements)
         return;
     const int element = static_cast<int>(first);
-    const auto grad = load<kWidth>(static_cast<const T*>(a.tensors.grad), element);
-    const auto weight = load<kWidth>(a.tensors.weight, element);
-    const auto score = load<kWidth>(a.tensors.score, element);
+    const auto grad = load<kWidth>(static_cast<const T*>(a.tensors.grad) + element);
+    const auto weight = load<kWidth>(a.tensors.weight + element);
+    const auto score = load<kWidth>(a.tensors.score + element);
     Vector<float, kWidth> out;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
@@ -120,7 +111,7 @@ __global__ void __launch_bounds__(kMaskThreads) score_grad_kernel(const GradLaun
         const float factor = size * (is_nan ? not_a_number() : sign(score.values[i]));
         out.values[i] = factor * a.scale * to_float32(grad.values[i]);
     }
-    *reinterpret_cast<Vector<float, kWidth>*>(a.tensors.out + element) = out;
+    store(a.tensors.out + element, out);
 }
 
 // Whether vectors of so many bytes fit.
@@ -131,16 +122,6 @@ bool is_aligned(const void* data, size_t bytes) {
 dim3 grid_of(int64_t elements, int width) {
     const int64_t of_block = int64_t{kMaskThreads} * width;
     return dim3(static_cast<unsigned>((elements + of_block - 1) / of_block));
-}
-
-// Calls body(T()) for the element type.
-template <typename F> void for_type(ElementType type, const F& body) {
-    if (type == ElementType::bfloat16)
-        body(__nv_bfloat16());
-    else if (type == ElementType::float16)
-        body(__half());
-    else
-        body(float());
 }
 
 // The elements of a part, so many that there are at most kKeptParts of them.
@@ -162,7 +143,7 @@ void masked_weight_cuda(const MaskTensors& tensors, const MaskMemory& memory,
     if (tensors.parts != nullptr)
         launch("masked_weight", &sums_kernel, dim3(static_cast<unsigned>(num_parts)), kMaskThreads,
                kSharedBytes, stream, a);
-    for_type(type, [&](auto element) {
+    for_element(type, [&](auto element) {
         using T = decltype(element);
         const bool wide = elements % kWide == 0 && is_aligned(tensors.weight, 16) &&
                           is_aligned(tensors.score, 16) &&
@@ -176,7 +157,7 @@ void masked_weight_cuda(const MaskTensors& tensors, const MaskMemory& memory,
 void score_grad_cuda(const ScoreGradTensors& tensors, int64_t elements, bool binary, float scale,
                      ElementType type, uintptr_t stream) {
     const GradLaunch a{tensors, static_cast<int>(elements), binary, scale};
-    for_type(type, [&](auto element) {
+    for_element(type, [&](auto element) {
         using T = decltype(element);
         const bool wide = elements % kWide == 0 && is_aligned(tensors.weight, 16) &&
                           is_aligned(tensors.score, 16) && is_aligned(tensors.out, 16) &&

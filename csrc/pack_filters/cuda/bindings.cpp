@@ -40,6 +40,7 @@ void pack_filters_on_cuda(uintptr_t out, Four out_strides, const std::string& ou
 
 void bind_pack_filters_cuda(py::module_& module) {
     module.def("pack_filters_cuda", &pack_filters_on_cuda, WithoutGil());
+    module.def("pack_filters_cuda_error", &pack_filters_cuda_error, WithoutGil());
 }
 
 } // namespace maskedconv

@@ -13,11 +13,6 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWide = 4; // elements of a thread, if they lie side by side
 
-// Elements that are loaded or stored at once.
-template <typename T, int kWidth> struct alignas(sizeof(T) * kWidth) Vector {
-    T values[kWidth];
-};
-
 // Dimensions are in the bank's memory order, the fastest first; `first` is the element of index 0,
 // which a part that begins later has before its data. The first dimension's strides are from one
 // thread's elements to the next.
@@ -55,13 +50,12 @@ template <typename To, int kWidth> __global__ void pack_filters_kernel(const Pac
         from += index[k] * (learned ? a.learned_layout.strides[k] : a.frozen_layout.strides[k]);
         to += index[k] * a.bank_layout.strides[k];
     }
-    const auto values =
-        *reinterpret_cast<const Vector<float, kWidth>*>((learned ? a.learned : a.frozen) + from);
+    const auto values = load<kWidth>((learned ? a.learned : a.frozen) + from);
     Vector<To, kWidth> packed;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i)
         packed.values[i] = from_float32<To>(values.values[i]);
-    *reinterpret_cast<Vector<To, kWidth>*>(static_cast<To*>(a.bank) + to) = packed;
+    store(static_cast<To*>(a.bank) + to, packed);
 }
 
 // The bank's dimensions from the fastest to the slowest in memory. One of size 1 may have any
@@ -148,12 +142,11 @@ void pack_filters_cuda(const FilterBank& bank, const FilterPart& learned, const 
     if (std::find(bank.shape.begin(), bank.shape.end(), 0) != bank.shape.end())
         return;
     const PackLaunch a = make_launch(bank, learned, frozen, slice_dim, type);
-    if (type == ElementType::bfloat16)
-        launch_pack<__nv_bfloat16>(a, stream);
-    else if (type == ElementType::float16)
-        launch_pack<__half>(a, stream);
-    else
-        launch_pack<float>(a, stream);
+    for_element(type, [&](auto element) { launch_pack<decltype(element)>(a, stream); });
+}
+
+std::string pack_filters_cuda_error() {
+    return kernel_error(reinterpret_cast<const void*>(&pack_filters_kernel<float, 1>));
 }
 
 } // namespace maskedconv

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "common/types.h"
 
@@ -25,5 +26,8 @@ struct FilterBank {
 // Launches on `stream` (a cudaStream_t) of the current device; throws std::runtime_error.
 void pack_filters_cuda(const FilterBank& bank, const FilterPart& learned, const FilterPart& frozen,
                        int slice_dim, ElementType type, uintptr_t stream);
+
+// The error with which the CUDA runtime refuses the kernel on the current device, or an empty text.
+std::string pack_filters_cuda_error();
 
 } // namespace maskedconv

@@ -230,13 +230,9 @@ void weight_grad_cuda(const WeightGrad& p, ElementType type, const CudaLimits& l
     const Plan plan = plan_weight_grad(p, type, limits.multiprocessors, limits.shared_bytes);
     if (plan.splits == 0)
         throw std::runtime_error(
-            "weight_grad: no room in shared memory, or in a grid, for this problem");
-    if (type == ElementType::float32)
-        launch_kernels<float>(p, plan, workspace, stream);
-    else if (type == ElementType::bfloat16)
-        launch_kernels<__nv_bfloat16>(p, plan, workspace, stream);
-    else
-        launch_kernels<__half>(p, plan, workspace, stream);
+            "weight_grad: the problem does not fit into shared memory or into a grid");
+    for_element(
+        type, [&](auto element) { launch_kernels<decltype(element)>(p, plan, workspace, stream); });
 }
 
 } // namespace maskedconv

@@ -5,13 +5,12 @@ Forward is one launch, backward two.
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from maskedconv.ops import native
+from maskedconv.ops import devices, native
 from maskedconv.ops.bn_relu.problem import (
     NO_MEMORY,
     BackwardMemory,
@@ -29,7 +28,6 @@ DEVICES: tuple[str, ...] = ("cuda",)
 DETERMINISTIC = True
 _MOST_PIXELS = 2**31 - 2**24  # kMostNormPixels of csrc/bn_relu/cuda/bn_relu_cuda.h
 _MOST_CHANNELS = 2**16
-_TILE = 16  # channels, at least, for which blocks that have ended are counted
 
 
 class Workspace(NamedTuple):
@@ -131,13 +129,11 @@ def workspace_of(input: Tensor) -> Workspace:
     """For sums over all pixels of ``input``."""
     size = multiprocessors(input.device)
     _, pixels, channels = shape_of(input)
-    sums = native.loaded().bn_relu_cuda_sums(pixels, channels, size)
-    words = sums + -(-channels // _TILE)
-    return Workspace(torch.empty(words, dtype=torch.float32, device=input.device), sums, size)
+    sums, counters = native.loaded().bn_relu_cuda_workspace(pixels, channels, size)
+    memory = torch.empty(sums + counters, dtype=torch.float32, device=input.device)
+    return Workspace(memory, sums, size)
 
 
-@functools.cache
 def multiprocessors(device: torch.device) -> int:
     """How many the GPU has."""
-    properties: Any = torch.cuda.get_device_properties(device)
-    return int(properties.multi_processor_count)
+    return int(devices.properties_of(device).multi_processor_count)

@@ -28,7 +28,7 @@ def run(problem: StatisticsProblem) -> Tensor:
     if out is None:
         out = torch.empty((5, channels), dtype=torch.float32, device=input.device)
     table = image_of_rows(out, channels)
-    known = None if moments is None else image_of_rows(moments, channels)
+    known = None if moments is None else image_of_rows(moments, channels, rows=2)
     weight, bias = of_channels(weight, channels), of_channels(bias, channels)
     mean, var, batches, momentum = running or (None, None, None, 0.0)
     if momentum is None and batches is not None:

@@ -110,7 +110,7 @@ class StatisticsProblem(NamedTuple):
             return reason
         for tensor in self.tensors():
             if tensor.dtype != self.input.dtype:
-                return f"the input is {self.input.dtype}, what is added to it {tensor.dtype}"
+                return f"the input is {self.input.dtype}, a tensor of its sum {tensor.dtype}"
             if reason := cannot_take(tensor):
                 return reason
         return ""

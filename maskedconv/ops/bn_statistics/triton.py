@@ -32,10 +32,11 @@ def run(problem: StatisticsProblem) -> Tensor:
     input, weight, bias, _, running, moments, out, *_ = problem
     channels = input.size(1)
     weight, bias = of_channels(weight, channels), of_channels(bias, channels)
-    for table in (moments, out):
-        if table is not None:
-            check_rows(table, channels)
-    if out is None:
+    if moments is not None:
+        check_rows(moments, channels, rows=2)
+    if out is not None:
+        check_rows(out, channels)
+    else:
         out = torch.empty((5, channels), dtype=torch.float32, device=input.device)
     # The mean over all batches moves by a fraction that is on the device.
     in_kernel = running is not None and running.momentum is not None

@@ -46,6 +46,8 @@ def cannot_run(problem: WeightGradProblem) -> str:
         )
     if torch.cuda.get_device_capability(input.device) != (9, 0):
         return f"its kernel is for compute capability 9.0, which {input.device} does not have"
+    if reason := native.why_no_code_for(input.device):
+        return reason
     if reason := outside_the_kernels(problem):
         return reason
     limits = gpu.limits_of(input.device)

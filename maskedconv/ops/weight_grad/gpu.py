@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from maskedconv.ops import native
+from maskedconv.ops import devices, native
 from maskedconv.ops.channels import of_channels
 from maskedconv.ops.plain import address
 from maskedconv.ops.weight_grad.problem import WeightGradProblem
@@ -21,10 +20,9 @@ class Limits(NamedTuple):
     shared_bytes: int  # limit of one block
 
 
-@functools.cache
 def limits_of(device: torch.device) -> Limits:
     """The limits of ``device``."""
-    properties: Any = torch.cuda.get_device_properties(device)
+    properties = devices.properties_of(device)
     return Limits(properties.multi_processor_count, properties.shared_memory_per_block_optin)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from maskedconv.ops import triton_runtime
+from maskedconv.ops import devices, triton_runtime
 from maskedconv.ops.weight_grad import gpu, triton_config
 from maskedconv.ops.weight_grad.problem import WeightGradProblem, outside_the_kernels
 
@@ -59,12 +58,11 @@ def _in_reach(tensor: Tensor) -> bool:
     return span < _INT32 and pixels < _INT32 - 2**16
 
 
-@functools.cache
 def _processors(device: torch.device) -> int:
     """Multiprocessors of a GPU; for the interpreter, a number that splits small problems."""
     if device.type == "cpu":
         return 4
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+    return int(devices.properties_of(device).multi_processor_count)
 
 
 def run(problem: WeightGradProblem) -> Tensor:

@@ -184,14 +184,14 @@ inline const char* sizes_refusal(const WeightGrad& p, ElementType type, const Cu
         if (size > kMostSize)
             return "a size is above 2^29";
     if (p.batch * p.input.rows > kMostSize / p.input.columns)
-        return "it counts no more than 2^29 pixels";
+        return "it is for at most 2^29 pixels";
     for (const int64_t dilation : {p.dilation.rows, p.dilation.columns})
         if (dilation > kMostBox)
-            return "what a tile meets of the gradient is not within one copy";
+            return "a dilation is above 256";
     Plan plan{};
     choose_tile(p, plan);
     if (plan.halo_rows > kMostBox || plan.halo_columns > kMostBox)
-        return "what a tile meets of the gradient is not within one copy";
+        return "a tile needs more than 256 rows or columns of the gradient";
     const Plan made = make_plan(p, limits);
     if (made.shared_bytes == 0)
         return "its tiles do not fit into shared memory";

@@ -3,6 +3,7 @@
 // of the clusters.
 #pragma once
 
+#include "common/cuda/last_block.h"
 #include "weight_grad/cuda/finish.h"
 #include "weight_grad/wgmma/cuda/pipeline.h"
 
@@ -42,19 +43,6 @@ __device__ __forceinline__ float sum_of_clusters(const Arguments& a, const Part&
     return sum;
 }
 
-// Whether this block is the last with its part; all its threads learn it.
-__device__ __forceinline__ bool ends_last(const Arguments& a, const Part& part, bool* shared) {
-    __threadfence(); // this thread's sums are visible to all before the count is
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        unsigned* counter = a.counters + part.position * a.plan.cluster + part.rank;
-        *shared = atomicAdd(counter, 1u) == static_cast<unsigned>(a.plan.clusters) - 1;
-    }
-    __syncthreads();
-    __threadfence();
-    return *shared;
-}
-
 // Writes an element of the gradient. If it is not finite, it is computed again: see finish.h.
 template <typename T, int kSide, int kFilterBlocks>
 __device__ __forceinline__ void write_element(const Arguments& a, int i, float sum) {
@@ -90,7 +78,9 @@ __device__ __forceinline__ void add_blocks(const Arguments& a, const SharedStage
             *partial(a, part, cluster, i) = sum;
     }
     cluster_sync(); // no block reads another's shared memory from here on: it may end
-    if (alone || !ends_last(a, part, reinterpret_cast<bool*>(shared.memory)))
+    if (alone ||
+        !ends_last(a.counters + part.position * a.plan.cluster + part.rank,
+                   static_cast<unsigned>(a.plan.clusters), reinterpret_cast<bool*>(shared.memory)))
         return;
 #pragma unroll 1
     for (int i = part.first + thread; i < part.first + part.count; i += threads)
