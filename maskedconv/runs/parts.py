@@ -1,4 +1,7 @@
-"""The parts of a run's configuration besides training: model, method, data. Needs no torch."""
+"""The parts of a run's configuration besides training: model, method, data. Needs no torch.
+
+``RunConfig`` calls the check of each part.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +39,6 @@ class ModelConfig:
     init: str = "he"
     dropout: float = 0.0
     options: Options = ()
-
-    def __post_init__(self) -> None:
-        self._check_model()
 
     def _check_model(self) -> None:
         check_choice("init", self.init, INITS)
@@ -78,9 +78,6 @@ class MethodConfig:
     bn_learned: bool = True
     method: str = SLICE
     method_options: Options = ()
-
-    def __post_init__(self) -> None:
-        self._check_method()
 
     def _check_method(self) -> None:
         check_learned(self.learned)
@@ -144,9 +141,6 @@ class DataConfig:
     dataset: str
     subset: int | None = None
     test_subset: int | None = None
-
-    def __post_init__(self) -> None:
-        self._check_data()
 
     def _check_data(self) -> None:
         for name in ("subset", "test_subset"):

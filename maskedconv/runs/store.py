@@ -18,8 +18,8 @@ from typing import Any
 
 from maskedconv.io import StoreError, remove_partial_files, replace_file
 from maskedconv.runs import formats
-from maskedconv.runs.formats import SCHEMA
-from maskedconv.runs.row import Row, read_row, write_row
+from maskedconv.runs.formats import SCHEMA, read_row, write_row
+from maskedconv.runs.row import Row
 from maskedconv.schema import SchemaError, read_json
 
 __all__ = ["Loaded", "Store", "StoreError", "is_final"]
