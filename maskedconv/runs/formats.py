@@ -40,8 +40,8 @@ def read_row(line: bytes, place: str) -> Row:
 
 
 def write_row(row: Row) -> bytes:
-    """The line of a row, with a newline; numbers that are not finite become null."""
-    return json.dumps(_finite({"schema": SCHEMA, **row}), allow_nan=False).encode() + b"\n"
+    """The line of a row; numbers that are not finite become null."""
+    return json.dumps(_finite({"schema": SCHEMA, **row}), allow_nan=False).encode()
 
 
 def _finite(value: Any) -> Any:
