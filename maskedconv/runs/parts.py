@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from maskedconv.checks import check_choice, check_int, check_number
+from maskedconv.checks import check_choice, check_dropout, check_int
 from maskedconv.slices import check_frozen, check_learned, check_slice_dim
 
 TRAINED = ("all", "bn", "conv1", "block1", "block2", "block3", "shortcuts", "fc")
@@ -42,9 +42,7 @@ class ModelConfig:
 
     def _check_model(self) -> None:
         check_choice("init", self.init, INITS)
-        object.__setattr__(self, "dropout", check_number("dropout", self.dropout))
-        if self.dropout >= 1:
-            raise ValueError(f"dropout is {self.dropout}; expected a number below 1")
+        object.__setattr__(self, "dropout", check_dropout(self.dropout))
         options = _sorted_options("option", self.options)
         if taken := sorted({name for name, _ in options} & _NO_OPTIONS):
             raise ValueError(

@@ -66,7 +66,7 @@ def test_an_unknown_name_lists_the_networks() -> None:
         ("wrn_10_1", {"dropout": 1.0}, ValueError, "dropout is 1.0"),
         ("wrn_10_1", {"dropout": "0"}, TypeError, "dropout is '0'"),
         ("wrn_10_1", {"in_channels": 0}, ValueError, "in_channels is 0"),
-        ("densenet_bc_16_12", {"image_size": 3}, ValueError, "image_size is 3; expected .* >= 4"),
+        ("densenet_bc_16_12", {"image_size": 3}, ValueError, "image_size is 3; .*least 4"),
         ("vgg19", {"width": 0}, ValueError, "width is 0"),
         ("vgg19", {"width": math.inf}, ValueError, "width is inf"),
         ("vgg19", {"width": True}, TypeError, "width is True"),
