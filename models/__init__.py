@@ -109,7 +109,7 @@ def create(
     """
     family, arguments = parse(name)
     if seed is not None:
-        check_count("seed", seed, minimum=0)
+        seed = check_count("seed", seed, minimum=0)
     from maskedconv import methods
 
     given = {"learned": learned, "slice_dim": slice_dim, "frozen": frozen}

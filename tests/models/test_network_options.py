@@ -7,7 +7,9 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from maskedconv import models
 
@@ -78,6 +80,11 @@ def test_bad_arguments_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         models.create(name, **arguments)
+
+
+def test_a_seed_may_be_an_integer_of_numpy() -> None:
+    ours, theirs = (models.create("resnet_8", seed=seed) for seed in (3, np.int64(3)))
+    assert torch.equal(ours.fc.weight, theirs.fc.weight)
 
 
 def test_names_and_options_are_known_without_torch() -> None:
