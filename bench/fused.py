@@ -23,7 +23,7 @@ from bench.saved_bytes import saved_bytes
 from bench.timing import ratio, time_together
 from maskedconv import convert_, fuse_
 from maskedconv.fusion.attached import attach
-from maskedconv.training.memory import peak_resident
+from maskedconv.runs.peak_memory import peak_resident
 
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "torchvision resnet18": torchvision.models.resnet18,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -240,20 +239,16 @@ def main() -> None:
     parser.add_argument("--network", default="wrn_28_10")
     parser.add_argument("--learned", type=float, default=0.1)
     parser.add_argument("--plain", action="store_true", help="plain modules instead")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         module = emulation.build_module(Path(folder))
         entries = count_step(arguments.network, arguments.learned, arguments.plain, module)
-    rows = summary(entries)
     print(f"{'operator':32} {'launches':>8} {'MB':>9} {'GFLOP':>8} {'bound_us':>9}")
-    for row in rows:
+    for row in summary(entries):
         print(
             f"{row['operator']:32} {row['launches']:8} {row['MB']:9.1f} {row['GFLOP']:8.1f} "
             f"{row['bound_us']:9.1f}"
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.gpu_check import plan, shapes
-from bench.gpu_check.problems import by_name
+from bench.gpu_check.problems import by_name, weight_grad_problem
 from bench.gpu_check.shapes import Shape
 from bench.gpu_check.training_steps import BATCH as CHECKED_BATCH
 from bench.gpu_check.training_steps import LEARNED
@@ -35,7 +35,6 @@ from bench.launches import (
 )
 from bench.launches_model import Plan, counts_of, optimizer_step, predict, work_of
 from maskedconv import BNReLUConv2d, MaskedConv2d, count_parameters, models
-from maskedconv.ops.geometry import ConvGeometry
 from maskedconv.ops.weight_grad import WeightGradProblem
 from tests.support import emulation
 
@@ -52,17 +51,7 @@ VARIANTS = {"references": (False, "reference"), "kernels": (False, "cuda"), "pla
 
 def meta_problem(shape: Shape) -> WeightGradProblem:
     """The weight gradient of a shape of gpu_check, without memory."""
-
-    def images(channels: int, size: int) -> Tensor:
-        wide = torch.empty(shape.batch, size, size, channels, dtype=torch.bfloat16, device="meta")
-        return wide.permute(0, 3, 1, 2)
-
-    input = images(shape.pitch or shape.channels, shape.size)[:, : shape.channels]
-    scale = torch.empty(shape.channels, device="meta") if shape.prologue else None
-    geometry = ConvGeometry((shape.stride,) * 2, (shape.padding,) * 2, (1, 1), 1)
-    bank = torch.Size((shape.filters, shape.channels, shape.kernel, shape.kernel))
-    grad = images(shape.out_channels, shape.out_size)
-    return WeightGradProblem(input, grad, bank, 0, geometry, scale, scale)
+    return weight_grad_problem(shape, device="meta")
 
 
 def count_layer(shape: Shape, variant: str, module: Any) -> list[Launches]:

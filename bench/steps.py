@@ -25,7 +25,7 @@ from bench.results import Row, row
 from bench.saved_bytes import of_network
 from bench.timing import release_freed_memory, time_together
 from maskedconv import count_parameters, merge_, models
-from maskedconv.training.memory import peak_resident
+from maskedconv.runs.peak_memory import peak_resident
 
 BATCH = {"cpu": 32, "cuda": 128}
 SETTINGS = ((0.1, "random"), (0.4, "random"), (0.1, "zero"), (1.0, "random"))

@@ -11,23 +11,14 @@ import time
 
 import torch
 
-from bench.layers import Layer, tensors
+from bench.gpu_check.problems import problem_of
+from bench.gpu_check.shapes import Shape
 from bench.timing import quantiles
-from maskedconv.ops.geometry import ConvGeometry
 from maskedconv.ops.weight_grad import WeightGradProblem, native
 from maskedconv.training.memory import keep_freed_memory
 
 ROUNDS = 60
 BESIDE = 8_000_000  # floats read and written before a call with cold caches
-
-
-def problem_of(layer: Layer, filters: int, prologue: bool) -> WeightGradProblem:
-    """The gradient of the first filters; ``prologue`` puts BatchNorm and ReLU in front."""
-    x, grad = tensors(layer, "cpu", torch.float32)
-    shape = torch.Size((filters, layer.in_channels, layer.kernel, layer.kernel))
-    geometry = ConvGeometry((layer.stride,) * 2, (layer.padding,) * 2, (1, 1), 1)
-    affine = torch.rand(2, layer.in_channels).unbind() if prologue else (None, None)
-    return WeightGradProblem(x, grad, shape, 0, geometry, *affine)
 
 
 def milliseconds(problem: WeightGradProblem, cold: bool) -> float:
@@ -52,14 +43,14 @@ def main() -> None:
     parser.add_argument("--prologue", action="store_true", help="BatchNorm and ReLU in front")
     arguments = parser.parse_args()
     keep_freed_memory()
-    layer = Layer(
-        arguments.in_channels, arguments.out_channels, arguments.size, arguments.kernel,
-        arguments.batch, arguments.stride,
-    )  # fmt: skip
     for filters in arguments.filters:
-        problem = problem_of(layer, filters, arguments.prologue)
+        shape = Shape(
+            arguments.in_channels, arguments.out_channels, arguments.size, arguments.kernel,
+            filters, arguments.stride, arguments.batch, 0, arguments.prologue, "float32",
+        )  # fmt: skip
+        problem = problem_of(shape, "cpu")
         warm, cold = (milliseconds(problem, cold) for cold in (False, True))
-        print(f"{layer}, {filters} filters: warm {warm:.3f} ms, cold {cold:.3f} ms")
+        print(f"{shape}, batch {shape.batch}: warm {warm:.3f} ms, cold {cold:.3f} ms")
 
 
 if __name__ == "__main__":

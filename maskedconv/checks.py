@@ -12,7 +12,14 @@ def check_choice(argument: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def check_int(argument: str, value: int, smallest: int, largest: int | None = None) -> int:
+def check_flag(argument: str, value: object) -> bool:
+    """Returns ``value``; TypeError unless it is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument} is {value!r}; expected a bool")
+    return value
+
+
+def check_int(argument: str, value: object, smallest: int, largest: int | None = None) -> int:
     """Returns ``value``; TypeError unless it is an int, ValueError if it is out of the range."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{argument} is {value!r} ({type(value).__name__}); expected an int")
@@ -23,13 +30,21 @@ def check_int(argument: str, value: int, smallest: int, largest: int | None = No
     return value
 
 
-def check_number(argument: str, value: float) -> float:
+def check_number(argument: str, value: object) -> float:
     """Returns ``value`` as a float; an error unless it is a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{argument} is {value!r} ({type(value).__name__}); expected a number")
-    if not 0 <= value < float("inf"):
+    number = float(value)
+    if not 0 <= number < float("inf"):
         raise ValueError(f"{argument} is {value}; expected a finite number >= 0")
-    return float(value)
+    return number
+
+
+def check_dropout(dropout: object) -> float:
+    """Returns ``dropout`` as a float; an error unless it is a probability in [0, 1)."""
+    if (probability := check_number("dropout", dropout)) >= 1:
+        raise ValueError(f"dropout is {dropout}; expected a number below 1")
+    return probability
 
 
 def check_fraction(argument: str, value: object) -> float:

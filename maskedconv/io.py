@@ -1,4 +1,7 @@
-"""Atomic file writing: a file is replaced completely or not at all. Does not import torch."""
+"""Atomic file writing: a file is replaced completely or not at all. Also appends lines.
+
+Does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +46,26 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Writes ``content`` to ``path`` atomically; errors as :func:`replacing`."""
     with replacing(path) as file:
         file.write(content)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Appends ``line`` and a newline in one write, and waits until they are on disk.
+
+    Raises:
+        OSError: the file cannot be written.
+        StoreError: not all of the line was written.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        content, size = line + b"\n", os.fstat(handle).st_size
+        if size and os.pread(handle, 1, size - 1) != b"\n":
+            # A killed writer left a partial line: end it, so that ours stays readable.
+            content = b"\n" + content
+        if os.write(handle, content) != len(content):
+            raise StoreError(f"{path}: the line is incomplete; is the disk full?")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def check_replaceable(path: Path) -> None:

@@ -10,7 +10,7 @@ import json
 import math
 import reprlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NotRequired, get_args, get_origin, get_type_hints, is_typeddict
 
 Schema = Callable[[Any], None]
 
@@ -166,10 +166,11 @@ def record(
 ) -> Schema:
     """An object with every key of ``required``; ``others`` are checked if present.
 
-    Unknown keys are accepted, because a later version may have written them.
+    Unknown keys are accepted, because a later version may have written them. A key in both has the
+    schema of ``required``.
     """
     required = required or {}
-    known = {**required, **(others or {})}
+    known = {**(others or {}), **required}
 
     def check(value: Any) -> None:
         entries = _entries(value)
@@ -181,6 +182,42 @@ def record(
                 _check_entry(key, entries[key], schema)
 
     return check
+
+
+_OF_SCALARS: dict[Any, Schema] = {
+    str: text,
+    bool: flag,
+    int: count,
+    float: number,
+    float | int: number,
+}
+
+
+def schema_of(kind: Any, own: Mapping[Any, Schema]) -> Schema:
+    """The schema of a type: a scalar, ``X | None``, a list, a dict, a TypedDict, or one of ``own``.
+
+    An ``int`` is a :func:`count`; a ``tuple[X, ...]`` is a list in JSON.
+    """
+    if kind in own or kind in _OF_SCALARS:
+        return own[kind] if kind in own else _OF_SCALARS[kind]
+    if is_typeddict(kind):
+        fields = fields_of(kind, own)
+        hints = get_type_hints(kind, include_extras=True)
+        needed = [name for name in fields if get_origin(hints[name]) is not NotRequired]
+        return record({name: fields[name] for name in needed}, fields)
+    arguments = get_args(kind)
+    if type(None) in arguments:
+        (other,) = (one for one in arguments if one is not type(None))
+        return optional(schema_of(other, own))
+    if get_origin(kind) is dict:
+        return mapping_of(schema_of(arguments[1], own))
+    assert get_origin(kind) in (list, tuple), kind
+    return list_of(schema_of(arguments[0], own))
+
+
+def fields_of(kind: type, own: Mapping[Any, Schema]) -> dict[str, Schema]:
+    """The schema of each annotated field of a class, as :func:`schema_of`."""
+    return {name: schema_of(hint, own) for name, hint in get_type_hints(kind).items()}
 
 
 def _check_entry(key: str, value: Any, schema: Schema) -> None:

@@ -203,7 +203,7 @@ def _print_result(row: Row, store: Store | None) -> None:
     print(
         f"last {row['last_top1']:.2f} %, {best}, "
         f"{row['learned_parameters']:,} of {row['total_parameters']:,} parameters learned, "
-        f"{duration(row['seconds'])}",
+        f"{duration(row['seconds'] or 0.0)}",
         flush=True,
     )
     if store is not None and "weights" in row:

@@ -10,8 +10,8 @@ import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from maskedconv.checks import check_choice
-from maskedconv.models.checks import check_count, check_flag
+from maskedconv.checks import check_choice, check_flag
+from maskedconv.models.checks import check_count
 from maskedconv.models.data_shape import DataShape
 from maskedconv.models.recipe import Recipe
 from maskedconv.models.registry import NAMES, Family, parse
@@ -109,7 +109,7 @@ def create(
     """
     family, arguments = parse(name)
     if seed is not None:
-        check_count("seed", seed, minimum=0)
+        seed = check_count("seed", seed, minimum=0)
     from maskedconv import methods
 
     given = {"learned": learned, "slice_dim": slice_dim, "frozen": frozen}

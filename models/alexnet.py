@@ -8,19 +8,11 @@ from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_width, scaled
 from maskedconv.models.data_shape import DataShape
 from maskedconv.models.layers import max_pool
-from maskedconv.models.recipe import Recipe
+from maskedconv.models.vgg import RECIPE as VGG_RECIPE
 
 # The authors' runs (arXiv 1802.00844), whose reference for all weights has a learning rate of .01.
 # According to the paper, the network fails at .1 if few of its filters are learned.
-RECIPE = Recipe(
-    epochs=164,
-    batch_size=128,
-    lr=0.1,
-    momentum=0.9,
-    weight_decay=1e-4,
-    milestones=(81, 122),
-    gamma=0.1,
-)
+RECIPE = VGG_RECIPE
 
 # out_channels, kernel_size, stride, padding, whether a max-pool follows
 _LAYERS = (

@@ -13,8 +13,9 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskedconv.checks import check_flag
 from maskedconv.methods import LayerFactory
-from maskedconv.models.checks import check_flag, check_width, scaled
+from maskedconv.models.checks import check_width, scaled
 from maskedconv.models.data_shape import DataShape
 from maskedconv.models.initialisation import draw_weight_, he_normal_, uniform_gamma_
 from maskedconv.models.layers import global_average, norm_relu, projection

@@ -5,25 +5,18 @@ Training and the lack of biases follow Ramanujan et al. 2019 (arXiv 1911.13299).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_width, scaled
+from maskedconv.models.conv import RECIPE as CONV_RECIPE
 from maskedconv.models.data_shape import DataShape
 from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import global_average, make_activation, projection
-from maskedconv.models.recipe import Recipe
 
-RECIPE = Recipe(
-    epochs=100,
-    batch_size=256,
-    lr=0.1,
-    momentum=0.9,
-    weight_decay=5e-4,
-    milestones=(),
-    gamma=1.0,
-    schedule="cosine",
-)
+RECIPE = replace(CONV_RECIPE, batch_size=256, weight_decay=5e-4)
 _CHANNELS = (64, 128, 256, 512)
 
 

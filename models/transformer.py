@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskedconv.checks import check_flag
 from maskedconv.methods import LayerFactory
 from maskedconv.models.attention import (
     Attention,
@@ -21,7 +22,6 @@ from maskedconv.models.attention import (
     FeedForward,
     positions,
 )
-from maskedconv.models.checks import check_flag
 from maskedconv.models.data_shape import DataShape
 from maskedconv.models.initialisation import draw_weight_
 from maskedconv.models.recipe import Recipe

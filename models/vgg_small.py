@@ -9,21 +9,12 @@ from torch import Tensor, nn
 
 from maskedconv.methods import LayerFactory
 from maskedconv.models.checks import check_width, scaled
+from maskedconv.models.conv import RECIPE as CONV_RECIPE
 from maskedconv.models.data_shape import DataShape
 from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import make_activation, max_pool
-from maskedconv.models.recipe import Recipe
 
-RECIPE = Recipe(
-    epochs=100,
-    batch_size=128,
-    lr=0.1,
-    momentum=0.9,
-    weight_decay=1e-4,
-    milestones=(),
-    gamma=1.0,
-    schedule="cosine",
-)
+RECIPE = CONV_RECIPE
 _CHANNELS = (128, 256, 512)
 
 

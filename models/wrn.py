@@ -8,9 +8,9 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskedconv.checks import check_dropout
 from maskedconv.functional.batch_norm import is_intercepted
 from maskedconv.methods import LayerFactory
-from maskedconv.models.checks import check_dropout
 from maskedconv.models.data_shape import DataShape
 from maskedconv.models.initialisation import he_normal_
 from maskedconv.models.layers import global_average

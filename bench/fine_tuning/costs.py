@@ -26,7 +26,7 @@ from bench.fine_tuning.ways import (
 )
 from bench.saved_bytes import saved_bytes
 from bench.timing import Samples, time_together
-from maskedconv.training.memory import peak_resident
+from maskedconv.runs.peak_memory import peak_resident
 
 RATE = 1e-3
 # Gradient and AdamW's two averages, in float32.

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from maskedconv.io import append_line
+
 Row = dict[str, Any]
 
 
@@ -23,6 +25,5 @@ class Rows:
 
     def add(self, row: Row) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(self._path, json.dumps(row).encode())
         self._rows.append(row)

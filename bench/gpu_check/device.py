@@ -5,17 +5,15 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.timing import flush_cache
 from maskedconv.ops.timing import CudaQueue, Times, queued_times
+from maskedconv.runs.peak_memory import peak_resident, reset_peak
 from maskedconv.training.cuda_graphs import CudaGraphs
-from maskedconv.training.memory import peak_resident
 
 Function = Callable[[], object]
 
@@ -150,8 +148,7 @@ class Rehearsed(Device):
         return function
 
     def reset_peak(self) -> None:
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+        reset_peak(torch.device("cpu"))
 
     def peak(self) -> int:
         return peak_resident()

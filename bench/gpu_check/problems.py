@@ -22,22 +22,24 @@ def by_name(shapes: tuple[Shape, ...], name: str) -> Shape:
 @functools.lru_cache(maxsize=1)
 def problem_of(shape: Shape, device_name: str) -> WeightGradProblem:
     """The problem of a shape, always with the same values; cached for the next case."""
-    device, dtype = torch.device(device_name), getattr(torch, shape.dtype)
-    generator = torch.Generator(device).manual_seed(0)
+    generator = torch.Generator(device_name).manual_seed(0)
+    return weight_grad_problem(shape, device=device_name, generator=generator)
+
+
+def weight_grad_problem(shape: Shape, **options: Any) -> WeightGradProblem:
+    """The problem of a shape with random values.
+
+    Args:
+        options: of ``torch.randn`` and ``torch.rand``, such as the device.
+    """
 
     def images(channels: int, size: int) -> Tensor:
-        values = torch.randn(
-            shape.batch, size, size, channels, generator=generator, device=device
-        ).to(dtype)
-        return values.permute(0, 3, 1, 2)
+        values = torch.randn(shape.batch, size, size, channels, **options)
+        return values.to(getattr(torch, shape.dtype)).permute(0, 3, 1, 2)
 
     input = images(shape.pitch or shape.channels, shape.size)[:, : shape.channels]
     grad = images(shape.out_channels, shape.out_size)
-    affine = (
-        torch.rand(2, shape.channels, generator=generator, device=device).unbind()
-        if shape.prologue
-        else (None, None)
-    )
+    affine = torch.rand(2, shape.channels, **options).unbind() if shape.prologue else (None, None)
     geometry = ConvGeometry((shape.stride,) * 2, (shape.padding,) * 2, (1, 1), 1)
     bank = torch.Size((shape.filters, shape.channels, shape.kernel, shape.kernel))
     return WeightGradProblem(input, grad, bank, 0, geometry, *affine)

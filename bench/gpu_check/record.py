@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
+
+from maskedconv.io import append_line
 
 Row = dict[str, Any]
 # Statuses that count as an answer. A case that was cut off or timed out has none. A case that
@@ -32,17 +33,8 @@ class Record:
         self.path = path
 
     def append(self, row: Row) -> None:
-        """Appends one line; first ends a partial line of a killed process."""
-        text = json.dumps(_plain(row), allow_nan=False) + "\n"
-        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            size = os.fstat(handle).st_size
-            if size and os.pread(handle, 1, size - 1) != b"\n":
-                text = "\n" + text
-            os.write(handle, text.encode())
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        """Appends one line, behind a partial one of a killed process."""
+        append_line(self.path, json.dumps(_plain(row), allow_nan=False).encode())
 
     def rows(self) -> list[Row]:
         """All complete rows; partial lines of killed processes are ignored."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedconv import slices
-from maskedconv.checks import check_choice, check_fraction
+from maskedconv.checks import check_choice, check_flag, check_fraction
 from maskedconv.functional.supermask import MaskPlan, supermask_weight
 from maskedconv.methods.method import Configuration, LayerFactory, Method
 from maskedconv.nn.convertible import arguments_of, check_exact
@@ -105,8 +105,7 @@ class Supermask(Method):
         check_choice("weights", self.weights, (*WEIGHTS, "keep"))
         check_choice("threshold", self.threshold, THRESHOLDS)
         for name in ("scale", "norm_learned"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} is {getattr(self, name)!r}; expected a bool")
+            check_flag(name, getattr(self, name))
         self._mask_settings(self.weights).check_options(binary=self.layer.binary)
 
     def settings(self) -> dict[str, Any]:

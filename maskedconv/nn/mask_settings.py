@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from maskedconv.checks import check_choice, check_fraction, check_int
+from maskedconv.checks import check_choice, check_flag, check_fraction, check_int
 from maskedconv.nn.random_weights import WEIGHTS
 
 THRESHOLDS = ("layer", "global")
@@ -44,8 +44,7 @@ class MaskSettings(NamedTuple):
 
     def checked(self, *, binary: bool) -> MaskSettings:
         """The settings with floats as fractions; TypeError or ValueError if one is invalid."""
-        if not isinstance(self.scale, bool):
-            raise TypeError(f"scale is {self.scale!r}; expected a bool")
+        check_flag("scale", self.scale)
         check_choice("weights", self.weights, WEIGHTS)
         check_choice("threshold", self.threshold, THRESHOLDS)
         self.check_options(binary=binary)

@@ -26,49 +26,22 @@ from maskedconv.training.config import TrainingConfig
 __all__ = ["Option", "RunConfig"]
 
 _KEY = re.compile(r"[0-9a-f]{16}")
+# Fields that checkpoints of earlier versions lack.
+LATER_FIELDS = ("compile", "method", "method_options", "warmup", "test_subset", "processes")
 # The order of the fields in JSON and in reports.
-_ORDER = [
-    "model",
-    "dataset",
-    "learned",
-    "epochs",
-    "batch_size",
-    "lr",
-    "momentum",
-    "weight_decay",
-    "milestones",
-    "gamma",
-    "slice_dim",
-    "frozen",
-    "trained",
-    "bn_learned",
-    "init",
-    "nesterov",
-    "schedule",
-    "dropout",
-    "seed",
-    "subset",
-    "options",
-    "optimizer",
-    "keep",
-    "start",
-    "members",
-    "amp",
-    "compile",
-    "method",
-    "method_options",
-    "warmup",
-    "test_subset",
-    "processes",
-]
-_PAIRS = ("options", "method_options")
+_ORDER = (
+    *("model", "dataset", "learned", "epochs", "batch_size", "lr", "momentum", "weight_decay"),
+    *("milestones", "gamma", "slice_dim", "frozen", "trained", "bn_learned", "init", "nesterov"),
+    *("schedule", "dropout", "seed", "subset", "options", "optimizer", "keep", "start"),
+    *("members", "amp", *LATER_FIELDS),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
     """One training run: model, method, data, training, and its relation to other runs.
 
-    Each base class checks its own fields. A function that needs one part takes that class.
+    Each base class checks its own fields.
 
     Attributes:
         keep: whether the final weights are stored, and described in the row.
@@ -134,13 +107,11 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
             defaults: whether fields at their default are included.
         """
         names = dict.fromkeys((*_ORDER, *(field.name for field in fields(self))))
-        values = {name: getattr(self, name) for name in names}
-        values["milestones"] = list(self.milestones)
-        for pairs in _PAIRS:
-            values[pairs] = [[name, value] for name, value in values[pairs]]
-        if defaults:
-            return values
-        return {name: values[name] for name in names if getattr(self, name) != _default(name)}
+        return {
+            name: _as_lists(getattr(self, name))
+            for name in names
+            if defaults or getattr(self, name) != _default(name)
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunConfig:
@@ -151,8 +122,7 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
             raise ValueError(f"config has unknown fields {', '.join(unknown)}")
         if missing := sorted(required - set(values)):
             raise ValueError(f"config lacks the fields {', '.join(missing)}")
-        pairs = {name: tuple((n, v) for n, v in values.get(name, ())) for name in _PAIRS}
-        return cls(**{**values, **pairs})
+        return cls(**{name: _as_tuples(value) for name, value in values.items()})
 
     def label(self) -> str:
         """Short text for progress lines, such as ``wrn_28_4 p=.1 random, cifar10, 10 epochs``."""
@@ -197,6 +167,14 @@ class RunConfig(ModelConfig, MethodConfig, DataConfig, TrainingConfig):
 
 def _default(name: str) -> Any:
     return getattr(RunConfig, name, MISSING)
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _texts(options: Options) -> list[str]:

@@ -16,7 +16,7 @@ from maskedconv.counting import count_inference_bytes, count_parameters
 from maskedconv.data import Dataset, Task
 from maskedconv.data.share import WHOLE, Share
 from maskedconv.runs.checkpoints import checkpoint_path
-from maskedconv.runs.config import RunConfig
+from maskedconv.runs.config import LATER_FIELDS, RunConfig
 from maskedconv.runs.ensemble import Fit, freeze_unlearned_, member_epochs, train_members
 from maskedconv.runs.masks import describe_masks
 from maskedconv.runs.norms import describe_norms, norms_row
@@ -116,10 +116,6 @@ class _Told:
         except Exception as error:
             self.error = error
             raise
-
-
-# Fields that older checkpoints lack. At their default they are left out, so that those stay valid.
-_LATER_FIELDS = ("compile", "method", "method_options", "warmup", "test_subset", "processes")
 
 
 def execute(
@@ -259,7 +255,8 @@ def _training_of(
 def _checkpoint(config: RunConfig, dataset: Task, folder: Path, every: float) -> Checkpoint:
     size = dataset.train_size, *dataset.image_shape, dataset.test_size, dataset.num_classes
     described = config.to_json()
-    for name in _LATER_FIELDS:
+    # At their default they are left out, so that checkpoints without them stay valid.
+    for name in LATER_FIELDS:
         if getattr(config, name) == getattr(RunConfig, name):
             del described[name]
     identity = {

@@ -1,28 +1,58 @@
-"""The schemas of ``plan.json`` and of the lines of ``results.jsonl``. Does not import torch."""
+"""Reads and writes ``plan.json`` and the lines of ``results.jsonl``. Does not import torch."""
 
 from __future__ import annotations
 
+import json
 import math
-from typing import Any
+from typing import Any, cast
 
 from maskedconv.data import available
 from maskedconv.runs.config import RunConfig
+from maskedconv.runs.parts import Options
+from maskedconv.runs.row import EpochRow, FirstLayer, Row
 from maskedconv.schema import (
     Misfit,
     Schema,
     count,
+    fields_of,
     flag,
     list_of,
     mapping_of,
     number,
     one_of,
-    optional,
+    read_json,
     record,
     scalar,
+    schema_of,
     text,
 )
 
 SCHEMA = 1
+
+
+def read_row(line: bytes, place: str) -> Row:
+    """The row in a line of ``results.jsonl``.
+
+    Raises:
+        SchemaError: the line is not a valid row; names ``place`` and the fault.
+    """
+    return cast(Row, read_json(line, row, place))
+
+
+def write_row(row: Row) -> bytes:
+    """The line of a row; numbers that are not finite become null."""
+    return json.dumps(_finite({"schema": SCHEMA, **row}), allow_nan=False).encode()
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with None for NaN and infinities, which JSON lacks."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 def run(value: Any) -> None:
@@ -51,7 +81,7 @@ def _option(value: Any) -> None:
     text(value[0])
 
 
-def _confusion(value: Any) -> None:
+def _square(value: Any) -> None:
     list_of(list_of(count, len(value)) if isinstance(value, list) else count)(value)
 
 
@@ -64,64 +94,27 @@ def _first_layer(value: Any) -> None:
         )
 
 
-# Types of the fields that RunConfig does not check itself.
+# RunConfig checks the values of its fields; these are their types.
 config = record(
-    {"dataset": one_of(*available())},
-    {
-        "model": text,
-        **dict.fromkeys(("learned", "lr", "momentum", "weight_decay", "gamma", "dropout"), number),
-        **dict.fromkeys(("epochs", "batch_size", "seed", "members", "slice_dim", "warmup"), count),
-        "processes": count,
-        **dict.fromkeys(("bn_learned", "nesterov", "keep", "compile"), flag),
-        **dict.fromkeys(
-            ("frozen", "trained", "init", "schedule", "optimizer", "start", "amp", "method"), text
-        ),
-        "milestones": list_of(count),
-        **dict.fromkeys(("subset", "test_subset"), optional(count)),
-        **dict.fromkeys(("options", "method_options"), list_of(_option)),
-    },
+    {"dataset": one_of(*available())}, fields_of(RunConfig, {Options: list_of(_option)})
 )
 _run = record({"key": text, "config": config}, {"same_as": text})
-_numbers = ("train_loss", "train_top1", "test_loss", "seconds", "lr")
-# None if a loss was not finite.
-_history = list_of(
-    record(
-        {"epoch": count, "test_top1": optional(number)}, dict.fromkeys(_numbers, optional(number))
-    )
+_filters = record({**fields_of(FirstLayer, {}), "shape": list_of(count, 4)})
+_stricter: dict[Any, Schema] = {
+    FirstLayer: _first_layer,
+    list[list[int]]: _square,
+    dict[str, Any]: record(),
+}
+_row = record(
+    {"schema": one_of(SCHEMA), "status": one_of("done", "failed")}, fields_of(Row, _stricter)
 )
-_part = optional(record({"count": count, "mean_abs": number, "variance": number}))
-_filters = record({"shape": list_of(count, 4), "learned": count, "values": list_of(number)})
-_norms_part = record({"counts": list_of(count), "small": count})
-_norms = record({"low": number, "high": number, "before": _norms_part, "after": _norms_part})
-_MASK = ("size", "kept", "kept_globally")
-_parameters = dict.fromkeys(("learned_parameters", "total_parameters"), count)
-_row: Schema = record(
-    {"schema": one_of(SCHEMA), "key": text, "status": one_of("done", "failed"), "config": record()},
+_done = record(
     {
-        **dict.fromkeys(
-            ("started", "device", "data_note", "data_digest", "error", "error_type"), optional(text)
-        ),
-        **dict.fromkeys(("last_top1", "best_top1", "ensemble_top1"), optional(number)),
-        **dict.fromkeys(("best_epoch", "peak_memory_bytes"), optional(count)),
-        **_parameters,
-        "seconds": optional(number),
-        "spans": list_of(record({"started": text, "seconds": number})),
-        "history": _history,
-        "versions": mapping_of(text),
-        "weights": text,
-        "layers": list_of(record({"name": text}, {"learned": _part, "frozen": _part})),
-        "first_layer": optional(_first_layer),
-        "classes": list_of(text),
-        "confusion": _confusion,
-        "norms": _norms,
-        "masks": list_of(record({"name": text, **dict.fromkeys(_MASK, count)})),
-        "members": list_of(record({"top1": number, "history": _history})),
-        "measured": mapping_of(number),
-        "inference_bytes": record({"stored": count, "in_memory": count}),
-        "stored_bytes": record({"shared": count, "members": list_of(count)}),
-    },
+        **dict.fromkeys(("best_top1", "last_top1"), number),
+        **dict.fromkeys(("learned_parameters", "total_parameters"), count),
+        "history": schema_of(list[EpochRow], {}),
+    }
 )
-_done = record({"best_top1": number, "last_top1": number, "history": _history, **_parameters})
 _failed = record({"error": text})
 _experiment = record({"runs": list_of(run)}, {"title": text, "command": text})
 plan: Schema = record(

@@ -1,10 +1,13 @@
-"""The parts of a run's configuration besides training: model, method, data. Needs no torch."""
+"""The parts of a run's configuration besides training: model, method, data. Needs no torch.
+
+``RunConfig`` calls the check of each part.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from maskedconv.checks import check_choice, check_int, check_number
+from maskedconv.checks import check_choice, check_dropout, check_int
 from maskedconv.slices import check_frozen, check_learned, check_slice_dim
 
 TRAINED = ("all", "bn", "conv1", "block1", "block2", "block3", "shortcuts", "fc")
@@ -37,14 +40,9 @@ class ModelConfig:
     dropout: float = 0.0
     options: Options = ()
 
-    def __post_init__(self) -> None:
-        self._check_model()
-
     def _check_model(self) -> None:
         check_choice("init", self.init, INITS)
-        object.__setattr__(self, "dropout", check_number("dropout", self.dropout))
-        if self.dropout >= 1:
-            raise ValueError(f"dropout is {self.dropout}; expected a number below 1")
+        object.__setattr__(self, "dropout", check_dropout(self.dropout))
         options = _sorted_options("option", self.options)
         if taken := sorted({name for name, _ in options} & _NO_OPTIONS):
             raise ValueError(
@@ -78,9 +76,6 @@ class MethodConfig:
     bn_learned: bool = True
     method: str = SLICE
     method_options: Options = ()
-
-    def __post_init__(self) -> None:
-        self._check_method()
 
     def _check_method(self) -> None:
         check_learned(self.learned)
@@ -144,9 +139,6 @@ class DataConfig:
     dataset: str
     subset: int | None = None
     test_subset: int | None = None
-
-    def __post_init__(self) -> None:
-        self._check_data()
 
     def _check_data(self) -> None:
         for name in ("subset", "test_subset"):

@@ -1,7 +1,8 @@
-"""The peak memory of a run."""
+"""The peak memory of a process, and of a run."""
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import torch
 
 from maskedconv.training.history import Epoch
-from maskedconv.training.memory import peak_resident
 
 
 def reset_peak(device: torch.device) -> None:
@@ -27,6 +27,15 @@ def peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return peak_resident()
+
+
+def peak_resident() -> int:
+    """Peak resident size of the process so far, in bytes."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def forgetting_the_first_peak(

@@ -1,16 +1,17 @@
-"""The row of a finished run: its type, and the reader and writer of its JSON line."""
+"""The row of a finished run, one line of ``results.jsonl``.
+
+``runs/formats.py`` checks a line by these types. Files of earlier versions may lack the keys that
+are ``NotRequired``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import math
 from typing import Any, NotRequired, TypedDict, cast
 
-from maskedconv.runs import formats
 from maskedconv.runs.config import RunConfig
-from maskedconv.schema import read_json
 from maskedconv.training.history import History, Span
 
 
@@ -18,12 +19,12 @@ class EpochRow(TypedDict):
     """A :class:`maskedconv.training.history.Epoch`, with None for numbers that are not finite."""
 
     epoch: int
-    train_loss: float | None
-    train_top1: float | None
-    test_loss: float | None
     test_top1: float | None
-    seconds: float | None
-    lr: float | None
+    train_loss: NotRequired[float | None]
+    train_top1: NotRequired[float | None]
+    test_loss: NotRequired[float | None]
+    seconds: NotRequired[float | None]
+    lr: NotRequired[float | None]
 
 
 class Outcome(TypedDict):
@@ -47,9 +48,9 @@ class LayerRow(TypedDict):
     """Statistics of a convolution; None for a missing part."""
 
     name: str
-    kind: str
-    learned: WeightsPart | None
-    frozen: WeightsPart | None
+    kind: NotRequired[str]
+    learned: NotRequired[WeightsPart | None]
+    frozen: NotRequired[WeightsPart | None]
 
 
 class MaskRow(TypedDict):
@@ -108,11 +109,16 @@ class MemberRow(TypedDict):
     history: list[EpochRow]
 
 
-class StoredBytes(TypedDict):
-    """File sizes of an ensemble in bytes: the start, and the own part of each member."""
+class MemberBytes(TypedDict):
+    """File sizes in bytes of the own part of each member of an ensemble."""
 
-    shared: NotRequired[int]
     members: list[int]
+
+
+class StoredBytes(MemberBytes):
+    """The members' sizes, and that of the start."""
+
+    shared: int
 
 
 class EnsembleOutcome(Outcome):
@@ -120,7 +126,7 @@ class EnsembleOutcome(Outcome):
 
     members: list[MemberRow]
     ensemble_top1: float
-    stored_bytes: StoredBytes
+    stored_bytes: MemberBytes
 
 
 class InferenceBytes(TypedDict):
@@ -140,7 +146,7 @@ class Row(TypedDict):
     key: str
     config: dict[str, Any]
     schema: NotRequired[int]
-    started: NotRequired[str]
+    started: NotRequired[str | None]
     status: NotRequired[str]
     error: NotRequired[str | None]
     error_type: NotRequired[str | None]
@@ -152,13 +158,13 @@ class Row(TypedDict):
     inference_bytes: NotRequired[InferenceBytes]
     learned_parameters: NotRequired[int]
     total_parameters: NotRequired[int]
-    seconds: NotRequired[float]
+    seconds: NotRequired[float | None]
     spans: NotRequired[list[Span]]
-    peak_memory_bytes: NotRequired[int]
-    device: NotRequired[str]
+    peak_memory_bytes: NotRequired[int | None]
+    device: NotRequired[str | None]
     versions: NotRequired[dict[str, str]]
-    data_note: NotRequired[str]
-    data_digest: NotRequired[str]
+    data_note: NotRequired[str | None]
+    data_digest: NotRequired[str | None]
     weights: NotRequired[str]
     layers: NotRequired[list[LayerRow]]
     first_layer: NotRequired[FirstLayer | None]
@@ -167,23 +173,8 @@ class Row(TypedDict):
     norms: NotRequired[NormsRow]
     masks: NotRequired[list[MaskRow]]
     members: NotRequired[list[MemberRow]]
-    ensemble_top1: NotRequired[float]
+    ensemble_top1: NotRequired[float | None]
     stored_bytes: NotRequired[StoredBytes]
-
-
-def read_row(line: bytes, place: str) -> Row:
-    """The row in a line of ``results.jsonl``.
-
-    Raises:
-        SchemaError: the line is not a valid row; names ``place`` and the fault.
-    """
-    return cast(Row, read_json(line, formats.row, place))
-
-
-def write_row(row: Row) -> bytes:
-    """The line of a row, with a newline; numbers that are not finite become null."""
-    value = _finite({"schema": formats.SCHEMA, **row})
-    return json.dumps(value, allow_nan=False).encode() + b"\n"
 
 
 def begin_row(config: RunConfig) -> Row:
@@ -224,14 +215,3 @@ def epochs_of(history: History) -> list[EpochRow]:
         )
         for epoch in history.epochs
     ]
-
-
-def _finite(value: Any) -> Any:
-    """``value`` with None for NaN and infinities, which JSON lacks."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

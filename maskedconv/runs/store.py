@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maskedconv.io import StoreError, remove_partial_files, replace_file
+from maskedconv.io import StoreError, append_line, remove_partial_files, replace_file
 from maskedconv.runs import formats
-from maskedconv.runs.formats import SCHEMA
-from maskedconv.runs.row import Row, read_row, write_row
+from maskedconv.runs.formats import SCHEMA, read_row, write_row
+from maskedconv.runs.row import Row
 from maskedconv.schema import SchemaError, read_json
 
 __all__ = ["Loaded", "Store", "StoreError", "is_final"]
@@ -104,17 +104,7 @@ class Store:
         """Appends one row atomically and waits until it is on disk."""
         line = write_row(row)
         with _explained(self.out), self._locked(fcntl.LOCK_EX):
-            handle = os.open(self.results, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                size = os.fstat(handle).st_size
-                if size and os.pread(handle, 1, size - 1) != b"\n":
-                    # A killed writer left a partial line: end it, so that ours stays readable.
-                    line = b"\n" + line
-                if os.write(handle, line) != len(line):
-                    raise StoreError(f"{self.results}: the row is incomplete; is the disk full?")
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            append_line(self.results, line)
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:

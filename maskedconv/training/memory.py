@@ -1,11 +1,8 @@
-"""CPU memory of this process: its peak, and whether glibc keeps freed memory."""
+"""Whether glibc keeps freed memory."""
 
 from __future__ import annotations
 
 import ctypes
-import resource
-from contextlib import suppress
-from pathlib import Path
 
 # Constants of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -21,12 +18,3 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def peak_resident() -> int:
-    """Peak resident size of the process so far, in bytes."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from report_samples import config, results_of
 
+from maskedconv.papers.shen2021.runs import UNTRAINED_LR
 from maskedconv.report.claims import judge
 from maskedconv.runs.config import RunConfig
 
 # Settings that a claim compares, the better one first.
 _SIGNED, _KAIMING = ((("k", 0.5), ("weights", name)) for name in ("signed_constant", "kaiming"))
 _HALF = (("k", 0.5),)
+_SHARED = {"method": "supermask", "method_options": _HALF, "options": (("fold", True),)}
 _BINARY = {"method": "biprop", "method_options": _HALF, "options": (("activation", "sign"),)}
 COMPARED = {
     "filters-best": ("fig2", [config(learned=0.1, slice_dim=dim) for dim in (0, 1)]),
@@ -40,6 +42,21 @@ COMPARED = {
         [
             config("resnet18", method="biprop", method_options=(*_HALF, ("norm_learned", True))),
             config("resnet18", method="biprop", method_options=_HALF),
+        ],
+    ),
+    "one-layer-learns": (
+        "onelayer",
+        [config("transformer", **_SHARED), config("transformer", **_SHARED, lr=UNTRAINED_LR)],
+    ),
+    "one-layer-near-trained": (
+        "onelayer",
+        [config("transformer", **_SHARED), config("transformer")],
+    ),
+    "one-layer-suffices": (
+        "onelayer",
+        [
+            config("transformer", **_SHARED),
+            config("transformer", method="supermask", method_options=_HALF),
         ],
     ),
     "binary-activations": (

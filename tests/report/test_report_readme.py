@@ -5,12 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
-from report_samples import config, load, row, small_plan, small_top1, write_folder
+from report_samples import (
+    config,
+    load,
+    results_of,
+    row,
+    runs_of,
+    small_plan,
+    small_top1,
+    write_folder,
+)
 
-from maskedconv import report
+from maskedconv import papers, report
 from maskedconv.report import short_tables as short
+from maskedconv.report.document import Table
+from maskedconv.runs.config import RunConfig
 
 
 def test_readme_tables_are_whole_and_say_what_they_are_of(tmp_path):
@@ -48,6 +60,27 @@ def test_short_cells_say_why_there_is_no_number_and_which_seeds_failed(tmp_path)
     (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     cells = [short.one(setting) for setting in load(out).seed_groups("fig1")]
     assert cells == ["diverged", "failed", "50.0 ± 0.0 (1 of 3 failed)"]
+
+
+@pytest.mark.parametrize(
+    "name", sorted(name for name, item in papers.ITEMS.items() if item.short_tables)
+)
+def test_short_tables_are_of_one_data_set_each(tmp_path, name):
+    """Two data sets in one folder give the tables that each gives alone."""
+    short_tables = papers.ITEMS[name].short_tables
+    ours = runs_of(name)
+    others = [replace(run, dataset="cifar10") for run in ours]
+
+    def top1(run: RunConfig) -> float:
+        return (50.0 if run.dataset == "cifar10" else 70.0) + 10 * run.learned
+
+    def tables(runs: list[RunConfig]) -> list[Table]:
+        settings = results_of(tmp_path, {name: runs}, top1).seed_groups(name)
+        return sorted(short_tables(settings), key=lambda table: table.caption)
+
+    alone = sorted([*tables(ours), *tables(others)], key=lambda table: table.caption)
+    assert tables([*ours, *others]) == alone
+    assert len({table.caption for table in alone}) == len(alone)
 
 
 def test_readme_on_the_command_line(tmp_path):

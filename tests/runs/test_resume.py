@@ -19,7 +19,7 @@ from maskedconv.data import Dataset
 from maskedconv.runs import RunConfig
 from maskedconv.runs.checkpoints import checkpoint_path, remove_checkpoint
 from maskedconv.runs.execute import execute
-from maskedconv.runs.row import read_row, write_row
+from maskedconv.runs.formats import read_row, write_row
 from maskedconv.runs.store import StoreError
 from maskedconv.training.checkpoint import Checkpoint
 

@@ -13,7 +13,7 @@ from report_samples import runs_of
 from maskedconv import papers
 from maskedconv.report.results import is_reference, setting_label
 from maskedconv.runs import RunConfig
-from maskedconv.runs.row import read_row, write_row
+from maskedconv.runs.formats import read_row, write_row
 
 CONFIG = RunConfig(
     model="wrn_28_4",

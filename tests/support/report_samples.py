@@ -24,6 +24,7 @@ SIZES = {
     "densenet": 40_000,
     "wrn": 78_000,
     "vgg19": 320_000,
+    "vgg_small": 72_000,
     "alexnet": 45_000,
     "resnet": 77_754,
     "imagenet": 11_689_512,
@@ -80,6 +81,10 @@ def row(run: RunConfig, top1: float | None, **fields: Any) -> dict[str, Any]:
         "config": run.to_json(),
         "learned_parameters": int(total * (0.05 + 0.95 * share)),
         "total_parameters": total,
+        "inference_bytes": {
+            "stored": 4 * total,
+            "in_memory": 4 * total // (2 if dict(run.options).get("fold") else 1),
+        },
         "history": history,
         "last_top1": last,
         "best_top1": top1,

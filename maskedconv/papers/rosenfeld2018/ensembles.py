@@ -103,8 +103,10 @@ def _gain(rivals: list[SeedGroup]) -> Measured | None:
     # Members and ensemble see the same test images: one error, not two.
     gain = measured(setting.ensemble, setting).over(setting.last.mean)
     by_seed = {
-        run.config.seed: run.row["ensemble_top1"] - top1
+        run.config.seed: joint - last
         for run in setting.runs
-        if run.row is not None and run.done and (top1 := run.row["last_top1"]) is not None
+        if run.row is not None and run.done
+        if (joint := run.row.get("ensemble_top1")) is not None
+        if (last := run.row["last_top1"]) is not None
     }
     return replace(gain, by_seed=by_seed)

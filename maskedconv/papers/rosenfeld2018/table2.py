@@ -33,7 +33,16 @@ from maskedconv.report.results import (
     signed,
 )
 from maskedconv.report.short_tables import beside, ordered
-from maskedconv.report.tables import best, count, difference, epochs_text, last, named, order
+from maskedconv.report.tables import (
+    best,
+    count,
+    datasets,
+    difference,
+    epochs_text,
+    last,
+    named,
+    order,
+)
 from maskedconv.runs.config import RunConfig
 
 # Table 2: full training on CIFAR-10, by learned fraction and kind of the rest.
@@ -130,7 +139,14 @@ def _table(settings: list[tuple[SeedGroup, tuple[str, float]]], same: bool, capt
 
 def short_tables(settings: list[SeedGroup]) -> list[Table]:
     """The tables for a README."""
-    return [beside("Table 2 (all: the authors' stored runs)", ordered(settings), printed)]
+    return [
+        beside(
+            f"Table 2, {dataset_title(dataset)} (all: the authors' stored runs)",
+            ordered(here),
+            printed,
+        )
+        for dataset, here in datasets(settings).items()
+    ]
 
 
 def tenth_full(settings: list[SeedGroup]) -> Iterator[Case]:

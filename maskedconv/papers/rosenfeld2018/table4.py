@@ -245,28 +245,30 @@ def _stored_text(setting: SeedGroup) -> str:
 
 def short_tables(settings: list[SeedGroup]) -> list[Table]:
     """The tables for a README."""
-    found = []
     ensembles = [setting for setting in settings if setting.config.members]
-    for name, group in networks_at_any_rate(ensembles).items():
-        rows = []
-        for shared, setting in better(group).items():
-            theirs, sizes = TABLE4.get(shared), stored(setting)
-            rows.append(
-                [
-                    shared,
-                    " / ".join(
-                        cell(setting, stat, short) for stat in (setting.last, setting.ensemble)
-                    ),
-                    f"{theirs[0]:g} / {theirs[1]:g}" if theirs else NOTHING,
-                    count(setting.learned_parameters),
-                    f"{sizes.total / 1e6:.2f} MB" if sizes else NOTHING,
-                ]
-            )
-        columns = ("shared", "mean / ensemble", "paper", "parameters", "stored")
-        found.append(
-            Table(f"Table 4, {name}, better of SGD and Adam", columns, rows, frozenset(range(1, 5)))
+    return [
+        _short_table(f"Table 4, {name}, {dataset_title(dataset)}, better of SGD and Adam", group)
+        for dataset, here in datasets(ensembles).items()
+        for name, group in networks_at_any_rate(here).items()
+    ]
+
+
+def _short_table(caption: str, settings: list[SeedGroup]) -> Table:
+    rows = []
+    for shared, setting in better(settings).items():
+        theirs = TABLE4.get(shared)
+        stats = (setting.last, setting.ensemble)
+        rows.append(
+            [
+                shared,
+                " / ".join(cell(setting, stat, short) for stat in stats),
+                f"{theirs[0]:g} / {theirs[1]:g}" if theirs else NOTHING,
+                count(setting.learned_parameters),
+                _stored_text(setting),
+            ]
         )
-    return found
+    columns = ("shared", "mean / ensemble", "paper", "parameters", "stored")
+    return Table(caption, columns, rows, frozenset(range(1, 5)))
 
 
 CLAIMS = (

@@ -11,7 +11,14 @@ from maskedconv.papers.shen2021.presets import KEPT
 from maskedconv.papers.shen2021.printed import OF_TRAINED
 from maskedconv.papers.shen2021.runs import OWN, SHARED, TRAINED, UNTRAINED, kept, kind, translates
 from maskedconv.report.claims import Case, Claim
-from maskedconv.report.measured import Measured, accuracy, all_of, exceeds
+from maskedconv.report.measured import (
+    Measured,
+    accuracy,
+    all_of,
+    at_most,
+    exceeds,
+    over_common_seeds,
+)
 from maskedconv.report.results import SeedGroup, dataset_title, signed
 from maskedconv.report.tables import count
 from maskedconv.runs.row import InferenceBytes
@@ -34,12 +41,16 @@ def by_network(settings: list[SeedGroup]) -> dict[str, dict[str, SeedGroup]]:
 def _pairs(
     settings: list[SeedGroup], first: str, second: str, translating: bool
 ) -> Iterator[tuple[str, Measured, Measured, tuple[SeedGroup, SeedGroup]]]:
-    """Networks with finished runs of two kinds: name, their accuracies, and the settings."""
+    """Networks with finished runs of two kinds: name, their accuracies, and the settings.
+
+    The accuracies are over the seeds that both have.
+    """
     for name, found in by_network(settings).items():
         if first in found and second in found:
             both = found[first], found[second]
             ours, theirs = map(accuracy, both)
             if translates(both[0].config) == translating and ours and theirs:
+                ours, theirs = over_common_seeds(ours, theirs)
                 yield name, ours, theirs, both
 
 
@@ -51,10 +62,8 @@ def learns(settings: list[SeedGroup]) -> Iterator[Case]:
 
 def near_trained(settings: list[SeedGroup]) -> Iterator[Case]:
     for name, shared, trained, _ in _pairs(settings, SHARED, TRAINED, True):
-        wanted = Measured(OF_TRAINED * trained.value, OF_TRAINED * trained.spread)
-        yield Case(
-            name, exceeds(shared - wanted), f"{shared} against {trained} with trained weights"
-        )
+        evidence = f"{shared} against {trained} with trained weights"
+        yield Case(name, exceeds(shared / OF_TRAINED - trained), evidence)
 
 
 def _sharing(settings: list[SeedGroup], translating: bool) -> Iterator[Case]:
@@ -66,12 +75,11 @@ def _sharing(settings: list[SeedGroup], translating: bool) -> Iterator[Case]:
             continue
         else:
             smaller = None
-        near = exceeds(Measured(NEAR, 0.0) - (own - shared))
         evidence = (
             f"{shared} against {own} ({signed(shared.value - own.value)}), "
             f"{_memory(less)} against {_memory(more)} bytes in memory"
         )
-        yield Case(name, all_of(smaller, near), evidence)
+        yield Case(name, all_of(smaller, at_most(own - shared, NEAR)), evidence)
 
 
 def _memory(sizes: InferenceBytes | None) -> str:

@@ -179,12 +179,18 @@ def _printed_table() -> Table:
 
 
 def short_tables(settings: list[SeedGroup]) -> list[Table]:
-    """The table for a README."""
-    rows = [
-        [*_described(s), best(s), *_sizes(s)[1:]] for s in settings if kept(s.config) in (KEPT, 1.0)
-    ]
+    """A table for each data set."""
+    compared = [setting for setting in settings if kept(setting.config) in (KEPT, 1.0)]
     columns = (*_COLUMNS, "exact match or top-1, %", *_SIZES[1:])
-    return [Table("One-layer lottery tickets", columns, rows, frozenset(range(2, 6)))]
+    return [
+        Table(
+            f"One-layer lottery tickets, {dataset_title(dataset)}",
+            columns,
+            [[*_described(s), best(s), *_sizes(s)[1:]] for s in here],
+            frozenset(range(2, 6)),
+        )
+        for dataset, here in datasets(compared).items()
+    ]
 
 
 ITEM = Item(
