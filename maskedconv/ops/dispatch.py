@@ -69,6 +69,8 @@ class Operator:
             may run on CUDA under ``torch.use_deterministic_algorithms``. ``INSTEAD_OF`` is the name
             of an earlier kernel of the table: on CUDA they are tried only where that one cannot run
             or is wrong.
+        run: computes a problem by a backend, to be compared and timed: all outputs, in memory of
+            their own.
         reference_on_cpu: no kernel runs on the CPU without being asked for.
         timed_reference: the function that the caller runs if the reference is chosen, if it does
             more than the reference.
@@ -78,6 +80,7 @@ class Operator:
 
     name: str
     backends: Mapping[str, Any]
+    run: Callable[[Any, Any], Any] = lambda backend, problem: backend.run(problem)
     timed_reference: Callable[[Any], Tensor] | None = None
     timed_problem: Callable[[Any], Any] | None = None
     compare: Compare = elementwise
@@ -195,10 +198,7 @@ def _decide(operator: Operator, problem: Problem, override: str, unreadable: str
     ranking = Ranking((*kernels, REFERENCE), "the first that can run")
     if device.type == "cuda":
         backends = {REFERENCE: operator.backends[REFERENCE], **kernels}
-        timed = operator.timed_problem(problem) if operator.timed_problem else problem
-        ranking = measured.ranking(
-            operator.name, backends, timed, operator.timed_reference, operator.compare
-        )
+        ranking = measured.ranking(operator, backends, problem)
     able = (name for name in ranking.names if not operator.backends[name].cannot_run(problem))
     return _Found(next(able), ranking.reason, ranking is not measured.UNMEASURED)
 

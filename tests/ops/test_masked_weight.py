@@ -282,4 +282,4 @@ def test_what_is_timed_of_a_threshold_shows_a_wrong_one():
     problem = ThresholdProblem(torch.tensor([3.0, -1.0, 1.0, 2.0]), 3)
     for name, backend in FIND.backends.items():
         if not backend.cannot_run(problem):
-            assert backend.run(problem).tolist() == [3.0, 0.0, 1.0, 2.0], name
+            assert FIND.run(backend, problem).tolist() == [3.0, 0.0, 1.0, 2.0], name

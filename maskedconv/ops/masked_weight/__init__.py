@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,38 +40,20 @@ __all__ = [
 BACKENDS = {"reference": reference, "native": native, "cuda": cuda, "triton": triton}
 
 
-class _Part:
-    """One of a backend's functions, as a backend of its own."""
-
-    def __init__(self, backend: Any, run: Callable[[Any], Any]) -> None:
-        self.DEVICES = getattr(backend, "DEVICES", ())
-        self.DETERMINISTIC = getattr(backend, "DETERMINISTIC", False)
-        self.cannot_run, self.run = backend.cannot_run, run
-
-
-class _Find(_Part):
-    """The threshold of a backend, which is compared and timed as it is used: with a mask."""
-
-    def __init__(self, backend: Any) -> None:
-        super().__init__(backend, self._masked_scores)
-        self.find_threshold = backend.find_threshold
-        self._mask = backend.masked_weight
-
-    def _masked_scores(self, problem: ThresholdProblem) -> Tensor:
-        """The kept scores, and zeros."""
-        score, threshold = problem.score, self.find_threshold(problem)
-        masked: Tensor = self._mask(MaskProblem(score, score, threshold, False, 1.0, score.dtype))
-        return masked
+def _masked_scores(backend: Any, problem: ThresholdProblem) -> Tensor:
+    """The threshold is compared and timed as it is used: with a mask."""
+    score, threshold = problem.score, backend.find_threshold(problem)
+    masked: Tensor = backend.masked_weight(
+        MaskProblem(score, score, threshold, False, 1.0, score.dtype)
+    )
+    return masked
 
 
-FIND = Operator("find_threshold", {name: _Find(backend) for name, backend in BACKENDS.items()})
+FIND = Operator("find_threshold", BACKENDS, run=_masked_scores)
 APPLY = Operator(
-    "masked_weight",
-    {name: _Part(backend, backend.masked_weight) for name, backend in BACKENDS.items()},
+    "masked_weight", BACKENDS, run=lambda backend, problem: backend.masked_weight(problem)
 )
-GRAD = Operator(
-    "score_grad", {name: _Part(backend, backend.score_grad) for name, backend in BACKENDS.items()}
-)
+GRAD = Operator("score_grad", BACKENDS, run=lambda backend, problem: backend.score_grad(problem))
 
 
 def find_threshold(score: Tensor, num_kept: int, backend: str = "") -> Threshold:
@@ -213,12 +194,12 @@ def _find(problem: ThresholdProblem) -> Threshold:
 
 def _apply(problem: MaskProblem) -> Tensor:
     backend, problem = dispatch(APPLY, problem)
-    return backend.run(problem)
+    return backend.masked_weight(problem)
 
 
 def _grad(problem: ScoreGradProblem) -> Tensor:
     backend, problem = dispatch(GRAD, problem)
-    return backend.run(problem)
+    return backend.score_grad(problem)
 
 
 _LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")
