@@ -17,14 +17,15 @@ import os
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, Self, SupportsIndex, TypeVar
+from typing import Any, NamedTuple, Protocol, SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from maskedconv.ops import measured
 from maskedconv.ops.agreement import Compare, elementwise
-from maskedconv.ops.plain import is_plain, why_not_plain
+from maskedconv.ops.plain import is_plain, resolved, why_not_plain
 from maskedconv.ops.ranking_cache import Ranking
 
 VARIABLE = "MASKEDCONV_BACKEND"
@@ -49,9 +50,6 @@ class Problem(Protocol):
 
     def kind(self) -> Hashable:
         """Everything that a decision may depend on."""
-
-    def resolved(self) -> Self:
-        """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""
 
 
 AnyProblem = TypeVar("AnyProblem", bound=Problem)
@@ -154,7 +152,7 @@ def dispatch(
     override = "" if backend == ANY else override_of(backend)
     unreadable = ""
     if not all(map(is_plain, problem.tensors())):
-        problem = problem.resolved()
+        problem = tree_map_only(Tensor, resolved, problem, is_leaf=_is_shape)
         unreadable = why_not_plain(problem.tensors())
     if unreadable:
         found = _decide(operator, problem, override, unreadable)
@@ -167,6 +165,11 @@ def dispatch(
         refused = {name: reason for name, reason in reasons.items() if reason}
         record(Decision(operator.name, *found[:2], refused))
     return operator.backends[found.backend], problem
+
+
+def _is_shape(part: Any) -> bool:
+    """Whether it is a shape, of which tree_map would make a tuple."""
+    return isinstance(part, torch.Size)
 
 
 def chosen_backend(operator: Operator, problem: Problem) -> Any:

@@ -24,9 +24,6 @@ class Problem(NamedTuple):
     def kind(self):
         return self.values.device, self.values.dtype
 
-    def resolved(self):
-        return self
-
 
 class Backend:
     """A backend for float32 that counts its calls."""

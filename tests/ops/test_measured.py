@@ -37,9 +37,6 @@ class Problem(NamedTuple):
     def kind(self):
         return describe_cuda(self.values)
 
-    def resolved(self):
-        return self
-
 
 class Backend:
     """Doubles the values and adds an error; takes the given time on the GPU and in Python."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from maskedconv.ops.geometry import dense_like, pixel_pitch
 from maskedconv.ops.kinds import describe_cuda, norm_elsewhere
-from maskedconv.ops.plain import resolved
 
 
 class Normalisation(NamedTuple):
@@ -129,11 +128,6 @@ class NormProblem(NamedTuple):
     def cannot_use(self) -> str:
         """The reason why kernels cannot use the tensors of the norm, or an empty string."""
         return norm_elsewhere((self.norm.statistics,), self.input)
-
-    def resolved(self) -> NormProblem:
-        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
-        grad = None if self.grad is None else resolved(self.grad)
-        return self._replace(input=resolved(self.input), grad=grad)
 
     def stand_in(self, random: Callable[[Tensor], Tensor]) -> NormProblem:
         """The same problem with values of ``random``; the moments are those of its input."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from maskedconv.ops.geometry import pixel_pitch
 from maskedconv.ops.kinds import describe_cuda, norm_elsewhere
-from maskedconv.ops.plain import resolved
 
 # Found faster than as attributes of torch: they are asked for in each step.
 _FLOAT, _COUNT = torch.float32, torch.int64
@@ -114,11 +113,6 @@ class StatisticsProblem(NamedTuple):
             if reason := cannot_take(tensor):
                 return reason
         return ""
-
-    def resolved(self) -> StatisticsProblem:
-        """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""
-        summand = None if self.summand is None else resolved(self.summand)
-        return self._replace(input=resolved(self.input), summand=summand)
 
     def without_effects(self) -> StatisticsProblem:
         """The same problem, which can be computed again."""
