@@ -102,7 +102,7 @@ def _flat(plan: BlockPlan) -> tuple[list[Any], ...]:
         [unit.eps for unit in units],
         [unit.uses_batch_stats for unit in units],
         [number for unit in units for number in numbers_of(unit)],
-        [unit.convs[0][0].backend for unit in units],
+        [unit.convs[0].backend for unit in units],
     )
 
 

@@ -16,15 +16,13 @@ from maskedconv.functional.batch_norm import batch_statistics
 from maskedconv.functional.bn_relu_step import (
     Backward,
     BNReLUPlan,
-    Convolution,
     FilterGrads,
     FilterNeeds,
     NormNeeds,
     Step,
 )
 from maskedconv.functional.features import GrowingFeatures, channel_buffer
-from maskedconv.functional.filter_bank import bank_of
-from maskedconv.ops.bn_relu import Gradients, Normalisation
+from maskedconv.ops.bn_relu import Gradients
 from maskedconv.ops.bn_statistics import RunningStatistics
 
 # The units of each layer, besides their tensors.
@@ -53,9 +51,7 @@ class UnitTensors(NamedTuple):
     def step(self, plan: BNReLUPlan, statistics: Tensor) -> Step:
         """The step with these tensors."""
         weight, bias, _, *filters = self
-        ((conv, slice_dim, zeros),) = plan.convs
-        norm = Normalisation(weight, bias, statistics, plan.eps, plan.uses_batch_stats)
-        return Step(norm, (Convolution(bank_of(filters, slice_dim, zeros), conv),))
+        return plan.step(weight, bias, statistics, filters)
 
 
 class Kept(NamedTuple):
@@ -116,12 +112,12 @@ def of_batch(units: Sequence[UnitTensors], kept: Sequence[Kept]) -> list[Tensor]
 
 def out_channels(unit: UnitTensors, plan: BNReLUPlan) -> int:
     """The number of filters."""
-    ((_, slice_dim, zeros),) = plan.convs
+    (conv,) = plan.convs
     assert unit.learned is not None
     count = unit.learned.size(0)
-    if slice_dim != 0:
+    if conv.slice_dim != 0:
         return count
-    return count + (zeros if unit.frozen is None else unit.frozen.size(0))
+    return count + (conv.zeros if unit.frozen is None else unit.frozen.size(0))
 
 
 def growths(plan: BlockPlan, units: Sequence[UnitTensors]) -> list[int]:

@@ -182,50 +182,52 @@ def _together(input: Tensor, convs: Sequence[nn.Module]) -> list[Convolution]:
 
 def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
     """``conv`` of the activation, in one step if the convolution allows that."""
-    bank = _filter_bank(conv, input.size(1))
-    dtype = None if bank is None else _compute_type(input, bank)
-    if bank is None or dtype is None:
+    whole = _planned(conv, input, input.size(1))
+    if whole is None:
         return conv(_activate(input, norm))
-    whole = _plan(conv, bank, dtype)
+    plan = whole.plan
+    if not plan.zeros or plan.slice_dim == 0:
+        return BatchNormReLUConvolutions.apply(*_arguments(input, norm, [whole]))
 
     def compute(channels: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:
         part = norm if channels.size(1) == input.size(1) else norm.first(channels.size(1))
-        convs = [Convolution(bank, whole._replace(geometry=geometry))]
+        own = StepPlan(geometry, plan.backend, plan.dtype, bank.slice_dim, bank.zeros)
+        convs = [Convolution(bank, own)]
         return BatchNormReLUConvolutions.apply(*_arguments(channels, part, convs))
 
-    if bank.zeros and bank.slice_dim != 0:
-        return convolve_zeroed(input, bank, whole.geometry, compute)
-    return compute(input, bank, whole.geometry)
+    return convolve_zeroed(input, whole.bank, plan.geometry, compute)
 
 
 def _arguments(
     input: Tensor, norm: Normalisation, convs: Sequence[Convolution]
 ) -> tuple[BNReLUPlan | Tensor | None, ...]:
     """The arguments of the Function."""
-    plans = tuple((plan, bank.slice_dim, bank.zeros) for bank, plan in convs)
-    plan = BNReLUPlan(norm.eps, norm.uses_batch_stats, plans)
+    plan = BNReLUPlan(norm.eps, norm.uses_batch_stats, tuple(conv.plan for conv in convs))
     filters = (tensor for bank, _ in convs for tensor in bank.tensors())
     return plan, input, *norm[:3], *filters
 
 
 def convolution_of(conv: nn.Module, input: Tensor, channels: int) -> Convolution | None:
     """``conv`` as part of a step for an input like ``input`` with ``channels``; else None."""
+    found = _planned(conv, input, channels)
+    if found is not None and found.plan.zeros and found.plan.slice_dim != 0:
+        return None
+    return found
+
+
+def _planned(conv: nn.Module, input: Tensor, channels: int) -> Convolution | None:
+    """As :func:`convolution_of`, with zeros in any dimension."""
     bank = _filter_bank(conv, channels)
     dtype = None if bank is None else _compute_type(input, bank)
-    if bank is None or dtype is None or (bank.zeros and bank.slice_dim != 0):
+    if bank is None or dtype is None:
         return None
-    return Convolution(bank, _plan(conv, bank, dtype))
-
-
-def _plan(conv: nn.Module, bank: FilterBank, dtype: torch.dtype) -> StepPlan:
-    """How ``conv``, whose filters are ``bank``, computes in ``dtype``."""
     assert isinstance(conv, nn.Conv2d)
     padding: Pair | str = conv.padding
     if isinstance(padding, str):
         padding, _ = padding_of(bank.shape[2:], conv.stride, padding, conv.dilation)
     geometry = geometry_of(conv.stride, padding, conv.dilation, conv.groups)
     backend = settled(conv.options.backend if isinstance(conv, MaskedConv2d) else "")
-    return StepPlan(geometry, backend, dtype)
+    return Convolution(bank, StepPlan(geometry, backend, dtype, bank.slice_dim, bank.zeros))
 
 
 def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:
