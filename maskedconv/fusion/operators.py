@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from maskedconv.fusion.session import SMALL, Session
 from maskedconv.fusion.sources import Recomputed, Source
+from maskedconv.ops.devices import autocast_dtype
 
 
 class _Place(NamedTuple):
@@ -29,9 +30,7 @@ class _Call:
 
     def __init__(self, func: Any, args: list[Any], kwargs: dict[str, Any], device: str) -> None:
         self.func, self._args, self._kwargs = func, args, kwargs
-        self._autocast: tuple[str, torch.dtype] | None = None
-        if device != "meta" and torch.is_autocast_enabled(device):
-            self._autocast = device, torch.get_autocast_dtype(device)
+        self._device, self._autocast = device, autocast_dtype(device)
 
     @staticmethod
     def of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[_Call, list[Tensor]]:
@@ -48,8 +47,7 @@ class _Call:
         kwargs = {name: _filled(arg, tensors) for name, arg in self._kwargs.items()}
         if self._autocast is None:
             return self.func(*args, **kwargs)
-        device, dtype = self._autocast
-        with torch.autocast(device, dtype):
+        with torch.autocast(self._device, self._autocast):
             return self.func(*args, **kwargs)
 
     def out_of_place(self, values: Sequence[Tensor], may_change: bool) -> Tensor:

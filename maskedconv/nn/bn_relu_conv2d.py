@@ -32,6 +32,7 @@ from maskedconv.functional.padding import padding_of
 from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.nn.masked_conv2d import MaskedConv2d
 from maskedconv.ops.bn_relu import Normalisation
+from maskedconv.ops.devices import autocast_dtype
 from maskedconv.ops.dispatch import settled
 from maskedconv.ops.geometry import ConvGeometry, Pair, geometry_of, memory_format_of
 from maskedconv.ops.plain import is_plain
@@ -253,8 +254,7 @@ def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:
 
 def _compute_type(input: Tensor, bank: FilterBank) -> torch.dtype | None:
     """The type that the convolution computes in: autocast's, or the common one; else None."""
-    device = input.device.type
-    # The meta device has no autocast, and asking for it is an error.
-    if device != "meta" and torch.is_autocast_enabled(device) and casts(input, bank.learned):
-        return torch.get_autocast_dtype(device)
+    dtype = autocast_dtype(input.device.type)
+    if dtype is not None and casts(input, bank.learned):
+        return dtype
     return input.dtype if fits(input, bank) else None
