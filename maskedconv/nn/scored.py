@@ -288,3 +288,8 @@ class ScoredLayer(SharedWeight):
         """Gives a plain layer on the meta device the masked weight."""
         plain.weight = nn.Parameter(self.weight.clone(), requires_grad=self.scores.requires_grad)
         return plain.train(self.training)
+
+
+def scored_layers(network: nn.Module) -> list[ScoredLayer]:
+    """The supermask layers of a network, each once."""
+    return [module for module in network.modules() if isinstance(module, ScoredLayer)]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from maskedconv.nn.global_threshold import scored_layers
+from maskedconv.nn.scored import scored_layers
 from maskedconv.tasks.agreement import disagreement
 from maskedconv.tasks.by_layer import ByLayer, NotByLayer
 from maskedconv.tasks.places import Place, Value
