@@ -36,7 +36,7 @@ class StepPlan(NamedTuple):
 
     Attributes:
         geometry: of the convolution.
-        backend: as of :func:`maskedconv.ops.dispatch.settled`.
+        backend: as of :func:`maskedconv.ops.dispatch.backend_or_any`.
         dtype: the type that it computes in.
         slice_dim, zeros: of its :class:`~maskedconv.functional.filter_bank.FilterBank`.
     """

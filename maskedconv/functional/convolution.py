@@ -15,7 +15,7 @@ from maskedconv.functional.padding import evenly_padded
 from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.ops.aten import reads_wrongly
 from maskedconv.ops.devices import autocast_dtype
-from maskedconv.ops.dispatch import Decision, check_backend, override_of, record, settled
+from maskedconv.ops.dispatch import Decision, backend_or_any, check_backend, override_of, record
 from maskedconv.ops.geometry import ConvGeometry, Pair, geometry_of, whole_numbers
 from maskedconv.ops.weight_grad.jointly import types_faster_jointly
 from maskedconv.tracing import is_traced
@@ -104,7 +104,7 @@ def convolve(
         input = _cast_input(input, bank)
     if input.dim() == 3:
         return convolve(input.unsqueeze(0), bank, geometry, options).squeeze(0)
-    backend = settled(options.backend)
+    backend = backend_or_any(options.backend)
     if zeros:
         return convolve_zeroed(input, bank, geometry, partial(_convolve_nonzero, backend))
     if not torch.is_grad_enabled():

@@ -82,7 +82,7 @@ class CheckingSession(Session):
             self.kept[self._running()] += tensor.untyped_storage().nbytes()
 
     def unpack(self, saved: Kept | Use | Deferred) -> Tensor:
-        use = saved.settled() if isinstance(saved, Deferred) else saved
+        use = saved.decided() if isinstance(saved, Deferred) else saved
         if not isinstance(use, _CheckedUse):
             return use.use()
         try:

@@ -134,7 +134,7 @@ class Session(TorchFunctionMode):
         finally:
             self._arguments = None
             while self._deferred:
-                self._deferred.pop().settle(self._decide)
+                self._deferred.pop().decide(self._decide)
             self._original = None
 
     def overwrites(self, original: Recomputed, tensor: Tensor) -> None:

@@ -251,13 +251,13 @@ class Deferred:
         self._tensor: Tensor | None = tensor
         self._saved: Kept | Use | None = None
 
-    def settle(self, pack: Callable[[Tensor], Kept | Use]) -> None:
+    def decide(self, pack: Callable[[Tensor], Kept | Use]) -> None:
         assert self._tensor is not None
         self._saved, self._tensor = pack(self._tensor), None
 
-    def settled(self) -> Kept | Use:
+    def decided(self) -> Kept | Use:
         assert self._saved is not None
         return self._saved
 
     def use(self) -> Tensor:
-        return self.settled().use()
+        return self.decided().use()

@@ -33,7 +33,7 @@ from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.nn.masked_conv2d import MaskedConv2d
 from maskedconv.ops.bn_relu import Normalisation
 from maskedconv.ops.devices import autocast_dtype
-from maskedconv.ops.dispatch import settled
+from maskedconv.ops.dispatch import backend_or_any
 from maskedconv.ops.geometry import ConvGeometry, Pair, geometry_of, memory_format_of
 from maskedconv.ops.plain import is_plain
 
@@ -103,8 +103,8 @@ def bn_relu_convs(
         return tuple(conv(activation) for conv in convs)
     assert isinstance(bn, nn.BatchNorm2d)
     norm = normalisation(input, bn, moments)
-    if len(convs) > 1 and (together := _together(input, convs)):
-        return BatchNormReLUConvolutions.apply(*_arguments(input, norm, together))
+    if len(convs) > 1 and (step := _as_one_step(input, convs)):
+        return BatchNormReLUConvolutions.apply(*_arguments(input, norm, step))
     return tuple(_convolve(input, norm, conv) for conv in convs)
 
 
@@ -126,13 +126,13 @@ def sum_bn_relu_convs(
     Raises:
         ValueError, TypeError, RuntimeError: what the addition and the modules raise.
     """
-    together = _with_sum(input, summand, bn, convs)
-    if not together:
+    step = _with_sum(input, summand, bn, convs)
+    if not step:
         total = input + summand
         return total, *bn_relu_convs(total, bn, convs)
     assert isinstance(bn, nn.BatchNorm2d)
     total, norm = normalisation_of_sum(input, summand, bn)
-    plan, _, *rest = _arguments(total, norm, together)
+    plan, _, *rest = _arguments(total, norm, step)
     return SumBatchNormReLUConvolutions.apply(plan, total, input, summand, *rest)
 
 
@@ -151,7 +151,7 @@ def _with_sum(
     )
     trained = torch.is_grad_enabled() and (input.requires_grad or summand.requires_grad)
     plain = is_plain(input) and is_plain(summand)
-    return _together(input, convs) if alike and trained and plain else []
+    return _as_one_step(input, convs) if alike and trained and plain else []
 
 
 def bn_relu(input: Tensor, bn: nn.Module, moments: Tensor | None = None) -> Tensor:
@@ -173,7 +173,7 @@ def _activate(input: Tensor, norm: Normalisation) -> Tensor:
     return BatchNormReLU.apply(input, *norm)
 
 
-def _together(input: Tensor, convs: Sequence[nn.Module]) -> list[Convolution]:
+def _as_one_step(input: Tensor, convs: Sequence[nn.Module]) -> list[Convolution]:
     """The convolutions, if one step can compute them all; else an empty list."""
     found = [convolution_of(conv, input, input.size(1)) for conv in convs]
     ready = [conv for conv in found if conv is not None]
@@ -227,7 +227,7 @@ def _planned(conv: nn.Module, input: Tensor, channels: int) -> Convolution | Non
     if isinstance(padding, str):
         padding, _ = padding_of(bank.shape[2:], conv.stride, padding, conv.dilation)
     geometry = geometry_of(conv.stride, padding, conv.dilation, conv.groups)
-    backend = settled(conv.options.backend if isinstance(conv, MaskedConv2d) else "")
+    backend = backend_or_any(conv.options.backend if isinstance(conv, MaskedConv2d) else "")
     return Convolution(bank, StepPlan(geometry, backend, dtype, bank.slice_dim, bank.zeros))
 
 

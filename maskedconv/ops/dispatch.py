@@ -230,7 +230,7 @@ def override_of(argument: str) -> str:
     return os.environ[VARIABLE] if _KEY in _VARIABLES else ""
 
 
-def settled(argument: str) -> str:
+def backend_or_any(argument: str) -> str:
     """The argument, or :data:`ANY` if nothing overrides the decision.
 
     So that a layer's forward and backward pass look up MASKEDCONV_BACKEND once.

@@ -97,8 +97,8 @@ class _Check:
         self._given = problem
 
     @functools.cached_property
-    def _telling(self) -> tuple[Any, Outputs]:
-        return _telling(self.reference, self._given)
+    def _case(self) -> tuple[Any, Outputs]:
+        return _test_case(self.reference, self._given)
 
     def is_wanted(self, name: str, right: Collection[str]) -> bool:
         """Whether none of the kernels that were ``right`` makes this one superfluous."""
@@ -106,7 +106,7 @@ class _Check:
 
     def time(self, run: Run) -> float:
         """Median milliseconds."""
-        problem, _ = self._telling
+        problem, _ = self._case
         times = queued_times(lambda: run(problem), self._queue, REPETITIONS).milliseconds
         return sorted(times)[len(times) // 2]
 
@@ -137,7 +137,7 @@ class _Check:
         return None
 
     def _fault(self, kernel: Any) -> str:
-        problem, expected = self._telling
+        problem, expected = self._case
         with Unwritten():
             outputs = outputs_of(self._operator.run(kernel, problem))
         return fault_of(self._operator.compare, problem, outputs, expected)
@@ -181,14 +181,14 @@ def _measure(check: _Check, otherwise: Run | None) -> Ranking:
     return Ranking(names, "; ".join([f"the fastest when timed: {times}", *check.excluded]))
 
 
-def _telling(reference: Run, problem: Any) -> tuple[Any, Outputs]:
+def _test_case(reference: Run, problem: Any) -> tuple[Any, Outputs]:
     """A problem of the same kind that can expose a wrong kernel, and its outputs.
 
     This is the problem itself, unless an output is zero (the gradient of a block that ends in a γ
     of 0) or not finite (the first steps under a loss scale). Then it is one with random values.
     """
     expected = outputs_of(reference(problem))
-    if all(map(_tells, expected)):
+    if all(map(_is_informative, expected)):
         return problem, expected
     if hasattr(problem, "stand_in"):
         problem = problem.stand_in(_random_like)
@@ -198,7 +198,7 @@ def _telling(reference: Run, problem: Any) -> tuple[Any, Outputs]:
     return problem, outputs_of(reference(problem))
 
 
-def _tells(output: Tensor) -> bool:
+def _is_informative(output: Tensor) -> bool:
     if not output.numel():
         return True
     largest = torch.maximum(output.amax(), -output.amin())

@@ -10,7 +10,7 @@ from torch import Tensor
 from maskedconv.ops.bn_statistics import cuda, native, reference, triton
 from maskedconv.ops.bn_statistics.agreement import compare_statistics, compare_with_sum
 from maskedconv.ops.bn_statistics.problem import RunningStatistics, StatisticsProblem
-from maskedconv.ops.dispatch import Operator, dispatch, settled
+from maskedconv.ops.dispatch import Operator, backend_or_any, dispatch
 from maskedconv.ops.geometry import dense_like
 
 __all__ = [
@@ -81,7 +81,9 @@ def batch_moments(input: Tensor, table: Tensor) -> None:
     Raises:
         ValueError, RuntimeError: as :func:`bn_statistics`.
     """
-    problem = StatisticsProblem(input.detach(), None, None, 0.0, out=table, backend=settled(""))
+    problem = StatisticsProblem(
+        input.detach(), None, None, 0.0, out=table, backend=backend_or_any("")
+    )
     backend, problem = dispatch(OPERATOR, problem)
     if backend is reference:
         mean, var = reference.mean_and_variance(problem.input)
