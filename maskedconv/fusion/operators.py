@@ -16,7 +16,7 @@ from maskedconv.fusion.sources import Recomputed, Source
 from maskedconv.ops.devices import autocast_dtype
 
 
-class _Place(NamedTuple):
+class _TensorArgument(NamedTuple):
     """Stands for a tensor among the arguments of a call."""
 
     position: int
@@ -64,12 +64,12 @@ def _without(arg: Any, tensors: list[Tensor]) -> Any:
     """``arg`` with a place for each tensor, which is appended to ``tensors``."""
     if isinstance(arg, Tensor):
         tensors.append(arg)
-        return _Place(len(tensors) - 1)
+        return _TensorArgument(len(tensors) - 1)
     return [_without(one, tensors) for one in arg] if isinstance(arg, list | tuple) else arg
 
 
 def _filled(arg: Any, tensors: Sequence[Tensor]) -> Any:
-    if isinstance(arg, _Place):
+    if isinstance(arg, _TensorArgument):
         return tensors[arg.position]
     return [_filled(one, tensors) for one in arg] if isinstance(arg, list) else arg
 
