@@ -48,8 +48,6 @@ TOTAL = "all operators"
 CEILINGS = (4.3e12, 790e12)
 STREAM = SimpleNamespace(cuda_stream=0)
 GPU = SimpleNamespace(multi_processor_count=132, shared_memory_per_block_optin=232448)
-# Operators whose backends wrap those of another operator, and the wrapped method.
-WRAPPED = {"bn_relu_backward": "run_backward", "bn_statistics_of_sum": "statistics"}
 FREE = (
     "device", "empty", "new_empty", "view", "detach", "alias", "as_strided", "set_", "lift",
     "resize",
@@ -145,12 +143,10 @@ def pretended_gpu(ledger: Ledger, module: Any, backend: str = "cuda") -> Iterato
         patches.append(mock.patch.object(reader, "address", return_value=64))
     for name, kernels in backends.items():
         patches.append(_counted(ledger, module, name, kernels, "run"))
+    patches.append(_counted(ledger, module, "bn_relu_backward", bn_relu, "run_backward"))
     with contextlib.ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
-        for name, method in WRAPPED.items():
-            backend_of = dispatch._operators[name].backends["cuda"]
-            stack.enter_context(_counted(ledger, module, name, backend_of, method))
         stack.callback(module.count_launches_only, False)
         yield
 
@@ -159,7 +155,9 @@ def _counted(ledger: Ledger, module: Any, name: str, backend: Any, method: str) 
     run = getattr(backend, method)
 
     def counted(problem: Any, *arguments: Any) -> Any:
-        with ledger.operator(name, module, problem, *arguments):
+        of_sum = getattr(problem, "summand", None) is not None
+        full_name = f"{name}_of_sum" if of_sum else name
+        with ledger.operator(full_name, module, problem, *arguments):
             return run(problem, *arguments)
 
     return mock.patch.object(backend, method, counted)

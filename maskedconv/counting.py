@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from torch import nn
 
-from maskedconv.nn.global_threshold import refresh_thresholds, scored_layers
+from maskedconv.nn.global_threshold import refresh_thresholds
 from maskedconv.nn.partly_learned import PartlyLearned
+from maskedconv.nn.scored import scored_layers
 
 
 @dataclass(frozen=True)

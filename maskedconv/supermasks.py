@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from maskedconv.nn.global_threshold import scored_layers, update_thresholds
+from maskedconv.nn.global_threshold import update_thresholds
 from maskedconv.nn.rerandomise import rerandomises
+from maskedconv.nn.scored import scored_layers
 from maskedconv.superposition import infer, merged
 
 

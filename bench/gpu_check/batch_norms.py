@@ -16,6 +16,7 @@ from bench.timing import quantiles
 from maskedconv.ops.agreement import NOISE, Outputs, Unwritten, fault_of, outputs_of
 from maskedconv.ops.bn_relu import BACKWARD, FORWARD, Normalisation, NormProblem
 from maskedconv.ops.bn_statistics import OF_SUM, OPERATOR, RunningStatistics, StatisticsProblem
+from maskedconv.ops.dispatch import Operator
 
 OPERATORS = {operator.name: operator for operator in (OPERATOR, OF_SUM, FORWARD, BACKWARD)}
 REPETITIONS = {"cuda": 30, "cpu": 3}
@@ -86,14 +87,14 @@ def _running_of(problem: Problem, statistics: Tensor) -> tuple[Tensor, ...]:
     return MOMENTUM * statistics[0], 1 - MOMENTUM + MOMENTUM * var, batches
 
 
-def _run(kernel: Any, problem: Problem) -> tuple[Outputs, Outputs]:
+def _run(operator: Operator, kernel: Any, problem: Problem) -> tuple[Outputs, Outputs]:
     """The outputs, and the running statistics that the kernel has moved."""
     if not isinstance(problem, StatisticsProblem):
-        return outputs_of(kernel.run(problem)), ()
+        return outputs_of(operator.run(kernel, problem)), ()
     mean = torch.zeros(problem.input.size(1), device=problem.input.device)
     running = mean, torch.ones_like(mean), torch.tensor(SEEN, device=mean.device)
     moving = problem._replace(running=RunningStatistics(*running, MOMENTUM))
-    return outputs_of(kernel.run(moving)), running
+    return outputs_of(operator.run(kernel, moving)), running
 
 
 def check(name: str, backend: str, device: Device) -> dict[str, Any]:
@@ -102,7 +103,8 @@ def check(name: str, backend: str, device: Device) -> dict[str, Any]:
     Each value must agree as when a kernel is chosen, and the mean error of an output may be at most
     twice that of PyTorch's operators, plus a rounding.
     """
-    kernel = OPERATORS[name].backends[backend]
+    operator = OPERATORS[name]
+    kernel = operator.backends[backend]
     faults, repeats = {}, True
     checked = shapes.checked_norms(device.rehearsal)
     for shape in checked:
@@ -110,7 +112,7 @@ def check(name: str, backend: str, device: Device) -> dict[str, Any]:
         if reason := kernel.cannot_run(problem):
             raise NotHere(reason)
         with Unwritten():
-            found, again = _run(kernel, problem), _run(kernel, problem)
+            found, again = (_run(operator, kernel, problem) for _ in range(2))
         if fault := _fault(name, problem, *found):
             faults[str(shape)] = fault
         pairs = zip((*found[0], *found[1]), (*again[0], *again[1]), strict=True)
@@ -124,7 +126,7 @@ def _fault(name: str, problem: Problem, results: Outputs, running: Outputs) -> s
     operator, expected = OPERATORS[name], exact(problem)
     if fault := fault_of(operator.compare, problem, results, expected):
         return fault
-    plain = _run(operator.backends["reference"], problem)
+    plain = _run(operator, operator.backends["reference"], problem)
     if running:
         expected += _running_of(problem, expected[0])
     outputs = ((*results, *running), (*plain[0], *plain[1]), expected)
@@ -144,14 +146,16 @@ def _rows(outputs: Outputs) -> list[Tensor]:
 
 def timed(name: str, candidate: str, device: Device) -> dict[str, Any]:
     """The time of one operator for one shape."""
-    operator, _, text = name.partition(" ")
+    operator_name, _, text = name.partition(" ")
     shape = next(one for one in shapes.norms(device.rehearsal) if str(one) == text)
-    problem = problem_of(operator, shape, device.name)
+    problem = problem_of(operator_name, shape, device.name)
     backend = "native" if device.rehearsal and candidate == "cuda" else candidate
-    kernel = OPERATORS[operator].backends[backend]
+    operator = OPERATORS[operator_name]
+    kernel = operator.backends[backend]
     if reason := kernel.cannot_run(problem):
         raise NotHere(reason)
-    times = device.times(device.capture(lambda: kernel.run(problem)), REPETITIONS[device.name])
+    captured = device.capture(lambda: operator.run(kernel, problem))
+    times = device.times(captured, REPETITIONS[device.name])
     return {
         "candidate": candidate,
         "shape": shape._asdict(),
@@ -159,5 +163,5 @@ def timed(name: str, candidate: str, device: Device) -> dict[str, Any]:
         "n": shape.channels,
         "ms": quantiles(times.milliseconds),
         "held": times.held,
-        "least_bytes": PASSES[operator] * problem.input.numel() * problem.input.element_size(),
+        "least_bytes": PASSES[operator_name] * problem.input.numel() * problem.input.element_size(),
     }

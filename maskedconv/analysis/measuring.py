@@ -52,7 +52,7 @@ def run_step(model: nn.Module, arguments: Arguments) -> None:
             sum((leaf.sum() for leaf in found[1:]), found[0].sum()).backward()
 
 
-class Kept(NamedTuple):
+class SavedBytes(NamedTuple):
     """Bytes that autograd keeps for backward, by the innermost module that is being called.
 
     Attributes:
@@ -64,7 +64,7 @@ class Kept(NamedTuple):
     packed: Counter[str]
 
 
-def kept_by_module(model: nn.Module, arguments: Arguments) -> Kept:
+def kept_by_module(model: nn.Module, arguments: Arguments) -> SavedBytes:
     """Measures one forward pass: unique storages without those of parameters and buffers.
 
     A storage counts for the module that keeps it first.
@@ -76,7 +76,7 @@ def kept_by_module(model: nn.Module, arguments: Arguments) -> Kept:
     with _called(model, running), torch.enable_grad(), saved:
         model(*arguments)
     weights = _assembled_weights(model)
-    found = Kept(Counter(), Counter())
+    found = SavedBytes(Counter(), Counter())
     for name, tensor in kept:
         same = any(_is_same(tensor, weight) for weight in weights.get(tensor.shape, ()))
         (found.packed if same else found.activations)[name] += tensor.untyped_storage().nbytes()

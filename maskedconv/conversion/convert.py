@@ -31,8 +31,8 @@ from maskedconv.conversion.unlearned import warn_of_all_frozen, warn_of_none_lea
 from maskedconv.methods import Method, check_method
 from maskedconv.methods.which import Which, check_which
 from maskedconv.nn.global_threshold import (
-    layers_together,
     refresh_thresholds,
+    threshold_groups,
     unshare_threshold,
 )
 from maskedconv.nn.own_hooks import owners, remove_unused_hooks
@@ -196,7 +196,7 @@ def _left_with(
     """Reasons to leave layers alone that have one threshold with one that is ``left``."""
     names = {id(layer): name for name, layer in masked}
     reasons: dict[int, str] = {}
-    for layers, _ in layers_together(model):
+    for layers, _ in threshold_groups(model):
         kept = [names[id(layer)] for layer in layers if names[id(layer)] in left]
         # Without the other layers, the threshold of the remaining ones would be another one.
         reason = f"its network has one threshold, and {kept[0]} is left alone" if kept else ""

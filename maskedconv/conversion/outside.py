@@ -26,7 +26,7 @@ _FIXED_AFFINE = ("fixed", "frozen")
 _FIXED_STATISTICS = ("frozen statistics", "frozen")
 
 
-class Place(NamedTuple):
+class ParameterRef(NamedTuple):
     """A parameter, by the module that registers it and its name there."""
 
     owner: nn.Module
@@ -89,9 +89,9 @@ class Plan:
         _check_head(model, outside)
         skip = {id(layer) for _, layer in chosen}
         heads = {id(module) for module in outside.modules_of_head(model).values()}
-        self.head: list[Place] = []
-        self.freeze: list[Place] = []
-        self.learn: list[Place] = []
+        self.head: list[ParameterRef] = []
+        self.freeze: list[ParameterRef] = []
+        self.learn: list[ParameterRef] = []
         for module in model.modules():
             if id(module) in skip or isinstance(module, PartlyLearned):
                 continue
@@ -114,7 +114,7 @@ class Plan:
         for norm in self.statistics:
             freeze_statistics_(norm)
 
-    def learned_rest(self) -> Iterator[Place]:
+    def learned_rest(self) -> Iterator[ParameterRef]:
         """Learned parameters that are neither of converted layers, nor of norms, nor of a head."""
         for place in self.learn:
             if place.parameter.requires_grad and not isinstance(place.owner, NORMS):
@@ -154,9 +154,9 @@ def _size(parameter: nn.Parameter) -> int:
     return 0 if nn.parameter.is_lazy(parameter) else parameter.numel()
 
 
-def _places(module: nn.Module) -> list[Place]:
+def _places(module: nn.Module) -> list[ParameterRef]:
     own = module._parameters.items()
-    return [Place(module, name) for name, parameter in own if parameter is not None]
+    return [ParameterRef(module, name) for name, parameter in own if parameter is not None]
 
 
 def _check_head(model: nn.Module, outside: Outside) -> None:

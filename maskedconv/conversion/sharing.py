@@ -23,7 +23,7 @@ _DEPTH = 4
 _OPAQUE = (type, ModuleType, torch.optim.Optimizer)
 
 
-class _Place(NamedTuple):
+class _Reference(NamedTuple):
     """An attribute or registry entry of a module."""
 
     owner: nn.Module
@@ -54,12 +54,12 @@ def held_elsewhere(model: nn.Module, parts: Iterable[nn.Module | Tensor]) -> Ite
                 yield place.name
 
 
-def _places(model: nn.Module) -> defaultdict[int, list[_Place]]:
+def _places(model: nn.Module) -> defaultdict[int, list[_Reference]]:
     """Places that hold each tensor's memory, and each module outside the registries."""
-    places: defaultdict[int, list[_Place]] = defaultdict(list)
+    places: defaultdict[int, list[_Reference]] = defaultdict(list)
     for name, module in model.named_modules():
         for attribute, found in _contents(module):
-            place = _Place(module, attribute, f"{name}.{attribute}".lstrip("."))
+            place = _Reference(module, attribute, f"{name}.{attribute}".lstrip("."))
             places[_key(found)].append(place)
     return places
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from maskedconv.conversion.outside import Place
+from maskedconv.conversion.outside import ParameterRef
 
 
 def warn_of_stale_optimizers(
-    layers: Sequence[nn.Module], caller: str, frozen: Sequence[Place] = ()
+    layers: Sequence[nn.Module], caller: str, frozen: Sequence[ParameterRef] = ()
 ) -> None:
     """Warns if an optimizer holds a parameter that is about to be replaced, or frozen.
 

@@ -26,7 +26,7 @@ class ConvPlan(NamedTuple):
     Attributes:
         geometry: of the convolution.
         slice_dim: the dimension of the weight that is learned in part.
-        backend: as of :func:`maskedconv.ops.dispatch.settled`.
+        backend: as of :func:`maskedconv.ops.dispatch.backend_or_any`.
         selected: the indices that are learned; None for the first ones.
     """
 

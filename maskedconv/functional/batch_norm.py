@@ -21,7 +21,7 @@ from maskedconv.ops.bn_statistics import (
     bn_statistics_of_sum,
     reference,
 )
-from maskedconv.ops.dispatch import settled
+from maskedconv.ops.dispatch import backend_or_any
 from maskedconv.tracing import is_traced
 
 
@@ -104,7 +104,7 @@ def normalisation_of_sum(
     """
     check_batch_moments(input)
     problem = StatisticsProblem(
-        input, bn.weight, bn.bias, bn.eps, running_statistics(bn), backend=settled(""),
+        input, bn.weight, bn.bias, bn.eps, running_statistics(bn), backend=backend_or_any(""),
         summand=summand,
     )  # fmt: skip
     total, statistics = bn_statistics_of_sum(problem)
@@ -155,5 +155,5 @@ def batch_statistics(
         norm: γ, β and eps.
         moments: as of :func:`normalisation`.
     """
-    problem = StatisticsProblem(input, *norm, running, moments, backend=settled(""))
+    problem = StatisticsProblem(input, *norm, running, moments, backend=backend_or_any(""))
     return bn_statistics(problem)

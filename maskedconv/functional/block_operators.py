@@ -16,8 +16,8 @@ from maskedconv.functional import block_step
 from maskedconv.functional.block_step import (
     BlockNeeds,
     BlockPlan,
-    Kept,
     SavedBlock,
+    SavedUnit,
     UnitGrads,
     UnitNeeds,
     UnitTensors,
@@ -46,22 +46,24 @@ _LIBRARY.define(
 )
 
 
-def run(input: Tensor, plan: BlockPlan, units: Sequence[UnitTensors]) -> tuple[Tensor, list[Kept]]:
+def run(
+    input: Tensor, plan: BlockPlan, units: Sequence[UnitTensors]
+) -> tuple[Tensor, list[SavedUnit]]:
     """:func:`maskedconv.functional.block_step.run`, which moves no running statistics."""
     features, *rest = torch.ops.maskedconv.dense_block(input, _tensors(units), *_flat(plan))
     count = sum(unit.fixed is None for unit in units)
-    return features, _kept(plan, units, rest[:count], rest[count:])
+    return features, _saved(plan, units, rest[:count], rest[count:])
 
 
 def gradients(
     block: SavedBlock, grad_output: Tensor, needs: BlockNeeds
 ) -> tuple[Tensor | None, list[UnitGrads]]:
     """:func:`maskedconv.functional.block_step.gradients`."""
-    plan, units, features, kept = block
+    plan, units, features, saved = block
     flags = [needs.input, *(flag for unit in needs.units for flag in unit)]
     found = iter(
         torch.ops.maskedconv.dense_block_backward(
-            features, block_step.of_batch(units, kept), _values(kept), _tensors(units),
+            features, block_step.of_batch(units, saved), _values(saved), _tensors(units),
             *_flat(plan), grad_output, flags,
         )
     )  # fmt: skip
@@ -76,21 +78,21 @@ def _tensors(units: Sequence[UnitTensors]) -> list[Tensor | None]:
     return [tensor for unit in units for tensor in unit]
 
 
-def _values(kept: Sequence[Kept]) -> list[Tensor]:
-    return [each.input for each in kept if each.input is not None]
+def _values(saved: Sequence[SavedUnit]) -> list[Tensor]:
+    return [each.input for each in saved if each.input is not None]
 
 
-def _kept(
+def _saved(
     plan: BlockPlan,
     units: Sequence[UnitTensors],
     statistics: Sequence[Tensor],
     values: Sequence[Tensor],
-) -> list[Kept]:
+) -> list[SavedUnit]:
     tables, inputs, found = iter(statistics), iter(values), []
     of_layers = [place for layer in plan for place in range(len(layer))]
     for unit, place in zip(units, of_layers, strict=True):
         table = next(tables) if unit.fixed is None else unit.fixed
-        found.append(Kept(next(inputs) if place else None, table, None))
+        found.append(SavedUnit(next(inputs) if place else None, table, None))
     return found
 
 
@@ -102,7 +104,7 @@ def _flat(plan: BlockPlan) -> tuple[list[Any], ...]:
         [unit.eps for unit in units],
         [unit.uses_batch_stats for unit in units],
         [number for unit in units for number in numbers_of(unit)],
-        [unit.convs[0][0].backend for unit in units],
+        [unit.convs[0].backend for unit in units],
     )
 
 
@@ -124,10 +126,10 @@ def _plan(
 @torch.library.impl(_LIBRARY, "dense_block", "CompositeExplicitAutograd")
 def _run(input: Tensor, tensors: Sequence[Tensor | None], *flat: Any) -> list[Tensor]:
     plan, units = _plan(input.dtype, *flat), units_of(tensors)
-    features, kept = block_step.run(input, plan, units, [None] * len(units))
+    features, saved = block_step.run(input, plan, units, [None] * len(units))
     layout = memory_format_of(input)
-    values = (value.contiguous(memory_format=layout) for value in _values(kept))
-    return [features, *block_step.of_batch(units, kept), *values]
+    values = (value.contiguous(memory_format=layout) for value in _values(saved))
+    return [features, *block_step.of_batch(units, saved), *values]
 
 
 @torch.library.register_fake("maskedconv::dense_block", lib=_LIBRARY)
@@ -163,7 +165,7 @@ def _run_backward(
 ) -> list[Tensor]:
     *flat, grad_output, flags = rest
     plan, units = _plan(features.dtype, *flat), units_of(tensors)
-    block = SavedBlock(plan, units, features, _kept(plan, units, statistics, values))
+    block = SavedBlock(plan, units, features, _saved(plan, units, statistics, values))
     of_units = [UnitNeeds(*flags[i : i + _NEEDS]) for i in range(1, len(flags), _NEEDS)]
     grad_input, grads = block_step.gradients(block, grad_output, BlockNeeds(flags[0], of_units))
     found = [grad_input, *(grad for norm, filters in grads for grad in (*norm[1:], *filters))]

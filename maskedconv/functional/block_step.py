@@ -16,15 +16,13 @@ from maskedconv.functional.batch_norm import batch_statistics
 from maskedconv.functional.bn_relu_step import (
     Backward,
     BNReLUPlan,
-    Convolution,
     FilterGrads,
     FilterNeeds,
     NormNeeds,
     Step,
 )
 from maskedconv.functional.features import GrowingFeatures, channel_buffer
-from maskedconv.functional.filter_bank import bank_of
-from maskedconv.ops.bn_relu import Gradients, Normalisation
+from maskedconv.ops.bn_relu import Gradients
 from maskedconv.ops.bn_statistics import RunningStatistics
 
 # The units of each layer, besides their tensors.
@@ -53,12 +51,10 @@ class UnitTensors(NamedTuple):
     def step(self, plan: BNReLUPlan, statistics: Tensor) -> Step:
         """The step with these tensors."""
         weight, bias, _, *filters = self
-        ((conv, slice_dim, zeros),) = plan.convs
-        norm = Normalisation(weight, bias, statistics, plan.eps, plan.uses_batch_stats)
-        return Step(norm, (Convolution(bank_of(filters, slice_dim, zeros), conv),))
+        return plan.step(weight, bias, statistics, filters)
 
 
-class Kept(NamedTuple):
+class SavedUnit(NamedTuple):
     """The tensors of a unit that backward needs, besides its own.
 
     Attributes:
@@ -72,7 +68,7 @@ class Kept(NamedTuple):
     packed: Tensor | None
 
 
-UNIT_TENSORS, KEPT = len(UnitTensors._fields), len(Kept._fields)
+UNIT_TENSORS, SAVED = len(UnitTensors._fields), len(SavedUnit._fields)
 
 
 class SavedBlock(NamedTuple):
@@ -81,7 +77,7 @@ class SavedBlock(NamedTuple):
     plan: BlockPlan
     units: Sequence[UnitTensors]
     features: Tensor
-    kept: Sequence[Kept]
+    saved: Sequence[SavedUnit]
 
 
 class UnitNeeds(NamedTuple):
@@ -109,19 +105,19 @@ def units_of(tensors: Sequence[Tensor | None]) -> list[UnitTensors]:
     return [UnitTensors(*tensors[i : i + UNIT_TENSORS]) for i in starts]
 
 
-def of_batch(units: Sequence[UnitTensors], kept: Sequence[Kept]) -> list[Tensor]:
+def of_batch(units: Sequence[UnitTensors], saved: Sequence[SavedUnit]) -> list[Tensor]:
     """The statistics of units that normalise by the batch."""
-    return [each.statistics for unit, each in zip(units, kept, strict=True) if unit.fixed is None]
+    return [each.statistics for unit, each in zip(units, saved, strict=True) if unit.fixed is None]
 
 
 def out_channels(unit: UnitTensors, plan: BNReLUPlan) -> int:
     """The number of filters."""
-    ((_, slice_dim, zeros),) = plan.convs
+    (conv,) = plan.convs
     assert unit.learned is not None
     count = unit.learned.size(0)
-    if slice_dim != 0:
+    if conv.slice_dim != 0:
         return count
-    return count + (zeros if unit.frozen is None else unit.frozen.size(0))
+    return count + (conv.zeros if unit.frozen is None else unit.frozen.size(0))
 
 
 def growths(plan: BlockPlan, units: Sequence[UnitTensors]) -> list[int]:
@@ -138,10 +134,10 @@ def run(
     plan: BlockPlan,
     units: Sequence[UnitTensors],
     running: Sequence[RunningStatistics | None],
-) -> tuple[Tensor, list[Kept]]:
+) -> tuple[Tensor, list[SavedUnit]]:
     """All features ``[N, C', H, W]``, and tensors for backward; moves the running statistics."""
     features = GrowingFeatures(input, input.size(1) + sum(growths(plan, units)))
-    kept: list[Kept] = []
+    saved: list[SavedUnit] = []
     each = zip(units, running, strict=True)
     for layer in plan:
         value, first = features.whole, True
@@ -153,10 +149,10 @@ def run(
                 norm = unit.weight, unit.bias, unit_plan.eps
                 statistics = batch_statistics(value, norm, moved, known)
             (output,), (packed,) = bn_relu_step.run(value, unit.step(unit_plan, statistics), True)
-            kept.append(Kept(None if first else value, statistics, packed))
+            saved.append(SavedUnit(None if first else value, statistics, packed))
             value, known, first = output, None, False
         features.append(value)
-    return features.whole, kept
+    return features.whole, saved
 
 
 def gradients(
@@ -199,14 +195,14 @@ def _of_unit(
     before: _Sum | None,
 ) -> UnitGrads:
     """The gradients of a unit. ``before`` is given if it reads features."""
-    kept, needed = block.kept[index], needs.units[index]
-    input = kept.input
+    saved, needed = block.saved[index], needs.units[index]
+    input = saved.input
     if input is None:
         assert before is not None
         input = block.features[:, : before.added_to.size(1)]
-    step = block.units[index].step(plan, kept.statistics)
+    step = block.units[index].step(plan, saved.statistics)
     norm_needs = NormNeeds(index > 0 or needs.input, needed.weight, needed.bias)
     backward = Backward(input, step, norm_needs)
     filter_needs = FilterNeeds(needed.learned, needed.filter_bias)
-    filters = backward.of_filters(0, grad_output, kept.packed, filter_needs)
+    filters = backward.of_filters(0, grad_output, saved.packed, filter_needs)
     return backward.of_norm(*before or ()), filters

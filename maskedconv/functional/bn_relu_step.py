@@ -36,13 +36,16 @@ class StepPlan(NamedTuple):
 
     Attributes:
         geometry: of the convolution.
-        backend: as of :func:`maskedconv.ops.dispatch.settled`.
+        backend: as of :func:`maskedconv.ops.dispatch.backend_or_any`.
         dtype: the type that it computes in.
+        slice_dim, zeros: of its :class:`~maskedconv.functional.filter_bank.FilterBank`.
     """
 
     geometry: ConvGeometry
     backend: str
     dtype: torch.dtype
+    slice_dim: int
+    zeros: int
 
 
 class Convolution(NamedTuple):
@@ -71,13 +74,12 @@ class BNReLUPlan(NamedTuple):
 
     Attributes:
         eps, uses_batch_stats: as of :class:`maskedconv.ops.bn_relu.Normalisation`.
-        convs: how each convolution is computed, and ``slice_dim`` and ``zeros`` of its
-            :class:`~maskedconv.functional.filter_bank.FilterBank`.
+        convs: how each convolution is computed.
     """
 
     eps: float
     uses_batch_stats: bool
-    convs: tuple[tuple[StepPlan, int, int], ...]
+    convs: tuple[StepPlan, ...]
 
     def step(
         self,
@@ -89,8 +91,8 @@ class BNReLUPlan(NamedTuple):
         """The step with these tensors, those of the filters one convolution after the other."""
         norm = Normalisation(weight, bias, statistics, self.eps, self.uses_batch_stats)
         convs = tuple(
-            Convolution(bank_of(filters[TENSORS * i : TENSORS * (i + 1)], slice_dim, zeros), plan)
-            for i, (plan, slice_dim, zeros) in enumerate(self.convs)
+            Convolution(bank_of(filters[i : i + TENSORS], plan.slice_dim, plan.zeros), plan)
+            for i, plan in zip(range(0, len(filters), TENSORS), self.convs, strict=True)
         )
         return Step(norm, convs)
 

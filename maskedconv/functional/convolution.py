@@ -14,7 +14,8 @@ from maskedconv.functional.filter_bank import ExecutionOptions, FilterBank, join
 from maskedconv.functional.padding import evenly_padded
 from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.ops.aten import reads_wrongly
-from maskedconv.ops.dispatch import Decision, check_backend, override_of, record, settled
+from maskedconv.ops.devices import autocast_dtype
+from maskedconv.ops.dispatch import Decision, backend_or_any, check_backend, override_of, record
 from maskedconv.ops.geometry import ConvGeometry, Pair, geometry_of, whole_numbers
 from maskedconv.ops.weight_grad.jointly import types_faster_jointly
 from maskedconv.tracing import is_traced
@@ -103,7 +104,7 @@ def convolve(
         input = _cast_input(input, bank)
     if input.dim() == 3:
         return convolve(input.unsqueeze(0), bank, geometry, options).squeeze(0)
-    backend = settled(options.backend)
+    backend = backend_or_any(options.backend)
     if zeros:
         return convolve_zeroed(input, bank, geometry, partial(_convolve_nonzero, backend))
     if not torch.is_grad_enabled():
@@ -160,11 +161,9 @@ def fits(input: Tensor, bank: FilterBank) -> bool:
 
 def _cast_input(input: Tensor, bank: FilterBank) -> Tensor:
     """The input in the type that the convolution computes in; the filters follow it."""
-    device = input.device.type
-    # The meta device has no autocast, and asking for it is an error.
-    autocast = device != "meta" and torch.is_autocast_enabled(device)
-    if autocast and casts(input, bank.learned):
-        return input.to(torch.get_autocast_dtype(device))
+    dtype = autocast_dtype(input.device.type)
+    if dtype is not None and casts(input, bank.learned):
+        return input.to(dtype)
     if not fits(input, bank):
         own = bank.dtype or bank.learned.dtype
         raise TypeError(

@@ -17,12 +17,12 @@ from torch import Tensor
 from maskedconv.functional import block_operators, block_step
 from maskedconv.functional.batch_norm import check_batch_moments
 from maskedconv.functional.block_step import (
-    KEPT,
+    SAVED,
     UNIT_TENSORS,
     BlockNeeds,
     BlockPlan,
-    Kept,
     SavedBlock,
+    SavedUnit,
     UnitNeeds,
     UnitTensors,
     units_of,
@@ -78,24 +78,25 @@ class _DenseBlock(torch.autograd.Function):
     ) -> Any:
         units = units_of(tensors)
         if running is None:
-            features, kept = block_operators.run(input, plan, units)
+            features, saved = block_operators.run(input, plan, units)
         else:
-            features, kept = block_step.run(input, plan, units, running)
+            features, saved = block_step.run(input, plan, units, running)
         ctx.plan = plan
-        ctx.save_for_backward(features, *(tensor for each in kept for tensor in each), *tensors)
+        ctx.save_for_backward(features, *(tensor for each in saved for tensor in each), *tensors)
         if running is not None:
             return features
-        statistics = block_step.of_batch(units, kept)
+        statistics = block_step.of_batch(units, saved)
         ctx.mark_non_differentiable(*statistics)
         return features, *statistics
 
     @staticmethod
     @once_differentiable("a dense block")
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-        features, *saved = ctx.saved_tensors
+        features, *tensors = ctx.saved_tensors
         count = sum(len(layer) for layer in ctx.plan)
-        kept = [Kept(*saved[i : i + KEPT]) for i in range(0, KEPT * count, KEPT)]
-        block = SavedBlock(ctx.plan, units_of(saved[KEPT * count :]), features, kept)
+        end = SAVED * count
+        saved = [SavedUnit(*tensors[i : i + SAVED]) for i in range(0, end, SAVED)]
+        block = SavedBlock(ctx.plan, units_of(tensors[end:]), features, saved)
         needs = _needs(ctx.needs_input_grad[2:])
         module = block_operators if torch.compiler.is_compiling() else block_step
         grad_input, units = module.gradients(block, grad_output, needs)

@@ -19,9 +19,9 @@ NUMBERS = 9
 def numbers_of(plan: BNReLUPlan) -> list[int]:
     """``NUMBERS`` for each convolution."""
     numbers: list[int] = []
-    for conv, slice_dim, zeros in plan.convs:
+    for conv in plan.convs:
         stride, padding, dilation, groups = conv.geometry
-        numbers += *stride, *padding, *dilation, groups, slice_dim, zeros
+        numbers += *stride, *padding, *dilation, groups, conv.slice_dim, conv.zeros
     return numbers
 
 
@@ -34,7 +34,7 @@ def plan_of(
     for first in range(0, len(numbers), NUMBERS):
         s1, s2, p1, p2, d1, d2, groups, slice_dim, zeros = numbers[first : first + NUMBERS]
         geometry = ConvGeometry((s1, s2), (p1, p2), (d1, d2), groups)
-        convs.append((StepPlan(geometry, backend, dtype), slice_dim, zeros))
+        convs.append(StepPlan(geometry, backend, dtype, slice_dim, zeros))
     return BNReLUPlan(eps, uses_batch_stats, tuple(convs))
 
 

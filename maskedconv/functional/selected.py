@@ -64,7 +64,7 @@ def places_of(numbers: Sequence[int], size: int) -> Tensor:
     return torch.tensor([*numbers, *others], dtype=torch.int64, device="cpu")
 
 
-def alone(
+def selected_geometry(
     selected: Selected, shape: torch.Size, slice_dim: int, geometry: ConvGeometry
 ) -> ConvGeometry | None:
     """The geometry of the one convolution that the selected slices are.
@@ -85,9 +85,9 @@ def alone(
 def selected_input(
     input: Tensor, selected: Selected, shape: torch.Size, slice_dim: int, geometry: ConvGeometry
 ) -> Tensor:
-    """The part of ``input [N, C, H, W]`` that the convolution of :func:`alone` reads."""
+    """The part of ``input [N, C, H, W]`` that the convolution of the selected slices reads."""
     reads_all = slice_dim == 0 and geometry.groups == 1
-    if reads_all or alone(selected, shape, slice_dim, geometry) is None:
+    if reads_all or selected_geometry(selected, shape, slice_dim, geometry) is None:
         return input
     return selected.of(input, 1).contiguous(memory_format=memory_format_of(input))
 
@@ -103,7 +103,7 @@ def selected_problem(
         grad_output: of all channels, ``[N, O, Ho, Wo]``.
     """
     shape, dim = problem.shape, problem.slice_dim
-    geometry = alone(selected, shape, dim, problem.geometry)
+    geometry = selected_geometry(selected, shape, dim, problem.geometry)
     if geometry is not None:
         return problem._replace(geometry=geometry)
     whole = torch.Size((*shape[:dim], selected.order.numel(), *shape[dim + 1 :]))

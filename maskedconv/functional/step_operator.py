@@ -51,7 +51,7 @@ def _flat(plan: BNReLUPlan, step: Step) -> tuple[Any, ...]:
     """The arguments behind ``input``, up to those of backward alone."""
     norm, convs = step
     filters = [tensor for conv in convs for tensor in conv.bank.tensors()]
-    first = plan.convs[0][0]
+    first = plan.convs[0]
     return (
         norm.weight, norm.bias, norm.statistics, filters,
         plan.eps, plan.uses_batch_stats, numbers_of(plan), first.backend, first.dtype,

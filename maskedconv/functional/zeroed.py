@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from maskedconv.functional.autograd import NoFilters
 from maskedconv.functional.filter_bank import FilterBank, narrowed
-from maskedconv.functional.selected import Selected, alone, selected_input
+from maskedconv.functional.selected import Selected, selected_geometry, selected_input
 from maskedconv.ops.geometry import (
     ConvGeometry,
     first_channels,
@@ -83,7 +83,7 @@ def _selected(
 ) -> Tensor:
     """Computes the selected slices alone if they are one convolution, else all of them."""
     shape, dim = bank.learned.shape, bank.slice_dim
-    own = alone(selected, shape, dim, geometry)
+    own = selected_geometry(selected, shape, dim, geometry)
     if own is None:
         return compute(input, FilterBank(bank.full_weight(), None, bank.full_bias()), geometry)
     channels = selected_input(input, selected, shape, dim, geometry)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from maskedconv.fusion.operators import NORMS, OPERATORS
 from maskedconv.fusion.session import Session
-from maskedconv.fusion.sources import Deferred, Geometry, Kept, Recomputed, Use
+from maskedconv.fusion.sources import Deferred, Geometry, Recomputed, SavedTensor, Use
 
 # Times the unit roundoff of the type, of the largest magnitude: on the CPU the bits are the same.
 _TOLERANCE = 16
@@ -81,8 +81,8 @@ class CheckingSession(Session):
             self._known.add(storage_of(tensor))
             self.kept[self._running()] += tensor.untyped_storage().nbytes()
 
-    def unpack(self, saved: Kept | Use | Deferred) -> Tensor:
-        use = saved.settled() if isinstance(saved, Deferred) else saved
+    def unpack(self, saved: SavedTensor | Use | Deferred) -> Tensor:
+        use = saved.decided() if isinstance(saved, Deferred) else saved
         if not isinstance(use, _CheckedUse):
             return use.use()
         try:

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from maskedconv.fusion.session import SMALL, Session
 from maskedconv.fusion.sources import Recomputed, Source
+from maskedconv.ops.devices import autocast_dtype
 
 
-class _Place(NamedTuple):
+class _TensorArgument(NamedTuple):
     """Stands for a tensor among the arguments of a call."""
 
     position: int
@@ -29,9 +30,7 @@ class _Call:
 
     def __init__(self, func: Any, args: list[Any], kwargs: dict[str, Any], device: str) -> None:
         self.func, self._args, self._kwargs = func, args, kwargs
-        self._autocast: tuple[str, torch.dtype] | None = None
-        if device != "meta" and torch.is_autocast_enabled(device):
-            self._autocast = device, torch.get_autocast_dtype(device)
+        self._device, self._autocast = device, autocast_dtype(device)
 
     @staticmethod
     def of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[_Call, list[Tensor]]:
@@ -48,8 +47,7 @@ class _Call:
         kwargs = {name: _filled(arg, tensors) for name, arg in self._kwargs.items()}
         if self._autocast is None:
             return self.func(*args, **kwargs)
-        device, dtype = self._autocast
-        with torch.autocast(device, dtype):
+        with torch.autocast(self._device, self._autocast):
             return self.func(*args, **kwargs)
 
     def out_of_place(self, values: Sequence[Tensor], may_change: bool) -> Tensor:
@@ -66,12 +64,12 @@ def _without(arg: Any, tensors: list[Tensor]) -> Any:
     """``arg`` with a place for each tensor, which is appended to ``tensors``."""
     if isinstance(arg, Tensor):
         tensors.append(arg)
-        return _Place(len(tensors) - 1)
+        return _TensorArgument(len(tensors) - 1)
     return [_without(one, tensors) for one in arg] if isinstance(arg, list | tuple) else arg
 
 
 def _filled(arg: Any, tensors: Sequence[Tensor]) -> Any:
-    if isinstance(arg, _Place):
+    if isinstance(arg, _TensorArgument):
         return tensors[arg.position]
     return [_filled(one, tensors) for one in arg] if isinstance(arg, list) else arg
 

@@ -17,8 +17,8 @@ from maskedconv.fusion.sources import (
     Deferred,
     Geometry,
     Hooks,
-    Kept,
     Recomputed,
+    SavedTensor,
     Source,
     Use,
     View,
@@ -40,7 +40,7 @@ class _Entry(NamedTuple):
 
     storage: StorageWeakRef
     version: int
-    source: Kept | Recomputed
+    source: SavedTensor | Recomputed
 
 
 class Session(TorchFunctionMode):
@@ -134,7 +134,7 @@ class Session(TorchFunctionMode):
         finally:
             self._arguments = None
             while self._deferred:
-                self._deferred.pop().settle(self._decide)
+                self._deferred.pop().decide(self._decide)
             self._original = None
 
     def overwrites(self, original: Recomputed, tensor: Tensor) -> None:
@@ -166,11 +166,11 @@ class Session(TorchFunctionMode):
                 the next forward pass may change it before backward, and plain PyTorch allows it.
         """
         if self._copy_parameters and isinstance(tensor, torch.nn.Parameter):
-            return Kept(tensor.detach().clone(), self._outer)
+            return SavedTensor(tensor.detach().clone(), self._outer)
         source = self.find(tensor)
         if source is None and _is_ordinary(tensor):
             # Another view of a kept tensor needs no further memory.
-            is_kept = isinstance(self._source(tensor), Kept)
+            is_kept = isinstance(self._source(tensor), SavedTensor)
             small = tensor.numel() * SMALL <= result.numel()
             whole = tensor.untyped_storage().nbytes() <= result.untyped_storage().nbytes()
             if unsaved and small and not is_kept and not tensor.requires_grad:
@@ -193,7 +193,7 @@ class Session(TorchFunctionMode):
             recipe = Recomputed(compute, sources, Geometry.of(result), joins, self.label)
             self._enter(result, recipe)
 
-    def unpack(self, saved: Kept | Use | Deferred) -> Tensor:
+    def unpack(self, saved: SavedTensor | Use | Deferred) -> Tensor:
         """The tensor that autograd saved."""
         return saved.use()
 
@@ -204,26 +204,26 @@ class Session(TorchFunctionMode):
     def keeps(self, tensor: Tensor) -> None:
         """Called with each tensor that is kept."""
 
-    def _source(self, tensor: Tensor) -> Kept | Recomputed | None:
+    def _source(self, tensor: Tensor) -> SavedTensor | Recomputed | None:
         """The source of the current values of the storage of ``tensor``."""
         entry = self._entries.get(tensor.untyped_storage()._cdata)
         return entry.source if entry and entry.version == tensor._version else None
 
-    def _enter(self, tensor: Tensor, source: Kept | Recomputed) -> None:
+    def _enter(self, tensor: Tensor, source: SavedTensor | Recomputed) -> None:
         storage = tensor.untyped_storage()
         self._entries[storage._cdata] = _Entry(StorageWeakRef(storage), tensor._version, source)
 
-    def _keep(self, tensor: Tensor) -> Kept:
-        kept = Kept(tensor, self._outer)
+    def _keep(self, tensor: Tensor) -> SavedTensor:
+        kept = SavedTensor(tensor, self._outer)
         self.keeps(tensor)
         if _is_ordinary(tensor) and self._source(tensor) is None:
             self._enter(tensor, kept)
         return kept
 
-    def _pack(self, tensor: Tensor) -> Kept | Use | Deferred:
+    def _pack(self, tensor: Tensor) -> SavedTensor | Use | Deferred:
         with torch._C.DisableTorchFunction():
             if self.is_over():
-                return _used(Kept(tensor, self._outer))
+                return _used(SavedTensor(tensor, self._outer))
             if self._arguments is not None and _is_ordinary(tensor):
                 place = tensor.untyped_storage()._cdata, tensor._version
                 if place not in self._arguments:
@@ -231,13 +231,13 @@ class Session(TorchFunctionMode):
                     return self._deferred[-1]
             return self._decide(tensor)
 
-    def _decide(self, tensor: Tensor) -> Kept | Use:
+    def _decide(self, tensor: Tensor) -> SavedTensor | Use:
         if not _is_ordinary(tensor):
             return _used(self._keep(tensor))
         source, geometry = self._source(tensor) or self._copied(tensor), Geometry.of(tensor)
         if isinstance(source, Recomputed) and source.geometry.dtype == tensor.dtype:
             return self.saved(source, None if geometry == source.geometry else geometry, tensor)
-        if isinstance(source, Kept) and geometry == source.geometry:
+        if isinstance(source, SavedTensor) and geometry == source.geometry:
             return _used(source)
         return _used(self._keep(tensor))
 
@@ -250,7 +250,7 @@ class Session(TorchFunctionMode):
         return original if same and tensor.untyped_storage()._cdata != storage else None
 
 
-def _used(kept: Kept) -> Kept:
+def _used(kept: SavedTensor) -> SavedTensor:
     kept.add_use()
     return kept
 

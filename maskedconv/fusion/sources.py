@@ -49,7 +49,7 @@ class Source(Protocol):
     joins: int
 
     @property
-    def unpacked(self) -> frozenset[Kept]: ...
+    def unpacked(self) -> frozenset[SavedTensor]: ...
 
     def value(self) -> Tensor: ...
 
@@ -87,7 +87,7 @@ class _Held:
         return value
 
 
-class Kept:
+class SavedTensor:
     """A tensor that is kept for backward.
 
     Surrounding hooks unpack it once in a backward pass, as autograd unpacks each tensor that it
@@ -110,7 +110,7 @@ class Kept:
         self.held = _Held()
 
     @property
-    def unpacked(self) -> frozenset[Kept]:
+    def unpacked(self) -> frozenset[SavedTensor]:
         return frozenset() if self._outer is None else frozenset((self,))
 
     def add_use(self) -> None:
@@ -166,7 +166,7 @@ class Recomputed:
         self.geometry, self.joins, self.label = geometry, joins, label
         self._compute, self._sources = compute, sources
         self._held = _Held()
-        self.unpacked = frozenset[Kept]().union(*(source.unpacked for source in sources))
+        self.unpacked = frozenset[SavedTensor]().union(*(source.unpacked for source in sources))
 
     @property
     def is_shared(self) -> bool:
@@ -218,7 +218,7 @@ class View:
         self._base, self.geometry, self.joins = base, geometry, base.joins
 
     @property
-    def unpacked(self) -> frozenset[Kept]:
+    def unpacked(self) -> frozenset[SavedTensor]:
         return self._base.unpacked
 
     def value(self) -> Tensor:
@@ -249,15 +249,15 @@ class Deferred:
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor: Tensor | None = tensor
-        self._saved: Kept | Use | None = None
+        self._saved: SavedTensor | Use | None = None
 
-    def settle(self, pack: Callable[[Tensor], Kept | Use]) -> None:
+    def decide(self, pack: Callable[[Tensor], SavedTensor | Use]) -> None:
         assert self._tensor is not None
         self._saved, self._tensor = pack(self._tensor), None
 
-    def settled(self) -> Kept | Use:
+    def decided(self) -> SavedTensor | Use:
         assert self._saved is not None
         return self._saved
 
     def use(self) -> Tensor:
-        return self.settled().use()
+        return self.decided().use()

@@ -32,7 +32,8 @@ from maskedconv.functional.padding import padding_of
 from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.nn.masked_conv2d import MaskedConv2d
 from maskedconv.ops.bn_relu import Normalisation
-from maskedconv.ops.dispatch import settled
+from maskedconv.ops.devices import autocast_dtype
+from maskedconv.ops.dispatch import backend_or_any
 from maskedconv.ops.geometry import ConvGeometry, Pair, geometry_of, memory_format_of
 from maskedconv.ops.plain import is_plain
 
@@ -102,8 +103,8 @@ def bn_relu_convs(
         return tuple(conv(activation) for conv in convs)
     assert isinstance(bn, nn.BatchNorm2d)
     norm = normalisation(input, bn, moments)
-    if len(convs) > 1 and (together := _together(input, convs)):
-        return BatchNormReLUConvolutions.apply(*_arguments(input, norm, together))
+    if len(convs) > 1 and (step := _as_one_step(input, convs)):
+        return BatchNormReLUConvolutions.apply(*_arguments(input, norm, step))
     return tuple(_convolve(input, norm, conv) for conv in convs)
 
 
@@ -125,13 +126,13 @@ def sum_bn_relu_convs(
     Raises:
         ValueError, TypeError, RuntimeError: what the addition and the modules raise.
     """
-    together = _with_sum(input, summand, bn, convs)
-    if not together:
+    step = _with_sum(input, summand, bn, convs)
+    if not step:
         total = input + summand
         return total, *bn_relu_convs(total, bn, convs)
     assert isinstance(bn, nn.BatchNorm2d)
     total, norm = normalisation_of_sum(input, summand, bn)
-    plan, _, *rest = _arguments(total, norm, together)
+    plan, _, *rest = _arguments(total, norm, step)
     return SumBatchNormReLUConvolutions.apply(plan, total, input, summand, *rest)
 
 
@@ -150,7 +151,7 @@ def _with_sum(
     )
     trained = torch.is_grad_enabled() and (input.requires_grad or summand.requires_grad)
     plain = is_plain(input) and is_plain(summand)
-    return _together(input, convs) if alike and trained and plain else []
+    return _as_one_step(input, convs) if alike and trained and plain else []
 
 
 def bn_relu(input: Tensor, bn: nn.Module, moments: Tensor | None = None) -> Tensor:
@@ -172,7 +173,7 @@ def _activate(input: Tensor, norm: Normalisation) -> Tensor:
     return BatchNormReLU.apply(input, *norm)
 
 
-def _together(input: Tensor, convs: Sequence[nn.Module]) -> list[Convolution]:
+def _as_one_step(input: Tensor, convs: Sequence[nn.Module]) -> list[Convolution]:
     """The convolutions, if one step can compute them all; else an empty list."""
     found = [convolution_of(conv, input, input.size(1)) for conv in convs]
     ready = [conv for conv in found if conv is not None]
@@ -182,50 +183,52 @@ def _together(input: Tensor, convs: Sequence[nn.Module]) -> list[Convolution]:
 
 def _convolve(input: Tensor, norm: Normalisation, conv: nn.Module) -> Tensor:
     """``conv`` of the activation, in one step if the convolution allows that."""
-    bank = _filter_bank(conv, input.size(1))
-    dtype = None if bank is None else _compute_type(input, bank)
-    if bank is None or dtype is None:
+    whole = _planned(conv, input, input.size(1))
+    if whole is None:
         return conv(_activate(input, norm))
-    whole = _plan(conv, bank, dtype)
+    plan = whole.plan
+    if not plan.zeros or plan.slice_dim == 0:
+        return BatchNormReLUConvolutions.apply(*_arguments(input, norm, [whole]))
 
     def compute(channels: Tensor, bank: FilterBank, geometry: ConvGeometry) -> Tensor:
         part = norm if channels.size(1) == input.size(1) else norm.first(channels.size(1))
-        convs = [Convolution(bank, whole._replace(geometry=geometry))]
+        own = StepPlan(geometry, plan.backend, plan.dtype, bank.slice_dim, bank.zeros)
+        convs = [Convolution(bank, own)]
         return BatchNormReLUConvolutions.apply(*_arguments(channels, part, convs))
 
-    if bank.zeros and bank.slice_dim != 0:
-        return convolve_zeroed(input, bank, whole.geometry, compute)
-    return compute(input, bank, whole.geometry)
+    return convolve_zeroed(input, whole.bank, plan.geometry, compute)
 
 
 def _arguments(
     input: Tensor, norm: Normalisation, convs: Sequence[Convolution]
 ) -> tuple[BNReLUPlan | Tensor | None, ...]:
     """The arguments of the Function."""
-    plans = tuple((plan, bank.slice_dim, bank.zeros) for bank, plan in convs)
-    plan = BNReLUPlan(norm.eps, norm.uses_batch_stats, plans)
+    plan = BNReLUPlan(norm.eps, norm.uses_batch_stats, tuple(conv.plan for conv in convs))
     filters = (tensor for bank, _ in convs for tensor in bank.tensors())
     return plan, input, *norm[:3], *filters
 
 
 def convolution_of(conv: nn.Module, input: Tensor, channels: int) -> Convolution | None:
     """``conv`` as part of a step for an input like ``input`` with ``channels``; else None."""
+    found = _planned(conv, input, channels)
+    if found is not None and found.plan.zeros and found.plan.slice_dim != 0:
+        return None
+    return found
+
+
+def _planned(conv: nn.Module, input: Tensor, channels: int) -> Convolution | None:
+    """As :func:`convolution_of`, with zeros in any dimension."""
     bank = _filter_bank(conv, channels)
     dtype = None if bank is None else _compute_type(input, bank)
-    if bank is None or dtype is None or (bank.zeros and bank.slice_dim != 0):
+    if bank is None or dtype is None:
         return None
-    return Convolution(bank, _plan(conv, bank, dtype))
-
-
-def _plan(conv: nn.Module, bank: FilterBank, dtype: torch.dtype) -> StepPlan:
-    """How ``conv``, whose filters are ``bank``, computes in ``dtype``."""
     assert isinstance(conv, nn.Conv2d)
     padding: Pair | str = conv.padding
     if isinstance(padding, str):
         padding, _ = padding_of(bank.shape[2:], conv.stride, padding, conv.dilation)
     geometry = geometry_of(conv.stride, padding, conv.dilation, conv.groups)
-    backend = settled(conv.options.backend if isinstance(conv, MaskedConv2d) else "")
-    return StepPlan(geometry, backend, dtype)
+    backend = backend_or_any(conv.options.backend if isinstance(conv, MaskedConv2d) else "")
+    return Convolution(bank, StepPlan(geometry, backend, dtype, bank.slice_dim, bank.zeros))
 
 
 def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:
@@ -251,8 +254,7 @@ def _filter_bank(conv: nn.Module, channels: int) -> FilterBank | None:
 
 def _compute_type(input: Tensor, bank: FilterBank) -> torch.dtype | None:
     """The type that the convolution computes in: autocast's, or the common one; else None."""
-    device = input.device.type
-    # The meta device has no autocast, and asking for it is an error.
-    if device != "meta" and torch.is_autocast_enabled(device) and casts(input, bank.learned):
-        return torch.get_autocast_dtype(device)
+    dtype = autocast_dtype(input.device.type)
+    if dtype is not None and casts(input, bank.learned):
+        return dtype
     return input.dtype if fits(input, bank) else None

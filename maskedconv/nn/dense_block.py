@@ -63,7 +63,7 @@ def _layer(
             return None
         assert isinstance(bn, nn.BatchNorm2d)
         (bank, plan), fixed = found, fixed_statistics(input, bn)
-        unit = BNReLUPlan(bn.eps, fixed is None, ((plan, bank.slice_dim, bank.zeros),))
+        unit = BNReLUPlan(bn.eps, fixed is None, (plan,))
         units.append((unit, UnitTensors(bn.weight, bn.bias, fixed, *bank.tensors())))
         channels = bank.shape[0]
     return units

@@ -63,18 +63,18 @@ def update_thresholds(network: nn.Module) -> None:
 def refresh_thresholds(model: nn.Module) -> None:
     """Computes the shared thresholds, for masks that are read outside of a forward pass.
 
-    As :func:`update_thresholds`, of each network that :func:`layers_together` finds. A part of a
+    As :func:`update_thresholds`, of each network that :func:`threshold_groups` finds. A part of a
     network has no threshold of its own: its layers keep what they hold.
 
     Raises:
         ValueError: as :func:`update_thresholds`.
     """
-    for layers, are_all in layers_together(model):
+    for layers, are_all in threshold_groups(model):
         if are_all:
             _update(layers)
 
 
-def layers_together(model: nn.Module) -> list[tuple[list[ScoredLayer], bool]]:
+def threshold_groups(model: nn.Module) -> list[tuple[list[ScoredLayer], bool]]:
     """The layers of ``model`` that have one threshold, network by network.
 
     A network is one that :func:`share_threshold` was called for, with its present layers. Other
@@ -134,11 +134,6 @@ def _update(layers: Sequence[ScoredLayer]) -> None:
         raise ValueError(f"k is {fractions} in layers with one threshold; expected one value")
     for layer, threshold in zip(layers, shared_thresholds(layers), strict=True):
         layer.set_network_threshold(threshold)
-
-
-def scored_layers(network: nn.Module) -> list[ScoredLayer]:
-    """The supermask layers of a network, each once."""
-    return [module for module in network.modules() if isinstance(module, ScoredLayer)]
 
 
 @torch.no_grad()

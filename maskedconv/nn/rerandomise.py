@@ -13,8 +13,8 @@ from torch import nn
 
 from maskedconv.checks import check_int
 from maskedconv.nn.distributed import is_sharded
-from maskedconv.nn.global_threshold import scored_layers, update_thresholds
-from maskedconv.nn.scored import ScoredLayer
+from maskedconv.nn.global_threshold import update_thresholds
+from maskedconv.nn.scored import ScoredLayer, scored_layers
 
 
 def rerandomises(network: nn.Module) -> bool:

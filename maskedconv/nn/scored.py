@@ -19,6 +19,7 @@ from maskedconv.nn.partly_learned import FrozenPart, LearnedPart
 from maskedconv.nn.random_weights import draw_weights_, empty_weight, kept_gain, seeded
 from maskedconv.nn.remembered import remember_draw
 from maskedconv.nn.shared_weight import SharedWeight
+from maskedconv.ops.devices import autocast_dtype
 from maskedconv.ops.masked_weight import (
     Threshold,
     find_threshold,
@@ -160,7 +161,8 @@ class ScoredLayer(SharedWeight):
     def _compute_weight(self, input: Tensor) -> Tensor:
         """The masked weight in the type that a layer computes in for ``input``."""
         check_not_proxy(self, input)
-        return self._masked_weight(self._type_for(input))
+        dtype = None if self.dtype == torch.float64 else autocast_dtype(input.device.type)
+        return self._masked_weight(dtype or self.dtype)
 
     def _masked_weight(self, dtype: torch.dtype) -> Tensor:
         if self.held_mask is not None and self._inner:
@@ -195,13 +197,6 @@ class ScoredLayer(SharedWeight):
                 self.held_mask = bits.to(self.frozen.device, copy=True)
         else:
             self.held_mask.copy_(bits)
-
-    def _type_for(self, input: Tensor) -> torch.dtype:
-        device = input.device.type
-        autocast = device != "meta" and torch.is_autocast_enabled(device)
-        if autocast and self.dtype != torch.float64:
-            return torch.get_autocast_dtype(device)
-        return self.dtype
 
     @property
     def weight(self) -> Tensor:
@@ -293,3 +288,8 @@ class ScoredLayer(SharedWeight):
         """Gives a plain layer on the meta device the masked weight."""
         plain.weight = nn.Parameter(self.weight.clone(), requires_grad=self.scores.requires_grad)
         return plain.train(self.training)
+
+
+def scored_layers(network: nn.Module) -> list[ScoredLayer]:
+    """The supermask layers of a network, each once."""
+    return [module for module in network.modules() if isinstance(module, ScoredLayer)]

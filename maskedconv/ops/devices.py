@@ -1,4 +1,4 @@
-"""Properties of a GPU, by which kernels choose their tiles."""
+"""Properties of a GPU, by which kernels choose their tiles, and the autocast of a device."""
 
 from __future__ import annotations
 
@@ -12,3 +12,11 @@ import torch
 def properties_of(device: torch.device) -> Any:
     """PyTorch's properties of a CUDA device, asked for once."""
     return torch.cuda.get_device_properties(device)
+
+
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """The type in which autocast computes on this type of device; None outside of autocast."""
+    # The meta device has no autocast, and asking for it is an error.
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)

@@ -17,14 +17,15 @@ import os
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, Self, SupportsIndex, TypeVar
+from typing import Any, NamedTuple, Protocol, SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from maskedconv.ops import measured
 from maskedconv.ops.agreement import Compare, elementwise
-from maskedconv.ops.plain import is_plain, why_not_plain
+from maskedconv.ops.plain import is_plain, resolved, why_not_plain
 from maskedconv.ops.ranking_cache import Ranking
 
 VARIABLE = "MASKEDCONV_BACKEND"
@@ -50,9 +51,6 @@ class Problem(Protocol):
     def kind(self) -> Hashable:
         """Everything that a decision may depend on."""
 
-    def resolved(self) -> Self:
-        """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""
-
 
 AnyProblem = TypeVar("AnyProblem", bound=Problem)
 
@@ -69,6 +67,8 @@ class Operator:
             may run on CUDA under ``torch.use_deterministic_algorithms``. ``INSTEAD_OF`` is the name
             of an earlier kernel of the table: on CUDA they are tried only where that one cannot run
             or is wrong.
+        run: computes a problem by a backend, to be compared and timed: all outputs, in memory of
+            their own.
         reference_on_cpu: no kernel runs on the CPU without being asked for.
         timed_reference: the function that the caller runs if the reference is chosen, if it does
             more than the reference.
@@ -78,6 +78,7 @@ class Operator:
 
     name: str
     backends: Mapping[str, Any]
+    run: Callable[[Any, Any], Any] = lambda backend, problem: backend.run(problem)
     timed_reference: Callable[[Any], Tensor] | None = None
     timed_problem: Callable[[Any], Any] | None = None
     compare: Compare = elementwise
@@ -151,7 +152,7 @@ def dispatch(
     override = "" if backend == ANY else override_of(backend)
     unreadable = ""
     if not all(map(is_plain, problem.tensors())):
-        problem = problem.resolved()
+        problem = tree_map_only(Tensor, resolved, problem, is_leaf=_is_shape)
         unreadable = why_not_plain(problem.tensors())
     if unreadable:
         found = _decide(operator, problem, override, unreadable)
@@ -164,6 +165,11 @@ def dispatch(
         refused = {name: reason for name, reason in reasons.items() if reason}
         record(Decision(operator.name, *found[:2], refused))
     return operator.backends[found.backend], problem
+
+
+def _is_shape(part: Any) -> bool:
+    """Whether it is a shape, of which tree_map would make a tuple."""
+    return isinstance(part, torch.Size)
 
 
 def chosen_backend(operator: Operator, problem: Problem) -> Any:
@@ -195,10 +201,7 @@ def _decide(operator: Operator, problem: Problem, override: str, unreadable: str
     ranking = Ranking((*kernels, REFERENCE), "the first that can run")
     if device.type == "cuda":
         backends = {REFERENCE: operator.backends[REFERENCE], **kernels}
-        timed = operator.timed_problem(problem) if operator.timed_problem else problem
-        ranking = measured.ranking(
-            operator.name, backends, timed, operator.timed_reference, operator.compare
-        )
+        ranking = measured.ranking(operator, backends, problem)
     able = (name for name in ranking.names if not operator.backends[name].cannot_run(problem))
     return _Found(next(able), ranking.reason, ranking is not measured.UNMEASURED)
 
@@ -227,7 +230,7 @@ def override_of(argument: str) -> str:
     return os.environ[VARIABLE] if _KEY in _VARIABLES else ""
 
 
-def settled(argument: str) -> str:
+def backend_or_any(argument: str) -> str:
     """The argument, or :data:`ANY` if nothing overrides the decision.
 
     So that a layer's forward and backward pass look up MASKEDCONV_BACKEND once.

@@ -18,7 +18,7 @@ def describe_cuda(*tensors: Tensor) -> Hashable:
     return settings, *map(_layout, tensors)
 
 
-def norm_elsewhere(parts: Iterable[Tensor | None], input: Tensor) -> str:
+def why_other_device(parts: Iterable[Tensor | None], input: Tensor) -> str:
     """The reason why a kernel for ``input`` cannot use its norm's ``parts``, or an empty string."""
     on_cpu = input.is_cpu  # faster to ask than to compare devices
     for part in parts:

@@ -13,22 +13,18 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from maskedconv.ops.agreement import (
-    Compare,
-    Outputs,
-    Unwritten,
-    elementwise,
-    fault_of,
-    outputs_of,
-)
+from maskedconv.ops.agreement import Outputs, Unwritten, fault_of, outputs_of
 from maskedconv.ops.kinds import ALIGNMENT
 from maskedconv.ops.ranking_cache import Ranking, cache_for
 from maskedconv.ops.timing import CudaQueue, queued_times
+
+if TYPE_CHECKING:
+    from maskedconv.ops.dispatch import Operator
 
 REPETITIONS = 7  # odd: one of them is the median
 UNMEASURED = Ranking(("reference",), "PyTorch's own, as nothing can be timed here")
@@ -40,13 +36,7 @@ class WrongKernel(UserWarning):
     """A kernel is not used, because its result is wrong or it raised an error."""
 
 
-def ranking(
-    operator: str,
-    backends: Mapping[str, Any],
-    problem: Any,
-    otherwise: Run | None = None,
-    compare: Compare = elementwise,
-) -> Ranking:
+def ranking(operator: Operator, backends: Mapping[str, Any], problem: Any) -> Ranking:
     """Backends that can compute ``problem`` on its CUDA device, the fastest first.
 
     Backends are timed once for each kind of problem. Under ``torch.use_deterministic_algorithms``
@@ -56,9 +46,8 @@ def ranking(
     was timed before, and in this process where memory does not suffice for comparisons.
 
     Args:
+        backends: those to rank, "reference" included.
         problem: a :class:`maskedconv.ops.dispatch.Problem`.
-        otherwise: the caller's substitute for the reference, timed in its place.
-        compare: gives the outputs to compare.
 
     Returns:
         The ranking; :data:`UNMEASURED` holds for this call only.
@@ -66,20 +55,22 @@ def ranking(
     Raises:
         RuntimeError: a kernel left the GPU unusable for this process.
     """
+    if operator.timed_problem is not None:
+        problem = operator.timed_problem(problem)
     device = problem.tensors()[0].device
     cache = None if torch.are_deterministic_algorithms_enabled() else cache_for(device)
     # The index of a device differs between processes.
-    key = repr((operator, problem.kind())).replace(f"{device!r}, ", "")
+    key = repr((operator.name, problem.kind())).replace(f"{device!r}, ", "")
     if cache is not None and (found := cache.find(key, backends)) is not None:
         return found
     queue = CudaQueue(device)
     if queue.is_capturing():
         return UNMEASURED
     try:
-        check = _Check(operator, backends, problem, compare, queue)
+        check = _Check(operator, backends, problem, queue)
         if cache is None:
             return _fixed(check)
-        timed = _measure(check, otherwise)
+        timed = _measure(check, operator.timed_reference)
     except torch.OutOfMemoryError:
         return Ranking(("reference",), "memory did not suffice to compare kernels with it")
     return timed if check.excluded else cache.add(key, timed, backends)
@@ -93,15 +84,10 @@ class _Check:
     """
 
     def __init__(
-        self,
-        operator: str,
-        backends: Mapping[str, Any],
-        problem: Any,
-        compare: Compare,
-        queue: CudaQueue,
+        self, operator: Operator, backends: Mapping[str, Any], problem: Any, queue: CudaQueue
     ) -> None:
-        self._operator, self._compare, self._queue = operator, compare, queue
-        self.reference = backends["reference"]
+        self._operator, self._queue = operator, queue
+        self.reference: Run = functools.partial(operator.run, backends["reference"])
         self.kernels = {
             name: backend
             for name, backend in backends.items()
@@ -111,8 +97,8 @@ class _Check:
         self._given = problem
 
     @functools.cached_property
-    def _telling(self) -> tuple[Any, Outputs]:
-        return _telling(self.reference, self._given)
+    def _case(self) -> tuple[Any, Outputs]:
+        return _test_case(self.reference, self._given)
 
     def is_wanted(self, name: str, right: Collection[str]) -> bool:
         """Whether none of the kernels that were ``right`` makes this one superfluous."""
@@ -120,7 +106,7 @@ class _Check:
 
     def time(self, run: Run) -> float:
         """Median milliseconds."""
-        problem, _ = self._telling
+        problem, _ = self._case
         times = queued_times(lambda: run(problem), self._queue, REPETITIONS).milliseconds
         return sorted(times)[len(times) // 2]
 
@@ -130,10 +116,11 @@ class _Check:
 
     def time_if_right(self, name: str, time: Callable[[Run], float] | None = None) -> float | None:
         """:meth:`time` of the kernel, or None if it is excluded. A fault is warned of."""
+        kernel = self.kernels[name]
         try:
-            fault = self._fault(self.kernels[name])
+            fault = self._fault(kernel)
             if not fault:
-                return (time or self.time)(self.kernels[name].run)
+                return (time or self.time)(functools.partial(self._operator.run, kernel))
         except torch.OutOfMemoryError:
             self.excluded.append(f"{name} was not checked, as memory did not suffice")
             return None
@@ -142,18 +129,18 @@ class _Check:
             fault = f"raised {type(error).__name__}: {error}"
         self.excluded.append(f"{name} {fault}")
         warnings.warn(
-            f"{self._operator}: the {name} kernel {fault}; it is not used for this shape. "
+            f"{self._operator.name}: the {name} kernel {fault}; it is not used for this shape. "
             f"{_PLEASE}",
             WrongKernel,
             stacklevel=2,
         )
         return None
 
-    def _fault(self, backend: Any) -> str:
-        problem, expected = self._telling
+    def _fault(self, kernel: Any) -> str:
+        problem, expected = self._case
         with Unwritten():
-            outputs = outputs_of(backend.run(problem))
-        return fault_of(self._compare, problem, outputs, expected)
+            outputs = outputs_of(self._operator.run(kernel, problem))
+        return fault_of(self._operator.compare, problem, outputs, expected)
 
     def _raise_if_lost(self, name: str, error: Exception) -> None:
         """Raises if the error left this process without its GPU: every later call would fail."""
@@ -161,7 +148,7 @@ class _Check:
             self._queue.synchronize()
         except Exception:
             raise RuntimeError(
-                f"{self._operator}: the {name} kernel left the GPU unusable for this process: "
+                f"{self._operator.name}: the {name} kernel left the GPU unusable for this process: "
                 f"{type(error).__name__}: {error}. MASKEDCONV_BACKEND=reference avoids it. "
                 f"{_PLEASE}"
             ) from error
@@ -184,7 +171,7 @@ def _fixed(check: _Check) -> Ranking:
 
 def _measure(check: _Check, otherwise: Run | None) -> Ranking:
     """The ranking by time."""
-    milliseconds = {"reference": check.time(otherwise or check.reference.run)}
+    milliseconds = {"reference": check.time(otherwise or check.reference)}
     for name in check.kernels:
         time = check.time_if_right(name) if check.is_wanted(name, milliseconds) else None
         if time is not None:
@@ -194,24 +181,24 @@ def _measure(check: _Check, otherwise: Run | None) -> Ranking:
     return Ranking(names, "; ".join([f"the fastest when timed: {times}", *check.excluded]))
 
 
-def _telling(reference: Any, problem: Any) -> tuple[Any, Outputs]:
+def _test_case(reference: Run, problem: Any) -> tuple[Any, Outputs]:
     """A problem of the same kind that can expose a wrong kernel, and its outputs.
 
     This is the problem itself, unless an output is zero (the gradient of a block that ends in a γ
     of 0) or not finite (the first steps under a loss scale). Then it is one with random values.
     """
-    expected = outputs_of(reference.run(problem))
-    if all(map(_tells, expected)):
+    expected = outputs_of(reference(problem))
+    if all(map(_is_informative, expected)):
         return problem, expected
     if hasattr(problem, "stand_in"):
         problem = problem.stand_in(_random_like)
     else:
         parts = [_random_like(part) if isinstance(part, Tensor) else part for part in problem]
         problem = type(problem)(*parts)
-    return problem, outputs_of(reference.run(problem))
+    return problem, outputs_of(reference(problem))
 
 
-def _tells(output: Tensor) -> bool:
+def _is_informative(output: Tensor) -> bool:
     if not output.numel():
         return True
     largest = torch.maximum(output.amax(), -output.amin())

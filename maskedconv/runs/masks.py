@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from maskedconv.nn.global_threshold import refresh_thresholds, scored_layers, shared_thresholds
-from maskedconv.nn.scored import ScoredLayer
+from maskedconv.nn.global_threshold import refresh_thresholds, shared_thresholds
+from maskedconv.nn.scored import ScoredLayer, scored_layers
 from maskedconv.runs.row import MaskRow
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskedconv.ops.devices import autocast_dtype
 from maskedconv.tasks.rows import Group
 
 
@@ -45,8 +46,8 @@ def _epsilon(tensor: Tensor) -> float:
         return 0.0
     device = tensor.device.type
     kinds = [tensor.dtype]
-    if torch.is_autocast_enabled(device):
-        kinds.append(torch.get_autocast_dtype(device))
+    if (dtype := autocast_dtype(device)) is not None:
+        kinds.append(dtype)
     # TF32 has as many digits as float16.
     if device == "cuda" and tensor.dtype == torch.float32 and _uses_tf32():
         kinds.append(torch.float16)

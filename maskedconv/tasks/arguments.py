@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator
 
 from torch import Tensor, nn
 
-from maskedconv.tasks.places import Place
+from maskedconv.tasks.places import TaskEntry
 
 
 def check_name(name: str, known: Container[str]) -> None:
@@ -19,7 +19,7 @@ def check_name(name: str, known: Container[str]) -> None:
         raise ValueError(f"name is {name!r}, which exists; expected a new one, or remove it")
 
 
-def check_head(head: nn.Module, tasks: nn.Module, place: Place | None, *, first: bool) -> None:
+def check_head(head: nn.Module, tasks: nn.Module, place: TaskEntry | None, *, first: bool) -> None:
     """TypeError or ValueError for a head that no new task can have.
 
     Args:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from maskedconv.nn.partly_learned import PartlyLearned
 from maskedconv.tasks.norms import is_joint_norm, normalise
-from maskedconv.tasks.places import Place, Value, write
+from maskedconv.tasks.places import TaskEntry, Value, write
 from maskedconv.tasks.rows import Group, described, has_rows
 
 
@@ -41,7 +41,7 @@ class ByLayer:
 
     def __init__(
         self,
-        places: Sequence[Place],
+        places: Sequence[TaskEntry],
         values: Mapping[str, Sequence[Value]],
         groups: Sequence[Group],
     ) -> None:
@@ -50,7 +50,7 @@ class ByLayer:
         self._grad = torch.is_grad_enabled()
         self._count = groups[-1].stop
         taken = [values[group.task] for group in groups]
-        self._heads: list[tuple[Place, _Heads]] = []
+        self._heads: list[tuple[TaskEntry, _Heads]] = []
         own: dict[nn.Module, list[int]] = {}
         for index, place in enumerate(places):
             found = [task[index] for task in taken]
@@ -141,7 +141,7 @@ class _Owner:
         self,
         run: ByLayer,
         module: nn.Module,
-        places: Sequence[Place],
+        places: Sequence[TaskEntry],
         values: Sequence[Sequence[Value]],
     ) -> None:
         self._run, self._module, self._plain = run, module, module.forward

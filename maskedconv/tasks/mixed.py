@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from maskedconv.nn.global_threshold import scored_layers
+from maskedconv.nn.scored import scored_layers
 from maskedconv.tasks.agreement import disagreement
 from maskedconv.tasks.by_layer import ByLayer, NotByLayer
-from maskedconv.tasks.places import Place, Value
+from maskedconv.tasks.places import TaskEntry, Value
 from maskedconv.tasks.rows import Order, check_outputs, has_rows
 
 
@@ -38,7 +38,7 @@ class Mixed:
         places: of the model.
     """
 
-    def __init__(self, model: nn.Module, places: Sequence[Place]) -> None:
+    def __init__(self, model: nn.Module, places: Sequence[TaskEntry]) -> None:
         self._model, self._places = model, places
         self._reason = ""
         self._known: set[tuple[int, ...]] = set()

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from maskedconv.tasks.places import Place
+from maskedconv.tasks.places import TaskEntry
 
 
-def entry_names(model: nn.Module, places: Sequence[Place]) -> list[tuple[str, str]]:
+def entry_names(model: nn.Module, places: Sequence[TaskEntry]) -> list[tuple[str, str]]:
     """Each name in the state dict of ``model``, and the one name of the same value.
 
     A module that stands in several places has several names.
     """
-    owned: dict[int, list[Place]] = {}
+    owned: dict[int, list[TaskEntry]] = {}
     for place in places:
         owned.setdefault(id(place.owner), []).append(place)
     return [
@@ -25,7 +25,7 @@ def entry_names(model: nn.Module, places: Sequence[Place]) -> list[tuple[str, st
     ]
 
 
-def _parts(place: Place) -> list[str]:
+def _parts(place: TaskEntry) -> list[str]:
     """Names of the values within the owner."""
     if place.kind == "_modules":
         return [f"{place.key}.{name}" for name in place.value.state_dict()]

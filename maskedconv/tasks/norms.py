@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from maskedconv.tasks.places import Place, Value
+from maskedconv.tasks.places import TaskEntry, Value
 from maskedconv.tasks.rows import Group
 
 _KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -24,7 +24,7 @@ def is_joint_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
 def normalise(
     norm: _BatchNorm,
     input: Tensor,
-    places: Sequence[Place],
+    places: Sequence[TaskEntry],
     values: Sequence[Sequence[Value]],
     groups: Sequence[Group],
 ) -> Tensor:

@@ -17,7 +17,7 @@ from maskedconv.nn.rerandomise import rerandomises
 Value = Tensor | nn.Module | None
 
 
-class Place(NamedTuple):
+class TaskEntry(NamedTuple):
     """An entry of a module: a parameter, a buffer, or the head.
 
     Attributes:
@@ -42,7 +42,7 @@ class Place(NamedTuple):
         return getattr(self.owner, self.kind)[self.key]
 
 
-def find_places(model: nn.Module, head: str | None) -> list[Place]:
+def find_places(model: nn.Module, head: str | None) -> list[TaskEntry]:
     """Parameters that require a gradient, buffers that are not frozen, and the head.
 
     Raises:
@@ -61,7 +61,7 @@ def find_places(model: nn.Module, head: str | None) -> list[Place]:
     return places
 
 
-def check_not_taken(places: Iterable[Place], others: Iterable[Iterable[Place]]) -> None:
+def check_not_taken(places: Iterable[TaskEntry], others: Iterable[Iterable[TaskEntry]]) -> None:
     """ValueError if one of the ``places`` is among those of ``others``, which other tasks fill."""
     taken = {(place.owner, place.kind, place.key) for other in others for place in other}
     for place in places:
@@ -72,7 +72,7 @@ def check_not_taken(places: Iterable[Place], others: Iterable[Iterable[Place]]) 
             )
 
 
-def write(places: Sequence[Place], values: Iterable[Value]) -> None:
+def write(places: Sequence[TaskEntry], values: Iterable[Value]) -> None:
     """Puts ``values`` into the places, by reference."""
     for (owner, _, kind, key), value in zip(places, values, strict=True):
         getattr(owner, kind)[key] = value
@@ -84,7 +84,7 @@ def copies_of(values: list[Value]) -> list[Value]:
     return copy.deepcopy(values)
 
 
-def _own_places(module: nn.Module, path: str) -> list[Place]:
+def _own_places(module: nn.Module, path: str) -> list[TaskEntry]:
     frozen = module.frozen_buffers() if isinstance(module, PartlyLearned) else ()
     parameters = module.named_parameters(recurse=False, remove_duplicate=False)
     learned = [(key, "_parameters") for key, one in parameters if one.requires_grad]
@@ -94,17 +94,17 @@ def _own_places(module: nn.Module, path: str) -> list[Place]:
         for key, buffer in module._buffers.items()
         if key not in frozen and (buffer is None or buffer.numel())
     ]
-    return [Place(module, path, kind, key) for key, kind in (*learned, *buffers)]
+    return [TaskEntry(module, path, kind, key) for key, kind in (*learned, *buffers)]
 
 
-def _place_of(model: nn.Module, head: str) -> Place:
+def _place_of(model: nn.Module, head: str) -> TaskEntry:
     if not isinstance(head, str):
         raise TypeError(f"head is a {type(head).__name__}; expected the name of a module")
     names = [name for name, _ in model.named_modules() if name]
     if head not in names:
         raise ValueError(f"head is {head!r}; expected a module of the model: {', '.join(names)}")
     path, _, key = head.rpartition(".")
-    place = Place(model.get_submodule(path), path, "_modules", key)
+    place = TaskEntry(model.get_submodule(path), path, "_modules", key)
     _check_alone(model, head, place.value)
     return place
 
@@ -142,7 +142,7 @@ def _check_model(model: nn.Module) -> None:
             )
 
 
-def _check_values(model: nn.Module, places: Iterable[Place]) -> None:
+def _check_values(model: nn.Module, places: Iterable[TaskEntry]) -> None:
     """ValueError for a value that is more than an entry of its module."""
     for place in places:
         if not isinstance(place.value, nn.Module | None) and type(place.value) not in (

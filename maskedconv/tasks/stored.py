@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from maskedconv.nn.remembered import is_recorded, record_values, with_records
-from maskedconv.tasks.places import Place, Value, write
+from maskedconv.tasks.places import TaskEntry, Value, write
 
 
 class _Part(nn.Module):
@@ -34,7 +34,7 @@ class Stored(NamedTuple):
     """
 
     root: nn.Module
-    places: list[Place]
+    places: list[TaskEntry]
 
     def fill(self, values: Sequence[Value]) -> None:
         write(self.places, values)
@@ -43,7 +43,7 @@ class Stored(NamedTuple):
         return [place.value for place in self.places]
 
 
-def make_stored(places: Sequence[Place]) -> Stored:
+def make_stored(places: Sequence[TaskEntry]) -> Stored:
     """An empty one for the places of a model."""
     root = _Part()
     return Stored(root, [_mirrored(root, place) for place in places])
@@ -77,7 +77,7 @@ def check_alike(name: str, stored: Sequence[Value], present: Sequence[Value]) ->
             return
 
 
-def _mirrored(root: nn.Module, place: Place) -> Place:
+def _mirrored(root: nn.Module, place: TaskEntry) -> TaskEntry:
     module = root
     for part in filter(None, place.path.split(".")):
         module = module._modules.setdefault(part, _Part())  # type: ignore[assignment]

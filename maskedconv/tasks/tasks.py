@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from maskedconv import checkpoint
-from maskedconv.nn.global_threshold import scored_layers
+from maskedconv.nn.scored import scored_layers
 from maskedconv.superposition import infer, merged
 from maskedconv.tasks.mixed import Mixed
 from maskedconv.tasks.rows import Order, order_of, rows_of

@@ -12,8 +12,9 @@ from torch.func import functional_call, grad, vmap
 
 from maskedconv import count_kept, merge_, save
 from maskedconv.nn import SupermaskConv2d, SupermaskLinear, seen_threshold
-from maskedconv.nn.global_threshold import scored_layers, share_threshold, update_thresholds
+from maskedconv.nn.global_threshold import share_threshold, update_thresholds
 from maskedconv.nn.rerandomise import rerandomise_
+from maskedconv.nn.scored import scored_layers
 from maskedconv.supermasks import Supermasks
 
 

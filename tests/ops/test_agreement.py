@@ -90,10 +90,14 @@ ON_CPU = [name for name, (operator, _) in PROBLEMS.items() if "native" in operat
 COMPILED = pytest.mark.skipif(native.module() is None, reason=native.REASON)
 
 
+def outputs_by(operator, problem, backend="reference"):
+    return outputs_of(operator.run(operator.backends[backend], problem))
+
+
 def fault(operator, problem, spoil=lambda outputs: outputs, backend="reference"):
     """Fault of the outputs of ``backend``, which ``spoil`` changes in place."""
-    expected = outputs_of(operator.backends["reference"].run(problem))
-    found = tuple(part.clone() for part in outputs_of(operator.backends[backend].run(problem)))
+    expected = outputs_by(operator, problem)
+    found = tuple(part.clone() for part in outputs_by(operator, problem, backend))
     spoil(found)
     return fault_of(operator.compare, problem, found, expected)
 
@@ -130,7 +134,7 @@ def test_every_output_and_channel_counts(name, dtype):
     """No output hides another one, and no channel the others."""
     operator, make = PROBLEMS[name]
     problem = make(dtype)
-    outputs = outputs_of(operator.backends["reference"].run(problem))
+    outputs = outputs_by(operator, problem)
     for place, output in enumerate(outputs):
         by_channel = output.dim() - 1 if output.dim() <= 2 else 1
         for channel in range(output.size(by_channel)):
@@ -159,7 +163,7 @@ def test_a_dead_channel_does_not_hide_the_others_statistics(row):
 def test_large_sums_do_not_hide_the_inputs_gradient():
     problem = test_bn_relu.make_problem((8, 16, 64, 64))
     problem = problem._replace(grad=torch.randn_like(problem.input) + 1)
-    expected = BACKWARD.backends["reference"].run(problem)
+    expected = outputs_by(BACKWARD, problem)
     assert expected[1].abs().max() > 100 * expected[0].abs().max()
     message = fault(BACKWARD, problem, lambda found: found[0].zero_())
     assert message.startswith("is off by ")
@@ -194,10 +198,10 @@ def test_where_rounding_decides_the_relu_nothing_is_compared():
     problem.input[:4] = mean.view(-1, 1, 1)
     norm = problem.norm.of_moments(weight, None, (mean, var), 1e-5, True)
     problem = problem._replace(norm=norm)
-    expected = outputs_of(BACKWARD.backends["reference"].run(problem))
+    expected = outputs_by(BACKWARD, problem)
     shifted = norm._replace(statistics=norm.statistics.clone())
     shifted.statistics[4] += 1e-6
-    found = outputs_of(BACKWARD.backends["native"].run(problem._replace(norm=shifted)))
+    found = outputs_by(BACKWARD, problem._replace(norm=shifted), "native")
     assert (found[0] - expected[0]).abs().max() > TOLERANCE * expected[0].abs().max()
     assert fault_of(BACKWARD.compare, problem, found, expected) == ""
 

@@ -31,7 +31,6 @@ from maskedconv.ops.masked_weight import (
     Threshold,
     ThresholdProblem,
     find_threshold,
-    mask_weight,
     masked_weight,
     pack_mask,
     score_grad,
@@ -245,14 +244,15 @@ def test_choice_of_backend(monkeypatch):
         threshold = find_threshold(score, 5)
         masked_weight(weight, score, threshold)
         score_grad(weight, weight, score)
-        problem = MaskProblem(weight, score, threshold, False, 1.0, torch.float32, "reference")
-        mask_weight(problem)
+        monkeypatch.setenv("MASKEDCONV_BACKEND", "reference")
+        masked_weight(weight, score, threshold)
     assert [(choice.operator, choice.backend) for choice in choices] == [
         ("find_threshold", first), ("masked_weight", first), ("score_grad", first),
         ("masked_weight", "reference"),
     ]  # fmt: skip
+    monkeypatch.setenv("MASKEDCONV_BACKEND", "cuda")
     with pytest.raises(RuntimeError, match="'cuda', which cannot run"):
-        find_threshold(score, 5, "cuda")
+        find_threshold(score, 5)
 
 
 @pytest.mark.skipif(native.module() is None, reason=native.REASON)
@@ -282,4 +282,4 @@ def test_what_is_timed_of_a_threshold_shows_a_wrong_one():
     problem = ThresholdProblem(torch.tensor([3.0, -1.0, 1.0, 2.0]), 3)
     for name, backend in FIND.backends.items():
         if not backend.cannot_run(problem):
-            assert backend.run(problem).tolist() == [3.0, 0.0, 1.0, 2.0], name
+            assert FIND.run(backend, problem).tolist() == [3.0, 0.0, 1.0, 2.0], name

@@ -16,7 +16,8 @@ from test_weight_grad import SHAPES, expected_of, make_problem
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from maskedconv.ops import measured, timing
+from maskedconv.ops import dispatch, measured, timing
+from maskedconv.ops.dispatch import Operator
 from maskedconv.ops.kinds import describe_cuda
 from maskedconv.ops.ranking_cache import RankingCache
 
@@ -35,9 +36,6 @@ class Problem(NamedTuple):
 
     def kind(self):
         return describe_cuda(self.values)
-
-    def resolved(self):
-        return self
 
 
 class Backend:
@@ -69,6 +67,7 @@ def simulation(monkeypatch, tmp_path):
     monkeypatch.setattr(timing, "perf_counter", simulation.perf_counter)
     monkeypatch.setattr(measured, "CudaQueue", lambda device: SimulatedQueue(simulation))
     monkeypatch.setattr(measured, "cache_for", lambda device: cache)
+    monkeypatch.setattr(dispatch, "_operators", dispatch._operators.copy())
     return simulation
 
 
@@ -78,7 +77,8 @@ def rank(simulation):
         for backend in backends.values():
             backend.simulation = simulation
         values = torch.arange(1.0, 5) if values is None else values
-        return measured.ranking("double", backends, Problem(values), otherwise)
+        operator = Operator("double", backends, timed_reference=otherwise)
+        return measured.ranking(operator, backends, Problem(values))
 
     return rank
 

@@ -45,7 +45,6 @@ def operator(simulation):
     for backend in backends.values():
         backend.simulation = simulation
     yield Operator("double", backends)
-    del dispatch._operators["double"]
     dispatch.forget_decisions()
 
 

@@ -87,11 +87,11 @@ def supermask(layout):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_opcheck_masked_weight(layout, dtype):
     operators, tensors = torch.ops.maskedconv, supermask(layout)
-    torch.library.opcheck(operators.find_threshold.default, (tensors[1], 100, ""))
+    torch.library.opcheck(operators.find_threshold.default, (tensors[1], 100))
     for binary in (False, True):
-        rest = (binary, 0.7, dtype, "")
+        rest = (binary, 0.7, dtype)
         torch.library.opcheck(operators.masked_weight.default, (*tensors, *rest))
-        rest = (binary, 0.7, torch.float32, "")
+        rest = (binary, 0.7, torch.float32)
         gradient = tensors[0].to(dtype), *tensors[:2]
         torch.library.opcheck(operators.score_grad.default, (*gradient, *rest))
 

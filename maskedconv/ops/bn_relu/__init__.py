@@ -38,27 +38,12 @@ BACKENDS = {"reference": reference, "native": native, "cuda": cuda, "triton": tr
 FORWARD = Operator("bn_relu", BACKENDS, compare=compare_forward)
 
 
-class _Backward:
-    """The backward pass of a backend, as a backend of its own."""
-
-    def __init__(self, backend: Any) -> None:
-        self.DEVICES = getattr(backend, "DEVICES", ())
-        self.DETERMINISTIC = getattr(backend, "DETERMINISTIC", False)
-        self.INSTEAD_OF = getattr(backend, "INSTEAD_OF", None)
-        self.cannot_run, self.run_backward = backend.cannot_run, backend.run_backward
-
-    def run(self, problem: NormProblem) -> tuple[Tensor, ...]:
-        """All gradients, to be compared and timed."""
-        assert problem.grad is not None
-        grads = self.run_backward(problem, problem.grad, (True, True, True))
-        return tuple(grad for grad in grads if grad is not None)
+def _gradients(backend: Any, problem: NormProblem) -> tuple[Tensor, ...]:
+    grads = backend.run_backward(problem, problem.grad, (True, True, True))
+    return tuple(grad for grad in grads if grad is not None)
 
 
-BACKWARD = Operator(
-    "bn_relu_backward",
-    {name: _Backward(backend) for name, backend in BACKENDS.items()},
-    compare=compare_backward,
-)
+BACKWARD = Operator("bn_relu_backward", BACKENDS, run=_gradients, compare=compare_backward)
 
 
 def bn_relu(problem: NormProblem) -> Tensor:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops.geometry import dense_like, pixel_pitch
-from maskedconv.ops.kinds import describe_cuda, norm_elsewhere
-from maskedconv.ops.plain import resolved
+from maskedconv.ops.kinds import describe_cuda, why_other_device
 
 
 class Normalisation(NamedTuple):
@@ -128,12 +127,7 @@ class NormProblem(NamedTuple):
 
     def cannot_use(self) -> str:
         """The reason why kernels cannot use the tensors of the norm, or an empty string."""
-        return norm_elsewhere((self.norm.statistics,), self.input)
-
-    def resolved(self) -> NormProblem:
-        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
-        grad = None if self.grad is None else resolved(self.grad)
-        return self._replace(input=resolved(self.input), grad=grad)
+        return why_other_device((self.norm.statistics,), self.input)
 
     def stand_in(self, random: Callable[[Tensor], Tensor]) -> NormProblem:
         """The same problem with values of ``random``; the moments are those of its input."""

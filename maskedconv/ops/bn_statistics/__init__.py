@@ -10,7 +10,7 @@ from torch import Tensor
 from maskedconv.ops.bn_statistics import cuda, native, reference, triton
 from maskedconv.ops.bn_statistics.agreement import compare_statistics, compare_with_sum
 from maskedconv.ops.bn_statistics.problem import RunningStatistics, StatisticsProblem
-from maskedconv.ops.dispatch import Operator, dispatch, settled
+from maskedconv.ops.dispatch import Operator, backend_or_any, dispatch
 from maskedconv.ops.geometry import dense_like
 
 __all__ = [
@@ -32,24 +32,15 @@ OPERATOR = Operator(
 )
 
 
-class _OfSum:
-    """The statistics of a sum by a backend, as a backend of its own."""
-
-    def __init__(self, backend: Any) -> None:
-        self.DEVICES = getattr(backend, "DEVICES", ())
-        self.DETERMINISTIC = getattr(backend, "DETERMINISTIC", False)
-        self.INSTEAD_OF = getattr(backend, "INSTEAD_OF", None)
-        self.cannot_run, self.statistics = backend.cannot_run, backend.run
-
-    def run(self, problem: StatisticsProblem) -> tuple[Tensor, Tensor]:
-        """Statistics and sum, in memory of its own, to be compared and timed."""
-        total = dense_like(problem.input)
-        return self.statistics(problem._replace(total=total)), total
+def _statistics_and_sum(backend: Any, problem: StatisticsProblem) -> tuple[Tensor, Tensor]:
+    total = dense_like(problem.input)
+    return backend.run(problem._replace(total=total)), total
 
 
 OF_SUM = Operator(
     "bn_statistics_of_sum",
-    {name: _OfSum(backend) for name, backend in BACKENDS.items()},
+    BACKENDS,
+    run=_statistics_and_sum,
     timed_problem=StatisticsProblem.without_effects,
     compare=compare_with_sum,
 )
@@ -78,7 +69,7 @@ def bn_statistics_of_sum(problem: StatisticsProblem) -> tuple[Tensor, Tensor]:
     """
     total = dense_like(problem.input)
     backend, problem = dispatch(OF_SUM, problem._replace(total=total))
-    return total, backend.statistics(problem)
+    return total, backend.run(problem)
 
 
 def batch_moments(input: Tensor, table: Tensor) -> None:
@@ -90,7 +81,9 @@ def batch_moments(input: Tensor, table: Tensor) -> None:
     Raises:
         ValueError, RuntimeError: as :func:`bn_statistics`.
     """
-    problem = StatisticsProblem(input.detach(), None, None, 0.0, out=table, backend=settled(""))
+    problem = StatisticsProblem(
+        input.detach(), None, None, 0.0, out=table, backend=backend_or_any("")
+    )
     backend, problem = dispatch(OPERATOR, problem)
     if backend is reference:
         mean, var = reference.mean_and_variance(problem.input)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops.geometry import pixel_pitch
-from maskedconv.ops.kinds import describe_cuda, norm_elsewhere
-from maskedconv.ops.plain import resolved
+from maskedconv.ops.kinds import describe_cuda, why_other_device
 
 # Found faster than as attributes of torch: they are asked for in each step.
 _FLOAT, _COUNT = torch.float32, torch.int64
@@ -84,10 +83,10 @@ class StatisticsProblem(NamedTuple):
         """The reason why kernels cannot use the tensors of the norm, or an empty string."""
         input, weight, bias, _, running, moments, out, *_ = self
         if running is None:
-            return norm_elsewhere((weight, bias, moments, out), input)
+            return why_other_device((weight, bias, moments, out), input)
         mean, var, batches, _ = running
         parts = weight, bias, moments, out, mean, var, batches
-        return norm_elsewhere(parts, input) or running.cannot_move(input.shape[1])
+        return why_other_device(parts, input) or running.cannot_move(input.shape[1])
 
     def kind(self) -> Hashable:
         """Everything that the decision for a backend may depend on."""
@@ -114,11 +113,6 @@ class StatisticsProblem(NamedTuple):
             if reason := cannot_take(tensor):
                 return reason
         return ""
-
-    def resolved(self) -> StatisticsProblem:
-        """The same problem with tensors as of :func:`maskedconv.ops.plain.resolved`."""
-        summand = None if self.summand is None else resolved(self.summand)
-        return self._replace(input=resolved(self.input), summand=summand)
 
     def without_effects(self) -> StatisticsProblem:
         """The same problem, which can be computed again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,7 +29,6 @@ __all__ = [
     "ThresholdProblem",
     "check_bits",
     "find_threshold",
-    "mask_weight",
     "masked_weight",
     "pack_mask",
     "score_grad",
@@ -41,41 +39,23 @@ __all__ = [
 BACKENDS = {"reference": reference, "native": native, "cuda": cuda, "triton": triton}
 
 
-class _Part:
-    """One of a backend's functions, as a backend of its own."""
-
-    def __init__(self, backend: Any, run: Callable[[Any], Any]) -> None:
-        self.DEVICES = getattr(backend, "DEVICES", ())
-        self.DETERMINISTIC = getattr(backend, "DETERMINISTIC", False)
-        self.cannot_run, self.run = backend.cannot_run, run
-
-
-class _Find(_Part):
-    """The threshold of a backend, which is compared and timed as it is used: with a mask."""
-
-    def __init__(self, backend: Any) -> None:
-        super().__init__(backend, self._masked_scores)
-        self.find_threshold = backend.find_threshold
-        self._mask = backend.masked_weight
-
-    def _masked_scores(self, problem: ThresholdProblem) -> Tensor:
-        """The kept scores, and zeros."""
-        score, threshold = problem.score, self.find_threshold(problem)
-        masked: Tensor = self._mask(MaskProblem(score, score, threshold, False, 1.0, score.dtype))
-        return masked
+def _masked_scores(backend: Any, problem: ThresholdProblem) -> Tensor:
+    """The threshold is compared and timed as it is used: with a mask."""
+    score, threshold = problem.score, backend.find_threshold(problem)
+    masked: Tensor = backend.masked_weight(
+        MaskProblem(score, score, threshold, False, 1.0, score.dtype)
+    )
+    return masked
 
 
-FIND = Operator("find_threshold", {name: _Find(backend) for name, backend in BACKENDS.items()})
+FIND = Operator("find_threshold", BACKENDS, run=_masked_scores)
 APPLY = Operator(
-    "masked_weight",
-    {name: _Part(backend, backend.masked_weight) for name, backend in BACKENDS.items()},
+    "masked_weight", BACKENDS, run=lambda backend, problem: backend.masked_weight(problem)
 )
-GRAD = Operator(
-    "score_grad", {name: _Part(backend, backend.score_grad) for name, backend in BACKENDS.items()}
-)
+GRAD = Operator("score_grad", BACKENDS, run=lambda backend, problem: backend.score_grad(problem))
 
 
-def find_threshold(score: Tensor, num_kept: int, backend: str = "") -> Threshold:
+def find_threshold(score: Tensor, num_kept: int) -> Threshold:
     """The threshold that keeps exactly the ``num_kept`` largest magnitudes of ``score``.
 
     Among equal magnitudes, those of the larger row-major index are kept. These are the last
@@ -86,19 +66,19 @@ def find_threshold(score: Tensor, num_kept: int, backend: str = "") -> Threshold
         score: floating point, of any shape. A NaN counts as the largest magnitude;
             :func:`masked_weight` yields NaN there.
         num_kept: from 0 to the number of scores.
-        backend: the forced backend; empty for none.
 
     Raises:
         TypeError: ``score`` is not floating point, or ``num_kept`` no int.
         ValueError: ``num_kept`` is out of range, or MASKEDCONV_BACKEND not the name of a backend.
-        RuntimeError: the forced backend cannot run here.
+        RuntimeError: the backend that it names cannot run here.
     """
     _check_floating("score", score)
     if check_int("num_kept", num_kept, 0) > score.numel():
         raise ValueError(f"num_kept is {num_kept}; expected at most the {score.numel()} scores")
     if torch.compiler.is_compiling():
-        return Threshold(*torch.ops.maskedconv.find_threshold(score, num_kept, backend))
-    return _find(ThresholdProblem(score, num_kept, backend))
+        return Threshold(*torch.ops.maskedconv.find_threshold(score, num_kept))
+    backend, problem = dispatch(FIND, ThresholdProblem(score, num_kept))
+    return backend.find_threshold(problem)
 
 
 def masked_weight(
@@ -128,18 +108,9 @@ def masked_weight(
     Raises:
         TypeError: a tensor is not floating point.
         ValueError: shapes differ, or MASKEDCONV_BACKEND is not the name of a backend.
-        RuntimeError: the forced backend cannot run here.
+        RuntimeError: the backend that it names cannot run here.
     """
-    return mask_weight(MaskProblem(weight, score, threshold, binary, scale, dtype or weight.dtype))
-
-
-def mask_weight(problem: MaskProblem) -> Tensor:
-    """:func:`masked_weight` of a problem, which may name a backend.
-
-    Raises:
-        TypeError, ValueError, RuntimeError: as :func:`masked_weight`.
-    """
-    weight, score, (value, first), binary, scale, dtype, backend = problem
+    (value, first), dtype = threshold, dtype or weight.dtype
     _check_floating("weight", weight)
     _check_floating("score", score)
     _check_same_shape("score", score, weight)
@@ -149,10 +120,10 @@ def mask_weight(problem: MaskProblem) -> Tensor:
             f"{first.dtype}; expected [] of {score.dtype} and [] of torch.int64"
         )
     if torch.compiler.is_compiling():
-        return torch.ops.maskedconv.masked_weight(
-            weight, score, value, first, binary, scale, dtype, backend
-        )
-    return _apply(problem)
+        return torch.ops.maskedconv.masked_weight(weight, score, value, first, binary, scale, dtype)
+    problem = MaskProblem(weight, score, threshold, binary, scale, dtype)
+    backend, problem = dispatch(APPLY, problem)
+    return backend.masked_weight(problem)
 
 
 def score_grad(
@@ -163,7 +134,6 @@ def score_grad(
     binary: bool = False,
     scale: float = 1.0,
     dtype: torch.dtype | None = None,
-    backend: str = "",
 ) -> Tensor:
     """The straight-through gradient of every score, kept or not, in one pass.
 
@@ -178,7 +148,6 @@ def score_grad(
         scale: that of :func:`masked_weight`.
         dtype: of the result; None for that of ``score``. The result has the memory format of
             ``weight``.
-        backend: the forced backend; empty for none.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`masked_weight`.
@@ -188,10 +157,11 @@ def score_grad(
     _check_floating("score", score)
     _check_same_shape("grad", grad, weight)
     _check_same_shape("score", score, weight)
-    arguments = grad, weight, score, binary, scale, dtype or score.dtype, backend
+    arguments = grad, weight, score, binary, scale, dtype or score.dtype
     if torch.compiler.is_compiling():
         return torch.ops.maskedconv.score_grad(*arguments)
-    return _grad(ScoreGradProblem(*arguments))
+    backend, problem = dispatch(GRAD, ScoreGradProblem(*arguments))
+    return backend.score_grad(problem)
 
 
 def _check_floating(argument: str, tensor: Tensor) -> None:
@@ -206,48 +176,42 @@ def _check_same_shape(argument: str, tensor: Tensor, weight: Tensor) -> None:
         )
 
 
-def _find(problem: ThresholdProblem) -> Threshold:
-    backend, problem = dispatch(FIND, problem)
-    return backend.find_threshold(problem)
-
-
-def _apply(problem: MaskProblem) -> Tensor:
-    backend, problem = dispatch(APPLY, problem)
-    return backend.run(problem)
-
-
-def _grad(problem: ScoreGradProblem) -> Tensor:
-    backend, problem = dispatch(GRAD, problem)
-    return backend.run(problem)
-
-
 _LIBRARY = torch.library.Library("maskedconv", "FRAGMENT")
-_LIBRARY.define("find_threshold(Tensor score, int num_kept, str backend) -> (Tensor, Tensor)")
+_LIBRARY.define("find_threshold(Tensor score, int num_kept) -> (Tensor, Tensor)")
 _LIBRARY.define(
     "masked_weight(Tensor weight, Tensor score, Tensor value, Tensor first, bool binary, "
-    "float scale, ScalarType dtype, str backend) -> Tensor"
+    "float scale, ScalarType dtype) -> Tensor"
 )
 _LIBRARY.define(
     "score_grad(Tensor grad, Tensor weight, Tensor score, bool binary, float scale, "
-    "ScalarType dtype, str backend) -> Tensor"
+    "ScalarType dtype) -> Tensor"
 )
 
 
 @torch.library.impl(_LIBRARY, "find_threshold", "CompositeExplicitAutograd")
 def _registered_find(*arguments: Any) -> tuple[Tensor, Tensor]:
-    return _find(ThresholdProblem(*arguments))
+    return find_threshold(*arguments)
 
 
 @torch.library.impl(_LIBRARY, "masked_weight", "CompositeExplicitAutograd")
 def _registered_apply(
-    weight: Tensor, score: Tensor, value: Tensor, first: Tensor, *rest: Any
+    weight: Tensor,
+    score: Tensor,
+    value: Tensor,
+    first: Tensor,
+    binary: bool,
+    scale: float,
+    dtype: torch.dtype,
 ) -> Tensor:
-    return _apply(MaskProblem(weight, score, Threshold(value, first), *rest))
+    threshold = Threshold(value, first)
+    return masked_weight(weight, score, threshold, binary=binary, scale=scale, dtype=dtype)
 
 
 @torch.library.impl(_LIBRARY, "score_grad", "CompositeExplicitAutograd")
-def _registered_grad(*arguments: Any) -> Tensor:
-    return _grad(ScoreGradProblem(*arguments))
+def _registered_grad(
+    grad: Tensor, weight: Tensor, score: Tensor, binary: bool, scale: float, dtype: torch.dtype
+) -> Tensor:
+    return score_grad(grad, weight, score, binary=binary, scale=scale, dtype=dtype)
 
 
 @torch.library.register_fake("maskedconv::find_threshold", lib=_LIBRARY)
@@ -257,9 +221,9 @@ def _fake_find(score: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 
 @torch.library.register_fake("maskedconv::masked_weight", lib=_LIBRARY)
 def _fake_apply(weight: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(weight, dtype=rest[-2])
+    return torch.empty_like(weight, dtype=rest[-1])
 
 
 @torch.library.register_fake("maskedconv::score_grad", lib=_LIBRARY)
 def _fake_grad(_: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(weight, dtype=rest[-2])
+    return torch.empty_like(weight, dtype=rest[-1])

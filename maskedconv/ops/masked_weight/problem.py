@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops.kinds import describe_cuda
-from maskedconv.ops.plain import resolved
 
 
 class Threshold(NamedTuple):
@@ -49,10 +48,6 @@ class ThresholdProblem(NamedTuple):
         """Everything that the choice of a backend may depend on."""
         return kind_of(self.score)
 
-    def resolved(self) -> ThresholdProblem:
-        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
-        return self._replace(score=resolved(self.score))
-
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the threshold's value."""
@@ -90,11 +85,6 @@ class MaskProblem(NamedTuple):
         """Everything that the choice of a backend may depend on."""
         return kind_of(*self.threshold, self.score, self.weight), self.binary, self.dtype
 
-    def resolved(self) -> MaskProblem:
-        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
-        weight, score, value, first = map(resolved, self.tensors())
-        return self._replace(weight=weight, score=score, threshold=Threshold(value, first))
-
     def stand_in(self, random: Callable[[Tensor], Tensor]) -> MaskProblem:
         """The same problem with values of ``random``; a part of them is kept."""
         value, first = self.threshold
@@ -131,11 +121,6 @@ class ScoreGradProblem(NamedTuple):
     def kind(self) -> Hashable:
         """Everything that the choice of a backend may depend on."""
         return kind_of(self.grad, self.score, self.weight), self.dtype
-
-    def resolved(self) -> ScoreGradProblem:
-        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
-        grad, weight, score = map(resolved, self.tensors())
-        return self._replace(grad=grad, weight=weight, score=score)
 
 
 AnyMaskProblem = ThresholdProblem | MaskProblem | ScoreGradProblem

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from maskedconv.ops.kinds import describe_cuda
-from maskedconv.ops.plain import resolved
 
 
 class PackProblem(NamedTuple):
@@ -39,11 +38,6 @@ class PackProblem(NamedTuple):
         if learned.is_cuda:
             return describe_cuda(learned, frozen), slice_dim, dtype, memory_format
         return learned.device, frozen.device, learned.dtype, frozen.dtype, dtype
-
-    def resolved(self) -> PackProblem:
-        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
-        learned, frozen = map(resolved, self.tensors())
-        return self._replace(learned=learned, frozen=frozen)
 
     @property
     def shape(self) -> list[int]:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from maskedconv.ops.geometry import ConvGeometry
 from maskedconv.ops.kinds import describe_cuda
-from maskedconv.ops.plain import resolved
 
 
 class WeightGradProblem(NamedTuple):
@@ -53,11 +52,6 @@ class WeightGradProblem(NamedTuple):
     def is_empty(self) -> bool:
         """Whether there are no products to sum, or the result is empty."""
         return not (self.input.numel() and self.grad_output.numel() and self.shape.numel())
-
-    def resolved(self) -> WeightGradProblem:
-        """The same problem with all tensors resolved by :func:`maskedconv.ops.plain.resolved`."""
-        input, grad_output = map(resolved, self.tensors())
-        return self._replace(input=input, grad_output=grad_output)
 
 
 def outside_the_kernels(problem: WeightGradProblem) -> str:
