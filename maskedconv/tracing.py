@@ -18,12 +18,13 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
-def is_forward_mode() -> bool:
-    """True within ``torch.autograd.forward_ad.dual_level``, for which a Function needs a ``jvp``.
+def needs_operators() -> bool:
+    """True where gradients or tangents need PyTorch's operators in place of an autograd.Function.
 
-    Operators that are not differentiable, such as those on a detached tensor, drop tangents.
+    That is within ``torch.func``'s transforms and ``torch.autograd.forward_ad.dual_level``, for
+    which a Function needs a ``jvp``. Operators on a detached tensor drop tangents there.
     """
-    return forward_ad._current_level >= 0
+    return is_transformed() or forward_ad._current_level >= 0
 
 
 def check_not_proxy(layer: Any, input: Any) -> None:

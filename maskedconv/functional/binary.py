@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskedconv.tracing import is_forward_mode, is_transformed
+from maskedconv.tracing import needs_operators
 
 
 class _Sign(torch.autograd.Function):
@@ -28,7 +28,7 @@ def binary_sign(input: Tensor) -> Tensor:
     Source: Diffenderfer & Kailkhura 2021 (arXiv 2103.09377), after Liu et al. 2018, *Bi-Real Net*
     (arXiv 1808.00278).
     """
-    if is_transformed() or is_forward_mode():
+    if needs_operators():
         return _by_operators(input)
     return _Sign.apply(input)
 

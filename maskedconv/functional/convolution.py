@@ -14,13 +14,12 @@ from maskedconv.functional.filter_bank import ExecutionOptions, FilterBank, join
 from maskedconv.functional.padding import evenly_padded
 from maskedconv.functional.zeroed import convolve_zeroed
 from maskedconv.ops.aten import reads_wrongly
-from maskedconv.ops.devices import autocast_dtype
+from maskedconv.ops.devices import HALF_PRECISION, autocast_dtype
 from maskedconv.ops.dispatch import Decision, backend_or_any, check_backend, override_of, record
 from maskedconv.ops.geometry import ConvGeometry, Pair, geometry_of, whole_numbers
 from maskedconv.ops.weight_grad.jointly import types_faster_jointly
 from maskedconv.tracing import is_traced
 
-_HALF = (torch.bfloat16, torch.float16)
 _JOINTLY = Decision("weight_grad", "reference", "all filters along with the input's gradient", {})
 
 
@@ -156,7 +155,7 @@ def fits(input: Tensor, bank: FilterBank) -> bool:
     if own is None:
         return input.is_floating_point()
     alone = bank.frozen is not None and bank.learned.numel() == 0
-    return input.dtype == own or (alone and input.dtype in _HALF)
+    return input.dtype == own or (alone and input.dtype in HALF_PRECISION)
 
 
 def _cast_input(input: Tensor, bank: FilterBank) -> Tensor:

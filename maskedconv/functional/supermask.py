@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maskedconv.functional.once_differentiable import once_differentiable
 from maskedconv.ops.masked_weight import Threshold, find_threshold, masked_weight, score_grad
-from maskedconv.tracing import is_forward_mode, is_transformed
+from maskedconv.tracing import needs_operators
 
 
 class MaskPlan(NamedTuple):
@@ -87,7 +87,7 @@ def supermask_weight(
         dtype: of the result; None for that of ``weight``.
     """
     dtype = dtype or weight.dtype
-    if is_transformed() or is_forward_mode():
+    if needs_operators():
         return _straight_through(scores, weight, plan, dtype)
     if scores.requires_grad and torch.is_grad_enabled():
         return _MaskedWeight.apply(scores, weight, plan, dtype)

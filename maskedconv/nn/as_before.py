@@ -47,16 +47,15 @@ def buffers_restored(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def uncompiled(model: nn.Module) -> Iterator[None]:
     """Runs modules that were compiled in place, by ``module.compile()``, as they are written."""
-    calls = [(module, module._compiled_call_impl) for module in model.modules()]
+    compiled = [one for one in model.modules() if one._compiled_call_impl is not None]
+    calls = [module._compiled_call_impl for module in compiled]
     try:
-        for module, call in calls:
-            if call is not None:
-                module._compiled_call_impl = None
+        for module in compiled:
+            module._compiled_call_impl = None
         yield
     finally:
-        for module, call in calls:
-            if call is not None:
-                module._compiled_call_impl = call
+        for module, call in zip(compiled, calls, strict=True):
+            module._compiled_call_impl = call
 
 
 def randomness_restored(model: nn.Module, *tensors: Tensor) -> AbstractContextManager[None]:

@@ -22,6 +22,7 @@ from maskedconv.nn.remembered import (
     record_values,
     with_records,
 )
+from maskedconv.ops.devices import HALF_PRECISION
 from maskedconv.ops.geometry import is_channels_last_weight
 from maskedconv.tracing import is_traced
 
@@ -101,7 +102,7 @@ class AtPositions(AssembledWeight):
         weight, bias = self._full_weight(), cast(Tensor | None, self.bias)
         if is_traced(input):
             return weight, bias
-        if self.values is None and input.dtype in (torch.bfloat16, torch.float16):
+        if self.values is None and input.dtype in HALF_PRECISION:
             weight = weight.to(input.dtype)
         return weight, None if bias is None else bias.to(weight.dtype)
 

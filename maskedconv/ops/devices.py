@@ -1,4 +1,4 @@
-"""Properties of a GPU, by which kernels choose their tiles, and the autocast of a device."""
+"""Properties of a GPU, by which kernels choose their tiles, and types that a device computes in."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from typing import Any
 
 import torch
 
+HALF_PRECISION = (torch.bfloat16, torch.float16)
+
 
 @functools.cache
 def properties_of(device: torch.device) -> Any:
     """PyTorch's properties of a CUDA device, asked for once."""
     return torch.cuda.get_device_properties(device)
+
+
+def multiprocessors(device: torch.device) -> int:
+    """How many a CUDA device has."""
+    return int(properties_of(device).multi_processor_count)
 
 
 def autocast_dtype(device: str) -> torch.dtype | None:

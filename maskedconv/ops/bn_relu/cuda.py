@@ -82,7 +82,7 @@ def run(problem: NormProblem) -> Tensor:
         out = dense_like(input)
         native.loaded().bn_relu_cuda(
             *shape_of(input), image(input), statistics, image(out),
-            multiprocessors(input.device), torch.cuda.current_stream().cuda_stream,
+            devices.multiprocessors(input.device), torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
     return out
 
@@ -127,13 +127,8 @@ def shape_of(input: Tensor) -> tuple[str, int, int]:
 
 def workspace_of(input: Tensor) -> Workspace:
     """For sums over all pixels of ``input``."""
-    size = multiprocessors(input.device)
+    size = devices.multiprocessors(input.device)
     _, pixels, channels = shape_of(input)
     sums, counters = native.loaded().bn_relu_cuda_workspace(pixels, channels, size)
     memory = torch.empty(sums + counters, dtype=torch.float32, device=input.device)
     return Workspace(memory, sums, size)
-
-
-def multiprocessors(device: torch.device) -> int:
-    """How many the GPU has."""
-    return int(devices.properties_of(device).multi_processor_count)

@@ -60,9 +60,7 @@ def _in_reach(tensor: Tensor) -> bool:
 
 def _processors(device: torch.device) -> int:
     """Multiprocessors of a GPU; for the interpreter, a number that splits small problems."""
-    if device.type == "cpu":
-        return 4
-    return int(devices.properties_of(device).multi_processor_count)
+    return 4 if device.type == "cpu" else devices.multiprocessors(device)
 
 
 def run(problem: WeightGradProblem) -> Tensor:
